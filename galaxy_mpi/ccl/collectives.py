@@ -1,0 +1,316 @@
+"""Collectives with persistent buffers: made once, used by calling, freed at the end.
+
+Each walks a schedule of `galaxy_mpi.ccl.topology` over one group. Storage is allocated and bound
+to the transport when the object is made; a call allocates no message buffer and matches none.
+
+Results are views of that storage, or of arrays made by unpacking; where a view is returned, it is
+valid until the next call of the same object.
+"""
+
+import math
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.ccl.topology import Direct, Hop, Topology
+from galaxy_mpi.dtypes import DType
+from galaxy_mpi.mesh import Group, Message, Step
+
+__all__ = [
+    "AllGather",
+    "AllReduce",
+    "GatheredAllReduce",
+    "GatheredReduceScatter",
+    "ReduceScatter",
+    "unpack_blocks",
+]
+
+
+class AllGather:
+    """Every member gets every member's block of bytes, in order of the members.
+
+    Parameters
+    ----------
+    group : Group
+    topology : Topology
+        Of ``group.size`` chips.
+    n_bytes : int
+        Bytes of one block, the same on all members.
+    num_links : int
+        Stripes of a message.
+    label : str
+        Said in errors.
+    """
+
+    def __init__(
+        self, group: Group, topology: Topology, n_bytes: int, *, num_links: int, label: str
+    ) -> None:
+        self._blocks = group.allocate(group.size * n_bytes).reshape(group.size, n_bytes)
+        self._mine = self._blocks[group.index]
+        steps = [
+            Step(
+                tuple(Message(hop.peer, self._blocks[hop.chunk]) for hop in round_.sends),
+                tuple(Message(hop.peer, self._blocks[hop.chunk]) for hop in round_.receives),
+            )
+            for round_ in topology.all_gather(group.index)
+        ]
+        self._n_steps = len(steps)
+        self._exchange = group.bind(steps, num_links=num_links, label=label)
+        self.n_bytes = self._blocks.nbytes
+
+    def __call__(self, block: Bytes) -> Bytes:
+        """Return all blocks, shape (size, n_bytes): a view, overwritten by the next call."""
+        exchange = self._exchange
+        exchange.begin()
+        self._mine[...] = block
+        for number in range(self._n_steps):
+            exchange.step(number)
+        exchange.end()
+        return self._blocks
+
+    def free(self) -> None:
+        """Release the exchange."""
+        self._exchange.free()
+
+
+class ReduceScatter:
+    """Every member gets the sum of one chunk: member i that of chunk i.
+
+    A partial sum is rounded to ``dtype`` at every hop, because it is packed to travel; the terms
+    are added in the order of the hops, so the result does not depend on who is early.
+
+    Parameters
+    ----------
+    group, topology, num_links, label
+        As in `AllGather`.
+    shape : tuple of int
+        Shape of one chunk.
+    dtype : DType
+        Of the messages and of the result.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        topology: Topology,
+        shape: tuple[int, ...],
+        dtype: DType,
+        *,
+        num_links: int,
+        label: str,
+    ) -> None:
+        self._index, self._shape, self._dtype = group.index, shape, dtype
+        n_bytes = dtype.packed_bytes(shape)
+        self._rounds = topology.reduce_scatter(group.index)
+        n_boxes = sum(len(r.sends) + len(r.receives) for r in self._rounds)
+        boxes = group.allocate(n_boxes * n_bytes).reshape(n_boxes, n_bytes)
+        free_boxes = iter(boxes)
+        self._sends = [[(hop, next(free_boxes)) for hop in r.sends] for r in self._rounds]
+        self._receives = [[(hop, next(free_boxes)) for hop in r.receives] for r in self._rounds]
+        steps = [
+            Step(
+                tuple(Message(hop.peer, box) for hop, box in sends),
+                tuple(Message(hop.peer, box) for hop, box in receives),
+            )
+            for sends, receives in zip(self._sends, self._receives, strict=True)
+        ]
+        self._exchange = group.bind(steps, num_links=num_links, label=label)
+        self.n_bytes = boxes.nbytes
+
+    def __call__(self, chunks: F32) -> F32:
+        """Return the sum of this chip's chunk.
+
+        Parameters
+        ----------
+        chunks : ndarray of shape (size, *shape), float32
+            This chip's term of the sum of every chunk.
+
+        Returns
+        -------
+        ndarray of ``shape``, values of ``dtype``
+            A new array.
+        """
+        exchange, dtype = self._exchange, self._dtype
+        arrived: dict[tuple[int, int], F32] = {}
+        exchange.begin()
+        for number, (sends, receives) in enumerate(
+            zip(self._sends, self._receives, strict=True)
+        ):
+            for hop, box in sends:
+                box[...] = dtype.pack(self._with_mine(arrived, chunks, hop))
+            exchange.step(number)
+            for hop, box in receives:
+                arrived[hop.lane, hop.chunk] = dtype.unpack(box, self._shape)
+        exchange.end()
+        total = chunks[self._index]
+        for (_lane, chunk), partial in sorted(arrived.items(), key=lambda item: item[0]):
+            if chunk == self._index:
+                total = partial + total
+        return dtype.round(total)
+
+    @staticmethod
+    def _with_mine(arrived: dict[tuple[int, int], F32], chunks: F32, hop: Hop) -> F32:
+        partial = arrived.get((hop.lane, hop.chunk))
+        return chunks[hop.chunk] if partial is None else partial + chunks[hop.chunk]
+
+    def free(self) -> None:
+        """Release the exchange."""
+        self._exchange.free()
+
+
+class GatheredReduceScatter:
+    """Reduce-scatter of decode: the owner of a chunk gets all packed terms and adds them once.
+
+    Each term is rounded when it is packed, the sum once at the end; the owner adds in the order
+    of the members. One round over a fabric that routes (`Direct`).
+
+    Parameters
+    ----------
+    group, num_links, label
+        As in `AllGather`.
+    shape : tuple of int
+        Shape of one chunk.
+    dtype : DType
+        Of the messages and of the result.
+    """
+
+    def __init__(
+        self, group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str
+    ) -> None:
+        self._index, self._shape, self._dtype = group.index, shape, dtype
+        n_bytes = dtype.packed_bytes(shape)
+        boxes = group.allocate(2 * group.size * n_bytes).reshape(2, group.size, n_bytes)
+        self._outbox, self._inbox = boxes
+        (round_,) = Direct(group.size).reduce_scatter(group.index)
+        step = Step(
+            tuple(Message(hop.peer, self._outbox[hop.chunk]) for hop in round_.sends),
+            tuple(Message(hop.peer, self._inbox[hop.lane]) for hop in round_.receives),
+        )
+        self._exchange = group.bind([step], num_links=num_links, label=label)
+        self._terms = np.empty((group.size, *shape), np.float32)
+        self.n_bytes = boxes.nbytes
+
+    def __call__(self, chunks: F32) -> F32:
+        """Return the sum of this chip's chunk, as `ReduceScatter` does: a new array."""
+        exchange, dtype = self._exchange, self._dtype
+        exchange.begin()
+        pack_blocks(dtype, chunks, self._outbox)
+        self._inbox[self._index] = self._outbox[self._index]
+        exchange.step(0)
+        exchange.end()
+        unpack_blocks(dtype, self._inbox, self._terms)
+        return dtype.round(add_in_order(self._terms))
+
+    def free(self) -> None:
+        """Release the exchange."""
+        self._exchange.free()
+
+
+class GatheredAllReduce:
+    """All-reduce of decode: every member gathers all packed blocks and adds them once.
+
+    Each term is rounded when it is packed, the sum once at the end, and nothing in between; all
+    members add in the order of the members, so their results are identical bit for bit.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        topology: Topology,
+        shape: tuple[int, ...],
+        dtype: DType,
+        *,
+        num_links: int,
+        label: str,
+    ) -> None:
+        self._shape, self._dtype, self._size = shape, dtype, group.size
+        self._gather = AllGather(
+            group, topology, dtype.packed_bytes(shape), num_links=num_links, label=label
+        )
+        self._terms = np.empty((group.size, *shape), np.float32)
+        self.n_bytes = self._gather.n_bytes
+
+    def __call__(self, values: F32) -> F32:
+        """Return the sum over the group, rounded to the dtype: a new array."""
+        blocks = self._gather(self._dtype.pack(values))
+        unpack_blocks(self._dtype, blocks, self._terms)
+        return self._dtype.round(add_in_order(self._terms))
+
+    def free(self) -> None:
+        """Release the exchange."""
+        self._gather.free()
+
+
+class AllReduce:
+    """All-reduce as reduce-scatter and all-gather: 2 (n - 1) hops of 1/n of the data.
+
+    The tensor is cut along its last dim; columns are padded with zeros to whole chunks.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        topology: Topology,
+        shape: tuple[int, ...],
+        dtype: DType,
+        *,
+        num_links: int,
+        label: str,
+    ) -> None:
+        self._shape, self._dtype, self._size = shape, dtype, group.size
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        # 16 values share an exponent: a chunk that began inside a block would round otherwise.
+        self._width = -(-columns // (16 * group.size)) * 16
+        self._chunk = (rows, self._width)
+        self._scatter = ReduceScatter(
+            group, topology, self._chunk, dtype, num_links=num_links, label=label
+        )
+        self._gather = AllGather(
+            group, topology, dtype.packed_bytes(self._chunk), num_links=num_links, label=label
+        )
+        self.n_bytes = self._scatter.n_bytes + self._gather.n_bytes
+
+    def __call__(self, values: F32) -> F32:
+        """Return the sum over the group, of ``dtype``: a new array."""
+        rows, width = self._chunk
+        columns = self._shape[-1]
+        wide = np.zeros((rows, self._size * width), np.float32)
+        wide[:, :columns] = values.reshape(rows, columns)
+        chunks = np.ascontiguousarray(wide.reshape(rows, self._size, width).swapaxes(0, 1))
+        blocks = self._gather(self._dtype.pack(self._scatter(chunks)))
+        unpack_blocks(self._dtype, blocks, chunks)
+        total = chunks.swapaxes(0, 1).reshape(rows, -1)[:, :columns]
+        return np.ascontiguousarray(total).reshape(self._shape)
+
+    def free(self) -> None:
+        """Release the exchanges."""
+        self._scatter.free()
+        self._gather.free()
+
+
+def add_in_order(terms: F32) -> F32:
+    """Return ``((terms[0] + terms[1]) + terms[2]) + ...``: a new array."""
+    if len(terms) == 1:
+        return terms[0].copy()
+    total = terms[0] + terms[1]
+    for term in terms[2:]:
+        total += term
+    return total
+
+
+def pack_blocks(dtype: DType, values: F32, out: Bytes) -> None:
+    """Pack one block per member of ``values`` (size, *shape) into ``out`` (size, n)."""
+    if dtype.packed_bytes(values.shape) == out.size:  # as one: no row of a tile is padding
+        out.reshape(-1)[...] = dtype.pack(values)
+        return
+    for block, part in zip(out, values, strict=True):
+        block[...] = dtype.pack(part)
+
+
+def unpack_blocks(dtype: DType, blocks: Bytes, out: F32) -> None:
+    """Unpack one block per member into ``out`` of shape (size, *shape)."""
+    if dtype.packed_bytes(out.shape) == blocks.size:  # as one: no row of a tile is padding
+        dtype.unpack(blocks.reshape(-1), out.shape, out)
+        return
+    for block, values in zip(blocks, out, strict=True):
+        dtype.unpack(block, values.shape, values)

@@ -1,0 +1,176 @@
+"""Ring and line schedules: which chunk goes to whom in which round.
+
+Integers only. Nothing here sends, allocates or charges time, so every schedule is tested without
+MPI (tests/unit/test_topology.py); ``ccl.collectives`` walks them.
+
+A ring of four, reduce-scatter, seen from chip 0::
+
+    round   send chunk   receive and add chunk
+      0        3                 2
+      1        2                 1
+      2        1                 0      <- chip 0 now owns the sum of chunk 0
+
+A line has no wrap-around; chunks travel in two lanes, up (to higher numbers) and down, both at
+once. Reduce-scatter on a line of four, the chunks that cross each wire in each round::
+
+    round    up: 0->1  1->2  2->3     down: 1->0  2->1  3->2
+      0           3     .     .              .     .     0
+      1           2     3     .              .     0     1
+      2           1     2     3              0     1     2
+
+Where the fabric routes by itself, a chip writes straight to the chip it means (`Direct`): one round,
+and the wires in between are crossed without the chips there taking part. That is how the Galaxy's
+decode collectives work, and on a host with few cores it is also the fastest, because what costs
+there is that ranks take turns: one turn a collective, not one a hop.
+
+A chunk is summed in the order in which it travels, so the order of a sum depends on the chunk's
+owner and the topology alone: all transports give the same bits.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["TOPOLOGIES", "Direct", "Hop", "Line", "Ring", "Round", "Topology"]
+
+UP, DOWN = 0, 1
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One chunk over one wire."""
+
+    peer: int
+    """The neighbour at the other end, as its index in the group."""
+    chunk: int
+    lane: int = UP
+    """Direction of travel. Partial sums of the two lanes are kept apart."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one chip does in one round."""
+
+    sends: tuple[Hop, ...]
+    receives: tuple[Hop, ...]
+
+
+class Topology(Protocol):
+    """How the chips of a group are wired."""
+
+    @property
+    def name(self) -> str:
+        """``ring``, ``line`` or ``direct``."""
+
+    @property
+    def size(self) -> int:
+        """Number of chips."""
+
+    def all_gather(self, i: int) -> list[Round]:
+        """Return chip ``i``'s rounds; it starts with chunk ``i`` and ends with all."""
+
+    def reduce_scatter(self, i: int) -> list[Round]:
+        """Return chip ``i``'s rounds; it ends with the sum of chunk ``i``."""
+
+
+@dataclass(frozen=True)
+class Ring:
+    """``size`` chips in a circle; chip i sends to i + 1 and receives from i - 1."""
+
+    size: int
+    name = "ring"
+
+    def all_gather(self, i: int) -> list[Round]:
+        """Pass on the chunk that came last, starting with one's own."""
+        return [self._round(i, i - s, i - s - 1) for s in range(self.size - 1)]
+
+    def reduce_scatter(self, i: int) -> list[Round]:
+        """Pass on the partial sum that came last, with one's own term added."""
+        return [self._round(i, i - s - 1, i - s - 2) for s in range(self.size - 1)]
+
+    def _round(self, i: int, sent: int, received: int) -> Round:
+        n = self.size
+        return Round((Hop((i + 1) % n, sent % n),), (Hop((i - 1) % n, received % n),))
+
+
+@dataclass(frozen=True)
+class Line:
+    """``size`` chips in a row; chip i has the neighbours i - 1 and i + 1, where they exist."""
+
+    size: int
+    name = "line"
+
+    def all_gather(self, i: int) -> list[Round]:
+        """Pass on in both lanes what came last, starting with one's own chunk in both."""
+        up = [self._hop(i + 1, i - s, UP) for s in range(self.size - 1)]
+        down = [self._hop(i - 1, i + s, DOWN) for s in range(self.size - 1)]
+        from_below = [self._hop(i - 1, i - 1 - s, UP) for s in range(self.size - 1)]
+        from_above = [self._hop(i + 1, i + 1 + s, DOWN) for s in range(self.size - 1)]
+        return self._rounds(up, down, from_below, from_above)
+
+    def reduce_scatter(self, i: int) -> list[Round]:
+        """Send partial sums towards their owners, the farthest owner first."""
+        last = self.size - 1
+
+        def upward(sender: int, s: int) -> Hop | None:
+            chunk = last - (s - sender)
+            return Hop(sender + 1, chunk, UP) if sender < chunk <= last else None
+
+        def downward(sender: int, s: int) -> Hop | None:
+            chunk = s - (last - sender)
+            return Hop(sender - 1, chunk, DOWN) if 0 <= chunk < sender else None
+
+        def received(hop: Hop | None, sender: int) -> Hop | None:
+            return hop and Hop(sender, hop.chunk, hop.lane)
+
+        rounds = range(last)
+        return self._rounds(
+            [upward(i, s) for s in rounds],
+            [downward(i, s) for s in rounds],
+            [received(upward(i - 1, s), i - 1) if i > 0 else None for s in rounds],
+            [received(downward(i + 1, s), i + 1) if i < last else None for s in rounds],
+        )
+
+    def _hop(self, peer: int, chunk: int, lane: int) -> Hop | None:
+        inside = 0 <= peer < self.size and 0 <= chunk < self.size
+        return Hop(peer, chunk, lane) if inside else None
+
+    @staticmethod
+    def _rounds(*lanes: list[Hop | None]) -> list[Round]:
+        up, down, from_below, from_above = lanes
+        return [
+            Round(
+                tuple(hop for hop in (up[s], down[s]) if hop),
+                tuple(hop for hop in (from_below[s], from_above[s]) if hop),
+            )
+            for s in range(len(up))
+        ]
+
+
+@dataclass(frozen=True)
+class Direct:
+    """``size`` chips, each of which reaches every other over a fabric that routes."""
+
+    size: int
+    name = "direct"
+
+    def all_gather(self, i: int) -> list[Round]:
+        """Write one's own chunk to everybody."""
+        others = self._others(i)
+        return [Round(tuple(Hop(j, i) for j in others), tuple(Hop(j, j) for j in others))]
+
+    def reduce_scatter(self, i: int) -> list[Round]:
+        """Write everybody's chunk to its owner; a lane for each sender."""
+        others = self._others(i)
+        sends = tuple(Hop(j, j, lane=i) for j in others)
+        return [Round(sends, tuple(Hop(j, i, lane=j) for j in others))]
+
+    def _others(self, i: int) -> list[int]:
+        # Starting behind oneself: not everybody writes to chip 0 first.
+        return [(i + k) % self.size for k in range(1, self.size)]
+
+
+TOPOLOGIES: dict[str, type[Ring] | type[Line] | type[Direct]] = {
+    "ring": Ring,
+    "line": Line,
+    "direct": Direct,
+}

@@ -1,0 +1,27 @@
+"""Number formats of the chip: float32, bfloat16, bfloat8_b and bfloat4_b.
+
+A format rounds values (``round``), and packs them to the bytes that the chip would hold in DRAM
+or send over a link (``pack``, ``unpack``). Nothing here knows what a tensor is for.
+"""
+
+from galaxy_mpi.dtypes.block_float import BlockFloat
+from galaxy_mpi.dtypes.dtype import BFP4, BFP8, BF16, DTYPES, FLOAT32, DType
+from galaxy_mpi.dtypes.packed import PackedTensor
+from galaxy_mpi.dtypes.plain_float import BFloat16, Float32
+from galaxy_mpi.dtypes.tile import FACE, TILE, padded
+
+__all__ = [
+    "BF16",
+    "BFP4",
+    "BFP8",
+    "DTYPES",
+    "FACE",
+    "FLOAT32",
+    "TILE",
+    "BFloat16",
+    "BlockFloat",
+    "DType",
+    "Float32",
+    "PackedTensor",
+    "padded",
+]

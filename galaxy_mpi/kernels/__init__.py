@@ -1,0 +1,23 @@
+"""Arithmetic of one chip, in float32 on plain arrays: no rounding, no weight store, no messages.
+
+The systems round what comes out to the dtype of the op.
+"""
+
+from galaxy_mpi.kernels.activation import silu_mul
+from galaxy_mpi.kernels.attention import attention_decode
+from galaxy_mpi.kernels.norm import rms_scale, sum_of_squares
+from galaxy_mpi.kernels.rotary import RotaryTable, rotate
+from galaxy_mpi.kernels.sampling import Candidates, SamplingParams, choose, top_k
+
+__all__ = [
+    "Candidates",
+    "RotaryTable",
+    "SamplingParams",
+    "attention_decode",
+    "choose",
+    "rms_scale",
+    "rotate",
+    "silu_mul",
+    "sum_of_squares",
+    "top_k",
+]

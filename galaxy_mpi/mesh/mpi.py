@@ -1,0 +1,405 @@
+"""The MPI transport: persistent requests, bound once per buffer. The only importer of mpi4py.
+
+Members of a group on the same host may use shared memory instead (`galaxy_mpi.mesh.shared`),
+member by member; results are the same bits.
+
+Only the main thread calls MPI (``MPI_THREAD_FUNNELED``). No MPI collective carries data of the
+model; the few used here (`from_root`, `agree`, `gather`) belong to set-up and to reports.
+
+A wait inside MPI cannot be given a timeout, so a watchdog thread looks once a second whether the
+main thread is still in the same wait, and ends the rank with a line that names both chips.
+"""
+
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import mpi4py
+import numpy as np
+
+from galaxy_mpi.arrays import Bytes
+from galaxy_mpi.errors import ConfigError, MeshError
+from galaxy_mpi.mesh.mesh import Axis, Mesh
+from galaxy_mpi.mesh.shared import Neighbours, SharedExchange, SharedMemory, is_available
+from galaxy_mpi.mesh.transport import Exchange, Step, stripes
+
+__all__ = ["TRANSPORTS", "MpiTransport", "Watchdog", "abort", "check_world", "world_rank"]
+
+_T = TypeVar("_T")
+
+TRANSPORTS = ("auto", "mpi", "shared")
+"""``auto`` uses shared memory wherever two members of a group are on one host."""
+
+WAIT_TIMEOUT_S = 120.0
+"""Longer than any honest wait: the slowest step of a full-size model takes a few seconds."""
+
+
+def _start_mpi() -> Any:
+    """Import MPI, which starts it, with the thread level that this package needs."""
+    mpi4py.rc.thread_level = "funneled"
+    if not {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"} & set(os.environ):
+        # Started without mpirun: nobody would remove the message queue that a lone Open MPI
+        # process leaves on disk, and it needs none.
+        os.environ.setdefault("OMPI_MCA_btl", "self")
+    from mpi4py import MPI
+
+    return MPI
+
+
+def world_rank() -> int:
+    """Return this process's rank, starting MPI if need be."""
+    rank: int = _start_mpi().COMM_WORLD.rank
+    return rank
+
+
+def abort() -> None:
+    """End all ranks of the run at once."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _start_mpi().COMM_WORLD.Abort(1)
+
+
+def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str]) -> None:
+    """Raise if ``n_ranks`` is not what ``mesh`` needs, with a line that says what to type.
+
+    Raises
+    ------
+    MeshError
+        If the numbers differ.
+    """
+    if n_ranks == mesh.n_chips:
+        return
+    got = f"the {mesh} mesh needs {mesh.n_chips} ranks, this run has {n_ranks}"
+    if n_ranks == 1 and int(environ.get("SLURM_NTASKS", "1")) > 1:
+        raise MeshError(
+            f"{got}: srun started {environ['SLURM_NTASKS']} processes that do not know each other; "
+            f"use `mpirun -n {mesh.n_chips}` inside the allocation, or srun with this MPI's --mpi"
+        )
+    raise MeshError(f"{got}: start it with `mpirun -n {mesh.n_chips}` or pass {_fitting(n_ranks)}")
+
+
+def _fitting(n_ranks: int) -> str:
+    """Name the mesh of ``n_ranks`` chips that is most like the Galaxy's 8x4."""
+    cols = max(c for c in range(1, n_ranks + 1) if n_ranks % c == 0 and c * c <= n_ranks)
+    return f"--mesh {n_ranks // cols}x{cols}"
+
+
+class Watchdog:
+    """Ends this process when its main thread stays in one wait for too long.
+
+    Parameters
+    ----------
+    timeout_s : float
+        Seconds of host time.
+    expired : callable, optional
+        Called with the message instead of ending the process (tests).
+    """
+
+    def __init__(
+        self, timeout_s: float = WAIT_TIMEOUT_S, expired: Callable[[str], None] | None = None
+    ) -> None:
+        self.waiting: tuple[Any, int] | None = None
+        self._timeout_s = timeout_s
+        self._expired = expired or _end_process
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        seen, seen_s = None, 0.0
+        interval_s = min(1.0, self._timeout_s / 4)
+        while not self._stop.wait(interval_s):
+            now = self.waiting
+            seen_s = seen_s + interval_s if now is not None and now is seen else 0.0
+            seen = now
+            if now is not None and seen_s >= self._timeout_s:
+                self._expired(now[0].describe(now[1], seen_s))
+                return
+
+
+def _end_process(message: str) -> None:
+    print(f"galaxy_mpi: {message}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+class MpiTransport:
+    """One chip's connection to all others over MPI.
+
+    Parameters
+    ----------
+    mesh : Mesh
+    comm : mpi4py.MPI.Comm, optional
+        Communicator of ``mesh.n_chips`` ranks; the world by default. Duplicated.
+    kind : str
+        One of ``TRANSPORTS``.
+
+    Raises
+    ------
+    MeshError
+        If the communicator has another number of ranks.
+    ConfigError
+        If ``kind`` is unknown, or shared memory was asked for and cannot be had.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        comm: Any = None,
+        *,
+        kind: str = "auto",
+        timeout_s: float = WAIT_TIMEOUT_S,
+    ) -> None:
+        if kind not in TRANSPORTS:
+            raise ConfigError(f"no transport {kind!r}; choose {', '.join(TRANSPORTS)}")
+        self._mpi = _start_mpi()
+        world = self._mpi.COMM_WORLD if comm is None else comm
+        check_world(mesh, world.size, dict(os.environ))
+        self.mesh = mesh
+        self._comm = world.Dup()
+        self.rank: int = self._comm.rank
+        self._watchdog = Watchdog(timeout_s)
+        self._groups = {
+            axis: MpiGroup(self._mpi, self._comm, mesh, self.rank, axis, self._watchdog, kind)
+            for axis in Axis
+        }
+
+    @classmethod
+    @contextmanager
+    def connect(
+        cls, mesh: Mesh, comm: Any = None, *, kind: str = "auto"
+    ) -> Iterator["MpiTransport"]:
+        """Yield a transport and free its communicators afterwards."""
+        transport = cls(mesh, comm, kind=kind)
+        try:
+            yield transport
+        finally:
+            transport._watchdog.close()
+        transport.free()
+
+    def group(self, axis: Axis) -> "MpiGroup":
+        """Return this chip's group along ``axis``."""
+        return self._groups[axis]
+
+    def from_root(self, compute: Callable[[], _T]) -> _T:
+        """Compute on rank 0 and return the result on every rank; its error is raised on all."""
+        outcome: Any = None
+        if self.rank == 0:
+            try:
+                outcome = (compute(), None)
+            except Exception as error:
+                outcome = (None, error)
+        value, error = self._comm.bcast(outcome)
+        if error is not None:
+            raise error
+        result: _T = value
+        return result
+
+    def agree(self, error: Exception | None) -> None:
+        """Raise the first error that any rank brings, on every rank."""
+        for other in self._comm.allgather(error):
+            if other is not None:
+                raise other
+
+    def gather(self, value: _T) -> list[_T] | None:
+        """Return every rank's value on rank 0, None elsewhere."""
+        values: list[_T] | None = self._comm.gather(value)
+        return values
+
+    def free(self) -> None:
+        """Free the communicators. Collective: every rank calls it."""
+        for group in self._groups.values():
+            group.free()
+        self._comm.Free()
+
+
+class MpiGroup:
+    """A row or column as a sub-communicator, with shared memory between members on one host."""
+
+    def __init__(
+        self, mpi: Any, comm: Any, mesh: Mesh, rank: int, axis: Axis, watchdog: Watchdog, kind: str
+    ) -> None:
+        self._mpi = mpi
+        row, col = mesh.coord(rank)
+        color, key = (col, row) if axis is Axis.ROWS else (row, col)
+        self.comm = comm.Split(color, key)
+        self.size: int = self.comm.size
+        self.index: int = self.comm.rank
+        self.axis = axis
+        self.coords = [mesh.coord(r) for r in mesh.group(rank, axis)]
+        self._watchdog = watchdog
+        self._n_bound = 0
+        self._memory: SharedMemory | None = None
+        local = self._members_on_this_host(kind)
+        if local:
+            name = self.comm.bcast(secrets.token_hex(8))
+            self._memory = SharedMemory(local)
+            self._neighbours = Neighbours(
+                self._memory, self.index, local, name=name, barrier=self.comm.Barrier
+            )
+
+    def allocate(self, n_bytes: int) -> Bytes:
+        """Return zeros, in shared memory where the group has any."""
+        return np.zeros(n_bytes, np.uint8) if self._memory is None else (
+            self._memory.allocate(n_bytes)
+        )
+
+    def bind(self, steps: Sequence[Step], *, num_links: int, label: str) -> Exchange:
+        """Set up persistent requests, or the places in the neighbours' memory to copy to."""
+        self._n_bound += 1
+        shared = self._memory is not None
+        requests = MpiExchange(
+            self._mpi,
+            self,
+            self._watchdog,
+            [self._remote_part(step) for step in steps] if shared else steps,
+            num_links=num_links,
+            label=label,
+            number=self._n_bound,
+        )
+        if self._memory is None:
+            return requests
+        receives = [
+            [(m.peer, self._memory.offset(m.data)) for m in step.receives if self._is_local(m.peer)]
+            for step in steps
+        ]
+        # For each member, per step, who sends to it where; of that, this chip's own sends.
+        everyone = self.comm.allgather(receives)
+        offsets = [
+            {
+                peer: [start for source, start in everyone[peer][number] if source == self.index]
+                for peer in self._neighbours.memory
+            }
+            for number in range(len(steps))
+        ]
+        return SharedExchange(
+            self._memory,
+            self._neighbours,
+            steps,
+            offsets,
+            remote=None if len(self._neighbours.memory) == self.size - 1 else requests,
+            watchdog=self._watchdog,
+            describe=lambda step, waited_s: describe_wait(self, steps, label, step, waited_s),
+        )
+
+    def free(self) -> None:
+        """Free the sub-communicator and the shared memory."""
+        if self._memory is not None:
+            self._neighbours.close()
+            self._memory.close()
+        self.comm.Free()
+
+    def _members_on_this_host(self, kind: str) -> list[int]:
+        """Return the other members that shared memory can reach, by index."""
+        if kind == "mpi" or self.size == 1:
+            return []
+        if not is_available():
+            if kind == "shared":
+                raise ConfigError("--transport shared needs Linux; use --transport mpi")
+            return []
+        host = self.comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        local: list[int] = host.allgather(self.index)
+        host.Free()
+        if kind == "shared" and len(local) < self.size:
+            raise ConfigError(
+                f"--transport shared: only {len(local)} of the {self.size} chips along "
+                f"{self.axis.name} are on one host; use --transport auto"
+            )
+        return [member for member in local if member != self.index]
+
+    def _is_local(self, peer: int) -> bool:
+        return self._memory is not None and peer in self._neighbours.memory
+
+    def _remote_part(self, step: Step) -> Step:
+        return Step(
+            tuple(m for m in step.sends if not self._is_local(m.peer)),
+            tuple(m for m in step.receives if not self._is_local(m.peer)),
+        )
+
+
+def describe_wait(
+    group: MpiGroup, steps: Sequence[Step], label: str, step: int, waited_s: float
+) -> str:
+    """Return who waits for whom, in what."""
+    peers = sorted({group.coords[m.peer] for m in steps[step].receives})
+    return (
+        f"chip {group.coords[group.index]} waited {waited_s:.0f} s for chip "
+        f"{' and '.join(map(str, peers))} in {label} over {group.axis.name}, "
+        f"step {step}; did that rank end or stop?"
+    )
+
+
+class MpiExchange:
+    """Steps as persistent requests: started and waited for, never matched anew."""
+
+    def __init__(
+        self,
+        mpi: Any,
+        group: MpiGroup,
+        watchdog: Watchdog,
+        steps: Sequence[Step],
+        *,
+        num_links: int,
+        label: str,
+        number: int,
+    ) -> None:
+        self._group, self._label, self._steps = group, label, steps
+        self._watchdog = watchdog
+        self._start_all = mpi.Prequest.Startall
+        self._wait_all = mpi.Request.Waitall
+        # A tag per exchange and link: a schedule that got out of step cannot be mistaken.
+        self._sends = [
+            [
+                group.comm.Send_init([stripe, mpi.BYTE], message.peer, number * num_links + link)
+                for message in step.sends
+                for link, stripe in enumerate(stripes(message.data, num_links))
+            ]
+            for step in steps
+        ]
+        self._receives = [
+            [
+                group.comm.Recv_init([stripe, mpi.BYTE], message.peer, number * num_links + link)
+                for message in step.receives
+                for link, stripe in enumerate(stripes(message.data, num_links))
+            ]
+            for step in steps
+        ]
+        self._all_sends = [request for step in self._sends for request in step]
+        self._all_receives = [request for step in self._receives for request in step]
+        # One ticket a step, made here: the watchdog compares identities.
+        self._tickets = [(self, step) for step in range(len(steps))]
+
+    def begin(self) -> None:
+        """Post the receives of all steps."""
+        self._start_all(self._all_receives)
+
+    def step(self, number: int) -> None:
+        """Start this step's sends and wait for its receives."""
+        self._start_all(self._sends[number])
+        self._watchdog.waiting = self._tickets[number]
+        self._wait_all(self._receives[number])
+        self._watchdog.waiting = None
+
+    def end(self) -> None:
+        """Wait until all that was sent may be overwritten."""
+        if self._tickets:
+            self._watchdog.waiting = self._tickets[-1]
+            self._wait_all(self._all_sends)
+            self._watchdog.waiting = None
+
+    def free(self) -> None:
+        """Free the requests."""
+        for request in (*self._all_sends, *self._all_receives):
+            request.Free()
+
+    def describe(self, step: int, waited_s: float) -> str:
+        """Return who waits for whom, in what."""
+        return describe_wait(self._group, self._steps, self._label, step, waited_s)

@@ -1,0 +1,17 @@
+"""The model: its sizes, how its weights are cut over the mesh, and the maths of a layer.
+
+No collective and no time in here: a layer calls the ops of a system.
+"""
+
+from galaxy_mpi.models.config import LlamaConfig
+from galaxy_mpi.models.decoder import Transformer
+from galaxy_mpi.models.sharding import ChipWeights, Sharding, TensorReader, load_chip_weights
+
+__all__ = [
+    "ChipWeights",
+    "LlamaConfig",
+    "Sharding",
+    "TensorReader",
+    "Transformer",
+    "load_chip_weights",
+]

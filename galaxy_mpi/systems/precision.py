@@ -1,0 +1,56 @@
+"""Which format every kind of tensor has, under a name.
+
+References
+----------
+.. [1] tt-metal, models/demos/llama3_70b_galaxy/tt/model_config.py and lm_head.py.
+"""
+
+from dataclasses import dataclass, replace
+
+from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
+
+__all__ = ["PRECISIONS", "Precision"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A format for each kind of tensor."""
+
+    name: str
+    attention_weight: DType = BFP8
+    """wqkv and wo."""
+    gate_up_weight: DType = BFP8
+    """w1 and w3."""
+    down_weight: DType = BFP8
+    """w2."""
+    head_weight: DType = BFP8
+    """lm_head."""
+    embedding: DType = BF16
+    """Embedding and norm gains."""
+    activation: DType = BF16
+    """Residual, norm output, q, k, v, attention output, rotary table."""
+    kv_cache: DType = BFP8
+    reduced: DType = BFP8
+    """Products that are summed over chips, and what follows: wo, w1, w3, silu*mul, w2."""
+    statistics: DType = BF16
+    """Sums of squares on their way to the other columns."""
+    logits: DType = BFP8
+    """Partial logits and their sum."""
+    candidates: DType = BF16
+    """Logits of the top-k on their way to the other rows."""
+
+    def weight(self, name: str) -> DType:
+        """Return the format of a matmul weight by its name."""
+        if name in ("w1", "w3"):
+            return self.gate_up_weight
+        return {"wqkv": self.attention_weight, "wo": self.attention_weight,
+                "w2": self.down_weight}.get(name, self.head_weight)
+
+
+_ACCURACY = Precision("accuracy")
+_FLOAT32 = Precision("float32", *[FLOAT32] * 11)
+
+PRECISIONS = {
+    p.name: p
+    for p in (replace(_ACCURACY, name="performance", gate_up_weight=BFP4), _ACCURACY, _FLOAT32)
+}

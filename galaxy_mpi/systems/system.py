@@ -1,0 +1,100 @@
+"""What the model asks of a system, and the part that all systems share.
+
+Shapes are per chip; see `galaxy_mpi.arrays` for the letters. Every method returns values of the
+dtype that `Precision` gives that op.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.ccl import CCL
+from galaxy_mpi.kernels import attention_decode
+from galaxy_mpi.prefetch import WeightId, WeightSource
+from galaxy_mpi.systems.fused_ops import HeadLayout
+from galaxy_mpi.systems.kv_cache import KVCache
+from galaxy_mpi.systems.precision import Precision
+
+__all__ = ["HeadLayout", "ModelShape", "System"]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of the model that ops need beside their operands."""
+
+    dim: int
+    """Model dim D, whole."""
+    norm_eps: float
+    heads: HeadLayout
+
+
+class System(ABC):
+    """The ops of a layer on one chip.
+
+    Parameters
+    ----------
+    ccl : CCL
+    weights : WeightSource
+    precision : Precision
+    shape : ModelShape
+    """
+
+    name: str
+
+    def __init__(
+        self, ccl: CCL, weights: WeightSource, precision: Precision, shape: ModelShape
+    ) -> None:
+        self.ccl, self.weights, self.precision, self.shape = ccl, weights, precision, shape
+
+    def matmul(self, x_BI: F32, weight: WeightId) -> F32:
+        """Multiply by a weight of a layer (in, out); not rounded yet."""
+        return x_BI @ self.weights.take(weight)
+
+    def attention(self, q_BNH: F32, cache: KVCache, positions_B: Ints) -> F32:
+        """Attend to the cache up to each user's position: (B/C, N/R, H); not rounded yet."""
+        keys, values = cache.read(int(positions_B.max(initial=0)) + 1)
+        return attention_decode(q_BNH, keys, values, positions_B)
+
+    @abstractmethod
+    def add_norm(
+        self, x_shard_BD: F32, residual_shard_BD: F32 | None, gain_shard_D: F32
+    ) -> tuple[F32, F32]:
+        """Return (normalised, new residual), both (B, D/C)."""
+
+    @abstractmethod
+    def qkv_heads(self, h_shard_BD: F32, wqkv: WeightId) -> tuple[F32, F32, F32]:
+        """Return q (B/C, N/R, H), k and v (B/C, K/R, H) of this column's users."""
+
+    @abstractmethod
+    def rotate(self, q_BNH: F32, k_BKH: F32, cos_sin: tuple[F32, F32]) -> tuple[F32, F32]:
+        """Return q and k with their positions rotated in."""
+
+    @abstractmethod
+    def update_cache(self, cache: KVCache, k_BKH: F32, v_BKH: F32, positions_B: Ints) -> None:
+        """Write k and v at each user's position; -1 skips the user."""
+
+    @abstractmethod
+    def merge_heads(self, attention_BNH: F32) -> F32:
+        """Return all users' heads of this row side by side: (B, N/R * H)."""
+
+    @abstractmethod
+    def attention_output(self, attention_BX: F32, wo: WeightId) -> F32:
+        """Return the attention block's output, (B, D/C), the same on all rows."""
+
+    @abstractmethod
+    def gate_up(self, h_shard_BD: F32, w1: WeightId, w3: WeightId) -> F32:
+        """Return silu(gate) * up, gathered over the columns: (B, F/R)."""
+
+    @abstractmethod
+    def down(self, act_BF: F32, w2: WeightId) -> F32:
+        """Return the feed-forward block's output, (B, D/C), the same on all rows."""
+
+    @abstractmethod
+    def logits(self, h_shard_BD: F32, head: list[WeightId]) -> F32:
+        """Return this row's slice of the logits, (B, V/R), the same on all columns."""
+
+    def _head_product(self, h_shard_BD: F32, head: list[WeightId]) -> F32:
+        """Multiply by the language-model head, piece by piece, so that one piece is unpacked."""
+        return np.concatenate([h_shard_BD @ self.weights.read(piece) for piece in head], axis=1)

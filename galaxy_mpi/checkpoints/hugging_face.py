@@ -37,7 +37,11 @@ _NAMES = {
 }
 """Meta's names to Hugging Face's."""
 
-_ITEM = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_ITEM: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
 
 
 def read_config(folder: Path) -> LlamaConfig:
@@ -169,16 +173,25 @@ class HuggingFaceCheckpoint:
         part = raw.view(item).reshape(shape)[rows, cols]
         if stored.dtype == "BF16":
             return (part.astype(np.uint32) << 16).view(np.float32)
-        return part.astype(np.float32)
+        values: F32 = part.astype(np.float32)
+        return values
 
     def _check(self, folder: Path) -> None:
         c = self._config
         q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
         shapes: dict[str, tuple[int, ...]] = {
-            "wq": (q, c.dim), "wk": (kv, c.dim), "wv": (kv, c.dim), "wo": (c.dim, q),
-            "w1": (c.hidden_dim, c.dim), "w3": (c.hidden_dim, c.dim), "w2": (c.dim, c.hidden_dim),
-            "attention_norm": (c.dim,), "ffn_norm": (c.dim,), "norm": (c.dim,),
-            "embedding": (c.vocab_size, c.dim), "output": (c.vocab_size, c.dim),
+            "wq": (q, c.dim),
+            "wk": (kv, c.dim),
+            "wv": (kv, c.dim),
+            "wo": (c.dim, q),
+            "w1": (c.hidden_dim, c.dim),
+            "w3": (c.hidden_dim, c.dim),
+            "w2": (c.dim, c.hidden_dim),
+            "attention_norm": (c.dim,),
+            "ffn_norm": (c.dim,),
+            "norm": (c.dim,),
+            "embedding": (c.vocab_size, c.dim),
+            "output": (c.vocab_size, c.dim),
         }
         if c.tie_embeddings:
             del shapes["output"]
@@ -187,7 +200,9 @@ class HuggingFaceCheckpoint:
                 full_name = _NAMES[name].format(layer)
                 stored = self._stored.get(full_name)
                 if stored is None:
-                    raise CheckpointError(f"tensor {full_name} is in no safetensors file of {folder}")
+                    raise CheckpointError(
+                        f"tensor {full_name} is in no safetensors file of {folder}"
+                    )
                 if stored.shape != shape:
                     raise CheckpointError(
                         f"tensor {full_name} in {stored.path} has shape {list(stored.shape)}, "

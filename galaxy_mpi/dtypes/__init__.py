@@ -5,7 +5,7 @@ or send over a link (``pack``, ``unpack``). Nothing here knows what a tensor is 
 """
 
 from galaxy_mpi.dtypes.block_float import BlockFloat
-from galaxy_mpi.dtypes.dtype import BFP4, BFP8, BF16, DTYPES, FLOAT32, DType
+from galaxy_mpi.dtypes.dtype import BF16, BFP4, BFP8, DTYPES, FLOAT32, DType
 from galaxy_mpi.dtypes.packed import PackedTensor
 from galaxy_mpi.dtypes.plain_float import BFloat16, Float32
 from galaxy_mpi.dtypes.tile import FACE, TILE, padded

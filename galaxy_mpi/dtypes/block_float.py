@@ -306,11 +306,12 @@ class BlockFloat:
         """Return the signed magnitudes in ``data``, (n, 16)."""
         if self.datum_bits == 4 or data.size <= _TABLE_BYTES:
             return self._values.take(data).view(np.float32)
-        negative = data.view(np.int8) >> 7  # 0 or -1
-        quanta = data.view(np.int8) & 0x7F
-        quanta ^= negative
-        quanta -= negative
-        return quanta.astype(np.float32)
+        signed = data.view(np.int8)
+        negative = signed >> 7  # 0 or -1
+        magnitude = signed & 0x7F
+        magnitude ^= negative
+        magnitude -= negative
+        return magnitude.astype(np.float32)
 
 
 def _pad_columns(

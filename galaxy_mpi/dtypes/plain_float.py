@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 __all__ = ["BFloat16", "Float32"]
 
+
 class Float32:
     """The reference format: rounds nothing."""
 
@@ -42,7 +43,6 @@ class Float32:
         out.reshape(-1).view(np.uint8)[...] = packed
         return out
 
-
     def row_bytes(self, width: int) -> int:
         """Return the bytes of a packed row of ``width`` values."""
         return 4 * width
@@ -67,7 +67,8 @@ class BFloat16:
 
         NaN stays NaN; what exceeds the largest finite value becomes infinite.
         """
-        return values.astype(bfloat16).astype(np.float32)
+        rounded: NDArray[np.float32] = values.astype(bfloat16).astype(np.float32)
+        return rounded
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
         """Return how many bytes `pack` makes of an array of ``shape``."""
@@ -86,7 +87,8 @@ class BFloat16:
         """Return the values in ``packed`` (written to ``out`` if given)."""
         values = packed.view(bfloat16).reshape(shape)
         if out is None:
-            return values.astype(np.float32)
+            copy: NDArray[np.float32] = values.astype(np.float32)
+            return copy
         out[...] = values
         return out
 

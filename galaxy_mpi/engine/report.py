@@ -72,9 +72,7 @@ class Report:
         step_s = sum(times.step_s) / n_steps
         collectives_s = sum(self.collectives_s) / n_ranks / n_steps
         stall_s = sum(stats.stall_s for stats in self.prefetch) / n_ranks / n_steps
-        generating_s = sum(
-            s for s, n in zip(times.step_s, times.n_new_tokens, strict=True) if n
-        )
+        generating_s = sum(s for s, n in zip(times.step_s, times.n_new_tokens, strict=True) if n)
         n_generating = sum(1 for n in times.n_new_tokens if n)
         first = [times.first_token_s[user] for user in sorted(times.first_token_s)]
         return {

@@ -24,11 +24,13 @@ def attention_decode(q_BNH: F32, k_BKTH: F32, v_BKTH: F32, positions_B: Ints) ->
     """
     n_users, n_heads, head_dim = q_BNH.shape
     n_kv, n_cached = k_BKTH.shape[1:3]
-    q = q_BNH.reshape(n_users, n_kv, n_heads // n_kv, head_dim) * np.float32(head_dim**-0.5)
-    scores = q @ k_BKTH.swapaxes(2, 3)  # (B, K, N/K, T)
+    q: F32 = q_BNH.reshape(n_users, n_kv, n_heads // n_kv, head_dim)
+    q = q * np.float32(head_dim**-0.5)
+    scores: F32 = q @ k_BKTH.swapaxes(2, 3)  # (B, K, N/K, T)
     future = np.arange(n_cached) > np.maximum(positions_B, 0)[:, None]
     scores[np.broadcast_to(future[:, None, None], scores.shape)] = -np.inf
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
-    return (scores @ v_BKTH).reshape(q_BNH.shape)
+    mixed: F32 = scores @ v_BKTH
+    return mixed.reshape(q_BNH.shape)

@@ -88,7 +88,8 @@ def choose(
     order = np.lexsort((tokens, -values), axis=1)
     tokens = np.take_along_axis(tokens, order, axis=1)
     if params.temperature == 0 or params.top_k == 1:
-        return tokens[:, 0]
+        best: Ints = tokens[:, 0]
+        return best
     values = np.take_along_axis(values, order, axis=1)
     below_best = (values - values[:, :1])[:, : params.top_k].astype(np.float64)
     weights = np.exp(below_best / params.temperature)
@@ -99,4 +100,5 @@ def choose(
     drawn = np.array([stream.random() for stream in streams]) * edges[:, -1]
     picked = (edges <= drawn[:, None]).sum(axis=1)
     picked = np.minimum(picked, (weights > 0).sum(axis=1) - 1)
-    return tokens[np.arange(len(tokens)), picked]
+    chosen: Ints = tokens[np.arange(len(tokens)), picked]
+    return chosen

@@ -133,9 +133,9 @@ class LoopbackTransport:
                 outcome = (compute(), None)
             except Exception as error:
                 outcome = (None, error)
-        value, error = self.world.share(self.rank, outcome)[0]
-        if error is not None:
-            raise error
+        value, failure = self.world.share(self.rank, outcome)[0]
+        if failure is not None:
+            raise failure
         result: _T = value
         return result
 
@@ -192,8 +192,11 @@ class LoopbackExchange:
         me, axis, world = self._me, group.axis, self._world
         self._sends = [
             [
-                (world.queue(me, group.ranks[m.peer], axis, number, link), stripe,
-                 Sent(me, group.ranks[m.peer], axis, label, link, len(stripe)))
+                (
+                    world.queue(me, group.ranks[m.peer], axis, number, link),
+                    stripe,
+                    Sent(me, group.ranks[m.peer], axis, label, link, len(stripe)),
+                )
                 for m in step.sends
                 for link, stripe in enumerate(stripes(m.data, num_links))
             ]
@@ -201,8 +204,11 @@ class LoopbackExchange:
         ]
         self._receives = [
             [
-                (world.queue(group.ranks[m.peer], me, axis, number, link), stripe,
-                 group.ranks[m.peer])
+                (
+                    world.queue(group.ranks[m.peer], me, axis, number, link),
+                    stripe,
+                    group.ranks[m.peer],
+                )
                 for m in step.receives
                 for link, stripe in enumerate(stripes(m.data, num_links))
             ]

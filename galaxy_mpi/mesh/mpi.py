@@ -197,9 +197,9 @@ class MpiTransport:
                 outcome = (compute(), None)
             except Exception as error:
                 outcome = (None, error)
-        value, error = self._comm.bcast(outcome)
-        if error is not None:
-            raise error
+        value, failure = self._comm.bcast(outcome)
+        if failure is not None:
+            raise failure
         result: _T = value
         return result
 
@@ -248,8 +248,10 @@ class MpiGroup:
 
     def allocate(self, n_bytes: int) -> Bytes:
         """Return zeros, in shared memory where the group has any."""
-        return np.zeros(n_bytes, np.uint8) if self._memory is None else (
-            self._memory.allocate(n_bytes)
+        return (
+            np.zeros(n_bytes, np.uint8)
+            if self._memory is None
+            else (self._memory.allocate(n_bytes))
         )
 
     def bind(self, steps: Sequence[Step], *, num_links: int, label: str) -> Exchange:

@@ -188,9 +188,7 @@ class SharedExchange:
                     target = memory[start : start + message.data.nbytes]
                     sends.append((target, message.data, neighbours.bells[message.peer]))
             self._sends.append(sends)
-            self._receives.append(
-                [own.bells[m.peer] for m in step.receives if m.peer in own.bells]
-            )
+            self._receives.append([own.bells[m.peer] for m in step.receives if m.peer in own.bells])
         self._tickets = [(self, number) for number in range(len(steps))]
 
     def begin(self) -> None:

@@ -126,5 +126,3 @@ def stripes(data: Bytes, num_links: int) -> list[Bytes]:
     width = -(-len(data) // used)
     width = -(-width // 64) * 64  # links carry whole words
     return [data[start : start + width] for start in range(0, len(data), width)] or [data]
-
-

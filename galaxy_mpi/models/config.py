@@ -31,8 +31,16 @@ class LlamaConfig:
     eos_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
-                     "vocab_size", "max_seq_len"):
+        for name in (
+            "dim",
+            "hidden_dim",
+            "n_layers",
+            "n_heads",
+            "n_kv_heads",
+            "head_dim",
+            "vocab_size",
+            "max_seq_len",
+        ):
             size = getattr(self, name)
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise CheckpointError(f"{name} must be a positive whole number, got {size!r}")
@@ -67,4 +75,5 @@ class LlamaConfig:
         """Return the rotary frequencies, radians per position, shape (head_dim / 2,)."""
         exponents = np.arange(0, self.head_dim, 2, dtype=np.float32) / np.float32(self.head_dim)
         frequencies = np.float32(1) / np.power(np.float32(self.rope_theta), exponents)
-        return frequencies.astype(np.float32)
+        result: F32 = frequencies.astype(np.float32)
+        return result

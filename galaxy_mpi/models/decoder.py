@@ -19,9 +19,7 @@ __all__ = ["DecoderLayer", "Transformer"]
 class DecoderLayer:
     """One layer, in decode: norm, attention, norm, feed-forward, with residual."""
 
-    def __init__(
-        self, number: int, system: System, weights: ChipWeights, cache: KVCache
-    ) -> None:
+    def __init__(self, number: int, system: System, weights: ChipWeights, cache: KVCache) -> None:
         self._system, self.cache = system, cache
         self._wqkv, self._wo, self._w1, self._w3, self._w2 = (
             WeightId(number, name) for name in ("wqkv", "wo", "w1", "w3", "w2")

@@ -44,7 +44,8 @@ class TensorReader(Protocol):
         Parameters
         ----------
         name : str
-            ``wq`` ... ``w3``, ``attention_norm``, ``ffn_norm``, ``norm``, ``embedding``, ``output``.
+            ``wq`` ... ``w3``, ``attention_norm``, ``ffn_norm``, ``norm``, ``embedding``,
+            ``output``.
         layer : int
             Layer number; ignored for tensors that belong to no layer.
         rows, cols : slice

@@ -88,9 +88,7 @@ class DirectWeights:
 
     def stats(self) -> PrefetchStats:
         """Return zero counts and the size of the scratch array."""
-        return PrefetchStats(
-            peak_bytes=self._scratch.nbytes, capacity_bytes=self._scratch.nbytes
-        )
+        return PrefetchStats(peak_bytes=self._scratch.nbytes, capacity_bytes=self._scratch.nbytes)
 
     def close(self) -> None:
         """Do nothing."""

@@ -16,7 +16,13 @@ from galaxy_mpi.dtypes import TILE, DType
 from galaxy_mpi.kernels import rms_scale, sum_of_squares
 from galaxy_mpi.mesh import Axis
 
-__all__ = ["HeadLayout", "add_norm", "all_gather_concat", "double_matmul_reduce_scatter", "reduce_scatter_create_heads"]
+__all__ = [
+    "HeadLayout",
+    "add_norm",
+    "all_gather_concat",
+    "double_matmul_reduce_scatter",
+    "reduce_scatter_create_heads",
+]
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,11 @@ class Precision:
         """Return the format of a matmul weight by its name."""
         if name in ("w1", "w3"):
             return self.gate_up_weight
-        return {"wqkv": self.attention_weight, "wo": self.attention_weight,
-                "w2": self.down_weight}.get(name, self.head_weight)
+        return {
+            "wqkv": self.attention_weight,
+            "wo": self.attention_weight,
+            "w2": self.down_weight,
+        }.get(name, self.head_weight)
 
 
 _ACCURACY = Precision("accuracy")

@@ -20,8 +20,8 @@ once. Reduce-scatter on a line of four, the chunks that cross each wire in each 
 
 Where the fabric routes by itself, a chip writes straight to the chip it means (`Direct`): one
 round, and the wires in between are crossed without the chips there taking part, as with tt-metal's
-fabric writes. On a host with few cores it is also the fastest, because what costs there is that ranks
-take turns: one turn a collective, not one a hop.
+fabric writes. On a host with few cores it is also the fastest: what costs there is that ranks take
+turns, and this takes one turn a collective, not one a hop.
 
 A chunk is summed in the order in which it travels, so the order of a sum depends on the chunk's
 owner and the topology alone: all transports give the same bits.

@@ -113,7 +113,9 @@ class BlockFloat:
         """
         columns = values.shape[-1]
         if columns % FACE:
-            wide = _pad_columns(values.reshape(-1, columns), padded(columns, FACE))
+            wide = _pad_columns(
+                values.reshape(math.prod(values.shape[:-1]), columns), padded(columns, FACE)
+            )
             narrow = self.round(wide)[:, :columns]
             return np.ascontiguousarray(narrow).reshape(values.shape)
         blocks = np.ascontiguousarray(values, np.float32).reshape(-1, FACE)
@@ -143,7 +145,7 @@ class BlockFloat:
         ndarray of shape (packed_bytes(values.shape),), uint8
             The tiles in row-major order, each 64 exponents and its data.
         """
-        matrix = values.reshape(-1, values.shape[-1])
+        matrix = values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
         rows, columns = padded(matrix.shape[0]), padded(matrix.shape[1])
         if matrix.shape != (rows, columns):
             matrix = _pad_columns(matrix, columns, rows)
@@ -179,7 +181,12 @@ class BlockFloat:
         rows, columns = padded(height), padded(width)
         places = self._places(rows, columns)
         exponents = packed.take(places.exponents)
-        data = packed.view(self._run).take(places.data).view(np.uint8).reshape(len(exponents), -1)
+        data = (
+            packed.view(self._run)
+            .take(places.data)
+            .view(np.uint8)
+            .reshape(len(exponents), self._block_bytes)
+        )
         if out is None:
             out = np.empty(shape, np.float32)
         exact = (height, width) == (rows, columns)
@@ -298,9 +305,7 @@ class BlockFloat:
             return data
         nibbles = np.abs(quanta).view(np.uint8)
         nibbles |= (quanta.view(np.uint8) >> 4) & 0x8
-        pairs: NDArray[np.uint8] = nibbles[:, 1::2] << 4
-        pairs |= nibbles[:, 0::2]
-        return pairs
+        return (nibbles[:, 1::2] << np.uint8(4)) | nibbles[:, 0::2]
 
     def _decode(self, data: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the signed magnitudes in ``data``, (n, 16)."""

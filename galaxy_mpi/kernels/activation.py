@@ -16,8 +16,8 @@ def silu_mul(gate: F32, up: F32) -> F32:
     array([ 0., -0.], dtype=float32)
     """
     out = np.negative(gate)
-    np.minimum(out, np.float32(88.0), out=out)  # exp would overflow, which changes nothing
-    np.exp(out, out=out)
+    with np.errstate(over="ignore"):  # a very negative gate divided by infinity is 0, as it should
+        np.exp(out, out=out)
     out += np.float32(1)
     np.divide(gate, out, out=out)
     out *= up

@@ -53,7 +53,7 @@ def test_reduce_scatter_brings_every_term_to_its_owner_once(name, size):
         moving = {}
         for i in range(size):
             for hop in topology.reduce_scatter(i)[number].sends:
-                terms = partial.pop((i, hop.lane, hop.chunk), []) + [i]
+                terms = [*partial.pop((i, hop.lane, hop.chunk), []), i]
                 moving[hop.peer, hop.lane, hop.chunk] = terms
         partial |= moving
     for owner in range(size):

@@ -1,0 +1,248 @@
+"""Model folders that are good, and every way in which they are not."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from galaxy_mpi.checkpoints import HuggingFaceCheckpoint, TextTokenizer, locate, read_config
+from galaxy_mpi.errors import CheckpointError, ConfigError, MeshError
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import LlamaConfig, Sharding, load_chip_weights
+from galaxy_mpi.systems import PRECISIONS
+
+SMALL = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 96,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10_000.0,
+    "max_position_embeddings": 64,
+    "eos_token_id": [1, 2],
+}
+
+
+def write_model(folder, fields=SMALL, n_files=1, dtype=np.float32):
+    """Write a random Llama in Hugging Face's layout; return its tensors."""
+    rng = np.random.default_rng(0)
+    dim, hidden, vocab = fields["hidden_size"], fields["intermediate_size"], fields["vocab_size"]
+    kv = dim // fields["num_attention_heads"] * fields["num_key_value_heads"]
+    shapes = {
+        "model.embed_tokens.weight": (vocab, dim),
+        "model.norm.weight": (dim,),
+        "lm_head.weight": (vocab, dim),
+    }
+    for layer in range(fields["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        shapes |= {
+            prefix + "self_attn.q_proj.weight": (dim, dim),
+            prefix + "self_attn.k_proj.weight": (kv, dim),
+            prefix + "self_attn.v_proj.weight": (kv, dim),
+            prefix + "self_attn.o_proj.weight": (dim, dim),
+            prefix + "mlp.gate_proj.weight": (hidden, dim),
+            prefix + "mlp.up_proj.weight": (hidden, dim),
+            prefix + "mlp.down_proj.weight": (dim, hidden),
+            prefix + "input_layernorm.weight": (dim,),
+            prefix + "post_attention_layernorm.weight": (dim,),
+        }
+    tensors = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(fields))
+    names = sorted(tensors)
+    for number in range(n_files):
+        part = {name: tensors[name] for name in names[number::n_files]}
+        save_file(part, folder / f"model-{number + 1:05}-of-{n_files:05}.safetensors")
+    return tensors
+
+
+def test_sizes_are_read_from_config(tmp_path):
+    write_model(tmp_path)
+    config = read_config(tmp_path)
+    assert (config.dim, config.head_dim, config.n_kv_heads) == (64, 16, 2)
+    assert (config.rope_theta, config.max_seq_len) == (10_000.0, 64)
+    assert config.eos_tokens == (1, 2)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7}')
+    assert read_config(tmp_path).eos_tokens == (7,)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_shards_put_together_are_the_checkpoint(tmp_path, dtype):
+    tensors = write_model(tmp_path, n_files=3, dtype=dtype)
+    config, mesh = read_config(tmp_path), Mesh(2, 2)
+    reader = HuggingFaceCheckpoint(tmp_path, config)
+    chips = [
+        load_chip_weights(reader, Sharding(config, mesh, rank), PRECISIONS["float32"])
+        for rank in range(4)
+    ]
+
+    def whole(name, rows_dim):
+        part = [chips[rank].tensors[1, name].unpack() for rank in range(4)]
+        across = [np.concatenate(part[r * 2 : r * 2 + 2], axis=1 - rows_dim) for r in range(2)]
+        return np.concatenate(across, axis=rows_dim)
+
+    layer = "model.layers.1."
+    np.testing.assert_array_equal(whole("wo", 0), tensors[layer + "self_attn.o_proj.weight"].T)
+    np.testing.assert_array_equal(whole("w1", 1), tensors[layer + "mlp.gate_proj.weight"].T)
+    np.testing.assert_array_equal(whole("w3", 1), tensors[layer + "mlp.up_proj.weight"].T)
+    np.testing.assert_array_equal(whole("w2", 0), tensors[layer + "mlp.down_proj.weight"].T)
+    # Row r of wqkv: its query heads, its key head, its value head.
+    wqkv = whole("wqkv", 1)
+    for row in range(2):
+        mine = wqkv[:, row * 64 : row * 64 + 64]
+        for name, part in (("q", mine[:, :32]), ("k", mine[:, 32:48]), ("v", mine[:, 48:])):
+            stored = tensors[layer + f"self_attn.{name}_proj.weight"].T
+            width = part.shape[1]
+            np.testing.assert_array_equal(part, stored[:, row * width : (row + 1) * width])
+    head = np.concatenate(
+        [
+            np.concatenate(
+                [
+                    np.concatenate([chips[r * 2 + c].tensors[w].unpack() for w in chips[0].head], 1)
+                    for c in range(2)
+                ]
+            )
+            for r in range(2)
+        ],
+        axis=1,
+    )
+    np.testing.assert_array_equal(head, tensors["lm_head.weight"].T)
+    tokens = np.array([5, 95, 0])
+    embedded = np.concatenate([chips[0].embed(tokens), chips[1].embed(tokens)], axis=1)
+    np.testing.assert_array_equal(embedded, tensors["model.embed_tokens.weight"][tokens])
+
+
+def test_the_demo_model_fits_the_galaxy_without_padding():
+    config = read_config(locate("demo"))
+    config.check_fits(Mesh(8, 4))
+    assert config.n_kv_heads == 8
+    assert config.dim % 128 == 0
+    assert config.hidden_dim % 1024 == 0
+    figures = json.loads((locate("demo") / "training.json").read_text())
+    assert figures["held_out_bits_per_byte"] < 2.2
+    assert (locate("demo") / "model.safetensors").stat().st_size <= 12_000_000
+
+
+def refuse(folder, match):
+    with pytest.raises(CheckpointError, match=match):
+        HuggingFaceCheckpoint(folder, read_config(folder))
+
+
+def test_a_folder_that_is_missing_lists_what_there_is():
+    with pytest.raises(CheckpointError, match="no model folder at '/no/such'.*demo"):
+        locate("/no/such")
+
+
+def test_a_folder_without_config(tmp_path):
+    refuse(tmp_path, "no config.json in")
+
+
+@pytest.mark.parametrize("text", ["{", "", "[1]", "\x00\x01", '"text"'])
+def test_a_broken_config(tmp_path, text):
+    write_model(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    refuse(tmp_path, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel.*known: LlamaForCausalLM"),
+        ({"architectures": None}, "known: LlamaForCausalLM"),
+        ({"hidden_size": None}, "wrong kind|hidden"),
+        ({"hidden_size": "big"}, "wrong kind"),
+        ({"num_attention_heads": 0}, "wrong kind"),
+        ({"num_attention_heads": 5}, "must divide n_heads"),
+        ({"num_hidden_layers": -1}, "n_layers must be a positive"),
+        ({"rms_norm_eps": "x"}, "wrong kind"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "rope type 'yarn' is not known"),
+        ({"eos_token_id": "x"}, "wrong kind"),
+    ],
+)
+def test_a_config_that_cannot_be(tmp_path, change, said):
+    write_model(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(SMALL | change))
+    refuse(tmp_path, said)
+
+
+def test_a_config_that_lacks_a_field(tmp_path):
+    write_model(tmp_path)
+    fields = {k: v for k, v in SMALL.items() if k != "vocab_size"}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    refuse(tmp_path, "lacks the field 'vocab_size'")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 100, 5000, -1])
+def test_a_file_cut_short(tmp_path, keep):
+    write_model(tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:keep])
+    refuse(tmp_path, "damaged or cut short")
+
+
+def test_a_folder_without_weights(tmp_path):
+    write_model(tmp_path)
+    next(tmp_path.glob("*.safetensors")).unlink()
+    refuse(tmp_path, "no \\*.safetensors file")
+
+
+def test_a_tensor_that_is_missing_of_another_shape_or_there_twice(tmp_path):
+    tensors = write_model(tmp_path)
+    path = next(tmp_path.glob("*.safetensors"))
+    name = "model.layers.1.mlp.down_proj.weight"
+    save_file({k: v for k, v in tensors.items() if k != name}, path)
+    refuse(tmp_path, f"tensor {name} is in no safetensors file")
+    save_file(tensors | {name: np.ascontiguousarray(tensors[name].T)}, path)
+    refuse(tmp_path, rf"{name} .* has shape \[128, 64\], config.json asks for \[64, 128\]")
+    save_file(tensors | {name: tensors[name].astype(np.int32)}, path)
+    refuse(tmp_path, f"{name} .* is I32; known: F32, F16, BF16")
+    save_file(tensors, path)
+    shutil.copy(path, tmp_path / "again.safetensors")
+    refuse(tmp_path, "is in .* and in ")
+
+
+def test_a_folder_without_tokenizer_or_with_a_broken_one(tmp_path):
+    with pytest.raises(CheckpointError, match="needs tokenizer.json"):
+        TextTokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="is not a tokenizer"):
+        TextTokenizer(tmp_path)
+
+
+def test_text_goes_to_tokens_and_back():
+    tokenizer = TextTokenizer(locate("demo"))
+    text = 'Emma said, "Naïve — 42?"\n'
+    ids = tokenizer.encode(text, 1)
+    assert ids[0] == 0  # begin of text
+    assert tokenizer.decode(ids) == text
+    with pytest.raises(ConfigError, match="prompt 3 is empty"):
+        tokenizer.encode("", 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "mesh", "said"),
+    [
+        ({}, "3x1", r"n_kv_heads \(8\) of the model must divide by the 3 rows"),
+        ({"dim": 250}, "8x4", r"dim \(250\) of the model must divide by the 4 columns"),
+        ({"hidden_dim": 1000}, "8x4", r"hidden_dim \(1000\).* by the 32 chips"),
+        ({"vocab_size": 1001}, "8x4", r"vocab_size \(1001\).* by the 8 rows"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_mesh_says_which_size(change, mesh, said):
+    sizes = {
+        "dim": 256,
+        "hidden_dim": 1024,
+        "n_layers": 1,
+        "n_heads": 16,
+        "n_kv_heads": 8,
+        "head_dim": 32,
+        "vocab_size": 2048,
+    }
+    with pytest.raises(MeshError, match=said):
+        LlamaConfig(**(sizes | change)).check_fits(Mesh.parse(mesh))

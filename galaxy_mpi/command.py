@@ -15,7 +15,7 @@ from typing import NoReturn
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh, Transport
 
-__all__ = ["EXIT_USER_ERROR", "ArgumentParser", "one_thread_per_rank", "run_on_mesh"]
+__all__ = ["EXIT_USER_ERROR", "ArgumentParser", "run_on_mesh"]
 
 EXIT_USER_ERROR = 2
 
@@ -41,12 +41,6 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
         raise ConfigError(f"{message} (see {self.prog} --help)")
-
-
-def one_thread_per_rank() -> None:
-    """Keep BLAS to one thread a rank, unless the user says otherwise. Call before numpy loads."""
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
 
 
 def stay_on_one_core(rank: int, n_ranks: int) -> None:

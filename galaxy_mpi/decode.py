@@ -5,16 +5,19 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from galaxy_mpi.command import ArgumentParser, one_thread_per_rank, run_on_mesh
+from galaxy_mpi.blas import one_thread_per_rank
 
-one_thread_per_rank()
+if __name__ == "__main__":
+    one_thread_per_rank()
 
-from galaxy_mpi.config import RunConfig  # noqa: E402
-from galaxy_mpi.engine import Batch, Engine  # noqa: E402
-from galaxy_mpi.engine.engine import Hooks  # noqa: E402
-from galaxy_mpi.kernels import SamplingParams  # noqa: E402
-from galaxy_mpi.mesh import Mesh, Transport  # noqa: E402
+from galaxy_mpi.command import ArgumentParser, run_on_mesh
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine import Batch, Engine
+from galaxy_mpi.engine.engine import Hooks
+from galaxy_mpi.kernels import SamplingParams
+from galaxy_mpi.mesh import Mesh, Transport
 
 __all__ = ["build_parser", "main", "run_config"]
 
@@ -93,15 +96,18 @@ class _Progress:
     """A bar on standard error for loading and one for decoding; silent unless enabled."""
 
     def __init__(self, *, enabled: bool) -> None:
-        from tqdm import tqdm
+        self._bar: Any = None
+        if enabled:
+            from tqdm import tqdm  # here, not above: 31 of 32 ranks show nothing
 
-        self._bar = tqdm(disable=not enabled, desc="loading", unit="layer", mininterval=0.5)
+            self._bar = tqdm(desc="loading", unit="layer", mininterval=0.5)
 
     def __enter__(self) -> "_Progress":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def hooks(self, rank: int) -> Hooks:
         """Return the hooks that move the bar; and fail where a test asks a rank to."""
@@ -114,10 +120,13 @@ class _Progress:
         return Hooks(loaded_layer=self._loaded, before_step=before_step, after_step=self._stepped)
 
     def _loaded(self, layer: int, n_layers: int) -> None:
-        self._bar.total = n_layers
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.total = n_layers
+            self._bar.update()
 
     def _stepped(self, step: int, batch: Batch) -> None:
+        if self._bar is None:
+            return
         if step == 1:
             self._bar.reset()
             self._bar.total = batch.n_steps_at_most

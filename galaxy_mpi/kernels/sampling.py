@@ -4,6 +4,8 @@ Every chip runs `choose` on the same gathered candidates and gets the same token
 ever sent. Ties go to the lowest token id, in the top-k as in the choice.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -11,7 +11,6 @@ main thread is still in the same wait, and ends the rank with a line that names 
 """
 
 import os
-import secrets
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -240,7 +239,7 @@ class MpiGroup:
         self._memory: SharedMemory | None = None
         local = self._members_on_this_host(kind)
         if local:
-            name = self.comm.bcast(secrets.token_hex(8))
+            name = self.comm.bcast(os.urandom(8).hex())
             self._memory = SharedMemory(local)
             self._neighbours = Neighbours(
                 self._memory, self.index, local, name=name, barrier=self.comm.Barrier

@@ -1,0 +1,71 @@
+"""Time and memory of the default run, and what prefetcher and transport change, in one go.
+
+    python benchmarks/default_run.py [--runs N] [--mesh RxC]
+
+The variants take turns, so that a machine whose speed drifts treats them alike; each figure is
+the median, with the smallest and the largest behind it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+VARIANTS = {
+    "default": [],
+    "--no-prefetch": ["--no-prefetch"],
+    "--transport mpi": ["--transport", "mpi"],
+    "--precision float32": ["--precision", "float32"],
+}
+
+
+def run(mesh: str, arguments: list[str]) -> dict[str, float]:
+    """Return the figures of one run, from command to exit."""
+    rows, cols = map(int, mesh.split("x"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out.json"
+        command = [str(Path(sys.executable).parent / "mpirun"), "-n", str(rows * cols),
+                   sys.executable, "-m", "galaxy_mpi.decode", "--mesh", mesh, "--quiet",
+                   "--json", str(path), *arguments]  # fmt: skip
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=300)
+        whole_s = time.perf_counter() - began
+        host = json.loads(path.read_text())["host"]
+    return {
+        "command to exit (s)": whole_s,
+        "ready to step (s)": whole_s - host["decode_step_s"] * host["steps"],
+        "first token (s)": host["time_to_first_token_s"],
+        "step (ms)": host["decode_step_s"] * 1e3,
+        "step per layer (ms)": host["decode_layer_s"] * 1e3,
+        "collectives (ms/step)": host["collectives_s"] * 1e3,
+        "prefetch stall (ms/step)": host["prefetch_stall_s"] * 1e3,
+        "memory, all ranks (GiB, PSS)": host["process_memory_bytes"] / 2**30,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--mesh", default="8x4")
+    arguments = parser.parse_args()
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    for _ in range(arguments.runs):
+        for name, extra in VARIANTS.items():
+            found[name].append(run(arguments.mesh, extra))
+    print(f"mesh {arguments.mesh}, median of {arguments.runs} (smallest, largest)")
+    for name, runs in found.items():
+        print(f"\n{name}")
+        for figure in runs[0]:
+            values = [r[figure] for r in runs]
+            median = statistics.median(values)
+            print(f"  {figure:<30}{median:>9.2f}  ({min(values):.2f}, {max(values):.2f})")
+
+
+if __name__ == "__main__":
+    main()

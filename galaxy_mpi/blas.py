@@ -1,0 +1,17 @@
+"""One BLAS thread a rank. Imports nothing, because it must come before numpy."""
+
+import os
+import sys
+
+__all__ = ["one_thread_per_rank"]
+
+
+def one_thread_per_rank() -> None:
+    """Keep BLAS to one thread, unless the user says otherwise.
+
+    The libraries read the environment when numpy loads them; with a pool of threads in each of 32
+    ranks a decode step takes many times as long.
+    """
+    assert "numpy" not in sys.modules, "too late: numpy is loaded"
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")

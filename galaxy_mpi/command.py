@@ -43,18 +43,6 @@ class ArgumentParser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
 
-def stay_on_one_core(rank: int, n_ranks: int) -> None:
-    """Keep this rank on one core where ranks outnumber cores.
-
-    Ranks that take turns find more of their memory in the cache of a core that is always theirs:
-    a decode step takes a fifth less time with 16 ranks a core. Does nothing with cores enough.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        if len(cores) < n_ranks:
-            os.sched_setaffinity(0, {cores[rank % len(cores)]})
-
-
 def run_on_mesh(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
@@ -82,7 +70,6 @@ def run_on_mesh(
             return 0
         mesh, play = prepare(arguments)
         with MpiTransport.connect(mesh, kind=arguments.transport) as transport:
-            stay_on_one_core(transport.rank, mesh.n_chips)
             play(transport)
     except UserError as error:
         # Only rank 0 exits with an error: mpirun ends everybody at the first non-zero exit,

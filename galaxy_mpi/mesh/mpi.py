@@ -12,7 +12,6 @@ main thread is still in the same wait, and ends the rank with a line that names 
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -25,16 +24,14 @@ from galaxy_mpi.errors import ConfigError, MeshError
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.shared import Neighbours, SharedExchange, SharedMemory, is_available
 from galaxy_mpi.mesh.transport import Exchange, Step, stripes
+from galaxy_mpi.mesh.watchdog import WAIT_TIMEOUT_S, Watchdog
 
-__all__ = ["TRANSPORTS", "MpiTransport", "Watchdog", "abort", "check_world", "world_rank"]
+__all__ = ["TRANSPORTS", "MpiTransport", "abort", "check_world", "world_rank"]
 
 _T = TypeVar("_T")
 
 TRANSPORTS = ("auto", "mpi", "shared")
 """``auto`` uses shared memory wherever two members of a group are on one host."""
-
-WAIT_TIMEOUT_S = 120.0
-"""Longer than any honest wait: the slowest step of a full-size model takes a few seconds."""
 
 
 def _start_mpi() -> Any:
@@ -85,49 +82,6 @@ def _fitting(n_ranks: int) -> str:
     """Name the mesh of ``n_ranks`` chips that is most like the Galaxy's 8x4."""
     cols = max(c for c in range(1, n_ranks + 1) if n_ranks % c == 0 and c * c <= n_ranks)
     return f"--mesh {n_ranks // cols}x{cols}"
-
-
-class Watchdog:
-    """Ends this process when its main thread stays in one wait for too long.
-
-    Parameters
-    ----------
-    timeout_s : float
-        Seconds of host time.
-    expired : callable, optional
-        Called with the message instead of ending the process (tests).
-    """
-
-    def __init__(
-        self, timeout_s: float = WAIT_TIMEOUT_S, expired: Callable[[str], None] | None = None
-    ) -> None:
-        self.waiting: tuple[Any, int] | None = None
-        self._timeout_s = timeout_s
-        self._expired = expired or _end_process
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        seen, seen_s = None, 0.0
-        interval_s = min(1.0, self._timeout_s / 4)
-        while not self._stop.wait(interval_s):
-            now = self.waiting
-            seen_s = seen_s + interval_s if now is not None and now is seen else 0.0
-            seen = now
-            if now is not None and seen_s >= self._timeout_s:
-                self._expired(now[0].describe(now[1], seen_s))
-                return
-
-
-def _end_process(message: str) -> None:
-    print(f"galaxy_mpi: {message}", file=sys.stderr, flush=True)
-    os._exit(1)
 
 
 class MpiTransport:

@@ -15,7 +15,8 @@ from galaxy_mpi.ccl import CCL, TOPOLOGIES, AllGather, AllReduce, BufferKey, Red
 from galaxy_mpi.dtypes import BF16, BFP8
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.mesh.mpi import TRANSPORTS, MpiTransport, Watchdog
+from galaxy_mpi.mesh.mpi import TRANSPORTS, MpiTransport
+from galaxy_mpi.mesh.watchdog import Watchdog
 from tests.conftest import exact_operand
 
 MESHES = {2: ["1x2", "2x1"], 4: ["2x2", "1x4"], 8: ["8x1", "2x4"], 32: ["8x4"]}

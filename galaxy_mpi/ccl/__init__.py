@@ -1,17 +1,13 @@
 """Collectives over a row or a column of chips, written out hop by hop.
 
 `topology` says who sends which chunk to whom in which step (integers only), `collectives` walks
-such a schedule over a transport, `ccl` keeps the persistent buffers of one chip.
+such a schedule over a transport, `gathered` has the reductions of decode, and `ccl` keeps the
+persistent buffers of one chip.
 """
 
 from galaxy_mpi.ccl.ccl import CCL, BufferKey
-from galaxy_mpi.ccl.collectives import (
-    AllGather,
-    AllReduce,
-    GatheredAllReduce,
-    GatheredReduceScatter,
-    ReduceScatter,
-)
+from galaxy_mpi.ccl.collectives import AllGather, AllReduce, ReduceScatter
+from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
 from galaxy_mpi.ccl.topology import TOPOLOGIES, Direct, Hop, Line, Ring, Round, Topology
 
 __all__ = [

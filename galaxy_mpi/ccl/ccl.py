@@ -1,24 +1,21 @@
 """The collectives of one chip, with the persistent buffers they use.
 
 Buffers are made when a collective of a shape first runs, live as long as the mode (decode), and
-are double: an index per axis goes 0, 1, 0, 1 with every collective on that axis, so the view that
-one collective returned survives the next one on the same axis.
+are double: an index per axis goes 0, 1, 0, 1 with every collective on that axis. So a neighbour
+that is already in the next collective writes elsewhere, and no barrier is needed.
 """
 
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
-from galaxy_mpi.ccl.collectives import (
-    AllGather,
-    GatheredAllReduce,
-    GatheredReduceScatter,
-    unpack_blocks,
-)
-from galaxy_mpi.ccl.topology import Direct, Line, Ring
+from galaxy_mpi.ccl.blocks import unpack_blocks
+from galaxy_mpi.ccl.collectives import AllGather
+from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
+from galaxy_mpi.ccl.topology import Direct, Topology
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis, Transport
 
@@ -50,7 +47,12 @@ class _Collective(Protocol):
     def free(self) -> None: ...
 
 
+class _Reduction(_Collective, Protocol):
+    def __call__(self, values: F32, /) -> F32: ...
+
+
 _C = TypeVar("_C", bound=_Collective)
+_What = tuple[Any, ...]
 
 
 class CCL:
@@ -59,31 +61,29 @@ class CCL:
     Parameters
     ----------
     transport : Transport
-    topology : type of Topology
-        Whether blocks are gathered hop by hop, or straight; the bits are the same.
+    topology : callable
+        Makes the `Topology` of a group from its size: whether blocks are gathered hop by hop, or
+        straight; the bits are the same.
     num_links : int
         Links between neighbours: 4 on the 6U Galaxy, 3 on the 4U.
 
     Attributes
     ----------
     host_time_s : float
-        Seconds of host time spent in collectives since `reset`: copying, packing and waiting.
-    n_calls : int
-        Collectives since `reset`.
+        Seconds of host time spent in collectives: copying, packing and waiting.
     """
 
     def __init__(
         self,
         transport: Transport,
         *,
-        topology: type[Ring] | type[Line] | type[Direct] = Direct,
+        topology: Callable[[int], Topology] = Direct,
         num_links: int = 4,
     ) -> None:
         self._transport, self._topology, self._num_links = transport, topology, num_links
-        self._persistent: dict[tuple[object, ...], _Collective] = {}
+        self._persistent: dict[tuple[_What, int], _Collective] = {}
         self.buffer_index = dict.fromkeys(Axis, 0)
         self.host_time_s = 0.0
-        self.n_calls = 0
 
     def size(self, axis: Axis) -> int:
         """Return the number of chips along ``axis``."""
@@ -105,23 +105,17 @@ class CCL:
         Returns
         -------
         ndarray of shape (size, n), uint8
-            A view of the persistent buffer: valid until the second next call with this key.
+            A view of the persistent buffer: valid until the next collective on this axis.
         """
         began = time.perf_counter()
-        gather = self._collective(
-            (AllGather, key, axis, len(block)),
-            axis,
-            lambda links: AllGather(
-                self._transport.group(axis),
-                self._topology(self.size(axis)),
-                len(block),
-                num_links=links,
-                label=f"all_gather {key}",
-            ),
-            key,
-        )
-        blocks = gather(block)
-        self._note(began)
+
+        def make(links: int) -> AllGather:
+            group, label = self._transport.group(axis), f"all_gather {key}"
+            wires = self._topology(group.size)
+            return AllGather(group, wires, len(block), num_links=links, label=label)
+
+        blocks = self._collective((AllGather, key, axis, len(block)), make)(block)
+        self.host_time_s += time.perf_counter() - began
         return blocks
 
     def all_gather(self, values: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
@@ -141,74 +135,55 @@ class CCL:
         chunks : ndarray of shape (size, ...), float32
             ``chunks[i]`` is this chip's term of what member i is to get.
         """
-        began = time.perf_counter()
-        scatter = self._collective(
-            (GatheredReduceScatter, key, axis, chunks.shape, dtype.name),
-            axis,
-            lambda links: GatheredReduceScatter(
-                self._transport.group(axis),
-                chunks.shape[1:],
-                dtype,
-                num_links=links,
-                label=f"reduce_scatter {key}",
-            ),
-            key,
+
+        def make(links: int) -> GatheredReduceScatter:
+            group, label = self._transport.group(axis), f"reduce_scatter {key}"
+            return GatheredReduceScatter(
+                group, chunks.shape[1:], dtype, num_links=links, label=label
+            )
+
+        return self._reduce(
+            (GatheredReduceScatter, key, axis, chunks.shape, dtype.name), make, chunks
         )
-        total = scatter(chunks)
-        self._note(began)
-        return total
 
     def all_reduce(self, values: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
         """Return the sum over the members; see `GatheredAllReduce`."""
-        began = time.perf_counter()
-        reduce = self._collective(
-            (GatheredAllReduce, key, axis, values.shape, dtype.name),
-            axis,
-            lambda links: GatheredAllReduce(
-                self._transport.group(axis),
-                self._topology(self.size(axis)),
-                values.shape,
-                dtype,
-                num_links=links,
-                label=f"all_reduce {key}",
-            ),
-            key,
-        )
-        total = reduce(values)
-        self._note(began)
-        return total
 
-    def reset(self) -> None:
-        """Set the buffer index of both axes and the counters to 0."""
-        self.buffer_index = dict.fromkeys(Axis, 0)
-        self.host_time_s = 0.0
-        self.n_calls = 0
+        def make(links: int) -> GatheredAllReduce:
+            group, label = self._transport.group(axis), f"all_reduce {key}"
+            wires = self._topology(group.size)
+            return GatheredAllReduce(
+                group, wires, values.shape, dtype, num_links=links, label=label
+            )
+
+        return self._reduce((GatheredAllReduce, key, axis, values.shape, dtype.name), make, values)
 
     def free(self) -> None:
-        """Release all persistent buffers."""
+        """Release all persistent buffers and start again with index 0: the mode is over."""
         for collective in self._persistent.values():
             collective.free()
         self._persistent.clear()
+        self.buffer_index = dict.fromkeys(Axis, 0)
 
-    def _collective(
-        self,
-        what: tuple[object, ...],
-        axis: Axis,
-        make: Callable[[int], _C],
-        key: str,
-    ) -> _C:
-        """Return the collective bound to the buffer whose turn it is; make both at first use."""
+    def _reduce(self, what: _What, make: Callable[[int], _Reduction], values: F32) -> F32:
+        began = time.perf_counter()
+        total = self._collective(what, make)(values)
+        self.host_time_s += time.perf_counter() - began
+        return total
+
+    def _collective(self, what: _What, make: Callable[[int], _C]) -> _C:
+        """Return the collective bound to the buffer whose turn it is; make both at first use.
+
+        ``what`` is (class, key, axis, ...): all that two collectives may differ in.
+        """
+        _, key, axis = what[:3]
         index = self.buffer_index[axis]
         self.buffer_index[axis] = 1 - index
-        found = self._persistent.get((*what, index))
+        found = self._persistent.get((what, index))
         if found is None:
             links = 1 if key in ONE_LINK else self._num_links
             # Both at once: every member binds in the same order whatever its index is.
             for slot in (0, 1):
-                self._persistent[(*what, slot)] = make(links)
-            found = self._persistent[(*what, index)]
+                self._persistent[what, slot] = make(links)
+            found = self._persistent[what, index]
         return found  # type: ignore[return-value]
-
-    def _note(self, began: float) -> None:
-        self.host_time_s += time.perf_counter() - began
-        self.n_calls += 1

@@ -1,4 +1,4 @@
-"""Collectives with persistent buffers: made once, used by calling, freed at the end.
+"""Hop-by-hop collectives with persistent buffers: made once, used by calling, freed at the end.
 
 Each walks a schedule of `galaxy_mpi.ccl.topology` over one group. Storage is allocated and bound
 to the transport when the object is made; a call allocates no message buffer and matches none.
@@ -12,18 +12,12 @@ import math
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
-from galaxy_mpi.ccl.topology import Direct, Hop, Topology
-from galaxy_mpi.dtypes import DType
+from galaxy_mpi.ccl.blocks import unpack_blocks
+from galaxy_mpi.ccl.topology import Hop, Topology
+from galaxy_mpi.dtypes import FACE, DType
 from galaxy_mpi.mesh import Group, Message, Step
 
-__all__ = [
-    "AllGather",
-    "AllReduce",
-    "GatheredAllReduce",
-    "GatheredReduceScatter",
-    "ReduceScatter",
-    "unpack_blocks",
-]
+__all__ = ["AllGather", "AllReduce", "ReduceScatter"]
 
 
 class AllGather:
@@ -157,89 +151,6 @@ class ReduceScatter:
         self._exchange.free()
 
 
-class GatheredReduceScatter:
-    """Reduce-scatter of decode: the owner of a chunk gets all packed terms and adds them once.
-
-    Each term is rounded when it is packed, the sum once at the end; the owner adds in the order
-    of the members. One round over a fabric that routes (`Direct`).
-
-    Parameters
-    ----------
-    group, num_links, label
-        As in `AllGather`.
-    shape : tuple of int
-        Shape of one chunk.
-    dtype : DType
-        Of the messages and of the result.
-    """
-
-    def __init__(
-        self, group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str
-    ) -> None:
-        self._index, self._shape, self._dtype = group.index, shape, dtype
-        n_bytes = dtype.packed_bytes(shape)
-        boxes = group.allocate(2 * group.size * n_bytes).reshape(2, group.size, n_bytes)
-        self._outbox, self._inbox = boxes
-        (round_,) = Direct(group.size).reduce_scatter(group.index)
-        step = Step(
-            tuple(Message(hop.peer, self._outbox[hop.chunk]) for hop in round_.sends),
-            tuple(Message(hop.peer, self._inbox[hop.lane]) for hop in round_.receives),
-        )
-        self._exchange = group.bind([step], num_links=num_links, label=label)
-        self._terms = np.empty((group.size, *shape), np.float32)
-        self.n_bytes = boxes.nbytes
-
-    def __call__(self, chunks: F32) -> F32:
-        """Return the sum of this chip's chunk, as `ReduceScatter` does: a new array."""
-        exchange, dtype = self._exchange, self._dtype
-        exchange.begin()
-        pack_blocks(dtype, chunks, self._outbox)
-        self._inbox[self._index] = self._outbox[self._index]
-        exchange.step(0)
-        exchange.end()
-        unpack_blocks(dtype, self._inbox, self._terms)
-        return dtype.round(add_in_order(self._terms))
-
-    def free(self) -> None:
-        """Release the exchange."""
-        self._exchange.free()
-
-
-class GatheredAllReduce:
-    """All-reduce of decode: every member gathers all packed blocks and adds them once.
-
-    Each term is rounded when it is packed, the sum once at the end, and nothing in between; all
-    members add in the order of the members, so their results are identical bit for bit.
-    """
-
-    def __init__(
-        self,
-        group: Group,
-        topology: Topology,
-        shape: tuple[int, ...],
-        dtype: DType,
-        *,
-        num_links: int,
-        label: str,
-    ) -> None:
-        self._shape, self._dtype, self._size = shape, dtype, group.size
-        self._gather = AllGather(
-            group, topology, dtype.packed_bytes(shape), num_links=num_links, label=label
-        )
-        self._terms = np.empty((group.size, *shape), np.float32)
-        self.n_bytes = self._gather.n_bytes
-
-    def __call__(self, values: F32) -> F32:
-        """Return the sum over the group, rounded to the dtype: a new array."""
-        blocks = self._gather(self._dtype.pack(values))
-        unpack_blocks(self._dtype, blocks, self._terms)
-        return self._dtype.round(add_in_order(self._terms))
-
-    def free(self) -> None:
-        """Release the exchange."""
-        self._gather.free()
-
-
 class AllReduce:
     """All-reduce as reduce-scatter and all-gather: 2 (n - 1) hops of 1/n of the data.
 
@@ -259,8 +170,7 @@ class AllReduce:
         self._shape, self._dtype, self._size = shape, dtype, group.size
         rows, columns = math.prod(shape[:-1]), shape[-1]
         # 16 values share an exponent: a chunk that began inside a block would round otherwise.
-        self._width = -(-columns // (16 * group.size)) * 16
-        self._chunk = (rows, self._width)
+        self._chunk = (rows, -(-columns // (FACE * group.size)) * FACE)
         self._scatter = ReduceScatter(
             group, topology, self._chunk, dtype, num_links=num_links, label=label
         )
@@ -285,30 +195,3 @@ class AllReduce:
         """Release the exchanges."""
         self._scatter.free()
         self._gather.free()
-
-
-def add_in_order(terms: F32) -> F32:
-    """Return ``((terms[0] + terms[1]) + terms[2]) + ...``: a new array.
-
-    numpy adds whole rows one after the other when it reduces the outermost dim.
-    """
-    total: F32 = np.add.reduce(terms, axis=0)
-    return total
-
-
-def pack_blocks(dtype: DType, values: F32, out: Bytes) -> None:
-    """Pack one block per member of ``values`` (size, *shape) into ``out`` (size, n)."""
-    if dtype.packed_bytes(values.shape) == out.size:  # as one: no row of a tile is padding
-        out.reshape(-1)[...] = dtype.pack(values)
-        return
-    for block, part in zip(out, values, strict=True):
-        block[...] = dtype.pack(part)
-
-
-def unpack_blocks(dtype: DType, blocks: Bytes, out: F32) -> None:
-    """Unpack one block per member into ``out`` of shape (size, *shape)."""
-    if dtype.packed_bytes(out.shape) == blocks.size:  # as one: no row of a tile is padding
-        dtype.unpack(blocks.reshape(-1), out.shape, out)
-        return
-    for block, values in zip(blocks, out, strict=True):
-        dtype.unpack(block, values.shape, values)

@@ -190,12 +190,12 @@ def test_buffers_are_double_and_the_index_of_an_axis_goes_0_1_0_1():
         assert ccl.buffer_index[Axis.ROWS] == 0
         addresses = [r.ctypes.data for r in results]
         assert addresses[0] == addresses[2] != addresses[1] == addresses[3]
-        n_buffers = len(ccl._persistent)
+        assert len(ccl._persistent) == 2
         ccl.all_gather_bytes(block, axis=Axis.COLS, key=BufferKey.SAMPLING_INDICES)
-        ccl.reset()
+        assert ccl.buffer_index[Axis.COLS] == 1
+        ccl.free()  # the mode is switched
         assert ccl.buffer_index == {Axis.ROWS: 0, Axis.COLS: 0}
-        assert len(ccl._persistent) == n_buffers == 2
-        ccl.free()
+        assert ccl.persistent_bytes == 0
         return indices
 
     assert LoopbackWorld(Mesh(2, 2)).run(play) == [[0, 1, 0, 1]] * 4

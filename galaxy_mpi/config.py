@@ -29,6 +29,8 @@ class RunConfig:
     prompts: tuple[str, ...] | None = None
     """None: the prompts that come with the demo model."""
     prompts_file: Path | None = None
+    prompt_tokens: tuple[tuple[int, ...], ...] | None = None
+    """Prompts as token ids, instead of text; for callers in Python."""
     max_new_tokens: int = 32
     batch: int | None = None
     """User places; None: 32."""
@@ -39,11 +41,23 @@ class RunConfig:
     """Only the first so many layers of the model; None: all."""
     prefetch: bool = True
     circular_buffer_bytes: int | None = None
+    page_size: int = 64
+    """Positions of a block of the KV cache."""
+    cache_blocks: int = 2048
+    """Blocks of the KV cache of each column."""
+    prefix_caching: bool = True
+    line_reduce_scatter: bool = False
+    """Prefill: partial sums travel on lines instead of rings."""
+    line_all_gather: bool = False
+    """Prefill: blocks travel on lines instead of rings."""
     json_path: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.prompts is not None and self.prompts_file is not None:
+        given = (self.prompts, self.prompts_file, self.prompt_tokens)
+        if sum(prompts is not None for prompts in given) > 1:
             raise ConfigError("give --prompt or --prompts-file, not both")
+        if self.prompt_tokens is not None and not all(self.prompt_tokens):
+            raise ConfigError("prompt_tokens has an empty prompt; each needs at least one token")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"no precision {self.precision!r}; choose {', '.join(PRECISIONS)}")
         for name, value, least in (
@@ -51,6 +65,8 @@ class RunConfig:
             ("--batch", self.batch, 1),
             ("--layers", self.n_layers, 1),
             ("--circular-buffer-bytes", self.circular_buffer_bytes, 1),
+            ("--page-size", self.page_size, 1),
+            ("--cache-blocks", self.cache_blocks, 1),
         ):
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
@@ -63,36 +79,49 @@ class RunConfig:
             _check_writable(self.json_path)
 
     def read_prompts(self, defaults: list[str]) -> list[str]:
-        """Return the prompts of the run.
+        """Return the prompts of the run; of ``defaults`` as many as the batch has places.
 
         Raises
         ------
         ConfigError
-            If the file cannot be read, a prompt is empty, or there are more than the batch holds.
+            If the file cannot be read, or a prompt is empty.
         """
-        limit = self.batch or MAX_USERS
         if self.prompts_file is not None:
-            try:
-                prompts = self.prompts_file.read_text("utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"--prompts-file {self.prompts_file}: {error}") from None
-            if not prompts:
-                raise ConfigError(f"--prompts-file {self.prompts_file} has no line")
-        elif self.prompts is not None:
-            prompts = list(self.prompts)
-        else:
-            prompts = defaults[:limit]
-        if len(prompts) > limit:
-            raise ConfigError(
-                f"{len(prompts)} prompts are more than the {limit} users of a batch; "
-                f"the limit is {MAX_USERS}"
-            )
-        for number, prompt in enumerate(prompts, 1):
+            return _read_lines(self.prompts_file)
+        if self.prompts is None:
+            return defaults[: self.batch or MAX_USERS]
+        for number, prompt in enumerate(self.prompts, 1):
             if not prompt:
                 raise ConfigError(
                     f"prompt {number} is empty; a prompt needs at least one character"
                 )
-        return prompts
+        return list(self.prompts)
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Return the prompts of a file, one a line."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(
+            f"--prompts-file {path}: {error.strerror}; give a text file with one prompt a line"
+        ) from None
+    if not lines:
+        raise ConfigError(f"--prompts-file {path} has no line; give one prompt a line")
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        try:
+            prompts.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"--prompts-file {path}, line {number} is not UTF-8 (byte {error.start + 1} of the "
+                f"line); save the file as UTF-8"
+            ) from None
+        if not prompts[-1].strip():
+            raise ConfigError(
+                f"--prompts-file {path}, line {number} is empty; every line is a prompt"
+            )
+    return prompts
 
 
 def _check_writable(path: Path) -> None:
@@ -103,4 +132,7 @@ def _check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise ConfigError(f"--json {path} cannot be written: {error.strerror}") from None
+        raise ConfigError(
+            f"--json {path} cannot be written: {error.strerror}; name a file in a folder that "
+            f"exists and can be written to"
+        ) from None

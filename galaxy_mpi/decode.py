@@ -4,8 +4,8 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -14,10 +14,11 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, run_on_mesh
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine import Batch, Engine
-from galaxy_mpi.engine.engine import Hooks
+from galaxy_mpi.engine import Engine
+from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh, Transport
+from galaxy_mpi.progress import Progress
 
 __all__ = ["build_parser", "main", "run_config"]
 
@@ -31,9 +32,9 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument
     add("--model", default="demo", help="Hugging Face folder, or demo", metavar="PATH|NAME")
     add("--prompt", action="append", help="a prompt; may be repeated, one user each")
-    add("--prompts-file", type=Path, help="a file with one prompt a line")
+    add("--prompts-file", type=Path, help="a file with one prompt a line, any number of them")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="tokens to generate per user")
-    add("--batch", type=int, metavar="N", help="user places, at most 32; idle if not needed")
+    add("--batch", type=int, metavar="N", help="user places, at most 32; more prompts queue")
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--precision", default="performance", help="performance, accuracy or float32")
     add("--temperature", type=float, default=0.0, help="0 is greedy")
@@ -43,6 +44,9 @@ def build_parser() -> ArgumentParser:
     add("--layers", type=int, metavar="N", help="only the first N layers")
     add("--no-prefetch", action="store_true", help="unpack weights when they are used")
     add("--circular-buffer-bytes", type=int, metavar="N", help="bound of unpacked weights a rank")
+    add("--page-size", type=int, default=64, metavar="N", help="positions of a KV cache block")
+    add("--cache-blocks", type=int, default=2048, metavar="N", help="KV cache blocks of a column")
+    add("--no-prefix-cache", action="store_true", help="compute what other prompts began with too")
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
     add("--show-all", action="store_true", help="print all users, not the first 4")
     add("--quiet", action="store_true", help="nothing on standard error but errors")
@@ -65,8 +69,27 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         n_layers=arguments.layers,
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,
+        page_size=arguments.page_size,
+        cache_blocks=arguments.cache_blocks,
+        prefix_caching=not arguments.no_prefix_cache,
+        line_reduce_scatter=_switch("LINE_RS"),
+        line_all_gather=_switch("LINE_AG"),
         json_path=arguments.json,
     )
+
+
+def _switch(name: str) -> bool:
+    """Return whether an environment variable is 1.
+
+    Raises
+    ------
+    ConfigError
+        If it is set to anything but 0 or 1.
+    """
+    value = os.environ.get(name, "0")
+    if value not in ("0", "1"):
+        raise ConfigError(f"{name} is 1 (line) or 0 (ring), got {value!r}")
+    return value == "1"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,11 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play(transport: Transport) -> None:
             shown = transport.rank == 0 and not arguments.quiet
-            with (
-                _Progress(enabled=shown) as progress,
-                Engine(run, transport, progress.hooks(transport.rank)) as engine,
-            ):
-                report = engine.generate()
+            with Progress(enabled=shown) as progress:
+                hooks = replace(progress.hooks(), before_step=_failure_for_tests(transport.rank))
+                with Engine(run, transport, hooks) as engine:
+                    report = engine.generate()
             if report is not None:
                 if run.json_path is not None:
                     report.write_json(run.json_path)
@@ -92,47 +114,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_on_mesh(build_parser(), argv, prepare)
 
 
-class _Progress:
-    """A bar on standard error for loading and one for decoding; silent unless enabled."""
+def _failure_for_tests(rank: int) -> Callable[[int], None]:
+    """Return what fails where GALAXY_MPI_TEST_FAIL=RANK:STEP asks a rank to."""
+    fail_rank, _, fail_step = os.environ.get("GALAXY_MPI_TEST_FAIL", "").partition(":")
 
-    def __init__(self, *, enabled: bool) -> None:
-        self._bar: Any = None
-        if enabled:
-            from tqdm import tqdm  # here, not above: 31 of 32 ranks show nothing
+    def before_step(step: int) -> None:
+        if fail_rank == str(rank) and fail_step == str(step):
+            raise RuntimeError(f"GALAXY_MPI_TEST_FAIL asked rank {rank} to fail")
 
-            self._bar = tqdm(desc="loading", unit="layer", mininterval=0.5)
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def hooks(self, rank: int) -> Hooks:
-        """Return the hooks that move the bar; and fail where a test asks a rank to."""
-        fail_rank, _, fail_step = os.environ.get("GALAXY_MPI_TEST_FAIL", "").partition(":")
-
-        def before_step(step: int) -> None:
-            if fail_rank == str(rank) and fail_step == str(step):
-                raise RuntimeError(f"GALAXY_MPI_TEST_FAIL asked rank {rank} to fail")
-
-        return Hooks(loaded_layer=self._loaded, before_step=before_step, after_step=self._stepped)
-
-    def _loaded(self, layer: int, n_layers: int) -> None:
-        if self._bar is not None:
-            self._bar.total = n_layers
-            self._bar.update()
-
-    def _stepped(self, step: int, batch: Batch) -> None:
-        if self._bar is None:
-            return
-        if step == 1:
-            self._bar.reset()
-            self._bar.total = batch.n_steps_at_most
-            self._bar.set_description("decoding")
-            self._bar.unit = "step"
-        self._bar.update()
+    return before_step
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """The collectives of one chip, with the persistent buffers they use.
 
-Buffers are made when a collective of a shape first runs, live as long as the mode (decode), and
-are double: an index per axis goes 0, 1, 0, 1 with every collective on that axis. So a neighbour
-that is already in the next collective writes elsewhere, and no barrier is needed.
+Buffers are made when a collective of a shape first runs, live as long as the mode, and are
+double: an index per axis goes 0, 1, 0, 1 with every collective on that axis. So a neighbour that
+is already in the next collective writes elsewhere, and no barrier is needed.
+
+A mode has its own kind: `DecodeCCL` here gathers packed terms in one round,
+`galaxy_mpi.ccl.prefill_ccl.PrefillCCL` goes hop by hop.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -17,18 +21,26 @@ from galaxy_mpi.ccl.collectives import AllGather
 from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
 from galaxy_mpi.ccl.topology import Direct, Topology
 from galaxy_mpi.dtypes import DType
-from galaxy_mpi.mesh import Axis, Transport
+from galaxy_mpi.mesh import Axis, Group, Transport
 
-__all__ = ["CCL", "BufferKey"]
+__all__ = ["CCL", "BufferKey", "DecodeCCL", "Wiring"]
+
+Wiring = Callable[[int], Topology]
+"""Makes the topology of a group from its size."""
 
 
 class BufferKey:
     """Names of the persistent buffers (tt-metal, llama_ccl.py, gives most of them)."""
 
     LAYERNORM = "LAYERNORM"
+    QKV = "QKV"
     CREATE_HEADS = "CREATE_HEADS"
     CONCAT_HEADS = "CONCAT_HEADS"
+    SDPA = "SDPA"
+    SDPA_REVERSE = "SDPA_REVERSE"
     WO = "WO"
+    FF1 = "FF1"
+    FF3 = "FF3"
     GATE_UP = "GATE_UP"
     BINARY_MUL = "BINARY_MUL"
     FF2 = "FF2"
@@ -47,23 +59,25 @@ class _Collective(Protocol):
     def free(self) -> None: ...
 
 
-class _Reduction(_Collective, Protocol):
+class Reduction(_Collective, Protocol):
+    """A reduce-scatter or an all-reduce."""
+
     def __call__(self, values: F32, /) -> F32: ...
 
 
 _C = TypeVar("_C", bound=_Collective)
 _What = tuple[Any, ...]
+_Shape = tuple[int, ...]
 
 
-class CCL:
+class CCL(ABC):
     """Collectives of one chip over its row and its column.
 
     Parameters
     ----------
     transport : Transport
-    topology : callable
-        Makes the `Topology` of a group from its size: whether blocks are gathered hop by hop, or
-        straight; the bits are the same.
+    gather : callable
+        How blocks are gathered: a `Wiring`. The bits are the same for all.
     num_links : int
         Links between neighbours: 4 on the 6U Galaxy, 3 on the 4U.
 
@@ -73,14 +87,8 @@ class CCL:
         Seconds of host time spent in collectives: copying, packing and waiting.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        topology: Callable[[int], Topology] = Direct,
-        num_links: int = 4,
-    ) -> None:
-        self._transport, self._topology, self._num_links = transport, topology, num_links
+    def __init__(self, transport: Transport, *, gather: Wiring, num_links: int = 4) -> None:
+        self._transport, self._gather, self._num_links = transport, gather, num_links
         self._persistent: dict[tuple[_What, int], _Collective] = {}
         self.buffer_index = dict.fromkeys(Axis, 0)
         self.host_time_s = 0.0
@@ -109,12 +117,12 @@ class CCL:
         """
         began = time.perf_counter()
 
-        def make(links: int) -> AllGather:
-            group, label = self._transport.group(axis), f"all_gather {key}"
-            wires = self._topology(group.size)
+        def make(group: Group, links: int) -> AllGather:
+            label = f"all_gather {key}"
+            wires = self._gather(group.size)
             return AllGather(group, wires, len(block), num_links=links, label=label)
 
-        blocks = self._collective((AllGather, key, axis, len(block)), make)(block)
+        blocks = self._collective(("all_gather", key, axis, len(block)), make)(block)
         self.host_time_s += time.perf_counter() - began
         return blocks
 
@@ -128,62 +136,93 @@ class CCL:
         return gathered
 
     def reduce_scatter(self, chunks: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
-        """Return the sum of this chip's chunk; see `GatheredReduceScatter`.
+        """Return the sum of this chip's chunk: a new array, values of ``dtype``.
 
         Parameters
         ----------
         chunks : ndarray of shape (size, ...), float32
             ``chunks[i]`` is this chip's term of what member i is to get.
         """
-
-        def make(links: int) -> GatheredReduceScatter:
-            group, label = self._transport.group(axis), f"reduce_scatter {key}"
-            return GatheredReduceScatter(
-                group, chunks.shape[1:], dtype, num_links=links, label=label
-            )
-
+        shape, label = chunks.shape[1:], f"reduce_scatter {key}"
         return self._reduce(
-            (GatheredReduceScatter, key, axis, chunks.shape, dtype.name), make, chunks
+            ("reduce_scatter", key, axis, shape, dtype.name),
+            lambda group, links: self._make_reduce_scatter(
+                group, shape, dtype, num_links=links, label=label
+            ),
+            chunks,
         )
 
     def all_reduce(self, values: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
-        """Return the sum over the members; see `GatheredAllReduce`."""
+        """Return the sum over the members: a new array, values of ``dtype``."""
+        shape, label = values.shape, f"all_reduce {key}"
+        return self._reduce(
+            ("all_reduce", key, axis, shape, dtype.name),
+            lambda group, links: self._make_all_reduce(
+                group, shape, dtype, num_links=links, label=label
+            ),
+            values,
+        )
 
-        def make(links: int) -> GatheredAllReduce:
-            group, label = self._transport.group(axis), f"all_reduce {key}"
-            wires = self._topology(group.size)
-            return GatheredAllReduce(
-                group, wires, values.shape, dtype, num_links=links, label=label
-            )
+    @abstractmethod
+    def _make_reduce_scatter(
+        self, group: Group, shape: _Shape, dtype: DType, *, num_links: int, label: str
+    ) -> Reduction:
+        """Return the mode's reduce-scatter of chunks of ``shape``."""
 
-        return self._reduce((GatheredAllReduce, key, axis, values.shape, dtype.name), make, values)
+    @abstractmethod
+    def _make_all_reduce(
+        self, group: Group, shape: _Shape, dtype: DType, *, num_links: int, label: str
+    ) -> Reduction:
+        """Return the mode's all-reduce of ``shape``."""
 
     def free(self) -> None:
         """Release all persistent buffers and start again with index 0: the mode is over."""
         for collective in self._persistent.values():
             collective.free()
         self._persistent.clear()
+        for axis in Axis:
+            self._transport.group(axis).recycle()
         self.buffer_index = dict.fromkeys(Axis, 0)
 
-    def _reduce(self, what: _What, make: Callable[[int], _Reduction], values: F32) -> F32:
+    def _reduce(self, what: _What, make: Callable[[Group, int], Reduction], values: F32) -> F32:
         began = time.perf_counter()
         total = self._collective(what, make)(values)
         self.host_time_s += time.perf_counter() - began
         return total
 
-    def _collective(self, what: _What, make: Callable[[int], _C]) -> _C:
+    def _collective(self, what: _What, make: Callable[[Group, int], _C]) -> _C:
         """Return the collective bound to the buffer whose turn it is; make both at first use.
 
-        ``what`` is (class, key, axis, ...): all that two collectives may differ in.
+        ``what`` is (op, key, axis, ...): all that two collectives may differ in.
         """
         _, key, axis = what[:3]
         index = self.buffer_index[axis]
         self.buffer_index[axis] = 1 - index
         found = self._persistent.get((what, index))
         if found is None:
-            links = 1 if key in ONE_LINK else self._num_links
+            group, links = self._transport.group(axis), 1 if key in ONE_LINK else self._num_links
             # Both at once: every member binds in the same order whatever its index is.
             for slot in (0, 1):
-                self._persistent[what, slot] = make(links)
+                self._persistent[what, slot] = make(group, links)
             found = self._persistent[what, index]
         return found  # type: ignore[return-value]
+
+
+class DecodeCCL(CCL):
+    """All packed terms come to whoever adds them, and are added once, in the members' order."""
+
+    def __init__(
+        self, transport: Transport, *, gather: Wiring = Direct, num_links: int = 4
+    ) -> None:
+        super().__init__(transport, gather=gather, num_links=num_links)
+
+    def _make_reduce_scatter(
+        self, group: Group, shape: _Shape, dtype: DType, *, num_links: int, label: str
+    ) -> Reduction:
+        return GatheredReduceScatter(group, shape, dtype, num_links=num_links, label=label)
+
+    def _make_all_reduce(
+        self, group: Group, shape: _Shape, dtype: DType, *, num_links: int, label: str
+    ) -> Reduction:
+        wires = self._gather(group.size)
+        return GatheredAllReduce(group, wires, shape, dtype, num_links=num_links, label=label)

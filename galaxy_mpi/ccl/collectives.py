@@ -124,6 +124,10 @@ class ReduceScatter:
         ndarray of ``shape``, values of ``dtype``
             A new array.
         """
+        return self._dtype.round(self.unrounded(chunks))
+
+    def unrounded(self, chunks: F32) -> F32:
+        """Return the sum as it is before its last rounding, for whoever packs it next."""
         exchange, dtype = self._exchange, self._dtype
         arrived: dict[tuple[int, int], F32] = {}
         exchange.begin()
@@ -134,15 +138,15 @@ class ReduceScatter:
             for hop, box in receives:
                 arrived[hop.lane, hop.chunk] = dtype.unpack(box, self._shape)
         exchange.end()
-        total = chunks[self._index]
+        total: F32 = chunks[self._index]
         for (_lane, chunk), partial in sorted(arrived.items(), key=lambda item: item[0]):
             if chunk == self._index:
                 total = partial + total
-        return dtype.round(total)
+        return total
 
     @staticmethod
     def _with_mine(arrived: dict[tuple[int, int], F32], chunks: F32, hop: Hop) -> F32:
-        partial, mine = arrived.get((hop.lane, hop.chunk)), chunks[hop.chunk]
+        partial, mine = arrived.pop((hop.lane, hop.chunk), None), chunks[hop.chunk]
         total: F32 = mine if partial is None else partial + mine
         return total
 
@@ -155,12 +159,24 @@ class AllReduce:
     """All-reduce as reduce-scatter and all-gather: 2 (n - 1) hops of 1/n of the data.
 
     The tensor is cut along its last dim; columns are padded with zeros to whole chunks.
+
+    Parameters
+    ----------
+    group, num_links, label
+        As in `AllGather`.
+    scatter, gather : Topology
+        Of the two halves.
+    shape : tuple of int
+        Shape of the tensor.
+    dtype : DType
+        Of the messages and of the result.
     """
 
     def __init__(
         self,
         group: Group,
-        topology: Topology,
+        scatter: Topology,
+        gather: Topology,
         shape: tuple[int, ...],
         dtype: DType,
         *,
@@ -172,10 +188,10 @@ class AllReduce:
         # 16 values share an exponent: a chunk that began inside a block would round otherwise.
         self._chunk = (rows, -(-columns // (FACE * group.size)) * FACE)
         self._scatter = ReduceScatter(
-            group, topology, self._chunk, dtype, num_links=num_links, label=label
+            group, scatter, self._chunk, dtype, num_links=num_links, label=label
         )
         self._gather = AllGather(
-            group, topology, dtype.packed_bytes(self._chunk), num_links=num_links, label=label
+            group, gather, dtype.packed_bytes(self._chunk), num_links=num_links, label=label
         )
         self.n_bytes = self._scatter.n_bytes + self._gather.n_bytes
 
@@ -183,10 +199,13 @@ class AllReduce:
         """Return the sum over the group, of ``dtype``: a new array."""
         rows, width = self._chunk
         columns = self._shape[-1]
-        wide = np.zeros((rows, self._size * width), np.float32)
-        wide[:, :columns] = values.reshape(rows, columns)
-        chunks = np.ascontiguousarray(wide.reshape(rows, self._size, width).swapaxes(0, 1))
-        blocks = self._gather(self._dtype.pack(self._scatter(chunks)))
+        wide = values.reshape(rows, columns)
+        if columns < self._size * width:
+            wide = np.zeros((rows, self._size * width), np.float32)
+            wide[:, :columns] = values.reshape(rows, columns)
+        mine = self._scatter.unrounded(wide.reshape(rows, self._size, width).swapaxes(0, 1))
+        blocks = self._gather(self._dtype.pack(mine))
+        chunks = np.empty((self._size, rows, width), np.float32)
         unpack_blocks(self._dtype, blocks, chunks)
         total = chunks.swapaxes(0, 1).reshape(rows, -1)[:, :columns]
         return np.ascontiguousarray(total).reshape(self._shape)

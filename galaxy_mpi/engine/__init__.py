@@ -1,7 +1,7 @@
-"""One run from prompts to report: build a chip, step the batch, sample, stop, tell."""
+"""One run from prompts to report: build a chip, schedule, prefill, step, sample, tell."""
 
-from galaxy_mpi.engine.batch import Batch, EndReason
-from galaxy_mpi.engine.engine import Engine
+from galaxy_mpi.engine.engine import Engine, Hooks
 from galaxy_mpi.engine.report import Report
+from galaxy_mpi.engine.scheduler import EndReason, Scheduler
 
-__all__ = ["Batch", "EndReason", "Engine", "Report"]
+__all__ = ["EndReason", "Engine", "Hooks", "Report", "Scheduler"]

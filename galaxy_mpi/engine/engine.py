@@ -1,44 +1,35 @@
-"""Builds one chip of a run and steps it through the batch.
+"""Builds one chip of a run and takes all requests through it.
 
 The order of a run, on every rank::
 
     rank 0 reads config, tokenizer, prompts  ->  all ranks agree
     every rank reads and packs its shards    ->  all ranks agree
-    step: embed, layers, logits, sample, advance   (until every user has ended)
+    until every request has ended:
+        prefill what has a place and memory  (mode: prefill)
+        step all users by one token          (mode: decode)
     rank 0 gathers counters and writes the report
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
 
-from galaxy_mpi.ccl import CCL
-from galaxy_mpi.checkpoints import (
-    HuggingFaceCheckpoint,
-    TextTokenizer,
-    default_prompts,
-    locate,
-    read_config,
-)
+from galaxy_mpi.checkpoints import TextTokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
-from galaxy_mpi.engine.batch import Batch
+from galaxy_mpi.engine.chip import Chip
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
-from galaxy_mpi.engine.report import Report, StepTimes
+from galaxy_mpi.engine.modes import DecodeMode, ModeTotals, PrefillMode
+from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.sampler import Sampler
-from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.kernels import RotaryTable
+from galaxy_mpi.engine.scheduler import Request, Scheduler
+from galaxy_mpi.engine.times import RunTimes
+from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh import Axis, Transport
-from galaxy_mpi.models import LlamaConfig, Sharding, Transformer, load_chip_weights
-from galaxy_mpi.prefetch import DirectWeights, WeightId, WeightPrefetcher, WeightSource
-from galaxy_mpi.prefetch.prefetcher import buffer_bytes
-from galaxy_mpi.systems import PRECISIONS, Galaxy, KVCache
-from galaxy_mpi.systems.system import ModelShape
+from galaxy_mpi.prefetch import WeightId
 
 __all__ = ["Engine", "Hooks"]
-
-StepHook = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -46,19 +37,11 @@ class Hooks:
     """Where tests and progress displays look into a run; nothing here by default."""
 
     loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None
-    before_step: StepHook = lambda step: None
-    after_step: Callable[[int, Batch], None] = lambda step, batch: None
+    refused: Callable[[str], None] = lambda line: None
+    prefilled_layer: Callable[[list[Request], int, int], None] = lambda requests, layer, n: None
+    before_step: Callable[[int], None] = lambda step: None
+    after_step: Callable[[int, Scheduler], None] = lambda step, scheduler: None
     before_unpack: Callable[[WeightId], None] | None = None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What rank 0 finds out and tells the others."""
-
-    folder: Path
-    model: LlamaConfig
-    prompts: list[str]
-    prompt_tokens: list[list[int]]
 
 
 class Engine:
@@ -81,15 +64,18 @@ class Engine:
         self._run, self._transport, self._hooks = run, transport, hooks or Hooks()
         began = time.perf_counter()
         self._tokenizer: TextTokenizer | None = None
-        self._plan = transport.from_root(self._make_plan)
-        self.config = self._plan.model
-        error: Exception | None = None
+        self.plan = transport.from_root(self._make_plan)
+        error: UserError | None = None
         try:
-            self._build()
-        except Exception as failure:
+            self.chip = Chip(run, self.plan, transport, self._hooks.loaded_layer)
+        except UserError as failure:
             error = failure
         transport.agree(error)
-        self._load_s = time.perf_counter() - began
+        precision = self.chip.precision
+        self._sampler = Sampler(run.sampling, precision.candidates)
+        self._totals = {DecodeMode.name: ModeTotals(), PrefillMode.name: ModeTotals()}
+        self.mode: DecodeMode | PrefillMode | None = None
+        self.times = RunTimes(load_s=time.perf_counter() - began)
 
     def __enter__(self) -> "Engine":
         return self
@@ -100,143 +86,139 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._weight_source.close()
-        if error is None:  # after an error, requests may be under way
-            self.ccl.free()
+        if self.mode is None:
+            return
+        if error is None:
+            self.mode.leave()
+        else:
+            self.mode.abandon()
+        self.mode = None
 
     def generate(self) -> Report | None:
-        """Step until every user has ended; return the report on rank 0, None elsewhere."""
-        batch, hooks = self._new_batch(), self._hooks
-        times = StepTimes()
-        while not batch.is_done:
-            hooks.before_step(times.n_steps)
-            began = time.perf_counter()
-            sampled = self.step(batch)
-            times.add(time.perf_counter() - began, users=list(sampled))
-            hooks.after_step(times.n_steps, batch)
-        return self._report(batch, times)
+        """Take every request to its end; return the report on rank 0, None elsewhere."""
+        scheduler, hooks, times = self.new_scheduler(), self._hooks, self.times
+        times.start()
+        while not scheduler.is_done:
+            while requests := scheduler.next_prefill():
+                self.prefill(scheduler, requests)
+            if scheduler.active:
+                hooks.before_step(times.n_steps)
+                self.decode(scheduler)
+                hooks.after_step(times.n_steps, scheduler)
+        return self._report(scheduler)
 
-    def step(self, batch: Batch) -> dict[int, int]:
-        """Run one decode step of all users and advance the batch; return the new tokens."""
-        tokens_B, positions_B = batch.inputs()
-        logits_BV = self.transformer.decode(tokens_B, positions_B, self._users)
-        users = batch.sampling_users()
-        sampled = self._sampler.sample(logits_BV, users) if len(users) else {}
-        batch.advance(sampled)
-        return sampled
-
-    def _make_plan(self) -> _Plan:
-        """Read everything that rank 0 alone needs to read."""
-        run = self._run
-        run.check_writable()
-        prompts = run.read_prompts(default_prompts())
-        folder = locate(run.model)
-        model = read_config(folder)
-        if run.n_layers is not None and run.n_layers > model.n_layers:
-            raise ConfigError(
-                f"--layers {run.n_layers}: the model in {folder} has {model.n_layers} layers"
-            )
-        HuggingFaceCheckpoint(folder, model)
-        model = replace(model, n_layers=run.n_layers or model.n_layers)
-        model.check_fits(run.mesh)
-        self._tokenizer = TextTokenizer(folder)
-        tokens = [self._tokenizer.encode(prompt, n) for n, prompt in enumerate(prompts, 1)]
-        for number, ids in enumerate(tokens, 1):
-            if len(ids) > model.max_seq_len:
-                raise ConfigError(
-                    f"prompt {number} has {len(ids)} tokens, the cache has room for "
-                    f"{model.max_seq_len}: shorten the prompt"
-                )
-            if max(ids) >= model.vocab_size:
-                raise ConfigError(
-                    f"prompt {number} has token {max(ids)}, the model knows {model.vocab_size}: "
-                    f"tokenizer.json in {folder} belongs to another model"
-                )
-        return _Plan(folder, model, prompts, tokens)
-
-    def _build(self) -> None:
-        """Make this chip: its shards, caches, collectives and layers."""
-        run, model, transport = self._run, self.config, self._transport
-        precision = PRECISIONS[run.precision]
-        sharding = Sharding(model, run.mesh, transport.rank)
-        reader = HuggingFaceCheckpoint(self._plan.folder, model)
-        self._weights = weights = load_chip_weights(
-            reader,
-            sharding,
-            precision,
-            lambda layer: self._hooks.loaded_layer(layer, model.n_layers),
-        )
-        cols = run.mesh.size(Axis.COLS)
+    def new_scheduler(self) -> Scheduler:
+        """Return a scheduler of the run's prompts; on all ranks alike."""
+        run, plan, cols = self._run, self.plan, self._run.mesh.size(Axis.COLS)
         wanted = run.batch or MAX_USERS
-        self._n_places = -(-wanted // cols) * cols
-        users_each = self._n_places // cols
-        self._users = slice(sharding.col * users_each, (sharding.col + 1) * users_each)
-        self._weight_source = self._choose_weight_source()
-        self.ccl = CCL(transport)
-        longest = max(len(ids) for ids in self._plan.prompt_tokens)
-        self._n_positions = min(model.max_seq_len, longest + run.max_new_tokens)
-        self.caches = [
-            KVCache(
-                users_each,
-                sharding.heads.n_kv_heads,
-                model.head_dim,
-                n_positions=self._n_positions,
-                dtype=precision.kv_cache,
+        return Scheduler(
+            plan.prompt_tokens,
+            -(-wanted // cols) * cols,
+            cols,
+            plan.limits,
+            max_new_tokens=run.max_new_tokens,
+            eos_tokens=plan.model.eos_tokens,
+            prefix_caching=run.prefix_caching,
+            refused=self._hooks.refused,
+        )
+
+    def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:
+        """Run the prompts of `Scheduler.next_prefill` and give each its first token."""
+        mode = self.prefill_mode()
+        began = time.perf_counter()
+        work = scheduler.prefill_pass(requests)
+        n_layers = self.plan.model.n_layers
+        logits_UV = mode.logits(
+            work, lambda layer: self._hooks.prefilled_layer(requests, layer, n_layers)
+        )
+        in_rows = sorted(requests, key=lambda request: request.place)
+        numbers = [request.number for request in in_rows]
+        sampled = self._sampler.sample(mode.ccl, logits_UV, range(len(in_rows)), numbers)
+        self.times.add_prefill(time.perf_counter() - began, requests)
+        self._advance(scheduler, sampled)
+
+    def decode(self, scheduler: Scheduler) -> None:
+        """Run one step of all users that have a place."""
+        mode = self.decode_mode()
+        began = time.perf_counter()
+        logits_BV = mode.logits(scheduler.tokens, scheduler.page_table(self.chip.column))
+        active = scheduler.active
+        sampled = self._sampler.sample(
+            mode.ccl,
+            logits_BV,
+            [request.place for request in active],
+            [request.number for request in active],
+        )
+        self.times.add_step(time.perf_counter() - began, len(active))
+        self._advance(scheduler, sampled)
+
+    def decode_mode(self) -> DecodeMode:
+        """Switch to decode, unless it is the mode already."""
+        if not isinstance(self.mode, DecodeMode):
+            self._switch(
+                lambda: DecodeMode(
+                    self.chip,
+                    self._run,
+                    self._totals[DecodeMode.name],
+                    self._hooks.before_unpack,
+                )
             )
-            for _ in range(model.n_layers)
-        ]
-        shape = ModelShape(model.dim, model.norm_eps, sharding.heads)
-        system = Galaxy(self.ccl, self._weight_source, precision, shape)
-        self.system = system
-        rotary = RotaryTable(model.inv_freq(), precision.activation.round)
-        self.transformer = Transformer(model, system, weights, rotary, self.caches)
-        self._sampler = Sampler(self.ccl, run.sampling, self._n_places, precision.candidates)
+        assert isinstance(self.mode, DecodeMode)
+        return self.mode
 
-    def _choose_weight_source(self) -> WeightSource:
-        tensors, run = self._weights.tensors, self._run
-        if not run.prefetch:
-            return DirectWeights(tensors)
-        return WeightPrefetcher(
-            tensors,
-            self._weights.schedule(self.config.n_layers),
-            capacity_bytes=buffer_bytes(tensors, run.circular_buffer_bytes),
-            before_unpack=self._hooks.before_unpack,
-        )
+    def prefill_mode(self) -> PrefillMode:
+        """Switch to prefill, unless it is the mode already."""
+        if not isinstance(self.mode, PrefillMode):
+            self._switch(lambda: PrefillMode(self.chip, self._run, self._totals[PrefillMode.name]))
+        assert isinstance(self.mode, PrefillMode)
+        return self.mode
 
-    def _new_batch(self) -> Batch:
-        return Batch(
-            self._plan.prompt_tokens,
-            n_places=self._n_places,
-            max_new_tokens=self._run.max_new_tokens,
-            n_positions=self._n_positions,
-            eos_tokens=self.config.eos_tokens,
-        )
+    def _switch(self, enter: Callable[[], DecodeMode | PrefillMode]) -> None:
+        began = time.perf_counter()
+        if self.mode is not None:
+            self.mode.leave()
+        self.mode = enter()
+        self.times.add_switch(time.perf_counter() - began)
 
-    def _report(self, batch: Batch, times: StepTimes) -> Report | None:
-        stats = self._weight_source.stats()
+    def _advance(self, scheduler: Scheduler, sampled: dict[int, int]) -> None:
+        scheduler.advance(sampled)
+        for number in sampled:
+            if scheduler.requests[number].ended is not None:
+                self._sampler.forget(number)
+
+    def _make_plan(self) -> Plan:
+        plan, self._tokenizer = make_plan(self._run)
+        return plan
+
+    def _report(self, scheduler: Scheduler) -> Report | None:
+        if self.mode is not None:
+            self.mode.leave()
+            self.mode = None
+        chip, totals = self.chip, self._totals
+        blocks = max(pool.peak for pool in scheduler.pools)
+        block_bytes = sum(cache.block_bytes for cache in chip.caches)
         memory = RankMemory(
-            weights_bytes=self._weights.packed_bytes,
-            embedding_bytes=self._weights.embedding.nbytes,
-            kv_cache_bytes=sum(cache.n_bytes for cache in self.caches),
-            persistent_buffers_bytes=self.ccl.persistent_bytes,
-            unpacked_weights_bytes=stats.capacity_bytes,
+            weights_bytes=chip.weights.packed_bytes,
+            embedding_bytes=chip.weights.embedding.nbytes,
+            kv_cache_bytes=blocks * block_bytes,
+            kv_cache_reserved_bytes=self.plan.limits.n_blocks * block_bytes,
+            persistent_buffers_bytes=max(t.persistent_bytes for t in totals.values()),
+            unpacked_weights_bytes=max(t.prefetch.capacity_bytes for t in totals.values()),
             process_bytes=proportional_set_bytes(),
         )
-        ranks = self._transport.gather((self.ccl.host_time_s, stats, memory))
+        ranks = self._transport.gather((totals, memory))
         if ranks is None:
             return None
         assert self._tokenizer is not None
         return Report(
             run=self._run,
-            system=self.system.name,
-            model=self.config,
-            prompts=self._plan.prompts,
-            tokens=batch.generated,
-            text=[self._tokenizer.decode(tokens) for tokens in batch.generated],
-            ended=batch.ended,
-            times=times,
-            load_s=self._load_s,
-            collectives_s=[rank[0] for rank in ranks],
-            prefetch=[rank[1] for rank in ranks],
-            memory=[rank[2] for rank in ranks],
+            system="galaxy",
+            model=self.plan.model,
+            prompts=self.plan.prompts,
+            requests=scheduler.requests,
+            text=[self._tokenizer.decode(r.generated) for r in scheduler.requests],
+            times=self.times,
+            decode=[rank[0][DecodeMode.name] for rank in ranks],
+            prefill=[rank[0][PrefillMode.name] for rank in ranks],
+            memory=[rank[1] for rank in ranks],
         )

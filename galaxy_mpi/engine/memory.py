@@ -12,7 +12,9 @@ class RankMemory:
     weights_bytes: int
     embedding_bytes: int
     kv_cache_bytes: int
-    """Reserved; pages are touched as positions are written."""
+    """Of the blocks that users held at once, at most."""
+    kv_cache_reserved_bytes: int
+    """Of all blocks; memory is touched only as they are written."""
     persistent_buffers_bytes: int
     unpacked_weights_bytes: int
     """Circular buffer, or the scratch array without prefetcher."""

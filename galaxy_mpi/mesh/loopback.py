@@ -5,16 +5,16 @@ send, fails here just as it would over MPI. With ``record=True`` every message i
 tests of structure ask who sent how many bytes to whom.
 """
 
-import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.errors import CollectiveError, UserError
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.transport import Step, stripes
 
@@ -60,7 +60,7 @@ class LoopbackWorld:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._queues: dict[tuple[object, ...], queue.SimpleQueue[bytes]] = {}
+        self._queues: dict[tuple[object, ...], SimpleQueue[bytes]] = {}
         self._board: list[Any] = [None] * self.mesh.n_chips
         self._barrier = threading.Barrier(self.mesh.n_chips)
         self.failed = threading.Event()
@@ -96,10 +96,16 @@ class LoopbackWorld:
             raise errors[0]
         return results
 
-    def queue(self, *key: object) -> "queue.SimpleQueue[bytes]":
+    def queue(self, *key: object) -> SimpleQueue[bytes]:
         """Return the queue of one stripe of one exchange between two chips."""
         with self._lock:
-            return self._queues.setdefault(key, queue.SimpleQueue())
+            return self._queues.setdefault(key, SimpleQueue())
+
+    def forget(self, used: Iterable[SimpleQueue[bytes]]) -> None:
+        """Drop queues whose receiver will not read them again."""
+        gone = set(map(id, used))
+        with self._lock:
+            self._queues = {key: q for key, q in self._queues.items() if id(q) not in gone}
 
     def share(self, rank: int, value: object) -> list[Any]:
         """Return every rank's value on every rank."""
@@ -126,12 +132,12 @@ class LoopbackTransport:
         return self._groups[axis]
 
     def from_root(self, compute: Callable[[], _T]) -> _T:
-        """Compute on rank 0 and return the result on every rank; its error is raised on all."""
-        outcome: tuple[_T | None, Exception | None] = (None, None)
+        """Compute on rank 0 and return the result on every rank; a UserError is raised on all."""
+        outcome: tuple[_T | None, UserError | None] = (None, None)
         if self.rank == 0:
             try:
                 outcome = (compute(), None)
-            except Exception as error:
+            except UserError as error:
                 outcome = (None, error)
         value, failure = self.world.share(self.rank, outcome)[0]
         if failure is not None:
@@ -139,7 +145,7 @@ class LoopbackTransport:
         result: _T = value
         return result
 
-    def agree(self, error: Exception | None) -> None:
+    def agree(self, error: UserError | None) -> None:
         """Raise the first error that any rank brings, on every rank."""
         for other in self.world.share(self.rank, error):
             if other is not None:
@@ -163,8 +169,8 @@ class LoopbackGroup:
         self._n_bound = 0
 
     def allocate(self, n_bytes: int) -> Bytes:
-        """Return zeros."""
-        return np.zeros(n_bytes, np.uint8)
+        """Return storage."""
+        return np.empty(n_bytes, np.uint8)
 
     def bind(self, steps: Sequence[Step], *, num_links: int, label: str) -> "LoopbackExchange":
         """Set up an exchange; all members bind in the same order."""
@@ -172,6 +178,9 @@ class LoopbackGroup:
         return LoopbackExchange(
             self._transport, self, steps, num_links=num_links, label=label, number=self._n_bound
         )
+
+    def recycle(self) -> None:
+        """Do nothing: storage goes with its last view."""
 
 
 class LoopbackExchange:
@@ -231,15 +240,16 @@ class LoopbackExchange:
         """Do nothing: what was sent has been copied."""
 
     def free(self) -> None:
-        """Do nothing: queues end with their world."""
+        """Drop the queues of this chip's receives."""
+        self._world.forget(channel for step in self._receives for channel, _, _ in step)
 
-    def _get(self, channel: "queue.SimpleQueue[bytes]", source: int, number: int) -> bytes:
+    def _get(self, channel: SimpleQueue[bytes], source: int, number: int) -> bytes:
         waited_s = 0.0
         coord = self._world.mesh.coord
         while True:
             try:
                 return channel.get(timeout=0.2)
-            except queue.Empty:
+            except Empty:
                 waited_s += 0.2
             if self._world.failed.is_set():
                 raise CollectiveError(f"chip {coord(self._me)}: another chip failed") from None

@@ -1,4 +1,6 @@
-"""The MPI transport: persistent requests, bound once per buffer. The only importer of mpi4py.
+"""The MPI transport: sub-communicators of rows and columns. The only importer of mpi4py.
+
+Messages are persistent requests, bound once per buffer (`galaxy_mpi.mesh.requests`).
 
 Members of a group on the same host may use shared memory instead (`galaxy_mpi.mesh.shared`),
 member by member; results are the same bits.
@@ -20,13 +22,15 @@ import mpi4py
 import numpy as np
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.errors import ConfigError, MeshError
+from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh.mesh import Axis, Mesh
+from galaxy_mpi.mesh.requests import MpiExchange, describe_wait
 from galaxy_mpi.mesh.shared import Neighbours, SharedExchange, SharedMemory, is_available
-from galaxy_mpi.mesh.transport import Exchange, Step, stripes
+from galaxy_mpi.mesh.transport import Exchange, Step
 from galaxy_mpi.mesh.watchdog import WAIT_TIMEOUT_S, Watchdog
+from galaxy_mpi.mesh.world import check_world
 
-__all__ = ["TRANSPORTS", "MpiTransport", "abort", "check_world", "world_rank"]
+__all__ = ["TRANSPORTS", "MpiTransport", "abort", "world_rank"]
 
 _T = TypeVar("_T")
 
@@ -57,31 +61,6 @@ def abort() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     _start_mpi().COMM_WORLD.Abort(1)
-
-
-def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str]) -> None:
-    """Raise if ``n_ranks`` is not what ``mesh`` needs, with a line that says what to type.
-
-    Raises
-    ------
-    MeshError
-        If the numbers differ.
-    """
-    if n_ranks == mesh.n_chips:
-        return
-    got = f"the {mesh} mesh needs {mesh.n_chips} ranks, this run has {n_ranks}"
-    if n_ranks == 1 and int(environ.get("SLURM_NTASKS", "1")) > 1:
-        raise MeshError(
-            f"{got}: srun started {environ['SLURM_NTASKS']} processes that do not know each other; "
-            f"use `mpirun -n {mesh.n_chips}` inside the allocation, or srun with this MPI's --mpi"
-        )
-    raise MeshError(f"{got}: start it with `mpirun -n {mesh.n_chips}` or pass {_fitting(n_ranks)}")
-
-
-def _fitting(n_ranks: int) -> str:
-    """Name the mesh of ``n_ranks`` chips that is most like the Galaxy's 8x4."""
-    cols = max(c for c in range(1, n_ranks + 1) if n_ranks % c == 0 and c * c <= n_ranks)
-    return f"--mesh {n_ranks // cols}x{cols}"
 
 
 class MpiTransport:
@@ -143,12 +122,12 @@ class MpiTransport:
         return self._groups[axis]
 
     def from_root(self, compute: Callable[[], _T]) -> _T:
-        """Compute on rank 0 and return the result on every rank; its error is raised on all."""
+        """Compute on rank 0 and return the result on every rank; a UserError is raised on all."""
         outcome: Any = None
         if self.rank == 0:
             try:
                 outcome = (compute(), None)
-            except Exception as error:
+            except UserError as error:
                 outcome = (None, error)
         value, failure = self._comm.bcast(outcome)
         if failure is not None:
@@ -156,7 +135,7 @@ class MpiTransport:
         result: _T = value
         return result
 
-    def agree(self, error: Exception | None) -> None:
+    def agree(self, error: UserError | None) -> None:
         """Raise the first error that any rank brings, on every rank."""
         for other in self._comm.allgather(error):
             if other is not None:
@@ -200,50 +179,63 @@ class MpiGroup:
             )
 
     def allocate(self, n_bytes: int) -> Bytes:
-        """Return zeros, in shared memory where the group has any."""
-        return (
-            np.zeros(n_bytes, np.uint8)
-            if self._memory is None
-            else (self._memory.allocate(n_bytes))
-        )
+        """Return storage, in shared memory where the group has any."""
+        if self._memory is None:
+            return np.empty(n_bytes, np.uint8)
+        return self._memory.allocate(n_bytes)
 
     def bind(self, steps: Sequence[Step], *, num_links: int, label: str) -> Exchange:
         """Set up persistent requests, or the places in the neighbours' memory to copy to."""
         self._n_bound += 1
-        shared = self._memory is not None
-        requests = MpiExchange(
-            self._mpi,
-            self,
-            self._watchdog,
-            [self._remote_part(step) for step in steps] if shared else steps,
-            num_links=num_links,
-            label=label,
-            number=self._n_bound,
-        )
+        where = f"{label} over {self.axis.name}"
+
+        def describe(step: int, waited_s: float) -> str:
+            return describe_wait(self.index, self.coords, steps, where, step, waited_s)
+
+        def requests(steps: Sequence[Step]) -> MpiExchange:
+            return MpiExchange(
+                self._mpi,
+                self.comm,
+                self._watchdog,
+                steps,
+                num_links=num_links,
+                number=self._n_bound,
+                describe=describe,
+            )
+
         if self._memory is None:
-            return requests
+            return requests(steps)
+        everybody_is_local = len(self._neighbours.memory) == self.size - 1
+        return SharedExchange(
+            self._memory,
+            self._neighbours,
+            steps,
+            self._offsets(self._memory, steps),
+            remote=None if everybody_is_local else requests([self._remote(s) for s in steps]),
+            watchdog=self._watchdog,
+            describe=describe,
+        )
+
+    def recycle(self) -> None:
+        """Take all storage back; whoever binds next waits until all members have done so."""
+        if self._memory is not None:
+            self._memory.recycle()
+
+    def _offsets(self, memory: SharedMemory, steps: Sequence[Step]) -> list[dict[int, list[int]]]:
+        """Return, for each step, where in each peer's memory this chip's messages to it go."""
         receives = [
-            [(m.peer, self._memory.offset(m.data)) for m in step.receives if self._is_local(m.peer)]
+            [(m.peer, memory.offset(m.data)) for m in step.receives if self._is_local(m.peer)]
             for step in steps
         ]
         # For each member, per step, who sends to it where; of that, this chip's own sends.
         everyone = self.comm.allgather(receives)
-        offsets = [
+        return [
             {
                 peer: [start for source, start in everyone[peer][number] if source == self.index]
                 for peer in self._neighbours.memory
             }
             for number in range(len(steps))
         ]
-        return SharedExchange(
-            self._memory,
-            self._neighbours,
-            steps,
-            offsets,
-            remote=None if len(self._neighbours.memory) == self.size - 1 else requests,
-            watchdog=self._watchdog,
-            describe=lambda step, waited_s: describe_wait(self, steps, label, step, waited_s),
-        )
 
     def free(self) -> None:
         """Free the sub-communicator and the shared memory."""
@@ -273,88 +265,8 @@ class MpiGroup:
     def _is_local(self, peer: int) -> bool:
         return self._memory is not None and peer in self._neighbours.memory
 
-    def _remote_part(self, step: Step) -> Step:
+    def _remote(self, step: Step) -> Step:
         return Step(
             tuple(m for m in step.sends if not self._is_local(m.peer)),
             tuple(m for m in step.receives if not self._is_local(m.peer)),
         )
-
-
-def describe_wait(
-    group: MpiGroup, steps: Sequence[Step], label: str, step: int, waited_s: float
-) -> str:
-    """Return who waits for whom, in what."""
-    peers = sorted({group.coords[m.peer] for m in steps[step].receives})
-    return (
-        f"chip {group.coords[group.index]} waited {waited_s:.0f} s for chip "
-        f"{' and '.join(map(str, peers))} in {label} over {group.axis.name}, "
-        f"step {step}; did that rank end or stop?"
-    )
-
-
-class MpiExchange:
-    """Steps as persistent requests: started and waited for, never matched anew."""
-
-    def __init__(
-        self,
-        mpi: Any,
-        group: MpiGroup,
-        watchdog: Watchdog,
-        steps: Sequence[Step],
-        *,
-        num_links: int,
-        label: str,
-        number: int,
-    ) -> None:
-        self._group, self._label, self._steps = group, label, steps
-        self._watchdog = watchdog
-        self._start_all = mpi.Prequest.Startall
-        self._wait_all = mpi.Request.Waitall
-        # A tag per exchange and link: a schedule that got out of step cannot be mistaken.
-        self._sends = [
-            [
-                group.comm.Send_init([stripe, mpi.BYTE], message.peer, number * num_links + link)
-                for message in step.sends
-                for link, stripe in enumerate(stripes(message.data, num_links))
-            ]
-            for step in steps
-        ]
-        self._receives = [
-            [
-                group.comm.Recv_init([stripe, mpi.BYTE], message.peer, number * num_links + link)
-                for message in step.receives
-                for link, stripe in enumerate(stripes(message.data, num_links))
-            ]
-            for step in steps
-        ]
-        self._all_sends = [request for step in self._sends for request in step]
-        self._all_receives = [request for step in self._receives for request in step]
-        # One ticket a step, made here: the watchdog compares identities.
-        self._tickets = [(self, step) for step in range(len(steps))]
-
-    def begin(self) -> None:
-        """Post the receives of all steps."""
-        self._start_all(self._all_receives)
-
-    def step(self, number: int) -> None:
-        """Start this step's sends and wait for its receives."""
-        self._start_all(self._sends[number])
-        self._watchdog.waiting = self._tickets[number]
-        self._wait_all(self._receives[number])
-        self._watchdog.waiting = None
-
-    def end(self) -> None:
-        """Wait until all that was sent may be overwritten."""
-        if self._tickets:
-            self._watchdog.waiting = self._tickets[-1]
-            self._wait_all(self._all_sends)
-            self._watchdog.waiting = None
-
-    def free(self) -> None:
-        """Free the requests."""
-        for request in (*self._all_sends, *self._all_receives):
-            request.Free()
-
-    def describe(self, step: int, waited_s: float) -> str:
-        """Return who waits for whom, in what."""
-        return describe_wait(self._group, self._steps, self._label, step, waited_s)

@@ -12,7 +12,9 @@ holds them, however it ends. Nothing lies in /dev/shm, and its size limits nothi
 When is a receive buffer free to be written again? A collective's result depends on every member,
 so whoever has finished one knows that all others have entered it, and so have left the one
 before. Buffers are double and taken in turn per axis (`galaxy_mpi.ccl.CCL`): one that is written
-now was last read two collectives ago. No barrier is needed.
+now was last read two collectives ago. No barrier is needed. When a mode ends its storage is used
+again by the next one: there it is binding, in which the members exchange their places, that nobody
+passes before all have left the old mode.
 """
 
 import mmap
@@ -58,7 +60,7 @@ class SharedMemory:
         self._used = 0
 
     def allocate(self, n_bytes: int) -> Bytes:
-        """Return zeros that neighbours can write to.
+        """Return storage that neighbours can write to.
 
         Raises
         ------
@@ -70,6 +72,10 @@ class SharedMemory:
         if self._used > ARENA_BYTES:
             raise CollectiveError(f"more than {ARENA_BYTES} bytes of persistent buffers on an axis")
         return self.bytes[start : start + n_bytes]
+
+    def recycle(self) -> None:
+        """Take back all that was allocated: nobody reads or writes it any more."""
+        self._used = 0
 
     def offset(self, data: Bytes) -> int:
         """Return where a view of the memory begins."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from galaxy_mpi.arrays import Bytes
+from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 
 __all__ = ["Exchange", "Group", "Message", "Step", "Transport", "stripes"]
@@ -71,7 +72,7 @@ class Group(Protocol):
         """Place of this chip in the group."""
 
     def allocate(self, n_bytes: int) -> Bytes:
-        """Return storage that messages can be bound to; zeros."""
+        """Return storage that messages can be bound to; what it holds is undefined."""
 
     def bind(self, steps: Sequence[Step], *, num_links: int, label: str) -> Exchange:
         """Set up an exchange. Every member binds the same exchanges in the same order.
@@ -84,6 +85,12 @@ class Group(Protocol):
             Links to a neighbour; each message is cut into so many stripes (see `stripes`).
         label : str
             Said in error messages: what the chip was doing.
+        """
+
+    def recycle(self) -> None:
+        """Take back all storage, to be allocated anew: every exchange has been freed.
+
+        All members recycle at the same place of the program, and bind again before they send.
         """
 
 
@@ -102,9 +109,9 @@ class Transport(Protocol):
         """Return this chip's group along ``axis``."""
 
     def from_root(self, compute: Callable[[], _T]) -> _T:
-        """Compute on rank 0 and return the result on every rank; its error is raised on all."""
+        """Compute on rank 0 and return the result on every rank; a UserError is raised on all."""
 
-    def agree(self, error: Exception | None) -> None:
+    def agree(self, error: UserError | None) -> None:
         """Raise the first error that any rank brings, on every rank. For set-up, not for steps."""
 
     def gather(self, value: _T) -> list[_T] | None:

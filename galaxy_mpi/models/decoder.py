@@ -1,26 +1,32 @@
 """A decoder layer and the stack of them, once for all systems.
 
-B users, D model dim, F feed-forward dim, N query heads, K kv heads, H head dim. *_shard_* is this
-chip's piece; `galaxy_mpi.models.sharding` says which axis cuts what. No mesh, no communicator, no
-dtype, no time: those live below.
+B users, S rows of a prefill pass, D model dim, F feed-forward dim, N query heads, K kv heads, H
+head dim. *_shard_* is this chip's piece; `galaxy_mpi.models.sharding` says which axis cuts what.
+No mesh, no communicator, no dtype, no time: those live below, in the system that is handed in.
 """
 
+from collections.abc import Callable
+
+import numpy as np
+
 from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.kernels import RotaryTable
-from galaxy_mpi.models.config import LlamaConfig
 from galaxy_mpi.models.sharding import ChipWeights
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.systems.kv_cache import KVCache
-from galaxy_mpi.systems.system import System
+from galaxy_mpi.systems.kv_cache import KVCache, PageTable
+from galaxy_mpi.systems.prefill_pass import PrefillPass
+from galaxy_mpi.systems.prefill_system import PrefillSystem
+from galaxy_mpi.systems.system import DecodeSystem
 
 __all__ = ["DecoderLayer", "Transformer"]
 
 
 class DecoderLayer:
-    """One layer, in decode: norm, attention, norm, feed-forward, with residual."""
+    """One layer: norm, attention, norm, feed-forward, with residual."""
 
-    def __init__(self, number: int, system: System, weights: ChipWeights, cache: KVCache) -> None:
-        self._system, self.cache = system, cache
+    def __init__(self, number: int, weights: ChipWeights, cache: KVCache) -> None:
+        self.cache = cache
         self._wqkv, self._wo, self._w1, self._w3, self._w2 = (
             WeightId(number, name) for name in ("wqkv", "wo", "w1", "w3", "w2")
         )
@@ -29,30 +35,31 @@ class DecoderLayer:
 
     def decode(
         self,
+        system: DecodeSystem,
         x_shard_BD: F32,
         residual_shard_BD: F32 | None,
         cos_sin: tuple[F32, F32],
-        positions_B: Ints,
+        table: PageTable,
     ) -> tuple[F32, F32]:
         """Return (x, residual), each (B, D/C): their sum is the stream after this layer.
 
         Parameters
         ----------
+        system : DecodeSystem
         x_shard_BD, residual_shard_BD : ndarray of shape (B, D/C)
             Output of the last block, and what it is to be added to.
         cos_sin : tuple of ndarray
             Rotary table at this column's positions.
-        positions_B : ndarray of shape (B/C,)
-            Positions of this column's users, -1 for idle ones.
+        table : PageTable
+            Where this column's users are.
         """
-        system = self._system
         h_shard_BD, residual_shard_BD = system.add_norm(
             x_shard_BD, residual_shard_BD, self._attention_norm
         )
         q_BNH, k_BKH, v_BKH = system.qkv_heads(h_shard_BD, self._wqkv)
         q_BNH, k_BKH = system.rotate(q_BNH, k_BKH, cos_sin)
-        system.update_cache(self.cache, k_BKH, v_BKH, positions_B)
-        attention_BNH = system.attention(q_BNH, self.cache, positions_B)
+        system.update_cache(self.cache, k_BKH, v_BKH, table)
+        attention_BNH = system.attention(q_BNH, self.cache, table)
         x_shard_BD = system.attention_output(system.merge_heads(attention_BNH), self._wo)
 
         h_shard_BD, residual_shard_BD = system.add_norm(
@@ -61,59 +68,94 @@ class DecoderLayer:
         act_BF = system.gate_up(h_shard_BD, self._w1, self._w3)
         return system.down(act_BF, self._w2), residual_shard_BD
 
+    def prefill(
+        self,
+        system: PrefillSystem,
+        x_shard_SD: F32,
+        cos_sin: tuple[F32, F32],
+        work: PrefillPass,
+    ) -> F32:
+        """Return the stream after this layer, (S, D/C)."""
+        h_shard_SD = system.norm(x_shard_SD, self._attention_norm)
+        q_SNH, k_SKH, v_SKH = system.qkv_heads(h_shard_SD, self._wqkv)
+        q_SNH, k_SKH = system.rotate(q_SNH, k_SKH, cos_sin)
+        k_SKH, v_SKH = system.fill_cache(self.cache, k_SKH, v_SKH, work)
+        attention_SX = system.attention(q_SNH, k_SKH, v_SKH, self.cache, work)
+        x_shard_SD = system.add(x_shard_SD, system.attention_output(attention_SX, self._wo))
+
+        h_shard_SD = system.norm(x_shard_SD, self._ffn_norm)
+        act_shard_SF = system.gate_up(h_shard_SD, self._w1, self._w3)
+        return system.add(x_shard_SD, system.down(act_shard_SF, self._w2))
+
 
 class Transformer:
     """All layers of a model on one chip, with their caches.
 
     Parameters
     ----------
-    config : LlamaConfig
-    system : System
     weights : ChipWeights
     rotary : RotaryTable
     caches : list of KVCache
         One a layer.
     """
 
-    def __init__(
-        self,
-        config: LlamaConfig,
-        system: System,
-        weights: ChipWeights,
-        rotary: RotaryTable,
-        caches: list[KVCache],
-    ) -> None:
-        self._system, self._weights, self._rotary = system, weights, rotary
-        self.layers = [
-            DecoderLayer(number, system, weights, cache) for number, cache in enumerate(caches)
-        ]
-        assert len(self.layers) == config.n_layers
+    def __init__(self, weights: ChipWeights, rotary: RotaryTable, caches: list[KVCache]) -> None:
+        self._weights, self._rotary = weights, rotary
+        self.layers = [DecoderLayer(number, weights, cache) for number, cache in enumerate(caches)]
 
-    def decode(self, tokens_B: Ints, positions_B: Ints, users: slice) -> F32:
+    def decode(self, system: DecodeSystem, tokens_B: Ints, table: PageTable) -> F32:
         """Run one token of every user through all layers.
 
         Parameters
         ----------
-        tokens_B, positions_B : ndarray of shape (B,)
-            Of all users; position -1 marks an idle one.
-        users : slice
-            The users of this chip's column.
+        system : DecodeSystem
+        tokens_B : ndarray of shape (B,)
+            Of all users.
+        table : PageTable
+            Where the users of this chip's column are.
 
         Returns
         -------
         ndarray of shape (B, V/R)
             This row's slice of the logits.
         """
-        system, mine_B = self._system, positions_B[users]
-        cos_sin = self._rotary.at(mine_B)
+        cos_sin = self._rotary.at(table.positions_B)
         system.weights.begin_step()
         x_shard_BD, residual_shard_BD = self._weights.embed(tokens_B), None
         for layer in self.layers:
             x_shard_BD, residual_shard_BD = layer.decode(
-                x_shard_BD, residual_shard_BD, cos_sin, mine_B
+                system, x_shard_BD, residual_shard_BD, cos_sin, table
             )
         system.weights.end_step()
         h_shard_BD, _ = system.add_norm(
             x_shard_BD, residual_shard_BD, self._weights.gains[-1, "norm"]
         )
         return system.logits(h_shard_BD, self._weights.head)
+
+    def prefill(
+        self,
+        system: PrefillSystem,
+        work: PrefillPass,
+        after_layer: Callable[[int], None] = lambda layer: None,
+    ) -> F32:
+        """Run the new tokens of a pass through all layers.
+
+        Returns
+        -------
+        ndarray of shape (U, V/R)
+            This row's slice of the logits of each user's last token, in the order of
+            ``work.parts``.
+        """
+        cos_sin = self._rotary.at(work.positions)
+        x_shard_SD = system.embedded(self._weights.embed(work.tokens))
+        for number, layer in enumerate(self.layers):
+            x_shard_SD = layer.prefill(system, x_shard_SD, cos_sin, work)
+            after_layer(number)
+        last_U = [rows.start + len(user.tokens) - 1 for rows, user in work.parts]
+        tiles = [x_shard_SD[row // TILE * TILE :][:TILE] for row in last_U]
+        h_shard_SD = system.norm(np.concatenate(tiles), self._weights.gains[-1, "norm"])
+        return system.logits(
+            h_shard_SD.reshape(len(tiles), TILE, -1),
+            [row % TILE for row in last_U],
+            self._weights.head,
+        )

@@ -34,6 +34,15 @@ class PrefetchStats:
     peak_bytes: int = 0
     capacity_bytes: int = 0
 
+    def add(self, other: "PrefetchStats") -> None:
+        """Add the counts of another weight source that came after this one."""
+        self.stalls += other.stalls
+        self.stall_s += other.stall_s
+        self.full_waits += other.full_waits
+        self.full_wait_s += other.full_wait_s
+        self.peak_bytes = max(self.peak_bytes, other.peak_bytes)
+        self.capacity_bytes = max(self.capacity_bytes, other.capacity_bytes)
+
 
 class WeightSource(Protocol):
     """Delivers unpacked weights, in the order of the model."""

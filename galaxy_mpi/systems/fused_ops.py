@@ -20,6 +20,7 @@ __all__ = [
     "HeadLayout",
     "add_norm",
     "all_gather_concat",
+    "distributed_norm",
     "double_matmul_reduce_scatter",
     "reduce_scatter_create_heads",
 ]
@@ -78,16 +79,39 @@ def add_norm(
         residual = x_shard_BD
     else:
         residual = activation.round(x_shard_BD + residual_shard_BD)
-    sums = sum_of_squares(residual)
+    normalised = distributed_norm(
+        ccl,
+        residual,
+        gain_shard_D,
+        dim=dim,
+        eps=eps,
+        activation=activation,
+        statistics=statistics,
+    )
+    return normalised, residual
+
+
+def distributed_norm(
+    ccl: CCL,
+    x_shard_BD: F32,
+    gain_shard_D: F32,
+    *,
+    dim: int,
+    eps: float,
+    activation: DType,
+    statistics: DType,
+) -> F32:
+    """Normalise rows that are cut over the columns; parameters as in `add_norm`."""
+    sums = sum_of_squares(x_shard_BD)
     tile = np.zeros((len(sums), TILE), np.float32)
     tile[:, 0] = sums
     gathered = ccl.all_gather(tile, axis=Axis.COLS, dtype=statistics, key=BufferKey.LAYERNORM)
     total = gathered[0, :, 0].copy()
     for term in gathered[1:, :, 0]:
         total += term
-    normalised = residual * rms_scale(total, dim=dim, eps=eps)
+    normalised = x_shard_BD * rms_scale(total, dim=dim, eps=eps)
     normalised *= gain_shard_D
-    return activation.round(normalised), residual
+    return activation.round(normalised)
 
 
 def reduce_scatter_create_heads(

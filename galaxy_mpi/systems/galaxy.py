@@ -1,29 +1,42 @@
 """The specialised system: fused ops on a ring, weights prefetched, buffers persistent.
 
-Ops are numbered as in the decode layer of the original (README, "One layer").
+Ops of decode are numbered as in the decode layer of the original (README, "One layer").
 """
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import BufferKey
-from galaxy_mpi.kernels import rotate, silu_mul
+from galaxy_mpi.dtypes import DType
+from galaxy_mpi.kernels import attention_prefill, minimal_matmul, rotate, silu_mul
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.fused_ops import (
     add_norm,
     all_gather_concat,
+    distributed_norm,
     double_matmul_reduce_scatter,
     reduce_scatter_create_heads,
 )
-from galaxy_mpi.systems.kv_cache import KVCache
-from galaxy_mpi.systems.system import System
+from galaxy_mpi.systems.kv_cache import KVCache, PageTable
+from galaxy_mpi.systems.prefill_ops import (
+    all_gather_minimal_matmul,
+    beside_each_other,
+    prefix_attention,
+    ring_attention,
+)
+from galaxy_mpi.systems.prefill_pass import PrefillPass
+from galaxy_mpi.systems.prefill_system import PrefillSystem
+from galaxy_mpi.systems.system import DecodeSystem
 
-__all__ = ["Galaxy"]
+__all__ = ["GalaxyDecode", "GalaxyPrefill"]
+
+LONG = 4096
+"""Rows from which prefill takes minimal matmuls and fuses the gather with w2."""
 
 
-class Galaxy(System):
-    """Llama on the 8x4 Galaxy, as tt-metal's ``llama3_70b_galaxy`` runs it."""
+class GalaxyDecode(DecodeSystem):
+    """A decode step on the 8x4 Galaxy, as tt-metal's ``llama3_70b_galaxy`` runs it."""
 
     name = "galaxy"
 
@@ -58,9 +71,9 @@ class Galaxy(System):
         rounded = self.precision.activation.round(both)
         return rounded[:, :n_heads], rounded[:, n_heads:]
 
-    def update_cache(self, cache: KVCache, k_BKH: F32, v_BKH: F32, positions_B: Ints) -> None:
+    def update_cache(self, cache: KVCache, k_BKH: F32, v_BKH: F32, table: PageTable) -> None:
         """Op 5: k and v in one."""
-        cache.write(k_BKH, v_BKH, positions_B)
+        cache.write(k_BKH, v_BKH, table)
 
     def merge_heads(self, attention_BNH: F32) -> F32:
         """Op 7: the gather over users also lays the heads side by side."""
@@ -89,7 +102,7 @@ class Galaxy(System):
             dtype=self.precision.reduced,
             key=BufferKey.BINARY_MUL,
         )
-        return act.swapaxes(0, 1).reshape(len(h_shard_BD), -1)
+        return beside_each_other(act)
 
     def down(self, act_BF: F32, w2: WeightId) -> F32:
         """Op 15, 16."""
@@ -107,4 +120,143 @@ class Galaxy(System):
             axis=Axis.COLS,
             dtype=self.precision.logits,
             key=BufferKey.LM_HEAD,
+        )
+
+
+class GalaxyPrefill(PrefillSystem):
+    """A prefill pass on the 8x4 Galaxy."""
+
+    name = "galaxy"
+
+    def norm(self, x_shard_SD: F32, gain_shard_D: F32) -> F32:
+        """Statistics, gather and normalise."""
+        return distributed_norm(
+            self.ccl,
+            x_shard_SD,
+            gain_shard_D,
+            dim=self.shape.dim,
+            eps=self.shape.norm_eps,
+            activation=self.precision.activation,
+            statistics=self.precision.statistics,
+        )
+
+    def qkv_heads(self, h_shard_SD: F32, wqkv: WeightId) -> tuple[F32, F32, F32]:
+        """All-reduce over the columns: every column gets all heads of its row."""
+        qkv = self.ccl.all_reduce(
+            self.matmul(h_shard_SD, wqkv, self.precision.reduced),
+            axis=Axis.COLS,
+            dtype=self.precision.reduced,
+            key=BufferKey.QKV,
+        )
+        return self.shape.heads.split(qkv)
+
+    def rotate(self, q_SNH: F32, k_SKH: F32, cos_sin: tuple[F32, F32]) -> tuple[F32, F32]:
+        """One op each."""
+        activation = self.precision.activation
+        return activation.round(rotate(q_SNH, *cos_sin)), activation.round(rotate(k_SKH, *cos_sin))
+
+    def fill_cache(
+        self, cache: KVCache, k_SKH: F32, v_SKH: F32, work: PrefillPass
+    ) -> tuple[F32, F32]:
+        """Only the user's column keeps them."""
+        k_SKH, v_SKH = (self.precision.kv_cache.round(values) for values in (k_SKH, v_SKH))
+        for rows, user in work.parts:
+            if user.column == self.column:
+                n_tokens = len(user.tokens)
+                keys, values = k_SKH[rows][:n_tokens], v_SKH[rows][:n_tokens]
+                cache.fill(keys, values, user.blocks, start=user.start)
+        return k_SKH, v_SKH
+
+    def attention(
+        self, q_SNH: F32, k_SKH: F32, v_SKH: F32, cache: KVCache, work: PrefillPass
+    ) -> F32:
+        """Queries cut over the columns where that pays; else all of them on every column."""
+        activation = self.precision.activation
+        k_KTH, v_KTH = (np.ascontiguousarray(t.swapaxes(0, 1)) for t in (k_SKH, v_SKH))
+        _, first = work.parts[0]
+        if work.start > 0:
+            is_owner = first.column == self.column
+            if is_owner:
+                cached = cache.read(first.blocks[None, : work.start // cache.page_size])
+                k_KTH = np.concatenate([cached[0][0], k_KTH], axis=1)
+                v_KTH = np.concatenate([cached[1][0], v_KTH], axis=1)
+            return prefix_attention(
+                self.ccl,
+                q_SNH,
+                k_KTH,
+                v_KTH,
+                start=work.start,
+                n_real=len(first.tokens),
+                is_owner=is_owner,
+                dtype=activation,
+            )
+        if work.is_distributed(self.ccl.size(Axis.COLS)):
+            return ring_attention(
+                self.ccl,
+                q_SNH,
+                k_KTH,
+                v_KTH,
+                n_real=len(first.tokens),
+                column=self.column,
+                dtype=activation,
+            )
+        mixed = np.zeros(q_SNH.shape, np.float32)
+        for rows, user in work.parts:
+            mixed[rows] = attention_prefill(
+                q_SNH[rows], k_KTH[:, rows], v_KTH[:, rows], start=0, n_real=len(user.tokens)
+            )
+        return activation.round(mixed.reshape(len(mixed), -1))
+
+    def attention_output(self, attention_SX: F32, wo: WeightId) -> F32:
+        """Multiply, and all-reduce over the rows."""
+        return self.ccl.all_reduce(
+            self.matmul(attention_SX, wo, self.precision.reduced),
+            axis=Axis.ROWS,
+            dtype=self.precision.reduced,
+            key=BufferKey.WO,
+        )
+
+    def gate_up(self, h_shard_SD: F32, w1: WeightId, w3: WeightId) -> F32:
+        """Two matmuls, two reduce-scatters, and one op for silu and product."""
+        gate_SF, up_SF = (
+            self._scattered(self.matmul(h_shard_SD, weight, self.precision.reduced), key)
+            for weight, key in ((w1, BufferKey.FF1), (w3, BufferKey.FF3))
+        )
+        return self.precision.reduced.round(silu_mul(gate_SF, up_SF))
+
+    def down(self, act_shard_SF: F32, w2: WeightId) -> F32:
+        """All-gather over the columns, multiply, all-reduce over the rows."""
+        reduced = self.precision.reduced
+        if len(act_shard_SF) >= LONG:
+            product = all_gather_minimal_matmul(
+                self.ccl, act_shard_SF, self.weights.take(w2), dtype=reduced
+            )
+        else:
+            act = self.ccl.all_gather(
+                act_shard_SF, axis=Axis.COLS, dtype=reduced, key=BufferKey.BINARY_MUL
+            )
+            product = self.matmul(beside_each_other(act), w2, reduced)
+        return self.ccl.all_reduce(product, axis=Axis.ROWS, dtype=reduced, key=BufferKey.FF2)
+
+    def logits(self, h_shard_UTD: F32, rows_U: list[int], head: list[WeightId]) -> F32:
+        """All-reduce over the columns, vocabulary cut over rows."""
+        return self.ccl.all_reduce(
+            self._head_product(h_shard_UTD, rows_U, head),
+            axis=Axis.COLS,
+            dtype=self.precision.logits,
+            key=BufferKey.LM_HEAD,
+        )
+
+    def matmul(self, x_SI: F32, weight: WeightId, dtype: DType) -> F32:
+        """Long sequences are multiplied and rounded in one, block by block."""
+        if len(x_SI) < LONG or weight.name == "wqkv":
+            return super().matmul(x_SI, weight, dtype)
+        return minimal_matmul(x_SI, self.weights.take(weight), dtype.round)
+
+    def _scattered(self, product_SF: F32, key: str) -> F32:
+        """Sum over the columns and keep this column's part: (S, F/R) to (S, F/(R*C))."""
+        n_cols = self.ccl.size(Axis.COLS)
+        chunks = product_SF.reshape(len(product_SF), n_cols, -1).swapaxes(0, 1)
+        return self.ccl.reduce_scatter(
+            chunks, axis=Axis.COLS, dtype=self.precision.reduced, key=key
         )

@@ -5,7 +5,8 @@ References
 .. [1] tt-metal, models/demos/llama3_70b_galaxy/tt/model_config.py and lm_head.py.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
 
@@ -28,7 +29,9 @@ class Precision:
     embedding: DType = BF16
     """Embedding and norm gains."""
     activation: DType = BF16
-    """Residual, norm output, q, k, v, attention output, rotary table."""
+    """Residual of decode, norm output, q, k, v, attention output, rotary table."""
+    prefill_residual: DType = BFP8
+    """Residual of prefill."""
     kv_cache: DType = BFP8
     reduced: DType = BFP8
     """Products that are summed over chips, and what follows: wo, w1, w3, silu*mul, w2."""
@@ -51,7 +54,8 @@ class Precision:
 
 
 _ACCURACY = Precision("accuracy")
-_FLOAT32 = Precision("float32", *[FLOAT32] * 11)
+_NO_ROUNDING: dict[str, Any] = {f.name: FLOAT32 for f in fields(Precision) if f.name != "name"}
+_FLOAT32 = Precision("float32", **_NO_ROUNDING)
 
 PRECISIONS = {
     p.name: p

@@ -1,23 +1,24 @@
-"""What the model asks of a system, and the part that all systems share.
+"""What the model asks of a system in decode, and the part that all systems share.
 
 Shapes are per chip; see `galaxy_mpi.arrays` for the letters. Every method returns values of the
-dtype that `Precision` gives that op.
+dtype that `Precision` gives that op. `galaxy_mpi.systems.prefill_system` has the same for prefill.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import CCL
 from galaxy_mpi.kernels import attention_decode
 from galaxy_mpi.prefetch import WeightId, WeightSource
 from galaxy_mpi.systems.fused_ops import HeadLayout
-from galaxy_mpi.systems.kv_cache import KVCache
+from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.precision import Precision
 
-__all__ = ["HeadLayout", "ModelShape", "System"]
+__all__ = ["DecodeSystem", "HeadLayout", "ModelShape"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class ModelShape:
     heads: HeadLayout
 
 
-class System(ABC):
-    """The ops of a layer on one chip.
+class DecodeSystem(ABC):
+    """The ops of a layer on one chip, for one new token of every user.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ class System(ABC):
     shape : ModelShape
     """
 
-    name: str
+    name: ClassVar[str]
 
     def __init__(
         self, ccl: CCL, weights: WeightSource, precision: Precision, shape: ModelShape
@@ -52,10 +53,14 @@ class System(ABC):
         """Multiply by a weight of a layer (in, out); not rounded yet."""
         return x_BI @ self.weights.take(weight)
 
-    def attention(self, q_BNH: F32, cache: KVCache, positions_B: Ints) -> F32:
+    def attention(self, q_BNH: F32, cache: KVCache, table: PageTable) -> F32:
         """Attend to the cache up to each user's position: (B/C, N/R, H); not rounded yet."""
-        keys, values = cache.read(int(positions_B.max(initial=0)) + 1)
-        return attention_decode(q_BNH, keys, values, positions_B)
+        out = np.zeros_like(q_BNH)
+        for places, blocks_GP in table.same_length:
+            keys, values = cache.read(blocks_GP)
+            positions = table.positions_B[places]
+            out[places] = attention_decode(q_BNH[places], keys, values, positions)
+        return out
 
     @abstractmethod
     def add_norm(
@@ -72,8 +77,8 @@ class System(ABC):
         """Return q and k with their positions rotated in."""
 
     @abstractmethod
-    def update_cache(self, cache: KVCache, k_BKH: F32, v_BKH: F32, positions_B: Ints) -> None:
-        """Write k and v at each user's position; -1 skips the user."""
+    def update_cache(self, cache: KVCache, k_BKH: F32, v_BKH: F32, table: PageTable) -> None:
+        """Write k and v at each active user's position."""
 
     @abstractmethod
     def merge_heads(self, attention_BNH: F32) -> F32:

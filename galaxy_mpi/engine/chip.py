@@ -1,0 +1,66 @@
+"""One chip: what it holds from the first pass to the last, whatever the mode."""
+
+from collections.abc import Callable
+
+from galaxy_mpi.checkpoints import HuggingFaceCheckpoint
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine.plan import Plan
+from galaxy_mpi.kernels import RotaryTable
+from galaxy_mpi.mesh import Transport
+from galaxy_mpi.models import Sharding, Transformer, load_chip_weights
+from galaxy_mpi.prefetch.prefetcher import buffer_bytes
+from galaxy_mpi.systems import PRECISIONS, KVCache, ModelShape
+
+__all__ = ["Chip"]
+
+
+class Chip:
+    """Weights, caches and layers of one rank.
+
+    Parameters
+    ----------
+    run : RunConfig
+    plan : Plan
+    transport : Transport
+    loaded_layer : callable
+        Called with (layer, number of layers) as weights are loaded.
+
+    Raises
+    ------
+    UserError
+        If the weights cannot be read, or the circular buffer cannot hold one.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        plan: Plan,
+        transport: Transport,
+        loaded_layer: Callable[[int, int], None],
+    ) -> None:
+        model, limits = plan.model, plan.limits
+        self.transport = transport
+        self.precision = PRECISIONS[run.precision]
+        sharding = Sharding(model, run.mesh, transport.rank)
+        self.column = sharding.col
+        self.weights = load_chip_weights(
+            HuggingFaceCheckpoint(plan.folder, model),
+            sharding,
+            self.precision,
+            lambda layer: loaded_layer(layer, model.n_layers),
+        )
+        self.buffer_bytes = buffer_bytes(self.weights.tensors, run.circular_buffer_bytes)
+        self.schedule = self.weights.schedule(model.n_layers)
+        self.shape = ModelShape(model.dim, model.norm_eps, sharding.heads)
+        self.caches = [
+            KVCache(
+                limits.n_blocks,
+                limits.page_size,
+                sharding.heads.n_kv_heads,
+                model.head_dim,
+                dtype=self.precision.kv_cache,
+            )
+            for _ in range(model.n_layers)
+        ]
+        rotary = RotaryTable(model.inv_freq(), self.precision.activation.round)
+        self.transformer = Transformer(self.weights, rotary, self.caches)

@@ -1,0 +1,311 @@
+"""Who waits, who sits where, what is prefilled next, who is done: continuous batching.
+
+Every chip keeps its own copy and advances it with the same tokens, so nothing is sent.
+
+A waiting request gets a place when one is free and its column can promise it all the blocks it
+may come to need; it takes them one by one as it grows, and its place and blocks are free again as
+soon as it ends. Requests start in their order.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+from galaxy_mpi.engine.block_pool import BlockPool, prefix_keys
+from galaxy_mpi.kernels import QUERY_BLOCK
+from galaxy_mpi.systems import PageTable, PrefillPass, PrefillUser
+from galaxy_mpi.systems.prefill_pass import SHORTEST
+
+__all__ = ["CacheLimits", "EndReason", "Request", "Scheduler"]
+
+IDLE = -1
+"""Position of a place that nobody holds."""
+
+BATCH_FROM = 16
+"""Short prompts from which a pass takes them side by side (tt-metal, generator.py)."""
+
+
+class EndReason(Enum):
+    """Why a user's text ended."""
+
+    LENGTH = "length"
+    END_OF_TEXT = "end_of_text"
+    CACHE_FULL = "cache_full"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheLimits:
+    """How large the cache is."""
+
+    page_size: int
+    """Positions of a block."""
+    n_blocks: int
+    """Blocks of a column."""
+    max_seq_len: int
+    """Positions the model was made for."""
+
+    @property
+    def n_positions(self) -> int:
+        """Most positions that one user can have."""
+        return min(self.max_seq_len, self.n_blocks * self.page_size)
+
+    def blocks_for(self, n_positions: int) -> int:
+        """Return how many blocks hold so many positions."""
+        return -(-n_positions // self.page_size)
+
+    def refusal(self, number: int, n_tokens: int) -> str | None:
+        """Return why a prompt can never be taken, or None if it can."""
+        needed = self.blocks_for(n_tokens)
+        if needed <= self.n_blocks:
+            return None
+        return (
+            f"user {number} refused: its prompt of {n_tokens} tokens needs {needed} cache blocks "
+            f"of {self.page_size} positions, a column has {self.n_blocks}; "
+            f"raise --cache-blocks or shorten the prompt"
+        )
+
+
+@dataclass
+class Request:
+    """One prompt on its way."""
+
+    number: int
+    prompt: list[int]
+    keys: list[bytes]
+    """See `prefix_keys`; empty without prefix caching."""
+    generated: list[int] = field(default_factory=list)
+    ended: EndReason | None = None
+    place: int = -1
+    blocks: list[int] = field(default_factory=list)
+    n_cached: int = 0
+    """Prompt tokens that were taken from the cache."""
+
+    @property
+    def position(self) -> int:
+        """Position of the token that was generated last."""
+        return len(self.prompt) + len(self.generated) - 1
+
+
+class Scheduler:
+    """Requests, places and cache blocks of a run.
+
+    Parameters
+    ----------
+    prompts : list of list of int
+        Token ids of each prompt, at least one each.
+    n_places : int
+        Users of a decode batch, a multiple of ``n_columns``.
+    n_columns : int
+        Columns of the mesh: place p belongs to column ``p // (n_places // n_columns)``.
+    limits : CacheLimits
+    max_new_tokens : int
+    eos_tokens : tuple of int
+        Tokens that end a text; they are kept as its last token.
+    prefix_caching : bool
+    refused : callable, optional
+        Called with one line for each request that is refused.
+
+    Examples
+    --------
+    >>> limits = CacheLimits(page_size=64, n_blocks=8, max_seq_len=512)
+    >>> scheduler = Scheduler([[5, 6]], 4, 2, limits, max_new_tokens=2, eos_tokens=())
+    >>> (request,) = scheduler.next_prefill(); request.place, request.blocks
+    (0, [0])
+    >>> scheduler.next_prefill()
+    []
+    >>> scheduler.advance({0: 7}); scheduler.tokens, scheduler.positions
+    (array([7, 0, 0, 0]), array([ 2, -1, -1, -1]))
+    >>> scheduler.advance({0: 8}); scheduler.requests[0].generated, scheduler.is_done
+    ([7, 8], True)
+    """
+
+    def __init__(
+        self,
+        prompts: list[list[int]],
+        n_places: int,
+        n_columns: int,
+        limits: CacheLimits,
+        *,
+        max_new_tokens: int,
+        eos_tokens: tuple[int, ...],
+        prefix_caching: bool = True,
+        refused: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._limits, self._max_new_tokens = limits, max_new_tokens
+        self._eos_tokens = frozenset(eos_tokens)
+        self._places_each = n_places // n_columns
+        self._free_places = set(range(n_places))
+        self.pools = [BlockPool(limits.n_blocks) for _ in range(n_columns)]
+        self._promised = [0] * n_columns
+        self.requests = [
+            Request(n, prompt, prefix_keys(prompt, limits.page_size) if prefix_caching else [])
+            for n, prompt in enumerate(prompts)
+        ]
+        self._waiting: deque[Request] = deque()
+        self._active: dict[int, Request] = {}
+        self.tokens = np.zeros(n_places, np.int64)
+        self.positions = np.full(n_places, IDLE, np.int64)
+        self._tables = np.full((n_places, limits.blocks_for(limits.n_positions)), -1, np.int64)
+        for request in self.requests:
+            reason = limits.refusal(request.number, len(request.prompt))
+            if reason is None:
+                self._waiting.append(request)
+            else:
+                request.ended = EndReason.REFUSED
+                refused(reason)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every request has ended."""
+        return not self._waiting and not self._active
+
+    @property
+    def active(self) -> list[Request]:
+        """The requests that hold a place, by place."""
+        return [self._active[place] for place in sorted(self._active)]
+
+    @property
+    def n_done(self) -> int:
+        """How many requests have ended."""
+        return sum(request.ended is not None for request in self.requests)
+
+    def next_prefill(self) -> list[Request]:
+        """Seat the requests that are to be prefilled next, in one pass; none if none can start.
+
+        16 or more short ones start together; otherwise one starts.
+        """
+        n_short = 0
+        for request in self._waiting:
+            if len(request.prompt) > SHORTEST or n_short == len(self._free_places):
+                break
+            n_short += 1
+        seated: list[Request] = []
+        wanted = n_short if n_short >= BATCH_FROM else 1
+        while len(seated) < wanted and self._waiting and self._seat(self._waiting[0]):
+            seated.append(self._waiting.popleft())
+        if 1 < len(seated) < BATCH_FROM:  # no memory for more: one after the other
+            for request in reversed(seated[1:]):
+                self._leave(request)
+                self._waiting.appendleft(request)
+            del seated[1:]
+        return seated
+
+    def prefill_pass(self, requests: Sequence[Request]) -> PrefillPass:
+        """Return what is to be computed for requests that `next_prefill` returned."""
+        users = {
+            request.place: PrefillUser(
+                np.array(request.prompt[request.n_cached :], np.int64),
+                request.n_cached,
+                self.column(request.place),
+                np.array(request.blocks, np.int64),
+            )
+            for request in requests
+        }
+        if len(requests) == 1:
+            return PrefillPass(tuple(users.values()))
+        return PrefillPass(tuple(users.get(place) for place in range(len(self.tokens))))
+
+    def column(self, place: int) -> int:
+        """Return the column whose chips hold the cache of ``place``."""
+        return place // self._places_each
+
+    def page_table(self, column: int) -> PageTable:
+        """Return where the users of a column are."""
+        mine = slice(column * self._places_each, (column + 1) * self._places_each)
+        longest = self._limits.blocks_for(int(self.positions[mine].max()) + 1)
+        return PageTable(
+            self.positions[mine].copy(), self._tables[mine, :longest], self._limits.page_size
+        )
+
+    def advance(self, sampled: dict[int, int]) -> None:
+        """Give requests, by number, their next token; end those that are at their end."""
+        for number, token in sampled.items():
+            request = self.requests[number]
+            self._remember_prompt(request)
+            request.generated.append(token)
+            request.ended = self._end_of(request, token)
+            if request.ended is None:
+                self.tokens[request.place] = token
+                self.positions[request.place] = request.position
+                self._grow(request, request.position + 1)
+            else:
+                self._leave(request)
+
+    def _seat(self, request: Request) -> bool:
+        """Give a request a place and the blocks of its prompt; return whether there were any."""
+        need = self._need(request)
+        best: tuple[int, list[int]] | None = None
+        first_places: dict[int, int] = {}
+        for place in sorted(self._free_places):
+            first_places.setdefault(self.column(place), place)
+        for column, place in first_places.items():
+            if self._promised[column] + need > self._limits.n_blocks:
+                continue
+            blocks = self._known_prefix(request, column)
+            if best is None or len(blocks) > len(best[1]):
+                best = place, blocks
+        if best is None:
+            return False
+        request.place, request.blocks = best
+        column = self.column(request.place)
+        self.pools[column].share(request.blocks)
+        request.n_cached = len(request.blocks) * self._limits.page_size
+        self._promised[column] += need
+        self._free_places.remove(request.place)
+        self._active[request.place] = request
+        self._tables[request.place, : len(request.blocks)] = request.blocks
+        self._grow(request, len(request.prompt))
+        return True
+
+    def _known_prefix(self, request: Request, column: int) -> list[int]:
+        """Return cached blocks of the prompt's beginning: whole 128s, and not all of it."""
+        page = self._limits.page_size
+        unit = math.lcm(page, QUERY_BLOCK)
+        blocks = self.pools[column].find(request.keys)
+        usable = min(len(blocks) * page, len(request.prompt) - 1) // unit * unit
+        return blocks[: usable // page]
+
+    def _need(self, request: Request) -> int:
+        """Return how many blocks a request may come to hold."""
+        n_positions = len(request.prompt) + self._max_new_tokens - 1
+        return self._limits.blocks_for(min(n_positions, self._limits.n_positions))
+
+    def _grow(self, request: Request, n_positions: int) -> None:
+        """Take blocks for so many positions; they were promised."""
+        pool = self.pools[self.column(request.place)]
+        while len(request.blocks) < self._limits.blocks_for(n_positions):
+            block = pool.allocate()
+            self._tables[request.place, len(request.blocks)] = block
+            request.blocks.append(block)
+
+    def _remember_prompt(self, request: Request) -> None:
+        """Note what the prompt's full blocks hold, once it has been prefilled."""
+        if not request.generated:
+            pool = self.pools[self.column(request.place)]
+            for block, key in zip(request.blocks, request.keys, strict=False):
+                pool.remember(block, key)
+
+    def _leave(self, request: Request) -> None:
+        """Free a request's place and blocks."""
+        place, column = request.place, self.column(request.place)
+        self.pools[column].release(request.blocks)
+        self._promised[column] -= self._need(request)
+        self._free_places.add(place)
+        del self._active[place]
+        self._tables[place] = -1
+        self.positions[place], self.tokens[place] = IDLE, 0
+        request.place, request.blocks = -1, []
+
+    def _end_of(self, request: Request, token: int) -> EndReason | None:
+        if token in self._eos_tokens:
+            return EndReason.END_OF_TEXT
+        if len(request.generated) >= self._max_new_tokens:
+            return EndReason.LENGTH
+        if request.position >= self._limits.n_positions:
+            return EndReason.CACHE_FULL
+        return None

@@ -1,0 +1,73 @@
+"""What a run shows on standard error while it goes on."""
+
+import sys
+from typing import Any
+
+from galaxy_mpi.engine.engine import Hooks
+from galaxy_mpi.engine.scheduler import Request, Scheduler
+
+__all__ = ["Progress"]
+
+LONG_PROMPT = 1024
+"""Tokens from which a prompt gets a bar of its own."""
+
+
+class Progress:
+    """Bars for loading, for each long prompt, and for the run; silent unless enabled."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._loading: Any = None
+        self._prompt: Any = None
+        self._run: Any = None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for bar in (self._loading, self._prompt, self._run):
+            if bar is not None:
+                bar.close()
+
+    def hooks(self) -> Hooks:
+        """Return the hooks that move the bars."""
+        if not self._enabled:
+            return Hooks()
+        return Hooks(
+            loaded_layer=self._loaded,
+            refused=self._refused,
+            prefilled_layer=self._prefilled,
+            after_step=self._stepped,
+        )
+
+    @staticmethod
+    def _bar(**settings: Any) -> Any:
+        from tqdm import tqdm  # here, not above: 31 of 32 ranks show nothing
+
+        return tqdm(mininterval=0.5, **settings)
+
+    def _loaded(self, layer: int, n_layers: int) -> None:
+        if self._loading is None:
+            self._loading = self._bar(desc="loading", unit="layer", total=n_layers)
+        self._loading.update()
+
+    def _refused(self, line: str) -> None:
+        print(f"galaxy_mpi: {line}", file=sys.stderr, flush=True)
+
+    def _prefilled(self, requests: list[Request], layer: int, n_layers: int) -> None:
+        n_tokens = sum(len(request.prompt) - request.n_cached for request in requests)
+        if len(requests) > 1 or n_tokens <= LONG_PROMPT:
+            return
+        if layer == 0:
+            what = f"prefill of user {requests[0].number}, {n_tokens:,} tokens"
+            self._prompt = self._bar(desc=what, unit="layer", total=n_layers)
+        self._prompt.update()
+        if layer == n_layers - 1:
+            self._prompt.close()
+
+    def _stepped(self, step: int, scheduler: Scheduler) -> None:
+        if self._run is None:
+            self._run = self._bar(desc="decoding", unit="step")
+        done, users = scheduler.n_done, len(scheduler.requests)
+        self._run.set_postfix_str(f"{done} of {users} users done", refresh=False)
+        self._run.update()

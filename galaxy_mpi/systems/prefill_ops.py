@@ -1,0 +1,149 @@
+"""Ops of prefill that join a kernel and a collective, as the Galaxy has them.
+
+Shapes are per chip; S rows of a pass, otherwise the letters of `galaxy_mpi.systems.fused_ops`.
+"""
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl import BufferKey, PrefillCCL
+from galaxy_mpi.dtypes import DType
+from galaxy_mpi.kernels import ROW_BLOCK, attention_prefill
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.systems.prefill_pass import query_chunks
+
+__all__ = [
+    "all_gather_minimal_matmul",
+    "beside_each_other",
+    "prefix_attention",
+    "ring_attention",
+]
+
+
+def beside_each_other(gathered_CSW: F32) -> F32:
+    """Lay the members' columns of a gathered tensor side by side: (C, S, W) to (S, C * W)."""
+    return gathered_CSW.swapaxes(0, 1).reshape(gathered_CSW.shape[1], -1)
+
+
+def all_gather_minimal_matmul(ccl: PrefillCCL, act_shard_SF: F32, w2: F32, *, dtype: DType) -> F32:
+    """Gather over the row and multiply what has come, without ever holding the whole of it.
+
+    Parameters
+    ----------
+    act_shard_SF : ndarray of shape (S, F/(R*C)), values of ``dtype``
+    w2 : ndarray of shape (F/R, D/C)
+    dtype : DType
+        Of what travels, and of the result.
+
+    Returns
+    -------
+    ndarray of shape (S, D/C)
+        This chip's term of the sum over ``Axis.ROWS``: the bits of gather and matmul apart.
+
+    References
+    ----------
+    .. [1] tt-metal, llama_mlp.py, ``all_gather_minimal_matmul_async``.
+    """
+    out = np.empty((len(act_shard_SF), w2.shape[1]), np.float32)
+    for rows, gathered in ccl.gather_slabs(
+        act_shard_SF, axis=Axis.COLS, dtype=dtype, key=BufferKey.BINARY_MUL
+    ):
+        for start in range(0, gathered.shape[1], ROW_BLOCK):
+            block = beside_each_other(gathered[:, start : start + ROW_BLOCK])
+            first = rows.start + start
+            out[first : first + len(block)] = dtype.round(block @ w2)
+    return out
+
+
+def ring_attention(
+    ccl: PrefillCCL,
+    q_SNH: F32,
+    k_KTH: F32,
+    v_KTH: F32,
+    *,
+    n_real: int,
+    column: int,
+    dtype: DType,
+) -> F32:
+    """Attend with the queries cut over the columns, and gather what they give.
+
+    Keys and values are whole on every column. Of 2 C chunks of the queries, column i takes chunk
+    i and chunk i from the back, which is equal causal work for all; the early halves are gathered
+    in the order of the columns, the late halves in reverse.
+
+    Parameters
+    ----------
+    q_SNH : ndarray of shape (S, N/R, H)
+    k_KTH, v_KTH : ndarray of shape (K/R, S, H)
+    n_real : int
+        Rows that are no padding. The host leaves padding out; the device computes it.
+    column : int
+        This chip's.
+    dtype : DType
+        Of the result.
+
+    Returns
+    -------
+    ndarray of shape (S, N/R * H)
+
+    References
+    ----------
+    .. [1] tt-metal, llama_attention.py, ``ring_distributed_scaled_dot_product_attention``.
+    """
+    n_rows = len(q_SNH)
+    halves = []
+    for chunk, key, in_order in zip(
+        query_chunks(n_rows, ccl.size(Axis.COLS), column),
+        (BufferKey.SDPA, BufferKey.SDPA_REVERSE),
+        (True, False),
+        strict=True,
+    ):
+        mixed = attention_prefill(
+            q_SNH[chunk], k_KTH, v_KTH, start=chunk.start, n_real=n_real - chunk.start
+        )
+        gathered = ccl.all_gather(
+            mixed.reshape(len(mixed), -1), axis=Axis.COLS, dtype=dtype, key=key
+        )
+        halves.append(gathered if in_order else gathered[::-1])
+    return np.concatenate(halves).reshape(n_rows, -1)
+
+
+def prefix_attention(
+    ccl: PrefillCCL,
+    q_SNH: F32,
+    k_KTH: F32,
+    v_KTH: F32,
+    *,
+    start: int,
+    n_real: int,
+    is_owner: bool,
+    dtype: DType,
+) -> F32:
+    """Attend to a cached prefix, which only one column has, and to the new tokens.
+
+    The other columns' results are masked with zeros and all are summed over the row. (The device
+    computes them before it masks them; the host does not.)
+
+    Parameters
+    ----------
+    q_SNH : ndarray of shape (S, N/R, H)
+    k_KTH, v_KTH : ndarray of shape (K/R, start + S, H)
+        Cached and new positions; not read unless ``is_owner``.
+    start : int
+        Cached positions.
+    n_real : int
+        Rows that are no padding.
+    is_owner : bool
+        Whether this column has the prefix.
+    dtype : DType
+        Of the result: sums with zeros are exact in any.
+
+    Returns
+    -------
+    ndarray of shape (S, N/R * H)
+    """
+    mixed = np.zeros((len(q_SNH), q_SNH.shape[1] * q_SNH.shape[2]), np.float32)
+    if is_owner:
+        heads = attention_prefill(q_SNH, k_KTH, v_KTH, start=start, n_real=n_real)
+        mixed[...] = heads.reshape(mixed.shape)
+    return ccl.all_reduce(mixed, axis=Axis.COLS, dtype=dtype, key=BufferKey.SDPA)

@@ -1,0 +1,120 @@
+"""What the model asks of a system in prefill, and the part that all systems share.
+
+S rows of a pass: the positions of one user, or of several side by side (`PrefillPass`). Shapes are
+per chip. Every method returns values of the dtype that `Precision` gives that op.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl import PrefillCCL
+from galaxy_mpi.dtypes import DType
+from galaxy_mpi.kernels import matmul
+from galaxy_mpi.prefetch import WeightId, WeightSource
+from galaxy_mpi.systems.kv_cache import KVCache
+from galaxy_mpi.systems.precision import Precision
+from galaxy_mpi.systems.prefill_pass import PrefillPass
+from galaxy_mpi.systems.system import ModelShape
+
+__all__ = ["PrefillSystem"]
+
+
+class PrefillSystem(ABC):
+    """The ops of a layer on one chip, for the prompts of a pass.
+
+    Parameters
+    ----------
+    ccl : PrefillCCL
+    weights : WeightSource
+    precision : Precision
+    shape : ModelShape
+    column : int
+        This chip's.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        ccl: PrefillCCL,
+        weights: WeightSource,
+        precision: Precision,
+        shape: ModelShape,
+        column: int,
+    ) -> None:
+        self.ccl, self.weights, self.precision, self.shape = ccl, weights, precision, shape
+        self.column = column
+
+    def matmul(self, x_SI: F32, weight: WeightId, dtype: DType) -> F32:
+        """Multiply by a weight of a layer (in, out): values of ``dtype``."""
+        return dtype.round(matmul(x_SI, self.weights.take(weight)))
+
+    @abstractmethod
+    def norm(self, x_shard_SD: F32, gain_shard_D: F32) -> F32:
+        """Return the normalised stream, (S, D/C)."""
+
+    @abstractmethod
+    def qkv_heads(self, h_shard_SD: F32, wqkv: WeightId) -> tuple[F32, F32, F32]:
+        """Return q (S, N/R, H), k and v (S, K/R, H): this row's heads, the same on all columns."""
+
+    @abstractmethod
+    def rotate(self, q_SNH: F32, k_SKH: F32, cos_sin: tuple[F32, F32]) -> tuple[F32, F32]:
+        """Return q and k with their positions rotated in."""
+
+    @abstractmethod
+    def fill_cache(
+        self, cache: KVCache, k_SKH: F32, v_SKH: F32, work: PrefillPass
+    ) -> tuple[F32, F32]:
+        """Write k and v of the users of this column; return both as the cache holds them."""
+
+    @abstractmethod
+    def attention(
+        self, q_SNH: F32, k_SKH: F32, v_SKH: F32, cache: KVCache, work: PrefillPass
+    ) -> F32:
+        """Attend causally; return this row's heads side by side, (S, N/R * H), on all columns."""
+
+    @abstractmethod
+    def attention_output(self, attention_SX: F32, wo: WeightId) -> F32:
+        """Return the attention block's output, (S, D/C), the same on all rows."""
+
+    @abstractmethod
+    def gate_up(self, h_shard_SD: F32, w1: WeightId, w3: WeightId) -> F32:
+        """Return silu(gate) * up, cut over the columns: (S, F/(R*C))."""
+
+    @abstractmethod
+    def down(self, act_shard_SF: F32, w2: WeightId) -> F32:
+        """Return the feed-forward block's output, (S, D/C), the same on all rows."""
+
+    @abstractmethod
+    def logits(self, h_shard_UTD: F32, rows_U: list[int], head: list[WeightId]) -> F32:
+        """Return this row's slice of the logits, (U, V/R), the same on all columns.
+
+        Parameters
+        ----------
+        h_shard_UTD : ndarray of shape (U, 32, D/C)
+            The tile of each user that holds its last token.
+        rows_U : list of int
+            The last token's row in it.
+        head : list of WeightId
+        """
+
+    def add(self, residual_shard_SD: F32, x_shard_SD: F32) -> F32:
+        """Return the residual with a block's output added."""
+        return self.precision.prefill_residual.round(residual_shard_SD + x_shard_SD)
+
+    def embedded(self, x_shard_SD: F32) -> F32:
+        """Return embeddings as the residual holds them."""
+        return self.precision.prefill_residual.round(x_shard_SD)
+
+    def _head_product(self, h_shard_UTD: F32, rows_U: list[int], head: list[WeightId]) -> F32:
+        """Multiply tile by tile, so that a user's bits do not depend on who else is there."""
+        pieces = []
+        for piece in head:
+            weight = self.weights.read(piece)
+            pieces.append(
+                np.stack([(t @ weight)[row] for t, row in zip(h_shard_UTD, rows_U, strict=True)])
+            )
+        return np.concatenate(pieces, axis=1)

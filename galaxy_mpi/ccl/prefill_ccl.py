@@ -1,8 +1,9 @@
 """The collectives of prefill: hop by hop over ring or line, in slabs of rows.
 
 A partial sum is packed at every hop. Rows do not know of each other (an exponent belongs to 16
-values of one row), so a long tensor travels in slabs of `SLAB_ROWS` rows through the same
-persistent buffers, which so have a bound that does not grow with the prompt.
+values of one row), so a long tensor travels in slabs of at most `SLAB_ROWS` rows through the same
+persistent buffers, which so have a bound that does not grow with the prompt. The last slab is
+padded with zeros to a power of two, so that few sizes serve all lengths.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from galaxy_mpi.mesh import Axis, Group, Transport
 __all__ = ["SLAB_ROWS", "PrefillCCL"]
 
 SLAB_ROWS = 2048
-"""Rows of a tensor that travel at once: more save hand-overs, fewer save memory (assumed)."""
+"""Most rows that travel at once: more save hand-overs, fewer save memory (assumed)."""
+
+_LEAST_ROWS = 32
 
 
 class PrefillCCL(CCL):
@@ -53,13 +56,13 @@ class PrefillCCL(CCL):
         self, values_SW: F32, *, axis: Axis, dtype: DType, key: str
     ) -> Iterator[tuple[slice, F32]]:
         """Yield rows and every member's values of these rows, (size, rows, W), slab by slab."""
-        for rows in _slabs(len(values_SW)):
-            yield rows, super().all_gather(values_SW[rows], axis=axis, dtype=dtype, key=key)
+        for rows, n_sent in _slabs(len(values_SW)):
+            sent = _with_rows(values_SW[rows], 0, n_sent)
+            gathered = super().all_gather(sent, axis=axis, dtype=dtype, key=key)
+            yield rows, gathered[:, : rows.stop - rows.start]
 
     def all_gather(self, values: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
         """Return every member's values, rounded to ``dtype``: a new array (size, S, W)."""
-        if len(values) <= SLAB_ROWS:
-            return super().all_gather(values, axis=axis, dtype=dtype, key=key)
         gathered = np.empty((self.size(axis), *values.shape), np.float32)
         for rows, slab in self.gather_slabs(values, axis=axis, dtype=dtype, key=key):
             gathered[:, rows] = slab
@@ -68,15 +71,19 @@ class PrefillCCL(CCL):
     def reduce_scatter(self, chunks: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
         """Return the sum of this chip's chunk of ``chunks`` (size, S, W): a new array (S, W)."""
         total = np.empty(chunks.shape[1:], np.float32)
-        for rows in _slabs(len(total)):
-            total[rows] = super().reduce_scatter(chunks[:, rows], axis=axis, dtype=dtype, key=key)
+        for rows, n_sent in _slabs(len(total)):
+            sent = _with_rows(chunks[:, rows], 1, n_sent)
+            slab = super().reduce_scatter(sent, axis=axis, dtype=dtype, key=key)
+            total[rows] = slab[: rows.stop - rows.start]
         return total
 
     def all_reduce(self, values: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
         """Return the sum over the members: a new array (S, W)."""
         total = np.empty(values.shape, np.float32)
-        for rows in _slabs(len(values)):
-            total[rows] = super().all_reduce(values[rows], axis=axis, dtype=dtype, key=key)
+        for rows, n_sent in _slabs(len(values)):
+            sent = _with_rows(values[rows], 0, n_sent)
+            slab = super().all_reduce(sent, axis=axis, dtype=dtype, key=key)
+            total[rows] = slab[: rows.stop - rows.start]
         return total
 
     def _make_reduce_scatter(
@@ -92,6 +99,16 @@ class PrefillCCL(CCL):
         return AllReduce(group, *wires, shape, dtype, num_links=num_links, label=label)
 
 
-def _slabs(n_rows: int) -> Iterator[slice]:
+def _slabs(n_rows: int) -> Iterator[tuple[slice, int]]:
+    """Yield the rows of each slab, and with how many it is sent."""
     for start in range(0, n_rows, SLAB_ROWS):
-        yield slice(start, min(start + SLAB_ROWS, n_rows))
+        stop = min(start + SLAB_ROWS, n_rows)
+        yield slice(start, stop), max(_LEAST_ROWS, 1 << (stop - start - 1).bit_length())
+
+
+def _with_rows(values: F32, dim: int, n_rows: int) -> F32:
+    """Return ``values`` with zeros behind them, ``n_rows`` along ``dim``."""
+    if values.shape[dim] == n_rows:
+        return values
+    shape = [*values.shape[:dim], n_rows - values.shape[dim], *values.shape[dim + 1 :]]
+    return np.concatenate([values, np.zeros(shape, np.float32)], axis=dim)

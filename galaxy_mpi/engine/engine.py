@@ -131,9 +131,8 @@ class Engine:
         logits_UV = mode.logits(
             work, lambda layer: self._hooks.prefilled_layer(requests, layer, n_layers)
         )
-        in_rows = sorted(requests, key=lambda request: request.place)
-        numbers = [request.number for request in in_rows]
-        sampled = self._sampler.sample(mode.ccl, logits_UV, range(len(in_rows)), numbers)
+        numbers = [request.number for request in requests]
+        sampled = self._sampler.sample(mode.ccl, logits_UV, range(len(numbers)), numbers)
         self.times.add_prefill(time.perf_counter() - began, requests)
         self._advance(scheduler, sampled)
 

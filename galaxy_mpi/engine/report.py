@@ -16,7 +16,7 @@ from galaxy_mpi.models import LlamaConfig
 
 __all__ = ["SCHEMA_VERSION", "Report"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)

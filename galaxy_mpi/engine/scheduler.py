@@ -16,9 +16,9 @@ from enum import Enum
 import numpy as np
 
 from galaxy_mpi.engine.block_pool import BlockPool, prefix_keys
-from galaxy_mpi.kernels import QUERY_BLOCK
+from galaxy_mpi.kernels import ROW_BLOCK
 from galaxy_mpi.systems import PageTable, PrefillPass, PrefillUser
-from galaxy_mpi.systems.prefill_pass import SHORTEST
+from galaxy_mpi.systems.prefill_pass import SHORT
 
 __all__ = ["CacheLimits", "EndReason", "Request", "Scheduler"]
 
@@ -181,7 +181,7 @@ class Scheduler:
         """
         n_short = 0
         for request in self._waiting:
-            if len(request.prompt) > SHORTEST or n_short == len(self._free_places):
+            if len(request.prompt) > SHORT or n_short == len(self._free_places):
                 break
             n_short += 1
         seated: list[Request] = []
@@ -197,18 +197,16 @@ class Scheduler:
 
     def prefill_pass(self, requests: Sequence[Request]) -> PrefillPass:
         """Return what is to be computed for requests that `next_prefill` returned."""
-        users = {
-            request.place: PrefillUser(
+        users = tuple(
+            PrefillUser(
                 np.array(request.prompt[request.n_cached :], np.int64),
                 request.n_cached,
                 self.column(request.place),
                 np.array(request.blocks, np.int64),
             )
             for request in requests
-        }
-        if len(requests) == 1:
-            return PrefillPass(tuple(users.values()))
-        return PrefillPass(tuple(users.get(place) for place in range(len(self.tokens))))
+        )
+        return PrefillPass(users, n_parts=1 if len(users) == 1 else len(self.tokens))
 
     def column(self, place: int) -> int:
         """Return the column whose chips hold the cache of ``place``."""
@@ -265,7 +263,7 @@ class Scheduler:
     def _known_prefix(self, request: Request, column: int) -> list[int]:
         """Return cached blocks of the prompt's beginning: whole 128s, and not all of it."""
         page = self._limits.page_size
-        unit = math.lcm(page, QUERY_BLOCK)
+        unit = math.lcm(page, ROW_BLOCK)
         blocks = self.pools[column].find(request.keys)
         usable = min(len(blocks) * page, len(request.prompt) - 1) // unit * unit
         return blocks[: usable // page]

@@ -4,14 +4,13 @@ The systems round what comes out to the dtype of the op.
 """
 
 from galaxy_mpi.kernels.activation import silu_mul
-from galaxy_mpi.kernels.attention import QUERY_BLOCK, attention_decode, attention_prefill
+from galaxy_mpi.kernels.attention import attention_decode, attention_prefill
 from galaxy_mpi.kernels.matmul import ROW_BLOCK, matmul, minimal_matmul
 from galaxy_mpi.kernels.norm import rms_scale, sum_of_squares
 from galaxy_mpi.kernels.rotary import RotaryTable, rotate
 from galaxy_mpi.kernels.sampling import Candidates, SamplingParams, choose, top_k
 
 __all__ = [
-    "QUERY_BLOCK",
     "ROW_BLOCK",
     "Candidates",
     "RotaryTable",

@@ -77,15 +77,16 @@ class DecoderLayer:
     ) -> F32:
         """Return the stream after this layer, (S, D/C)."""
         h_shard_SD = system.norm(x_shard_SD, self._attention_norm)
-        q_SNH, k_SKH, v_SKH = system.qkv_heads(h_shard_SD, self._wqkv)
+        q_SNH, k_SKH, v_SKH = system.qkv_heads(h_shard_SD, self._wqkv, work)
         q_SNH, k_SKH = system.rotate(q_SNH, k_SKH, cos_sin)
         k_SKH, v_SKH = system.fill_cache(self.cache, k_SKH, v_SKH, work)
         attention_SX = system.attention(q_SNH, k_SKH, v_SKH, self.cache, work)
-        x_shard_SD = system.add(x_shard_SD, system.attention_output(attention_SX, self._wo))
+        out_shard_SD = system.attention_output(attention_SX, self._wo, work)
+        x_shard_SD = system.add(x_shard_SD, out_shard_SD)
 
         h_shard_SD = system.norm(x_shard_SD, self._ffn_norm)
-        act_shard_SF = system.gate_up(h_shard_SD, self._w1, self._w3)
-        return system.add(x_shard_SD, system.down(act_shard_SF, self._w2))
+        act_shard_SF = system.gate_up(h_shard_SD, self._w1, self._w3, work)
+        return system.add(x_shard_SD, system.down(act_shard_SF, self._w2, work))
 
 
 class Transformer:

@@ -7,7 +7,6 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import BufferKey
-from galaxy_mpi.dtypes import DType
 from galaxy_mpi.kernels import attention_prefill, minimal_matmul, rotate, silu_mul
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
@@ -30,9 +29,6 @@ from galaxy_mpi.systems.prefill_system import PrefillSystem
 from galaxy_mpi.systems.system import DecodeSystem
 
 __all__ = ["GalaxyDecode", "GalaxyPrefill"]
-
-LONG = 4096
-"""Rows from which prefill takes minimal matmuls and fuses the gather with w2."""
 
 
 class GalaxyDecode(DecodeSystem):
@@ -140,14 +136,11 @@ class GalaxyPrefill(PrefillSystem):
             statistics=self.precision.statistics,
         )
 
-    def qkv_heads(self, h_shard_SD: F32, wqkv: WeightId) -> tuple[F32, F32, F32]:
+    def qkv_heads(self, h_shard_SD: F32, wqkv: WeightId, work: PrefillPass) -> tuple[F32, F32, F32]:
         """All-reduce over the columns: every column gets all heads of its row."""
-        qkv = self.ccl.all_reduce(
-            self.matmul(h_shard_SD, wqkv, self.precision.reduced),
-            axis=Axis.COLS,
-            dtype=self.precision.reduced,
-            key=BufferKey.QKV,
-        )
+        reduced = self.precision.reduced
+        product = reduced.round(self.matmul(h_shard_SD, wqkv, work))
+        qkv = self.ccl.all_reduce(product, axis=Axis.COLS, dtype=reduced, key=BufferKey.QKV)
         return self.shape.heads.split(qkv)
 
     def rotate(self, q_SNH: F32, k_SKH: F32, cos_sin: tuple[F32, F32]) -> tuple[F32, F32]:
@@ -186,7 +179,6 @@ class GalaxyPrefill(PrefillSystem):
                 k_KTH,
                 v_KTH,
                 start=work.start,
-                n_real=len(first.tokens),
                 is_owner=is_owner,
                 dtype=activation,
             )
@@ -196,46 +188,42 @@ class GalaxyPrefill(PrefillSystem):
                 q_SNH,
                 k_KTH,
                 v_KTH,
-                n_real=len(first.tokens),
+                length=work.length,
                 column=self.column,
                 dtype=activation,
             )
-        mixed = np.zeros(q_SNH.shape, np.float32)
-        for rows, user in work.parts:
-            mixed[rows] = attention_prefill(
-                q_SNH[rows], k_KTH[:, rows], v_KTH[:, rows], start=0, n_real=len(user.tokens)
-            )
+        mixed = np.empty(q_SNH.shape, np.float32)
+        for rows, _ in work.parts:
+            mixed[rows] = attention_prefill(q_SNH[rows], k_KTH[:, rows], v_KTH[:, rows], start=0)
         return activation.round(mixed.reshape(len(mixed), -1))
 
-    def attention_output(self, attention_SX: F32, wo: WeightId) -> F32:
+    def attention_output(self, attention_SX: F32, wo: WeightId, work: PrefillPass) -> F32:
         """Multiply, and all-reduce over the rows."""
+        product = self._product(attention_SX, wo, work)
         return self.ccl.all_reduce(
-            self.matmul(attention_SX, wo, self.precision.reduced),
-            axis=Axis.ROWS,
-            dtype=self.precision.reduced,
-            key=BufferKey.WO,
+            product, axis=Axis.ROWS, dtype=self.precision.reduced, key=BufferKey.WO
         )
 
-    def gate_up(self, h_shard_SD: F32, w1: WeightId, w3: WeightId) -> F32:
+    def gate_up(self, h_shard_SD: F32, w1: WeightId, w3: WeightId, work: PrefillPass) -> F32:
         """Two matmuls, two reduce-scatters, and one op for silu and product."""
         gate_SF, up_SF = (
-            self._scattered(self.matmul(h_shard_SD, weight, self.precision.reduced), key)
+            self._scattered(self._product(h_shard_SD, weight, work), key)
             for weight, key in ((w1, BufferKey.FF1), (w3, BufferKey.FF3))
         )
         return self.precision.reduced.round(silu_mul(gate_SF, up_SF))
 
-    def down(self, act_shard_SF: F32, w2: WeightId) -> F32:
+    def down(self, act_shard_SF: F32, w2: WeightId, work: PrefillPass) -> F32:
         """All-gather over the columns, multiply, all-reduce over the rows."""
         reduced = self.precision.reduced
-        if len(act_shard_SF) >= LONG:
+        if work.is_long:
             product = all_gather_minimal_matmul(
-                self.ccl, act_shard_SF, self.weights.take(w2), dtype=reduced
+                self.ccl, act_shard_SF, self.weights.take(w2), work.row_blocks, dtype=reduced
             )
         else:
             act = self.ccl.all_gather(
                 act_shard_SF, axis=Axis.COLS, dtype=reduced, key=BufferKey.BINARY_MUL
             )
-            product = self.matmul(beside_each_other(act), w2, reduced)
+            product = self._product(beside_each_other(act), w2, work)
         return self.ccl.all_reduce(product, axis=Axis.ROWS, dtype=reduced, key=BufferKey.FF2)
 
     def logits(self, h_shard_UTD: F32, rows_U: list[int], head: list[WeightId]) -> F32:
@@ -247,11 +235,12 @@ class GalaxyPrefill(PrefillSystem):
             key=BufferKey.LM_HEAD,
         )
 
-    def matmul(self, x_SI: F32, weight: WeightId, dtype: DType) -> F32:
-        """Long sequences are multiplied and rounded in one, block by block."""
-        if len(x_SI) < LONG or weight.name == "wqkv":
-            return super().matmul(x_SI, weight, dtype)
-        return minimal_matmul(x_SI, self.weights.take(weight), dtype.round)
+    def _product(self, x_SI: F32, weight: WeightId, work: PrefillPass) -> F32:
+        """Multiply, to `Precision.reduced`: long sequences in one op with the rounding."""
+        reduced = self.precision.reduced
+        if work.is_long:
+            return minimal_matmul(x_SI, self.weights.take(weight), work.row_blocks, reduced.round)
+        return reduced.round(self.matmul(x_SI, weight, work))
 
     def _scattered(self, product_SF: F32, key: str) -> F32:
         """Sum over the columns and keep this column's part: (S, F/R) to (S, F/(R*C))."""

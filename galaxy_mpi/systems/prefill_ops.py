@@ -3,12 +3,15 @@
 Shapes are per chip; S rows of a pass, otherwise the letters of `galaxy_mpi.systems.fused_ops`.
 """
 
+from collections import deque
+from collections.abc import Sequence
+
 import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import BufferKey, PrefillCCL
 from galaxy_mpi.dtypes import DType
-from galaxy_mpi.kernels import ROW_BLOCK, attention_prefill
+from galaxy_mpi.kernels import attention_prefill
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.systems.prefill_pass import query_chunks
 
@@ -25,13 +28,17 @@ def beside_each_other(gathered_CSW: F32) -> F32:
     return gathered_CSW.swapaxes(0, 1).reshape(gathered_CSW.shape[1], -1)
 
 
-def all_gather_minimal_matmul(ccl: PrefillCCL, act_shard_SF: F32, w2: F32, *, dtype: DType) -> F32:
-    """Gather over the row and multiply what has come, without ever holding the whole of it.
+def all_gather_minimal_matmul(
+    ccl: PrefillCCL, act_shard_SF: F32, w2: F32, blocks: Sequence[slice], *, dtype: DType
+) -> F32:
+    """Gather over the row and multiply, never holding the gathered whole as values.
 
     Parameters
     ----------
     act_shard_SF : ndarray of shape (S, F/(R*C)), values of ``dtype``
     w2 : ndarray of shape (F/R, D/C)
+    blocks : sequence of slice
+        Rows that are multiplied at once.
     dtype : DType
         Of what travels, and of the result.
 
@@ -45,13 +52,17 @@ def all_gather_minimal_matmul(ccl: PrefillCCL, act_shard_SF: F32, w2: F32, *, dt
     .. [1] tt-metal, llama_mlp.py, ``all_gather_minimal_matmul_async``.
     """
     out = np.empty((len(act_shard_SF), w2.shape[1]), np.float32)
+    todo = deque(blocks)
+    kept = np.empty((0, w2.shape[0]), np.float32)  # rows that have come but fill no block yet
     for rows, gathered in ccl.gather_slabs(
         act_shard_SF, axis=Axis.COLS, dtype=dtype, key=BufferKey.BINARY_MUL
     ):
-        for start in range(0, gathered.shape[1], ROW_BLOCK):
-            block = beside_each_other(gathered[:, start : start + ROW_BLOCK])
-            first = rows.start + start
-            out[first : first + len(block)] = dtype.round(block @ w2)
+        kept = np.concatenate([kept, beside_each_other(gathered)])
+        first = rows.stop - len(kept)
+        while todo and todo[0].stop <= rows.stop:
+            block = todo.popleft()
+            out[block] = dtype.round(kept[block.start - first : block.stop - first] @ w2)
+        kept = kept[todo[0].start - first :] if todo else kept[:0]
     return out
 
 
@@ -61,7 +72,7 @@ def ring_attention(
     k_KTH: F32,
     v_KTH: F32,
     *,
-    n_real: int,
+    length: int,
     column: int,
     dtype: DType,
 ) -> F32:
@@ -75,8 +86,8 @@ def ring_attention(
     ----------
     q_SNH : ndarray of shape (S, N/R, H)
     k_KTH, v_KTH : ndarray of shape (K/R, S, H)
-    n_real : int
-        Rows that are no padding. The host leaves padding out; the device computes it.
+    length : int
+        Rows of the sequence on the device, which are cut in chunks; the host has the first S.
     column : int
         This chip's.
     dtype : DType
@@ -90,22 +101,20 @@ def ring_attention(
     ----------
     .. [1] tt-metal, llama_attention.py, ``ring_distributed_scaled_dot_product_attention``.
     """
-    n_rows = len(q_SNH)
-    halves = []
-    for chunk, key, in_order in zip(
-        query_chunks(n_rows, ccl.size(Axis.COLS), column),
-        (BufferKey.SDPA, BufferKey.SDPA_REVERSE),
-        (True, False),
-        strict=True,
-    ):
-        mixed = attention_prefill(
-            q_SNH[chunk], k_KTH, v_KTH, start=chunk.start, n_real=n_real - chunk.start
-        )
-        gathered = ccl.all_gather(
-            mixed.reshape(len(mixed), -1), axis=Axis.COLS, dtype=dtype, key=key
-        )
-        halves.append(gathered if in_order else gathered[::-1])
-    return np.concatenate(halves).reshape(n_rows, -1)
+    n_rows, width = len(q_SNH), q_SNH.shape[1] * q_SNH.shape[2]
+    early, late = query_chunks(length, ccl.size(Axis.COLS), column)
+
+    def gathered(chunk: slice, key: str) -> F32:
+        mixed = np.zeros((chunk.stop - chunk.start, width), np.float32)
+        queries = q_SNH[chunk]
+        if len(queries):
+            heads = attention_prefill(queries, k_KTH, v_KTH, start=chunk.start)
+            mixed[: len(queries)] = heads.reshape(len(queries), width)
+        return ccl.all_gather(mixed, axis=Axis.COLS, dtype=dtype, key=key)
+
+    in_order = gathered(early, BufferKey.SDPA)
+    reverse = gathered(late, BufferKey.SDPA_REVERSE)[::-1]
+    return np.concatenate([in_order, reverse]).reshape(length, width)[:n_rows]
 
 
 def prefix_attention(
@@ -115,7 +124,6 @@ def prefix_attention(
     v_KTH: F32,
     *,
     start: int,
-    n_real: int,
     is_owner: bool,
     dtype: DType,
 ) -> F32:
@@ -131,8 +139,6 @@ def prefix_attention(
         Cached and new positions; not read unless ``is_owner``.
     start : int
         Cached positions.
-    n_real : int
-        Rows that are no padding.
     is_owner : bool
         Whether this column has the prefix.
     dtype : DType
@@ -144,6 +150,5 @@ def prefix_attention(
     """
     mixed = np.zeros((len(q_SNH), q_SNH.shape[1] * q_SNH.shape[2]), np.float32)
     if is_owner:
-        heads = attention_prefill(q_SNH, k_KTH, v_KTH, start=start, n_real=n_real)
-        mixed[...] = heads.reshape(mixed.shape)
+        mixed[...] = attention_prefill(q_SNH, k_KTH, v_KTH, start=start).reshape(mixed.shape)
     return ccl.all_reduce(mixed, axis=Axis.COLS, dtype=dtype, key=BufferKey.SDPA)

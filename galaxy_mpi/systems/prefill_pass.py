@@ -1,15 +1,27 @@
-"""What is prefilled at once: the new tokens of one user, or of many short ones side by side."""
+"""What is prefilled at once: the new tokens of one user, or of many short ones side by side.
 
+The device works on padded sequences: a user has `padded_length` rows, and that length decides
+which ops run. The host carries only the tiles of 32 rows that hold a token: what rows of padding
+come to is never read, because a token attends to earlier positions only.
+"""
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from galaxy_mpi.arrays import Ints
-from galaxy_mpi.kernels import QUERY_BLOCK
+from galaxy_mpi.dtypes import TILE, padded
+from galaxy_mpi.kernels import ROW_BLOCK
 
 __all__ = ["PrefillPass", "PrefillUser", "causal_pairs", "padded_length", "query_chunks"]
 
-SHORTEST, MIDDLE = 128, 1024
+SHORT, MIDDLE = 128, 1024
+"""Padded lengths; above, the powers of two."""
+
+MINIMAL_MATMUL_FROM = 4096
+"""Rows of a device sequence from which prefill takes minimal matmuls."""
 
 
 def padded_length(n_tokens: int) -> int:
@@ -20,8 +32,8 @@ def padded_length(n_tokens: int) -> int:
     >>> [padded_length(n) for n in (1, 128, 129, 1024, 1025, 4097, 131_072)]
     [128, 128, 1024, 1024, 2048, 8192, 131072]
     """
-    if n_tokens <= SHORTEST:
-        return SHORTEST
+    if n_tokens <= SHORT:
+        return SHORT
     return max(MIDDLE, 1 << (n_tokens - 1).bit_length())
 
 
@@ -38,48 +50,93 @@ class PrefillUser:
     blocks: Ints
     """Its cache blocks from position 0 on, enough for all its tokens."""
 
+    @property
+    def n_rows(self) -> int:
+        """Rows that the host carries: whole tiles."""
+        return padded(len(self.tokens), TILE)
+
 
 @dataclass(frozen=True)
 class PrefillPass:
-    """Users side by side, each padded to ``length`` rows; several only if nothing is cached."""
+    """Users side by side; several only if nothing is cached.
 
-    users: tuple[PrefillUser | None, ...]
-    """None: rows of nobody."""
+    Examples
+    --------
+    >>> tokens = np.arange(40)
+    >>> users = tuple(PrefillUser(tokens, 0, column, np.array([0])) for column in (0, 3))
+    >>> work = PrefillPass(users, n_parts=32)
+    >>> work.device_rows, work.n_rows, [rows for rows, _ in work.parts]
+    (4096, 128, [slice(0, 64, None), slice(64, 128, None)])
+    """
+
+    users: tuple[PrefillUser, ...]
+    n_parts: int = 1
+    """Places of the device's sequence, with or without a user."""
 
     def __post_init__(self) -> None:
-        assert any(self.users)
-        assert len(self.users) == 1 or not any(user.start for user in self.users if user)
+        assert 1 <= len(self.users) <= self.n_parts
+        assert self.n_parts == 1 or not any(user.start for user in self.users)
+
+    @cached_property
+    def length(self) -> int:
+        """Rows of each part on the device."""
+        return padded_length(max(len(user.tokens) for user in self.users))
 
     @property
-    def length(self) -> int:
-        """Rows of each user."""
-        return padded_length(max(len(user.tokens) for user in self.users if user))
+    def device_rows(self) -> int:
+        """Rows of the device's sequence."""
+        return self.n_parts * self.length
+
+    @property
+    def is_long(self) -> bool:
+        """Return whether the sequence takes minimal matmuls and the gather fused with w2."""
+        return self.device_rows >= MINIMAL_MATMUL_FROM
 
     @property
     def start(self) -> int:
         """Cached positions of the one user, 0 if there are several."""
-        return max(user.start for user in self.users if user)
+        return max(user.start for user in self.users)
+
+    @cached_property
+    def parts(self) -> list[tuple[slice, PrefillUser]]:
+        """The host's rows of each user."""
+        stops = np.cumsum([user.n_rows for user in self.users]).tolist()
+        return [
+            (slice(stop - user.n_rows, stop), user)
+            for stop, user in zip(stops, self.users, strict=True)
+        ]
 
     @property
-    def parts(self) -> list[tuple[slice, PrefillUser]]:
-        """The rows of each user."""
-        length = self.length
+    def n_rows(self) -> int:
+        """Rows that the host carries."""
+        return sum(user.n_rows for user in self.users)
+
+    @cached_property
+    def row_blocks(self) -> list[slice]:
+        """Rows that are multiplied at once: up to `ROW_BLOCK` of one user, from its start.
+
+        A BLAS may add in another order when a matrix has another number of rows. A row is always
+        in a block that its own prompt decides, so its bits do not depend on who else is there or
+        on how much of the prompt was cached.
+        """
         return [
-            (slice(n * length, (n + 1) * length), user) for n, user in enumerate(self.users) if user
+            slice(start, min(start + ROW_BLOCK, rows.stop))
+            for rows, _ in self.parts
+            for start in range(rows.start, rows.stop, ROW_BLOCK)
         ]
 
     @property
     def tokens(self) -> Ints:
-        """Tokens of all rows, zeros where there is none."""
-        tokens = np.zeros(len(self.users) * self.length, np.int64)
+        """Tokens of the host's rows, zeros where there is none."""
+        tokens = np.zeros(self.n_rows, np.int64)
         for rows, user in self.parts:
             tokens[rows][: len(user.tokens)] = user.tokens
         return tokens
 
     @property
     def positions(self) -> Ints:
-        """Positions of all rows."""
-        return np.tile(np.arange(self.start, self.start + self.length), len(self.users))
+        """Positions of the host's rows."""
+        return np.concatenate([user.start + np.arange(user.n_rows) for user in self.users])
 
     def is_distributed(self, n_columns: int) -> bool:
         """Return whether the columns share the queries (`query_chunks`).
@@ -87,38 +144,36 @@ class PrefillPass:
         So it is for one user of more than 1,024 positions with nothing cached, where the padded
         length cuts into two chunks a column of whole blocks of 128.
         """
-        chunks = 2 * n_columns * QUERY_BLOCK
-        long = len(self.users) == 1 and self.start == 0 and self.length > MIDDLE
-        return n_columns > 1 and long and self.length % chunks == 0
+        long = self.n_parts == 1 and self.start == 0 and self.length > MIDDLE
+        return n_columns > 1 and long and self.length % (2 * n_columns * ROW_BLOCK) == 0
 
 
-def query_chunks(length: int, n_columns: int, column: int) -> tuple[slice, slice]:
-    """Return the queries of one column: chunk i of 2 C from the front and chunk i from the back.
+def query_chunks(length: int, n_columns: int, column: int) -> Iterator[slice]:
+    """Yield the queries of one column: chunk i of 2 C from the front and chunk i from the back.
 
     Later queries see more keys, so an early and a late chunk make equal work.
 
     Examples
     --------
-    >>> query_chunks(2048, 4, 1)
-    (slice(256, 512, None), slice(1536, 1792, None))
+    >>> list(query_chunks(2048, 4, 1))
+    [slice(256, 512, None), slice(1536, 1792, None)]
     """
     width, rest = divmod(length, 2 * n_columns)
     assert rest == 0
-    last = 2 * n_columns - 1 - column
-    chunks = (
-        slice(column * width, (column + 1) * width),
-        slice(last * width, (last + 1) * width),
-    )
-    assert causal_pairs(*chunks) * n_columns == causal_pairs(slice(0, length))
-    return chunks
+    chunks = [
+        slice(number * width, (number + 1) * width)
+        for number in (column, 2 * n_columns - 1 - column)
+    ]
+    assert n_columns * causal_pairs(chunks) == causal_pairs([slice(0, length)])
+    yield from chunks
 
 
-def causal_pairs(*queries: slice) -> int:
+def causal_pairs(queries: Iterable[slice]) -> int:
     """Return how many (query, key) pairs causal attention computes for ranges of queries.
 
     Examples
     --------
-    >>> causal_pairs(slice(0, 4)), causal_pairs(slice(0, 1), slice(3, 4))
+    >>> causal_pairs([slice(0, 4)]), causal_pairs([slice(0, 1), slice(3, 4)])
     (10, 5)
     """
     return sum((q.stop - q.start) * (q.start + q.stop + 1) // 2 for q in queries)

@@ -1,6 +1,6 @@
 """What the model asks of a system in prefill, and the part that all systems share.
 
-S rows of a pass: the positions of one user, or of several side by side (`PrefillPass`). Shapes are
+S rows of a pass: positions of one user, or of several side by side (`PrefillPass`). Shapes are
 per chip. Every method returns values of the dtype that `Precision` gives that op.
 """
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import PrefillCCL
-from galaxy_mpi.dtypes import DType
 from galaxy_mpi.kernels import matmul
 from galaxy_mpi.prefetch import WeightId, WeightSource
 from galaxy_mpi.systems.kv_cache import KVCache
@@ -48,16 +47,16 @@ class PrefillSystem(ABC):
         self.ccl, self.weights, self.precision, self.shape = ccl, weights, precision, shape
         self.column = column
 
-    def matmul(self, x_SI: F32, weight: WeightId, dtype: DType) -> F32:
-        """Multiply by a weight of a layer (in, out): values of ``dtype``."""
-        return dtype.round(matmul(x_SI, self.weights.take(weight)))
+    def matmul(self, x_SI: F32, weight: WeightId, work: PrefillPass) -> F32:
+        """Multiply by a weight of a layer (in, out); not rounded yet."""
+        return matmul(x_SI, self.weights.take(weight), work.row_blocks)
 
     @abstractmethod
     def norm(self, x_shard_SD: F32, gain_shard_D: F32) -> F32:
         """Return the normalised stream, (S, D/C)."""
 
     @abstractmethod
-    def qkv_heads(self, h_shard_SD: F32, wqkv: WeightId) -> tuple[F32, F32, F32]:
+    def qkv_heads(self, h_shard_SD: F32, wqkv: WeightId, work: PrefillPass) -> tuple[F32, F32, F32]:
         """Return q (S, N/R, H), k and v (S, K/R, H): this row's heads, the same on all columns."""
 
     @abstractmethod
@@ -77,15 +76,15 @@ class PrefillSystem(ABC):
         """Attend causally; return this row's heads side by side, (S, N/R * H), on all columns."""
 
     @abstractmethod
-    def attention_output(self, attention_SX: F32, wo: WeightId) -> F32:
+    def attention_output(self, attention_SX: F32, wo: WeightId, work: PrefillPass) -> F32:
         """Return the attention block's output, (S, D/C), the same on all rows."""
 
     @abstractmethod
-    def gate_up(self, h_shard_SD: F32, w1: WeightId, w3: WeightId) -> F32:
+    def gate_up(self, h_shard_SD: F32, w1: WeightId, w3: WeightId, work: PrefillPass) -> F32:
         """Return silu(gate) * up, cut over the columns: (S, F/(R*C))."""
 
     @abstractmethod
-    def down(self, act_shard_SF: F32, w2: WeightId) -> F32:
+    def down(self, act_shard_SF: F32, w2: WeightId, work: PrefillPass) -> F32:
         """Return the feed-forward block's output, (S, D/C), the same on all rows."""
 
     @abstractmethod

@@ -11,11 +11,12 @@ import pytest
 
 from galaxy_mpi.checkpoints import TextTokenizer, default_prompts, locate
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine import EndReason, Engine
-from galaxy_mpi.engine.engine import Hooks
+from galaxy_mpi.engine import EndReason, Engine, Hooks
 from galaxy_mpi.errors import PrefetchError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import LoopbackWorld, Mesh
+from galaxy_mpi.systems import GalaxyDecode, GalaxyPrefill
+from tests.prompts import default_ids, prompt_of
 from tests.reference import greedy_tokens
 
 RUN = RunConfig(precision="float32", max_new_tokens=32)
@@ -62,37 +63,59 @@ def test_tokens_are_the_same_with_and_without_prefetcher_and_with_a_small_buffer
     small, _ = play(replace(run, circular_buffer_bytes=128 * 512 * 4))
     direct, _ = play(replace(run, prefetch=False))
     assert report.tokens == small.tokens == direct.tokens
-    assert all(0 < s.peak_bytes <= 128 * 512 * 4 for s in small.prefetch)
-    assert sum(s.full_waits for s in small.prefetch) > 0
+    assert all(0 < s.peak_bytes <= 128 * 512 * 4 for s in (mode.prefetch for mode in small.decode))
+    assert sum(s.full_waits for s in (mode.prefetch for mode in small.decode)) > 0
 
 
 @pytest.mark.parametrize("precision", ["performance", "float32"])
-def test_replicas_are_identical_bit_for_bit(precision):
+@pytest.mark.parametrize("n_tokens", [40, 2048])
+def test_replicas_are_identical_bit_for_bit(precision, n_tokens, monkeypatch):
     """Residual over the rows of a column, logits over the columns of a row, tokens everywhere."""
     mesh = Mesh(4, 2)
-    seen = {}
+    seen = {rank: ([], [], []) for rank in range(mesh.n_chips)}
+
+    def record(kind, name, of):
+        original = getattr(kind, name)
+
+        def recorded(system, *operands):
+            result = original(system, *operands)
+            of(rank_of(system)).append(result[1] if isinstance(result, tuple) else result)
+            return result
+
+        monkeypatch.setattr(kind, name, recorded)
+
+    def rank_of(system):
+        return system.ccl._transport.rank
+
+    record(GalaxyDecode, "add_norm", lambda rank: seen[rank][0])
+    record(GalaxyPrefill, "add", lambda rank: seen[rank][0])
+    record(GalaxyDecode, "logits", lambda rank: seen[rank][1])
+    record(GalaxyPrefill, "logits", lambda rank: seen[rank][1])
+    run = replace(
+        RUN,
+        precision=precision,
+        mesh=mesh,
+        max_new_tokens=2,
+        prompt_tokens=(prompt_of(n_tokens), prompt_of(30)),
+    )
 
     def chip(transport):
-        run = replace(RUN, precision=precision, mesh=mesh, max_new_tokens=3)
         with Engine(run, transport) as engine:
-            residuals, logits = [], []
-            add_norm, head = engine.system.add_norm, engine.system.logits
-            engine.system.add_norm = lambda *a: residuals.append(r := add_norm(*a)) or r
-            engine.system.logits = lambda *a: logits.append(r := head(*a)) or r
-            batch = engine._new_batch()
-            while not batch.is_done:
-                engine.step(batch)
-            seen[transport.rank] = (
-                [(h.tobytes(), r.tobytes()) for h, r in residuals],
-                [x.tobytes() for x in logits],
-                batch.generated,
-            )
+            scheduler = engine.new_scheduler()
+            while requests := scheduler.next_prefill():
+                engine.prefill(scheduler, requests)
+            engine.decode(scheduler)
+            seen[transport.rank][2].extend(r.generated for r in scheduler.requests)
 
     LoopbackWorld(mesh).run(chip)
     for rank, (residuals, logits, tokens) in seen.items():
         row, col = mesh.coord(rank)
-        assert residuals == seen[mesh.rank(0, col)][0]
-        assert logits == seen[mesh.rank(row, 0)][1]
+        assert len(residuals) == 2 * 2 * 4 + 2 * 4 + 1
+        assert len(logits) == 3
+        for mine, same in zip(residuals, seen[mesh.rank(0, col)][0], strict=True):
+            assert mine.tobytes() == same.tobytes()
+        for mine, same in zip(logits, seen[mesh.rank(row, 0)][1], strict=True):
+            assert mine.tobytes() == same.tobytes()
         assert tokens == seen[0][2]
 
 
@@ -108,23 +131,18 @@ def test_one_user_alone_and_idle_places():
 def test_a_batch_that_the_columns_do_not_divide_is_padded_with_idle_users():
     report, engines = play(replace(RUN, batch=3, max_new_tokens=4, mesh=Mesh(1, 2)))
     assert len(report.tokens) == 3
-    assert engines[0]._n_places == 4
+    assert len(engines[0].new_scheduler().tokens) == 4
 
 
 def test_a_user_whose_cache_is_full_ends_and_the_others_go_on():
-    run = replace(RUN, prompts=("No one", "It is a truth universally"), max_new_tokens=8)
-    run = replace(run, mesh=Mesh(1, 1))
+    prompts = (prompt_of(120), prompt_of(9))
+    run = replace(RUN, prompt_tokens=prompts, max_new_tokens=12, mesh=Mesh(1, 1))
     whole, _ = play(run)
-
-    def chip(transport):
-        engine = Engine(run, transport)
-        engine._n_positions = 8
-        return engine.generate()
-
-    (short,) = LoopbackWorld(run.mesh).run(chip)
-    assert EndReason.CACHE_FULL in short.ended
-    for tokens, reference in zip(short.tokens, whole.tokens, strict=True):
-        assert tokens == reference[: len(tokens)]
+    short, _ = play(replace(run, cache_blocks=2))
+    assert short.requests[0].ended is EndReason.CACHE_FULL
+    assert short.requests[1].ended is EndReason.LENGTH
+    assert short.tokens[0] == whole.tokens[0][:9]
+    assert short.tokens[1] == whole.tokens[1]
 
 
 def test_sampling_repeats_with_its_seed_and_changes_with_another():
@@ -138,7 +156,7 @@ def test_sampling_repeats_with_its_seed_and_changes_with_another():
 
 def test_fewer_layers_are_a_slice_of_the_model():
     report, engines = play(replace(RUN, n_layers=2, max_new_tokens=2, mesh=Mesh(1, 2)))
-    assert len(engines[0].caches) == 2
+    assert len(engines[0].chip.caches) == 2
     assert report.to_dict()["memory"]["weights_bytes_per_rank"] > 0
 
 
@@ -172,12 +190,18 @@ def test_the_report_has_what_its_readers_expect(tmp_path):
         "prefetch_stall_s",
         "compute_s",
         "load_s",
+        "prefill_s",
+        "mode_switch_s",
     ):
         assert host[name] >= 0
+    assert len(host["time_to_first_token_by_user_s"]) == 6
+    assert found["prompt_tokens"] == [len(ids) for ids in default_ids()[:6]]
+    assert found["cached_tokens"] == [0] * 6
     parts = host["compute_s"] + host["collectives_s"] + host["prefetch_stall_s"]
     assert parts == pytest.approx(host["decode_step_s"])
     text = report.to_text(show_all=False)
     assert "[user 3]" in text
+    assert "host: time to first token" in text
     assert "[user 4]" not in text
     assert "and 2 more users" in text
     assert "[user 5]" in report.to_text(show_all=True)

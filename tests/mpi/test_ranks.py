@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from galaxy_mpi.ccl import CCL, TOPOLOGIES, AllGather, AllReduce, BufferKey, ReduceScatter
+from galaxy_mpi.ccl import (
+    TOPOLOGIES,
+    AllGather,
+    AllReduce,
+    BufferKey,
+    DecodeCCL,
+    PrefillCCL,
+    ReduceScatter,
+)
 from galaxy_mpi.dtypes import BF16, BFP8
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, MeshError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi import TRANSPORTS, MpiTransport
 from galaxy_mpi.mesh.watchdog import Watchdog
@@ -45,7 +53,9 @@ def test_all_collectives_over_both_axes(kind):
                     scatter = ReduceScatter(
                         group, wires, (32, 96), BFP8, num_links=3, label="scatter"
                     )
-                    reduce = AllReduce(group, wires, (32, 96), BF16, num_links=1, label="reduce")
+                    reduce = AllReduce(
+                        group, wires, wires, (32, 96), BF16, num_links=1, label="reduce"
+                    )
                     for turn in range(3):
                         blocks = gather(np.full(9000, transport.rank + turn, np.uint8))
                         assert blocks[:, ::1000].tolist() == [[m + turn] * 9 for m in members]
@@ -63,7 +73,7 @@ def test_fast_and_slow_ranks_never_overtake_the_double_buffers(kind):
     mesh = meshes()[0]
     rng = np.random.default_rng(MPI.COMM_WORLD.rank)
     with MpiTransport.connect(mesh, kind=kind) as transport:
-        ccl = CCL(transport)
+        ccl = DecodeCCL(transport)
         for turn in range(60):
             if rng.random() < 0.1:
                 time.sleep(rng.random() * 0.003)
@@ -87,7 +97,7 @@ def test_transports_give_the_same_bits():
     results = []
     for kind in TRANSPORTS:
         with MpiTransport.connect(mesh, kind=kind) as transport:
-            ccl = CCL(transport)
+            ccl = DecodeCCL(transport)
             results.append(
                 [
                     ccl.all_reduce(
@@ -100,13 +110,36 @@ def test_transports_give_the_same_bits():
     assert results[0] == results[1] == results[2]
 
 
+def test_modes_follow_each_other_in_the_same_memory(kind):
+    """A fast rank is in the next mode while a slow one still reads what the last one brought."""
+    mesh = meshes()[0]
+    rng = np.random.default_rng(MPI.COMM_WORLD.rank)
+    with MpiTransport.connect(mesh, kind=kind) as transport:
+        for turn in range(12):
+            ccl = PrefillCCL(transport) if turn % 2 else DecodeCCL(transport)
+            for axis in Axis:
+                members = mesh.group(transport.rank, axis)
+                block = np.full(300, (7 * transport.rank + turn) % 256, np.uint8)
+                blocks = ccl.all_gather_bytes(block, axis=axis, key=BufferKey.SAMPLING_INDICES)
+                if rng.random() < 0.3:
+                    time.sleep(rng.random() * 0.003)
+                assert (blocks == [[(7 * m + turn) % 256] for m in members]).all()
+                mine = exact_operand(transport.rank + turn, (64, 32))
+                total = ccl.all_reduce(mine, axis=axis, dtype=BFP8, key=BufferKey.WO)
+                expected = sum(exact_operand(m + turn, mine.shape) for m in members)
+                np.testing.assert_array_equal(total, expected)
+            ccl.free()
+            group = transport.group(Axis.COLS)
+            assert group._memory is None or group._memory._used == 0
+
+
 def test_set_up_values_and_errors_reach_every_rank():
     with MpiTransport.connect(meshes()[0]) as transport:
         assert transport.from_root(lambda: transport.rank + 3) == 3
-        with pytest.raises(ZeroDivisionError):
-            transport.from_root(lambda: 1 // 0)
-        with pytest.raises(ValueError, match="rank 1"):
-            transport.agree(ValueError("rank 1") if transport.rank == 1 else None)
+        with pytest.raises(MeshError, match="'8 by 4'"):
+            transport.from_root(lambda: Mesh.parse("8 by 4"))
+        with pytest.raises(ConfigError, match="rank 1"):
+            transport.agree(ConfigError("rank 1") if transport.rank == 1 else None)
         ranks = transport.gather(transport.rank)
         assert ranks == (list(range(transport.mesh.n_chips)) if transport.rank == 0 else None)
 
@@ -122,7 +155,7 @@ def test_an_unknown_transport_is_refused():
 
 def test_shared_memory_has_no_name_to_leave_behind():
     with MpiTransport.connect(meshes()[0], kind="shared") as transport:
-        CCL(transport).all_gather_bytes(
+        DecodeCCL(transport).all_gather_bytes(
             np.zeros(5000, np.uint8), axis=Axis.COLS, key=BufferKey.SAMPLING_INDICES
         )
         assert not [name for name in os.listdir("/dev/shm") if "galaxy" in name]

@@ -1,17 +1,19 @@
-"""The model over real ranks: the same tokens as with all chips in one process."""
+"""The model over real ranks: the tokens of transformers, short prompts and long ones."""
 
 from dataclasses import replace
 
 import pytest
 from mpi4py import MPI
 
-from galaxy_mpi.checkpoints import TextTokenizer, default_prompts, locate
+from galaxy_mpi.checkpoints import locate
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine
+from galaxy_mpi.engine.memory import proportional_set_bytes
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.mpi import MpiTransport
+from tests.prompts import LENGTHS, default_ids, prompt_of
 
-MESH = {4: Mesh(2, 2), 32: Mesh(8, 4)}.get(MPI.COMM_WORLD.size)
+MESH = {4: Mesh(2, 2), 8: Mesh(2, 4), 32: Mesh(8, 4)}.get(MPI.COMM_WORLD.size)
 
 pytestmark = [
     pytest.mark.mpi(min_size=2),
@@ -26,21 +28,43 @@ def tokens_of(run: RunConfig, kind: str = "auto"):
         return transport.from_root(lambda: report.tokens)
 
 
-def test_float32_tokens_are_those_of_transformers():
-    run = RunConfig(precision="float32", mesh=MESH, max_new_tokens=32)
-    tokens = tokens_of(run)
+def reference(prompts, n_new):
+    """Return transformers' tokens; only rank 0 loads it."""
+    expected = None
     if MPI.COMM_WORLD.rank == 0:
         from tests.reference import greedy_tokens
 
-        tokenizer = TextTokenizer(locate("demo"))
-        ids = [tokenizer.encode(prompt, n) for n, prompt in enumerate(default_prompts())]
-        expected = greedy_tokens(locate("demo"), ids, 32)
-    else:
-        expected = None
-    assert tokens == MPI.COMM_WORLD.bcast(expected)
+        expected = greedy_tokens(locate("demo"), [list(prompt) for prompt in prompts], n_new)
+    return MPI.COMM_WORLD.bcast(expected)
+
+
+def test_float32_tokens_are_those_of_transformers():
+    run = RunConfig(precision="float32", mesh=MESH, max_new_tokens=32)
+    assert tokens_of(run) == reference(default_ids(), 32)
+
+
+def test_float32_tokens_are_those_of_transformers_at_all_lengths():
+    prompts = tuple(prompt_of(n) for n in LENGTHS)
+    run = RunConfig(precision="float32", mesh=MESH, max_new_tokens=4, prompt_tokens=prompts)
+    assert tokens_of(run) == reference(prompts, 4)
 
 
 def test_tokens_do_not_depend_on_transport_or_prefetcher():
     run = RunConfig(mesh=MESH, max_new_tokens=4)
     first = tokens_of(run)
     assert first == tokens_of(run, "mpi") == tokens_of(replace(run, prefetch=False), "shared")
+
+
+@pytest.mark.skipif(MPI.COMM_WORLD.size == 32, reason="as well shown by few ranks")
+@pytest.mark.parametrize("kind", ["auto", "mpi"])
+def test_switching_modes_again_and_again_leaks_nothing(kind):
+    run = RunConfig(mesh=MESH, prompt_tokens=((1, 2, 3),) * 400, batch=MESH.cols, max_new_tokens=2)
+    sizes = []
+    with MpiTransport.connect(run.mesh, kind=kind) as transport, Engine(run, transport) as engine:
+        scheduler = engine.new_scheduler()
+        for target in (60, 120):
+            while len(engine.times.switch_s) < target:
+                engine.prefill(scheduler, scheduler.next_prefill())
+                engine.decode(scheduler)
+            sizes.append(proportional_set_bytes())
+    assert sizes[1] < sizes[0] + 2 * 2**20

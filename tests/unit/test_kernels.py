@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from galaxy_mpi.dtypes import BFP8
 from galaxy_mpi.kernels import (
     RotaryTable,
     attention_decode,
+    attention_prefill,
+    matmul,
+    minimal_matmul,
     rms_scale,
     rotate,
     silu_mul,
@@ -39,8 +43,8 @@ def test_the_norm_of_shards_is_the_norm_of_the_whole():
 
 @pytest.mark.parametrize(("n_heads", "n_kv"), [(1, 1), (4, 1), (6, 2), (8, 8)])
 def test_attention_sees_its_own_past_and_nothing_else(n_heads, n_kv):
-    positions = np.array([0, 4, 8, -1])
-    q, k, v = randn(4, n_heads, 16), randn(4, n_kv, 9, 16), randn(4, n_kv, 9, 16)
+    positions = np.array([0, 4, 8])
+    q, k, v = randn(3, n_heads, 16), randn(3, n_kv, 9, 16), randn(3, n_kv, 9, 16)
     got = attention_decode(q, k, v, positions)
     for user in range(3):
         seen = positions[user] + 1
@@ -50,7 +54,6 @@ def test_attention_sees_its_own_past_and_nothing_else(n_heads, n_kv):
             share = np.exp(scores - scores.max())
             expected = share / share.sum() @ v[user, kv, :seen]
             np.testing.assert_allclose(got[user, head], expected, rtol=1e-4, atol=1e-6)
-    assert np.isfinite(got).all()
 
 
 def test_rotation_turns_pairs_by_position_times_frequency():
@@ -69,3 +72,38 @@ def test_the_rotary_table_grows_without_changing():
     table.at(np.array([5000]))
     for old, new in zip(before, table.at(np.array([3])), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize(("n_heads", "n_kv"), [(1, 1), (4, 1), (6, 2)])
+@pytest.mark.parametrize(("n_queries", "start"), [(1, 0), (128, 0), (300, 0), (160, 1024)])
+def test_blockwise_attention_is_attention(n_heads, n_kv, n_queries, start):
+    q, k, v = randn(n_queries, n_heads, 16), *(randn(n_kv, start + n_queries, 16) for _ in "kv")
+    got = attention_prefill(q * 3, k, v, start=start)
+    for head in range(n_heads):
+        keys, values = (t[head // (n_heads // n_kv)].astype(float) for t in (k, v))
+        scores = 3 * q[:, head].astype(float) @ keys.T / 4
+        scores[np.arange(len(keys)) > start + np.arange(n_queries)[:, None]] = -np.inf
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        expected = weights / weights.sum(axis=1, keepdims=True) @ values
+        np.testing.assert_allclose(got[:, head], expected, rtol=2e-4, atol=2e-5)
+
+
+def test_a_query_gets_the_same_bits_whoever_else_is_asked():
+    q, k, v = randn(640, 4, 32), randn(2, 640, 32), randn(2, 640, 32)
+    whole = attention_prefill(q, k, v, start=0)
+    for start in (128, 256, 512):
+        part = attention_prefill(q[start:], k, v, start=start)
+        assert part.tobytes() == whole[start:].tobytes()
+    alone = attention_prefill(q[256:384], k[:, :384].copy(), v[:, :384].copy(), start=256)
+    assert alone.tobytes() == whole[256:384].tobytes()
+
+
+def test_a_minimal_matmul_gives_the_bits_of_matmul_and_rounding():
+    x, w = randn(300, 64), randn(64, 96)
+    blocks = [slice(0, 128), slice(128, 256), slice(256, 300)]
+    product = matmul(x, w, blocks)
+    np.testing.assert_allclose(product, x @ w, rtol=1e-5, atol=1e-5)
+    rounded = minimal_matmul(x, w, blocks, BFP8.round)
+    assert rounded.tobytes() == BFP8.round(product).tobytes()
+    alone = matmul(x[128:], w, [slice(0, 128), slice(128, 172)])
+    assert alone.tobytes() == product[128:].tobytes()

@@ -2,7 +2,7 @@ import pytest
 
 from galaxy_mpi.errors import MeshError
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.mesh.mpi import check_world
+from galaxy_mpi.mesh.world import check_world
 
 
 @pytest.mark.parametrize("text", ["1x1", "1x8", "8x4", "3x5", " 2X2 "])

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from galaxy_mpi.dtypes import BFP8, FLOAT32
+from galaxy_mpi.systems import KVCache, PageTable
+
+RNG = np.random.default_rng(5)
+
+
+def heads(*shape):
+    return RNG.standard_normal((*shape, 32)).astype(np.float32)
+
+
+@pytest.mark.parametrize("page_size", [1, 5, 64])
+@pytest.mark.parametrize("dtype", [FLOAT32, BFP8], ids=lambda d: d.name)
+def test_what_is_filled_and_written_is_read_back_through_the_page_table(page_size, dtype):
+    """Two users, blocks far apart; one is filled with 9 positions and then steps."""
+    cache = KVCache(40, page_size, 2, 32, dtype=dtype)
+    blocks = RNG.permutation(40)[:24].reshape(2, 12)
+    if page_size == 1:
+        blocks = RNG.permutation(40)[:40].reshape(2, 20)
+    k, v = heads(12, 2), heads(12, 2)
+    cache.fill(k[:6], v[:6], blocks[1], start=0)
+    cache.fill(k[6:9], v[6:9], blocks[1], start=6)
+    for position in (9, 10, 11):
+        step_k, step_v = heads(3, 2), heads(3, 2)
+        step_k[2], step_v[2] = k[position], v[position]
+        table = PageTable(np.array([position, -1, position]), blocks[[0, 0, 1]], page_size)
+        cache.write(step_k, step_v, table)
+    n_blocks = -(-12 // page_size)
+    keys, values = cache.read(blocks[[1], :n_blocks])
+    assert keys.shape == (1, 2, n_blocks * page_size, 32)
+    np.testing.assert_array_equal(keys[0, :, :12].swapaxes(0, 1), dtype.round(k))
+    np.testing.assert_array_equal(values[0, :, :12].swapaxes(0, 1), dtype.round(v))
+
+
+def test_users_of_one_number_of_blocks_are_attended_together():
+    blocks = np.arange(20).reshape(5, 4)
+    table = PageTable(np.array([63, 64, -1, 0, 200]), blocks, 64)
+    groups = [(places.tolist(), found.shape) for places, found in table.same_length]
+    assert groups == [([0, 3], (2, 1)), ([1], (1, 2)), ([4], (1, 4))]
+
+
+def test_a_batch_of_nobody_has_no_groups_and_writes_nothing():
+    cache = KVCache(4, 64, 1, 32, dtype=FLOAT32)
+    table = PageTable(np.array([-1, -1]), np.full((2, 0), -1), 64)
+    assert table.same_length == []
+    cache.write(heads(2, 1), heads(2, 1), table)
+    assert not cache._rows.any()
+
+
+def test_the_bytes_of_a_block():
+    assert KVCache(7, 64, 1, 128, dtype=BFP8).block_bytes == 2 * 64 * (128 + 8)

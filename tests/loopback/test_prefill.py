@@ -210,21 +210,21 @@ class LoopbackTransports:
 
 
 def test_switching_modes_again_and_again_leaks_nothing():
-    """Every user's prefill interrupts the decode of the others; 60 switches, then 60 more."""
+    """Every user's prefill interrupts the decode of the others; 20 switches, then 40 more."""
     run = replace(
-        RUN, prompt_tokens=((1, 2, 3),) * 400, batch=2, max_new_tokens=3, precision="accuracy"
+        RUN, mesh=Mesh(1, 2), prompt_tokens=((1, 2, 3),) * 200, batch=2, max_new_tokens=3
     )
     sizes = {}
 
     def play(engine):
         scheduler = engine.new_scheduler()
         switches = engine.times.switch_s
-        while len(switches) < 180:
+        while len(switches) < 60:
             while requests := scheduler.next_prefill():
                 engine.prefill(scheduler, requests)
             engine.decode(scheduler)
-            if engine.chip.transport.rank == 0 and len(switches) % 60 < 2:
-                sizes[len(switches) // 60] = (
+            if engine.chip.transport.rank == 0 and len(switches) % 20 < 2:
+                sizes[len(switches) // 20] = (
                     proportional_set_bytes(),
                     len(engine.chip.transport.world._queues),
                     threading.active_count(),

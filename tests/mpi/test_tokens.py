@@ -55,7 +55,7 @@ def test_tokens_do_not_depend_on_transport_or_prefetcher():
     assert first == tokens_of(run, "mpi") == tokens_of(replace(run, prefetch=False), "shared")
 
 
-@pytest.mark.skipif(MPI.COMM_WORLD.size == 32, reason="as well shown by few ranks")
+@pytest.mark.skipif(MPI.COMM_WORLD.size != 4, reason="shown by 4 ranks as well as by more")
 @pytest.mark.parametrize("kind", ["auto", "mpi"])
 def test_switching_modes_again_and_again_leaks_nothing(kind):
     run = RunConfig(mesh=MESH, prompt_tokens=((1, 2, 3),) * 400, batch=MESH.cols, max_new_tokens=2)

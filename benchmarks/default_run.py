@@ -9,13 +9,9 @@ the median, with the smallest and the largest behind it.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
+
+from decode_run import decode
 
 VARIANTS = {
     "default": [],
@@ -25,22 +21,14 @@ VARIANTS = {
 }
 
 
-def run(mesh: str, arguments: list[str]) -> dict[str, float]:
+def figures(mesh: str, arguments: list[str]) -> dict[str, float]:
     """Return the figures of one run, from command to exit."""
-    rows, cols = map(int, mesh.split("x"))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "out.json"
-        command = [str(Path(sys.executable).parent / "mpirun"), "-n", str(rows * cols),
-                   sys.executable, "-m", "galaxy_mpi.decode", "--mesh", mesh, "--quiet",
-                   "--json", str(path), *arguments]  # fmt: skip
-        began = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=300)
-        whole_s = time.perf_counter() - began
-        host = json.loads(path.read_text())["host"]
+    run = decode(mesh, arguments)
+    host = run.host
     return {
-        "command to exit (s)": whole_s,
-        "ready to step (s)": whole_s - host["decode_step_s"] * host["steps"],
-        "first token (s)": host["time_to_first_token_s"],
+        "command to exit (s)": run.whole_s,
+        "command to first token (s)": run.whole_s - host["decode_step_s"] * host["steps"],
+        "prefill (s)": host["prefill_s"],
         "step (ms)": host["decode_step_s"] * 1e3,
         "step per layer (ms)": host["decode_layer_s"] * 1e3,
         "collectives (ms/step)": host["collectives_s"] * 1e3,
@@ -57,7 +45,7 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for _ in range(arguments.runs):
         for name, extra in VARIANTS.items():
-            found[name].append(run(arguments.mesh, extra))
+            found[name].append(figures(arguments.mesh, extra))
     print(f"mesh {arguments.mesh}, median of {arguments.runs} (smallest, largest)")
     for name, runs in found.items():
         print(f"\n{name}")

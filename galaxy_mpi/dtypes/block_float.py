@@ -32,6 +32,8 @@ class _Places(NamedTuple):
     """In bytes."""
     data: Ints
     """In items of one run's data."""
+    fill_tiles: bool
+    """Whether there is no padding."""
 
 
 class BlockFloat:
@@ -77,13 +79,10 @@ class BlockFloat:
         ndarray of the same shape, float32
             A new array.
         """
-        columns = values.shape[-1]
-        if columns % FACE == 0:
-            return self._codec.round(_blocks(values)).reshape(values.shape)
         matrix = _as_matrix(values)
-        wide = _padded(matrix, matrix.shape[0], padded(columns, FACE))
+        wide = _whole_runs(matrix)
         rounded = self._codec.round(_blocks(wide)).reshape(wide.shape)
-        return np.ascontiguousarray(rounded[:, :columns]).reshape(values.shape)
+        return np.ascontiguousarray(rounded[:, : matrix.shape[1]]).reshape(values.shape)
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
         """Return how many bytes `pack` makes of an array of ``shape``."""
@@ -103,11 +102,12 @@ class BlockFloat:
         ndarray of shape (packed_bytes(values.shape),), uint8
             The tiles in row-major order, each 64 exponents and its data.
         """
-        matrix = _as_matrix(values)
-        rows, columns = padded(matrix.shape[0]), padded(matrix.shape[1])
-        exponents, data = self._codec.encode(_blocks(_padded(matrix, rows, columns)))
-        places = self._places(rows, columns)
-        tiles = np.empty(rows * columns // TILE**2 * self.tile_bytes, np.uint8)
+        wide = _whole_runs(_as_matrix(values))
+        exponents, data = self._codec.encode(_blocks(wide))
+        places = self._places(len(wide), wide.shape[1] // FACE)
+        n_bytes = self.packed_bytes(values.shape)
+        # What is padding stays zero: a block of zeros is zeros, exponent and data.
+        tiles = (np.empty if places.fill_tiles else np.zeros)(n_bytes, np.uint8)
         tiles[places.exponents] = exponents
         tiles.view(self._run)[places.data] = data.view(self._run)[:, 0]
         return tiles
@@ -134,8 +134,8 @@ class BlockFloat:
         ndarray of ``shape``, float32
         """
         height, width = math.prod(shape[:-1]), shape[-1]
-        rows, columns = padded(height), padded(width)
-        places = self._places(rows, columns)
+        n_runs = padded(width, FACE) // FACE
+        places = self._places(height, n_runs)
         exponents = packed.take(places.exponents)
         data = (
             packed.view(self._run)
@@ -145,22 +145,30 @@ class BlockFloat:
         )
         if out is None:
             out = np.empty(shape, np.float32)
-        exact = (height, width) == (rows, columns)
-        values = out if exact else np.empty((rows, columns), np.float32)
+        exact = width == n_runs * FACE
+        values = out if exact else np.empty((height, n_runs * FACE), np.float32)
         self._codec.decode(exponents, data, values.reshape(-1, FACE))
         if not exact:
-            out.reshape(height, width)[...] = values[:height, :width]
+            out.reshape(height, width)[...] = values[:, :width]
         return out
 
-    def _places(self, rows: int, columns: int) -> "_Places":
-        """Return where the runs of a matrix lie in its packed tiles."""
-        found = self._places_of.get((rows, columns))
+    def _places(self, height: int, n_runs: int) -> "_Places":
+        """Return where the runs of a matrix lie in its packed tiles; padding is left out."""
+        found = self._places_of.get((height, n_runs))
         if found is None:
-            tile, run = run_order(rows, columns)
+            rows, columns = padded(height), padded(n_runs * FACE)
+            tile, run = (
+                order.reshape(rows, columns // FACE)[:height, :n_runs].reshape(-1)
+                for order in run_order(rows, columns)
+            )
             item_bytes = self._codec.block_bytes
             items, header = self.tile_bytes // item_bytes, _EXPONENTS_PER_TILE // item_bytes
-            found = _Places(tile * self.tile_bytes + run, tile * items + header + run)
-            self._places_of[rows, columns] = found
+            found = _Places(
+                tile * self.tile_bytes + run,
+                tile * items + header + run,
+                (rows, columns) == (height, n_runs * FACE),
+            )
+            self._places_of[height, n_runs] = found
         return found
 
     def row_bytes(self, width: int) -> int:
@@ -173,11 +181,10 @@ class BlockFloat:
         A row is its exponents followed by its data. A chip keeps rows of a cache in tiles; the
         bytes are the same, their order is not.
         """
-        matrix = _as_matrix(values)
-        rows, width = matrix.shape
-        n_blocks = padded(width, FACE) // FACE
-        exponents, data = self._codec.encode(_blocks(_padded(matrix, rows, n_blocks * FACE)))
-        packed = np.empty((rows, self.row_bytes(width)), np.uint8)
+        wide = _whole_runs(_as_matrix(values))
+        rows, n_blocks = len(wide), wide.shape[1] // FACE
+        exponents, data = self._codec.encode(_blocks(wide))
+        packed = np.empty((rows, self.row_bytes(values.shape[-1])), np.uint8)
         packed[:, :n_blocks] = exponents.reshape(rows, n_blocks)
         packed[:, n_blocks:] = data.reshape(rows, packed.shape[1] - n_blocks)
         return packed.reshape(*values.shape[:-1], packed.shape[1])
@@ -202,10 +209,11 @@ def _blocks(values: F32) -> F32:
     return np.ascontiguousarray(values, np.float32).reshape(-1, FACE)
 
 
-def _padded(matrix: F32, rows: int, columns: int) -> F32:
-    """Return ``matrix`` in the top left of zeros of shape (rows, columns); itself if it fits."""
-    if matrix.shape == (rows, columns):
+def _whole_runs(matrix: F32) -> F32:
+    """Return ``matrix`` with zeros behind each row up to whole runs; itself if there are none."""
+    rows, columns = matrix.shape
+    if columns % FACE == 0:
         return matrix
-    out = np.zeros((rows, columns), np.float32)
-    out[: matrix.shape[0], : matrix.shape[1]] = matrix
+    out = np.zeros((rows, padded(columns, FACE)), np.float32)
+    out[:, :columns] = matrix
     return out

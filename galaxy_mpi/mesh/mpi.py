@@ -221,20 +221,19 @@ class MpiGroup:
         if self._memory is not None:
             self._memory.recycle()
 
-    def _offsets(self, memory: SharedMemory, steps: Sequence[Step]) -> list[dict[int, list[int]]]:
-        """Return, for each step, where in each peer's memory this chip's messages to it go."""
-        receives = [
-            [(m.peer, memory.offset(m.data)) for m in step.receives if self._is_local(m.peer)]
-            for step in steps
-        ]
-        # For each member, per step, who sends to it where; of that, this chip's own sends.
-        everyone = self.comm.allgather(receives)
+    def _offsets(self, memory: SharedMemory, steps: Sequence[Step]) -> list[dict[int, int]]:
+        """Return, for each step, where in each peer's memory this chip's message to it goes."""
+        mine = np.full((len(steps), self.size), -1, np.int64)
+        for receives, step in zip(mine, steps, strict=True):
+            for message in step.receives:
+                if self._is_local(message.peer):
+                    assert receives[message.peer] < 0, "two messages of one peer in one step"
+                    receives[message.peer] = memory.offset(message.data)
+        everyone = np.empty((self.size, *mine.shape), np.int64)
+        self.comm.Allgather(mine, everyone)
         return [
-            {
-                peer: [start for source, start in everyone[peer][number] if source == self.index]
-                for peer in self._neighbours.memory
-            }
-            for number in range(len(steps))
+            {m.peer: int(everyone[m.peer, number, self.index]) for m in step.sends}
+            for number, step in enumerate(steps)
         ]
 
     def free(self) -> None:

@@ -161,8 +161,7 @@ class SharedExchange:
         This chip's memory and the others'.
     steps : sequence of Step
     offsets : sequence of dict
-        For each step: where in each peer's memory the message to that peer goes, in the order of
-        this chip's sends to it.
+        For each step: where in a peer's memory the message to that peer goes.
     remote : Exchange or None
         The part of the steps that concerns members on other hosts.
     watchdog : Waiter
@@ -175,7 +174,7 @@ class SharedExchange:
         own: SharedMemory,
         neighbours: Neighbours,
         steps: Sequence[Step],
-        offsets: Sequence[dict[int, list[int]]],
+        offsets: Sequence[dict[int, int]],
         *,
         remote: Exchange | None,
         watchdog: Waiter,
@@ -185,11 +184,10 @@ class SharedExchange:
         self._sends: list[list[tuple[Bytes, Bytes, int]]] = []
         self._receives: list[list[int]] = []
         for step, places in zip(steps, offsets, strict=True):
-            queues = {peer: iter(found) for peer, found in places.items()}
             sends = []
             for message in step.sends:
                 if message.peer in neighbours.memory:
-                    start = next(queues[message.peer])
+                    start = places[message.peer]
                     memory = neighbours.memory[message.peer]
                     target = memory[start : start + message.data.nbytes]
                     sends.append((target, message.data, neighbours.bells[message.peer]))

@@ -1,8 +1,7 @@
-"""The command as users start it: mpirun, arguments, output, and every way to get it wrong."""
+"""The command as users start it: mpirun, arguments, output."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -10,70 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from galaxy_mpi.checkpoints import locate
-
-ROOT = Path(__file__).parents[2]
-MPIRUN = Path(sys.executable).parent / "mpirun"
-LIMIT_S = 600
-
-
-def run(ranks: int, *arguments: str, cwd: Path | None = None, **environ: str):
-    """Run the bare command with only what activation sets in the environment."""
-    env = {
-        "PATH": f"{MPIRUN.parent}:{os.environ['PATH']}",
-        "HOME": os.environ.get("HOME", "/"),
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        **environ,
-    }
-    return subprocess.run(
-        ["mpirun", "-n", str(ranks), "python", "-m", "galaxy_mpi.decode", *arguments],
-        cwd=cwd,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-
-
-def tokens_and_rest(path: Path) -> dict:
-    """Return everything in a JSON report that must be reproducible."""
-    found = json.loads(path.read_text())
-    del found["host"]
-    return found
-
-
-def still_running() -> list[str]:
-    """Return the command lines of decode ranks that are alive."""
-    alive = []
-    for status in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = status.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"galaxy_mpi.decode" in words and b"python" in words[0]:
-            alive.append(b" ".join(words).decode())
-    return alive
-
-
-def nobody_is_left() -> bool:
-    """Return whether all ranks are gone, within the 20 s that they are given."""
-    deadline = time.monotonic() + 20
-    while still_running() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return not still_running()
-
-
-def refused(result, said: str) -> None:
-    """Assert one line from rank 0, a non-zero exit, and nobody left."""
-    assert result.returncode != 0
-    lines = [line for line in result.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
-    assert len(lines) == 1, result.stderr
-    assert said in lines[0]
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
-    assert nobody_is_left()
+from tests.command.decode_command import (
+    LIMIT_S,
+    MPIRUN,
+    nobody_is_left,
+    run,
+    still_running,
+    tokens_and_rest,
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +57,7 @@ def test_five_runs_and_a_busy_machine_give_the_same_bytes(tmp_path):
             result = run(4, *arguments, "--json", str(path))
             assert result.returncode == 0, result.stderr
             assert result.stderr == ""
-            texts = result.stdout.split("model  ")[0]
+            texts = result.stdout.split("user  prompt")[0]
             outcomes.append((texts, tokens_and_rest(path)))
             if number == 2:
                 busy.kill()
@@ -140,8 +83,51 @@ def test_prompts_from_a_file_and_from_arguments(tmp_path):
     from_file = run(2, *arguments, "--prompts-file", str(prompts))
     from_words = run(2, *arguments, "--prompt", "Emma was", "--prompt", "The sea — and the sky")
     assert from_file.returncode == from_words.returncode == 0
-    assert from_file.stdout.split("model ")[0] == from_words.stdout.split("model ")[0]
+    assert from_file.stdout.split("user  prompt")[0] == from_words.stdout.split("user  prompt")[0]
     assert "[user 1] The sea — and the sky|" in from_file.stdout
+
+
+def test_two_hundred_prompts_queue_for_32_places(tmp_path):
+    """One line each; those that are alike get the same text, whenever their turn came."""
+    prompts = tmp_path / "prompts.txt"
+    lines = [f"{word} {n % 40}" for n, word in enumerate(["Emma", "It is", "The", "No one"] * 50)]
+    prompts.write_text("\n".join(lines) + "\n")
+    path = tmp_path / "out.json"
+    result = run(4, "--mesh", "2x2", "--max-new-tokens", "3", "--prompts-file", str(prompts),
+                 "--precision", "float32", "--json", str(path))  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found = json.loads(path.read_text())
+    assert [len(tokens) for tokens in found["tokens"]] == [3] * 200
+    assert found["tokens"][:40] == found["tokens"][40:80] == found["tokens"][160:]
+    first_s = found["host"]["time_to_first_token_by_user_s"]
+    assert len(first_s) == 200
+    assert first_s[199] > first_s[0]
+    assert "200 of 200 users done" in result.stderr
+    assert "and 196 more users" in result.stdout
+
+
+def test_a_long_prompt_has_a_bar_and_a_refused_one_a_line(tmp_path):
+    """User 1 is past the cache of a column, the others go on."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("word " * 1200 + "\n" + "word " * 4000 + "\nShe was\n")
+    arguments = ["--mesh", "2x2", "--max-new-tokens", "2", "--cache-blocks", "40"]
+    result = run(4, *arguments, "--prompts-file", str(prompts))
+    assert result.returncode == 0, result.stderr
+    assert "prefill of user 0" in result.stderr
+    assert "galaxy_mpi: user 1 refused: its prompt of" in result.stderr
+    assert "cache blocks of 64 positions, a column has 40; raise --cache-blocks" in result.stderr
+    assert "[refused]" in result.stdout
+    assert "[user 2] She was|" in result.stdout
+    quiet = run(4, *arguments, "--prompts-file", str(prompts), "--quiet")
+    assert quiet.stderr == ""
+    assert quiet.stdout.split("user  prompt")[0] == result.stdout.split("user  prompt")[0]
+
+
+def test_lines_are_chosen_by_the_environment_and_the_tokens_stay():
+    arguments = ["--mesh", "2x2", "--max-new-tokens", "2", "--quiet", "--precision", "float32"]
+    ring, line = run(4, *arguments), run(4, *arguments, LINE_RS="1", LINE_AG="1")
+    assert line.returncode == 0, line.stderr
+    assert ring.stdout.split("user  prompt")[0] == line.stdout.split("user  prompt")[0]
 
 
 def test_without_mpirun_one_chip_is_a_run_and_leaves_nothing(tmp_path):
@@ -168,14 +154,6 @@ def test_without_mpirun_one_chip_is_a_run_and_leaves_nothing(tmp_path):
     assert after <= before
 
 
-def test_a_wrong_number_of_ranks_says_what_to_type():
-    refused(
-        run(32, "--mesh", "3x4"),
-        "the 3x4 mesh needs 12 ranks, this run has 32: start it with "
-        "`mpirun -n 12` or pass --mesh 8x4",
-    )
-
-
 def test_an_exception_inside_one_rank_ends_all_32_with_its_traceback():
     result = run(32, GALAXY_MPI_TEST_FAIL="13:2")
     assert result.returncode != 0
@@ -183,96 +161,6 @@ def test_an_exception_inside_one_rank_ends_all_32_with_its_traceback():
     assert "RuntimeError: GALAXY_MPI_TEST_FAIL asked rank 13 to fail" in result.stderr
     assert result.stderr.count("Traceback") == 1
     assert nobody_is_left()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--model", "/no/such"], "no model folder at '/no/such'"),
-        (["--prompt", ""], "prompt 1 is empty"),
-        (["--prompt", "word " * 9000], "the cache has room for 8192"),
-        (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1, got 0"),
-        (["--max-new-tokens", "-3"], "--max-new-tokens must be at least 1, got -3"),
-        (["--max-new-tokens", "many"], "invalid int value: 'many'"),
-        (["--precision", "int4"], "no precision 'int4'; choose performance, accuracy, float32"),
-        (
-            ["--json", "/no/such/folder/out.json"],
-            "--json /no/such/folder/out.json cannot be written",
-        ),
-        (["--json", "/"], "is a folder"),
-        (["--mesh", "two"], "a mesh is written ROWSxCOLUMNS"),
-        (["--prompt", "a"] * 33, "33 prompts are more than the 32 users of a batch"),
-        (["--batch", "33"], "--batch is at most 32 users, got 33"),
-        (["--batch", "0"], "--batch must be at least 1, got 0"),
-        (["--prompts-file", "/no/such.txt"], "No such file"),
-        (["--layers", "9"], "has 4 layers"),
-        (["--circular-buffer-bytes", "100"], "cannot hold layer 0"),
-        (["--top-k", "99"], "--top-k must be 1 to 32, got 99"),
-        (["--transport", "tcp"], "no transport 'tcp'"),
-        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
-    ],
-    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
-)
-def test_bad_arguments_are_one_line(arguments, said):
-    mesh = [] if "--mesh" in arguments else ["--mesh", "1x2"]
-    refused(run(2, *mesh, *arguments), said)
-
-
-def break_config(folder: Path) -> None:
-    (folder / "config.json").write_text("{broken")
-
-
-def unknown_architecture(folder: Path) -> None:
-    text = (folder / "config.json").read_text().replace("LlamaForCausalLM", "MambaForCausalLM")
-    (folder / "config.json").write_text(text)
-
-
-def cut_short(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def drop_the_tokenizer(folder: Path) -> None:
-    (folder / "tokenizer.json").unlink()
-
-
-def ask_for_more_layers(folder: Path) -> None:
-    fields = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(fields | {"num_hidden_layers": 5}))
-
-
-def ask_for_wider_layers(folder: Path) -> None:
-    fields = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(fields | {"intermediate_size": 2048}))
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (break_config, "config.json is not readable JSON"),
-        (unknown_architecture, "MambaForCausalLM"),
-        (cut_short, "damaged or cut short"),
-        (drop_the_tokenizer, "no tokenizer at"),
-        (ask_for_more_layers, "tensor model.layers.4.self_attn.q_proj.weight is in no"),
-        (ask_for_wider_layers, "has shape [1024, 256], config.json asks for [2048, 256]"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_damaged_model_folders_are_one_line(tmp_path, damage, said):
-    folder = tmp_path / "model"
-    shutil.copytree(locate("demo"), folder)
-    damage(folder)
-    refused(run(2, "--mesh", "1x2", "--model", str(folder)), said)
-
-
-def test_a_prompts_file_that_is_no_text(tmp_path):
-    path = tmp_path / "prompts.txt"
-    path.write_bytes(b"good\n\xff\xfe bad\n")
-    refused(run(2, "--mesh", "1x2", "--prompts-file", str(path)), "can't decode byte")
-    path.write_text("first\n\nthird\n")
-    refused(run(2, "--mesh", "1x2", "--prompts-file", str(path)), "prompt 2 is empty")
-    path.write_text("")
-    refused(run(2, "--mesh", "1x2", "--prompts-file", str(path)), "has no line")
 
 
 def test_a_killed_rank_ends_the_run_and_leaves_nothing_in_shared_memory():

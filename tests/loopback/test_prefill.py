@@ -211,9 +211,7 @@ class LoopbackTransports:
 
 def test_switching_modes_again_and_again_leaks_nothing():
     """Every user's prefill interrupts the decode of the others; 20 switches, then 40 more."""
-    run = replace(
-        RUN, mesh=Mesh(1, 2), prompt_tokens=((1, 2, 3),) * 200, batch=2, max_new_tokens=3
-    )
+    run = replace(RUN, mesh=Mesh(1, 2), prompt_tokens=((1, 2, 3),) * 200, batch=2, max_new_tokens=3)
     sizes = {}
 
     def play(engine):

@@ -50,6 +50,8 @@ class Progress:
         if self._loading is None:
             self._loading = self._bar(desc="loading", unit="layer", total=n_layers)
         self._loading.update()
+        if layer == n_layers - 1:
+            self._loading.close()
 
     def _refused(self, line: str) -> None:
         print(f"galaxy_mpi: {line}", file=sys.stderr, flush=True)

@@ -11,7 +11,8 @@ sh launch/setup.sh test
 . "${GALAXY_MPI_VENV:-.venv}/bin/activate"
 
 failed=0
-# Pure functions; all chips in one process; whole commands.
+# The examples in docstrings; pure functions; all chips in one process; real ranks; whole commands.
+OPENBLAS_NUM_THREADS=1 python -m pytest --doctest-modules galaxy_mpi "$@" || failed=1
 python -m pytest tests/unit "$@" || failed=1
 OPENBLAS_NUM_THREADS=1 python -m pytest tests/loopback "$@" || failed=1
 # The same collectives and tokens over real ranks. Only rank 0 prints, unless another fails.

@@ -85,7 +85,9 @@ def read_config(folder: Path) -> LlamaConfig:
             eos_tokens=_eos_tokens(folder, fields),
         )
     except KeyError as error:
-        raise CheckpointError(f"{path} lacks the field {error.args[0]!r}") from None
+        raise CheckpointError(
+            f"{path} lacks the field {error.args[0]!r}; fetch the file again"
+        ) from None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -107,9 +109,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"no {path.name} in {path.parent}") from None
+        raise CheckpointError(
+            f"no {path.name} in {path.parent}; a Hugging Face folder holds config.json, "
+            f"*.safetensors and tokenizer.json"
+        ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from None
+        raise CheckpointError(
+            f"{path} is not readable JSON: {error}; fetch the file again"
+        ) from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path} holds no JSON object")
     return fields
@@ -146,12 +153,15 @@ class HuggingFaceCheckpoint:
         self._maps: dict[Path, np.memmap[Any, np.dtype[np.uint8]]] = {}
         paths = sorted(folder.glob("*.safetensors"))
         if not paths:
-            raise CheckpointError(f"no *.safetensors file in {folder}")
+            raise CheckpointError(
+                f"no *.safetensors file in {folder}; fetch the weights of the model in this format"
+            )
         for path in paths:
             for name, stored in _open_safetensors(path).items():
                 if name in self._stored:
                     raise CheckpointError(
-                        f"tensor {name} is in {path.name} and in {self._stored[name].path.name}"
+                        f"tensor {name} is in {path.name} and in {self._stored[name].path.name} "
+                        f"of {folder}; leave the files of one download only"
                     )
                 self._stored[name] = stored
         self._check(folder)
@@ -201,12 +211,13 @@ class HuggingFaceCheckpoint:
                 stored = self._stored.get(full_name)
                 if stored is None:
                     raise CheckpointError(
-                        f"tensor {full_name} is in no safetensors file of {folder}"
+                        f"tensor {full_name} is in no safetensors file of {folder}; "
+                        f"is a file missing, or config.json another model's?"
                     )
                 if stored.shape != shape:
                     raise CheckpointError(
                         f"tensor {full_name} in {stored.path} has shape {list(stored.shape)}, "
-                        f"config.json asks for {list(shape)}"
+                        f"config.json asks for {list(shape)}; they belong to different models"
                     )
                 if stored.dtype not in _ITEM:
                     raise CheckpointError(
@@ -224,7 +235,9 @@ def _open_safetensors(path: Path) -> dict[str, _Stored]:
             header_bytes = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(header_bytes))
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short: {error}") from None
+        raise CheckpointError(
+            f"{path} is damaged or cut short: {error}; fetch the file again"
+        ) from None
     return {
         name: _Stored(
             path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + entry["data_offsets"][0]

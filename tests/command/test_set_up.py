@@ -48,3 +48,20 @@ def test_the_container_is_made_by_the_same_set_up():
     assert "USER galaxy" in text
     first = next(line for line in text.splitlines() if line.startswith("FROM"))
     assert first.count(".") >= 2, "the base is pinned to a patch release"
+
+
+def test_blas_is_told_its_one_thread_before_numpy_loads():
+    """What runs before `one_thread_per_rank` in a command may not import numpy."""
+    code = (
+        "import sys; from galaxy_mpi.blas import one_thread_per_rank; one_thread_per_rank();"
+        "assert 'numpy' not in sys.modules; import os; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    environ = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (0, "1\n"), result.stderr
+    source = (ROOT / "galaxy_mpi" / "decode.py").read_text()
+    before = source[: source.index("one_thread_per_rank()")]
+    assert "numpy" not in before
+    assert before.count("from galaxy_mpi") == 1

@@ -4,7 +4,8 @@ import sys
 from typing import Any
 
 from galaxy_mpi.engine.engine import Hooks
-from galaxy_mpi.engine.scheduler import Request, Scheduler
+from galaxy_mpi.engine.request import Request
+from galaxy_mpi.engine.scheduler import Scheduler
 
 __all__ = ["Progress"]
 

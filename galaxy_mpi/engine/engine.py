@@ -22,8 +22,9 @@ from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.modes import DecodeMode, ModeTotals, PrefillMode
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.report import Report
+from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
-from galaxy_mpi.engine.scheduler import Request, Scheduler
+from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh import Axis, Transport

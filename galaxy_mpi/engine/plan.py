@@ -11,7 +11,7 @@ from galaxy_mpi.checkpoints import (
     read_config,
 )
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.scheduler import CacheLimits
+from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models import LlamaConfig
 

@@ -10,7 +10,7 @@ from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
-from galaxy_mpi.engine.scheduler import EndReason, Request
+from galaxy_mpi.engine.request import EndReason, Request
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
 

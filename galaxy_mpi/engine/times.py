@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from galaxy_mpi.engine.scheduler import Request
+from galaxy_mpi.engine.request import Request
 
 __all__ = ["RunTimes"]
 

@@ -1,6 +1,6 @@
 """The whole model with all chips in one process, held against Hugging Face transformers.
 
-The 8x4 mesh is held against it over real ranks (tests/mpi/test_tokens.py).
+Meshes of more chips are held against it over real ranks (tests/mpi/test_tokens.py).
 """
 
 import json
@@ -36,7 +36,7 @@ def play(run: RunConfig, **hooks):
     return reports[0], engines
 
 
-@pytest.mark.parametrize("mesh", ["1x1", "1x2", "2x2", "2x4"])
+@pytest.mark.parametrize("mesh", ["1x1", "1x2"])
 def test_float32_tokens_are_those_of_transformers(mesh):
     prompts = default_prompts()
     assert len(prompts) == 32

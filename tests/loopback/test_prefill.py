@@ -125,7 +125,7 @@ def test_a_cached_prefix_is_bit_identical_to_none(precision, first, shared, seco
     beginning = prompt_of(first)
     ending = prompt_of(second - shared + 1, seed=11)[1:]
     prompts = (beginning, (5,) * 20, beginning[:shared] + ending)
-    run = replace(RUN, precision=precision, prompt_tokens=prompts)
+    run = replace(RUN, mesh=Mesh(1, 2), precision=precision, prompt_tokens=prompts)
 
     def play(engine):
         scheduler = engine.new_scheduler()
@@ -153,11 +153,14 @@ def test_a_cached_prefix_is_bit_identical_to_none(precision, first, shared, seco
 @BOTH
 def test_the_ops_of_long_sequences_give_the_same_bits(precision, monkeypatch, logits):
     """2,049 tokens take minimal matmuls and the gather fused with w2; without them the same."""
-    run = replace(RUN, precision=precision, prompt_tokens=(prompt_of(2049),), max_new_tokens=1)
+    prompts = (prompt_of(2049),)
+    run = replace(
+        RUN, mesh=Mesh(1, 2), precision=precision, prompt_tokens=prompts, max_new_tokens=1
+    )
     on_all_chips(run, Engine.generate)
     monkeypatch.setattr(PrefillPass, "is_long", property(lambda work: False))
     on_all_chips(run, Engine.generate)
-    assert len(logits) == 4
+    assert len(logits) == 2
     assert all(a == b for a, b in logits.values())
 
 
@@ -184,9 +187,12 @@ def test_out_of_blocks_refuses_that_user_only():
     prompts = (prompt_of(40), prompt_of(300), prompt_of(60))
     run = replace(RUN, prompt_tokens=prompts, cache_blocks=3, mesh=Mesh(1, 1))
     said = []
-    engine = Engine(run, LoopbackTransports.one(run.mesh), Hooks(refused=said.append))
-    with engine:
-        report = engine.generate()
+
+    def chip(transport):
+        with Engine(run, transport, Hooks(refused=said.append)) as engine:
+            return engine.generate()
+
+    (report,) = LoopbackWorld(run.mesh).run(chip)
     assert [r.ended for r in report.requests] == [
         EndReason.LENGTH,
         EndReason.REFUSED,
@@ -199,14 +205,12 @@ def test_out_of_blocks_refuses_that_user_only():
     assert "[refused]" in report.to_text(show_all=True)
 
 
-class LoopbackTransports:
-    """One chip without a thread of its own."""
-
-    @staticmethod
-    def one(mesh):
-        from galaxy_mpi.mesh.loopback import LoopbackTransport
-
-        return LoopbackTransport(LoopbackWorld(mesh), 0)
+def test_a_prompt_of_all_positions_gets_one_token():
+    prompt = prompt_of(8192)
+    run = replace(RUN, mesh=Mesh(1, 1), prompt_tokens=(prompt,), max_new_tokens=9)
+    report = on_all_chips(run, Engine.generate)[0]
+    assert report.requests[0].ended is EndReason.CACHE_FULL
+    assert report.tokens == reference([prompt], 1)
 
 
 def test_switching_modes_again_and_again_leaks_nothing():

@@ -1,0 +1,68 @@
+"""One prompt on its way through a run, and the limits of the cache that decide about it."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+__all__ = ["CacheLimits", "EndReason", "Request"]
+
+
+class EndReason(Enum):
+    """Why a user's text ended."""
+
+    LENGTH = "length"
+    END_OF_TEXT = "end_of_text"
+    CACHE_FULL = "cache_full"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheLimits:
+    """How large the cache is."""
+
+    page_size: int
+    """Positions of a block."""
+    n_blocks: int
+    """Blocks of a column."""
+    max_seq_len: int
+    """Positions the model was made for."""
+
+    @property
+    def n_positions(self) -> int:
+        """Most positions that one user can have."""
+        return min(self.max_seq_len, self.n_blocks * self.page_size)
+
+    def blocks_for(self, n_positions: int) -> int:
+        """Return how many blocks hold so many positions."""
+        return -(-n_positions // self.page_size)
+
+    def refusal(self, number: int, n_tokens: int) -> str | None:
+        """Return why a prompt can never be taken, or None if it can."""
+        needed = self.blocks_for(n_tokens)
+        if needed <= self.n_blocks:
+            return None
+        return (
+            f"user {number} refused: its prompt of {n_tokens} tokens needs {needed} cache blocks "
+            f"of {self.page_size} positions, a column has {self.n_blocks}; "
+            f"raise --cache-blocks or shorten the prompt"
+        )
+
+
+@dataclass
+class Request:
+    """One prompt on its way."""
+
+    number: int
+    prompt: list[int]
+    keys: list[bytes]
+    """See `prefix_keys`; empty without prefix caching."""
+    generated: list[int] = field(default_factory=list)
+    ended: EndReason | None = None
+    place: int = -1
+    blocks: list[int] = field(default_factory=list)
+    n_cached: int = 0
+    """Prompt tokens that were taken from the cache."""
+
+    @property
+    def position(self) -> int:
+        """Position of the token that was generated last."""
+        return len(self.prompt) + len(self.generated) - 1

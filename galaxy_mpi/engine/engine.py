@@ -29,6 +29,7 @@ from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh import Axis, Transport
 from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.systems import GalaxyDecode
 
 __all__ = ["Engine", "Hooks"]
 
@@ -212,7 +213,7 @@ class Engine:
         assert self._tokenizer is not None
         return Report(
             run=self._run,
-            system="galaxy",
+            system=GalaxyDecode.name,
             model=self.plan.model,
             prompts=self.plan.prompts,
             requests=scheduler.requests,

@@ -15,7 +15,7 @@ from typing import NoReturn
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh, Transport
 
-__all__ = ["EXIT_USER_ERROR", "ArgumentParser", "run_on_mesh"]
+__all__ = ["EXIT_USER_ERROR", "ArgumentParser", "add_transport", "run_alone", "run_on_mesh"]
 
 EXIT_USER_ERROR = 2
 
@@ -31,16 +31,47 @@ class ArgumentParser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
-        self.add_argument(
-            "--transport",
-            default="auto",
-            help="auto, mpi (persistent requests) or shared (memory of one host)",
-        )
         self.add_argument("-h", "--help", action="store_true", help="show this help")
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
         raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def add_transport(parser: ArgumentParser) -> None:
+    """Add the argument of commands that run on ranks."""
+    parser.add_argument(
+        "--transport",
+        default="auto",
+        help="auto, mpi (persistent requests) or shared (memory of one host)",
+    )
+
+
+def run_alone(
+    parser: ArgumentParser,
+    argv: Sequence[str] | None,
+    prepare: Callable[[argparse.Namespace], Callable[[], None]],
+) -> int:
+    """Parse and play in this process, without MPI; return the exit code.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+    argv : sequence of str or None
+        None: the command line.
+    prepare : callable
+        Turns the arguments into what is to be done. Either may raise errors of the user.
+    """
+    try:
+        arguments = parser.parse_args(argv)
+        if arguments.help:
+            print(parser.format_help(), end="")
+            return 0
+        prepare(arguments)()
+    except UserError as error:
+        print(f"galaxy_mpi: {error}", file=sys.stderr, flush=True)
+        return EXIT_USER_ERROR
+    return 0
 
 
 def run_on_mesh(

@@ -12,7 +12,7 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
-from galaxy_mpi.command import ArgumentParser, run_on_mesh
+from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.errors import ConfigError
@@ -50,6 +50,7 @@ def build_parser() -> ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
     add("--show-all", action="store_true", help="print all users, not the first 4")
     add("--quiet", action="store_true", help="nothing on standard error but errors")
+    add_transport(parser)
     return parser
 
 

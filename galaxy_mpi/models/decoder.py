@@ -7,10 +7,7 @@ No mesh, no communicator, no dtype, no time: those live below, in the system tha
 
 from collections.abc import Callable
 
-import numpy as np
-
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.kernels import RotaryTable
 from galaxy_mpi.models.sharding import ChipWeights
 from galaxy_mpi.prefetch import WeightId
@@ -152,11 +149,6 @@ class Transformer:
         for number, layer in enumerate(self.layers):
             x_shard_SD = layer.prefill(system, x_shard_SD, cos_sin, work)
             after_layer(number)
-        last_U = [rows.start + len(user.tokens) - 1 for rows, user in work.parts]
-        tiles = [x_shard_SD[row // TILE * TILE :][:TILE] for row in last_U]
-        h_shard_SD = system.norm(np.concatenate(tiles), self._weights.gains[-1, "norm"])
-        return system.logits(
-            h_shard_SD.reshape(len(tiles), TILE, -1),
-            [row % TILE for row in last_U],
-            self._weights.head,
-        )
+        tiles_SD = system.last_tiles(x_shard_SD, work)
+        h_shard_SD = system.norm(tiles_SD, self._weights.gains[-1, "norm"])
+        return system.logits(h_shard_SD, work, self._weights.head)

@@ -226,10 +226,10 @@ class GalaxyPrefill(PrefillSystem):
             product = self._product(beside_each_other(act), w2, work)
         return self.ccl.all_reduce(product, axis=Axis.ROWS, dtype=reduced, key=BufferKey.FF2)
 
-    def logits(self, h_shard_UTD: F32, rows_U: list[int], head: list[WeightId]) -> F32:
+    def logits(self, h_shard_SD: F32, work: PrefillPass, head: list[WeightId]) -> F32:
         """All-reduce over the columns, vocabulary cut over rows."""
         return self.ccl.all_reduce(
-            self._head_product(h_shard_UTD, rows_U, head),
+            self._head_product(h_shard_SD, work, head),
             axis=Axis.COLS,
             dtype=self.precision.logits,
             key=BufferKey.LM_HEAD,

@@ -11,6 +11,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import PrefillCCL
+from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.kernels import matmul
 from galaxy_mpi.prefetch import WeightId, WeightSource
 from galaxy_mpi.systems.kv_cache import KVCache
@@ -88,17 +89,21 @@ class PrefillSystem(ABC):
         """Return the feed-forward block's output, (S, D/C), the same on all rows."""
 
     @abstractmethod
-    def logits(self, h_shard_UTD: F32, rows_U: list[int], head: list[WeightId]) -> F32:
-        """Return this row's slice of the logits, (U, V/R), the same on all columns.
+    def logits(self, h_shard_SD: F32, work: PrefillPass, head: list[WeightId]) -> F32:
+        """Return this row's slice of each user's logits, (U, V/R), the same on all columns.
 
         Parameters
         ----------
-        h_shard_UTD : ndarray of shape (U, 32, D/C)
-            The tile of each user that holds its last token.
-        rows_U : list of int
-            The last token's row in it.
+        h_shard_SD : ndarray of shape (32 U, D/C)
+            Of `last_tiles`, normalised.
+        work : PrefillPass
         head : list of WeightId
         """
+
+    def last_tiles(self, x_shard_SD: F32, work: PrefillPass) -> F32:
+        """Return the tile of 32 rows that holds each user's last token: (32 U, D/C)."""
+        last = [rows.start + len(user.tokens) - 1 for rows, user in work.parts]
+        return np.concatenate([x_shard_SD[row // TILE * TILE :][:TILE] for row in last])
 
     def add(self, residual_shard_SD: F32, x_shard_SD: F32) -> F32:
         """Return the residual with a block's output added."""
@@ -108,12 +113,14 @@ class PrefillSystem(ABC):
         """Return embeddings as the residual holds them."""
         return self.precision.prefill_residual.round(x_shard_SD)
 
-    def _head_product(self, h_shard_UTD: F32, rows_U: list[int], head: list[WeightId]) -> F32:
+    def _head_product(self, h_shard_SD: F32, work: PrefillPass, head: list[WeightId]) -> F32:
         """Multiply tile by tile, so that a user's bits do not depend on who else is there."""
+        tiles = h_shard_SD.reshape(len(work.users), TILE, -1)
+        rows = [(len(user.tokens) - 1) % TILE for user in work.users]
         pieces = []
         for piece in head:
             weight = self.weights.read(piece)
             pieces.append(
-                np.stack([(t @ weight)[row] for t, row in zip(h_shard_UTD, rows_U, strict=True)])
+                np.stack([(tile @ weight)[row] for tile, row in zip(tiles, rows, strict=True)])
             )
         return np.concatenate(pieces, axis=1)

@@ -1,0 +1,10 @@
+"""What the emulated chips would take: constants of the machine, cost of an op, clocks.
+
+Seconds, bytes and plain numbers; no array of the model, no message, no host time.
+"""
+
+from galaxy_mpi.device.clock import MeshClock
+from galaxy_mpi.device.cost import Costs
+from galaxy_mpi.device.machine import MACHINES, Machine
+
+__all__ = ["MACHINES", "Costs", "Machine", "MeshClock"]

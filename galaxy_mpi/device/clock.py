@@ -1,0 +1,127 @@
+"""Clocks of all chips of a mesh, advanced together.
+
+An array holds one value a chip, (R, C), so 32 chips cost what one costs. Ops advance each chip by
+itself; a collective ends for a member when what the farthest-behind member sent has reached it.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_mpi.device.machine import Machine
+from galaxy_mpi.mesh import Axis, Mesh
+
+__all__ = ["MeshClock"]
+
+Seconds = NDArray[np.float64]
+
+
+class MeshClock:
+    """Device time of every chip, in seconds since the beginning of the run.
+
+    Parameters
+    ----------
+    machine : Machine
+    mesh : Mesh
+    capacity_bytes : float, optional
+        Of the circular buffer; the machine's by default.
+
+    Attributes
+    ----------
+    now : ndarray of shape (R, C)
+        When the worker cores of each chip are free.
+    by_op_s : dict of str to float
+        Seconds of chip (0, 0) by op, gaps and waiting included.
+    stall_s : ndarray of shape (R, C)
+        Seconds that the workers waited for the prefetcher.
+    gap_s : float
+        Seconds between two ops: those of a recorded trace, unless the mode sets another.
+    """
+
+    def __init__(self, machine: Machine, mesh: Mesh, capacity_bytes: float | None = None) -> None:
+        self._machine, self._mesh = machine, mesh
+        shape = (mesh.rows, mesh.cols)
+        self.gap_s = machine.op_gap_s
+        self._capacity = machine.circular_buffer_bytes if capacity_bytes is None else capacity_bytes
+        self.now: Seconds = np.zeros(shape)
+        self.stall_s: Seconds = np.zeros(shape)
+        self._dram_free: Seconds = np.zeros(shape)
+        self._queue: list[tuple[float, Seconds]] = []
+        self.by_op_s: defaultdict[str, float] = defaultdict(float)
+
+    def begin_step(self) -> None:
+        """Start the prefetcher: the circular buffer is empty and DRAM is free."""
+        self._dram_free = self.now.copy()
+        self._queue = []
+
+    def op(self, name: str, seconds: float) -> None:
+        """Run an op on the worker cores of every chip."""
+        self._advance(name, self.now + seconds)
+
+    def compute(self, name: str, seconds: float) -> None:
+        """Run a part of an op that goes on: no gap behind it."""
+        self.by_op_s[name] += seconds
+        self.now = self.now + seconds
+
+    def take(self, n_bytes: float) -> None:
+        """Wait until the prefetcher has delivered the next weight.
+
+        It starts to read when DRAM is free and the buffer has room, which is when the last of the
+        weights that must leave first was consumed: ``ready = max(dram_free, room_free) + bytes /
+        bandwidth``.
+        """
+        held, room_free = n_bytes, None
+        for size, consumed in reversed(self._queue):
+            held += size
+            if held > self._capacity:
+                room_free = consumed
+                break
+        start = self._dram_free if room_free is None else np.maximum(self._dram_free, room_free)
+        self._dram_free = start + n_bytes / self._machine.dram_bytes_per_s
+        stall = np.maximum(0.0, self._dram_free - self.now)
+        self.stall_s += stall
+        self.by_op_s["prefetch_stall"] += float(stall[0, 0])
+        self.now = self.now + stall
+        self._queue.append((n_bytes, self.now))
+
+    def consumed(self) -> None:
+        """Note that the weight taken last has left the buffer now."""
+        size, _ = self._queue[-1]
+        self._queue[-1] = (size, self.now)
+
+    def collective(self, name: str, axis: Axis, seconds: float, *, laps: int = 1) -> None:
+        """Run a collective that takes each chip ``seconds`` and waits for its whole group.
+
+        Parameters
+        ----------
+        laps : int
+            How often a notice goes the longest way: once with the data, once more for a barrier.
+        """
+        self._advance(name, self._arrived(axis, self.now, laps) + seconds)
+
+    def overlapped(
+        self, name: str, axis: Axis, seconds: float, beside_s: float, *, laps: int = 1
+    ) -> None:
+        """Run a collective while the workers compute for ``beside_s``; go on when both are done."""
+        arrived = self._arrived(axis, self.now, laps) + seconds
+        self._advance(name, np.maximum(arrived, self.now + beside_s))
+
+    def _arrived(self, axis: Axis, start: Seconds, laps: int) -> Seconds:
+        """Return when the last of the group's data is there: entry and distance of each member."""
+        size = self._mesh.size(axis)
+        members = np.arange(size)
+        apart = np.abs(members[:, None] - members[None, :])
+        if self._machine.topology == "ring":
+            apart = np.minimum(apart, size - apart)
+        delay = apart * (laps * self._machine.link_hop_s)
+        entries: Any = start if axis is Axis.ROWS else start.T  # (members, groups)
+        arrived = (entries[None, :, :] + delay[:, :, None]).max(axis=1)
+        result: Seconds = arrived if axis is Axis.ROWS else arrived.T
+        return result
+
+    def _advance(self, name: str, end: Seconds) -> None:
+        end = end + self.gap_s
+        self.by_op_s[name] += float(end[0, 0] - self.now[0, 0])
+        self.now = end

@@ -1,0 +1,130 @@
+"""The constants of a machine, read from a YAML profile that names unit and source of each."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from galaxy_mpi.errors import ConfigError
+
+__all__ = ["MACHINES", "Constant", "Machine"]
+
+_FOLDER = Path(__file__).parent / "machines"
+
+MACHINES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+"""Names of the profiles that come with the package."""
+
+TOPOLOGIES = ("ring", "line")
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One number of a profile with where it is from."""
+
+    value: float
+    unit: str
+    source: str
+    fitted: str = ""
+    """The published times it was fitted to; empty if it was not fitted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A profile. The unit of a constant is the end of its name; sources are in the file."""
+
+    name: str
+    mesh: str
+    topology: str
+    links: float
+    link_bytes_per_s: float
+    dram_bytes: float
+    dram_bytes_per_s: float
+    l1_bytes: float
+    worker_cores: float
+    prefill_cores: float
+    ring_cores: float
+    circular_buffer_bytes_per_core: float
+    lofi_flops_per_core_s: float
+    hifi2_flops_per_core_s: float
+    hifi4_flops_per_core_s: float
+    vector_elements_per_core_s: float
+    add_elements_per_core_s: float
+    launch_s: float
+    stage_s: float
+    ring_core_hop_s: float
+    collective_s: float
+    link_hop_s: float
+    dram_round_trip_s: float
+    softmax_passes: float
+    op_gap_s: float
+    prefill_op_s: float
+    prefill_efficiency: float
+    reshard_ops: float
+    typecast_passes: float
+    sort_passes: float
+    sampling_passes: float
+    sampling_gap_s: float
+    plus_one_gap_s: float
+
+    @property
+    def circular_buffer_bytes(self) -> float:
+        """Bytes of the global circular buffer of a chip."""
+        return self.ring_cores * self.circular_buffer_bytes_per_core
+
+    @classmethod
+    def load(cls, name: str) -> "Machine":
+        """Read a profile by its name, or from a file.
+
+        Raises
+        ------
+        ConfigError
+            If there is none, or it lacks a constant, or has one that is unknown or no number.
+        """
+        head, constants = _read(name)
+        values: dict[str, Any] = {key: constant.value for key, constant in constants.items()}
+        return cls(**head, **values)
+
+
+def read_constants(name: str) -> dict[str, Constant]:
+    """Return the constants of a profile with their units and sources."""
+    return _read(name)[1]
+
+
+def _read(name: str) -> tuple[dict[str, Any], dict[str, Constant]]:
+    path = _FOLDER / f"{name}.yaml" if name in MACHINES else Path(name)
+    try:
+        profile = yaml.safe_load(path.read_text("utf-8"))
+    except OSError:
+        raise ConfigError(
+            f"no machine {name!r}; choose {', '.join(MACHINES)} or name a YAML file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        what = str(error).replace("\n", " ")
+        raise ConfigError(f"machine {path} is not readable YAML: {what}") from None
+    if not isinstance(profile, dict) or not isinstance(profile.get("constants"), dict):
+        raise ConfigError(
+            f"machine {path} has no `constants`; compare {_FOLDER / MACHINES[0]}.yaml"
+        )
+    head = {key: str(profile.get(key, "")) for key in ("name", "mesh", "topology")}
+    if head["topology"] not in TOPOLOGIES:
+        raise ConfigError(
+            f"machine {path}: topology is {' or '.join(TOPOLOGIES)}, got {head['topology']!r}"
+        )
+    wanted = {field.name for field in fields(Machine)} - set(head)
+    found = set(profile["constants"])
+    if wanted != found:
+        raise ConfigError(
+            f"machine {path}: missing {', '.join(sorted(wanted - found)) or 'nothing'}; "
+            f"unknown {', '.join(sorted(found - wanted)) or 'nothing'}"
+        )
+    return head, {key: _constant(path, key, value) for key, value in profile["constants"].items()}
+
+
+def _constant(path: Path, key: str, entry: Any) -> Constant:
+    value = entry.get("value") if isinstance(entry, dict) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1e30:
+        raise ConfigError(f"machine {path}: {key} needs a value above 0, got {value!r}")
+    if not entry.get("unit") or not entry.get("source"):
+        raise ConfigError(f"machine {path}: {key} needs a unit and a source")
+    return Constant(float(value), entry["unit"], entry["source"], entry.get("fitted", ""))

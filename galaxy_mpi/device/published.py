@@ -1,0 +1,66 @@
+"""Published device times, each with its source, and how a modelled one compares."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galaxy_mpi.errors import ConfigError
+
+__all__ = ["CALIBRATION", "Measurement", "read_measurements"]
+
+CALIBRATION = Path(__file__).parent / "published" / "galaxy_6u.json"
+"""The only published times that constants may be fitted to."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One published time."""
+
+    kind: str
+    """``layer`` or ``tail`` for an op, ``decode`` or ``prefill`` end to end."""
+    name: str
+    seconds: float
+    source: str
+    tokens: int = 0
+    """Input tokens, for end to end."""
+    users: int = 32
+
+
+def read_measurements(path: Path) -> list[Measurement]:
+    """Read a file of the form of `CALIBRATION`.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read or is of another form.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        found = list(_measurements(content, content["source"]))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--golden {path} is not readable JSON: {error}; compare {CALIBRATION}"
+        ) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"--golden {path} has another form (lacks {error}); compare {CALIBRATION}"
+        ) from None
+    if not found:
+        raise ConfigError(f"--golden {path} has no times; compare {CALIBRATION}")
+    return found
+
+
+def _measurements(content: dict[str, Any], source: dict[str, str]) -> Iterator[Measurement]:
+    ops = source.get("decode_ops", "")
+    for kind, key in (("layer", "decode_layer_us"), ("tail", "decode_tail_us")):
+        for name, micros in content.get(key, {}).items():
+            yield Measurement(kind, name, micros * 1e-6, ops)
+    for entry in content.get("end_to_end", []):
+        what = f"{entry['what']}, {entry['input_tokens']} tokens"
+        seconds, tokens = entry["ms"] * 1e-3, entry["input_tokens"]
+        yield Measurement("decode", what, seconds, source["end_to_end"], tokens, entry["users"])
+    for entry in content.get("prefill_s", []):
+        what, tokens = f"prefill, {entry['tokens']} tokens", entry["tokens"]
+        yield Measurement("prefill", what, entry["s"], source["prefill"], tokens, entry["users"])

@@ -1,0 +1,176 @@
+"""The Galaxy's prefill as seconds: the ops of `GalaxyPrefill`, charged to clocks, no values.
+
+Sizes are those of the device: padded rows, all of them computed, on every column.
+"""
+
+from typing import Any
+
+from galaxy_mpi.device import Costs, MeshClock
+from galaxy_mpi.device.machine import Machine
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.systems.galaxy_timing import ChipSizes
+from galaxy_mpi.systems.precision import Precision
+from galaxy_mpi.systems.prefill_pass import PrefillPass, causal_pairs, query_chunks
+
+__all__ = ["GalaxyPrefillTiming"]
+
+
+class GalaxyPrefillTiming:
+    """Charges the ops of a prefill pass; parameters as in `GalaxyDecodeTiming`."""
+
+    name = "galaxy"
+
+    def __init__(
+        self,
+        clock: MeshClock,
+        machine: Machine,
+        mesh: Mesh,
+        precision: Precision,
+        sizes: ChipSizes,
+        work: PrefillPass,
+    ) -> None:
+        self.clock, self.costs, self.sizes = clock, Costs(machine), sizes
+        self._machine, self._mesh, self._precision = machine, mesh, precision
+        self._rows, self._work = work.device_rows, work
+
+    def embedded(self, x: Any) -> Any:
+        """Nothing: an embedding is a look-up in DRAM."""
+
+    def norm(self, x: Any, gain: Any) -> Any:
+        """Statistics, gather, normalise: two ops and a gather on one link."""
+        rows = 32 if gain == "norm" else self._rows
+        self._vector("norm", rows * self.sizes.dim, passes=4, n_ops=2)
+        self._gather("norm", Axis.COLS, rows * 32 * 2, links=1)
+
+    def qkv_heads(self, h: Any, wqkv: WeightId, work: PrefillPass) -> tuple[Any, Any, Any]:
+        """Matmul, all-reduce over the columns, create heads."""
+        sizes = self.sizes
+        self._matmul("qkv_matmul", wqkv, sizes.dim, sizes.qkv)
+        self._all_reduce("all_reduce_qkv", Axis.COLS, sizes.qkv)
+        self._vector("create_heads", self._rows * sizes.qkv, passes=1)
+        return None, None, None
+
+    def rotate(self, q: Any, k: Any, cos_sin: Any) -> tuple[Any, Any]:
+        """One op each."""
+        sizes = self.sizes
+        for heads in (sizes.heads, sizes.kv_heads):
+            self._vector("rotary", self._rows * heads * sizes.head_dim, passes=2)
+        return None, None
+
+    def fill_cache(self, cache: Any, k: Any, v: Any, work: PrefillPass) -> tuple[Any, Any]:
+        """Two casts and two writes."""
+        sizes = self.sizes
+        elements = 2 * self._rows * sizes.kv_heads * sizes.head_dim
+        self._vector("fill_cache", elements, passes=2, n_ops=4)
+        return None, None
+
+    def attention(self, q: Any, k: Any, v: Any, cache: Any, work: PrefillPass) -> Any:
+        """Causal work of this column's queries, in full fidelity; then its gathers or sums."""
+        sizes, n_cols = self.sizes, self._mesh.size(Axis.COLS)
+        length = self._rows // work.n_parts
+        width = sizes.heads * sizes.head_dim
+        if work.is_distributed(n_cols):
+            pairs = causal_pairs(query_chunks(length, n_cols, 0))
+        else:
+            pairs = work.n_parts * causal_pairs([slice(work.start, work.start + length)])
+        m = self._machine
+        peak = m.prefill_cores * m.hifi4_flops_per_core_s * m.prefill_efficiency
+        arithmetic_s = 4 * pairs * width / peak
+        softmax_s = self.costs.vector_s(pairs * sizes.heads, m.prefill_cores, m.softmax_passes)
+        self.clock.op("attention", m.launch_s + max(arithmetic_s, softmax_s))
+        if work.is_distributed(n_cols):
+            for _ in ("SDPA", "SDPA_REVERSE"):
+                block = length // (2 * n_cols) * width * 2
+                self._gather("all_gather_attention", Axis.COLS, block)
+        elif work.start:
+            self._all_reduce("all_reduce_attention", Axis.COLS, width)
+        self._vector("concat_heads", self._rows * width, passes=1)
+
+    def attention_output(self, attention: Any, wo: WeightId, work: PrefillPass) -> Any:
+        """Matmul and all-reduce over the rows."""
+        self._matmul("wo_matmul", wo, self.sizes.heads * self.sizes.head_dim, self.sizes.dim)
+        self._all_reduce("all_reduce_wo", Axis.ROWS, self.sizes.dim)
+
+    def gate_up(self, h: Any, w1: WeightId, w3: WeightId, work: PrefillPass) -> Any:
+        """Two matmuls, two reduce-scatters, silu and product."""
+        sizes = self.sizes
+        for weight in (w1, w3):
+            self._matmul(f"{weight.name}_matmul", weight, sizes.dim, sizes.hidden)
+            self._scatter(f"reduce_scatter_{weight.name}", Axis.COLS, sizes.hidden_shard)
+        self._vector("silu_mul", self._rows * sizes.hidden_shard, passes=2)
+
+    def down(self, act: Any, w2: WeightId, work: PrefillPass) -> Any:
+        """Gather, matmul, all-reduce; in long sequences gather and matmul overlap."""
+        sizes, m = self.sizes, self._machine
+        block = self._packed_bytes(sizes.hidden_shard)
+        if work.is_long:
+            wire_s = self.costs.wire_s(self._mesh.size(Axis.COLS), block, m.links)
+            matmul_s = self._matmul_s(w2, sizes.hidden, sizes.dim)
+            self.clock.overlapped(
+                "all_gather_w2_matmul", Axis.COLS, m.collective_s + wire_s, matmul_s
+            )
+        else:
+            self._gather("all_gather_mlp", Axis.COLS, block)
+            self._matmul("w2_matmul", w2, sizes.hidden, sizes.dim)
+        self._all_reduce("all_reduce_w2", Axis.ROWS, sizes.dim)
+
+    def add(self, residual: Any, x: Any) -> Any:
+        """Add to the residual."""
+        self._vector("add", self._rows * self.sizes.dim, passes=1)
+
+    def last_tiles(self, x: Any, work: PrefillPass) -> Any:
+        """Nothing: the norm reads them where they are."""
+
+    def logits(self, h: Any, work: PrefillPass, head: Any) -> Any:
+        """One tile of rows, as in decode."""
+        sizes, precision = self.sizes, self._precision
+        seconds = self.costs.dram_matmul_s(
+            32, sizes.dim, sizes.vocab, precision.head_weight.tile_bytes
+        )
+        self.clock.op("lm_head_matmul", seconds)
+        tiles = -(-sizes.vocab // 32)
+        size = self._mesh.size(Axis.COLS)
+        self._gather("all_reduce_lm_head", Axis.COLS, tiles / size * precision.logits.tile_bytes)
+        self._gather("all_reduce_lm_head", Axis.COLS, tiles / size * precision.logits.tile_bytes)
+
+    def _packed_bytes(self, width: float) -> float:
+        return self._rows / 32 * -(-width // 32) * self._precision.reduced.tile_bytes
+
+    def _vector(self, name: str, elements: float, *, passes: float, n_ops: int = 1) -> None:
+        m = self._machine
+        for _ in range(n_ops):
+            self.clock.op(name, self.costs.elementwise_s(elements / n_ops, m.prefill_cores, passes))
+
+    def _matmul(self, name: str, weight: WeightId, k: int, n: int) -> None:
+        self.clock.op(name, self._matmul_s(weight, k, n))
+
+    def _matmul_s(self, weight: WeightId, k: int, n: int) -> float:
+        """Return the slower of reading the weight once and multiplying on all cores."""
+        m = self._machine
+        tile_bytes = self._precision.weight(weight.name).tile_bytes
+        is_lofi = weight.name in ("w1", "w3")
+        each = m.lofi_flops_per_core_s if is_lofi else m.hifi2_flops_per_core_s
+        reading_s = self.costs.weight_bytes(k, n, tile_bytes) / m.dram_bytes_per_s
+        arithmetic_s = 2 * self._rows * k * n / (m.prefill_cores * each * m.prefill_efficiency)
+        return m.launch_s + max(reading_s, arithmetic_s)
+
+    def _gather(
+        self, name: str, axis: Axis, block_bytes: float, links: float | None = None
+    ) -> None:
+        m = self._machine
+        wire_s = self.costs.wire_s(self._mesh.size(axis), block_bytes, links or m.links)
+        self.clock.collective(name, axis, m.collective_s + wire_s)
+
+    def _scatter(self, name: str, axis: Axis, chunk_width: float) -> None:
+        """A ring reduce-scatter: the load of a gather of such chunks, and an add at every hop."""
+        m, size = self._machine, self._mesh.size(axis)
+        wire_s = self.costs.wire_s(size, self._packed_bytes(chunk_width), m.links)
+        add_s = self.costs.add_s((size - 1) * self._rows * chunk_width)
+        self.clock.collective(name, axis, m.collective_s + max(wire_s, add_s))
+
+    def _all_reduce(self, name: str, axis: Axis, width: float) -> None:
+        """Reduce-scatter, then all-gather."""
+        chunk = width / self._mesh.size(axis)
+        self._scatter(name, axis, chunk)
+        self._gather(name, axis, self._packed_bytes(chunk))

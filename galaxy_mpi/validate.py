@@ -1,0 +1,156 @@
+"""The device model beside what was published: ``python -m galaxy_mpi.validate``."""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galaxy_mpi.blas import one_thread_per_rank
+
+if __name__ == "__main__":
+    one_thread_per_rank()
+
+from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.device import Machine
+from galaxy_mpi.device.published import CALIBRATION, Measurement, read_measurements
+from galaxy_mpi.engine.estimator import Estimator
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.systems import PRECISIONS
+
+__all__ = ["Comparison", "build_parser", "compare", "main"]
+
+POSITION = 127
+"""Of the published ops: the new token's, behind 127 others."""
+
+MEAN_OVER = 128
+"""Decode steps over which end-to-end figures are means (PERF.md)."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One published time and the modelled one."""
+
+    measurement: Measurement
+    modelled_s: float | None
+    """None: the model has no such op."""
+    is_calibration: bool
+
+    @property
+    def error(self) -> float | None:
+        """Modelled over published, minus one."""
+        if self.modelled_s is None:
+            return None
+        return self.modelled_s / self.measurement.seconds - 1
+
+
+def compare(measurements: Sequence[Measurement], *, is_calibration: bool) -> list[Comparison]:
+    """Model every measurement of Llama-3.3-70B on the 6U Galaxy."""
+    machine, model = Machine.load("wormhole_galaxy_6u"), PRESETS["llama3-70b"]
+
+    def estimator(users: int) -> Estimator:
+        return Estimator(model, machine, Mesh(8, 4), PRECISIONS["performance"], users=users)
+
+    step = estimator(32).decode([POSITION])
+
+    def modelled_s(what: Measurement) -> float | None:
+        if what.kind == "decode":
+            steps = estimator(what.users).decode(range(what.tokens, what.tokens + MEAN_OVER))
+            return statistics.fmean(steps.step_s)
+        if what.kind == "prefill":
+            return estimator(what.users).prefill_s(what.tokens)
+        if what.name not in step.by_op_s:
+            return None
+        times = model.n_layers if what.kind == "layer" else 1
+        gap_s = 0.0 if what.name.endswith("_gap") else machine.op_gap_s
+        return step.by_op_s[what.name] / times - gap_s
+
+    return [Comparison(what, modelled_s(what), is_calibration) for what in measurements]
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = ArgumentParser(
+        "galaxy_mpi.validate", "Compare modelled device times with published ones."
+    )
+    parser.add_argument(
+        "--golden", type=Path, metavar="FILE", help="more published times, to be predicted"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparison")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table."""
+
+    def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
+        more = [] if arguments.golden is None else read_measurements(arguments.golden)
+
+        def play() -> None:
+            rows = compare(read_measurements(CALIBRATION), is_calibration=True)
+            rows += compare(more, is_calibration=False)
+            if arguments.json is not None:
+                arguments.json.write_text(json.dumps(_to_json(rows), indent=2) + "\n", "utf-8")
+            print(_table(rows))
+
+        return play
+
+    return run_alone(build_parser(), argv, prepare)
+
+
+def _table(rows: list[Comparison]) -> str:
+    head = f"{'':<34}{'published us':>14}{'reproduced us':>15}{'predicted us':>14}{'error':>8}"
+    lines = [head]
+    for row in rows:
+        what = row.measurement
+        shown = "-" if row.modelled_s is None else f"{row.modelled_s * 1e6:.2f}"
+        columns = (shown, "") if row.is_calibration else ("", shown)
+        error = "-" if row.error is None else f"{row.error:+.1%}"
+        lines.append(
+            f"{what.name:<34}{what.seconds * 1e6:>14.2f}{columns[0]:>15}{columns[1]:>14}{error:>8}"
+        )
+    for is_calibration, name in ((True, "reproduced"), (False, "predicted")):
+        of_kind = [row for row in rows if row.is_calibration is is_calibration]
+        if of_kind:
+            lines += ["", *_summary(name, of_kind)]
+    lines += ["", "sources:", *sorted({f"  {row.measurement.source}" for row in rows})]
+    return "\n".join(lines)
+
+
+def _summary(name: str, rows: list[Comparison]) -> list[str]:
+    known = [(abs(row.error), row) for row in rows if row.error is not None]
+    lines = [f"{name}: {len(known)} of {len(rows)} published times are modelled"]
+    for kind, kinds in (("ops", ("layer", "tail")), ("end to end", ("decode", "prefill"))):
+        errors = [(error, row) for error, row in known if row.measurement.kind in kinds]
+        if errors:
+            mean = statistics.fmean(error for error, _ in errors)
+            worst, row = max(errors, key=lambda pair: pair[0])
+            lines.append(f"{name}, {kind}: MAPE {mean:.1%}, worst {worst:.1%} "
+                         f"({row.measurement.name})")  # fmt: skip
+    return lines
+
+
+def _to_json(rows: list[Comparison]) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "times": [
+            {
+                "name": row.measurement.name,
+                "kind": row.measurement.kind,
+                "published_s": row.measurement.seconds,
+                "modelled_s": row.modelled_s,
+                "error": row.error,
+                "set": "reproduced" if row.is_calibration else "predicted",
+                "source": row.measurement.source,
+            }
+            for row in rows
+        ],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

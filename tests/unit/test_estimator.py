@@ -1,0 +1,145 @@
+"""Device time of whole runs: against what was published, and what must follow from a change."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from galaxy_mpi import estimate, validate
+from galaxy_mpi.device import Machine
+from galaxy_mpi.device.published import CALIBRATION, read_measurements
+from galaxy_mpi.engine.estimator import Estimator
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.systems import PRECISIONS
+
+GALAXY = Machine.load("wormhole_galaxy_6u")
+
+
+def step_s(*, position=127, model="llama3-70b", machine=GALAXY, mesh="8x4", **changes):
+    settings = {"users": 32} | changes
+    estimator = Estimator(
+        PRESETS[model], machine, Mesh.parse(mesh), PRECISIONS["performance"], **settings
+    )
+    return estimator.decode([position]).step_s[0]
+
+
+def test_published_times_are_reproduced():
+    """The aims: end to end within 2 %, each op within 15 %."""
+    rows = validate.compare(read_measurements(CALIBRATION), is_calibration=True)
+    missing = [row.measurement.name for row in rows if row.error is None]
+    assert missing == ["plus_one"]
+    for row in rows:
+        if row.error is not None:
+            limit = 0.02 if row.measurement.kind in ("decode", "prefill") else 0.15
+            assert abs(row.error) <= limit, row
+
+
+def test_the_same_run_takes_the_same_time_to_the_last_bit():
+    assert step_s() == step_s()
+
+
+def test_what_must_be_slower_is_slower():
+    plain = step_s()
+    assert step_s(machine=replace(GALAXY, links=3)) > plain
+    assert step_s(machine=replace(GALAXY, topology="line")) > plain
+    assert step_s(prefetch=False) > plain
+    assert step_s(position=4000) > plain
+    assert step_s(machine=replace(GALAXY, dram_bytes_per_s=100e9)) > plain
+    # The second largest weight does not fit beside the largest: nothing is read ahead.
+    assert step_s(circular_buffer_bytes=9_000_000) > plain
+    assert step_s(model="llama3-8b") < step_s(model="qwen3-32b") < plain
+
+
+def test_slow_memory_shows_as_stalls():
+    machine = replace(GALAXY, dram_bytes_per_s=100e9)
+    estimator = Estimator(
+        PRESETS["llama3-70b"], machine, Mesh(8, 4), PRECISIONS["performance"], users=32
+    )
+    times = estimator.decode([127])
+    read_s = 80 * 23.46e6 / 100e9
+    assert times.step_s[0] == pytest.approx(read_s, rel=0.05)
+    assert times.prefetch_stall_s > 0.2 * times.step_s[0]
+
+
+@pytest.mark.parametrize("mesh", ["1x1", "1x2", "2x4", "8x4"])
+def test_any_mesh_has_a_time_and_more_chips_take_less(mesh):
+    assert 0 < step_s(mesh=mesh, model="llama3-8b") <= step_s(mesh="1x1", model="llama3-8b")
+
+
+def test_the_longest_prompt_takes_seconds_of_device_time_and_few_of_host_time():
+    estimator = Estimator(
+        PRESETS["llama3-70b"], GALAXY, Mesh(8, 4), PRECISIONS["performance"], users=32
+    )
+    long_s, short_s = estimator.prefill_s(131_072), estimator.prefill_s(4096)
+    assert long_s > 32 * short_s  # attention grows faster than the rest
+
+
+def test_the_command_prints_and_writes_the_same_figures(tmp_path, capsys):
+    path = tmp_path / "out.json"
+    arguments = ["--layers", "2", "--new-tokens", "3", "--model", "demo"]
+    assert estimate.main([*arguments, "--json", str(path)]) == 0
+    text = capsys.readouterr().out
+    first = path.read_bytes()
+    assert estimate.main([*arguments, "--json", str(path)]) == 0
+    assert path.read_bytes() == first
+    figures = json.loads(first)["device"]
+    assert figures["steps"] == 3
+    assert f"{figures['decode_step_s'] * 1e3:.3f} ms" in text
+    by_op_s = sum(figures["by_op_s"].values())
+    assert by_op_s == pytest.approx(figures["decode_step_s"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--users", "0"], "--users must be 1 to 32, got 0"),
+        (["--users", "33"], "--users must be 1 to 32, got 33"),
+        (["--input-tokens", "131073"], "--input-tokens must be 1 to 131072"),
+        (["--new-tokens", "0"], "--new-tokens must be 1 to 131072, got 0"),
+        (["--model", "gpt-5"], "no model folder at 'gpt-5'"),
+        (["--machine", "tpu"], "no machine 'tpu'; choose wormhole_galaxy_6u"),
+        (["--topology", "torus"], "no topology 'torus'; choose ring, line"),
+        (["--links", "0"], "--links must be 1 to 16, got 0"),
+        (["--precision", "float32"], "no precision 'float32' on the device"),
+        (["--mesh", "8"], "a mesh is written ROWSxCOLUMNS"),
+        (["--frobnicate"], "unrecognized arguments"),
+    ],
+)
+def test_bad_arguments_of_estimate_are_one_line(arguments, said, capsys):
+    assert estimate.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("galaxy_mpi: ")
+    assert said in err
+
+
+def test_validate_predicts_what_a_file_adds(tmp_path, capsys):
+    path = tmp_path / "more.json"
+    content = {
+        "source": {"decode_ops": "somewhere", "end_to_end": "elsewhere", "prefill": "there"},
+        "end_to_end": [{"what": "decode step", "input_tokens": 2048, "users": 32, "ms": 18.0}],
+        "prefill_s": [{"tokens": 1024, "users": 1, "s": 0.2}],
+    }
+    path.write_text(json.dumps(content))
+    out = tmp_path / "out.json"
+    assert validate.main(["--golden", str(path), "--json", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "predicted: 2 of 2 published times are modelled" in text
+    assert "elsewhere" in text
+    sets = [row["set"] for row in json.loads(out.read_text())["times"]]
+    assert sets.count("predicted") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "not readable JSON"), ("[]", "another form"), ('{"source": {}}', "has no times")],
+)
+def test_a_broken_file_of_measurements_is_one_line(tmp_path, text, said, capsys):
+    path = tmp_path / "more.json"
+    path.write_text(text)
+    assert validate.main(["--golden", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1

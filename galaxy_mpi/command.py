@@ -10,12 +10,20 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh, Transport
 
-__all__ = ["EXIT_USER_ERROR", "ArgumentParser", "add_transport", "run_alone", "run_on_mesh"]
+__all__ = [
+    "EXIT_USER_ERROR",
+    "ArgumentParser",
+    "add_transport",
+    "run_alone",
+    "run_on_mesh",
+    "write_text",
+]
 
 EXIT_USER_ERROR = 2
 
@@ -72,6 +80,27 @@ def run_alone(
         print(f"galaxy_mpi: {error}", file=sys.stderr, flush=True)
         return EXIT_USER_ERROR
     return 0
+
+
+def write_text(path: Path | None, text: str) -> None:
+    """Write a report, whole or not at all; nothing without a path.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
+    if path is None:
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, "utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}; name a file in a folder that exists"
+        ) from None
 
 
 def run_on_mesh(

@@ -1,11 +1,15 @@
 """Device time without weights, values or ranks: ``python -m galaxy_mpi.estimate``."""
 
 import argparse
+import csv
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -13,11 +17,11 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.checkpoints import locate, read_config
-from galaxy_mpi.command import ArgumentParser, run_alone
-from galaxy_mpi.device import MACHINES, Machine
-from galaxy_mpi.engine.estimator import DeviceTimes, Estimator
+from galaxy_mpi.command import ArgumentParser, run_alone, write_text
+from galaxy_mpi.device import MACHINES, Machine, Slowness
+from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import PRECISIONS
@@ -43,12 +47,12 @@ def build_parser() -> ArgumentParser:
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--input-tokens", type=int, default=128, metavar="N", help="tokens of each prompt")
     add("--new-tokens", type=int, default=128, metavar="N", help="decode steps behind it")
-    add("--mesh", default="8x4", metavar="RxC", help="rows x columns")
+    add("--mesh", metavar="RxC", help="rows x columns, instead of the machine's")
     add(
         "--machine",
-        default="wormhole_galaxy_6u",
+        default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
         metavar="NAME|FILE",
-        help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file",
+        help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file; WH_ARCH_YAML too",
     )
     add("--links", type=int, metavar="N", help="links between neighbours, instead of the machine's")
     add("--topology", metavar="T", help="ring or line, instead of the machine's")
@@ -56,43 +60,173 @@ def build_parser() -> ArgumentParser:
     add("--layers", type=int, metavar="N", help="only the first N layers")
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
     add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes a chip")
+    add(
+        "--slow-chip",
+        action="append",
+        default=[],
+        metavar="R,C,FACTOR",
+        help="a chip whose ops take FACTOR times as long; may be repeated",
+    )
+    add(
+        "--slow-link",
+        action="append",
+        default=[],
+        metavar="R,C,AXIS,FACTOR",
+        help="wires from a chip to the next along ROWS or COLS; may be repeated",
+    )
+    add("--sweep", metavar="KEY=A,B,C", help="one row for each value of an option, as --links=1,2")
+    add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep")
     add("--json", type=Path, metavar="FILE", help="write the figures; - is standard output")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Estimate, print a table, write JSON."""
+    parser, words = build_parser(), list(sys.argv[1:] if argv is None else argv)
 
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
-        estimator, model = _estimator(arguments)
+        if arguments.csv is not None and arguments.sweep is None:
+            raise ConfigError("--csv writes the rows of a --sweep; add one")
+        if arguments.sweep is not None:
+            return _prepare_sweep(parser, words, arguments)
+        estimate = _Estimate(arguments)
 
         def play() -> None:
-            times = estimator.run(arguments.input_tokens, arguments.new_tokens)
-            report = {
-                "schema_version": 1,
-                "model": arguments.model,
-                "mesh": arguments.mesh,
-                "machine": arguments.machine,
-                "system": "galaxy",
-                "precision": arguments.precision,
-                "users": arguments.users,
-                "input_tokens": arguments.input_tokens,
-                "new_tokens": arguments.new_tokens,
-                "device": times.to_dict(),
-            }
+            report = estimate.report()
             if str(arguments.json) == "-":
                 print(json.dumps(report, indent=2))
                 return
-            if arguments.json is not None:
-                arguments.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-            print(_table(arguments, model, times))
+            write_text(arguments.json, json.dumps(report, indent=2) + "\n")
+            print(estimate.table(report["device"]))
 
         return play
 
-    return run_alone(build_parser(), argv, prepare)
+    return run_alone(parser, words, prepare)
 
 
-def _estimator(arguments: argparse.Namespace) -> tuple[Estimator, LlamaConfig]:
+class _Estimate:
+    """One set of arguments, checked."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.estimator, self.model, self.mesh = _estimator(arguments)
+
+    def report(self) -> dict[str, Any]:
+        """Return what ``--json`` writes."""
+        a = self.arguments
+        return {
+            "schema_version": 1,
+            "model": a.model,
+            "mesh": str(self.mesh),
+            "machine": a.machine,
+            "system": "galaxy",
+            "precision": a.precision,
+            "users": a.users,
+            "input_tokens": a.input_tokens,
+            "new_tokens": a.new_tokens,
+            "device": self.estimator.run(a.input_tokens, a.new_tokens).to_dict(),
+        }
+
+    def table(self, figures: dict[str, Any]) -> str:
+        """Return the figures for people."""
+        a, step_s = self.arguments, figures["decode_step_s"]
+        stall_s = figures["prefetch_stall_s"]
+        rows = [
+            ("model", f"{a.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
+            ("mesh, machine", f"{self.mesh}, {a.machine}"),
+            ("system, precision", f"galaxy, {a.precision}"),
+            ("users, tokens", f"{a.users}, {a.input_tokens} in, {a.new_tokens} new"),
+            ("device: decode step", f"{step_s * 1e3:.3f} ms"),
+            ("device: decode layer", f"{figures['decode_layer_s'] * 1e6:.2f} us"),
+            ("device: tokens/s/user", f"{figures['tokens_per_s_per_user']:.2f}"),
+            ("device: tokens/s", f"{figures['tokens_per_s']:.1f} (all users)"),
+            ("device: time to first token", f"{figures['time_to_first_token_s'] * 1e3:.1f} ms"),
+            ("device: prefetch stall", f"{stall_s * 1e6:.1f} us a step ({stall_s / step_s:.1%})"),
+        ]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {value}" for name, value in rows]
+        lines += ["", f"{'op of a decode step, chip (0, 0)':<34}{'us a step':>11}{'share':>8}"]
+        for name, seconds in sorted(figures["by_op_s"].items(), key=lambda item: -item[1]):
+            if seconds > 0:
+                lines.append(f"{name:<34}{seconds * 1e6:>11.1f}{seconds / step_s:>8.1%}")
+        return "\n".join(lines)
+
+
+SWEEP_COLUMNS = (
+    "decode_step_s",
+    "tokens_per_s_per_user",
+    "tokens_per_s",
+    "time_to_first_token_s",
+    "prefetch_stall_s",
+)
+
+
+def _prepare_sweep(
+    parser: ArgumentParser, words: list[str], arguments: argparse.Namespace
+) -> Callable[[], None]:
+    key, _, values = arguments.sweep.partition("=")
+    key = key.lstrip("-")
+    if not values or key in ("json", "csv", "sweep", "help", "no-prefetch"):
+        raise ConfigError(
+            f"--sweep takes an option and its values, for example links=1,2,3,4; "
+            f"got {arguments.sweep!r}"
+        )
+    # Said once more behind the others, where the last one counts.
+    estimates = {
+        value: _Estimate(parser.parse_args([*words, f"--{key}", value]))
+        for value in values.split(",")
+    }
+
+    def play() -> None:
+        rows = []
+        for value, estimate in estimates.items():
+            device = estimate.report()["device"]
+            rows.append({key: value} | {name: device[name] for name in SWEEP_COLUMNS})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(arguments.csv, text.getvalue())
+        write_text(arguments.json, json.dumps(rows, indent=2) + "\n")
+        width = max(len(key), *(len(value) for value in estimates)) + 2
+        print(f"{key:<{width}}{'step ms':>10}{'tok/s/user':>12}{'tok/s':>10}{'first token ms':>16}"
+              f"{'stall us':>10}")  # fmt: skip
+        for row in rows:
+            print(
+                f"{row[key]:<{width}}{row['decode_step_s'] * 1e3:>10.3f}"
+                f"{row['tokens_per_s_per_user']:>12.2f}{row['tokens_per_s']:>10.1f}"
+                f"{row['time_to_first_token_s'] * 1e3:>16.1f}"
+                f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
+            )
+
+    return play
+
+
+def _slowness(arguments: argparse.Namespace, mesh: Mesh) -> Slowness:
+    chips: dict[tuple[int, int], float] = {}
+    links: dict[tuple[int, int, Axis], float] = {}
+    for text in arguments.slow_chip:
+        try:
+            row, col, factor = text.split(",")
+            chips[int(row), int(col)] = float(factor)
+        except ValueError:
+            raise ConfigError(
+                f"--slow-chip is ROW,COLUMN,FACTOR, as 3,1,2.5; got {text!r}"
+            ) from None
+    for text in arguments.slow_link:
+        try:
+            row, col, axis, factor = text.split(",")
+            links[int(row), int(col), Axis[axis.upper()]] = float(factor)
+        except (ValueError, KeyError):
+            raise ConfigError(
+                f"--slow-link is ROW,COLUMN,ROWS|COLS,FACTOR, as 3,1,COLS,2.5; got {text!r}"
+            ) from None
+    slowness = Slowness(chips, links)
+    slowness.check(mesh)
+    return slowness
+
+
+def _estimator(arguments: argparse.Namespace) -> tuple[Estimator, LlamaConfig, Mesh]:
     for name, value, most in (
         ("--users", arguments.users, 32),
         ("--input-tokens", arguments.input_tokens, MAX_TOKENS),
@@ -117,47 +251,18 @@ def _estimator(arguments: argparse.Namespace) -> tuple[Estimator, LlamaConfig]:
         links=arguments.links or machine.links,
         topology=arguments.topology or machine.topology,
     )
+    mesh = Mesh.parse(arguments.mesh or machine.mesh)
     estimator = Estimator(
         model,
         machine,
-        Mesh.parse(arguments.mesh),
+        mesh,
         PRECISIONS[arguments.precision],
         users=arguments.users,
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,
+        slowness=_slowness(arguments, mesh),
     )
-    return estimator, model
-
-
-def _table(arguments: argparse.Namespace, model: LlamaConfig, times: DeviceTimes) -> str:
-    figures = times.to_dict()
-    step_s = figures["decode_step_s"]
-    rows = [
-        ("model", f"{arguments.model}, {model.n_layers} layers, dim {model.dim}"),
-        ("mesh, machine", f"{arguments.mesh}, {arguments.machine}"),
-        ("system, precision", f"galaxy, {arguments.precision}"),
-        (
-            "users, tokens",
-            f"{arguments.users}, {arguments.input_tokens} in, {arguments.new_tokens} new",
-        ),
-        ("device: decode step", f"{step_s * 1e3:.3f} ms"),
-        ("device: decode layer", f"{figures['decode_layer_s'] * 1e6:.2f} us"),
-        ("device: tokens/s/user", f"{figures['tokens_per_s_per_user']:.2f}"),
-        ("device: tokens/s", f"{figures['tokens_per_s']:.1f} (all users)"),
-        ("device: time to first token", f"{figures['time_to_first_token_s'] * 1e3:.1f} ms"),
-        (
-            "device: prefetch stall",
-            f"{figures['prefetch_stall_s'] * 1e6:.1f} us a step "
-            f"({figures['prefetch_stall_s'] / step_s:.1%})",
-        ),
-    ]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    lines += ["", f"{'op of a decode step':<34}{'us a step':>11}{'share':>8}"]
-    for name, seconds in sorted(figures["by_op_s"].items(), key=lambda item: -item[1]):
-        if seconds > 0:
-            lines.append(f"{name:<34}{seconds * 1e6:>11.1f}{seconds / step_s:>8.1%}")
-    return "\n".join(lines)
+    return estimator, model, mesh
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
-from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.command import ArgumentParser, run_alone, write_text
 from galaxy_mpi.device import Machine
 from galaxy_mpi.device.published import CALIBRATION, Measurement, read_measurements
 from galaxy_mpi.engine.estimator import Estimator
@@ -93,8 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         def play() -> None:
             rows = compare(read_measurements(CALIBRATION), is_calibration=True)
             rows += compare(more, is_calibration=False)
-            if arguments.json is not None:
-                arguments.json.write_text(json.dumps(_to_json(rows), indent=2) + "\n", "utf-8")
+            write_text(arguments.json, json.dumps(_to_json(rows), indent=2) + "\n")
             print(_table(rows))
 
         return play

@@ -3,8 +3,8 @@
 Seconds, bytes and plain numbers; no array of the model, no message, no host time.
 """
 
-from galaxy_mpi.device.clock import MeshClock
+from galaxy_mpi.device.clock import MeshClock, Slowness
 from galaxy_mpi.device.cost import Costs
 from galaxy_mpi.device.machine import MACHINES, Machine
 
-__all__ = ["MACHINES", "Costs", "Machine", "MeshClock"]
+__all__ = ["MACHINES", "Costs", "Machine", "MeshClock", "Slowness"]

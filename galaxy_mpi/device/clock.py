@@ -5,17 +5,49 @@ itself; a collective ends for a member when what the farthest-behind member sent
 """
 
 from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.device.machine import Machine
+from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Axis, Mesh
 
-__all__ = ["MeshClock"]
+__all__ = ["MeshClock", "Slowness"]
 
 Seconds = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Slowness:
+    """What is slower than it should be, by which factor."""
+
+    chips: dict[tuple[int, int], float] = field(default_factory=dict)
+    """By (row, column): its ops take so many times as long."""
+    links: dict[tuple[int, int, Axis], float] = field(default_factory=dict)
+    """By (row, column, axis): so are the wires from that chip to the next one along the axis, and
+    a collective goes at the pace of the slowest wire of its group."""
+
+    def check(self, mesh: Mesh) -> None:
+        """Raise if a chip is outside the mesh or a factor is not above 0.
+
+        Raises
+        ------
+        ConfigError
+            Naming it.
+        """
+        for (row, col, *_), factor in (*self.chips.items(), *self.links.items()):
+            if not (0 <= row < mesh.rows and 0 <= col < mesh.cols):
+                raise ConfigError(
+                    f"chip ({row}, {col}) is outside the {mesh} mesh: rows 0 to {mesh.rows - 1}, "
+                    f"columns 0 to {mesh.cols - 1}"
+                )
+            if not 0 < factor < 1e6:
+                raise ConfigError(
+                    f"the factor of chip ({row}, {col}) must be above 0, got {factor}"
+                )
 
 
 class MeshClock:
@@ -27,6 +59,7 @@ class MeshClock:
     mesh : Mesh
     capacity_bytes : float, optional
         Of the circular buffer; the machine's by default.
+    slowness : Slowness, optional
 
     Attributes
     ----------
@@ -40,11 +73,26 @@ class MeshClock:
         Seconds between two ops: those of a recorded trace, unless the mode sets another.
     """
 
-    def __init__(self, machine: Machine, mesh: Mesh, capacity_bytes: float | None = None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        mesh: Mesh,
+        capacity_bytes: float | None = None,
+        slowness: Slowness | None = None,
+    ) -> None:
         self._machine, self._mesh = machine, mesh
         shape = (mesh.rows, mesh.cols)
         self.gap_s = machine.op_gap_s
         self._capacity = machine.circular_buffer_bytes if capacity_bytes is None else capacity_bytes
+        slowness = slowness or Slowness()
+        self._chip_factor: Seconds = np.ones(shape)
+        for chip, factor in slowness.chips.items():
+            self._chip_factor[chip] = factor
+        self._wire_factor = {axis: np.ones(shape) for axis in Axis}
+        for (row, col, axis), factor in slowness.links.items():
+            group = np.s_[:, col] if axis is Axis.ROWS else np.s_[row, :]
+            wires = self._wire_factor[axis]
+            wires[group] = np.maximum(wires[group], factor)
         self.now: Seconds = np.zeros(shape)
         self.stall_s: Seconds = np.zeros(shape)
         self._dram_free: Seconds = np.zeros(shape)
@@ -58,12 +106,13 @@ class MeshClock:
 
     def op(self, name: str, seconds: float) -> None:
         """Run an op on the worker cores of every chip."""
-        self._advance(name, self.now + seconds)
+        self._advance(name, self.now + seconds * self._chip_factor)
 
     def compute(self, name: str, seconds: float) -> None:
         """Run a part of an op that goes on: no gap behind it."""
-        self.by_op_s[name] += seconds
-        self.now = self.now + seconds
+        taken = seconds * self._chip_factor
+        self.by_op_s[name] += float(taken[0, 0])
+        self.now = self.now + taken
 
     def take(self, n_bytes: float) -> None:
         """Wait until the prefetcher has delivered the next weight.
@@ -91,22 +140,33 @@ class MeshClock:
         size, _ = self._queue[-1]
         self._queue[-1] = (size, self.now)
 
-    def collective(self, name: str, axis: Axis, seconds: float, *, laps: int = 1) -> None:
-        """Run a collective that takes each chip ``seconds`` and waits for its whole group.
+    def collective(
+        self, name: str, axis: Axis, own_s: float, wire_s: float, *, laps: int = 1
+    ) -> None:
+        """Run a collective, which ends for a chip when its whole group's data is there.
 
         Parameters
         ----------
+        own_s : float
+            What each chip takes by itself.
+        wire_s : float
+            In which the busiest wire passes its bytes.
         laps : int
             How often a notice goes the longest way: once with the data, once more for a barrier.
         """
-        self._advance(name, self._arrived(axis, self.now, laps) + seconds)
+        self._advance(name, self._collected(axis, own_s, wire_s, laps))
 
     def overlapped(
-        self, name: str, axis: Axis, seconds: float, beside_s: float, *, laps: int = 1
+        self, name: str, axis: Axis, own_s: float, wire_s: float, beside_s: float
     ) -> None:
         """Run a collective while the workers compute for ``beside_s``; go on when both are done."""
-        arrived = self._arrived(axis, self.now, laps) + seconds
-        self._advance(name, np.maximum(arrived, self.now + beside_s))
+        beside = self.now + beside_s * self._chip_factor
+        self._advance(name, np.maximum(self._collected(axis, own_s, wire_s, 1), beside))
+
+    def _collected(self, axis: Axis, own_s: float, wire_s: float, laps: int) -> Seconds:
+        taken = own_s * self._chip_factor + wire_s * self._wire_factor[axis]
+        result: Seconds = self._arrived(axis, self.now, laps) + taken
+        return result
 
     def _arrived(self, axis: Axis, start: Seconds, laps: int) -> Seconds:
         """Return when the last of the group's data is there: entry and distance of each member."""

@@ -31,7 +31,10 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A profile. The unit of a constant is the end of its name; sources are in the file."""
+    """A profile. The unit of a constant is the end of its name; sources are in the file.
+
+    A file may say ``extends: NAME`` and give only the constants that differ.
+    """
 
     name: str
     mesh: str
@@ -93,19 +96,14 @@ def read_constants(name: str) -> dict[str, Constant]:
 
 def _read(name: str) -> tuple[dict[str, Any], dict[str, Constant]]:
     path = _FOLDER / f"{name}.yaml" if name in MACHINES else Path(name)
-    try:
-        profile = yaml.safe_load(path.read_text("utf-8"))
-    except OSError:
-        raise ConfigError(
-            f"no machine {name!r}; choose {', '.join(MACHINES)} or name a YAML file"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        what = str(error).replace("\n", " ")
-        raise ConfigError(f"machine {path} is not readable YAML: {what}") from None
-    if not isinstance(profile, dict) or not isinstance(profile.get("constants"), dict):
-        raise ConfigError(
-            f"machine {path} has no `constants`; compare {_FOLDER / MACHINES[0]}.yaml"
-        )
+    profile = _read_yaml(path, name)
+    base = profile.get("extends")
+    if base is not None:
+        if base not in MACHINES:
+            raise ConfigError(f"machine {path} extends {base!r}; choose {', '.join(MACHINES)}")
+        whole = _read_yaml(_FOLDER / f"{base}.yaml", base)
+        whole_constants = whole["constants"] | profile["constants"]
+        profile = whole | profile | {"constants": whole_constants}
     head = {key: str(profile.get(key, "")) for key in ("name", "mesh", "topology")}
     if head["topology"] not in TOPOLOGIES:
         raise ConfigError(
@@ -119,6 +117,23 @@ def _read(name: str) -> tuple[dict[str, Any], dict[str, Constant]]:
             f"unknown {', '.join(sorted(found - wanted)) or 'nothing'}"
         )
     return head, {key: _constant(path, key, value) for key, value in profile["constants"].items()}
+
+
+def _read_yaml(path: Path, name: str) -> dict[str, Any]:
+    try:
+        profile = yaml.safe_load(path.read_text("utf-8"))
+    except OSError:
+        raise ConfigError(
+            f"no machine {name!r}; choose {', '.join(MACHINES)} or name a YAML file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        what = " ".join(str(error).split())
+        raise ConfigError(f"machine {path} is not readable YAML: {what}") from None
+    if not isinstance(profile, dict) or not isinstance(profile.get("constants"), dict):
+        raise ConfigError(
+            f"machine {path} has no `constants`; compare {_FOLDER / MACHINES[0]}.yaml"
+        )
+    return profile
 
 
 def _constant(path: Path, key: str, entry: Any) -> Constant:

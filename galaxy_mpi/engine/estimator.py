@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from galaxy_mpi.device import Machine, MeshClock
+from galaxy_mpi.device import Machine, MeshClock, Slowness
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig, Transformer
@@ -86,6 +86,8 @@ class Estimator:
     prefetch : bool
     circular_buffer_bytes : float, optional
         Device bytes; the machine's by default.
+    slowness : Slowness, optional
+        Chips and links that are slower than they should be.
 
     Examples
     --------
@@ -108,9 +110,11 @@ class Estimator:
         users: int,
         prefetch: bool = True,
         circular_buffer_bytes: float | None = None,
+        slowness: Slowness | None = None,
     ) -> None:
         self._model, self._machine, self._mesh, self._precision = model, machine, mesh, precision
         self._prefetch, self._capacity = prefetch, circular_buffer_bytes
+        self._slowness = slowness
         self.sizes = chip_sizes(model, mesh, users)
         weights, rotary = cast(Any, _NoWeights()), cast(Any, _NoRotary())
         self._transformer = Transformer(weights, rotary, cast(Any, [None] * model.n_layers))
@@ -129,7 +133,7 @@ class Estimator:
 
     def decode(self, positions: Any) -> DeviceTimes:
         """Return the times of decode steps in which all users are at these positions."""
-        clock = MeshClock(self._machine, self._mesh, self._capacity)
+        clock = self._clock()
         system = GalaxyDecodeTiming(
             clock,
             self._machine,
@@ -153,8 +157,11 @@ class Estimator:
             prefetch_stall_s=float(clock.stall_s.max()),
         )
 
+    def _clock(self) -> MeshClock:
+        return MeshClock(self._machine, self._mesh, self._capacity, self._slowness)
+
     def _prefilled(self, n_tokens: int) -> MeshClock:
-        clock = MeshClock(self._machine, self._mesh)
+        clock = self._clock()
         clock.gap_s = self._machine.prefill_op_s
         tokens, blocks = np.zeros(n_tokens, np.int64), np.zeros(1, np.int64)
         work = PrefillPass((PrefillUser(tokens, 0, 0, blocks),))

@@ -108,7 +108,7 @@ class GalaxyPrefillTiming:
             wire_s = self.costs.wire_s(self._mesh.size(Axis.COLS), block, m.links)
             matmul_s = self._matmul_s(w2, sizes.hidden, sizes.dim)
             self.clock.overlapped(
-                "all_gather_w2_matmul", Axis.COLS, m.collective_s + wire_s, matmul_s
+                "all_gather_w2_matmul", Axis.COLS, m.collective_s, wire_s, matmul_s
             )
         else:
             self._gather("all_gather_mlp", Axis.COLS, block)
@@ -160,14 +160,17 @@ class GalaxyPrefillTiming:
     ) -> None:
         m = self._machine
         wire_s = self.costs.wire_s(self._mesh.size(axis), block_bytes, links or m.links)
-        self.clock.collective(name, axis, m.collective_s + wire_s)
+        self.clock.collective(name, axis, m.collective_s, wire_s)
 
     def _scatter(self, name: str, axis: Axis, chunk_width: float) -> None:
-        """A ring reduce-scatter: the load of a gather of such chunks, and an add at every hop."""
+        """A ring reduce-scatter: the wires of a gather of such chunks, and an add at every hop.
+
+        Chunks are added as they stream in; what adding takes longer than the wire is on top.
+        """
         m, size = self._machine, self._mesh.size(axis)
         wire_s = self.costs.wire_s(size, self._packed_bytes(chunk_width), m.links)
         add_s = self.costs.add_s((size - 1) * self._rows * chunk_width)
-        self.clock.collective(name, axis, m.collective_s + max(wire_s, add_s))
+        self.clock.collective(name, axis, m.collective_s + max(0.0, add_s - wire_s), wire_s)
 
     def _all_reduce(self, name: str, axis: Axis, width: float) -> None:
         """Reduce-scatter, then all-gather."""

@@ -149,10 +149,10 @@ class GalaxyDecodeTiming:
         """Op 11 to 14: the first reduce-scatter runs beside the second matmul."""
         sizes, size = self.sizes, self._mesh.size(Axis.COLS)
         block = self._tiles(sizes.hidden_shard) * self._precision.reduced.tile_bytes
-        scatter_s = (
-            self._machine.collective_s
-            + self.costs.wire_s(size, block, self._machine.links)
-            + self.costs.add_s(size * sizes.users * sizes.hidden_shard)
+        add_s = self.costs.add_s(size * sizes.users * sizes.hidden_shard)
+        scatter = (
+            self._machine.collective_s + add_s,
+            self.costs.wire_s(size, block, self._machine.links),
         )
         fused = "w1_w3_matmul_reduce_scatter_w1"
         self._take(w1, sizes.dim, sizes.hidden)
@@ -161,10 +161,10 @@ class GalaxyDecodeTiming:
         self._consumed()
         self._take(w3, sizes.dim, sizes.hidden)
         self.clock.overlapped(
-            fused, Axis.COLS, scatter_s, self._matmul_s(w3, sizes.dim, sizes.hidden)
+            fused, Axis.COLS, *scatter, self._matmul_s(w3, sizes.dim, sizes.hidden)
         )
         self._consumed()
-        self.clock.collective("reduce_scatter_w3", Axis.COLS, scatter_s)
+        self.clock.collective("reduce_scatter_w3", Axis.COLS, *scatter)
         elements = self._tiles(sizes.hidden_shard) * 1024
         cores = min(self._machine.worker_cores, self._tiles(sizes.hidden_shard))
         self.clock.op("silu_mul", self.costs.elementwise_s(elements, cores, 2))
@@ -226,7 +226,7 @@ class GalaxyDecodeTiming:
     ) -> None:
         machine = self._machine
         wire_s = self.costs.wire_s(self._mesh.size(axis), block_bytes, links or machine.links)
-        self.clock.collective(name, axis, machine.collective_s + own_s + wire_s, laps=laps)
+        self.clock.collective(name, axis, machine.collective_s + own_s, wire_s, laps=laps)
 
     def _matmul(self, name: str, weight: WeightId, k: int, n: int) -> None:
         self._take(weight, k, n)

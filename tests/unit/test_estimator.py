@@ -1,5 +1,6 @@
 """Device time of whole runs: against what was published, and what must follow from a change."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -90,6 +91,44 @@ def test_the_command_prints_and_writes_the_same_figures(tmp_path, capsys):
     assert by_op_s == pytest.approx(figures["decode_step_s"], rel=1e-6)
 
 
+def test_a_slow_chip_makes_all_wait_and_a_slow_link_its_groups(tmp_path, capsys):
+    def figures(*extra):
+        path = tmp_path / "out.json"
+        arguments = ["--layers", "4", "--new-tokens", "1", "--json", str(path), *extra]
+        assert estimate.main(arguments) == 0
+        return json.loads(path.read_text())["device"]
+
+    plain = figures()
+    slow_chip = figures("--slow-chip", "5,2,2")
+    assert slow_chip["decode_step_s"] > 1.3 * plain["decode_step_s"]
+    # Chip (0, 0) is not slow: its own ops take as long as before, it waits in collectives.
+    assert slow_chip["by_op_s"]["silu_mul"] == pytest.approx(plain["by_op_s"]["silu_mul"])
+    assert slow_chip["by_op_s"]["all_reduce_wo"] > plain["by_op_s"]["all_reduce_wo"]
+    slow_link = figures("--slow-link", "0,1,COLS,10")
+    assert slow_link["decode_step_s"] > plain["decode_step_s"]
+    assert slow_link["by_op_s"]["qkv_matmul"] == pytest.approx(plain["by_op_s"]["qkv_matmul"])
+    capsys.readouterr()
+
+
+def test_a_sweep_is_a_row_for_each_value(tmp_path, capsys):
+    path = tmp_path / "rows.csv"
+    arguments = ["--layers", "2", "--new-tokens", "1", "--sweep", "links=1,2,4"]
+    assert estimate.main([*arguments, "--csv", str(path)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    rows = list(csv.DictReader(path.open()))
+    assert [row["links"] for row in rows] == ["1", "2", "4"]
+    assert [line.split()[0] for line in shown] == ["links", "1", "2", "4"]
+    times = [float(row["decode_step_s"]) for row in rows]
+    assert times == sorted(times, reverse=True)
+
+
+@pytest.mark.parametrize("machine", ["wormhole_galaxy_4u", "t3000", "n300", "n150"])
+def test_other_machines_have_their_own_mesh(machine, capsys):
+    arguments = ["--machine", machine, "--model", "llama3-8b", "--new-tokens", "1"]
+    assert estimate.main([*arguments, "--layers", "2"]) == 0
+    assert f"{Machine.load(machine).mesh}, {machine}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -98,12 +137,21 @@ def test_the_command_prints_and_writes_the_same_figures(tmp_path, capsys):
         (["--input-tokens", "131073"], "--input-tokens must be 1 to 131072"),
         (["--new-tokens", "0"], "--new-tokens must be 1 to 131072, got 0"),
         (["--model", "gpt-5"], "no model folder at 'gpt-5'"),
-        (["--machine", "tpu"], "no machine 'tpu'; choose wormhole_galaxy_6u"),
+        (["--machine", "tpu"], "no machine 'tpu'; choose n150, n300, t3000"),
         (["--topology", "torus"], "no topology 'torus'; choose ring, line"),
         (["--links", "0"], "--links must be 1 to 16, got 0"),
         (["--precision", "float32"], "no precision 'float32' on the device"),
         (["--mesh", "8"], "a mesh is written ROWSxCOLUMNS"),
         (["--frobnicate"], "unrecognized arguments"),
+        (["--slow-chip", "1,2"], "--slow-chip is ROW,COLUMN,FACTOR"),
+        (["--slow-chip", "8,0,2"], "chip (8, 0) is outside the 8x4 mesh"),
+        (["--slow-chip", "0,0,-2"], "must be above 0, got -2.0"),
+        (["--slow-link", "0,0,UP,2"], "--slow-link is ROW,COLUMN,ROWS|COLS,FACTOR"),
+        (["--sweep", "links"], "--sweep takes an option and its values"),
+        (["--sweep", "links=1,none"], "invalid int value: 'none'"),
+        (["--sweep", "speed=1"], "unrecognized arguments: --speed"),
+        (["--csv", "out.csv"], "--csv writes the rows of a --sweep"),
+        (["--layers", "1", "--json", "/no/such/out.json"], "/no/such/out.json cannot be written"),
     ],
 )
 def test_bad_arguments_of_estimate_are_one_line(arguments, said, capsys):

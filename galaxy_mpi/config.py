@@ -50,6 +50,8 @@ class RunConfig:
     """Prefill: partial sums travel on lines instead of rings."""
     line_all_gather: bool = False
     """Prefill: blocks travel on lines instead of rings."""
+    machine: str = "wormhole_galaxy_6u"
+    """Whose constants device time is computed with: a name or a YAML file."""
     json_path: Path | None = None
 
     def __post_init__(self) -> None:

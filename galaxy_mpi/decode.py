@@ -47,6 +47,12 @@ def build_parser() -> ArgumentParser:
     add("--page-size", type=int, default=64, metavar="N", help="positions of a KV cache block")
     add("--cache-blocks", type=int, default=2048, metavar="N", help="KV cache blocks of a column")
     add("--no-prefix-cache", action="store_true", help="compute what other prompts began with too")
+    add(
+        "--machine",
+        default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
+        metavar="NAME|FILE",
+        help="constants of the chips, for device time; WH_ARCH_YAML names a file too",
+    )
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
     add("--show-all", action="store_true", help="print all users, not the first 4")
     add("--quiet", action="store_true", help="nothing on standard error but errors")
@@ -75,6 +81,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         prefix_caching=not arguments.no_prefix_cache,
         line_reduce_scatter=_switch("LINE_RS"),
         line_all_gather=_switch("LINE_AG"),
+        machine=arguments.machine,
         json_path=arguments.json,
     )
 

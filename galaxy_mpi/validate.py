@@ -55,14 +55,13 @@ def compare(measurements: Sequence[Measurement], *, is_calibration: bool) -> lis
     def estimator(users: int) -> Estimator:
         return Estimator(model, machine, Mesh(8, 4), PRECISIONS["performance"], users=users)
 
-    step = estimator(32).decode([POSITION])
+    step = estimator(32).step([POSITION] * 4)
 
     def modelled_s(what: Measurement) -> float | None:
         if what.kind == "decode":
-            steps = estimator(what.users).decode(range(what.tokens, what.tokens + MEAN_OVER))
-            return statistics.fmean(steps.step_s)
+            return statistics.fmean(estimator(what.users).run(what.tokens, MEAN_OVER).step_s)
         if what.kind == "prefill":
-            return estimator(what.users).prefill_s(what.tokens)
+            return estimator(what.users).prefill(what.tokens).seconds
         if what.name not in step.by_op_s:
             return None
         times = model.n_layers if what.kind == "layer" else 1

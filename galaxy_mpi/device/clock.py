@@ -104,8 +104,8 @@ class MeshClock:
         self._dram_free = self.now.copy()
         self._queue = []
 
-    def op(self, name: str, seconds: float) -> None:
-        """Run an op on the worker cores of every chip."""
+    def op(self, name: str, seconds: float | Seconds) -> None:
+        """Run an op on the worker cores of every chip; seconds may differ by column."""
         self._advance(name, self.now + seconds * self._chip_factor)
 
     def compute(self, name: str, seconds: float) -> None:

@@ -17,7 +17,9 @@ from types import TracebackType
 
 from galaxy_mpi.checkpoints import TextTokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
+from galaxy_mpi.device import Machine
 from galaxy_mpi.engine.chip import Chip
+from galaxy_mpi.engine.estimator import DeviceTimes, Estimator
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.modes import DecodeMode, ModeTotals, PrefillMode
 from galaxy_mpi.engine.plan import Plan, make_plan
@@ -27,7 +29,7 @@ from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.errors import UserError
-from galaxy_mpi.mesh import Axis, Transport
+from galaxy_mpi.mesh import Transport
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems import GalaxyDecode
 
@@ -78,6 +80,8 @@ class Engine:
         self._totals = {DecodeMode.name: ModeTotals(), PrefillMode.name: ModeTotals()}
         self.mode: DecodeMode | PrefillMode | None = None
         self.times = RunTimes(load_s=time.perf_counter() - began)
+        self._device = DeviceTimes(self.plan.model.n_layers)
+        self._estimator = self._make_estimator()
 
     def __enter__(self) -> "Engine":
         return self
@@ -111,12 +115,11 @@ class Engine:
 
     def new_scheduler(self) -> Scheduler:
         """Return a scheduler of the run's prompts; on all ranks alike."""
-        run, plan, cols = self._run, self.plan, self._run.mesh.size(Axis.COLS)
-        wanted = run.batch or MAX_USERS
+        run, plan = self._run, self.plan
         return Scheduler(
             plan.prompt_tokens,
-            -(-wanted // cols) * cols,
-            cols,
+            n_places(run),
+            run.mesh.cols,
             plan.limits,
             max_new_tokens=run.max_new_tokens,
             eos_tokens=plan.model.eos_tokens,
@@ -136,6 +139,8 @@ class Engine:
         numbers = [request.number for request in requests]
         sampled = self._sampler.sample(mode.ccl, logits_UV, range(len(numbers)), numbers)
         self.times.add_prefill(time.perf_counter() - began, requests)
+        if self._estimator is not None:
+            self._device.add_prefill(self._estimator.prefill_pass(work), numbers)
         self._advance(scheduler, sampled)
 
     def decode(self, scheduler: Scheduler) -> None:
@@ -151,6 +156,9 @@ class Engine:
             [request.number for request in active],
         )
         self.times.add_step(time.perf_counter() - began, len(active))
+        if self._estimator is not None:
+            longest = scheduler.positions.reshape(self._run.mesh.cols, -1).max(axis=1)
+            self._device.add_step(self._estimator.step(longest.tolist()), len(active))
         self._advance(scheduler, sampled)
 
     def decode_mode(self) -> DecodeMode:
@@ -187,6 +195,21 @@ class Engine:
             if scheduler.requests[number].ended is not None:
                 self._sampler.forget(number)
 
+    def _make_estimator(self) -> Estimator | None:
+        """Return what tells device time: on rank 0, for formats that the device has."""
+        run = self._run
+        if self._transport.rank != 0 or run.precision == "float32":
+            return None
+        machine = Machine.load(run.machine)
+        return Estimator(
+            self.plan.model,
+            machine,
+            run.mesh,
+            self.chip.precision,
+            users=n_places(run),
+            prefetch=run.prefetch,
+        )
+
     def _make_plan(self) -> Plan:
         plan, self._tokenizer = make_plan(self._run)
         return plan
@@ -219,7 +242,14 @@ class Engine:
             requests=scheduler.requests,
             text=[self._tokenizer.decode(r.generated) for r in scheduler.requests],
             times=self.times,
+            device=None if self._estimator is None else self._device,
             decode=[rank[0][DecodeMode.name] for rank in ranks],
             prefill=[rank[0][PrefillMode.name] for rank in ranks],
             memory=[rank[1] for rank in ranks],
         )
+
+
+def n_places(run: RunConfig) -> int:
+    """Return the user places of a run: as many in each column."""
+    cols = run.mesh.cols
+    return -(-(run.batch or MAX_USERS) // cols) * cols

@@ -5,6 +5,7 @@ clocks instead of computing; tensors are None.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,39 +20,70 @@ from galaxy_mpi.systems import PageTable, Precision, PrefillPass, PrefillUser
 from galaxy_mpi.systems.galaxy_prefill_timing import GalaxyPrefillTiming
 from galaxy_mpi.systems.galaxy_timing import ChipSizes, GalaxyDecodeTiming
 
-__all__ = ["DeviceTimes", "Estimator"]
+__all__ = ["DeviceTimes", "Estimator", "Timing"]
 
 PAGE_SIZE = 64
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Device time of one pass or step; by op for chip (0, 0)."""
+
+    seconds: float
+    by_op_s: dict[str, float]
+    stall_s: float
+    """Of the chip that waited longest for its prefetcher."""
+
+
 @dataclass
 class DeviceTimes:
-    """Seconds of device time; by op for chip (0, 0)."""
+    """Device time of a run: sums over its passes and steps."""
 
     n_layers: int
-    users: int
-    first_token_s: float
-    step_s: list[float]
-    by_op_s: dict[str, float] = field(default_factory=dict)
+    now_s: float = 0.0
+    """Device time since the beginning."""
+    step_s: list[float] = field(default_factory=list)
+    n_step_tokens: int = 0
+    by_op_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Of all decode steps."""
-    prefill_by_op_s: dict[str, float] = field(default_factory=dict)
+    prefill_by_op_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     prefetch_stall_s: float = 0.0
     """Of all decode steps."""
+    first_token_s: dict[int, float] = field(default_factory=dict)
+    """When each request had its first token, by number: waiting for a place included."""
+
+    def add_prefill(self, timing: Timing, requests: Sequence[int]) -> None:
+        """Note a pass that gave ``requests`` their first tokens."""
+        self.now_s += timing.seconds
+        for name, seconds in timing.by_op_s.items():
+            self.prefill_by_op_s[name] += seconds
+        for request in requests:
+            self.first_token_s[request] = self.now_s
+
+    def add_step(self, timing: Timing, n_tokens: int) -> None:
+        """Note a step that gave so many tokens."""
+        self.now_s += timing.seconds
+        self.step_s.append(timing.seconds)
+        self.n_step_tokens += n_tokens
+        self.prefetch_stall_s += timing.stall_s
+        for name, seconds in timing.by_op_s.items():
+            self.by_op_s[name] += seconds
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures of the report, with the unit in each name."""
-        n_steps = len(self.step_s)
-        step_s = sum(self.step_s) / n_steps
+        """Return the figures of the report, with the unit in each name; means over the steps."""
+        n_steps, total_s = max(len(self.step_s), 1), sum(self.step_s)
+        first = self.first_token_s.values()
         return {
-            "decode_step_s": step_s,
-            "decode_layer_s": step_s / self.n_layers,
-            "time_to_first_token_s": self.first_token_s,
-            "tokens_per_s_per_user": 1 / step_s,
-            "tokens_per_s": self.users / step_s,
+            "decode_step_s": total_s / n_steps,
+            "decode_layer_s": total_s / n_steps / self.n_layers,
+            "time_to_first_token_s": sum(first) / len(first) if first else 0.0,
+            "tokens_per_s_per_user": len(self.step_s) / total_s if total_s else 0.0,
+            "tokens_per_s": self.n_step_tokens / total_s if total_s else 0.0,
             "prefetch_stall_s": self.prefetch_stall_s / n_steps,
             "by_op_s": {name: s / n_steps for name, s in self.by_op_s.items()},
             "prefill_by_op_s": dict(self.prefill_by_op_s),
-            "steps": n_steps,
+            "steps": len(self.step_s),
+            "run_s": self.now_s,
         }
 
 
@@ -75,6 +107,10 @@ class _NoRotary:
 class Estimator:
     """Device time of one model on one machine.
 
+    Every pass and every step is timed from a common start of all chips, because sampling joins
+    them. So its time is a function of what it does, and is kept for the next one that does the
+    same.
+
     Parameters
     ----------
     model : LlamaConfig
@@ -96,7 +132,7 @@ class Estimator:
     >>> machine = Machine.load("wormhole_galaxy_6u")
     >>> model, precision = PRESETS["llama3-70b"], PRECISIONS["performance"]
     >>> estimator = Estimator(model, machine, Mesh(8, 4), precision, users=32)
-    >>> 0.013 < estimator.decode([127]).step_s[0] < 0.015
+    >>> 0.013 < estimator.step([127] * 4).seconds < 0.015
     True
     """
 
@@ -115,61 +151,69 @@ class Estimator:
         self._model, self._machine, self._mesh, self._precision = model, machine, mesh, precision
         self._prefetch, self._capacity = prefetch, circular_buffer_bytes
         self._slowness = slowness
+        self._known: dict[tuple[Any, ...], Timing] = {}
         self.sizes = chip_sizes(model, mesh, users)
         weights, rotary = cast(Any, _NoWeights()), cast(Any, _NoRotary())
         self._transformer = Transformer(weights, rotary, cast(Any, [None] * model.n_layers))
 
     def run(self, input_tokens: int, new_tokens: int) -> DeviceTimes:
         """Return the times of prefilling one user and of decoding all users behind it."""
-        times = self.decode(range(input_tokens, input_tokens + new_tokens))
-        clock = self._prefilled(input_tokens)
-        times.first_token_s = float(clock.now.max())
-        times.prefill_by_op_s = clock.by_op_s
+        times = DeviceTimes(self._model.n_layers)
+        times.add_prefill(self.prefill(input_tokens), [0])
+        for position in range(input_tokens, input_tokens + new_tokens):
+            times.add_step(self.step([position] * self._mesh.cols), self.sizes.users)
         return times
 
-    def prefill_s(self, n_tokens: int) -> float:
-        """Return the seconds of prefilling one user."""
-        return float(self._prefilled(n_tokens).now.max())
+    def prefill(self, n_tokens: int) -> Timing:
+        """Return the time of prefilling one user with nothing cached."""
+        tokens, blocks = np.zeros(n_tokens, np.int64), np.zeros(1, np.int64)
+        return self.prefill_pass(PrefillPass((PrefillUser(tokens, 0, 0, blocks),)))
 
-    def decode(self, positions: Any) -> DeviceTimes:
-        """Return the times of decode steps in which all users are at these positions."""
-        clock = self._clock()
-        system = GalaxyDecodeTiming(
-            clock,
-            self._machine,
-            self._mesh,
-            self._precision,
-            self.sizes,
-            prefetch=self._prefetch,
-        )
-        steps, empty = [], np.zeros((self.sizes.users_each, 1), np.int64)
-        for position in positions:
-            began = float(clock.now.max())
-            table = PageTable(np.full(self.sizes.users_each, position), empty, PAGE_SIZE)
-            self._transformer.decode(cast(Any, system), empty, table)
-            steps.append(float(clock.now.max()) - began)
-        return DeviceTimes(
-            self._model.n_layers,
-            self.sizes.users,
-            0.0,
-            steps,
-            by_op_s=clock.by_op_s,
-            prefetch_stall_s=float(clock.stall_s.max()),
-        )
+    def prefill_pass(self, work: PrefillPass) -> Timing:
+        """Return the time of a pass."""
+        what = ("prefill", work.n_parts, work.length, work.start)
+        if what not in self._known:
+            clock = self._clock()
+            clock.gap_s = self._machine.prefill_op_s
+            system = GalaxyPrefillTiming(
+                clock, self._machine, self._mesh, self._precision, self.sizes, work
+            )
+            self._transformer.prefill(cast(Any, system), work)
+            self._known[what] = _timing(clock)
+        return self._known[what]
+
+    def step(self, positions: Sequence[int]) -> Timing:
+        """Return the time of a decode step.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            The longest user's position in each column; -1 for a column without users.
+        """
+        # Attention works on whole tiles of positions.
+        what = ("decode", *(padded(position + 1) for position in positions))
+        if what not in self._known:
+            clock = self._clock()
+            system = GalaxyDecodeTiming(
+                clock,
+                self._machine,
+                self._mesh,
+                self._precision,
+                self.sizes,
+                prefetch=self._prefetch,
+            )
+            nowhere = np.zeros((len(positions), 1), np.int64)
+            table = PageTable(np.array(positions, np.int64), nowhere, PAGE_SIZE)
+            self._transformer.decode(cast(Any, system), nowhere, table)
+            self._known[what] = _timing(clock)
+        return self._known[what]
 
     def _clock(self) -> MeshClock:
         return MeshClock(self._machine, self._mesh, self._capacity, self._slowness)
 
-    def _prefilled(self, n_tokens: int) -> MeshClock:
-        clock = self._clock()
-        clock.gap_s = self._machine.prefill_op_s
-        tokens, blocks = np.zeros(n_tokens, np.int64), np.zeros(1, np.int64)
-        work = PrefillPass((PrefillUser(tokens, 0, 0, blocks),))
-        system = GalaxyPrefillTiming(
-            clock, self._machine, self._mesh, self._precision, self.sizes, work
-        )
-        self._transformer.prefill(cast(Any, system), work)
-        return clock
+
+def _timing(clock: MeshClock) -> Timing:
+    return Timing(float(clock.now.max()), dict(clock.by_op_s), float(clock.stall_s.max()))
 
 
 def chip_sizes(model: LlamaConfig, mesh: Mesh, users: int) -> ChipSizes:

@@ -11,6 +11,7 @@ from galaxy_mpi.checkpoints import (
     read_config,
 )
 from galaxy_mpi.config import RunConfig
+from galaxy_mpi.device import Machine
 from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models import LlamaConfig
@@ -38,6 +39,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, TextTokenizer]:
         If the model or a prompt cannot be used.
     """
     run.check_writable()
+    Machine.load(run.machine)
     prompts = run.read_prompts(default_prompts())
     folder = locate(run.model)
     model = read_config(folder)

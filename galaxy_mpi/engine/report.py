@@ -8,6 +8,7 @@ from typing import Any
 
 from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine.estimator import DeviceTimes
 from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.request import EndReason, Request
@@ -30,6 +31,8 @@ class Report:
     requests: list[Request]
     text: list[str]
     times: RunTimes
+    device: DeviceTimes | None
+    """None for a precision that the device does not have."""
     decode: list[ModeTotals]
     prefill: list[ModeTotals]
     memory: list[RankMemory]
@@ -107,8 +110,14 @@ class Report:
                 "unpacked_weights_bytes_per_rank": chip.unpacked_weights_bytes,
                 "unpacked_weights_peak_bytes": peak,
             },
+            "device": None if self.device is None else self._device(self.device),
             "host": self.host(),
         }
+
+    def _device(self, times: DeviceTimes) -> dict[str, Any]:
+        first = [times.first_token_s.get(request.number) for request in self.requests]
+        figures = {"machine": self.run.machine, "time_to_first_token_by_user_s": first}
+        return times.to_dict() | figures
 
     def write_json(self, path: Path) -> None:
         """Write `to_dict`, whole or not at all."""
@@ -185,5 +194,20 @@ class Report:
             ("  unpacked weights, bound", f"{chip.unpacked_weights_bytes / mib:.2f} MiB"),
             ("memory of all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
         ]
+        if self.device is not None:
+            device = self.device.to_dict()
+            stall = device["prefetch_stall_s"] / (device["decode_step_s"] or 1.0)
+            rows[4:4] = [
+                ("device: tokens/s", f"{device['tokens_per_s']:.1f} (all users)"),
+                ("device: tokens/s/user", f"{device['tokens_per_s_per_user']:.2f}"),
+                (
+                    "device: time to first token",
+                    f"{device['time_to_first_token_s'] * ms:.2f} ms (mean)",
+                ),
+                (
+                    "device: decode step",
+                    f"{device['decode_step_s'] * ms:.3f} ms, prefetch stall {stall:.0%}",
+                ),
+            ]
         width = max(len(name) for name, _ in rows)
         return [f"{name:<{width}}  {value}" for name, value in rows]

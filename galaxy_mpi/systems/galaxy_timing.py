@@ -1,11 +1,14 @@
 """The Galaxy's decode step as seconds: the ops of `GalaxyDecode`, charged to clocks, no values.
 
-It is a `DecodeSystem`: the model runs the same program with it, and every tensor is None. Names of
+It has the methods of a `DecodeSystem`: the model runs the same program with it, every tensor is
+None, and the page table has one user a column, the longest. Names of
 ops are those of the published targets (galaxy_mpi/device/published/galaxy_6u.json).
 """
 
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from galaxy_mpi.device import Costs, MeshClock
 from galaxy_mpi.device.machine import Machine
@@ -121,17 +124,20 @@ class GalaxyDecodeTiming:
         self.clock.op("update_cache", self.costs.update_cache_s())
 
     def attention(self, q: Any, cache: KVCache, table: PageTable) -> Any:
-        """Op 6: as long as the longest user takes."""
+        """Op 6: in each column as long as its longest user takes."""
         sizes = self.sizes
-        seconds = self.costs.attention_s(
-            sizes.users_each,
-            sizes.heads,
-            sizes.kv_heads,
-            sizes.head_dim,
-            int(table.positions_B.max(initial=0)),
-            self._precision.kv_cache.tile_bytes,
-        )
-        self.clock.op("attention", seconds)
+        seconds = [
+            self.costs.attention_s(
+                sizes.users_each,
+                sizes.heads,
+                sizes.kv_heads,
+                sizes.head_dim,
+                max(int(position), 0),
+                self._precision.kv_cache.tile_bytes,
+            )
+            for position in table.positions_B
+        ]
+        self.clock.op("attention", np.array(seconds))
 
     def merge_heads(self, attention: Any) -> Any:
         """Op 7."""

@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from galaxy_mpi.checkpoints import locate, read_config
 from galaxy_mpi.command import ArgumentParser, run_alone, write_text
 from galaxy_mpi.device import MACHINES, Machine, Slowness
+from galaxy_mpi.engine.budget import Budget
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Axis, Mesh
@@ -74,6 +75,7 @@ def build_parser() -> ArgumentParser:
         metavar="R,C,AXIS,FACTOR",
         help="wires from a chip to the next along ROWS or COLS; may be repeated",
     )
+    add("--allow-over-budget", action="store_true", help="go on if a chip lacks the memory")
     add("--sweep", metavar="KEY=A,B,C", help="one row for each value of an option, as --links=1,2")
     add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep")
     add("--json", type=Path, metavar="FILE", help="write the figures; - is standard output")
@@ -109,7 +111,18 @@ class _Estimate:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
-        self.estimator, self.model, self.mesh = _estimator(arguments)
+        self.estimator, self.model, self.mesh, machine = _estimator(arguments)
+        self.budget = Budget.of(
+            self.model,
+            machine,
+            self.mesh,
+            PRECISIONS[arguments.precision],
+            self.estimator.sizes,
+            n_positions=arguments.input_tokens + arguments.new_tokens,
+            circular_buffer_bytes=arguments.circular_buffer_bytes,
+        )
+        if not arguments.allow_over_budget:
+            self.budget.check(machine)
 
     def report(self) -> dict[str, Any]:
         """Return what ``--json`` writes."""
@@ -124,13 +137,18 @@ class _Estimate:
             "users": a.users,
             "input_tokens": a.input_tokens,
             "new_tokens": a.new_tokens,
+            "memory": self.budget.to_dict(),
             "device": self.estimator.run(a.input_tokens, a.new_tokens).to_dict(),
         }
 
     def table(self, figures: dict[str, Any]) -> str:
         """Return the figures for people."""
         a, step_s = self.arguments, figures["decode_step_s"]
-        stall_s = figures["prefetch_stall_s"]
+        stall_s, budget = figures["prefetch_stall_s"], self.budget
+
+        def mib(n_bytes: float) -> str:
+            return f"{n_bytes / 2**20:.1f} MiB"
+
         rows = [
             ("model", f"{a.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
             ("mesh, machine", f"{self.mesh}, {a.machine}"),
@@ -142,6 +160,10 @@ class _Estimate:
             ("device: tokens/s", f"{figures['tokens_per_s']:.1f} (all users)"),
             ("device: time to first token", f"{figures['time_to_first_token_s'] * 1e3:.1f} ms"),
             ("device: prefetch stall", f"{stall_s * 1e6:.1f} us a step ({stall_s / step_s:.1%})"),
+            ("chip: weights, embedding", mib(budget.weights_bytes + budget.embedding_bytes)),
+            ("chip: KV cache", mib(budget.kv_cache_bytes)),
+            ("chip: persistent buffers (L1)", mib(budget.persistent_buffers_bytes)),
+            ("chip: circular buffer (L1)", mib(budget.circular_buffer_bytes)),
         ]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value}" for name, value in rows]
@@ -166,7 +188,7 @@ def _prepare_sweep(
 ) -> Callable[[], None]:
     key, _, values = arguments.sweep.partition("=")
     key = key.lstrip("-")
-    if not values or key in ("json", "csv", "sweep", "help", "no-prefetch"):
+    if not values or key in ("json", "csv", "sweep", "help", "no-prefetch", "allow-over-budget"):
         raise ConfigError(
             f"--sweep takes an option and its values, for example links=1,2,3,4; "
             f"got {arguments.sweep!r}"
@@ -226,7 +248,7 @@ def _slowness(arguments: argparse.Namespace, mesh: Mesh) -> Slowness:
     return slowness
 
 
-def _estimator(arguments: argparse.Namespace) -> tuple[Estimator, LlamaConfig, Mesh]:
+def _estimator(arguments: argparse.Namespace) -> tuple[Estimator, LlamaConfig, Mesh, Machine]:
     for name, value, most in (
         ("--users", arguments.users, 32),
         ("--input-tokens", arguments.input_tokens, MAX_TOKENS),
@@ -262,7 +284,7 @@ def _estimator(arguments: argparse.Namespace) -> tuple[Estimator, LlamaConfig, M
         circular_buffer_bytes=arguments.circular_buffer_bytes,
         slowness=_slowness(arguments, mesh),
     )
-    return estimator, model, mesh
+    return estimator, model, mesh, machine
 
 
 if __name__ == "__main__":

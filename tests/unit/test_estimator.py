@@ -122,6 +122,20 @@ def test_a_sweep_is_a_row_for_each_value(tmp_path, capsys):
     assert times == sorted(times, reverse=True)
 
 
+def test_memory_of_a_chip_is_the_sum_of_what_it_holds(tmp_path, capsys):
+    """Llama-70B: 80 layers of 23.46 MB, the head, a quarter of the embedding; 8 users' caches."""
+    path = tmp_path / "out.json"
+    assert estimate.main(["--input-tokens", "4000", "--new-tokens", "96", "--json", str(path)]) == 0
+    memory = json.loads(path.read_text())["memory"]
+    head = 2048 * 16384 * 1088 // 1024
+    assert memory["weights_bytes"] == pytest.approx(80 * 23.46e6 + head, rel=1e-3)
+    assert memory["embedding_bytes"] == 128256 * 2048 * 2
+    assert memory["kv_cache_bytes"] == 80 * 8 * 4096 * 2 * 128 * 1088 // 1024
+    assert memory["circular_buffer_bytes"] == 24 * 792_064
+    assert estimate.main(["--input-tokens", "131072", "--allow-over-budget", "--layers", "20"]) == 0
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("machine", ["wormhole_galaxy_4u", "t3000", "n300", "n150"])
 def test_other_machines_have_their_own_mesh(machine, capsys):
     arguments = ["--machine", machine, "--model", "llama3-8b", "--new-tokens", "1"]
@@ -143,6 +157,9 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--precision", "float32"], "no precision 'float32' on the device"),
         (["--mesh", "8"], "a mesh is written ROWSxCOLUMNS"),
         (["--frobnicate"], "unrecognized arguments"),
+        (["--input-tokens", "131072"], "positions of each user would fit"),
+        (["--mesh", "1x1", "--machine", "n150"], "the weights alone do not fit"),
+        (["--circular-buffer-bytes", "40000000"], "L1 is over by"),
         (["--slow-chip", "1,2"], "--slow-chip is ROW,COLUMN,FACTOR"),
         (["--slow-chip", "8,0,2"], "chip (8, 0) is outside the 8x4 mesh"),
         (["--slow-chip", "0,0,-2"], "must be above 0, got -2.0"),

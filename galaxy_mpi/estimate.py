@@ -78,6 +78,7 @@ def build_parser() -> ArgumentParser:
     add("--allow-over-budget", action="store_true", help="go on if a chip lacks the memory")
     add("--sweep", metavar="KEY=A,B,C", help="one row for each value of an option, as --links=1,2")
     add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep")
+    add("--trace", type=Path, metavar="FILE", help="write the first decode step for Perfetto")
     add("--json", type=Path, metavar="FILE", help="write the figures; - is standard output")
     return parser
 
@@ -95,6 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play() -> None:
             report = estimate.report()
+            if arguments.trace is not None:
+                first = [arguments.input_tokens] * estimate.mesh.cols
+                write_text(arguments.trace, estimate.estimator.trace_step(first).to_json())
             if str(arguments.json) == "-":
                 print(json.dumps(report, indent=2))
                 return

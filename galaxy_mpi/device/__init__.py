@@ -6,5 +6,6 @@ Seconds, bytes and plain numbers; no array of the model, no message, no host tim
 from galaxy_mpi.device.clock import MeshClock, Slowness
 from galaxy_mpi.device.cost import Costs
 from galaxy_mpi.device.machine import MACHINES, Machine
+from galaxy_mpi.device.trace import Trace
 
-__all__ = ["MACHINES", "Costs", "Machine", "MeshClock", "Slowness"]
+__all__ = ["MACHINES", "Costs", "Machine", "MeshClock", "Slowness", "Trace"]

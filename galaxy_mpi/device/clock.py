@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.device.machine import Machine
+from galaxy_mpi.device.trace import COMPUTE, PREFETCH, Trace
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Axis, Mesh
 
@@ -60,6 +61,8 @@ class MeshClock:
     capacity_bytes : float, optional
         Of the circular buffer; the machine's by default.
     slowness : Slowness, optional
+    trace : Trace, optional
+        Gets every op, read and collective.
 
     Attributes
     ----------
@@ -79,11 +82,13 @@ class MeshClock:
         mesh: Mesh,
         capacity_bytes: float | None = None,
         slowness: Slowness | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self._machine, self._mesh = machine, mesh
         shape = (mesh.rows, mesh.cols)
         self.gap_s = machine.op_gap_s
         self._capacity = machine.circular_buffer_bytes if capacity_bytes is None else capacity_bytes
+        self._trace = trace
         slowness = slowness or Slowness()
         self._chip_factor: Seconds = np.ones(shape)
         for chip, factor in slowness.chips.items():
@@ -112,6 +117,8 @@ class MeshClock:
         """Run a part of an op that goes on: no gap behind it."""
         taken = seconds * self._chip_factor
         self.by_op_s[name] += float(taken[0, 0])
+        if self._trace is not None:
+            self._trace.add(COMPUTE, name, self.now, self.now + taken)
         self.now = self.now + taken
 
     def take(self, n_bytes: float) -> None:
@@ -133,6 +140,8 @@ class MeshClock:
         self.stall_s += stall
         self.by_op_s["prefetch_stall"] += float(stall[0, 0])
         self.now = self.now + stall
+        if self._trace is not None:
+            self._trace.add(PREFETCH, "weight", start, self._dram_free)
         self._queue.append((n_bytes, self.now))
 
     def consumed(self) -> None:
@@ -154,14 +163,20 @@ class MeshClock:
         laps : int
             How often a notice goes the longest way: once with the data, once more for a barrier.
         """
-        self._advance(name, self._collected(axis, own_s, wire_s, laps))
+        end = self._collected(axis, own_s, wire_s, laps)
+        if self._trace is not None:
+            self._trace.collective(name, axis, self.now, end)
+        self._advance(name, end)
 
     def overlapped(
         self, name: str, axis: Axis, own_s: float, wire_s: float, beside_s: float
     ) -> None:
         """Run a collective while the workers compute for ``beside_s``; go on when both are done."""
         beside = self.now + beside_s * self._chip_factor
-        self._advance(name, np.maximum(self._collected(axis, own_s, wire_s, 1), beside))
+        end = self._collected(axis, own_s, wire_s, 1)
+        if self._trace is not None:
+            self._trace.collective(name, axis, self.now, end)
+        self._advance(name, np.maximum(end, beside))
 
     def _collected(self, axis: Axis, own_s: float, wire_s: float, laps: int) -> Seconds:
         taken = own_s * self._chip_factor + wire_s * self._wire_factor[axis]
@@ -182,6 +197,8 @@ class MeshClock:
         return result
 
     def _advance(self, name: str, end: Seconds) -> None:
+        if self._trace is not None:
+            self._trace.add(COMPUTE, name, self.now, end)
         end = end + self.gap_s
         self.by_op_s[name] += float(end[0, 0] - self.now[0, 0])
         self.now = end

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from galaxy_mpi.device import Machine, MeshClock, Slowness
+from galaxy_mpi.device import Machine, MeshClock, Slowness, Trace
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig, Transformer
@@ -193,23 +193,32 @@ class Estimator:
         # Attention works on whole tiles of positions.
         what = ("decode", *(padded(position + 1) for position in positions))
         if what not in self._known:
-            clock = self._clock()
-            system = GalaxyDecodeTiming(
-                clock,
-                self._machine,
-                self._mesh,
-                self._precision,
-                self.sizes,
-                prefetch=self._prefetch,
-            )
-            nowhere = np.zeros((len(positions), 1), np.int64)
-            table = PageTable(np.array(positions, np.int64), nowhere, PAGE_SIZE)
-            self._transformer.decode(cast(Any, system), nowhere, table)
-            self._known[what] = _timing(clock)
+            self._known[what] = self._decoded(positions, None)
         return self._known[what]
 
-    def _clock(self) -> MeshClock:
-        return MeshClock(self._machine, self._mesh, self._capacity, self._slowness)
+    def trace_step(self, positions: Sequence[int]) -> Trace:
+        """Return the trace of a decode step; see `step`."""
+        trace = Trace(self._mesh)
+        self._decoded(positions, trace)
+        return trace
+
+    def _decoded(self, positions: Sequence[int], trace: Trace | None) -> Timing:
+        clock = self._clock(trace)
+        system = GalaxyDecodeTiming(
+            clock,
+            self._machine,
+            self._mesh,
+            self._precision,
+            self.sizes,
+            prefetch=self._prefetch,
+        )
+        nowhere = np.zeros((len(positions), 1), np.int64)
+        table = PageTable(np.array(positions, np.int64), nowhere, PAGE_SIZE)
+        self._transformer.decode(cast(Any, system), nowhere, table)
+        return _timing(clock)
+
+    def _clock(self, trace: Trace | None = None) -> MeshClock:
+        return MeshClock(self._machine, self._mesh, self._capacity, self._slowness, trace)
 
 
 def _timing(clock: MeshClock) -> Timing:

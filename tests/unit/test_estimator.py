@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -120,6 +121,33 @@ def test_a_sweep_is_a_row_for_each_value(tmp_path, capsys):
     assert [line.split()[0] for line in shown] == ["links", "1", "2", "4"]
     times = [float(row["decode_step_s"]) for row in rows]
     assert times == sorted(times, reverse=True)
+
+
+def test_a_trace_has_a_process_a_chip_and_no_track_does_two_things_at_once(tmp_path, capsys):
+    path = tmp_path / "trace.json"
+    arguments = ["--layers", "3", "--new-tokens", "1", "--trace", str(path), "--json", "-"]
+    assert estimate.main(arguments) == 0
+    step_us = json.loads(capsys.readouterr().out)["device"]["decode_step_s"] * 1e6
+    content = json.loads(path.read_text())
+    assert content["otherData"]["schema_version"] == 1
+    events = content["traceEvents"]
+    names = {e["args"]["name"] for e in events if e["name"] == "process_name"}
+    assert names == {f"chip ({r}, {c})" for r in range(8) for c in range(4)}
+    tracks = {}
+    for event in events:
+        if event["ph"] == "X":
+            span = event["ts"], event["ts"] + event["dur"]
+            tracks.setdefault((event["pid"], event["tid"]), []).append(span)
+    assert len(tracks) == 32 * 4
+    for spans in tracks.values():
+        spans.sort()
+        assert spans[-1][1] <= step_us * (1 + 1e-9)
+        for (_, stop), (start, _) in pairwise(spans):
+            assert start >= stop - 1e-6
+    sent = sorted(e["id"] for e in events if e["ph"] == "s")
+    assert sent == sorted(e["id"] for e in events if e["ph"] == "f")
+    # A message to each chip's next one in every collective: 8 a layer, the tail's 4 and a norm.
+    assert len(sent) == 32 * (3 * 9 + 4)
 
 
 def test_memory_of_a_chip_is_the_sum_of_what_it_holds(tmp_path, capsys):

@@ -27,6 +27,9 @@ __all__ = [
 
 EXIT_USER_ERROR = 2
 
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
+"""In which launchers tell a process its rank, before MPI is started."""
+
 
 class ArgumentParser(argparse.ArgumentParser):
     """A parser that raises instead of printing: 32 ranks must not print 32 usages."""
@@ -60,7 +63,9 @@ def run_alone(
     argv: Sequence[str] | None,
     prepare: Callable[[argparse.Namespace], Callable[[], None]],
 ) -> int:
-    """Parse and play in this process, without MPI; return the exit code.
+    """Parse and play in one process, without MPI; return the exit code.
+
+    Under mpirun rank 0 does it and the others end at once.
 
     Parameters
     ----------
@@ -70,6 +75,8 @@ def run_alone(
     prepare : callable
         Turns the arguments into what is to be done. Either may raise errors of the user.
     """
+    if any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES):
+        return 0
     try:
         arguments = parser.parse_args(argv)
         if arguments.help:

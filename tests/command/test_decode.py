@@ -130,6 +130,24 @@ def test_lines_are_chosen_by_the_environment_and_the_tokens_stay():
     assert ring.stdout.split("user  prompt")[0] == line.stdout.split("user  prompt")[0]
 
 
+def test_an_estimate_is_printed_once_and_the_same_with_and_without_mpirun():
+    arguments = ["-m", "galaxy_mpi.estimate", "--layers", "2", "--new-tokens", "2", "--json", "-"]
+    env = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    alone, together = (
+        subprocess.run(
+            [*launcher, sys.executable, *arguments],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=True,
+        ).stdout
+        for launcher in ([], [MPIRUN, "-n", "4"])
+    )
+    assert alone == together
+    assert json.loads(alone)["device"]["decode_step_s"] > 0
+
+
 def test_without_mpirun_one_chip_is_a_run_and_leaves_nothing(tmp_path):
     before = {*os.listdir("/dev/shm"), *(n for n in os.listdir("/tmp") if n.startswith("sm_"))}
     result = subprocess.run(

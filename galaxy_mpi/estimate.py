@@ -22,7 +22,7 @@ from galaxy_mpi.device import MACHINES, Machine, Slowness
 from galaxy_mpi.engine.budget import Budget
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import PRECISIONS
@@ -150,6 +150,9 @@ class _Estimate:
         a, step_s = self.arguments, figures["decode_step_s"]
         stall_s, budget = figures["prefetch_stall_s"], self.budget
 
+        def kib(n_bytes: float) -> str:
+            return f"{n_bytes / 2**10:.1f} KiB"
+
         def mib(n_bytes: float) -> str:
             return f"{n_bytes / 2**20:.1f} MiB"
 
@@ -164,6 +167,10 @@ class _Estimate:
             ("device: tokens/s", f"{figures['tokens_per_s']:.1f} (all users)"),
             ("device: time to first token", f"{figures['time_to_first_token_s'] * 1e3:.1f} ms"),
             ("device: prefetch stall", f"{stall_s * 1e6:.1f} us a step ({stall_s / step_s:.1%})"),
+            (
+                "device: bytes of a link a step",
+                ", ".join(f"{axis} {kib(n)}" for axis, n in figures["link_bytes"].items()),
+            ),
             ("chip: weights, embedding", mib(budget.weights_bytes + budget.embedding_bytes)),
             ("chip: KV cache", mib(budget.kv_cache_bytes)),
             ("chip: persistent buffers (L1)", mib(budget.persistent_buffers_bytes)),
@@ -228,30 +235,6 @@ def _prepare_sweep(
     return play
 
 
-def _slowness(arguments: argparse.Namespace, mesh: Mesh) -> Slowness:
-    chips: dict[tuple[int, int], float] = {}
-    links: dict[tuple[int, int, Axis], float] = {}
-    for text in arguments.slow_chip:
-        try:
-            row, col, factor = text.split(",")
-            chips[int(row), int(col)] = float(factor)
-        except ValueError:
-            raise ConfigError(
-                f"--slow-chip is ROW,COLUMN,FACTOR, as 3,1,2.5; got {text!r}"
-            ) from None
-    for text in arguments.slow_link:
-        try:
-            row, col, axis, factor = text.split(",")
-            links[int(row), int(col), Axis[axis.upper()]] = float(factor)
-        except (ValueError, KeyError):
-            raise ConfigError(
-                f"--slow-link is ROW,COLUMN,ROWS|COLS,FACTOR, as 3,1,COLS,2.5; got {text!r}"
-            ) from None
-    slowness = Slowness(chips, links)
-    slowness.check(mesh)
-    return slowness
-
-
 def _estimator(arguments: argparse.Namespace) -> tuple[Estimator, LlamaConfig, Mesh, Machine]:
     for name, value, most in (
         ("--users", arguments.users, 32),
@@ -286,7 +269,7 @@ def _estimator(arguments: argparse.Namespace) -> tuple[Estimator, LlamaConfig, M
         users=arguments.users,
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,
-        slowness=_slowness(arguments, mesh),
+        slowness=Slowness.parse(arguments.slow_chip, arguments.slow_link, mesh),
     )
     return estimator, model, mesh, machine
 

@@ -5,6 +5,7 @@ itself; a collective ends for a member when what the farthest-behind member sent
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,24 +32,49 @@ class Slowness:
     """By (row, column, axis): so are the wires from that chip to the next one along the axis, and
     a collective goes at the pace of the slowest wire of its group."""
 
-    def check(self, mesh: Mesh) -> None:
-        """Raise if a chip is outside the mesh or a factor is not above 0.
+    @classmethod
+    def parse(cls, chips: Sequence[str], links: Sequence[str], mesh: Mesh) -> "Slowness":
+        """Read ``ROW,COLUMN,FACTOR`` and ``ROW,COLUMN,ROWS|COLS,FACTOR``.
 
         Raises
         ------
         ConfigError
-            Naming it.
+            If a text is no such thing, a chip is outside the mesh or a factor is not above 0.
+
+        Examples
+        --------
+        >>> Slowness.parse(["3,1,2.5"], [], Mesh(8, 4)).chips
+        {(3, 1): 2.5}
         """
-        for (row, col, *_), factor in (*self.chips.items(), *self.links.items()):
-            if not (0 <= row < mesh.rows and 0 <= col < mesh.cols):
+        slow_chips: dict[tuple[int, int], float] = {}
+        slow_links: dict[tuple[int, int, Axis], float] = {}
+        for text in chips:
+            try:
+                row, col, factor = text.split(",")
+                slow_chips[int(row), int(col)] = float(factor)
+            except ValueError:
                 raise ConfigError(
-                    f"chip ({row}, {col}) is outside the {mesh} mesh: rows 0 to {mesh.rows - 1}, "
+                    f"--slow-chip is ROW,COLUMN,FACTOR, as 3,1,2.5; got {text!r}"
+                ) from None
+        for text in links:
+            try:
+                row, col, axis, factor = text.split(",")
+                slow_links[int(row), int(col), Axis[axis.upper()]] = float(factor)
+            except (ValueError, KeyError):
+                raise ConfigError(
+                    f"--slow-link is ROW,COLUMN,ROWS|COLS,FACTOR, as 3,1,COLS,2.5; got {text!r}"
+                ) from None
+        for (row_, col_, *_), factor_ in (*slow_chips.items(), *slow_links.items()):
+            if not (0 <= row_ < mesh.rows and 0 <= col_ < mesh.cols):
+                raise ConfigError(
+                    f"chip ({row_}, {col_}) is outside the {mesh} mesh: rows 0 to {mesh.rows - 1}, "
                     f"columns 0 to {mesh.cols - 1}"
                 )
-            if not 0 < factor < 1e6:
+            if not 0 < factor_ < 1e6:
                 raise ConfigError(
-                    f"the factor of chip ({row}, {col}) must be above 0, got {factor}"
+                    f"the factor of chip ({row_}, {col_}) must be above 0, got {factor_}"
                 )
+        return cls(slow_chips, slow_links)
 
 
 class MeshClock:
@@ -72,6 +98,8 @@ class MeshClock:
         Seconds of chip (0, 0) by op, gaps and waiting included.
     stall_s : ndarray of shape (R, C)
         Seconds that the workers waited for the prefetcher.
+    link_bytes : dict of Axis to float
+        Bytes that the busiest link of an axis has carried, one direction.
     gap_s : float
         Seconds between two ops: those of a recorded trace, unless the mode sets another.
     """
@@ -102,6 +130,7 @@ class MeshClock:
         self.stall_s: Seconds = np.zeros(shape)
         self._dram_free: Seconds = np.zeros(shape)
         self._queue: list[tuple[float, Seconds]] = []
+        self.link_bytes = dict.fromkeys(Axis, 0.0)
         self.by_op_s: defaultdict[str, float] = defaultdict(float)
 
     def begin_step(self) -> None:
@@ -179,6 +208,7 @@ class MeshClock:
         self._advance(name, np.maximum(end, beside))
 
     def _collected(self, axis: Axis, own_s: float, wire_s: float, laps: int) -> Seconds:
+        self.link_bytes[axis] += wire_s * self._machine.link_bytes_per_s
         taken = own_s * self._chip_factor + wire_s * self._wire_factor[axis]
         result: Seconds = self._arrived(axis, self.now, laps) + taken
         return result

@@ -33,6 +33,8 @@ class Timing:
     by_op_s: dict[str, float]
     stall_s: float
     """Of the chip that waited longest for its prefetcher."""
+    link_bytes: dict[str, float]
+    """Of the busiest link of each axis, one direction."""
 
 
 @dataclass
@@ -49,6 +51,8 @@ class DeviceTimes:
     prefill_by_op_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     prefetch_stall_s: float = 0.0
     """Of all decode steps."""
+    link_bytes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Of the busiest link of each axis, in all decode steps."""
     first_token_s: dict[int, float] = field(default_factory=dict)
     """When each request had its first token, by number: waiting for a place included."""
 
@@ -66,6 +70,8 @@ class DeviceTimes:
         self.step_s.append(timing.seconds)
         self.n_step_tokens += n_tokens
         self.prefetch_stall_s += timing.stall_s
+        for axis, n_bytes in timing.link_bytes.items():
+            self.link_bytes[axis] += n_bytes
         for name, seconds in timing.by_op_s.items():
             self.by_op_s[name] += seconds
 
@@ -81,6 +87,7 @@ class DeviceTimes:
             "tokens_per_s": self.n_step_tokens / total_s if total_s else 0.0,
             "prefetch_stall_s": self.prefetch_stall_s / n_steps,
             "by_op_s": {name: s / n_steps for name, s in self.by_op_s.items()},
+            "link_bytes": {axis: n_bytes / n_steps for axis, n_bytes in self.link_bytes.items()},
             "prefill_by_op_s": dict(self.prefill_by_op_s),
             "steps": len(self.step_s),
             "run_s": self.now_s,
@@ -222,7 +229,12 @@ class Estimator:
 
 
 def _timing(clock: MeshClock) -> Timing:
-    return Timing(float(clock.now.max()), dict(clock.by_op_s), float(clock.stall_s.max()))
+    return Timing(
+        float(clock.now.max()),
+        dict(clock.by_op_s),
+        float(clock.stall_s.max()),
+        {axis.name: n_bytes for axis, n_bytes in clock.link_bytes.items()},
+    )
 
 
 def chip_sizes(model: LlamaConfig, mesh: Mesh, users: int) -> ChipSizes:

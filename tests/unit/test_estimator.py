@@ -150,6 +150,24 @@ def test_a_trace_has_a_process_a_chip_and_no_track_does_two_things_at_once(tmp_p
     assert len(sent) == 32 * (3 * 9 + 4)
 
 
+def test_bytes_of_a_link_are_those_of_the_collectives():
+    """By hand, a layer of Llama-70B; on 4 links but for the statistics, (n - 1) / 2 blocks."""
+    estimator = Estimator(
+        replace(PRESETS["llama3-70b"], n_layers=1),
+        GALAXY,
+        Mesh(8, 4),
+        PRECISIONS["performance"],
+        users=32,
+    )
+    found = estimator.step([127] * 4).link_bytes
+    all_reduces = 2 * 3.5 * 64 * 1088 / 4
+    candidates = 2 * 3.5 * 2048
+    assert found["ROWS"] == pytest.approx(all_reduces + candidates)
+    norms, heads, concat = 3 * 2048, 8 * 1280 * 2 / 4, 8 * 1024 * 2 / 4
+    feed_forward, logits = 3 * 28 * 1088 / 4, 512 * 1088 / 4
+    assert found["COLS"] == pytest.approx(1.5 * (norms + heads + concat + feed_forward + logits))
+
+
 def test_memory_of_a_chip_is_the_sum_of_what_it_holds(tmp_path, capsys):
     """Llama-70B: 80 layers of 23.46 MB, the head, a quarter of the embedding; 8 users' caches."""
     path = tmp_path / "out.json"

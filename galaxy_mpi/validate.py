@@ -17,6 +17,7 @@ if __name__ == "__main__":
 from galaxy_mpi.command import ArgumentParser, run_alone, write_text
 from galaxy_mpi.device import Machine
 from galaxy_mpi.device.published import CALIBRATION, Measurement, read_measurements
+from galaxy_mpi.engine.claims import Claim, older_claims
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.presets import PRESETS
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows += compare(more, is_calibration=False)
             write_text(arguments.json, json.dumps(_to_json(rows), indent=2) + "\n")
             print(_table(rows))
+            print(_claims_table(older_claims()))
 
         return play
 
@@ -116,6 +118,12 @@ def _table(rows: list[Comparison]) -> str:
         if of_kind:
             lines += ["", *_summary(name, of_kind)]
     lines += ["", "sources:", *sorted({f"  {row.measurement.source}" for row in rows})]
+    return "\n".join(lines)
+
+
+def _claims_table(claims: list[Claim]) -> str:
+    lines = ["", f"{'an older description said':<34}{'claimed':>22}{'modelled':>12}"]
+    lines += [f"{c.what:<34}{c.claimed:>22}{c.modelled:>12}" for c in claims]
     return "\n".join(lines)
 
 

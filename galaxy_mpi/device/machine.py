@@ -4,8 +4,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from galaxy_mpi.errors import ConfigError
 
 __all__ = ["MACHINES", "Constant", "Machine"]
@@ -120,6 +118,8 @@ def _read(name: str) -> tuple[dict[str, Any], dict[str, Constant]]:
 
 
 def _read_yaml(path: Path, name: str) -> dict[str, Any]:
+    import yaml  # here, not above: 31 of 32 ranks read no profile
+
     try:
         profile = yaml.safe_load(path.read_text("utf-8"))
     except OSError:

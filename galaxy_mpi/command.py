@@ -10,7 +10,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from galaxy_mpi.errors import ConfigError, UserError
@@ -22,7 +21,6 @@ __all__ = [
     "add_transport",
     "run_alone",
     "run_on_mesh",
-    "write_text",
 ]
 
 EXIT_USER_ERROR = 2
@@ -87,27 +85,6 @@ def run_alone(
         print(f"galaxy_mpi: {error}", file=sys.stderr, flush=True)
         return EXIT_USER_ERROR
     return 0
-
-
-def write_text(path: Path | None, text: str) -> None:
-    """Write a report, whole or not at all; nothing without a path.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be written.
-    """
-    if path is None:
-        return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, "utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}; name a file in a folder that exists"
-        ) from None
 
 
 def run_on_mesh(

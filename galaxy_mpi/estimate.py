@@ -17,7 +17,7 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.checkpoints import locate, read_config
-from galaxy_mpi.command import ArgumentParser, run_alone, write_text
+from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.device import MACHINES, Machine, Slowness
 from galaxy_mpi.engine.budget import Budget
 from galaxy_mpi.engine.estimator import Estimator
@@ -25,6 +25,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.output import write_text
 from galaxy_mpi.systems import PRECISIONS
 
 __all__ = ["build_parser", "main"]

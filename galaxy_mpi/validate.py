@@ -14,13 +14,14 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
-from galaxy_mpi.command import ArgumentParser, run_alone, write_text
+from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.device import Machine
 from galaxy_mpi.device.published import CALIBRATION, Measurement, read_measurements
 from galaxy_mpi.engine.claims import Claim, older_claims
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.output import write_text
 from galaxy_mpi.systems import PRECISIONS
 
 __all__ = ["Comparison", "build_parser", "compare", "main"]

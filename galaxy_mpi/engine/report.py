@@ -1,7 +1,6 @@
 """What a run tells: JSON for machines, text for people. Seconds inside, units in every name."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.request import EndReason, Request
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.output import write_text
 
 __all__ = ["SCHEMA_VERSION", "Report"]
 
@@ -121,16 +121,7 @@ class Report:
 
     def write_json(self, path: Path) -> None:
         """Write `to_dict`, whole or not at all."""
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        if path.exists() and not path.is_file():  # a device or pipe cannot be replaced
-            path.write_text(text, "utf-8")
-            return
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_text(text, "utf-8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
 
     def to_text(self, *, show_all: bool) -> str:
         """Return prompts with continuations, a table by user and the summary."""

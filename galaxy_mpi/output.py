@@ -1,0 +1,32 @@
+"""Files that a command writes: whole or not at all."""
+
+import os
+from pathlib import Path
+
+from galaxy_mpi.errors import ConfigError
+
+__all__ = ["write_text"]
+
+
+def write_text(path: Path | None, text: str) -> None:
+    """Write ``text``, whole or not at all; nothing without a path.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
+    if path is None:
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.exists() and not path.is_file():  # a device or pipe cannot be replaced
+            path.write_text(text, "utf-8")
+            return
+        draft.write_text(text, "utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}; name a file in a folder that exists"
+        ) from None

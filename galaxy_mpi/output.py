@@ -18,6 +18,8 @@ def write_text(path: Path | None, text: str) -> None:
     """
     if path is None:
         return
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give the name of a file")
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.exists() and not path.is_file():  # a device or pipe cannot be replaced

@@ -99,7 +99,3 @@ class Costs:
         """
         blocks = (size - 1) / 2 if self.machine.topology == "ring" else size - 1
         return blocks * block_bytes / (links * self.machine.link_bytes_per_s)
-
-    def hops(self, size: int) -> int:
-        """Return how far the farthest two members of a group are apart."""
-        return size // 2 if self.machine.topology == "ring" else size - 1

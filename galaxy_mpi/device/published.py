@@ -27,6 +27,14 @@ class Measurement:
     """Input tokens, for end to end."""
     users: int = 32
 
+    def __post_init__(self) -> None:
+        least_tokens = 1 if self.kind in ("decode", "prefill") else 0
+        if not (self.seconds > 0 and self.tokens >= least_tokens and 1 <= self.users <= 32):
+            raise ConfigError(
+                f"published time {self.name!r}: needs a time above 0, 1 token or more and 1 to 32 "
+                f"users, got {self.seconds} s, {self.tokens} tokens, {self.users} users"
+            )
+
 
 def read_measurements(path: Path) -> list[Measurement]:
     """Read a file of the form of `CALIBRATION`.
@@ -39,7 +47,11 @@ def read_measurements(path: Path) -> list[Measurement]:
     try:
         content = json.loads(path.read_text("utf-8"))
         found = list(_measurements(content, content["source"]))
-    except (OSError, ValueError) as error:
+    except ConfigError as error:
+        raise ConfigError(f"--golden {path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"--golden {path}: {error.strerror}; compare {CALIBRATION}") from None
+    except ValueError as error:
         raise ConfigError(
             f"--golden {path} is not readable JSON: {error}; compare {CALIBRATION}"
         ) from None

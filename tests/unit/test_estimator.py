@@ -214,6 +214,7 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--sweep", "links=1,none"], "invalid int value: 'none'"),
         (["--sweep", "speed=1"], "unrecognized arguments: --speed"),
         (["--csv", "out.csv"], "--csv writes the rows of a --sweep"),
+        (["--layers", "1", "--json", "/"], "/ is a folder; give the name of a file"),
         (["--layers", "1", "--json", "/no/such/out.json"], "/no/such/out.json cannot be written"),
     ],
 )
@@ -247,7 +248,15 @@ def test_validate_predicts_what_a_file_adds(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "not readable JSON"), ("[]", "another form"), ('{"source": {}}', "has no times")],
+    [
+        ("{", "not readable JSON"),
+        ("[]", "another form"),
+        ('{"source": {}}', "has no times"),
+        (
+            '{"source": {"prefill": "x"}, "prefill_s": [{"tokens": 0, "users": 1, "s": 1}]}',
+            "'prefill, 0 tokens': needs a time above 0, 1 token or more",
+        ),
+    ],
 )
 def test_a_broken_file_of_measurements_is_one_line(tmp_path, text, said, capsys):
     path = tmp_path / "more.json"

@@ -4,6 +4,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from galaxy_mpi.device import Slowness
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
@@ -52,9 +53,14 @@ class RunConfig:
     """Prefill: blocks travel on lines instead of rings."""
     machine: str = "wormhole_galaxy_6u"
     """Whose constants device time is computed with: a name or a YAML file."""
+    slow_chips: tuple[str, ...] = ()
+    """``ROW,COLUMN,FACTOR`` each: chips that are slower on the device clock."""
+    slow_links: tuple[str, ...] = ()
+    """``ROW,COLUMN,ROWS|COLS,FACTOR`` each."""
     json_path: Path | None = None
 
     def __post_init__(self) -> None:
+        Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
         given = (self.prompts, self.prompts_file, self.prompt_tokens)
         if sum(prompts is not None for prompts in given) > 1:
             raise ConfigError("give --prompt or --prompts-file, not both")
@@ -74,6 +80,11 @@ class RunConfig:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
         if self.batch is not None and self.batch > MAX_USERS:
             raise ConfigError(f"--batch is at most {MAX_USERS} users, got {self.batch}")
+
+    @property
+    def slowness(self) -> Slowness:
+        """What is slower than it should be on the device clock."""
+        return Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
 
     def check_writable(self) -> None:
         """Raise ConfigError if ``json_path`` could not be written at the end of the run."""

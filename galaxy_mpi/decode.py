@@ -53,6 +53,20 @@ def build_parser() -> ArgumentParser:
         metavar="NAME|FILE",
         help="constants of the chips, for device time; WH_ARCH_YAML names a file too",
     )
+    add(
+        "--slow-chip",
+        action="append",
+        default=[],
+        metavar="R,C,FACTOR",
+        help="device time: a chip whose ops take FACTOR times as long; may be repeated",
+    )
+    add(
+        "--slow-link",
+        action="append",
+        default=[],
+        metavar="R,C,AXIS,FACTOR",
+        help="device time: wires from a chip to the next along ROWS or COLS; may be repeated",
+    )
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
     add("--show-all", action="store_true", help="print all users, not the first 4")
     add("--quiet", action="store_true", help="nothing on standard error but errors")
@@ -82,6 +96,8 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         line_reduce_scatter=_switch("LINE_RS"),
         line_all_gather=_switch("LINE_AG"),
         machine=arguments.machine,
+        slow_chips=tuple(arguments.slow_chip),
+        slow_links=tuple(arguments.slow_link),
         json_path=arguments.json,
     )
 

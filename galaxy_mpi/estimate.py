@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from galaxy_mpi.checkpoints import locate, read_config
 from galaxy_mpi.command import ArgumentParser, run_alone
-from galaxy_mpi.device import MACHINES, Machine, Slowness
+from galaxy_mpi.device import MACHINES, Machine, Slowness, Trace
 from galaxy_mpi.engine.budget import Budget
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.errors import ConfigError
@@ -98,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         def play() -> None:
             report = estimate.report()
             if arguments.trace is not None:
-                first = [arguments.input_tokens] * estimate.mesh.cols
-                write_text(arguments.trace, estimate.estimator.trace_step(first).to_json())
+                trace = Trace(estimate.mesh)
+                estimate.estimator.step([arguments.input_tokens] * estimate.mesh.cols, trace)
+                write_text(arguments.trace, trace.to_json())
             if str(arguments.json) == "-":
                 print(json.dumps(report, indent=2))
                 return

@@ -9,6 +9,7 @@ from galaxy_mpi.ccl.ccl import CCL, BufferKey, DecodeCCL
 from galaxy_mpi.ccl.collectives import AllGather, AllReduce, ReduceScatter
 from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
 from galaxy_mpi.ccl.prefill_ccl import PrefillCCL
+from galaxy_mpi.ccl.stamps import Stamper
 from galaxy_mpi.ccl.topology import TOPOLOGIES, Direct, Hop, Line, Ring, Round, Topology
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "ReduceScatter",
     "Ring",
     "Round",
+    "Stamper",
     "Topology",
 ]

@@ -19,6 +19,7 @@ from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.blocks import unpack_blocks
 from galaxy_mpi.ccl.collectives import AllGather
 from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
+from galaxy_mpi.ccl.stamps import Stamper, Stamping
 from galaxy_mpi.ccl.topology import Direct, Topology
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis, Group, Transport
@@ -62,7 +63,7 @@ class _Collective(Protocol):
 class Reduction(_Collective, Protocol):
     """A reduce-scatter or an all-reduce."""
 
-    def __call__(self, values: F32, /) -> F32: ...
+    def __call__(self, values: F32, stamping: Stamping | None, /) -> F32: ...
 
 
 _C = TypeVar("_C", bound=_Collective)
@@ -80,6 +81,8 @@ class CCL(ABC):
         How blocks are gathered: a `Wiring`. The bits are the same for all.
     num_links : int
         Links between neighbours: 4 on the 6U Galaxy, 3 on the 4U.
+    clock : Stamper, optional
+        The chip's device clock, whose time travels with the data.
 
     Attributes
     ----------
@@ -87,8 +90,16 @@ class CCL(ABC):
         Seconds of host time spent in collectives: copying, packing and waiting.
     """
 
-    def __init__(self, transport: Transport, *, gather: Wiring, num_links: int = 4) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        gather: Wiring,
+        num_links: int = 4,
+        clock: Stamper | None = None,
+    ) -> None:
         self._transport, self._gather, self._num_links = transport, gather, num_links
+        self._clock = clock
         self._persistent: dict[tuple[_What, int], _Collective] = {}
         self.buffer_index = dict.fromkeys(Axis, 0)
         self.host_time_s = 0.0
@@ -102,13 +113,20 @@ class CCL(ABC):
         """Bytes of all persistent buffers, as host memory."""
         return sum(collective.n_bytes for collective in self._persistent.values())
 
-    def all_gather_bytes(self, block: Bytes, *, axis: Axis, key: str) -> Bytes:
+    def all_gather_bytes(
+        self, block: Bytes, *, axis: Axis, key: str, stamped: bool = True
+    ) -> Bytes:
         """Return every member's block.
 
         Parameters
         ----------
         block : ndarray of shape (n,), uint8
             As many bytes on every member.
+        axis : Axis
+        key : str
+            Name of the buffer, of `BufferKey`.
+        stamped : bool
+            Whether this is what the chip's clock is charged for: a further slab of one op is not.
 
         Returns
         -------
@@ -122,26 +140,33 @@ class CCL(ABC):
             wires = self._gather(group.size)
             return AllGather(group, wires, len(block), num_links=links, label=label)
 
-        blocks = self._collective(("all_gather", key, axis, len(block)), make)(block)
+        gather = self._collective(("all_gather", key, axis, len(block)), make)
+        blocks = gather(block, self._stamping(key, axis, stamped))
         self.host_time_s += time.perf_counter() - began
         return blocks
 
-    def all_gather(self, values: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
+    def all_gather(
+        self, values: F32, *, axis: Axis, dtype: DType, key: str, stamped: bool = True
+    ) -> F32:
         """Return every member's values, rounded to ``dtype``: a new array (size, *shape)."""
-        blocks = self.all_gather_bytes(dtype.pack(values), axis=axis, key=key)
+        blocks = self.all_gather_bytes(dtype.pack(values), axis=axis, key=key, stamped=stamped)
         began = time.perf_counter()
         gathered = np.empty((len(blocks), *values.shape), np.float32)
         unpack_blocks(dtype, blocks, gathered)
         self.host_time_s += time.perf_counter() - began
         return gathered
 
-    def reduce_scatter(self, chunks: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
+    def reduce_scatter(
+        self, chunks: F32, *, axis: Axis, dtype: DType, key: str, stamped: bool = True
+    ) -> F32:
         """Return the sum of this chip's chunk: a new array, values of ``dtype``.
 
         Parameters
         ----------
         chunks : ndarray of shape (size, ...), float32
             ``chunks[i]`` is this chip's term of what member i is to get.
+        axis, dtype, key, stamped
+            As in `all_gather_bytes`.
         """
         shape, label = chunks.shape[1:], f"reduce_scatter {key}"
         return self._reduce(
@@ -150,9 +175,12 @@ class CCL(ABC):
                 group, shape, dtype, num_links=links, label=label
             ),
             chunks,
+            stamped,
         )
 
-    def all_reduce(self, values: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
+    def all_reduce(
+        self, values: F32, *, axis: Axis, dtype: DType, key: str, stamped: bool = True
+    ) -> F32:
         """Return the sum over the members: a new array, values of ``dtype``."""
         shape, label = values.shape, f"all_reduce {key}"
         return self._reduce(
@@ -161,6 +189,7 @@ class CCL(ABC):
                 group, shape, dtype, num_links=links, label=label
             ),
             values,
+            stamped,
         )
 
     @abstractmethod
@@ -184,11 +213,23 @@ class CCL(ABC):
             self._transport.group(axis).recycle()
         self.buffer_index = dict.fromkeys(Axis, 0)
 
-    def _reduce(self, what: _What, make: Callable[[Group, int], Reduction], values: F32) -> F32:
+    def _reduce(
+        self,
+        what: _What,
+        make: Callable[[Group, int], Reduction],
+        values: F32,
+        stamped: bool,
+    ) -> F32:
         began = time.perf_counter()
-        total = self._collective(what, make)(values)
+        _, key, axis = what[:3]
+        total = self._collective(what, make)(values, self._stamping(key, axis, stamped))
         self.host_time_s += time.perf_counter() - began
         return total
+
+    def _stamping(self, key: str, axis: Axis, stamped: bool) -> Stamping | None:
+        if self._clock is None or not stamped:
+            return None
+        return Stamping(self._clock, key, axis)
 
     def _collective(self, what: _What, make: Callable[[Group, int], _C]) -> _C:
         """Return the collective bound to the buffer whose turn it is; make both at first use.
@@ -212,9 +253,14 @@ class DecodeCCL(CCL):
     """All packed terms come to whoever adds them, and are added once, in the members' order."""
 
     def __init__(
-        self, transport: Transport, *, gather: Wiring = Direct, num_links: int = 4
+        self,
+        transport: Transport,
+        *,
+        gather: Wiring = Direct,
+        num_links: int = 4,
+        clock: Stamper | None = None,
     ) -> None:
-        super().__init__(transport, gather=gather, num_links=num_links)
+        super().__init__(transport, gather=gather, num_links=num_links, clock=clock)
 
     def _make_reduce_scatter(
         self, group: Group, shape: _Shape, dtype: DType, *, num_links: int, label: str

@@ -13,6 +13,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.blocks import unpack_blocks
+from galaxy_mpi.ccl.stamps import STAMP_BYTES, Stamping, stamp_storage
 from galaxy_mpi.ccl.topology import Hop, Topology
 from galaxy_mpi.dtypes import FACE, DType
 from galaxy_mpi.mesh import Group, Message, Step
@@ -40,26 +41,32 @@ class AllGather:
         self, group: Group, topology: Topology, n_bytes: int, *, num_links: int, label: str
     ) -> None:
         self._blocks = group.allocate(group.size * n_bytes).reshape(group.size, n_bytes)
-        self._mine = self._blocks[group.index]
+        self._mine, self._index = self._blocks[group.index], group.index
+        notes, self._entries = stamp_storage(group.allocate, group.size)
+
+        def messages(hops: tuple[Hop, ...]) -> tuple[Message, ...]:
+            return tuple(Message(h.peer, self._blocks[h.chunk], notes[h.chunk]) for h in hops)
+
         steps = [
-            Step(
-                tuple(Message(hop.peer, self._blocks[hop.chunk]) for hop in round_.sends),
-                tuple(Message(hop.peer, self._blocks[hop.chunk]) for hop in round_.receives),
-            )
+            Step(messages(round_.sends), messages(round_.receives))
             for round_ in topology.all_gather(group.index)
         ]
         self._n_steps = len(steps)
         self._exchange = group.bind(steps, num_links=num_links, label=label)
         self.n_bytes = self._blocks.nbytes
 
-    def __call__(self, block: Bytes) -> Bytes:
+    def __call__(self, block: Bytes, stamping: Stamping | None = None) -> Bytes:
         """Return all blocks, shape (size, n_bytes): a view, overwritten by the next call."""
         exchange = self._exchange
         exchange.begin()
         self._mine[...] = block
+        if stamping is not None:
+            self._entries[self._index] = stamping.enter()
         for number in range(self._n_steps):
             exchange.step(number)
         exchange.end()
+        if stamping is not None:
+            stamping.leave(self._entries)
         return self._blocks
 
     def free(self) -> None:
@@ -98,46 +105,60 @@ class ReduceScatter:
         self._rounds = topology.reduce_scatter(group.index)
         n_boxes = sum(len(r.sends) + len(r.receives) for r in self._rounds)
         boxes = group.allocate(n_boxes * n_bytes).reshape(n_boxes, n_bytes)
-        free_boxes = iter(boxes)
-        self._sends = [[(hop, next(free_boxes)) for hop in r.sends] for r in self._rounds]
-        self._receives = [[(hop, next(free_boxes)) for hop in r.receives] for r in self._rounds]
+        # A note says of every member when it entered, NaN if that is not known yet.
+        notes, known = stamp_storage(group.allocate, n_boxes, group.size)
+        self._entries = np.empty(group.size)
+        free_boxes = zip(
+            boxes, notes.reshape(n_boxes, group.size * STAMP_BYTES), known, strict=True
+        )
+        self._sends = [[(hop, *next(free_boxes)) for hop in r.sends] for r in self._rounds]
+        self._receives = [[(hop, *next(free_boxes)) for hop in r.receives] for r in self._rounds]
         steps = [
             Step(
-                tuple(Message(hop.peer, box) for hop, box in sends),
-                tuple(Message(hop.peer, box) for hop, box in receives),
+                tuple(Message(hop.peer, box, note) for hop, box, note, _ in sends),
+                tuple(Message(hop.peer, box, note) for hop, box, note, _ in receives),
             )
             for sends, receives in zip(self._sends, self._receives, strict=True)
         ]
         self._exchange = group.bind(steps, num_links=num_links, label=label)
         self.n_bytes = boxes.nbytes
 
-    def __call__(self, chunks: F32) -> F32:
+    def __call__(self, chunks: F32, stamping: Stamping | None = None) -> F32:
         """Return the sum of this chip's chunk.
 
         Parameters
         ----------
         chunks : ndarray of shape (size, *shape), float32
             This chip's term of the sum of every chunk.
+        stamping : Stamping, optional
+            The clock of the chip.
 
         Returns
         -------
         ndarray of ``shape``, values of ``dtype``
             A new array.
         """
-        return self._dtype.round(self.unrounded(chunks))
+        return self._dtype.round(self.unrounded(chunks, stamping))
 
-    def unrounded(self, chunks: F32) -> F32:
+    def unrounded(self, chunks: F32, stamping: Stamping | None = None) -> F32:
         """Return the sum as it is before its last rounding, for whoever packs it next."""
-        exchange, dtype = self._exchange, self._dtype
+        exchange, dtype, entries = self._exchange, self._dtype, self._entries
         arrived: dict[tuple[int, int], F32] = {}
         exchange.begin()
+        entries[...] = np.nan
+        if stamping is not None:
+            entries[self._index] = stamping.enter()
         for number, (sends, receives) in enumerate(zip(self._sends, self._receives, strict=True)):
-            for hop, box in sends:
+            for hop, box, _, known in sends:
                 box[...] = dtype.pack(self._with_mine(arrived, chunks, hop))
+                known[...] = entries
             exchange.step(number)
-            for hop, box in receives:
+            for hop, box, _, known in receives:
                 arrived[hop.lane, hop.chunk] = dtype.unpack(box, self._shape)
+                np.fmax(entries, known, out=entries)
         exchange.end()
+        if stamping is not None:
+            stamping.leave(entries)
         total: F32 = chunks[self._index]
         for (_lane, chunk), partial in sorted(arrived.items(), key=lambda item: item[0]):
             if chunk == self._index:
@@ -195,7 +216,7 @@ class AllReduce:
         )
         self.n_bytes = self._scatter.n_bytes + self._gather.n_bytes
 
-    def __call__(self, values: F32) -> F32:
+    def __call__(self, values: F32, stamping: Stamping | None = None) -> F32:
         """Return the sum over the group, of ``dtype``: a new array."""
         rows, width = self._chunk
         columns = self._shape[-1]
@@ -203,8 +224,9 @@ class AllReduce:
         if columns < self._size * width:
             wide = np.zeros((rows, self._size * width), np.float32)
             wide[:, :columns] = values.reshape(rows, columns)
-        mine = self._scatter.unrounded(wide.reshape(rows, self._size, width).swapaxes(0, 1))
-        blocks = self._gather(self._dtype.pack(mine))
+        terms = wide.reshape(rows, self._size, width).swapaxes(0, 1)
+        mine = self._scatter.unrounded(terms, stamping)
+        blocks = self._gather(self._dtype.pack(mine), stamping)
         chunks = np.empty((self._size, rows, width), np.float32)
         unpack_blocks(self._dtype, blocks, chunks)
         total = chunks.swapaxes(0, 1).reshape(rows, -1)[:, :columns]

@@ -9,6 +9,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.blocks import add_in_order, pack_blocks, unpack_blocks
 from galaxy_mpi.ccl.collectives import AllGather
+from galaxy_mpi.ccl.stamps import Stamping, stamp_storage
 from galaxy_mpi.ccl.topology import Direct, Topology
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Group, Message, Step
@@ -36,23 +37,28 @@ class GatheredReduceScatter:
         n_bytes = dtype.packed_bytes(shape)
         boxes = group.allocate(2 * group.size * n_bytes).reshape(2, group.size, n_bytes)
         self._outbox, self._inbox = boxes
+        notes, self._entries = stamp_storage(group.allocate, group.size)
         (round_,) = Direct(group.size).reduce_scatter(group.index)
         step = Step(
-            tuple(Message(hop.peer, self._outbox[hop.chunk]) for hop in round_.sends),
-            tuple(Message(hop.peer, self._inbox[hop.lane]) for hop in round_.receives),
+            tuple(Message(h.peer, self._outbox[h.chunk], notes[h.lane]) for h in round_.sends),
+            tuple(Message(h.peer, self._inbox[h.lane], notes[h.lane]) for h in round_.receives),
         )
         self._exchange = group.bind([step], num_links=num_links, label=label)
         self._terms = np.empty((group.size, *shape), np.float32)
         self.n_bytes = boxes.nbytes
 
-    def __call__(self, chunks: F32) -> F32:
+    def __call__(self, chunks: F32, stamping: Stamping | None = None) -> F32:
         """Return the sum of this chip's chunk, as `ReduceScatter` does: a new array."""
         exchange, dtype = self._exchange, self._dtype
         exchange.begin()
         pack_blocks(dtype, chunks, self._outbox)
         self._inbox[self._index] = self._outbox[self._index]
+        if stamping is not None:
+            self._entries[self._index] = stamping.enter()
         exchange.step(0)
         exchange.end()
+        if stamping is not None:
+            stamping.leave(self._entries)
         unpack_blocks(dtype, self._inbox, self._terms)
         return dtype.round(add_in_order(self._terms))
 
@@ -81,9 +87,9 @@ class GatheredAllReduce:
         self._terms = np.empty((group.size, *shape), np.float32)
         self.n_bytes = self._gather.n_bytes
 
-    def __call__(self, values: F32) -> F32:
+    def __call__(self, values: F32, stamping: Stamping | None = None) -> F32:
         """Return the sum over the group, rounded to the dtype: a new array."""
-        blocks = self._gather(self._dtype.pack(values))
+        blocks = self._gather(self._dtype.pack(values), stamping)
         unpack_blocks(self._dtype, blocks, self._terms)
         return self._dtype.round(add_in_order(self._terms))
 

@@ -13,6 +13,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.ccl import CCL, Reduction, Wiring
 from galaxy_mpi.ccl.collectives import AllReduce, ReduceScatter
+from galaxy_mpi.ccl.stamps import Stamper
 from galaxy_mpi.ccl.topology import Ring
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis, Group, Transport
@@ -33,7 +34,7 @@ class PrefillCCL(CCL):
     transport : Transport
     scatter, gather : callable
         `Ring` or `Line`: how partial sums and blocks travel.
-    num_links : int
+    num_links, clock
         As in `CCL`.
 
     References
@@ -48,41 +49,49 @@ class PrefillCCL(CCL):
         scatter: Wiring = Ring,
         gather: Wiring = Ring,
         num_links: int = 4,
+        clock: Stamper | None = None,
     ) -> None:
-        super().__init__(transport, gather=gather, num_links=num_links)
+        super().__init__(transport, gather=gather, num_links=num_links, clock=clock)
         self._scatter = scatter
 
     def gather_slabs(
-        self, values_SW: F32, *, axis: Axis, dtype: DType, key: str
+        self, values_SW: F32, *, axis: Axis, dtype: DType, key: str, stamped: bool = True
     ) -> Iterator[tuple[slice, F32]]:
         """Yield rows and every member's values of these rows, (size, rows, W), slab by slab."""
         for rows, n_sent in _slabs(len(values_SW)):
-            sent = _with_rows(values_SW[rows], 0, n_sent)
-            gathered = super().all_gather(sent, axis=axis, dtype=dtype, key=key)
+            sent, first = _with_rows(values_SW[rows], 0, n_sent), stamped and rows.start == 0
+            gathered = super().all_gather(sent, axis=axis, dtype=dtype, key=key, stamped=first)
             yield rows, gathered[:, : rows.stop - rows.start]
 
-    def all_gather(self, values: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
+    def all_gather(
+        self, values: F32, *, axis: Axis, dtype: DType, key: str, stamped: bool = True
+    ) -> F32:
         """Return every member's values, rounded to ``dtype``: a new array (size, S, W)."""
         gathered = np.empty((self.size(axis), *values.shape), np.float32)
-        for rows, slab in self.gather_slabs(values, axis=axis, dtype=dtype, key=key):
+        slabs = self.gather_slabs(values, axis=axis, dtype=dtype, key=key, stamped=stamped)
+        for rows, slab in slabs:
             gathered[:, rows] = slab
         return gathered
 
-    def reduce_scatter(self, chunks: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
+    def reduce_scatter(
+        self, chunks: F32, *, axis: Axis, dtype: DType, key: str, stamped: bool = True
+    ) -> F32:
         """Return the sum of this chip's chunk of ``chunks`` (size, S, W): a new array (S, W)."""
         total = np.empty(chunks.shape[1:], np.float32)
         for rows, n_sent in _slabs(len(total)):
-            sent = _with_rows(chunks[:, rows], 1, n_sent)
-            slab = super().reduce_scatter(sent, axis=axis, dtype=dtype, key=key)
+            sent, first = _with_rows(chunks[:, rows], 1, n_sent), stamped and rows.start == 0
+            slab = super().reduce_scatter(sent, axis=axis, dtype=dtype, key=key, stamped=first)
             total[rows] = slab[: rows.stop - rows.start]
         return total
 
-    def all_reduce(self, values: F32, *, axis: Axis, dtype: DType, key: str) -> F32:
+    def all_reduce(
+        self, values: F32, *, axis: Axis, dtype: DType, key: str, stamped: bool = True
+    ) -> F32:
         """Return the sum over the members: a new array (S, W)."""
         total = np.empty(values.shape, np.float32)
         for rows, n_sent in _slabs(len(values)):
-            sent = _with_rows(values[rows], 0, n_sent)
-            slab = super().all_reduce(sent, axis=axis, dtype=dtype, key=key)
+            sent, first = _with_rows(values[rows], 0, n_sent), stamped and rows.start == 0
+            slab = super().all_reduce(sent, axis=axis, dtype=dtype, key=key, stamped=first)
             total[rows] = slab[: rows.stop - rows.start]
         return total
 

@@ -3,9 +3,21 @@
 Seconds, bytes and plain numbers; no array of the model, no message, no host time.
 """
 
-from galaxy_mpi.device.clock import MeshClock, Slowness
+from galaxy_mpi.device.chip_clock import ChipClock, Tape
+from galaxy_mpi.device.clock import Charged, MeshClock
 from galaxy_mpi.device.cost import Costs
 from galaxy_mpi.device.machine import MACHINES, Machine
+from galaxy_mpi.device.slowness import Slowness
 from galaxy_mpi.device.trace import Trace
 
-__all__ = ["MACHINES", "Costs", "Machine", "MeshClock", "Slowness", "Trace"]
+__all__ = [
+    "MACHINES",
+    "Charged",
+    "ChipClock",
+    "Costs",
+    "Machine",
+    "MeshClock",
+    "Slowness",
+    "Tape",
+    "Trace",
+]

@@ -1,13 +1,24 @@
-"""Device time as a trace that ui.perfetto.dev opens: a process a chip, a track an engine.
+"""Time as a trace that ui.perfetto.dev opens: a process a chip, a track an engine.
 
-Trace event format, JSON, times in microseconds of device time. Schema version 1:
+Trace event format, JSON, times in microseconds. Schema version 2; ``otherData`` has
+``schema_version`` and ``clock`` (``device`` or ``host``). A process is a chip, its number the rank.
 
-* ``X`` events: ops on track ``compute``, reads of weights on ``prefetch``, collectives on
-  ``links ROWS`` and ``links COLS`` (from a chip's entry until its result is there);
-* ``s`` and ``f`` events: a flow from each member of a collective to the next one of its ring.
+Device time has the tracks ``compute`` (ops), ``prefetch`` (reads of weights), ``links ROWS`` and
+``links COLS``, and
+
+* ``X`` events: ops, reads, and collectives from a chip's entry until its result is there;
+* ``s`` and ``f`` events: a flow from each member of a collective to the next one of its ring;
+* ``C`` events: ``circular buffer`` in bytes, from when a read begins until the weight has been
+  consumed, and ``link ROWS``, ``link COLS`` in bytes/s, the mean of a collective's busiest link.
+
+Host time has the tracks ``steps``, ``collectives`` and ``prefetch`` with ``X`` events only, and
+the same flows between collectives.
+
+Version 1 had no counters and no host time.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +28,11 @@ from galaxy_mpi.mesh import Axis, Mesh
 
 __all__ = ["COMPUTE", "PREFETCH", "SCHEMA_VERSION", "Trace"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 COMPUTE, PREFETCH = "compute", "prefetch"
 
-_TRACKS = (COMPUTE, PREFETCH, *(f"links {axis.name}" for axis in Axis))
+DEVICE_TRACKS = (COMPUTE, PREFETCH, *(f"links {axis.name}" for axis in Axis))
 
 Seconds = NDArray[np.float64]
 
@@ -32,66 +43,98 @@ class Trace:
     Parameters
     ----------
     mesh : Mesh
+    clock : str
+        ``device`` or ``host``.
+    tracks : sequence of str
+        Of every chip.
+
+    Attributes
+    ----------
+    origin_s : float
+        Added to all times: when the pass that is being traced began.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
-        self._mesh = mesh
+    def __init__(
+        self, mesh: Mesh, clock: str = "device", tracks: Sequence[str] = DEVICE_TRACKS
+    ) -> None:
+        self._mesh, self._clock, self._tracks = mesh, clock, list(tracks)
         self._events: list[dict[str, Any]] = []
+        self._changes: dict[int, list[tuple[float, float]]] = {}
         self._n_flows = 0
+        self.origin_s = 0.0
         for rank in range(mesh.n_chips):
             row, col = mesh.coord(rank)
             self._describe(rank, "process_name", f"chip ({row}, {col})")
-            for number, track in enumerate(_TRACKS):
+            for number, track in enumerate(self._tracks):
                 self._describe(rank, "thread_name", track, number)
 
     def add(self, track: str, name: str, begin: Seconds, end: Seconds) -> None:
         """Note that every chip was busy with ``name``; arrays of shape (R, C)."""
-        number = _TRACKS.index(track)
         spans = zip(begin.reshape(-1).tolist(), end.reshape(-1).tolist(), strict=True)
         for rank, (start_s, stop_s) in enumerate(spans):
-            if stop_s > start_s:
-                self._events.append(
-                    {
-                        "ph": "X",
-                        "name": name,
-                        "pid": rank,
-                        "tid": number,
-                        "ts": start_s * 1e6,
-                        "dur": (stop_s - start_s) * 1e6,
-                    }
-                )
+            self.span(rank, track, name, start_s, stop_s)
 
-    def collective(self, name: str, axis: Axis, begin: Seconds, end: Seconds) -> None:
+    def span(self, rank: int, track: str, name: str, start_s: float, stop_s: float) -> None:
+        """Note that one chip was busy; nothing if it took no time."""
+        if stop_s > start_s:
+            number = self._tracks.index(track)
+            self._add("X", name, rank, start_s, tid=number, dur=(stop_s - start_s) * 1e6)
+
+    def collective(
+        self, name: str, axis: Axis, begin: Seconds, end: Seconds, n_bytes: float
+    ) -> None:
         """Note a collective on the links, with a flow from each member to the next."""
         track = f"links {axis.name}"
         self.add(track, name, begin, end)
         begins, ends = begin.reshape(-1).tolist(), end.reshape(-1).tolist()
-        for rank in range(self._mesh.n_chips):
-            group = self._mesh.group(rank, axis)
-            following = group[(group.index(rank) + 1) % len(group)]
-            if following != rank:
-                self._n_flows += 1
-                ends_of_flow = (("s", rank, begins[rank]), ("f", following, ends[following]))
-                for phase, chip, at_s in ends_of_flow:
-                    event = {
-                        "ph": phase,
-                        "name": name,
-                        "cat": "message",
-                        "id": self._n_flows,
-                        "pid": chip,
-                        "tid": _TRACKS.index(track),
-                        "ts": at_s * 1e6,
-                    }
-                    self._events.append(event | ({"bp": "e"} if phase == "f" else {}))
+        for rank, (start_s, stop_s) in enumerate(zip(begins, ends, strict=True)):
+            if n_bytes and stop_s > start_s:
+                rate = n_bytes / (stop_s - start_s)
+                for at_s, value in ((start_s, rate), (stop_s, 0.0)):
+                    self._add("C", f"link {axis.name}", rank, at_s, args={"bytes/s": value})
+            self.flow(name, track, rank, axis, start_s, ends)
+
+    def flow(
+        self, name: str, track: str, rank: int, axis: Axis, start_s: float, ends: Sequence[float]
+    ) -> None:
+        """Note a message from a chip to the next one of its ring, given all chips' ends."""
+        group = self._mesh.group(rank, axis)
+        following = group[(group.index(rank) + 1) % len(group)]
+        if following == rank:
+            return
+        self._n_flows += 1
+        common = {"cat": "message", "id": self._n_flows, "tid": self._tracks.index(track)}
+        self._add("s", name, rank, start_s, **common)
+        self._add("f", name, following, ends[following], bp="e", **common)
+
+    def fills(self, at: Seconds, n_bytes: float) -> None:
+        """Note that the circular buffer of every chip holds so many bytes more from then on."""
+        for rank, at_s in enumerate(at.reshape(-1).tolist()):
+            self._changes.setdefault(rank, []).append((at_s + self.origin_s, n_bytes))
 
     def to_json(self) -> str:
         """Return the file's text."""
         content = {
-            "traceEvents": self._events,
+            "traceEvents": [*self._events, *self._fill_counters()],
             "displayTimeUnit": "ns",
-            "otherData": {"schema_version": SCHEMA_VERSION, "clock": "device"},
+            "otherData": {"schema_version": SCHEMA_VERSION, "clock": self._clock},
         }
         return json.dumps(content) + "\n"
+
+    def _fill_counters(self) -> list[dict[str, Any]]:
+        """Return the circular buffers' bytes after each change: what leaves goes first."""
+        events = []
+        for rank, changes in self._changes.items():
+            held = 0.0
+            for at_s, n_bytes in sorted(changes):
+                held += n_bytes
+                event = {"ph": "C", "name": "circular buffer", "pid": rank, "ts": at_s * 1e6}
+                events.append(event | {"args": {"bytes": held}})
+        return events
+
+    def _add(self, phase: str, name: str, rank: int, at_s: float, **more: Any) -> None:
+        event = {"ph": phase, "name": name, "pid": rank, "ts": (self.origin_s + at_s) * 1e6}
+        self._events.append(event | more)
 
     def _describe(self, rank: int, what: str, name: str, track: int = 0) -> None:
         self._events.append(

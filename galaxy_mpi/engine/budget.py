@@ -11,7 +11,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.systems import Precision
-from galaxy_mpi.systems.galaxy_timing import ChipSizes
+from galaxy_mpi.systems.timing import ChipSizes
 
 __all__ = ["Budget"]
 

@@ -17,14 +17,16 @@ from types import TracebackType
 
 from galaxy_mpi.checkpoints import TextTokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
-from galaxy_mpi.device import Machine
+from galaxy_mpi.device import ChipClock
 from galaxy_mpi.engine.chip import Chip
-from galaxy_mpi.engine.estimator import DeviceTimes, Estimator
+from galaxy_mpi.engine.device_program import DeviceProgram
+from galaxy_mpi.engine.device_times import DeviceTimes
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.modes import DecodeMode, ModeTotals, PrefillMode
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import Request
+from galaxy_mpi.engine.run_clock import ChipTimes, RunClock, join
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
@@ -80,8 +82,7 @@ class Engine:
         self._totals = {DecodeMode.name: ModeTotals(), PrefillMode.name: ModeTotals()}
         self.mode: DecodeMode | PrefillMode | None = None
         self.times = RunTimes(load_s=time.perf_counter() - began)
-        self._device = DeviceTimes(self.plan.model.n_layers)
-        self._estimator = self._make_estimator()
+        self._device = self._make_clock()
 
     def __enter__(self) -> "Engine":
         return self
@@ -132,21 +133,26 @@ class Engine:
         mode = self.prefill_mode()
         began = time.perf_counter()
         work = scheduler.prefill_pass(requests)
+        if self._device is not None:
+            self._device.begin_prefill(work)
         n_layers = self.plan.model.n_layers
         logits_UV = mode.logits(
             work, lambda layer: self._hooks.prefilled_layer(requests, layer, n_layers)
         )
         numbers = [request.number for request in requests]
         sampled = self._sampler.sample(mode.ccl, logits_UV, range(len(numbers)), numbers)
+        if self._device is not None:
+            self._device.end_prefill(numbers)
         self.times.add_prefill(time.perf_counter() - began, requests)
-        if self._estimator is not None:
-            self._device.add_prefill(self._estimator.prefill_pass(work), numbers)
         self._advance(scheduler, sampled)
 
     def decode(self, scheduler: Scheduler) -> None:
         """Run one step of all users that have a place."""
         mode = self.decode_mode()
         began = time.perf_counter()
+        if self._device is not None:
+            longest = scheduler.positions.reshape(self._run.mesh.cols, -1).max(axis=1)
+            self._device.begin_step(longest.tolist())
         logits_BV = mode.logits(scheduler.tokens, scheduler.page_table(self.chip.column))
         active = scheduler.active
         sampled = self._sampler.sample(
@@ -155,10 +161,9 @@ class Engine:
             [request.place for request in active],
             [request.number for request in active],
         )
+        if self._device is not None:
+            self._device.end_step(len(active))
         self.times.add_step(time.perf_counter() - began, len(active))
-        if self._estimator is not None:
-            longest = scheduler.positions.reshape(self._run.mesh.cols, -1).max(axis=1)
-            self._device.add_step(self._estimator.step(longest.tolist()), len(active))
         self._advance(scheduler, sampled)
 
     def decode_mode(self) -> DecodeMode:
@@ -169,6 +174,7 @@ class Engine:
                     self.chip,
                     self._run,
                     self._totals[DecodeMode.name],
+                    self._clock,
                     self._hooks.before_unpack,
                 )
             )
@@ -178,7 +184,8 @@ class Engine:
     def prefill_mode(self) -> PrefillMode:
         """Switch to prefill, unless it is the mode already."""
         if not isinstance(self.mode, PrefillMode):
-            self._switch(lambda: PrefillMode(self.chip, self._run, self._totals[PrefillMode.name]))
+            totals = self._totals[PrefillMode.name]
+            self._switch(lambda: PrefillMode(self.chip, self._run, totals, self._clock))
         assert isinstance(self.mode, PrefillMode)
         return self.mode
 
@@ -195,13 +202,16 @@ class Engine:
             if scheduler.requests[number].ended is not None:
                 self._sampler.forget(number)
 
-    def _make_estimator(self) -> Estimator | None:
-        """Return what tells device time: on rank 0, for formats that the device has."""
-        run = self._run
-        if self._transport.rank != 0 or run.precision == "float32":
+    @property
+    def _clock(self) -> ChipClock | None:
+        return None if self._device is None else self._device.clock
+
+    def _make_clock(self) -> RunClock | None:
+        """Return what keeps device time, for formats that the device has."""
+        run, machine = self._run, self.plan.machine
+        if machine is None:
             return None
-        machine = Machine.load(run.machine)
-        return Estimator(
+        program = DeviceProgram(
             self.plan.model,
             machine,
             run.mesh,
@@ -209,10 +219,17 @@ class Engine:
             users=n_places(run),
             prefetch=run.prefetch,
         )
+        return RunClock(program, self._transport.rank, run.slowness)
 
     def _make_plan(self) -> Plan:
         plan, self._tokenizer = make_plan(self._run)
         return plan
+
+    def _joined(self, chips: list[ChipTimes | None]) -> DeviceTimes | None:
+        machine, known = self.plan.machine, [chip for chip in chips if chip is not None]
+        if machine is None:
+            return None
+        return join(known, DeviceTimes(self.plan.model.n_layers, machine.prefill_cores))
 
     def _report(self, scheduler: Scheduler) -> Report | None:
         if self.mode is not None:
@@ -230,7 +247,8 @@ class Engine:
             unpacked_weights_bytes=max(t.prefetch.capacity_bytes for t in totals.values()),
             process_bytes=proportional_set_bytes(),
         )
-        ranks = self._transport.gather((totals, memory))
+        clock = None if self._device is None else self._device.times
+        ranks = self._transport.gather((totals, memory, clock))
         if ranks is None:
             return None
         assert self._tokenizer is not None
@@ -242,7 +260,7 @@ class Engine:
             requests=scheduler.requests,
             text=[self._tokenizer.decode(r.generated) for r in scheduler.requests],
             times=self.times,
-            device=None if self._estimator is None else self._device,
+            device=self._joined([rank[2] for rank in ranks]),
             decode=[rank[0][DecodeMode.name] for rank in ranks],
             prefill=[rank[0][PrefillMode.name] for rank in ranks],
             memory=[rank[1] for rank in ranks],

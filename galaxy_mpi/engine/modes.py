@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.ccl import CCL, DecodeCCL, Line, PrefillCCL, Ring
+from galaxy_mpi.ccl import CCL, DecodeCCL, Line, PrefillCCL, Ring, Stamper
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chip import Chip
 from galaxy_mpi.prefetch import (
@@ -66,6 +66,7 @@ class DecodeMode(_Mode):
         chip: Chip,
         run: RunConfig,
         totals: ModeTotals,
+        clock: Stamper | None,
         before_unpack: Callable[[WeightId], None] | None = None,
     ) -> None:
         weights: WeightSource
@@ -78,7 +79,7 @@ class DecodeMode(_Mode):
             )
         else:
             weights = DirectWeights(chip.weights.tensors)
-        ccl = DecodeCCL(chip.transport)
+        ccl = DecodeCCL(chip.transport, clock=clock)
         super().__init__(ccl, weights, totals)
         self._transformer = chip.transformer
         self.system = GalaxyDecode(ccl, weights, chip.precision, chip.shape)
@@ -93,11 +94,14 @@ class PrefillMode(_Mode):
 
     name = "prefill"
 
-    def __init__(self, chip: Chip, run: RunConfig, totals: ModeTotals) -> None:
+    def __init__(
+        self, chip: Chip, run: RunConfig, totals: ModeTotals, clock: Stamper | None
+    ) -> None:
         ccl = PrefillCCL(
             chip.transport,
             scatter=Line if run.line_reduce_scatter else Ring,
             gather=Line if run.line_all_gather else Ring,
+            clock=clock,
         )
         weights = DirectWeights(chip.weights.tensors)
         super().__init__(ccl, weights, totals)

@@ -25,6 +25,8 @@ class Plan:
 
     folder: Path
     model: LlamaConfig
+    machine: Machine | None
+    """Whose device time is told; None for a precision that the device does not have."""
     limits: CacheLimits
     prompts: list[str]
     prompt_tokens: list[list[int]]
@@ -39,7 +41,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, TextTokenizer]:
         If the model or a prompt cannot be used.
     """
     run.check_writable()
-    Machine.load(run.machine)
+    machine = Machine.load(run.machine)
     prompts = run.read_prompts(default_prompts())
     folder = locate(run.model)
     model = read_config(folder)
@@ -60,7 +62,8 @@ def make_plan(run: RunConfig) -> tuple[Plan, TextTokenizer]:
         page_size=run.page_size, n_blocks=run.cache_blocks, max_seq_len=model.max_seq_len
     )
     _check_tokens(tokens, model, limits, folder)
-    return Plan(folder, model, limits, prompts, tokens), tokenizer
+    on_device = None if run.precision == "float32" else machine
+    return Plan(folder, model, on_device, limits, prompts, tokens), tokenizer
 
 
 def _check_tokens(

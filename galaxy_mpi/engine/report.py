@@ -7,7 +7,7 @@ from typing import Any
 
 from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.estimator import DeviceTimes
+from galaxy_mpi.engine.device_times import DeviceTimes
 from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.request import EndReason, Request

@@ -209,6 +209,11 @@ class LoopbackExchange:
                 for m in step.sends
                 for link, stripe in enumerate(stripes(m.data, num_links))
             ]
+            + [
+                # The note goes as if over a link more, and is not recorded.
+                (world.queue(me, group.ranks[m.peer], axis, number, num_links), m.note, None)
+                for m in step.sends
+            ]
             for step in steps
         ]
         self._receives = [
@@ -221,6 +226,14 @@ class LoopbackExchange:
                 for m in step.receives
                 for link, stripe in enumerate(stripes(m.data, num_links))
             ]
+            + [
+                (
+                    world.queue(group.ranks[m.peer], me, axis, number, num_links),
+                    m.note,
+                    group.ranks[m.peer],
+                )
+                for m in step.receives
+            ]
             for step in steps
         ]
 
@@ -231,7 +244,7 @@ class LoopbackExchange:
         """Put this step's sends and get its receives."""
         for channel, stripe, note in self._sends[number]:
             channel.put(stripe.tobytes())
-            if self._world.record:
+            if self._world.record and note is not None:
                 self._world.sent.append(note)
         for channel, stripe, source in self._receives[number]:
             stripe[...] = np.frombuffer(self._get(channel, source, number), np.uint8)

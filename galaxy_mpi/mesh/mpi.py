@@ -221,18 +221,21 @@ class MpiGroup:
         if self._memory is not None:
             self._memory.recycle()
 
-    def _offsets(self, memory: SharedMemory, steps: Sequence[Step]) -> list[dict[int, int]]:
-        """Return, for each step, where in each peer's memory this chip's message to it goes."""
-        mine = np.full((len(steps), self.size), -1, np.int64)
+    def _offsets(
+        self, memory: SharedMemory, steps: Sequence[Step]
+    ) -> list[dict[int, tuple[int, int]]]:
+        """Return, for each step, where in each peer's memory data and note to it go."""
+        mine = np.full((len(steps), self.size, 2), -1, np.int64)
         for receives, step in zip(mine, steps, strict=True):
             for message in step.receives:
                 if self._is_local(message.peer):
-                    assert receives[message.peer] < 0, "two messages of one peer in one step"
-                    receives[message.peer] = memory.offset(message.data)
+                    assert receives[message.peer, 0] < 0, "two messages of one peer in one step"
+                    parts = message.data, message.note
+                    receives[message.peer] = [memory.offset(part) for part in parts]
         everyone = np.empty((self.size, *mine.shape), np.int64)
         self.comm.Allgather(mine, everyone)
         return [
-            {m.peer: int(everyone[m.peer, number, self.index]) for m in step.sends}
+            {m.peer: tuple(everyone[m.peer, number, self.index].tolist()) for m in step.sends}
             for number, step in enumerate(steps)
         ]
 

@@ -74,11 +74,12 @@ class MpiExchange:
         self._wait_all = mpi.Request.Waitall
 
         def requests(make: Callable[..., Any], messages: Sequence[Message]) -> list[Any]:
-            # A tag per exchange and link: a schedule that got out of step cannot be mistaken.
+            # A tag per exchange and link: a schedule that got out of step cannot be mistaken. The
+            # note is a message of its own.
             return [
-                make([stripe, mpi.BYTE], message.peer, number * num_links + link)
+                make([piece, mpi.BYTE], message.peer, number * (num_links + 1) + link)
                 for message in messages
-                for link, stripe in enumerate(stripes(message.data, num_links))
+                for link, piece in enumerate((message.note, *stripes(message.data, num_links)))
             ]
 
         self._sends = [requests(comm.Send_init, step.sends) for step in steps]

@@ -161,7 +161,7 @@ class SharedExchange:
         This chip's memory and the others'.
     steps : sequence of Step
     offsets : sequence of dict
-        For each step: where in a peer's memory the message to that peer goes.
+        For each step: where in a peer's memory the data and the note to that peer go.
     remote : Exchange or None
         The part of the steps that concerns members on other hosts.
     watchdog : Waiter
@@ -174,23 +174,24 @@ class SharedExchange:
         own: SharedMemory,
         neighbours: Neighbours,
         steps: Sequence[Step],
-        offsets: Sequence[dict[int, int]],
+        offsets: Sequence[dict[int, tuple[int, int]]],
         *,
         remote: Exchange | None,
         watchdog: Waiter,
         describe: Callable[[int, float], str],
     ) -> None:
         self._remote, self._watchdog, self.describe = remote, watchdog, describe
-        self._sends: list[list[tuple[Bytes, Bytes, int]]] = []
+        self._sends: list[list[tuple[Bytes, Bytes, Bytes, Bytes, int]]] = []
         self._receives: list[list[int]] = []
         for step, places in zip(steps, offsets, strict=True):
             sends = []
             for message in step.sends:
                 if message.peer in neighbours.memory:
-                    start = places[message.peer]
-                    memory = neighbours.memory[message.peer]
+                    start, start_note = places[message.peer]
+                    memory, bell = neighbours.memory[message.peer], neighbours.bells[message.peer]
                     target = memory[start : start + message.data.nbytes]
-                    sends.append((target, message.data, neighbours.bells[message.peer]))
+                    note_target = memory[start_note : start_note + message.note.nbytes]
+                    sends.append((target, message.data, note_target, message.note, bell))
             self._sends.append(sends)
             self._receives.append([own.bells[m.peer] for m in step.receives if m.peer in own.bells])
         self._tickets = [(self, number) for number in range(len(steps))]
@@ -202,8 +203,9 @@ class SharedExchange:
 
     def step(self, number: int) -> None:
         """Copy this step's messages to the neighbours, then sleep until theirs are here."""
-        for target, data, bell in self._sends[number]:
+        for target, data, note_target, note, bell in self._sends[number]:
             target[...] = data
+            note_target[...] = note
             os.eventfd_write(bell, 1)
         if self._remote is not None:
             self._remote.step(number)

@@ -34,6 +34,8 @@ class Message:
     """Index in the group, not a rank."""
     data: Bytes
     """Contiguous; a view of storage that outlives the exchange."""
+    note: Bytes
+    """A few bytes that travel with it: time stamps. Storage as for ``data``."""
 
 
 @dataclass(frozen=True)

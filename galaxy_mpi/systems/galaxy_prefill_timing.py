@@ -5,33 +5,40 @@ Sizes are those of the device: padded rows, all of them computed, on every colum
 
 from typing import Any
 
-from galaxy_mpi.device import Costs, MeshClock
-from galaxy_mpi.device.machine import Machine
+from galaxy_mpi.ccl import BufferKey
+from galaxy_mpi.device import Charged, Machine
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.systems.galaxy_timing import ChipSizes
 from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PrefillPass, causal_pairs, query_chunks
+from galaxy_mpi.systems.timing import ChipSizes, TimingProgram
 
 __all__ = ["GalaxyPrefillTiming"]
 
 
-class GalaxyPrefillTiming:
-    """Charges the ops of a prefill pass; parameters as in `GalaxyDecodeTiming`."""
+class GalaxyPrefillTiming(TimingProgram):
+    """Charges the ops of a prefill pass, and of choosing its users' first tokens.
+
+    Parameters
+    ----------
+    clock, machine, mesh, precision, sizes
+        As in `TimingProgram`.
+    work : PrefillPass
+    """
 
     name = "galaxy"
 
     def __init__(
         self,
-        clock: MeshClock,
+        clock: Charged,
         machine: Machine,
         mesh: Mesh,
         precision: Precision,
         sizes: ChipSizes,
         work: PrefillPass,
     ) -> None:
-        self.clock, self.costs, self.sizes = clock, Costs(machine), sizes
-        self._machine, self._mesh, self._precision = machine, mesh, precision
+        super().__init__(clock, machine, mesh, precision, sizes)
+        clock.gap_s = machine.prefill_op_s
         self._rows, self._work = work.device_rows, work
 
     def embedded(self, x: Any) -> Any:
@@ -41,13 +48,13 @@ class GalaxyPrefillTiming:
         """Statistics, gather, normalise: two ops and a gather on one link."""
         rows = 32 if gain == "norm" else self._rows
         self._vector("norm", rows * self.sizes.dim, passes=4, n_ops=2)
-        self._gather("norm", Axis.COLS, rows * 32 * 2, links=1)
+        self._gather("norm", BufferKey.LAYERNORM, Axis.COLS, rows * 32 * 2, links=1)
 
     def qkv_heads(self, h: Any, wqkv: WeightId, work: PrefillPass) -> tuple[Any, Any, Any]:
         """Matmul, all-reduce over the columns, create heads."""
         sizes = self.sizes
         self._matmul("qkv_matmul", wqkv, sizes.dim, sizes.qkv)
-        self._all_reduce("all_reduce_qkv", Axis.COLS, sizes.qkv)
+        self._all_reduce("all_reduce_qkv", BufferKey.QKV, Axis.COLS, sizes.qkv)
         self._vector("create_heads", self._rows * sizes.qkv, passes=1)
         return None, None, None
 
@@ -78,42 +85,46 @@ class GalaxyPrefillTiming:
         peak = m.prefill_cores * m.hifi4_flops_per_core_s * m.prefill_efficiency
         arithmetic_s = 4 * pairs * width / peak
         softmax_s = self.costs.vector_s(pairs * sizes.heads, m.prefill_cores, m.softmax_passes)
-        self.clock.op("attention", m.launch_s + max(arithmetic_s, softmax_s))
+        self.clock.op("attention", m.launch_s + max(arithmetic_s, softmax_s), m.prefill_cores)
         if work.is_distributed(n_cols):
-            for _ in ("SDPA", "SDPA_REVERSE"):
+            for key in (BufferKey.SDPA, BufferKey.SDPA_REVERSE):
                 block = length // (2 * n_cols) * width * 2
-                self._gather("all_gather_attention", Axis.COLS, block)
+                self._gather("all_gather_attention", key, Axis.COLS, block)
         elif work.start:
-            self._all_reduce("all_reduce_attention", Axis.COLS, width)
+            self._all_reduce("all_reduce_attention", BufferKey.SDPA, Axis.COLS, width)
         self._vector("concat_heads", self._rows * width, passes=1)
 
     def attention_output(self, attention: Any, wo: WeightId, work: PrefillPass) -> Any:
         """Matmul and all-reduce over the rows."""
         self._matmul("wo_matmul", wo, self.sizes.heads * self.sizes.head_dim, self.sizes.dim)
-        self._all_reduce("all_reduce_wo", Axis.ROWS, self.sizes.dim)
+        self._all_reduce("all_reduce_wo", BufferKey.WO, Axis.ROWS, self.sizes.dim)
 
     def gate_up(self, h: Any, w1: WeightId, w3: WeightId, work: PrefillPass) -> Any:
         """Two matmuls, two reduce-scatters, silu and product."""
         sizes = self.sizes
-        for weight in (w1, w3):
+        for weight, key in ((w1, BufferKey.FF1), (w3, BufferKey.FF3)):
             self._matmul(f"{weight.name}_matmul", weight, sizes.dim, sizes.hidden)
-            self._scatter(f"reduce_scatter_{weight.name}", Axis.COLS, sizes.hidden_shard)
+            self._scatter(f"reduce_scatter_{weight.name}", key, Axis.COLS, sizes.hidden_shard)
         self._vector("silu_mul", self._rows * sizes.hidden_shard, passes=2)
 
     def down(self, act: Any, w2: WeightId, work: PrefillPass) -> Any:
         """Gather, matmul, all-reduce; in long sequences gather and matmul overlap."""
-        sizes, m = self.sizes, self._machine
+        sizes = self.sizes
         block = self._packed_bytes(sizes.hidden_shard)
         if work.is_long:
-            wire_s = self.costs.wire_s(self._mesh.size(Axis.COLS), block, m.links)
-            matmul_s = self._matmul_s(w2, sizes.hidden, sizes.dim)
-            self.clock.overlapped(
-                "all_gather_w2_matmul", Axis.COLS, m.collective_s, wire_s, matmul_s
+            self._collective(
+                "all_gather_w2_matmul",
+                BufferKey.BINARY_MUL,
+                Axis.COLS,
+                0.0,
+                block,
+                beside_s=self._matmul_s(w2, sizes.hidden, sizes.dim),
+                cores=self._machine.prefill_cores,
             )
         else:
-            self._gather("all_gather_mlp", Axis.COLS, block)
+            self._gather("all_gather_mlp", BufferKey.BINARY_MUL, Axis.COLS, block)
             self._matmul("w2_matmul", w2, sizes.hidden, sizes.dim)
-        self._all_reduce("all_reduce_w2", Axis.ROWS, sizes.dim)
+        self._all_reduce("all_reduce_w2", BufferKey.FF2, Axis.ROWS, sizes.dim)
 
     def add(self, residual: Any, x: Any) -> Any:
         """Add to the residual."""
@@ -123,27 +134,23 @@ class GalaxyPrefillTiming:
         """Nothing: the norm reads them where they are."""
 
     def logits(self, h: Any, work: PrefillPass, head: Any) -> Any:
-        """One tile of rows, as in decode."""
-        sizes, precision = self.sizes, self._precision
-        seconds = self.costs.dram_matmul_s(
-            32, sizes.dim, sizes.vocab, precision.head_weight.tile_bytes
-        )
-        self.clock.op("lm_head_matmul", seconds)
-        tiles = -(-sizes.vocab // 32)
-        size = self._mesh.size(Axis.COLS)
-        self._gather("all_reduce_lm_head", Axis.COLS, tiles / size * precision.logits.tile_bytes)
-        self._gather("all_reduce_lm_head", Axis.COLS, tiles / size * precision.logits.tile_bytes)
+        """One tile of rows, as in decode, and the choice of the first tokens."""
+        sizes, tile_bytes = self.sizes, self._precision.logits.tile_bytes
+        self._head_matmul()
+        block = -(-sizes.vocab // 32) / self._mesh.size(Axis.COLS) * tile_bytes
+        for _ in ("reduce-scatter", "all-gather"):
+            self._gather("all_reduce_lm_head", BufferKey.LM_HEAD, Axis.COLS, block)
+        self._sample()
 
     def _packed_bytes(self, width: float) -> float:
         return self._rows / 32 * -(-width // 32) * self._precision.reduced.tile_bytes
 
     def _vector(self, name: str, elements: float, *, passes: float, n_ops: int = 1) -> None:
-        m = self._machine
         for _ in range(n_ops):
-            self.clock.op(name, self.costs.elementwise_s(elements / n_ops, m.prefill_cores, passes))
+            self._elementwise(name, elements / n_ops, self._machine.prefill_cores, passes)
 
     def _matmul(self, name: str, weight: WeightId, k: int, n: int) -> None:
-        self.clock.op(name, self._matmul_s(weight, k, n))
+        self.clock.op(name, self._matmul_s(weight, k, n), self._machine.prefill_cores)
 
     def _matmul_s(self, weight: WeightId, k: int, n: int) -> float:
         """Return the slower of reading the weight once and multiplying on all cores."""
@@ -156,24 +163,22 @@ class GalaxyPrefillTiming:
         return m.launch_s + max(reading_s, arithmetic_s)
 
     def _gather(
-        self, name: str, axis: Axis, block_bytes: float, links: float | None = None
+        self, name: str, key: str, axis: Axis, block_bytes: float, links: float | None = None
     ) -> None:
-        m = self._machine
-        wire_s = self.costs.wire_s(self._mesh.size(axis), block_bytes, links or m.links)
-        self.clock.collective(name, axis, m.collective_s, wire_s)
+        self._collective(name, key, axis, 0.0, block_bytes, links=links)
 
-    def _scatter(self, name: str, axis: Axis, chunk_width: float) -> None:
+    def _scatter(self, name: str, key: str, axis: Axis, chunk_width: float) -> None:
         """A ring reduce-scatter: the wires of a gather of such chunks, and an add at every hop.
 
         Chunks are added as they stream in; what adding takes longer than the wire is on top.
         """
-        m, size = self._machine, self._mesh.size(axis)
-        wire_s = self.costs.wire_s(size, self._packed_bytes(chunk_width), m.links)
+        m, size, block = self._machine, self._mesh.size(axis), self._packed_bytes(chunk_width)
         add_s = self.costs.add_s((size - 1) * self._rows * chunk_width)
-        self.clock.collective(name, axis, m.collective_s + max(0.0, add_s - wire_s), wire_s)
+        own_s = max(0.0, add_s - self.costs.wire_s(size, block, m.links))
+        self._collective(name, key, axis, own_s, block)
 
-    def _all_reduce(self, name: str, axis: Axis, width: float) -> None:
+    def _all_reduce(self, name: str, key: str, axis: Axis, width: float) -> None:
         """Reduce-scatter, then all-gather."""
         chunk = width / self._mesh.size(axis)
-        self._scatter(name, axis, chunk)
-        self._gather(name, axis, self._packed_bytes(chunk))
+        self._scatter(name, key, axis, chunk)
+        self._gather(name, key, axis, self._packed_bytes(chunk))

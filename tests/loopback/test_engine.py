@@ -11,13 +11,11 @@ import pytest
 
 from galaxy_mpi.checkpoints import TextTokenizer, default_prompts, locate
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.device import Machine
 from galaxy_mpi.engine import EndReason, Engine, Hooks
-from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.errors import PrefetchError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import LoopbackWorld, Mesh
-from galaxy_mpi.systems import PRECISIONS, GalaxyDecode, GalaxyPrefill
+from galaxy_mpi.systems import GalaxyDecode, GalaxyPrefill
 from tests.prompts import default_ids, prompt_of
 from tests.reference import greedy_tokens
 
@@ -154,26 +152,6 @@ def test_sampling_repeats_with_its_seed_and_changes_with_another():
     first, again = play(run)[0].tokens, play(run)[0].tokens
     other = play(replace(run, sampling=SamplingParams(temperature=0.9, seed=5)))[0].tokens
     assert first == again != other
-
-
-def test_device_time_is_what_is_estimated_without_running():
-    """Eight users of one length: the same clocks, to the last bit."""
-    mesh, prompts = Mesh(2, 2), tuple(prompt_of(20, seed) for seed in range(8))
-    run = replace(RUN, mesh=mesh, batch=8, prompt_tokens=prompts, max_new_tokens=5)
-    report, engines = play(replace(run, precision="performance"))
-    machine, precision = Machine.load(run.machine), PRECISIONS["performance"]
-    estimator = Estimator(engines[0].plan.model, machine, mesh, precision, users=8)
-    expected, found = estimator.run(20, 4), report.device
-    assert found.step_s == expected.step_s
-    assert found.by_op_s == expected.by_op_s
-    assert found.first_token_s[0] == expected.first_token_s[0]
-    assert found.first_token_s[7] == pytest.approx(8 * expected.first_token_s[0])
-    again, _ = play(replace(run, precision="performance", prefetch=True))
-    assert again.to_dict()["device"] == report.to_dict()["device"]
-    assert "device: decode step" in report.to_text(show_all=False)
-    exact, _ = play(run)
-    assert exact.to_dict()["device"] is None
-    assert "device:" not in exact.to_text(show_all=False)
 
 
 def test_fewer_layers_are_a_slice_of_the_model():

@@ -123,8 +123,8 @@ def test_the_busiest_wire_of_rings_and_lines():
 
 def test_a_collective_waits_for_the_farthest_and_the_latest():
     clock = MeshClock(GALAXY, Mesh(1, 4))
-    clock.now[0, 0] = 1.0
-    clock.collective("gather", Axis.COLS, 0.2, 0.05)
+    clock.now = np.array([[1.0, 0, 0, 0]])
+    clock.collective("gather", "KEY", Axis.COLS, 0.2, 0.05)
     hop = GALAXY.link_hop_s
     expected = 1.25 + np.array([0, 1, 2, 1]) * hop + clock.gap_s
     np.testing.assert_allclose(clock.now[0], expected, rtol=0, atol=1e-12)
@@ -132,8 +132,8 @@ def test_a_collective_waits_for_the_farthest_and_the_latest():
 
 def test_a_column_does_not_wait_for_another_column():
     clock = MeshClock(GALAXY, Mesh(2, 2))
-    clock.now[0, 0] = 1.0
-    clock.collective("gather", Axis.ROWS, 0.0, 0.0)
+    clock.now = np.array([[1.0, 0], [0, 0]])
+    clock.collective("gather", "KEY", Axis.ROWS, 0.0, 0.0)
     assert (clock.now[:, 0] >= 1.0).all()
     assert (clock.now[:, 1] < 0.1).all()
 
@@ -147,22 +147,23 @@ def test_the_prefetcher_stalls_as_its_recurrence_says():
     clock.begin_step()
     clock.take(600)
     assert clock.now[0, 0] == 6.0  # read from 0 to 6
-    clock.compute("matmul", 1.0)
+    clock.compute("matmul", 1.0, 24)
     clock.consumed()
     clock.take(600)
     assert clock.now[0, 0] == 13.0  # room from 7, read from 7 to 13
-    clock.compute("matmul", 10.0)
+    clock.compute("matmul", 10.0, 24)
     clock.consumed()
     clock.take(300)
     assert clock.now[0, 0] == 23.0  # 300 fit beside 600: read from 13 to 16, no stall
     assert clock.stall_s[0, 0] == 12.0
+    assert clock.core_s == 24 * 11.0
 
 
 def test_work_beside_a_collective_is_hidden_by_it_or_hides_it():
     clock = MeshClock(GALAXY, Mesh(1, 1))
-    clock.overlapped("both", Axis.COLS, 1.5, 0.5, beside_s=1.0)
+    clock.collective("both", "KEY", Axis.COLS, 1.5, 0.5, beside_s=1.0)
     assert clock.now[0, 0] == pytest.approx(2.0 + clock.gap_s)
-    clock.overlapped("both", Axis.COLS, 1.0, 0.0, beside_s=2.0)
+    clock.collective("both", "KEY", Axis.COLS, 1.0, 0.0, beside_s=2.0)
     assert clock.now[0, 0] == pytest.approx(4.0 + 2 * clock.gap_s)
 
 

@@ -129,7 +129,7 @@ def test_a_trace_has_a_process_a_chip_and_no_track_does_two_things_at_once(tmp_p
     assert estimate.main(arguments) == 0
     step_us = json.loads(capsys.readouterr().out)["device"]["decode_step_s"] * 1e6
     content = json.loads(path.read_text())
-    assert content["otherData"]["schema_version"] == 1
+    assert content["otherData"]["schema_version"] == 2
     events = content["traceEvents"]
     names = {e["args"]["name"] for e in events if e["name"] == "process_name"}
     assert names == {f"chip ({r}, {c})" for r in range(8) for c in range(4)}
@@ -148,6 +148,11 @@ def test_a_trace_has_a_process_a_chip_and_no_track_does_two_things_at_once(tmp_p
     assert sent == sorted(e["id"] for e in events if e["ph"] == "f")
     # A message to each chip's next one in every collective: 8 a layer, the tail's 4 and a norm.
     assert len(sent) == 32 * (3 * 9 + 4)
+    fills = [e["args"]["bytes"] for e in events if e["ph"] == "C" and e["name"][0] == "c"]
+    assert len(fills) == 32 * 3 * 5 * 2  # each of five weights comes and goes
+    assert 0 == min(fills) < max(fills) <= GALAXY.circular_buffer_bytes
+    loads = [e["args"]["bytes/s"] for e in events if e["ph"] == "C" and e["name"][0] == "l"]
+    assert 0 == min(loads) < max(loads) < GALAXY.link_bytes_per_s
 
 
 def test_bytes_of_a_link_are_those_of_the_collectives():

@@ -1,0 +1,83 @@
+"""Chips and links that are slower than they should be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.mesh import Axis, Mesh
+
+__all__ = ["Slowness"]
+
+
+@dataclass(frozen=True)
+class Slowness:
+    """What is slower than it should be, by which factor."""
+
+    chips: dict[tuple[int, int], float] = field(default_factory=dict)
+    """By (row, column): its ops take so many times as long."""
+    links: dict[tuple[int, int, Axis], float] = field(default_factory=dict)
+    """By (row, column, axis): so are the wires from that chip to the next one along the axis, and
+    a collective goes at the pace of the slowest wire of its group."""
+
+    @classmethod
+    def parse(cls, chips: Sequence[str], links: Sequence[str], mesh: Mesh) -> "Slowness":
+        """Read ``ROW,COLUMN,FACTOR`` and ``ROW,COLUMN,ROWS|COLS,FACTOR``.
+
+        Raises
+        ------
+        ConfigError
+            If a text is no such thing, a chip is outside the mesh or a factor is not above 0.
+
+        Examples
+        --------
+        >>> Slowness.parse(["3,1,2.5"], [], Mesh(8, 4)).chips
+        {(3, 1): 2.5}
+        """
+        slow_chips: dict[tuple[int, int], float] = {}
+        slow_links: dict[tuple[int, int, Axis], float] = {}
+        for text in chips:
+            try:
+                row, col, factor = text.split(",")
+                slow_chips[int(row), int(col)] = float(factor)
+            except ValueError:
+                raise ConfigError(
+                    f"--slow-chip is ROW,COLUMN,FACTOR, as 3,1,2.5; got {text!r}"
+                ) from None
+        for text in links:
+            try:
+                row, col, axis, factor = text.split(",")
+                slow_links[int(row), int(col), Axis[axis.upper()]] = float(factor)
+            except (ValueError, KeyError):
+                raise ConfigError(
+                    f"--slow-link is ROW,COLUMN,ROWS|COLS,FACTOR, as 3,1,COLS,2.5; got {text!r}"
+                ) from None
+        for (row_, col_, *_), factor_ in (*slow_chips.items(), *slow_links.items()):
+            if not (0 <= row_ < mesh.rows and 0 <= col_ < mesh.cols):
+                raise ConfigError(
+                    f"chip ({row_}, {col_}) is outside the {mesh} mesh: rows 0 to {mesh.rows - 1}, "
+                    f"columns 0 to {mesh.cols - 1}"
+                )
+            if not 0 < factor_ < 1e6:
+                raise ConfigError(
+                    f"the factor of chip ({row_}, {col_}) must be above 0, got {factor_}"
+                )
+        return cls(slow_chips, slow_links)
+
+    def chip_factors(self, mesh: Mesh) -> NDArray[np.float64]:
+        """Return by how much ops of each chip are slower, shape (R, C)."""
+        factors = np.ones((mesh.rows, mesh.cols))
+        for chip, factor in self.chips.items():
+            factors[chip] = factor
+        return factors
+
+    def wire_factors(self, mesh: Mesh, axis: Axis) -> NDArray[np.float64]:
+        """Return by how much the slowest wire of each chip's group is slower, shape (R, C)."""
+        factors = np.ones((mesh.rows, mesh.cols))
+        for (row, col, along), factor in self.links.items():
+            if along is axis:
+                group = np.s_[:, col] if axis is Axis.ROWS else np.s_[row, :]
+                factors[group] = np.maximum(factors[group], factor)
+        return factors

@@ -1,0 +1,123 @@
+"""The model's program, charged to a clock instead of computed; every tensor is None."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from galaxy_mpi.device import Charged, Machine
+from galaxy_mpi.dtypes import padded
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import LlamaConfig, Transformer
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.systems import PageTable, Precision, PrefillPass
+from galaxy_mpi.systems.galaxy_prefill_timing import GalaxyPrefillTiming
+from galaxy_mpi.systems.galaxy_timing import GalaxyDecodeTiming
+from galaxy_mpi.systems.timing import ChipSizes
+
+__all__ = ["DeviceProgram", "chip_sizes"]
+
+PAGE_SIZE = 64
+
+
+class DeviceProgram:
+    """Prefill passes and decode steps of one model, as charges.
+
+    Parameters
+    ----------
+    model : LlamaConfig
+    machine : Machine
+    mesh : Mesh
+    precision : Precision
+    users : int
+        Of a decode step.
+    prefetch : bool
+    """
+
+    def __init__(
+        self,
+        model: LlamaConfig,
+        machine: Machine,
+        mesh: Mesh,
+        precision: Precision,
+        *,
+        users: int,
+        prefetch: bool,
+    ) -> None:
+        self.model, self.machine, self.mesh, self.precision = model, machine, mesh, precision
+        self.sizes = chip_sizes(model, mesh, users)
+        self._prefetch = prefetch
+        weights, rotary = cast(Any, _NoWeights()), cast(Any, _NoRotary())
+        self._transformer = Transformer(weights, rotary, cast(Any, [None] * model.n_layers))
+
+    def prefill(self, clock: Charged, work: PrefillPass) -> None:
+        """Charge a pass."""
+        system = GalaxyPrefillTiming(
+            clock, self.machine, self.mesh, self.precision, self.sizes, work
+        )
+        self._transformer.prefill(cast(Any, system), work)
+
+    def decode(self, clock: Charged, positions: Sequence[int]) -> None:
+        """Charge a step.
+
+        Parameters
+        ----------
+        clock : Charged
+        positions : sequence of int
+            The longest user's position in each column; -1 for a column without users.
+        """
+        system = GalaxyDecodeTiming(
+            clock, self.machine, self.mesh, self.precision, self.sizes, prefetch=self._prefetch
+        )
+        nowhere = np.zeros((len(positions), 1), np.int64)
+        table = PageTable(np.array(positions, np.int64), nowhere, PAGE_SIZE)
+        self._transformer.decode(cast(Any, system), nowhere, table)
+
+    @staticmethod
+    def of_prefill(work: PrefillPass) -> tuple[Any, ...]:
+        """Return what the charges of a pass depend on."""
+        return ("prefill", work.n_parts, work.length, work.start)
+
+    @staticmethod
+    def of_decode(positions: Sequence[int]) -> tuple[Any, ...]:
+        """Return what the charges of a step depend on: attention works on tiles of positions."""
+        return ("decode", *(padded(position + 1) for position in positions))
+
+
+class _NoWeights:
+    """Names of weights, and nothing behind them."""
+
+    def __init__(self) -> None:
+        self.gains: defaultdict[Any, Any] = defaultdict(lambda: None)
+        self.gains[-1, "norm"] = "norm"
+        self.head = [WeightId(-1, "lm_head")]
+
+    def embed(self, tokens: Any) -> Any:
+        return None
+
+
+class _NoRotary:
+    def at(self, positions: Any) -> Any:
+        return None
+
+
+def chip_sizes(model: LlamaConfig, mesh: Mesh, users: int) -> ChipSizes:
+    """Return a model's sizes on one chip; what does not divide is rounded up."""
+
+    def share(size: int, parts: int) -> int:
+        return -(-size // parts)
+
+    heads, kv_heads = share(model.n_heads, mesh.rows), share(model.n_kv_heads, mesh.rows)
+    return ChipSizes(
+        users=users,
+        users_each=share(users, mesh.cols),
+        dim=share(model.dim, mesh.cols),
+        qkv=(heads + 2 * kv_heads) * model.head_dim,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=model.head_dim,
+        hidden=share(model.hidden_dim, mesh.rows),
+        hidden_shard=share(model.hidden_dim, mesh.n_chips),
+        vocab=padded(share(model.vocab_size, mesh.rows), 1024),
+    )

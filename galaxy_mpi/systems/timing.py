@@ -1,0 +1,119 @@
+"""What the timing programs of all systems share: sizes, and how ops are charged.
+
+A timing program has the methods of a system; the model runs with it as with the system itself,
+every tensor being None, and each method charges a clock instead of computing. Buffer keys say to
+which collective of the system a charge belongs: a run checks that they come in the same order.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from galaxy_mpi.ccl import BufferKey
+from galaxy_mpi.device import Charged, Costs, Machine
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.systems.precision import Precision
+
+__all__ = ["ChipSizes", "TimingProgram"]
+
+SAMPLED = 32
+"""Candidates that each row contributes, one tile wide."""
+
+
+@dataclass(frozen=True)
+class ChipSizes:
+    """Sizes of a model on one chip of a mesh, and of the batch."""
+
+    users: int
+    """All users of a step: rows of the activations."""
+    users_each: int
+    """Users of a column."""
+    dim: int
+    """D / C."""
+    qkv: int
+    """(N + 2 K) H / R."""
+    heads: int
+    """N / R."""
+    kv_heads: int
+    """K / R."""
+    head_dim: int
+    hidden: int
+    """F / R."""
+    hidden_shard: int
+    """F / (R C)."""
+    vocab: int
+    """V / R, padded to tiles on every row."""
+
+
+class TimingProgram:
+    """Charges the ops that prefill and decode, and all systems, have in common.
+
+    Parameters
+    ----------
+    clock : Charged
+    machine : Machine
+    mesh : Mesh
+    precision : Precision
+    sizes : ChipSizes
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        clock: Charged,
+        machine: Machine,
+        mesh: Mesh,
+        precision: Precision,
+        sizes: ChipSizes,
+    ) -> None:
+        self.clock, self.costs, self.sizes = clock, Costs(machine), sizes
+        self._machine, self._mesh, self._precision = machine, mesh, precision
+
+    def _tiles(self, width: int) -> int:
+        return -(-self.sizes.users // 32) * -(-width // 32)
+
+    def _elementwise(self, name: str, elements: float, cores: float, passes: float) -> None:
+        self.clock.op(name, self.costs.elementwise_s(elements, cores, passes), cores)
+
+    def _collective(
+        self,
+        name: str,
+        key: str,
+        axis: Axis,
+        own_s: float,
+        block_bytes: float,
+        *,
+        links: float | None = None,
+        **options: Any,
+    ) -> None:
+        """Charge a collective whose wires carry what an all-gather of such blocks does."""
+        machine = self._machine
+        wire_s = self.costs.wire_s(self._mesh.size(axis), block_bytes, links or machine.links)
+        self.clock.collective(name, key, axis, machine.collective_s + own_s, wire_s, **options)
+
+    def _head_matmul(self) -> None:
+        sizes, precision, m = self.sizes, self._precision, self._machine
+        seconds = self.costs.dram_matmul_s(
+            sizes.users, sizes.dim, sizes.vocab, precision.head_weight.tile_bytes
+        )
+        self.clock.op("lm_head_matmul", seconds, m.worker_cores)
+
+    def _sample(self) -> None:
+        """The candidates of each row, gathered in the column; the choice, a core for each user."""
+        sizes, m = self.sizes, self._machine
+        elements = self._tiles(sizes.vocab) * 1024
+        copied_s = 2 * elements * 2 / m.dram_bytes_per_s
+        self.clock.op("reshards", m.reshard_ops * (m.launch_s + copied_s), m.worker_cores)
+        cast_s = self.costs.elementwise_s(elements, m.worker_cores, m.typecast_passes)
+        self.clock.op("typecasts", 2 * cast_s, m.worker_cores)
+        self._elementwise("top_k", elements, m.worker_cores, m.sort_passes)
+        for name, key in (
+            ("all_gather_values", BufferKey.SAMPLING_VALUES),
+            ("all_gather_indices", BufferKey.SAMPLING_INDICES),
+        ):
+            # Not persistent: a barrier goes round before the data does.
+            block = self._tiles(SAMPLED) * 2048
+            self._collective(name, key, Axis.ROWS, 0.0, block, links=1, laps=2)
+        candidates = 32 * SAMPLED * self._mesh.size(Axis.ROWS)
+        seconds = self.costs.elementwise_s(candidates, 1, m.sampling_passes)
+        self.clock.op("sampling", seconds, sizes.users)

@@ -1,0 +1,154 @@
+"""Device time of runs with values: stamps in the messages, held against `Estimator`.
+
+The estimator keeps all chips' clocks in one process and reads no message; a run's chips know of
+each other by what the messages say. Equal to the last bit means that both are the same program.
+"""
+
+import random
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from galaxy_mpi.ccl import BufferKey
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.device import ChipClock, Machine, Tape
+from galaxy_mpi.engine import Engine, Hooks
+from galaxy_mpi.engine.estimator import Estimator
+from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.mesh import Axis, LoopbackWorld, Mesh
+from galaxy_mpi.mesh.loopback import LoopbackExchange
+from galaxy_mpi.systems import PRECISIONS
+from tests.prompts import prompt_of
+
+MACHINE = Machine.load("wormhole_galaxy_6u")
+RUN = RunConfig(max_new_tokens=4, batch=8, mesh=Mesh(2, 2), prompt_tokens=((1,),))
+
+
+def play(run, before_step=lambda step: None, before_unpack=None):
+    """Return rank 0's report and its model."""
+
+    def chip(transport):
+        hooks = Hooks(before_step=before_step, before_unpack=before_unpack)
+        with Engine(run, transport, hooks) as engine:
+            return engine.generate(), engine.plan.model
+
+    return LoopbackWorld(run.mesh).run(chip)[0]
+
+
+def prompts(*lengths):
+    return tuple(prompt_of(length, seed) for seed, length in enumerate(lengths))
+
+
+@pytest.mark.parametrize("mesh", ["1x1", "1x2", "2x2", "4x1"])
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_run_takes_what_is_estimated_to_the_last_bit(mesh, slow):
+    """With a slow chip and a slow link the chips of a group enter at different times."""
+    run = replace(RUN, mesh=Mesh.parse(mesh), prompt_tokens=prompts(*[20] * 8))
+    if slow:
+        last = f"{run.mesh.rows - 1},{run.mesh.cols - 1}"
+        run = replace(run, slow_chips=(f"{last},1.7",), slow_links=(f"{last},COLS,3",))
+    report, model = play(run)
+    estimator = Estimator(
+        model, MACHINE, run.mesh, PRECISIONS[run.precision], users=8, slowness=run.slowness
+    )
+    expected, found = estimator.run(20, 3), report.device
+    assert found.step_s == expected.step_s
+    assert found.by_op_s == expected.by_op_s
+    assert found.prefetch_stall_s == expected.prefetch_stall_s
+    assert found.core_s == expected.core_s
+    assert found.link_bytes == expected.link_bytes
+    assert found.first_token_s[0] == expected.first_token_s[0]
+    assert found.first_token_s[7] == pytest.approx(8 * expected.first_token_s[0])
+    if slow:
+        plain, _ = play(replace(run, slow_chips=(), slow_links=()))
+        assert found.now_s > plain.device.now_s
+
+
+@pytest.mark.parametrize(
+    ("lengths", "lines"),
+    [((1100, 130), False), ((1100, 130), True), ((4097,), False)],
+)
+def test_long_prefills_of_any_kind_take_what_is_estimated(lengths, lines):
+    """Queries cut over the columns, slabs, gathers fused with a matmul; rings and lines."""
+    run = replace(
+        RUN,
+        prompt_tokens=prompts(*lengths),
+        max_new_tokens=1,
+        slow_chips=("1,0,2",),
+        line_reduce_scatter=lines,
+        line_all_gather=lines,
+    )
+    report, model = play(run)
+    estimator = Estimator(
+        model, MACHINE, run.mesh, PRECISIONS[run.precision], users=8, slowness=run.slowness
+    )
+    assert report.device.now_s == sum(estimator.prefill(n).seconds for n in lengths)
+
+
+def test_a_prefix_from_the_cache_takes_less_device_time():
+    shared = prompt_of(256, 1)
+    run = replace(RUN, prompt_tokens=((*shared, 5), (*shared, 6)), max_new_tokens=1)
+    report, _ = play(run)
+    assert [request.n_cached for request in report.requests] == [0, 256]
+    first, second = (report.device.first_token_s[n] for n in (0, 1))
+    assert second - first < first
+
+
+def test_nothing_of_the_host_shows_in_device_time(monkeypatch):
+    """Random sleeps in ranks, messages and the prefetcher's thread; weights without a thread."""
+    run = replace(RUN, prompt_tokens=prompts(20, 30, 40, 50), slow_chips=("0,1,1.3",))
+    plain, _ = play(run)
+    chance, step = random.Random(1), LoopbackExchange.step
+
+    def late(*_):
+        time.sleep(chance.random() * 0.003)
+
+    def late_step(self, number):
+        late()
+        step(self, number)
+
+    monkeypatch.setattr(LoopbackExchange, "step", late_step)
+    for _ in range(2):
+        slept, _ = play(run, before_step=late, before_unpack=late)
+        assert slept.to_dict()["device"] == plain.to_dict()["device"]
+        assert slept.tokens == plain.tokens
+
+
+def test_float32_has_no_device_time():
+    exact, _ = play(replace(RUN, precision="float32"))
+    assert exact.to_dict()["device"] is None
+    assert "device:" not in exact.to_text(show_all=False)
+
+
+def test_the_summary_shows_both_clocks():
+    report, _ = play(RUN)
+    text = report.to_text(show_all=False)
+    assert "device: decode step" in text
+    assert "host: decode step" in text
+
+
+def clock_of(*collectives):
+    tape = Tape(0, 0.0)
+    for key, axis in collectives:
+        tape.op("work", 1.0, 1)
+        tape.collective(key.lower(), key, axis, 1.0, 0.5)
+    clock = ChipClock(MACHINE, Mesh(2, 2), 0)
+    clock.start(tape)
+    return clock
+
+
+def test_values_that_depart_from_the_times_are_an_error():
+    clock = clock_of((BufferKey.WO, Axis.ROWS), (BufferKey.FF2, Axis.ROWS))
+    assert clock.enter(BufferKey.WO, Axis.ROWS) == 1.0
+    clock.leave(np.array([1.0, 4.0]))
+    assert clock.now == 4.0 + MACHINE.link_hop_s + 1.5
+    with pytest.raises(CollectiveError, match="QKV over ROWS is entered where .* FF2 over ROWS"):
+        clock.enter(BufferKey.QKV, Axis.ROWS)
+    with pytest.raises(CollectiveError, match="expects FF2, which was never entered"):
+        clock.finish()
+    ended = clock_of()
+    ended.finish()
+    with pytest.raises(CollectiveError, match="expects the end"):
+        ended.enter(BufferKey.WO, Axis.ROWS)

@@ -58,6 +58,12 @@ class RunConfig:
     slow_links: tuple[str, ...] = ()
     """``ROW,COLUMN,ROWS|COLS,FACTOR`` each."""
     json_path: Path | None = None
+    trace_path: Path | None = None
+    """Where the first steps go as a trace of device time."""
+    host_trace_path: Path | None = None
+    """Where they go as a trace of host time."""
+    profile_path: Path | None = None
+    """Where they go as an op report for tt-perf-report."""
 
     def __post_init__(self) -> None:
         Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
@@ -78,6 +84,11 @@ class RunConfig:
         ):
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
+        if self.precision == "float32" and (self.trace_path or self.profile_path):
+            raise ConfigError(
+                "--trace and --profile-csv tell device time, which float32 does not have; choose "
+                "--precision performance or accuracy"
+            )
         if self.batch is not None and self.batch > MAX_USERS:
             raise ConfigError(f"--batch is at most {MAX_USERS} users, got {self.batch}")
 
@@ -87,9 +98,15 @@ class RunConfig:
         return Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
 
     def check_writable(self) -> None:
-        """Raise ConfigError if ``json_path`` could not be written at the end of the run."""
-        if self.json_path is not None:
-            _check_writable(self.json_path)
+        """Raise ConfigError if a file could not be written at the end of the run."""
+        for option, path in (
+            ("--json", self.json_path),
+            ("--trace", self.trace_path),
+            ("--trace-host", self.host_trace_path),
+            ("--profile-csv", self.profile_path),
+        ):
+            if path is not None:
+                _check_writable(option, path)
 
     def read_prompts(self, defaults: list[str]) -> list[str]:
         """Return the prompts of the run; of ``defaults`` as many as the batch has places.
@@ -137,15 +154,15 @@ def _read_lines(path: Path) -> list[str]:
     return prompts
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(option: str, path: Path) -> None:
     """Raise if no file can be made beside ``path``; nothing is left behind."""
     if path.is_dir():
-        raise ConfigError(f"--json {path} is a folder; give the name of a file")
+        raise ConfigError(f"{option} {path} is a folder; give the name of a file")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise ConfigError(
-            f"--json {path} cannot be written: {error.strerror}; name a file in a folder that "
+            f"{option} {path} cannot be written: {error.strerror}; name a file in a folder that "
             f"exists and can be written to"
         ) from None

@@ -68,6 +68,9 @@ def build_parser() -> ArgumentParser:
         help="device time: wires from a chip to the next along ROWS or COLS; may be repeated",
     )
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
+    add("--trace", type=Path, metavar="FILE", help="write the first steps for ui.perfetto.dev")
+    add("--trace-host", type=Path, metavar="FILE", help="the same in this computer's time")
+    add("--profile-csv", type=Path, metavar="FILE", help="write the first steps for tt-perf-report")
     add("--show-all", action="store_true", help="print all users, not the first 4")
     add("--quiet", action="store_true", help="nothing on standard error but errors")
     add_transport(parser)
@@ -99,6 +102,9 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         slow_chips=tuple(arguments.slow_chip),
         slow_links=tuple(arguments.slow_link),
         json_path=arguments.json,
+        trace_path=arguments.trace,
+        host_trace_path=arguments.trace_host,
+        profile_path=arguments.profile_csv,
     )
 
 
@@ -129,8 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with Engine(run, transport, hooks) as engine:
                     report = engine.generate()
             if report is not None:
-                if run.json_path is not None:
-                    report.write_json(run.json_path)
+                report.write_files()
                 print(report.to_text(show_all=arguments.show_all), flush=True)
 
         return run.mesh, play

@@ -5,11 +5,16 @@ from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["write_text"]
+__all__ = ["write_bytes", "write_text"]
 
 
 def write_text(path: Path | None, text: str) -> None:
-    """Write ``text``, whole or not at all; nothing without a path.
+    """Write ``text`` as UTF-8; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path | None, content: bytes) -> None:
+    """Write ``content``, whole or not at all; nothing without a path.
 
     Raises
     ------
@@ -23,9 +28,9 @@ def write_text(path: Path | None, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.exists() and not path.is_file():  # a device or pipe cannot be replaced
-            path.write_text(text, "utf-8")
+            path.write_bytes(content)
             return
-        draft.write_text(text, "utf-8")
+        draft.write_bytes(content)
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)

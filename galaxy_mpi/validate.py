@@ -18,6 +18,7 @@ from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.device import Machine
 from galaxy_mpi.device.published import CALIBRATION, Measurement, read_measurements
 from galaxy_mpi.engine.claims import Claim, older_claims
+from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.presets import PRESETS
@@ -55,7 +56,8 @@ def compare(measurements: Sequence[Measurement], *, is_calibration: bool) -> lis
     machine, model = Machine.load("wormhole_galaxy_6u"), PRESETS["llama3-70b"]
 
     def estimator(users: int) -> Estimator:
-        return Estimator(model, machine, Mesh(8, 4), PRECISIONS["performance"], users=users)
+        precision = PRECISIONS["performance"]
+        return Estimator(DeviceProgram(model, machine, Mesh(8, 4), precision, users=users))
 
     step = estimator(32).step([POSITION] * 4)
 

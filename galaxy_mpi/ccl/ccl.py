@@ -24,10 +24,12 @@ from galaxy_mpi.ccl.topology import Direct, Topology
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis, Group, Transport
 
-__all__ = ["CCL", "BufferKey", "DecodeCCL", "Wiring"]
+__all__ = ["CCL", "BufferKey", "DecodeCCL", "Note", "Wiring"]
 
 Wiring = Callable[[int], Topology]
 """Makes the topology of a group from its size."""
+
+Note = Callable[[str, Axis, float, float], None]
 
 
 class BufferKey:
@@ -83,6 +85,8 @@ class CCL(ABC):
         Links between neighbours: 4 on the 6U Galaxy, 3 on the 4U.
     clock : Stamper, optional
         The chip's device clock, whose time travels with the data.
+    note : callable, optional
+        Called with (key, axis, begin, end) of each collective, in seconds of the host's clock.
 
     Attributes
     ----------
@@ -97,9 +101,10 @@ class CCL(ABC):
         gather: Wiring,
         num_links: int = 4,
         clock: Stamper | None = None,
+        note: Note | None = None,
     ) -> None:
         self._transport, self._gather, self._num_links = transport, gather, num_links
-        self._clock = clock
+        self._clock, self._note = clock, note
         self._persistent: dict[tuple[_What, int], _Collective] = {}
         self.buffer_index = dict.fromkeys(Axis, 0)
         self.host_time_s = 0.0
@@ -142,7 +147,7 @@ class CCL(ABC):
 
         gather = self._collective(("all_gather", key, axis, len(block)), make)
         blocks = gather(block, self._stamping(key, axis, stamped))
-        self.host_time_s += time.perf_counter() - began
+        self._ended(key, axis, began)
         return blocks
 
     def all_gather(
@@ -223,8 +228,14 @@ class CCL(ABC):
         began = time.perf_counter()
         _, key, axis = what[:3]
         total = self._collective(what, make)(values, self._stamping(key, axis, stamped))
-        self.host_time_s += time.perf_counter() - began
+        self._ended(key, axis, began)
         return total
+
+    def _ended(self, key: str, axis: Axis, began: float) -> None:
+        now = time.perf_counter()
+        self.host_time_s += now - began
+        if self._note is not None:
+            self._note(key, axis, began, now)
 
     def _stamping(self, key: str, axis: Axis, stamped: bool) -> Stamping | None:
         if self._clock is None or not stamped:
@@ -259,8 +270,9 @@ class DecodeCCL(CCL):
         gather: Wiring = Direct,
         num_links: int = 4,
         clock: Stamper | None = None,
+        note: Note | None = None,
     ) -> None:
-        super().__init__(transport, gather=gather, num_links=num_links, clock=clock)
+        super().__init__(transport, gather=gather, num_links=num_links, clock=clock, note=note)
 
     def _make_reduce_scatter(
         self, group: Group, shape: _Shape, dtype: DType, *, num_links: int, label: str

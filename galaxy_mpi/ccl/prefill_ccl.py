@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.ccl.ccl import CCL, Reduction, Wiring
+from galaxy_mpi.ccl.ccl import CCL, Note, Reduction, Wiring
 from galaxy_mpi.ccl.collectives import AllReduce, ReduceScatter
 from galaxy_mpi.ccl.stamps import Stamper
 from galaxy_mpi.ccl.topology import Ring
@@ -34,7 +34,7 @@ class PrefillCCL(CCL):
     transport : Transport
     scatter, gather : callable
         `Ring` or `Line`: how partial sums and blocks travel.
-    num_links, clock
+    num_links, clock, note
         As in `CCL`.
 
     References
@@ -50,8 +50,9 @@ class PrefillCCL(CCL):
         gather: Wiring = Ring,
         num_links: int = 4,
         clock: Stamper | None = None,
+        note: Note | None = None,
     ) -> None:
-        super().__init__(transport, gather=gather, num_links=num_links, clock=clock)
+        super().__init__(transport, gather=gather, num_links=num_links, clock=clock, note=note)
         self._scatter = scatter
 
     def gather_slabs(

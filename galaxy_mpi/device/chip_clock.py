@@ -190,7 +190,7 @@ class ChipClock(Clock):
         arrived = (entries[None, :] + self._delays[axis] * laps).max(axis=1)
         end = arrived + (own_s * factors + wire_s * self._wires[axis])
         end = np.maximum(end, entries + beside_s * factors)
-        self._advance(name, float(end[self._index[axis]]))
+        self._advance(name, float(end[self._index[axis]]), cores)
         result: NDArray[np.float64] = end + self.gap_s
         return result
 

@@ -138,7 +138,7 @@ class Clock(ABC):
         """Run an op on the worker cores."""
         taken = seconds * self._factor
         self.core_s += cores * self._first(taken)
-        self._advance(name, self.now + taken)
+        self._advance(name, self.now + taken, cores)
 
     def compute(self, name: str, seconds: float, cores: float) -> None:
         """Run a part of an op that goes on: no gap behind it."""
@@ -146,7 +146,7 @@ class Clock(ABC):
         self.by_op_s[name] += self._first(taken)
         self.core_s += cores * self._first(taken)
         if self._trace is not None:
-            self._trace.add(COMPUTE, name, self.now, self.now + taken)
+            self._trace.add(COMPUTE, name, self.now, self.now + taken, cores=cores)
         self.now = self.now + taken
 
     def take(self, n_bytes: float) -> None:
@@ -184,9 +184,9 @@ class Clock(ABC):
     def _first(self, value: Any) -> float:
         """Return the value of the chip whose ops are told apart."""
 
-    def _advance(self, name: str, end: Any) -> None:
+    def _advance(self, name: str, end: Any, cores: float) -> None:
         if self._trace is not None:
-            self._trace.add(COMPUTE, name, self.now, end)
+            self._trace.add(COMPUTE, name, self.now, end, cores=cores)
         end = end + self.gap_s
         self.by_op_s[name] += self._first(end) - self._first(self.now)
         self.now = end
@@ -242,7 +242,7 @@ class MeshClock(Clock):
         end = arrived + (own_s * self._factor + wire_s * self._wire_factor[axis])
         if self._trace is not None:
             self._trace.collective(name, axis, self.now, end, n_bytes)
-        self._advance(name, np.maximum(end, self.now + beside_s * self._factor))
+        self._advance(name, np.maximum(end, self.now + beside_s * self._factor), cores)
 
     def _arrived(self, axis: Axis, laps: int) -> Seconds:
         """Return when the last of the group's data is there: entry and distance of each member."""

@@ -6,7 +6,8 @@ Trace event format, JSON, times in microseconds. Schema version 2; ``otherData``
 Device time has the tracks ``compute`` (ops), ``prefetch`` (reads of weights), ``links ROWS`` and
 ``links COLS``, and
 
-* ``X`` events: ops, reads, and collectives from a chip's entry until its result is there;
+* ``X`` events: ops (``args``: worker cores that an op occupies), reads of weights, and collectives
+  from a chip's entry until its result is there;
 * ``s`` and ``f`` events: a flow from each member of a collective to the next one of its ring;
 * ``C`` events: ``circular buffer`` in bytes, from when a read begins until the weight has been
   consumed, and ``link ROWS``, ``link COLS`` in bytes/s, the mean of a collective's busiest link.
@@ -68,17 +69,29 @@ class Trace:
             for number, track in enumerate(self._tracks):
                 self._describe(rank, "thread_name", track, number)
 
-    def add(self, track: str, name: str, begin: Seconds, end: Seconds) -> None:
+    def add(self, track: str, name: str, begin: Seconds, end: Seconds, **args: float) -> None:
         """Note that every chip was busy with ``name``; arrays of shape (R, C)."""
         spans = zip(begin.reshape(-1).tolist(), end.reshape(-1).tolist(), strict=True)
         for rank, (start_s, stop_s) in enumerate(spans):
-            self.span(rank, track, name, start_s, stop_s)
+            self.span(rank, track, name, start_s, stop_s, **args)
 
-    def span(self, rank: int, track: str, name: str, start_s: float, stop_s: float) -> None:
+    def span(
+        self, rank: int, track: str, name: str, start_s: float, stop_s: float, **args: float
+    ) -> None:
         """Note that one chip was busy; nothing if it took no time."""
         if stop_s > start_s:
-            number = self._tracks.index(track)
-            self._add("X", name, rank, start_s, tid=number, dur=(stop_s - start_s) * 1e6)
+            more = {"args": args} if args else {}
+            number, us = self._tracks.index(track), (stop_s - start_s) * 1e6
+            self._add("X", name, rank, start_s, tid=number, dur=us, **more)
+
+    def spans(self, track: str) -> dict[int, list[dict[str, Any]]]:
+        """Return the spans of a track in order, as events, by rank."""
+        number = self._tracks.index(track)
+        found: dict[int, list[dict[str, Any]]] = {r: [] for r in range(self._mesh.n_chips)}
+        for event in self._events:
+            if event["ph"] == "X" and event["tid"] == number:
+                found[event["pid"]].append(event)
+        return {rank: sorted(events, key=lambda e: e["ts"]) for rank, events in found.items()}
 
     def collective(
         self, name: str, axis: Axis, begin: Seconds, end: Seconds, n_bytes: float

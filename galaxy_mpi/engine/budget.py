@@ -48,15 +48,10 @@ class Budget:
         """Return what ``model`` takes when every user has ``n_positions``."""
         costs = Costs(machine)
         q_width = sizes.heads * sizes.head_dim
-        layer = (
-            ("wqkv", sizes.dim, sizes.qkv),
-            ("wo", q_width, sizes.dim),
-            ("w1", sizes.dim, sizes.hidden),
-            ("w3", sizes.dim, sizes.hidden),
-            ("w2", sizes.hidden, sizes.dim),
-        )
         layer_bytes = sum(
-            costs.weight_bytes(k, n, precision.weight(name).tile_bytes) for name, k, n in layer
+            costs.weight_bytes(*shape, precision.weight(name).tile_bytes)
+            for name, shape in sizes.matrices.items()
+            if name != "lm_head"
         )
         head_tiles = padded(sizes.dim) // TILE * (padded(sizes.vocab) // TILE)
         head_bytes = head_tiles * precision.head_weight.tile_bytes

@@ -7,6 +7,7 @@ Figures of the claims: an earlier write-up of this system that measurements have
 from dataclasses import dataclass, replace
 
 from galaxy_mpi.device import Machine
+from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.presets import PRESETS
@@ -32,7 +33,8 @@ def older_claims() -> list[Claim]:
     model, precision = PRESETS["llama3-70b"], PRECISIONS["performance"]
 
     def estimator(machine: Machine = machine, *, prefetch: bool = True) -> Estimator:
-        return Estimator(model, machine, mesh, precision, users=32, prefetch=prefetch)
+        program = DeviceProgram(model, machine, mesh, precision, users=32, prefetch=prefetch)
+        return Estimator(program)
 
     galaxy = estimator()
     step_s = galaxy.step([POSITION] * mesh.cols).seconds

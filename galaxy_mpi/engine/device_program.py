@@ -43,7 +43,7 @@ class DeviceProgram:
         precision: Precision,
         *,
         users: int,
-        prefetch: bool,
+        prefetch: bool = True,
     ) -> None:
         self.model, self.machine, self.mesh, self.precision = model, machine, mesh, precision
         self.sizes = chip_sizes(model, mesh, users)

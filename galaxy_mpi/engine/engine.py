@@ -17,19 +17,20 @@ from types import TracebackType
 
 from galaxy_mpi.checkpoints import TextTokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
-from galaxy_mpi.device import ChipClock
+from galaxy_mpi.device import Trace
 from galaxy_mpi.engine.chip import Chip
 from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.device_times import DeviceTimes
+from galaxy_mpi.engine.device_run import DeviceRun
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.modes import DecodeMode, ModeTotals, PrefillMode
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import Request
-from galaxy_mpi.engine.run_clock import ChipTimes, RunClock, join
+from galaxy_mpi.engine.run_clock import ChipTimes, NoClock, RunClock
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
+from galaxy_mpi.engine.tracing import TRACED_STEPS, HostSpans, host_trace
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh import Transport
 from galaxy_mpi.prefetch import WeightId
@@ -83,6 +84,7 @@ class Engine:
         self.mode: DecodeMode | PrefillMode | None = None
         self.times = RunTimes(load_s=time.perf_counter() - began)
         self._device = self._make_clock()
+        self._spans = None if run.host_trace_path is None else HostSpans()
 
     def __enter__(self) -> "Engine":
         return self
@@ -133,26 +135,23 @@ class Engine:
         mode = self.prefill_mode()
         began = time.perf_counter()
         work = scheduler.prefill_pass(requests)
-        if self._device is not None:
-            self._device.begin_prefill(work)
+        self._device.begin_prefill(work)
         n_layers = self.plan.model.n_layers
         logits_UV = mode.logits(
             work, lambda layer: self._hooks.prefilled_layer(requests, layer, n_layers)
         )
         numbers = [request.number for request in requests]
         sampled = self._sampler.sample(mode.ccl, logits_UV, range(len(numbers)), numbers)
-        if self._device is not None:
-            self._device.end_prefill(numbers)
+        self._device.end_prefill(numbers)
         self.times.add_prefill(time.perf_counter() - began, requests)
+        self._note("prefill", began)
         self._advance(scheduler, sampled)
 
     def decode(self, scheduler: Scheduler) -> None:
         """Run one step of all users that have a place."""
         mode = self.decode_mode()
         began = time.perf_counter()
-        if self._device is not None:
-            longest = scheduler.positions.reshape(self._run.mesh.cols, -1).max(axis=1)
-            self._device.begin_step(longest.tolist())
+        self._device.begin_step(scheduler.longest_positions())
         logits_BV = mode.logits(scheduler.tokens, scheduler.page_table(self.chip.column))
         active = scheduler.active
         sampled = self._sampler.sample(
@@ -161,9 +160,9 @@ class Engine:
             [request.place for request in active],
             [request.number for request in active],
         )
-        if self._device is not None:
-            self._device.end_step(len(active))
+        self._device.end_step(len(active))
         self.times.add_step(time.perf_counter() - began, len(active))
+        self._note("decode", began)
         self._advance(scheduler, sampled)
 
     def decode_mode(self) -> DecodeMode:
@@ -174,7 +173,8 @@ class Engine:
                     self.chip,
                     self._run,
                     self._totals[DecodeMode.name],
-                    self._clock,
+                    self._device.clock,
+                    self._spans,
                     self._hooks.before_unpack,
                 )
             )
@@ -184,8 +184,8 @@ class Engine:
     def prefill_mode(self) -> PrefillMode:
         """Switch to prefill, unless it is the mode already."""
         if not isinstance(self.mode, PrefillMode):
-            totals = self._totals[PrefillMode.name]
-            self._switch(lambda: PrefillMode(self.chip, self._run, totals, self._clock))
+            totals, clock = self._totals[PrefillMode.name], self._device.clock
+            self._switch(lambda: PrefillMode(self.chip, self._run, totals, clock, self._spans))
         assert isinstance(self.mode, PrefillMode)
         return self.mode
 
@@ -202,34 +202,40 @@ class Engine:
             if scheduler.requests[number].ended is not None:
                 self._sampler.forget(number)
 
-    @property
-    def _clock(self) -> ChipClock | None:
-        return None if self._device is None else self._device.clock
-
-    def _make_clock(self) -> RunClock | None:
+    def _make_clock(self) -> RunClock | NoClock:
         """Return what keeps device time, for formats that the device has."""
-        run, machine = self._run, self.plan.machine
-        if machine is None:
+        program = self._program()
+        if program is None:
+            return NoClock()
+        return RunClock(program, self._transport.rank, self._run.slowness)
+
+    def _program(self) -> DeviceProgram | None:
+        run, plan = self._run, self.plan
+        if plan.machine is None:
             return None
-        program = DeviceProgram(
-            self.plan.model,
-            machine,
-            run.mesh,
-            self.chip.precision,
-            users=n_places(run),
-            prefetch=run.prefetch,
+        precision, users = self.chip.precision, n_places(run)
+        return DeviceProgram(
+            plan.model, plan.machine, run.mesh, precision, users=users, prefetch=run.prefetch
         )
-        return RunClock(program, self._transport.rank, run.slowness)
+
+    def _note(self, name: str, began: float) -> None:
+        """Note a pass or a step for the host's trace."""
+        if self._spans is not None:
+            self._spans.add_step(name, began, time.perf_counter())
+            self._spans.is_full = self.times.n_steps >= TRACED_STEPS
 
     def _make_plan(self) -> Plan:
         plan, self._tokenizer = make_plan(self._run)
         return plan
 
-    def _joined(self, chips: list[ChipTimes | None]) -> DeviceTimes | None:
-        machine, known = self.plan.machine, [chip for chip in chips if chip is not None]
-        if machine is None:
+    def _device_run(self, chips: list[ChipTimes | None]) -> DeviceRun | None:
+        program = self._program()
+        if program is None:
             return None
-        return join(known, DeviceTimes(self.plan.model.n_layers, machine.prefill_cores))
+        return DeviceRun.of(program, chips, self._device.events, self._run.slowness)
+
+    def _host_trace(self, ranks: list[HostSpans]) -> Trace | None:
+        return host_trace(self._run.mesh, ranks) if ranks else None
 
     def _report(self, scheduler: Scheduler) -> Report | None:
         if self.mode is not None:
@@ -247,8 +253,7 @@ class Engine:
             unpacked_weights_bytes=max(t.prefetch.capacity_bytes for t in totals.values()),
             process_bytes=proportional_set_bytes(),
         )
-        clock = None if self._device is None else self._device.times
-        ranks = self._transport.gather((totals, memory, clock))
+        ranks = self._transport.gather((totals, memory, self._device.times, self._spans))
         if ranks is None:
             return None
         assert self._tokenizer is not None
@@ -260,7 +265,8 @@ class Engine:
             requests=scheduler.requests,
             text=[self._tokenizer.decode(r.generated) for r in scheduler.requests],
             times=self.times,
-            device=self._joined([rank[2] for rank in ranks]),
+            device=self._device_run([rank[2] for rank in ranks]),
+            host_trace=self._host_trace([rank[3] for rank in ranks if rank[3] is not None]),
             decode=[rank[0][DecodeMode.name] for rank in ranks],
             prefill=[rank[0][PrefillMode.name] for rank in ranks],
             memory=[rank[1] for rank in ranks],

@@ -11,6 +11,7 @@ from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl import CCL, DecodeCCL, Line, PrefillCCL, Ring, Stamper
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chip import Chip
+from galaxy_mpi.engine.tracing import HostSpans
 from galaxy_mpi.prefetch import (
     DirectWeights,
     PrefetchStats,
@@ -67,6 +68,7 @@ class DecodeMode(_Mode):
         run: RunConfig,
         totals: ModeTotals,
         clock: Stamper | None,
+        spans: HostSpans | None = None,
         before_unpack: Callable[[WeightId], None] | None = None,
     ) -> None:
         weights: WeightSource
@@ -76,10 +78,12 @@ class DecodeMode(_Mode):
                 chip.schedule,
                 capacity_bytes=chip.buffer_bytes,
                 before_unpack=before_unpack,
+                note=None if spans is None else spans.add_prefetch,
             )
         else:
             weights = DirectWeights(chip.weights.tensors)
-        ccl = DecodeCCL(chip.transport, clock=clock)
+        note = None if spans is None else spans.add_collective
+        ccl = DecodeCCL(chip.transport, clock=clock, note=note)
         super().__init__(ccl, weights, totals)
         self._transformer = chip.transformer
         self.system = GalaxyDecode(ccl, weights, chip.precision, chip.shape)
@@ -95,13 +99,19 @@ class PrefillMode(_Mode):
     name = "prefill"
 
     def __init__(
-        self, chip: Chip, run: RunConfig, totals: ModeTotals, clock: Stamper | None
+        self,
+        chip: Chip,
+        run: RunConfig,
+        totals: ModeTotals,
+        clock: Stamper | None,
+        spans: HostSpans | None = None,
     ) -> None:
         ccl = PrefillCCL(
             chip.transport,
             scatter=Line if run.line_reduce_scatter else Ring,
             gather=Line if run.line_all_gather else Ring,
             clock=clock,
+            note=None if spans is None else spans.add_collective,
         )
         weights = DirectWeights(chip.weights.tensors)
         super().__init__(ccl, weights, totals)

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.device_times import DeviceTimes
+from galaxy_mpi.device import Trace
+from galaxy_mpi.engine.device_report import budget_rows, device_rows, op_table
+from galaxy_mpi.engine.device_run import DeviceRun
 from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.request import EndReason, Request
@@ -31,8 +32,9 @@ class Report:
     requests: list[Request]
     text: list[str]
     times: RunTimes
-    device: DeviceTimes | None
+    device: DeviceRun | None
     """None for a precision that the device does not have."""
+    host_trace: Trace | None
     decode: list[ModeTotals]
     prefill: list[ModeTotals]
     memory: list[RankMemory]
@@ -114,14 +116,33 @@ class Report:
             "host": self.host(),
         }
 
-    def _device(self, times: DeviceTimes) -> dict[str, Any]:
+    def _device(self, device: DeviceRun) -> dict[str, Any]:
+        times = device.times
         first = [times.first_token_s.get(request.number) for request in self.requests]
-        figures = {"machine": self.run.machine, "time_to_first_token_by_user_s": first}
+        figures = {
+            "machine": self.run.machine,
+            "time_to_first_token_by_user_s": first,
+            "memory": device.budget(self._n_positions).to_dict(),
+        }
         return times.to_dict() | figures
 
-    def write_json(self, path: Path) -> None:
-        """Write `to_dict`, whole or not at all."""
-        write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    @property
+    def _n_positions(self) -> int:
+        """Positions of the longest user at the end."""
+        return max(len(r.prompt) + len(r.generated) for r in self.requests)
+
+    def write_files(self) -> None:
+        """Write the files that the run was asked for, each whole or not at all."""
+        run, device = self.run, self.device
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        write_text(run.json_path, text)
+        if self.host_trace is not None:
+            write_text(run.host_trace_path, self.host_trace.to_json())
+        if device is not None:
+            if run.trace_path is not None:
+                write_text(run.trace_path, device.trace.to_json())
+            if run.profile_path is not None:
+                write_text(run.profile_path, device.profile_csv())
 
     def to_text(self, *, show_all: bool) -> str:
         """Return prompts with continuations, a table by user and the summary."""
@@ -185,20 +206,11 @@ class Report:
             ("  unpacked weights, bound", f"{chip.unpacked_weights_bytes / mib:.2f} MiB"),
             ("memory of all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
         ]
+        table: list[str] = []
         if self.device is not None:
-            device = self.device.to_dict()
-            stall = device["prefetch_stall_s"] / (device["decode_step_s"] or 1.0)
-            rows[4:4] = [
-                ("device: tokens/s", f"{device['tokens_per_s']:.1f} (all users)"),
-                ("device: tokens/s/user", f"{device['tokens_per_s_per_user']:.2f}"),
-                (
-                    "device: time to first token",
-                    f"{device['time_to_first_token_s'] * ms:.2f} ms (mean)",
-                ),
-                (
-                    "device: decode step",
-                    f"{device['decode_step_s'] * ms:.3f} ms, prefetch stall {stall:.0%}",
-                ),
-            ]
+            figures = self._device(self.device)
+            rows[4:4] = device_rows(figures)
+            rows += budget_rows(self.device.budget(self._n_positions))
+            table = ["", *op_table(figures)] if figures["steps"] else []
         width = max(len(name) for name, _ in rows)
-        return [f"{name:<{width}}  {value}" for name, value in rows]
+        return [*(f"{name:<{width}}  {value}" for name, value in rows), *table]

@@ -7,9 +7,10 @@ from typing import Any
 from galaxy_mpi.device import ChipClock, Slowness, Tape
 from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.device_times import DeviceTimes, Timing
+from galaxy_mpi.engine.tracing import RunEvents
 from galaxy_mpi.systems import PrefillPass
 
-__all__ = ["ChipTimes", "RunClock", "join"]
+__all__ = ["ChipTimes", "NoClock", "RunClock", "join"]
 
 
 @dataclass
@@ -47,9 +48,11 @@ class RunClock:
         self.clock = ChipClock(program.machine, program.mesh, rank, slowness=slowness)
         self._tapes: dict[tuple[Any, ...], Tape] = {}
         self.times = ChipTimes()
+        self.events = RunEvents()
 
     def begin_prefill(self, work: PrefillPass) -> None:
         """Start the clock for a pass."""
+        self.events.add(work)
         what = self._program.of_prefill(work)
         if what not in self._tapes:
             self._tapes[what] = tape = self._tape()
@@ -58,6 +61,7 @@ class RunClock:
 
     def begin_step(self, positions: Sequence[int]) -> None:
         """Start the clock for a decode step; ``positions`` as in `Estimator.step`."""
+        self.events.add(list(positions))
         what = self._program.of_decode(positions)
         if what not in self._tapes:
             self._tapes[what] = tape = self._tape()
@@ -81,6 +85,26 @@ class RunClock:
 
 
 _MOST_TAPES = 64
+
+
+class NoClock:
+    """Stands for a `RunClock` where the device has no such numbers."""
+
+    clock = None
+    times = None
+    events = RunEvents()
+
+    def begin_prefill(self, work: PrefillPass) -> None:
+        """Do nothing."""
+
+    def begin_step(self, positions: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def end_prefill(self, requests: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def end_step(self, n_tokens: int) -> None:
+        """Do nothing."""
 
 
 def join(chips: Sequence[ChipTimes], times: DeviceTimes) -> DeviceTimes:

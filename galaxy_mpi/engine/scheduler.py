@@ -158,6 +158,11 @@ class Scheduler:
             self.positions[mine].copy(), self._tables[mine, :longest], self._limits.page_size
         )
 
+    def longest_positions(self) -> list[int]:
+        """Return the longest user's position in each column, -1 for a column without users."""
+        longest: list[int] = self.positions.reshape(len(self.pools), -1).max(axis=1).tolist()
+        return longest
+
     def advance(self, sampled: dict[int, int]) -> None:
         """Give requests, by number, their next token; end those that are at their end."""
         for number, token in sampled.items():

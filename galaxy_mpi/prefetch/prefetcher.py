@@ -10,6 +10,7 @@ References
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from galaxy_mpi.arrays import F32
@@ -62,6 +63,9 @@ class WeightPrefetcher:
         How long `take` waits, in seconds of host time.
     before_unpack : callable, optional
         Called by the thread with each weight before it unpacks it (tests delay or fail here).
+    note : callable, optional
+        Called by the thread with (weight, begin, end) of each unpacking, in seconds of the host's
+        clock.
     """
 
     def __init__(
@@ -72,9 +76,10 @@ class WeightPrefetcher:
         capacity_bytes: int,
         timeout_s: float = 120.0,
         before_unpack: Callable[[WeightId], None] | None = None,
+        note: Callable[[str, float, float], None] | None = None,
     ) -> None:
         self._tensors, self._schedule = tensors, list(schedule)
-        self._timeout_s, self._before_unpack = timeout_s, before_unpack
+        self._timeout_s, self._before_unpack, self._note = timeout_s, before_unpack, note
         self._buffer: CircularBuffer[WeightId] = CircularBuffer(capacity_bytes)
         self._thread: threading.Thread | None = None
 
@@ -132,7 +137,10 @@ class WeightPrefetcher:
                 if self._before_unpack is not None:
                     self._before_unpack(weight)
                 room = self._buffer.reserve(weight, tensor.n_values)
+                began = time.perf_counter()
                 tensor.unpack(room.reshape(tensor.shape))
+                if self._note is not None:
+                    self._note(str(weight), began, time.perf_counter())
                 self._buffer.commit()
         except BufferClosedError:
             pass  # the run is over

@@ -53,7 +53,7 @@ class GalaxyPrefillTiming(TimingProgram):
     def qkv_heads(self, h: Any, wqkv: WeightId, work: PrefillPass) -> tuple[Any, Any, Any]:
         """Matmul, all-reduce over the columns, create heads."""
         sizes = self.sizes
-        self._matmul("qkv_matmul", wqkv, sizes.dim, sizes.qkv)
+        self._matmul("qkv_matmul", wqkv)
         self._all_reduce("all_reduce_qkv", BufferKey.QKV, Axis.COLS, sizes.qkv)
         self._vector("create_heads", self._rows * sizes.qkv, passes=1)
         return None, None, None
@@ -96,14 +96,14 @@ class GalaxyPrefillTiming(TimingProgram):
 
     def attention_output(self, attention: Any, wo: WeightId, work: PrefillPass) -> Any:
         """Matmul and all-reduce over the rows."""
-        self._matmul("wo_matmul", wo, self.sizes.heads * self.sizes.head_dim, self.sizes.dim)
+        self._matmul("wo_matmul", wo)
         self._all_reduce("all_reduce_wo", BufferKey.WO, Axis.ROWS, self.sizes.dim)
 
     def gate_up(self, h: Any, w1: WeightId, w3: WeightId, work: PrefillPass) -> Any:
         """Two matmuls, two reduce-scatters, silu and product."""
         sizes = self.sizes
         for weight, key in ((w1, BufferKey.FF1), (w3, BufferKey.FF3)):
-            self._matmul(f"{weight.name}_matmul", weight, sizes.dim, sizes.hidden)
+            self._matmul(f"{weight.name}_matmul", weight)
             self._scatter(f"reduce_scatter_{weight.name}", key, Axis.COLS, sizes.hidden_shard)
         self._vector("silu_mul", self._rows * sizes.hidden_shard, passes=2)
 
@@ -118,12 +118,12 @@ class GalaxyPrefillTiming(TimingProgram):
                 Axis.COLS,
                 0.0,
                 block,
-                beside_s=self._matmul_s(w2, sizes.hidden, sizes.dim),
+                beside_s=self._matmul_s(w2),
                 cores=self._machine.prefill_cores,
             )
         else:
             self._gather("all_gather_mlp", BufferKey.BINARY_MUL, Axis.COLS, block)
-            self._matmul("w2_matmul", w2, sizes.hidden, sizes.dim)
+            self._matmul("w2_matmul", w2)
         self._all_reduce("all_reduce_w2", BufferKey.FF2, Axis.ROWS, sizes.dim)
 
     def add(self, residual: Any, x: Any) -> Any:
@@ -149,12 +149,12 @@ class GalaxyPrefillTiming(TimingProgram):
         for _ in range(n_ops):
             self._elementwise(name, elements / n_ops, self._machine.prefill_cores, passes)
 
-    def _matmul(self, name: str, weight: WeightId, k: int, n: int) -> None:
-        self.clock.op(name, self._matmul_s(weight, k, n), self._machine.prefill_cores)
+    def _matmul(self, name: str, weight: WeightId) -> None:
+        self.clock.op(name, self._matmul_s(weight), self._machine.prefill_cores)
 
-    def _matmul_s(self, weight: WeightId, k: int, n: int) -> float:
+    def _matmul_s(self, weight: WeightId) -> float:
         """Return the slower of reading the weight once and multiplying on all cores."""
-        m = self._machine
+        m, (k, n) = self._machine, self.sizes.matrices[weight.name]
         tile_bytes = self._precision.weight(weight.name).tile_bytes
         is_lofi = weight.name in ("w1", "w3")
         each = m.lofi_flops_per_core_s if is_lofi else m.hifi2_flops_per_core_s

@@ -70,7 +70,7 @@ class GalaxyDecodeTiming(TimingProgram):
     def qkv_heads(self, h: Any, wqkv: WeightId) -> tuple[Any, Any, Any]:
         """Op 2, 3."""
         sizes = self.sizes
-        self._matmul("qkv_matmul", wqkv, sizes.dim, sizes.qkv)
+        self._matmul("qkv_matmul", wqkv)
         size = self._mesh.size(Axis.COLS)
         # Rows of users travel, not tiles: a column's users are fewer than a tile has rows.
         block = sizes.users_each * sizes.qkv * 2
@@ -116,7 +116,7 @@ class GalaxyDecodeTiming(TimingProgram):
     def attention_output(self, attention: Any, wo: WeightId) -> Any:
         """Op 8, 9."""
         sizes = self.sizes
-        self._matmul("wo_matmul", wo, sizes.heads * sizes.head_dim, sizes.dim)
+        self._matmul("wo_matmul", wo)
         tile_bytes = self._precision.reduced.tile_bytes
         self._all_reduce("all_reduce_wo", BufferKey.WO, Axis.ROWS, sizes.dim, tile_bytes)
 
@@ -126,11 +126,11 @@ class GalaxyDecodeTiming(TimingProgram):
         block = self._tiles(sizes.hidden_shard) * self._precision.reduced.tile_bytes
         add_s = self.costs.add_s(size * sizes.users * sizes.hidden_shard)
         fused, cores = "w1_w3_matmul_reduce_scatter_w1", self._matmul_cores
-        self._take(w1, sizes.dim, sizes.hidden)
-        self.clock.compute(fused, self._matmul_s(w1, sizes.dim, sizes.hidden), cores)
+        self._take(w1)
+        self.clock.compute(fused, self._matmul_s(w1), cores)
         self._consumed()
-        self._take(w3, sizes.dim, sizes.hidden)
-        beside_s, axis = self._matmul_s(w3, sizes.dim, sizes.hidden), Axis.COLS
+        self._take(w3)
+        beside_s, axis = self._matmul_s(w3), Axis.COLS
         self._collective(
             fused, BufferKey.GATE_UP, axis, add_s, block, beside_s=beside_s, cores=cores
         )
@@ -143,7 +143,7 @@ class GalaxyDecodeTiming(TimingProgram):
     def down(self, act: Any, w2: WeightId) -> Any:
         """Op 15, 16."""
         sizes = self.sizes
-        self._matmul("w2_matmul", w2, sizes.hidden, sizes.dim)
+        self._matmul("w2_matmul", w2)
         tile_bytes = self._precision.reduced.tile_bytes
         self._all_reduce("all_reduce_w2", BufferKey.FF2, Axis.ROWS, sizes.dim, tile_bytes)
 
@@ -163,28 +163,30 @@ class GalaxyDecodeTiming(TimingProgram):
         add_s = self.costs.add_s(self._mesh.size(axis) * tiles * 1024)
         self._collective(name, key, axis, add_s, tiles * tile_bytes)
 
-    def _matmul(self, name: str, weight: WeightId, k: int, n: int) -> None:
-        self._take(weight, k, n)
-        self.clock.op(name, self._matmul_s(weight, k, n), self._matmul_cores)
+    def _matmul(self, name: str, weight: WeightId) -> None:
+        self._take(weight)
+        self.clock.op(name, self._matmul_s(weight), self._matmul_cores)
         self._consumed()
 
     @property
     def _matmul_cores(self) -> float:
         return self._machine.ring_cores if self._prefetch else self._machine.worker_cores
 
-    def _matmul_s(self, weight: WeightId, k: int, n: int) -> float:
-        dtype = self._precision.weight(weight.name)
+    def _matmul_s(self, weight: WeightId) -> float:
+        k, n = self.sizes.matrices[weight.name]
         if not self._prefetch:
-            return self.costs.dram_matmul_s(self.sizes.users, k, n, dtype.tile_bytes)
+            tile_bytes = self._precision.weight(weight.name).tile_bytes
+            return self.costs.dram_matmul_s(self.sizes.users, k, n, tile_bytes)
         peak = self._machine.hifi2_flops_per_core_s
         if weight.name in ("w1", "w3"):
             peak = self._machine.lofi_flops_per_core_s
         return self.costs.ring_matmul_s(self.sizes.users, k, n, peak)
 
-    def _take(self, weight: WeightId, k: int, n: int) -> None:
+    def _take(self, weight: WeightId) -> None:
         if self._prefetch:
             tile_bytes = self._precision.weight(weight.name).tile_bytes
-            self.clock.take(self.costs.weight_bytes(k, n, tile_bytes))
+            shape = self.sizes.matrices[weight.name]
+            self.clock.take(self.costs.weight_bytes(*shape, tile_bytes))
 
     def _consumed(self) -> None:
         if self._prefetch:

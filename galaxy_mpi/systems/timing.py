@@ -43,6 +43,18 @@ class ChipSizes:
     vocab: int
     """V / R, padded to tiles on every row."""
 
+    @property
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns of each matmul weight on a chip, (in, out)."""
+        return {
+            "wqkv": (self.dim, self.qkv),
+            "wo": (self.heads * self.head_dim, self.dim),
+            "w1": (self.dim, self.hidden),
+            "w3": (self.dim, self.hidden),
+            "w2": (self.hidden, self.dim),
+            "lm_head": (self.dim, self.vocab),
+        }
+
 
 class TimingProgram:
     """Charges the ops that prefill and decode, and all systems, have in common.
@@ -93,9 +105,8 @@ class TimingProgram:
 
     def _head_matmul(self) -> None:
         sizes, precision, m = self.sizes, self._precision, self._machine
-        seconds = self.costs.dram_matmul_s(
-            sizes.users, sizes.dim, sizes.vocab, precision.head_weight.tile_bytes
-        )
+        shape, tile_bytes = sizes.matrices["lm_head"], precision.head_weight.tile_bytes
+        seconds = self.costs.dram_matmul_s(sizes.users, *shape, tile_bytes)
         self.clock.op("lm_head_matmul", seconds, m.worker_cores)
 
     def _sample(self) -> None:

@@ -4,6 +4,8 @@ The estimator keeps all chips' clocks in one process and reads no message; a run
 each other by what the messages say. Equal to the last bit means that both are the same program.
 """
 
+import csv
+import json
 import random
 import time
 from dataclasses import replace
@@ -15,11 +17,12 @@ from galaxy_mpi.ccl import BufferKey
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.device import ChipClock, Machine, Tape
 from galaxy_mpi.engine import Engine, Hooks
+from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh import Axis, LoopbackWorld, Mesh
 from galaxy_mpi.mesh.loopback import LoopbackExchange
-from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.systems import PRECISIONS, PrefillPass, PrefillUser
 from tests.prompts import prompt_of
 
 MACHINE = Machine.load("wormhole_galaxy_6u")
@@ -37,6 +40,12 @@ def play(run, before_step=lambda step: None, before_unpack=None):
     return LoopbackWorld(run.mesh).run(chip)[0]
 
 
+def estimator_of(run, model):
+    precision = PRECISIONS[run.precision]
+    program = DeviceProgram(model, MACHINE, run.mesh, precision, users=8)
+    return Estimator(program, slowness=run.slowness)
+
+
 def prompts(*lengths):
     return tuple(prompt_of(length, seed) for seed, length in enumerate(lengths))
 
@@ -50,10 +59,8 @@ def test_a_run_takes_what_is_estimated_to_the_last_bit(mesh, slow):
         last = f"{run.mesh.rows - 1},{run.mesh.cols - 1}"
         run = replace(run, slow_chips=(f"{last},1.7",), slow_links=(f"{last},COLS,3",))
     report, model = play(run)
-    estimator = Estimator(
-        model, MACHINE, run.mesh, PRECISIONS[run.precision], users=8, slowness=run.slowness
-    )
-    expected, found = estimator.run(20, 3), report.device
+    estimator = estimator_of(run, model)
+    expected, found = estimator.run(20, 3), report.device.times
     assert found.step_s == expected.step_s
     assert found.by_op_s == expected.by_op_s
     assert found.prefetch_stall_s == expected.prefetch_stall_s
@@ -63,7 +70,7 @@ def test_a_run_takes_what_is_estimated_to_the_last_bit(mesh, slow):
     assert found.first_token_s[7] == pytest.approx(8 * expected.first_token_s[0])
     if slow:
         plain, _ = play(replace(run, slow_chips=(), slow_links=()))
-        assert found.now_s > plain.device.now_s
+        assert found.now_s > plain.device.times.now_s
 
 
 @pytest.mark.parametrize(
@@ -81,10 +88,8 @@ def test_long_prefills_of_any_kind_take_what_is_estimated(lengths, lines):
         line_all_gather=lines,
     )
     report, model = play(run)
-    estimator = Estimator(
-        model, MACHINE, run.mesh, PRECISIONS[run.precision], users=8, slowness=run.slowness
-    )
-    assert report.device.now_s == sum(estimator.prefill(n).seconds for n in lengths)
+    estimator = estimator_of(run, model)
+    assert report.device.times.now_s == sum(estimator.prefill(n).seconds for n in lengths)
 
 
 def test_a_prefix_from_the_cache_takes_less_device_time():
@@ -92,7 +97,7 @@ def test_a_prefix_from_the_cache_takes_less_device_time():
     run = replace(RUN, prompt_tokens=((*shared, 5), (*shared, 6)), max_new_tokens=1)
     report, _ = play(run)
     assert [request.n_cached for request in report.requests] == [0, 256]
-    first, second = (report.device.first_token_s[n] for n in (0, 1))
+    first, second = (report.device.times.first_token_s[n] for n in (0, 1))
     assert second - first < first
 
 
@@ -122,11 +127,65 @@ def test_float32_has_no_device_time():
     assert "device:" not in exact.to_text(show_all=False)
 
 
+def test_a_run_of_all_users_is_what_is_estimated_of_all_users():
+    """Twenty short prompts go through one pass, side by side."""
+    run = replace(RUN, mesh=Mesh(1, 2), batch=20, prompt_tokens=prompts(*[20] * 20))
+    report, model = play(run)
+    program = DeviceProgram(model, MACHINE, run.mesh, PRECISIONS[run.precision], users=20)
+    expected = Estimator(program).run_all(20, 3)
+    assert report.device.times.to_dict() == expected.to_dict()
+    assert (
+        expected.first_token_s[19]
+        == Estimator(program)
+        .prefill_pass(
+            PrefillPass(tuple(PrefillUser(np.zeros(20), 0, 0, np.zeros(1)) for _ in range(20)), 20)
+        )
+        .seconds
+    )
+
+
 def test_the_summary_shows_both_clocks():
     report, _ = play(RUN)
     text = report.to_text(show_all=False)
-    assert "device: decode step" in text
     assert "host: decode step" in text
+    for what in ("decode step", "tokens/s/user", "time to first token", "cores in use"):
+        assert f"device: {what}" in text
+    assert "op of a decode step" in text
+    figures = report.to_dict()["device"]
+    assert 0 < figures["core_utilization"] < 1
+    assert sum(figures["by_op_s"].values()) == pytest.approx(figures["decode_step_s"])
+    assert figures["memory"]["dram_bytes"] > 0
+
+
+def test_a_run_writes_traces_of_both_clocks_and_an_op_report(tmp_path):
+    paths = [tmp_path / name for name in ("device.json", "host.json", "ops.csv", "out.json")]
+    device, host, ops, out = paths
+    run = replace(
+        RUN,
+        max_new_tokens=7,
+        trace_path=device,
+        host_trace_path=host,
+        profile_path=ops,
+        json_path=out,
+        prompt_tokens=prompts(*[20] * 8),
+    )
+    report, _ = play(run)
+    report.write_files()
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    events = json.loads(device.read_text())["traceEvents"]
+    last = max(e["ts"] + e["dur"] for e in events if e["ph"] == "X") * 1e-6
+    times = report.device.times
+    assert last == pytest.approx(8 * times.first_token_s[0] + sum(times.step_s[:4]))
+    content = json.loads(host.read_text())
+    assert content["otherData"] == {"schema_version": 2, "clock": "host"}
+    spans = [e for e in content["traceEvents"] if e["ph"] == "X"]
+    assert min(e["ts"] for e in spans) == 0
+    of_rank = [e for e in spans if e["pid"] == 3]
+    assert [e["name"] for e in of_rank if e["tid"] == 0] == ["prefill"] * 8 + ["decode"] * 4
+    assert sum(e["tid"] == 2 for e in of_rank) == 4 * 4 * 5  # steps, layers, weights
+    assert {"WO", "GATE_UP"} < {e["name"] for e in of_rank if e["tid"] == 1}
+    rows = list(csv.DictReader(ops.open()))
+    assert {row["DEVICE ID"] for row in rows} == {"0", "1", "2", "3"}
 
 
 def clock_of(*collectives):

@@ -171,9 +171,9 @@ def test_a_prefetcher_that_dies_ends_the_run_with_its_cause():
 
 
 def test_the_report_has_what_its_readers_expect(tmp_path):
-    report, _ = play(replace(RUN, batch=6, max_new_tokens=3, mesh=Mesh(1, 2)))
     path = tmp_path / "out.json"
-    report.write_json(path)
+    report, _ = play(replace(RUN, batch=6, max_new_tokens=3, mesh=Mesh(1, 2), json_path=path))
+    report.write_files()
     assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
     found = json.loads(path.read_text())
     assert found["schema_version"] == 1

@@ -2,14 +2,18 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from galaxy_mpi import estimate, validate
 from galaxy_mpi.device import Machine
 from galaxy_mpi.device.published import CALIBRATION, read_measurements
+from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.presets import PRESETS
@@ -18,11 +22,14 @@ from galaxy_mpi.systems import PRECISIONS
 GALAXY = Machine.load("wormhole_galaxy_6u")
 
 
+def estimator_of(model, machine, mesh, *, users=32, prefetch=True, **changes):
+    precision = PRECISIONS["performance"]
+    program = DeviceProgram(model, machine, mesh, precision, users=users, prefetch=prefetch)
+    return Estimator(program, **changes)
+
+
 def step_s(*, position=127, model="llama3-70b", machine=GALAXY, mesh="8x4", **changes):
-    settings = {"users": 32} | changes
-    estimator = Estimator(
-        PRESETS[model], machine, Mesh.parse(mesh), PRECISIONS["performance"], **settings
-    )
+    estimator = estimator_of(PRESETS[model], machine, Mesh.parse(mesh), **changes)
     return estimator.step([position] * Mesh.parse(mesh).cols).seconds
 
 
@@ -55,9 +62,7 @@ def test_what_must_be_slower_is_slower():
 
 def test_slow_memory_shows_as_stalls():
     machine = replace(GALAXY, dram_bytes_per_s=100e9)
-    estimator = Estimator(
-        PRESETS["llama3-70b"], machine, Mesh(8, 4), PRECISIONS["performance"], users=32
-    )
+    estimator = estimator_of(PRESETS["llama3-70b"], machine, Mesh(8, 4))
     timing = estimator.step([127] * 4)
     read_s = 80 * 23.46e6 / 100e9
     assert timing.seconds == pytest.approx(read_s, rel=0.05)
@@ -70,9 +75,7 @@ def test_any_mesh_has_a_time_and_more_chips_take_less(mesh):
 
 
 def test_the_longest_prompt_takes_seconds_of_device_time_and_few_of_host_time():
-    estimator = Estimator(
-        PRESETS["llama3-70b"], GALAXY, Mesh(8, 4), PRECISIONS["performance"], users=32
-    )
+    estimator = estimator_of(PRESETS["llama3-70b"], GALAXY, Mesh(8, 4))
     long_s, short_s = (estimator.prefill(n).seconds for n in (131_072, 4096))
     assert long_s > 32 * short_s  # attention grows faster than the rest
 
@@ -127,7 +130,7 @@ def test_a_trace_has_a_process_a_chip_and_no_track_does_two_things_at_once(tmp_p
     path = tmp_path / "trace.json"
     arguments = ["--layers", "3", "--new-tokens", "1", "--trace", str(path), "--json", "-"]
     assert estimate.main(arguments) == 0
-    step_us = json.loads(capsys.readouterr().out)["device"]["decode_step_s"] * 1e6
+    figures = json.loads(capsys.readouterr().out)["device"]
     content = json.loads(path.read_text())
     assert content["otherData"]["schema_version"] == 2
     events = content["traceEvents"]
@@ -139,15 +142,18 @@ def test_a_trace_has_a_process_a_chip_and_no_track_does_two_things_at_once(tmp_p
             span = event["ts"], event["ts"] + event["dur"]
             tracks.setdefault((event["pid"], event["tid"]), []).append(span)
     assert len(tracks) == 32 * 4
+    end_us = max(spans[-1][1] for spans in map(sorted, tracks.values()))
+    assert end_us == pytest.approx(figures["run_s"] * 1e6)
     for spans in tracks.values():
         spans.sort()
-        assert spans[-1][1] <= step_us * (1 + 1e-9)
         for (_, stop), (start, _) in pairwise(spans):
             assert start >= stop - 1e-6
     sent = sorted(e["id"] for e in events if e["ph"] == "s")
     assert sent == sorted(e["id"] for e in events if e["ph"] == "f")
-    # A message to each chip's next one in every collective: 8 a layer, the tail's 4 and a norm.
-    assert len(sent) == 32 * (3 * 9 + 4)
+    # A message to each chip's next one in every collective. Decode: 9 a layer, and a norm and 3
+    # at the end. Prefill: norms, 3 all-reduces of two halves, 2 reduce-scatters and a gather; a
+    # norm, an all-reduce and 2 at the end.
+    assert len(sent) == 32 * (3 * 9 + 4 + 3 * (2 + 6 + 3) + 5)
     fills = [e["args"]["bytes"] for e in events if e["ph"] == "C" and e["name"][0] == "c"]
     assert len(fills) == 32 * 3 * 5 * 2  # each of five weights comes and goes
     assert 0 == min(fills) < max(fills) <= GALAXY.circular_buffer_bytes
@@ -157,13 +163,8 @@ def test_a_trace_has_a_process_a_chip_and_no_track_does_two_things_at_once(tmp_p
 
 def test_bytes_of_a_link_are_those_of_the_collectives():
     """By hand, a layer of Llama-70B; on 4 links but for the statistics, (n - 1) / 2 blocks."""
-    estimator = Estimator(
-        replace(PRESETS["llama3-70b"], n_layers=1),
-        GALAXY,
-        Mesh(8, 4),
-        PRECISIONS["performance"],
-        users=32,
-    )
+    model = replace(PRESETS["llama3-70b"], n_layers=1)
+    estimator = estimator_of(model, GALAXY, Mesh(8, 4))
     found = estimator.step([127] * 4).link_bytes
     all_reduces = 2 * 3.5 * 64 * 1088 / 4
     candidates = 2 * 3.5 * 2048
@@ -218,6 +219,8 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--sweep", "links"], "--sweep takes an option and its values"),
         (["--sweep", "links=1,none"], "invalid int value: 'none'"),
         (["--sweep", "speed=1"], "unrecognized arguments: --speed"),
+        (["--prefill", "none"], "--prefill is one or all, got 'none'"),
+        (["--sweep", "plot=a.png"], "--sweep takes an option and its values"),
         (["--csv", "out.csv"], "--csv writes the rows of a --sweep"),
         (["--layers", "1", "--json", "/"], "/ is a folder; give the name of a file"),
         (["--layers", "1", "--json", "/no/such/out.json"], "/no/such/out.json cannot be written"),
@@ -270,3 +273,41 @@ def test_a_broken_file_of_measurements_is_one_line(tmp_path, text, said, capsys)
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_tt_perf_report_reads_the_op_report(tmp_path, capsys):
+    path = tmp_path / "ops.csv"
+    arguments = ["--layers", "2", "--new-tokens", "1", "--profile-csv", str(path)]
+    assert estimate.main([*arguments, "--json", "-"]) == 0
+    device = json.loads(capsys.readouterr().out)["device"]
+    out = tmp_path / "report.csv"
+    tool = Path(sys.executable).with_name("tt-perf-report")
+    command = [str(tool), str(path), "--csv", str(out), "--no-color", "--no-summary"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "Merging device data" in told
+    assert "32 devices" in told
+    assert "Unclassified" not in told
+    rows = list(csv.DictReader(out.open()))
+    names = [row["OP Code"] for row in rows]
+    assert "Matmul 32 x 2048 x 1280" in names
+    assert "RMSAllGather" in names
+    shown_s = sum(float(row["Device Time"]) + float(row["Op-to-Op Gap"] or 0) for row in rows)
+    gaps_s = device["by_op_s"]["sampling_gap"] + device["by_op_s"]["plus_one_gap"]
+    assert shown_s * 1e-6 == pytest.approx(device["run_s"] - gaps_s, rel=0.02)
+
+
+def test_pictures_are_pngs(tmp_path, capsys):
+    for name, extra in (("ops.png", []), ("sweep.png", ["--sweep", "links=1,2,4"])):
+        path = tmp_path / name
+        arguments = ["--layers", "1", "--new-tokens", "1", "--plot", str(path), *extra]
+        assert estimate.main(arguments) == 0
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert len(path.read_bytes()) > 10_000
+    capsys.readouterr()
+
+
+def test_without_matplotlib_the_line_says_how_to_get_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    arguments = ["--layers", "1", "--new-tokens", "1", "--plot", str(tmp_path / "a.png")]
+    assert estimate.main(arguments) == 2
+    assert "sh launch/setup.sh plot" in capsys.readouterr().err

@@ -1,0 +1,174 @@
+"""One estimate: what is asked, checked, and its report."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from galaxy_mpi.checkpoints import locate, read_config
+from galaxy_mpi.device import Machine, Slowness, Trace
+from galaxy_mpi.engine.budget import Budget
+from galaxy_mpi.engine.device_program import DeviceProgram
+from galaxy_mpi.engine.device_report import budget_rows, device_rows, op_table
+from galaxy_mpi.engine.estimator import Estimator, one_user
+from galaxy_mpi.engine.profile import profile_csv
+from galaxy_mpi.engine.tracing import RunEvents, device_trace
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.systems import PRECISIONS
+
+__all__ = ["PREFILLS", "WhatIf"]
+
+MAX_TOKENS = 131_072
+
+PREFILLS = ("one", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhatIf:
+    """A run that is to be estimated.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be used; the message names the argument.
+    """
+
+    model: str = "llama3-70b"
+    users: int = 32
+    input_tokens: int = 128
+    new_tokens: int = 128
+    """Decode steps."""
+    prefill: str = "one"
+    """``one``: a pass of one prompt, as times to first token are published. ``all``: the prompts
+    of all users, as a run prefills them."""
+    mesh: str | None = None
+    machine: str = "wormhole_galaxy_6u"
+    links: int | None = None
+    topology: str | None = None
+    precision: str = "performance"
+    layers: int | None = None
+    prefetch: bool = True
+    circular_buffer_bytes: int | None = None
+    slow_chips: tuple[str, ...] = ()
+    slow_links: tuple[str, ...] = ()
+    allow_over_budget: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("--users", self.users, 32),
+            ("--input-tokens", self.input_tokens, MAX_TOKENS),
+            ("--new-tokens", self.new_tokens, MAX_TOKENS),
+            ("--links", self.links, 16),
+            ("--layers", self.layers, 1000),
+            ("--circular-buffer-bytes", self.circular_buffer_bytes, 2**40),
+        ):
+            if value is not None and not 1 <= value <= most:
+                raise ConfigError(f"{name} must be 1 to {most}, got {value}")
+        if self.precision not in ("performance", "accuracy"):
+            raise ConfigError(
+                f"no precision {self.precision!r} on the device; choose performance, accuracy"
+            )
+        if self.topology not in (None, "ring", "line"):
+            raise ConfigError(f"no topology {self.topology!r}; choose ring, line")
+        if self.prefill not in PREFILLS:
+            raise ConfigError(f"--prefill is {' or '.join(PREFILLS)}, got {self.prefill!r}")
+        if not self.allow_over_budget:
+            self.budget.check(self.program.machine)
+        self._slowness()
+
+    @cached_property
+    def program(self) -> DeviceProgram:
+        """What is charged."""
+        machine = Machine.load(self.machine)
+        machine = replace(
+            machine,
+            links=self.links or machine.links,
+            topology=self.topology or machine.topology,
+        )
+        return DeviceProgram(
+            self._model_sizes(),
+            machine,
+            Mesh.parse(self.mesh or machine.mesh),
+            PRECISIONS[self.precision],
+            users=self.users,
+            prefetch=self.prefetch,
+        )
+
+    @cached_property
+    def estimator(self) -> Estimator:
+        """The clocks."""
+        return Estimator(
+            self.program,
+            circular_buffer_bytes=self.circular_buffer_bytes,
+            slowness=self._slowness(),
+        )
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Memory of a chip at the end of the run."""
+        p = self.program
+        return Budget.of(
+            p.model,
+            p.machine,
+            p.mesh,
+            p.precision,
+            p.sizes,
+            n_positions=self.input_tokens + self.new_tokens,
+            circular_buffer_bytes=self.circular_buffer_bytes,
+        )
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """What ``--json`` writes."""
+        run = self.estimator.run if self.prefill == "one" else self.estimator.run_all
+        return {
+            "schema_version": 1,
+            "model": self.model,
+            "mesh": str(self.program.mesh),
+            "machine": self.machine,
+            "system": "galaxy",
+            "precision": self.precision,
+            "users": self.users,
+            "input_tokens": self.input_tokens,
+            "new_tokens": self.new_tokens,
+            "prefill": self.prefill,
+            "memory": self.budget.to_dict(),
+            "device": run(self.input_tokens, self.new_tokens).to_dict(),
+        }
+
+    @cached_property
+    def trace(self) -> Trace:
+        """A prompt's pass and the decode step behind it."""
+        events = RunEvents()
+        events.add(one_user(self.input_tokens))
+        events.add([self.input_tokens] * self.program.mesh.cols)
+        return device_trace(self.estimator, self.program.mesh, events)
+
+    def profile_csv(self) -> str:
+        """Return `trace` as an op report; see `galaxy_mpi.engine.profile`."""
+        p = self.program
+        return profile_csv(self.trace, p.machine, p.sizes, p.precision)
+
+    def table(self) -> str:
+        """Return the figures for people."""
+        figures, model = self.report["device"], self.program.model
+        rows = [
+            ("model", f"{self.model}, {model.n_layers} layers, dim {model.dim}"),
+            ("mesh, machine", f"{self.program.mesh}, {self.machine}"),
+            ("system, precision", f"galaxy, {self.precision}"),
+            ("users, tokens", f"{self.users}, {self.input_tokens} in, {self.new_tokens} new"),
+            *device_rows(figures),
+            *budget_rows(self.budget),
+        ]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {value}" for name, value in rows]
+        return "\n".join([*lines, "", *op_table(figures)])
+
+    def _slowness(self) -> Slowness:
+        return Slowness.parse(self.slow_chips, self.slow_links, self.program.mesh)
+
+    def _model_sizes(self) -> LlamaConfig:
+        model = PRESETS.get(self.model) or read_config(locate(self.model))
+        return replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))

@@ -1,0 +1,63 @@
+"""Pictures of an estimate, with matplotlib (extra ``plot``)."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from galaxy_mpi.errors import ConfigError
+
+__all__ = ["bars_png", "lines_png"]
+
+
+def bars_png(title: str, values: dict[str, float], unit: str) -> bytes:
+    """Return horizontal bars, the longest on top, as a PNG.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed.
+    """
+    shown = sorted(values.items(), key=lambda item: item[1])
+    figure, axes = _figure(height=1.0 + 0.25 * len(shown))
+    bars = axes.barh([name for name, _ in shown], [value for _, value in shown])
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.margins(x=0.12)
+    axes.set_xlabel(unit)
+    axes.set_title(title)
+    return _png(figure)
+
+
+def lines_png(title: str, key: str, values: Sequence[str], rows: dict[str, list[float]]) -> bytes:
+    """Return one line for each of ``rows``, relative to its first value, as a PNG.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed.
+    """
+    figure, axes = _figure(height=4.5)
+    for name, row in rows.items():
+        axes.plot(values, [value / row[0] if row[0] else 1.0 for value in row], "o-", label=name)
+    axes.set_xlabel(key)
+    axes.set_ylabel(f"relative to {key} {values[0]}")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    axes.set_title(title)
+    return _png(figure)
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure  # here, not above: an extra, and slow to import
+    except ImportError:
+        raise ConfigError(
+            "--plot needs matplotlib, which is not installed: sh launch/setup.sh plot"
+        ) from None
+    figure = Figure(figsize=(9.0, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 
 from galaxy_mpi.device import Costs, Machine
 from galaxy_mpi.dtypes import TILE, padded
+from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.systems import Precision
-from galaxy_mpi.systems.timing import ChipSizes
 
 __all__ = ["Budget"]
 
@@ -35,18 +32,11 @@ class Budget:
 
     @classmethod
     def of(
-        cls,
-        model: LlamaConfig,
-        machine: Machine,
-        mesh: Mesh,
-        precision: Precision,
-        sizes: ChipSizes,
-        *,
-        n_positions: int,
-        circular_buffer_bytes: float | None,
+        cls, program: DeviceProgram, n_positions: int, circular_buffer_bytes: float | None = None
     ) -> "Budget":
-        """Return what ``model`` takes when every user has ``n_positions``."""
-        costs = Costs(machine)
+        """Return what a model takes when every user has ``n_positions``."""
+        model, machine, mesh = program.model, program.machine, program.mesh
+        precision, sizes, costs = program.precision, program.sizes, Costs(machine)
         q_width = sizes.heads * sizes.head_dim
         layer_bytes = sum(
             costs.weight_bytes(*shape, precision.weight(name).tile_bytes)

@@ -40,11 +40,14 @@ def budget_rows(budget: Budget) -> Rows:
     ]
 
 
-def op_table(figures: dict[str, Any]) -> list[str]:
-    """Return a line for each op of a decode step, the longest first."""
+def op_table(figures: dict[str, Any], most: int | None = None) -> list[str]:
+    """Return a line for each op of a decode step, or for ``most`` of them, the longest first."""
     lines = [f"{'op of a decode step, chip (0, 0)':<34}{'us a step':>11}{'share':>8}"]
-    for name, seconds in sorted(figures["by_op_s"].items(), key=lambda item: -item[1]):
-        if seconds > 0:
-            share = seconds / figures["decode_step_s"]
-            lines.append(f"{name:<34}{seconds * 1e6:>11.1f}{share:>8.1%}")
+    ops = sorted(figures["by_op_s"].items(), key=lambda item: -item[1])
+    known = [(name, seconds) for name, seconds in ops if seconds > 0]
+    for name, seconds in known[:most]:
+        share = seconds / figures["decode_step_s"]
+        lines.append(f"{name:<34}{seconds * 1e6:>11.1f}{share:>8.1%}")
+    if most is not None and len(known) > most:
+        lines.append(f"... and {len(known) - most} more ops (--json has all)")
     return lines

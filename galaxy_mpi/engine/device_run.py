@@ -40,16 +40,7 @@ class DeviceRun:
 
     def budget(self, n_positions: int) -> Budget:
         """Return the memory of a chip whose users have so many positions."""
-        p = self.program
-        return Budget.of(
-            p.model,
-            p.machine,
-            p.mesh,
-            p.precision,
-            p.sizes,
-            n_positions=n_positions,
-            circular_buffer_bytes=None,
-        )
+        return Budget.of(self.program, n_positions)
 
     @cached_property
     def trace(self) -> Trace:

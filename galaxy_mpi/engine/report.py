@@ -211,6 +211,6 @@ class Report:
             figures = self._device(self.device)
             rows[4:4] = device_rows(figures)
             rows += budget_rows(self.device.budget(self._n_positions))
-            table = ["", *op_table(figures)] if figures["steps"] else []
+            table = ["", *op_table(figures, most=8)] if figures["steps"] else []
         width = max(len(name) for name, _ in rows)
         return [*(f"{name:<{width}}  {value}" for name, value in rows), *table]

@@ -108,16 +108,8 @@ class WhatIf:
     @cached_property
     def budget(self) -> Budget:
         """Memory of a chip at the end of the run."""
-        p = self.program
-        return Budget.of(
-            p.model,
-            p.machine,
-            p.mesh,
-            p.precision,
-            p.sizes,
-            n_positions=self.input_tokens + self.new_tokens,
-            circular_buffer_bytes=self.circular_buffer_bytes,
-        )
+        n_positions = self.input_tokens + self.new_tokens
+        return Budget.of(self.program, n_positions, self.circular_buffer_bytes)
 
     @cached_property
     def report(self) -> dict[str, Any]:

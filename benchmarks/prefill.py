@@ -25,7 +25,7 @@ N_STEPS = 16
 
 def prompt_of(n_tokens: int) -> str:
     """Return text of about so many tokens."""
-    tokenizer = TextTokenizer(locate("demo"))
+    tokenizer = TextTokenizer.of_folder(locate("demo"))
     text = " ".join(default_prompts() * (n_tokens // 300 + 1))
     return tokenizer.decode(tokenizer.encode(text, 1)[: n_tokens - 1]).strip()
 

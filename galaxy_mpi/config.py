@@ -37,7 +37,12 @@ class RunConfig:
     """User places; None: 32."""
     mesh: Mesh = field(default_factory=Mesh)
     precision: str = "performance"
-    sampling: SamplingParams = field(default_factory=SamplingParams)
+    sampling: SamplingParams | None = None
+    """None: greedy; in chats, as the model's ``generation_config.json`` advises."""
+    seed: int = 0
+    """Of that advice."""
+    chat: bool = False
+    """Each prompt is the message of a chat, in the model's own template."""
     n_layers: int | None = None
     """Only the first so many layers of the model; None: all."""
     prefetch: bool = True

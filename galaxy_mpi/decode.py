@@ -18,6 +18,7 @@ from galaxy_mpi.engine import Engine
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh, Transport
+from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.progress import Progress
 
 __all__ = ["build_parser", "main", "run_config"]
@@ -30,16 +31,22 @@ def build_parser() -> ArgumentParser:
         "Continue prompts on an emulated mesh of Wormhole chips, one MPI rank a chip.",
     )
     add = parser.add_argument
-    add("--model", default="demo", help="Hugging Face folder, or demo", metavar="PATH|NAME")
+    add(
+        "--model",
+        default="demo",
+        help=f"Hugging Face folder, GGUF file, demo, smollm2; random weights: {', '.join(PRESETS)}",
+        metavar="PATH|NAME",
+    )
     add("--prompt", action="append", help="a prompt; may be repeated, one user each")
     add("--prompts-file", type=Path, help="a file with one prompt a line, any number of them")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="tokens to generate per user")
     add("--batch", type=int, metavar="N", help="user places, at most 32; more prompts queue")
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--precision", default="performance", help="performance, accuracy or float32")
-    add("--temperature", type=float, default=0.0, help="0 is greedy")
-    add("--top-k", type=int, default=32, help="candidates to sample from, at most 32")
-    add("--top-p", type=float, default=1.0, help="share of probability to sample from")
+    add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
+    add("--temperature", type=float, help="0 is greedy (default; in chats as the model advises)")
+    add("--top-k", type=int, help="candidates to sample from, at most 32")
+    add("--top-p", type=float, help="share of probability to sample from")
     add("--seed", type=int, default=0, help="of the users' random streams")
     add("--layers", type=int, metavar="N", help="only the first N layers")
     add("--no-prefetch", action="store_true", help="unpack weights when they are used")
@@ -87,9 +94,9 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         batch=arguments.batch,
         mesh=Mesh.parse(arguments.mesh),
         precision=arguments.precision,
-        sampling=SamplingParams(
-            arguments.temperature, arguments.top_k, arguments.top_p, arguments.seed
-        ),
+        sampling=_sampling(arguments),
+        seed=arguments.seed,
+        chat=arguments.chat,
         n_layers=arguments.layers,
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,
@@ -106,6 +113,20 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         host_trace_path=arguments.trace_host,
         profile_path=arguments.profile_csv,
     )
+
+
+def _sampling(arguments: argparse.Namespace) -> SamplingParams | None:
+    """Return how tokens are chosen, None if nothing was said."""
+    given = {
+        "temperature": arguments.temperature,
+        "top_k": arguments.top_k,
+        "top_p": arguments.top_p,
+    }
+    known = {name: value for name, value in given.items() if value is not None}
+    if known:
+        return SamplingParams(**known, seed=arguments.seed)
+    SamplingParams(seed=arguments.seed)  # refuses a seed that cannot be
+    return None
 
 
 def _switch(name: str) -> bool:

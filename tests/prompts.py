@@ -10,7 +10,7 @@ LENGTHS = (1, 127, 128, 129, 1025, 2048, 4097)
 
 @lru_cache(maxsize=1)
 def default_ids() -> list[list[int]]:
-    tokenizer = TextTokenizer(locate("demo"))
+    tokenizer = TextTokenizer.of_folder(locate("demo"))
     return [tokenizer.encode(prompt, number) for number, prompt in enumerate(default_prompts())]
 
 

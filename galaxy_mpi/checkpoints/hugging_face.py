@@ -1,30 +1,39 @@
 """Hugging Face folders: ``config.json`` and safetensors files.
 
-Every rank opens the folder and maps its files; a read touches only the pages of its own slice.
 Headers are checked by the safetensors library when a file is opened, names and shapes against
-``config.json`` before anything is read.
+``config.json``, all before anything is read.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from galaxy_mpi.arrays import F32
+from galaxy_mpi.checkpoints.checkpoint import Checkpoint, expected_shapes
+from galaxy_mpi.checkpoints.stored import PLAIN_KINDS, Stored
 from galaxy_mpi.errors import CheckpointError
-from galaxy_mpi.models.config import LlamaConfig
+from galaxy_mpi.models.config import LlamaConfig, RopeScaling
 
-__all__ = ["HuggingFaceCheckpoint", "read_config"]
+__all__ = ["FAMILIES", "open_folder", "read_config", "read_json"]
 
-ARCHITECTURES = ("LlamaForCausalLM",)
+FAMILIES: dict[str, dict[str, Any]] = {
+    "LlamaForCausalLM": {},
+    "MistralForCausalLM": {},
+    "Qwen2ForCausalLM": {"qkv_bias": True},
+    "Qwen3ForCausalLM": {"qk_norm": True},
+}
+"""Architectures, and what their layers have that Llama's do not."""
 
 _NAMES = {
     "wq": "model.layers.{}.self_attn.q_proj.weight",
     "wk": "model.layers.{}.self_attn.k_proj.weight",
     "wv": "model.layers.{}.self_attn.v_proj.weight",
+    "bq": "model.layers.{}.self_attn.q_proj.bias",
+    "bk": "model.layers.{}.self_attn.k_proj.bias",
+    "bv": "model.layers.{}.self_attn.v_proj.bias",
+    "q_norm": "model.layers.{}.self_attn.q_norm.weight",
+    "k_norm": "model.layers.{}.self_attn.k_norm.weight",
     "wo": "model.layers.{}.self_attn.o_proj.weight",
     "w1": "model.layers.{}.mlp.gate_proj.weight",
     "w2": "model.layers.{}.mlp.down_proj.weight",
@@ -37,12 +46,6 @@ _NAMES = {
 }
 """Meta's names to Hugging Face's."""
 
-_ITEM: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-}
-
 
 def read_config(folder: Path) -> LlamaConfig:
     """Return the sizes in ``config.json``.
@@ -54,22 +57,25 @@ def read_config(folder: Path) -> LlamaConfig:
         scaling that is not known here.
     """
     path = folder / "config.json"
-    fields = _read_json(path)
+    fields = read_json(path)
     architectures = fields.get("architectures")
-    if not isinstance(architectures, list) or not set(architectures) & set(ARCHITECTURES):
+    known = [a for a in architectures if a in FAMILIES] if isinstance(architectures, list) else []
+    if not known:
         raise CheckpointError(
-            f"{path}: architecture {architectures!r} is not known; "
-            f"known: {', '.join(ARCHITECTURES)}"
+            f"{path}: architecture {architectures!r} is not known; known: {', '.join(FAMILIES)}"
         )
     for name in ("attention_bias", "mlp_bias"):
         if fields.get(name):
-            raise CheckpointError(f"{path}: {name} is set, and biases are not known here")
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise CheckpointError(f"{path}: rope type {kind!r} is not known; known: default")
+            raise CheckpointError(
+                f"{path}: {name} is set; biases are known in q, k and v of Qwen2 only"
+            )
     try:
+        rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
         n_heads = fields["num_attention_heads"]
+        max_seq_len = fields.get("max_position_embeddings", 2048)
+        if fields.get("sliding_window") and fields.get("use_sliding_window", True):
+            # Within the window a sliding one sees all there is.
+            max_seq_len = min(max_seq_len, fields["sliding_window"])
         return LlamaConfig(
             dim=fields["hidden_size"],
             hidden_dim=fields["intermediate_size"],
@@ -80,9 +86,11 @@ def read_config(folder: Path) -> LlamaConfig:
             vocab_size=fields["vocab_size"],
             norm_eps=float(fields["rms_norm_eps"]),
             rope_theta=float(rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0),
-            max_seq_len=fields.get("max_position_embeddings", 2048),
+            rope_scaling=_rope_scaling(rope),
+            max_seq_len=max_seq_len,
             tie_embeddings=bool(fields.get("tie_word_embeddings", False)),
             eos_tokens=_eos_tokens(folder, fields),
+            **FAMILIES[known[0]],
         )
     except KeyError as error:
         raise CheckpointError(
@@ -90,14 +98,28 @@ def read_config(folder: Path) -> LlamaConfig:
         ) from None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
         raise CheckpointError(f"{path} has a field of the wrong kind: {error}") from None
+
+
+def _rope_scaling(rope: dict[str, Any]) -> RopeScaling | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise CheckpointError(f"rope type {kind!r} is not known; known: default, llama3")
+    return RopeScaling(
+        factor=float(rope["factor"]),
+        low_freq_factor=float(rope["low_freq_factor"]),
+        high_freq_factor=float(rope["high_freq_factor"]),
+        original_max_position=int(rope["original_max_position_embeddings"]),
+    )
 
 
 def _eos_tokens(folder: Path, fields: dict[str, Any]) -> tuple[int, ...]:
     """Return the tokens that end a text; ``generation_config.json`` comes first."""
     path = folder / "generation_config.json"
-    eos = _read_json(path).get("eos_token_id") if path.is_file() else None
+    eos = read_json(path).get("eos_token_id") if path.is_file() else None
     if eos is None:
         eos = fields.get("eos_token_id")
     if eos is None:
@@ -105,7 +127,14 @@ def _eos_tokens(folder: Path, fields: dict[str, Any]) -> tuple[int, ...]:
     return tuple(int(token) for token in (eos if isinstance(eos, list) else [eos]))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file of a model folder.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
     try:
         fields = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -113,7 +142,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"no {path.name} in {path.parent}; a Hugging Face folder holds config.json, "
             f"*.safetensors and tokenizer.json"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not readable JSON: {error}; fetch the file again"
         ) from None
@@ -122,18 +151,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return fields
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Where a tensor lies."""
-
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-
-
-class HuggingFaceCheckpoint:
-    """The tensors of a folder, by Meta's names.
+def open_folder(folder: Path, config: LlamaConfig) -> Checkpoint:
+    """Return the tensors of a folder.
 
     Parameters
     ----------
@@ -146,87 +165,35 @@ class HuggingFaceCheckpoint:
     CheckpointError
         If a file is damaged, or a tensor is missing or of another shape or dtype.
     """
-
-    def __init__(self, folder: Path, config: LlamaConfig) -> None:
-        self._config = config
-        self._stored: dict[str, _Stored] = {}
-        self._maps: dict[Path, np.memmap[Any, np.dtype[np.uint8]]] = {}
-        paths = sorted(folder.glob("*.safetensors"))
-        if not paths:
+    found: dict[str, Stored] = {}
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise CheckpointError(
+            f"no *.safetensors file in {folder}; fetch the weights of the model in this format"
+        )
+    for path in paths:
+        for stored in _open_safetensors(path):
+            if stored.name in found:
+                raise CheckpointError(
+                    f"tensor {stored.name} is in {path.name} and in "
+                    f"{found[stored.name].path.name} of {folder}; leave the files of one "
+                    f"download only"
+                )
+            found[stored.name] = stored
+    names = {key: _NAMES[key[0]].format(key[1]) for key in expected_shapes(config)}
+    tensors = {key: found[name] for key, name in names.items() if name in found}
+    for stored in tensors.values():
+        if stored.kind not in PLAIN_KINDS:
             raise CheckpointError(
-                f"no *.safetensors file in {folder}; fetch the weights of the model in this format"
+                f"tensor {stored.name} in {stored.path} is {stored.kind}; "
+                f"known: {', '.join(PLAIN_KINDS)}"
             )
-        for path in paths:
-            for name, stored in _open_safetensors(path).items():
-                if name in self._stored:
-                    raise CheckpointError(
-                        f"tensor {name} is in {path.name} and in {self._stored[name].path.name} "
-                        f"of {folder}; leave the files of one download only"
-                    )
-                self._stored[name] = stored
-        self._check(folder)
-
-    def read(self, name: str, layer: int, rows: slice, cols: slice) -> F32:
-        """Return a part of a matrix as float32; a vector is read as one row.
-
-        See Also
-        --------
-        galaxy_mpi.models.TensorReader.read
-        """
-        stored = self._stored[_NAMES[name].format(layer)]
-        shape = stored.shape if len(stored.shape) == 2 else (1, stored.shape[0])
-        item = _ITEM[stored.dtype]
-        n_bytes = int(np.prod(shape)) * item.itemsize
-        if stored.path not in self._maps:
-            self._maps[stored.path] = np.memmap(stored.path, np.uint8, mode="r")
-        raw = self._maps[stored.path][stored.offset : stored.offset + n_bytes]
-        part = raw.view(item).reshape(shape)[rows, cols]
-        if stored.dtype == "BF16":
-            return (part.astype(np.uint32) << 16).view(np.float32)
-        values: F32 = part.astype(np.float32)
-        return values
-
-    def _check(self, folder: Path) -> None:
-        c = self._config
-        q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-        shapes: dict[str, tuple[int, ...]] = {
-            "wq": (q, c.dim),
-            "wk": (kv, c.dim),
-            "wv": (kv, c.dim),
-            "wo": (c.dim, q),
-            "w1": (c.hidden_dim, c.dim),
-            "w3": (c.hidden_dim, c.dim),
-            "w2": (c.dim, c.hidden_dim),
-            "attention_norm": (c.dim,),
-            "ffn_norm": (c.dim,),
-            "norm": (c.dim,),
-            "embedding": (c.vocab_size, c.dim),
-            "output": (c.vocab_size, c.dim),
-        }
-        if c.tie_embeddings:
-            del shapes["output"]
-        for name, shape in shapes.items():
-            for layer in range(c.n_layers if "{}" in _NAMES[name] else 1):
-                full_name = _NAMES[name].format(layer)
-                stored = self._stored.get(full_name)
-                if stored is None:
-                    raise CheckpointError(
-                        f"tensor {full_name} is in no safetensors file of {folder}; "
-                        f"is a file missing, or config.json another model's?"
-                    )
-                if stored.shape != shape:
-                    raise CheckpointError(
-                        f"tensor {full_name} in {stored.path} has shape {list(stored.shape)}, "
-                        f"config.json asks for {list(shape)}; they belong to different models"
-                    )
-                if stored.dtype not in _ITEM:
-                    raise CheckpointError(
-                        f"tensor {full_name} in {stored.path} is {stored.dtype}; "
-                        f"known: {', '.join(_ITEM)}"
-                    )
+    checkpoint = Checkpoint(config, tensors)
+    checkpoint.check(names, str(folder))
+    return checkpoint
 
 
-def _open_safetensors(path: Path) -> dict[str, _Stored]:
+def _open_safetensors(path: Path) -> list[Stored]:
     """Return the tensors of one file; the library has checked header, offsets and length."""
     try:
         with safe_open(str(path), framework="numpy"):
@@ -234,14 +201,15 @@ def _open_safetensors(path: Path) -> dict[str, _Stored]:
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(header_bytes))
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged or cut short: {error}; fetch the file again"
         ) from None
-    return {
-        name: _Stored(
-            path, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + entry["data_offsets"][0]
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
+    tensors = []
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, stop = entry["data_offsets"]
+            place = 8 + header_bytes + start
+            shape = tuple(entry["shape"])
+            tensors.append(Stored(path, name, entry["dtype"], shape, place, stop - start))
+    return tensors

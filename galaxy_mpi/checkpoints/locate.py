@@ -1,17 +1,28 @@
-"""From what the user typed after ``--model`` to a folder."""
+"""From what the user typed after ``--model`` to files."""
 
+import os
 from pathlib import Path
 
 from galaxy_mpi.errors import CheckpointError
+from galaxy_mpi.models.presets import PRESETS
 
-__all__ = ["BUILT_IN", "default_prompts", "locate"]
+__all__ = ["BUILT_IN", "default_prompts", "fetched", "locate"]
 
 BUILT_IN = {"demo": Path(__file__).parent / "demo"}
 """Models that come with the package, by name."""
 
+FETCHED = {"smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
+"""Models that ``launch/fetch_model.sh`` brings into the user's cache folder."""
+
+
+def fetched(name: str) -> Path:
+    """Return where a fetched model lies, whether it is there or not."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "galaxy_mpi" / name / FETCHED[name]
+
 
 def locate(model: str) -> Path:
-    """Return the folder of a model.
+    """Return the folder or file of a model.
 
     Raises
     ------
@@ -20,12 +31,18 @@ def locate(model: str) -> Path:
     """
     if model in BUILT_IN:
         return BUILT_IN[model]
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
+    if model in FETCHED:
+        path = fetched(model)
+        if not path.is_file():
+            raise CheckpointError(f"{model} is not at {path}: sh launch/fetch_model.sh {model}")
+        return path
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    names = ", ".join((*BUILT_IN, *FETCHED, *PRESETS))
     raise CheckpointError(
         f"no model folder at {model!r}: --model takes a Hugging Face folder (config.json, "
-        f"*.safetensors, tokenizer.json) or one of: {', '.join(BUILT_IN)}"
+        f"*.safetensors, tokenizer.json), a GGUF file or one of: {names}"
     )
 
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 
-from galaxy_mpi.checkpoints import HuggingFaceCheckpoint
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.kernels import RotaryTable
 from galaxy_mpi.mesh import Transport
-from galaxy_mpi.models import Sharding, Transformer, load_chip_weights
+from galaxy_mpi.models import Layout, Sharding, Transformer, load_chip_weights
 from galaxy_mpi.prefetch.prefetcher import buffer_bytes
 from galaxy_mpi.systems import PRECISIONS, KVCache, ModelShape
 
@@ -41,10 +40,10 @@ class Chip:
         model, limits = plan.model, plan.limits
         self.transport = transport
         self.precision = PRECISIONS[run.precision]
-        sharding = Sharding(model, run.mesh, transport.rank)
-        self.column = sharding.col
+        sharding = Sharding(Layout(model, run.mesh), transport.rank)
+        self.column, self.n_valid_tokens = sharding.col, sharding.n_valid_tokens
         self.weights = load_chip_weights(
-            HuggingFaceCheckpoint(plan.folder, model),
+            plan.checkpoint,
             sharding,
             self.precision,
             lambda layer: loaded_layer(layer, model.n_layers),

@@ -1,6 +1,5 @@
 """The model's program, charged to a clock instead of computed; every tensor is None."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -9,7 +8,7 @@ import numpy as np
 from galaxy_mpi.device import Charged, Machine
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import LlamaConfig, Transformer
+from galaxy_mpi.models import Layout, LlamaConfig, Transformer
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems import PageTable, Precision, PrefillPass
 from galaxy_mpi.systems.galaxy_prefill_timing import GalaxyPrefillTiming
@@ -48,7 +47,7 @@ class DeviceProgram:
         self.model, self.machine, self.mesh, self.precision = model, machine, mesh, precision
         self.sizes = chip_sizes(model, mesh, users)
         self._prefetch = prefetch
-        weights, rotary = cast(Any, _NoWeights()), cast(Any, _NoRotary())
+        weights, rotary = cast(Any, _NoWeights(model)), cast(Any, _NoRotary())
         self._transformer = Transformer(weights, rotary, cast(Any, [None] * model.n_layers))
 
     def prefill(self, clock: Charged, work: PrefillPass) -> None:
@@ -88,9 +87,11 @@ class DeviceProgram:
 class _NoWeights:
     """Names of weights, and nothing behind them."""
 
-    def __init__(self) -> None:
-        self.gains: defaultdict[Any, Any] = defaultdict(lambda: None)
-        self.gains[-1, "norm"] = "norm"
+    def __init__(self, model: LlamaConfig) -> None:
+        names = ["attention_norm", "ffn_norm", *["q_norm", "k_norm"] * model.qk_norm]
+        layers = range(model.n_layers)
+        self.vectors = {(layer, name): name for layer in layers for name in names}
+        self.vectors[-1, "norm"] = "norm"
         self.head = [WeightId(-1, "lm_head")]
 
     def embed(self, tokens: Any) -> Any:
@@ -103,21 +104,17 @@ class _NoRotary:
 
 
 def chip_sizes(model: LlamaConfig, mesh: Mesh, users: int) -> ChipSizes:
-    """Return a model's sizes on one chip; what does not divide is rounded up."""
-
-    def share(size: int, parts: int) -> int:
-        return -(-size // parts)
-
-    heads, kv_heads = share(model.n_heads, mesh.rows), share(model.n_kv_heads, mesh.rows)
+    """Return a model's sizes on one chip."""
+    layout = Layout(model, mesh)
     return ChipSizes(
         users=users,
-        users_each=share(users, mesh.cols),
-        dim=share(model.dim, mesh.cols),
-        qkv=(heads + 2 * kv_heads) * model.head_dim,
-        heads=heads,
-        kv_heads=kv_heads,
+        users_each=-(-users // mesh.cols),
+        dim=layout.dim,
+        qkv=(layout.n_heads + 2 * layout.slots_per_row) * model.head_dim,
+        heads=layout.n_heads,
+        kv_heads=layout.slots_per_row,
         head_dim=model.head_dim,
-        hidden=share(model.hidden_dim, mesh.rows),
-        hidden_shard=share(model.hidden_dim, mesh.n_chips),
-        vocab=padded(share(model.vocab_size, mesh.rows), 1024),
+        hidden=layout.hidden,
+        hidden_shard=layout.hidden // mesh.cols,
+        vocab=padded(layout.vocab, 1024),
     )

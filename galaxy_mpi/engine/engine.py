@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from galaxy_mpi.checkpoints import TextTokenizer
+from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
 from galaxy_mpi.device import Trace
 from galaxy_mpi.engine.chip import Chip
@@ -70,7 +70,7 @@ class Engine:
     def __init__(self, run: RunConfig, transport: Transport, hooks: Hooks | None = None) -> None:
         self._run, self._transport, self._hooks = run, transport, hooks or Hooks()
         began = time.perf_counter()
-        self._tokenizer: TextTokenizer | None = None
+        self._tokenizer: Tokenizer | None = None
         self.plan = transport.from_root(self._make_plan)
         error: UserError | None = None
         try:
@@ -78,8 +78,9 @@ class Engine:
         except UserError as failure:
             error = failure
         transport.agree(error)
-        precision = self.chip.precision
-        self._sampler = Sampler(run.sampling, precision.candidates)
+        self._sampler = Sampler(
+            self.plan.sampling, self.chip.precision.candidates, self.chip.n_valid_tokens
+        )
         self._totals = {DecodeMode.name: ModeTotals(), PrefillMode.name: ModeTotals()}
         self.mode: DecodeMode | PrefillMode | None = None
         self.times = RunTimes(load_s=time.perf_counter() - began)
@@ -246,7 +247,7 @@ class Engine:
         block_bytes = sum(cache.block_bytes for cache in chip.caches)
         memory = RankMemory(
             weights_bytes=chip.weights.packed_bytes,
-            embedding_bytes=chip.weights.embedding.nbytes,
+            embedding_bytes=chip.weights.embedding_bytes,
             kv_cache_bytes=blocks * block_bytes,
             kv_cache_reserved_bytes=self.plan.limits.n_blocks * block_bytes,
             persistent_buffers_bytes=max(t.persistent_bytes for t in totals.values()),

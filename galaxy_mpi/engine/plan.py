@@ -1,19 +1,21 @@
 """What rank 0 finds out before a run and tells the others."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from galaxy_mpi.checkpoints import (
-    HuggingFaceCheckpoint,
-    TextTokenizer,
+    Checkpoint,
+    ModelFiles,
+    RandomCheckpoint,
+    Tokenizer,
     default_prompts,
-    locate,
-    read_config,
+    open_model,
 )
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.device import Machine
 from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.kernels import SamplingParams
+from galaxy_mpi.kernels.sampling import MAX_TOP_K
 from galaxy_mpi.models import LlamaConfig
 
 __all__ = ["Plan", "make_plan"]
@@ -23,16 +25,17 @@ __all__ = ["Plan", "make_plan"]
 class Plan:
     """The model and the prompts of a run."""
 
-    folder: Path
+    checkpoint: Checkpoint | RandomCheckpoint
     model: LlamaConfig
     machine: Machine | None
     """Whose device time is told; None for a precision that the device does not have."""
     limits: CacheLimits
+    sampling: SamplingParams
     prompts: list[str]
     prompt_tokens: list[list[int]]
 
 
-def make_plan(run: RunConfig) -> tuple[Plan, TextTokenizer]:
+def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     """Read everything that one rank alone needs to read.
 
     Raises
@@ -43,31 +46,43 @@ def make_plan(run: RunConfig) -> tuple[Plan, TextTokenizer]:
     run.check_writable()
     machine = Machine.load(run.machine)
     prompts = run.read_prompts(default_prompts())
-    folder = locate(run.model)
-    model = read_config(folder)
-    if run.n_layers is not None and run.n_layers > model.n_layers:
-        raise ConfigError(
-            f"--layers {run.n_layers}: the model in {folder} has {model.n_layers} layers"
-        )
-    HuggingFaceCheckpoint(folder, model)
-    model = replace(model, n_layers=run.n_layers or model.n_layers)
-    model.check_fits(run.mesh)
-    tokenizer = TextTokenizer(folder)
+    files = open_model(run.model, run.n_layers)
+    model, tokenizer = files.config, files.tokenizer
+    chat = files.chat if run.chat else None
+    if run.chat and chat is None:
+        raise ConfigError(f"--chat: {files.where} has no chat template; leave out --chat")
     if run.prompt_tokens is None:
-        tokens = [tokenizer.encode(prompt, n) for n, prompt in enumerate(prompts, 1)]
+        tokens = [tokenizer.encode(prompt, n, chat=chat) for n, prompt in enumerate(prompts, 1)]
     else:
         tokens = [list(ids) for ids in run.prompt_tokens]
         prompts = [tokenizer.decode(ids) for ids in tokens]
     limits = CacheLimits(
         page_size=run.page_size, n_blocks=run.cache_blocks, max_seq_len=model.max_seq_len
     )
-    _check_tokens(tokens, model, limits, folder)
+    _check_tokens(tokens, model, limits, files.where)
     on_device = None if run.precision == "float32" else machine
-    return Plan(folder, model, on_device, limits, prompts, tokens), tokenizer
+    sampling = _sampling(run, files)
+    plan = Plan(files.checkpoint, model, on_device, limits, sampling, prompts, tokens)
+    return plan, tokenizer
+
+
+def _sampling(run: RunConfig, files: ModelFiles) -> SamplingParams:
+    """Return how tokens are chosen: as asked; in chats, else as the model's makers advise."""
+    if run.sampling is not None:
+        return run.sampling
+    advice = files.generation
+    if not run.chat or not advice.get("do_sample"):
+        return SamplingParams(seed=run.seed)
+    return SamplingParams(
+        temperature=float(advice.get("temperature") or 1.0),
+        top_k=min(int(advice.get("top_k") or MAX_TOP_K), MAX_TOP_K),
+        top_p=float(advice.get("top_p") or 1.0),
+        seed=run.seed,
+    )
 
 
 def _check_tokens(
-    prompts: list[list[int]], model: LlamaConfig, limits: CacheLimits, folder: Path
+    prompts: list[list[int]], model: LlamaConfig, limits: CacheLimits, where: str
 ) -> None:
     """Raise if a prompt is past the model's maximum, or none at all fits the cache."""
     for number, ids in enumerate(prompts, 1):
@@ -79,7 +94,7 @@ def _check_tokens(
         if max(ids) >= model.vocab_size:
             raise ConfigError(
                 f"prompt {number} has token {max(ids)}, the model knows {model.vocab_size}: "
-                f"tokenizer.json in {folder} belongs to another model"
+                f"the tokenizer of {where} belongs to another model"
             )
     refusals = [limits.refusal(number, len(ids)) for number, ids in enumerate(prompts)]
     if refusals[0] is not None and None not in refusals:

@@ -13,7 +13,7 @@ from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.request import EndReason, Request
 from galaxy_mpi.engine.times import RunTimes
-from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.models import Layout, LlamaConfig
 from galaxy_mpi.output import write_text
 
 __all__ = ["SCHEMA_VERSION", "Report"]
@@ -103,6 +103,7 @@ class Report:
             "ended": [r.ended.value if r.ended else None for r in self.requests],
             "prompt_tokens": [len(r.prompt) for r in self.requests],
             "cached_tokens": [r.n_cached for r in self.requests],
+            "padding": Layout(self.model, run.mesh).padding,
             "memory": {
                 "weights_bytes_per_rank": chip.weights_bytes,
                 "embedding_bytes_per_rank": chip.embedding_bytes,
@@ -171,6 +172,14 @@ class Report:
             for row in rows
         ]
 
+    def _padding(self) -> list[tuple[str, str]]:
+        """Return what the mesh made of sizes that do not divide, and what it costs."""
+        layout = Layout(self.model, self.run.mesh)
+        if not layout.padding:
+            return []
+        cost = f"{layout.overhead:.2f} x the matmul weights"
+        return [("padded", f"{', '.join(layout.padding)}: {cost}")]
+
     def _summary(self) -> list[str]:
         host, chip, ms = self.host(), self.memory[0], 1e3
         step_s = host["decode_step_s"] or 1.0
@@ -182,6 +191,7 @@ class Report:
         rows = [
             ("model", f"{self.run.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
             ("mesh", f"{self.run.mesh}, {self.run.mesh.n_chips} ranks"),
+            *self._padding(),
             ("system, precision", f"{self.system}, {self.run.precision}"),
             ("users, new tokens", f"{len(self.tokens)}, {sum(map(len, self.tokens))}"),
             ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),

@@ -30,10 +30,12 @@ class Sampler:
     params : SamplingParams
     dtype : DType
         Of the values that travel.
+    n_valid : int, optional
+        Tokens of this row's slice that exist; the rest is padding.
     """
 
-    def __init__(self, params: SamplingParams, dtype: DType) -> None:
-        self._params, self._dtype = params, dtype
+    def __init__(self, params: SamplingParams, dtype: DType, n_valid: int | None = None) -> None:
+        self._params, self._dtype, self._n_valid = params, dtype, n_valid
         self._streams: dict[int, np.random.Generator] = {}
 
     def sample(
@@ -46,7 +48,7 @@ class Sampler:
         ccl : CCL
             Of the mode.
         logits_BV : ndarray of shape (B, V/R)
-            This row's slice of the logits.
+            This row's slice of the logits; padding is overwritten.
         rows : sequence of int
             Which row belongs to each request.
         requests : sequence of int
@@ -59,6 +61,8 @@ class Sampler:
         """
         slice_size = logits_BV.shape[1]
         index_type = np.dtype(np.uint16 if slice_size <= 2**16 else np.uint32)
+        if self._n_valid is not None and self._n_valid < slice_size:
+            logits_BV[:, self._n_valid :] = -np.inf
         best = top_k(logits_BV, MAX_TOP_K)
         values = ccl.all_gather(
             best.values, axis=Axis.ROWS, dtype=self._dtype, key=BufferKey.SAMPLING_VALUES

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from galaxy_mpi.checkpoints import locate, read_config
+from galaxy_mpi.checkpoints import model_sizes
 from galaxy_mpi.device import Machine, Slowness, Trace
 from galaxy_mpi.engine.budget import Budget
 from galaxy_mpi.engine.device_program import DeviceProgram
@@ -15,7 +15,6 @@ from galaxy_mpi.engine.tracing import RunEvents, device_trace
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import PRECISIONS
 
 __all__ = ["PREFILLS", "WhatIf"]
@@ -162,5 +161,5 @@ class WhatIf:
         return Slowness.parse(self.slow_chips, self.slow_links, self.program.mesh)
 
     def _model_sizes(self) -> LlamaConfig:
-        model = PRESETS.get(self.model) or read_config(locate(self.model))
+        model = model_sizes(self.model)
         return replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))

@@ -6,7 +6,7 @@ The systems round what comes out to the dtype of the op.
 from galaxy_mpi.kernels.activation import silu_mul
 from galaxy_mpi.kernels.attention import attention_decode, attention_prefill
 from galaxy_mpi.kernels.matmul import ROW_BLOCK, matmul, minimal_matmul
-from galaxy_mpi.kernels.norm import rms_scale, sum_of_squares
+from galaxy_mpi.kernels.norm import rms_norm_heads, rms_scale, sum_of_squares
 from galaxy_mpi.kernels.rotary import RotaryTable, rotate
 from galaxy_mpi.kernels.sampling import Candidates, SamplingParams, choose, top_k
 
@@ -20,6 +20,7 @@ __all__ = [
     "choose",
     "matmul",
     "minimal_matmul",
+    "rms_norm_heads",
     "rms_scale",
     "rotate",
     "silu_mul",

@@ -4,7 +4,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32
 
-__all__ = ["rms_scale", "sum_of_squares"]
+__all__ = ["rms_norm_heads", "rms_scale", "sum_of_squares"]
 
 
 def sum_of_squares(x_shard_BD: F32) -> F32:
@@ -18,3 +18,11 @@ def rms_scale(sums_B: F32, *, dim: int, eps: float) -> F32:
     mean = sums_B / np.float32(dim)
     scale: F32 = np.float32(1) / np.sqrt(mean + np.float32(eps))
     return scale[:, None]
+
+
+def rms_norm_heads(x_BNH: F32, gain_H: F32, *, eps: float) -> F32:
+    """Normalise every head by itself: a new array of the same shape (Qwen3's q and k norms)."""
+    mean = np.einsum("bnh,bnh->bn", x_BNH, x_BNH) / np.float32(x_BNH.shape[-1])
+    scale = np.float32(1) / np.sqrt(mean + np.float32(eps))
+    normalised: F32 = x_BNH * scale[..., None] * gain_H
+    return normalised

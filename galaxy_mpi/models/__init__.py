@@ -3,13 +3,16 @@
 No collective and no time in here: a layer calls the ops of a system.
 """
 
-from galaxy_mpi.models.config import LlamaConfig
+from galaxy_mpi.models.config import LlamaConfig, RopeScaling
 from galaxy_mpi.models.decoder import Transformer
+from galaxy_mpi.models.layout import Layout
 from galaxy_mpi.models.sharding import ChipWeights, Sharding, TensorReader, load_chip_weights
 
 __all__ = [
     "ChipWeights",
+    "Layout",
     "LlamaConfig",
+    "RopeScaling",
     "Sharding",
     "TensorReader",
     "Transformer",

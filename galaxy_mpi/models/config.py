@@ -5,10 +5,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.errors import CheckpointError, MeshError
-from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.errors import CheckpointError
 
-__all__ = ["LlamaConfig"]
+__all__ = ["LlamaConfig", "RopeScaling"]
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Rotary frequencies of Llama 3.1 and later: slow pairs slowed down for long texts.
+
+    References
+    ----------
+    .. [1] Meta, llama-models, models/llama3/reference_impl/model.py, ``apply_scaling``.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position: int
+
+    def scale(self, frequencies: F32) -> F32:
+        """Return the scaled frequencies, radians per position."""
+        turns = self.original_max_position * frequencies / np.float32(2 * np.pi)
+        low, high = self.low_freq_factor, self.high_freq_factor
+        kept = np.clip((turns - low) / (high - low), 0, 1).astype(np.float32)
+        slow = frequencies / np.float32(self.factor)
+        scaled: F32 = (1 - kept) * slow + kept * frequencies
+        return scaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +50,13 @@ class LlamaConfig:
     rope_theta: float = 500_000.0
     max_seq_len: int = 8192
     """Positions the model was made for."""
+    rope_scaling: RopeScaling | None = None
+    rope_factors: tuple[float, ...] | None = None
+    """By what each rotary frequency is divided: the same, as GGUF files have it."""
+    qkv_bias: bool = False
+    """Whether q, k and v have a bias (Qwen2)."""
+    qk_norm: bool = False
+    """Whether query and key heads are normalised (Qwen3)."""
     tie_embeddings: bool = False
     eos_tokens: tuple[int, ...] = ()
 
@@ -48,32 +78,21 @@ class LlamaConfig:
             raise CheckpointError(
                 f"n_kv_heads ({self.n_kv_heads}) must divide n_heads ({self.n_heads})"
             )
+        n_factors = len(self.rope_factors or ())
+        if n_factors not in (0, self.head_dim // 2):
+            raise CheckpointError(
+                f"{n_factors} rotary factors do not fit head_dim {self.head_dim}: one a pair"
+            )
         if self.head_dim % 2:
             raise CheckpointError(f"head_dim must be even for rotary pairs, got {self.head_dim}")
-
-    def check_fits(self, mesh: Mesh) -> None:
-        """Raise if this model cannot be spread over ``mesh`` without padding.
-
-        Raises
-        ------
-        MeshError
-            Naming the size and what it must divide by.
-        """
-        for name, size, parts, what in (
-            ("n_kv_heads", self.n_kv_heads, mesh.rows, "rows"),
-            ("vocab_size", self.vocab_size, mesh.rows, "rows"),
-            ("dim", self.dim, mesh.cols, "columns"),
-            ("hidden_dim", self.hidden_dim, mesh.n_chips, "chips"),
-        ):
-            if size % parts:
-                raise MeshError(
-                    f"{name} ({size}) of the model must divide by the {parts} {what} of the "
-                    f"{mesh} mesh; choose another --mesh"
-                )
 
     def inv_freq(self) -> F32:
         """Return the rotary frequencies, radians per position, shape (head_dim / 2,)."""
         exponents = np.arange(0, self.head_dim, 2, dtype=np.float32) / np.float32(self.head_dim)
         frequencies = np.float32(1) / np.power(np.float32(self.rope_theta), exponents)
+        if self.rope_scaling is not None:
+            frequencies = self.rope_scaling.scale(frequencies)
+        if self.rope_factors is not None:
+            frequencies = frequencies / np.array(self.rope_factors, np.float32)
         result: F32 = frequencies.astype(np.float32)
         return result

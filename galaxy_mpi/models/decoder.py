@@ -27,8 +27,11 @@ class DecoderLayer:
         self._wqkv, self._wo, self._w1, self._w3, self._w2 = (
             WeightId(number, name) for name in ("wqkv", "wo", "w1", "w3", "w2")
         )
-        self._attention_norm = weights.gains[number, "attention_norm"]
-        self._ffn_norm = weights.gains[number, "ffn_norm"]
+        self._attention_norm = weights.vectors[number, "attention_norm"]
+        self._ffn_norm = weights.vectors[number, "ffn_norm"]
+        self._qkv_bias = weights.vectors.get((number, "qkv_bias"))
+        self._q_norm = weights.vectors.get((number, "q_norm"))
+        self._k_norm = weights.vectors.get((number, "k_norm"))
 
     def decode(
         self,
@@ -53,7 +56,9 @@ class DecoderLayer:
         h_shard_BD, residual_shard_BD = system.add_norm(
             x_shard_BD, residual_shard_BD, self._attention_norm
         )
-        q_BNH, k_BKH, v_BKH = system.qkv_heads(h_shard_BD, self._wqkv)
+        q_BNH, k_BKH, v_BKH = system.qkv_heads(h_shard_BD, self._wqkv, self._qkv_bias)
+        if self._q_norm is not None and self._k_norm is not None:
+            q_BNH, k_BKH = system.norm_heads(q_BNH, k_BKH, self._q_norm, self._k_norm)
         q_BNH, k_BKH = system.rotate(q_BNH, k_BKH, cos_sin)
         system.update_cache(self.cache, k_BKH, v_BKH, table)
         attention_BNH = system.attention(q_BNH, self.cache, table)
@@ -74,7 +79,9 @@ class DecoderLayer:
     ) -> F32:
         """Return the stream after this layer, (S, D/C)."""
         h_shard_SD = system.norm(x_shard_SD, self._attention_norm)
-        q_SNH, k_SKH, v_SKH = system.qkv_heads(h_shard_SD, self._wqkv, work)
+        q_SNH, k_SKH, v_SKH = system.qkv_heads(h_shard_SD, self._wqkv, self._qkv_bias, work)
+        if self._q_norm is not None and self._k_norm is not None:
+            q_SNH, k_SKH = system.norm_heads(q_SNH, k_SKH, self._q_norm, self._k_norm)
         q_SNH, k_SKH = system.rotate(q_SNH, k_SKH, cos_sin)
         k_SKH, v_SKH = system.fill_cache(self.cache, k_SKH, v_SKH, work)
         attention_SX = system.attention(q_SNH, k_SKH, v_SKH, self.cache, work)
@@ -126,7 +133,7 @@ class Transformer:
             )
         system.weights.end_step()
         h_shard_BD, _ = system.add_norm(
-            x_shard_BD, residual_shard_BD, self._weights.gains[-1, "norm"]
+            x_shard_BD, residual_shard_BD, self._weights.vectors[-1, "norm"]
         )
         return system.logits(h_shard_BD, self._weights.head)
 
@@ -150,5 +157,5 @@ class Transformer:
             x_shard_SD = layer.prefill(system, x_shard_SD, cos_sin, work)
             after_layer(number)
         tiles_SD = system.last_tiles(x_shard_SD, work)
-        h_shard_SD = system.norm(tiles_SD, self._weights.gains[-1, "norm"])
+        h_shard_SD = system.norm(tiles_SD, self._weights.vectors[-1, "norm"])
         return system.logits(h_shard_SD, work, self._weights.head)

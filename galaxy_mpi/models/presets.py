@@ -1,10 +1,14 @@
-"""Sizes of published models, for runs that need no weights."""
+"""Sizes of published models, for estimates and for runs with random weights."""
 
 from dataclasses import replace
 
-from galaxy_mpi.models.config import LlamaConfig
+from galaxy_mpi.models.config import LlamaConfig, RopeScaling
 
 __all__ = ["PRESETS"]
+
+_LLAMA3_SCALING = RopeScaling(
+    factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=8192
+)
 
 _LLAMA3_8B = LlamaConfig(
     dim=4096,
@@ -15,21 +19,43 @@ _LLAMA3_8B = LlamaConfig(
     head_dim=128,
     vocab_size=128256,
     rope_theta=500_000.0,
+    rope_scaling=_LLAMA3_SCALING,
     max_seq_len=131_072,
+)
+
+_QWEN3_32B = LlamaConfig(
+    dim=5120,
+    hidden_dim=25600,
+    n_layers=64,
+    n_heads=64,
+    n_kv_heads=8,
+    head_dim=128,
+    vocab_size=151936,
+    rope_theta=1e6,
+    max_seq_len=40_960,
+    norm_eps=1e-6,
+    qk_norm=True,
 )
 
 PRESETS = {
     "llama3-8b": _LLAMA3_8B,
     "llama3-70b": replace(_LLAMA3_8B, dim=8192, hidden_dim=28672, n_layers=80, n_heads=64),
-    "qwen3-32b": replace(
+    "llama3.2-1b": replace(
         _LLAMA3_8B,
-        dim=5120,
-        hidden_dim=25600,
-        n_layers=64,
-        n_heads=64,
-        vocab_size=151936,
-        rope_theta=1e6,
-        norm_eps=1e-6,
+        dim=2048,
+        hidden_dim=8192,
+        n_layers=16,
+        head_dim=64,
+        rope_scaling=replace(_LLAMA3_SCALING, factor=32.0),
+        tie_embeddings=True,
+    ),
+    "qwen3-32b": _QWEN3_32B,
+    "qwen3-0.6b": replace(
+        _QWEN3_32B, dim=1024, hidden_dim=3072, n_layers=28, n_heads=16, tie_embeddings=True
+    ),
+    "mistral-7b": replace(
+        _LLAMA3_8B, vocab_size=32768, rope_theta=1e6, rope_scaling=None, max_seq_len=32_768
     ),
 }
-"""By name. Sources: config.json of each model's release."""
+"""By name. Sources: config.json of each model's release (Llama 3.1, 3.2 and 3.3; Qwen3; Mistral 7B
+v0.3)."""

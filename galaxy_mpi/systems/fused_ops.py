@@ -23,6 +23,7 @@ __all__ = [
     "distributed_norm",
     "double_matmul_reduce_scatter",
     "reduce_scatter_create_heads",
+    "with_bias",
 ]
 
 
@@ -112,6 +113,11 @@ def distributed_norm(
     normalised = x_shard_BD * rms_scale(total, dim=dim, eps=eps)
     normalised *= gain_shard_D
     return activation.round(normalised)
+
+
+def with_bias(partial_BX: F32, bias_X: F32 | None) -> F32:
+    """Add a bias to this chip's term of a sum, where there is one (it is zero but on one chip)."""
+    return partial_BX if bias_X is None else partial_BX + bias_X
 
 
 def reduce_scatter_create_heads(

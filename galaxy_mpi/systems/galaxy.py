@@ -16,6 +16,7 @@ from galaxy_mpi.systems.fused_ops import (
     distributed_norm,
     double_matmul_reduce_scatter,
     reduce_scatter_create_heads,
+    with_bias,
 )
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.prefill_ops import (
@@ -51,11 +52,11 @@ class GalaxyDecode(DecodeSystem):
             statistics=self.precision.statistics,
         )
 
-    def qkv_heads(self, h_shard_BD: F32, wqkv: WeightId) -> tuple[F32, F32, F32]:
+    def qkv_heads(self, h_shard_BD: F32, wqkv: WeightId, bias: F32 | None) -> tuple[F32, F32, F32]:
         """Op 2, 3: the scatter over users also splits the heads."""
         return reduce_scatter_create_heads(
             self.ccl,
-            self.matmul(h_shard_BD, wqkv),
+            with_bias(self.matmul(h_shard_BD, wqkv), bias),
             self.shape.heads,
             dtype=self.precision.activation,
         )
@@ -136,10 +137,12 @@ class GalaxyPrefill(PrefillSystem):
             statistics=self.precision.statistics,
         )
 
-    def qkv_heads(self, h_shard_SD: F32, wqkv: WeightId, work: PrefillPass) -> tuple[F32, F32, F32]:
+    def qkv_heads(
+        self, h_shard_SD: F32, wqkv: WeightId, bias: F32 | None, work: PrefillPass
+    ) -> tuple[F32, F32, F32]:
         """All-reduce over the columns: every column gets all heads of its row."""
         reduced = self.precision.reduced
-        product = reduced.round(self.matmul(h_shard_SD, wqkv, work))
+        product = reduced.round(with_bias(self.matmul(h_shard_SD, wqkv, work), bias))
         qkv = self.ccl.all_reduce(product, axis=Axis.COLS, dtype=reduced, key=BufferKey.QKV)
         return self.shape.heads.split(qkv)
 

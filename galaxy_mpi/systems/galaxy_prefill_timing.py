@@ -50,13 +50,22 @@ class GalaxyPrefillTiming(TimingProgram):
         self._vector("norm", rows * self.sizes.dim, passes=4, n_ops=2)
         self._gather("norm", BufferKey.LAYERNORM, Axis.COLS, rows * 32 * 2, links=1)
 
-    def qkv_heads(self, h: Any, wqkv: WeightId, work: PrefillPass) -> tuple[Any, Any, Any]:
+    def qkv_heads(
+        self, h: Any, wqkv: WeightId, bias: Any, work: PrefillPass
+    ) -> tuple[Any, Any, Any]:
         """Matmul, all-reduce over the columns, create heads."""
         sizes = self.sizes
         self._matmul("qkv_matmul", wqkv)
         self._all_reduce("all_reduce_qkv", BufferKey.QKV, Axis.COLS, sizes.qkv)
         self._vector("create_heads", self._rows * sizes.qkv, passes=1)
         return None, None, None
+
+    def norm_heads(self, q: Any, k: Any, q_gain: Any, k_gain: Any) -> tuple[Any, Any]:
+        """One op each."""
+        sizes = self.sizes
+        for heads in (sizes.heads, sizes.kv_heads):
+            self._vector("norm_heads", self._rows * heads * sizes.head_dim, passes=4)
+        return None, None
 
     def rotate(self, q: Any, k: Any, cos_sin: Any) -> tuple[Any, Any]:
         """One op each."""

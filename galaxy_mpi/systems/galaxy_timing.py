@@ -67,7 +67,7 @@ class GalaxyDecodeTiming(TimingProgram):
         self._collective(name, BufferKey.LAYERNORM, Axis.COLS, own_s, block, links=1)
         return None, None
 
-    def qkv_heads(self, h: Any, wqkv: WeightId) -> tuple[Any, Any, Any]:
+    def qkv_heads(self, h: Any, wqkv: WeightId, bias: Any) -> tuple[Any, Any, Any]:
         """Op 2, 3."""
         sizes = self.sizes
         self._matmul("qkv_matmul", wqkv)
@@ -78,6 +78,14 @@ class GalaxyDecodeTiming(TimingProgram):
         name, key = "reduce_scatter_create_heads", BufferKey.CREATE_HEADS
         self._collective(name, key, Axis.COLS, own_s, block)
         return None, None, None
+
+    def norm_heads(self, q: Any, k: Any, q_gain: Any, k_gain: Any) -> tuple[Any, Any]:
+        """Op 3b of Qwen3: two ops, each head of a user in a row of tiles of its own."""
+        sizes = self.sizes
+        for _ in ("q", "k"):
+            elements = sizes.users_each * 32 * sizes.head_dim
+            self._elementwise("norm_heads", elements, self._machine.worker_cores, 4)
+        return None, None
 
     def rotate(self, q: Any, k: Any, cos_sin: Any) -> tuple[Any, Any]:
         """Op 4: q and k of each user are a row of tiles each."""

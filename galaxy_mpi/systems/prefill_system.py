@@ -12,7 +12,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import PrefillCCL
 from galaxy_mpi.dtypes import TILE
-from galaxy_mpi.kernels import matmul
+from galaxy_mpi.kernels import matmul, rms_norm_heads
 from galaxy_mpi.prefetch import WeightId, WeightSource
 from galaxy_mpi.systems.kv_cache import KVCache
 from galaxy_mpi.systems.precision import Precision
@@ -57,8 +57,16 @@ class PrefillSystem(ABC):
         """Return the normalised stream, (S, D/C)."""
 
     @abstractmethod
-    def qkv_heads(self, h_shard_SD: F32, wqkv: WeightId, work: PrefillPass) -> tuple[F32, F32, F32]:
+    def qkv_heads(
+        self, h_shard_SD: F32, wqkv: WeightId, bias: F32 | None, work: PrefillPass
+    ) -> tuple[F32, F32, F32]:
         """Return q (S, N/R, H), k and v (S, K/R, H): this row's heads, the same on all columns."""
+
+    def norm_heads(self, q_SNH: F32, k_SKH: F32, q_gain_H: F32, k_gain_H: F32) -> tuple[F32, F32]:
+        """Return q and k with every head normalised."""
+        round_, eps = self.precision.activation.round, self.shape.norm_eps
+        q = round_(rms_norm_heads(q_SNH, q_gain_H, eps=eps))
+        return q, round_(rms_norm_heads(k_SKH, k_gain_H, eps=eps))
 
     @abstractmethod
     def rotate(self, q_SNH: F32, k_SKH: F32, cos_sin: tuple[F32, F32]) -> tuple[F32, F32]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import CCL
-from galaxy_mpi.kernels import attention_decode
+from galaxy_mpi.kernels import attention_decode, rms_norm_heads
 from galaxy_mpi.prefetch import WeightId, WeightSource
 from galaxy_mpi.systems.fused_ops import HeadLayout
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
@@ -69,8 +69,14 @@ class DecodeSystem(ABC):
         """Return (normalised, new residual), both (B, D/C)."""
 
     @abstractmethod
-    def qkv_heads(self, h_shard_BD: F32, wqkv: WeightId) -> tuple[F32, F32, F32]:
+    def qkv_heads(self, h_shard_BD: F32, wqkv: WeightId, bias: F32 | None) -> tuple[F32, F32, F32]:
         """Return q (B/C, N/R, H), k and v (B/C, K/R, H) of this column's users."""
+
+    def norm_heads(self, q_BNH: F32, k_BKH: F32, q_gain_H: F32, k_gain_H: F32) -> tuple[F32, F32]:
+        """Return q and k with every head normalised."""
+        round_, eps = self.precision.activation.round, self.shape.norm_eps
+        q = round_(rms_norm_heads(q_BNH, q_gain_H, eps=eps))
+        return q, round_(rms_norm_heads(k_BKH, k_gain_H, eps=eps))
 
     @abstractmethod
     def rotate(self, q_BNH: F32, k_BKH: F32, cos_sin: tuple[F32, F32]) -> tuple[F32, F32]:

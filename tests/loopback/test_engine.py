@@ -41,7 +41,7 @@ def test_float32_tokens_are_those_of_transformers(mesh):
     prompts = default_prompts()
     assert len(prompts) == 32
     report, _ = play(replace(RUN, mesh=Mesh.parse(mesh)))
-    tokenizer = TextTokenizer(locate("demo"))
+    tokenizer = TextTokenizer.of_folder(locate("demo"))
     ids = [tokenizer.encode(prompt, n) for n, prompt in enumerate(prompts)]
     assert report.tokens == greedy_tokens(locate("demo"), ids, 32)
 
@@ -122,7 +122,7 @@ def test_replicas_are_identical_bit_for_bit(precision, n_tokens, monkeypatch):
 def test_one_user_alone_and_idle_places():
     run = replace(RUN, prompts=("It was impossible for her to",), mesh=Mesh(2, 2))
     report, _ = play(run)
-    tokenizer = TextTokenizer(locate("demo"))
+    tokenizer = TextTokenizer.of_folder(locate("demo"))
     ids = [tokenizer.encode("It was impossible for her to", 1)]
     assert report.tokens == greedy_tokens(locate("demo"), ids, 32)
     assert len(report.text) == 1

@@ -1,0 +1,97 @@
+"""A model that was named, opened: sizes, tensors, tokenizer, chat template, defaults."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from galaxy_mpi.checkpoints.checkpoint import Checkpoint
+from galaxy_mpi.checkpoints.gguf_file import GgufFile
+from galaxy_mpi.checkpoints.hugging_face import open_folder, read_config, read_json
+from galaxy_mpi.checkpoints.locate import locate
+from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
+from galaxy_mpi.checkpoints.tokenizer import (
+    ChatTemplate,
+    NumberTokenizer,
+    TextTokenizer,
+    Tokenizer,
+)
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.models.config import LlamaConfig
+from galaxy_mpi.models.presets import PRESETS
+
+__all__ = ["ModelFiles", "model_sizes", "open_model"]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What rank 0 knows of a model's files."""
+
+    config: LlamaConfig
+    checkpoint: Checkpoint | RandomCheckpoint
+    tokenizer: Tokenizer
+    chat: ChatTemplate | None
+    generation: dict[str, Any]
+    """Of ``generation_config.json``; empty without one."""
+    where: str
+
+
+def model_sizes(model: str) -> LlamaConfig:
+    """Return the sizes of a model that was named; no weights are needed.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such model, or it cannot be used.
+    """
+    if model in PRESETS:
+        return PRESETS[model]
+    path = locate(model)
+    return GgufFile(path).config if path.is_file() else read_config(path)
+
+
+def open_model(model: str, n_layers: int | None = None) -> ModelFiles:
+    """Open a model; see `locate` for what may be named.
+
+    Parameters
+    ----------
+    model : str
+    n_layers : int, optional
+        Only the first so many layers.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such model, or it cannot be used.
+    ConfigError
+        If it has fewer layers.
+    """
+    if model in PRESETS:
+        config = _first_layers(PRESETS[model], n_layers, f"the preset {model}")
+        numbers = NumberTokenizer(config.vocab_size)
+        return ModelFiles(config, RandomCheckpoint(config), numbers, None, {}, model)
+    path = locate(model)
+    if path.is_file():
+        file = GgufFile(path)
+        config = _first_layers(file.config, n_layers, f"the model in {path}")
+        tokenizer, chat = TextTokenizer.of_gguf(file), ChatTemplate.of_gguf(file)
+        return ModelFiles(config, file.checkpoint(config), tokenizer, chat, {}, str(path))
+    return _open_folder(path, n_layers)
+
+
+def _open_folder(path: Path, n_layers: int | None) -> ModelFiles:
+    config = _first_layers(read_config(path), n_layers, f"the model in {path}")
+    generation = path / "generation_config.json"
+    return ModelFiles(
+        config,
+        open_folder(path, config),
+        TextTokenizer.of_folder(path),
+        ChatTemplate.of_folder(path),
+        read_json(generation) if generation.is_file() else {},
+        str(path),
+    )
+
+
+def _first_layers(config: LlamaConfig, n_layers: int | None, what: str) -> LlamaConfig:
+    if n_layers is not None and n_layers > config.n_layers:
+        raise ConfigError(f"--layers {n_layers}: {what} has {config.n_layers} layers")
+    return replace(config, n_layers=n_layers or config.n_layers)

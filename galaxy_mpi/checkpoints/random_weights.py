@@ -1,0 +1,67 @@
+"""Weights made up on the spot, for runs in which only sizes matter."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from zlib import crc32
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.checkpoints.checkpoint import expected_shapes
+from galaxy_mpi.models.config import LlamaConfig
+
+__all__ = ["RandomCheckpoint"]
+
+_N_VALUES = 2**20
+
+
+@dataclass(frozen=True)
+class RandomCheckpoint:
+    """A model of any size in 4 MiB: every row is a piece of one random sequence.
+
+    A value depends on tensor, row and column alone, so all meshes have the same model. Products
+    keep their size: the standard deviation is one over the root of the inputs.
+
+    Parameters
+    ----------
+    config : LlamaConfig
+    seed : int
+    """
+
+    config: LlamaConfig
+    seed: int = 0
+
+    @cached_property
+    def _values(self) -> F32:
+        widest = max(self.config.dim, self.config.hidden_dim, self._q_width)
+        normal = np.random.Generator(np.random.Philox(self.seed)).standard_normal(
+            _N_VALUES, np.float32
+        )
+        return np.concatenate([normal, np.resize(normal, widest)])
+
+    @property
+    def _q_width(self) -> int:
+        return self.config.n_heads * self.config.head_dim
+
+    def read(self, name: str, layer: int, rows: slice, cols: slice) -> F32:
+        """Return a part of a matrix; see `galaxy_mpi.models.TensorReader.read`."""
+        shape = expected_shapes(self.config)[name, layer]
+        n_rows = shape[0] if len(shape) == 2 else 1
+        return self._rows(name, layer, np.arange(*rows.indices(n_rows)), cols)
+
+    def read_rows(self, name: str, rows: Ints, cols: slice) -> F32:
+        """Return single rows of a matrix that belongs to no layer."""
+        return self._rows(name, -1, rows, cols)
+
+    def _rows(self, name: str, layer: int, rows: Ints, cols: slice) -> F32:
+        n_cols = expected_shapes(self.config)[name, layer][-1]
+        start, stop, _ = cols.indices(n_cols)
+        if name.endswith("norm"):
+            return np.ones((len(rows), stop - start), np.float32)
+        first = crc32(f"{name}.{layer}".encode())
+        starts = (first + rows.astype(np.int64) * 40_503) % _N_VALUES
+        out = np.empty((len(rows), stop - start), np.float32)
+        for row, at in zip(out, starts.tolist(), strict=True):
+            row[...] = self._values[at + start : at + stop]
+        out *= np.float32(n_cols**-0.5)
+        return out

@@ -1,0 +1,93 @@
+"""Tensors where they lie in files: read part by part, nothing else of the file touched.
+
+Quantised tensors (GGUF) are de-quantised by the gguf library, whole blocks at a time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Bytes, Ints
+from galaxy_mpi.errors import CheckpointError
+
+__all__ = ["PLAIN_KINDS", "FileMaps", "Stored"]
+
+PLAIN_KINDS: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+"""Formats of one number after the other."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies."""
+
+    path: Path
+    name: str
+    """In the file, for messages."""
+    kind: str
+    """One of `PLAIN_KINDS`, or a quantisation of GGUF."""
+    shape: tuple[int, ...]
+    offset: int
+    n_bytes: int
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """Rows and columns; a vector is one row."""
+        return (1, self.shape[0]) if len(self.shape) == 1 else (self.shape[0], self.shape[1])
+
+
+class FileMaps:
+    """The files of a checkpoint, mapped when first read."""
+
+    def __init__(self) -> None:
+        self._maps: dict[Path, Bytes] = {}
+
+    def read(self, stored: Stored, rows: slice | Ints, cols: slice) -> F32:
+        """Return rows and columns of a matrix as float32: a new array, or a view of the file.
+
+        Parameters
+        ----------
+        stored : Stored
+        rows : slice or ndarray of int
+            With numbers, one row for each, in their order.
+        cols : slice
+        """
+        raw = self._map(stored.path)[stored.offset : stored.offset + stored.n_bytes]
+        n_rows, n_cols = stored.matrix_shape
+        item = PLAIN_KINDS.get(stored.kind)
+        if item is None:
+            return _dequantised(raw.reshape(n_rows, -1), stored.kind, rows, cols, n_cols)
+        part = raw.view(item).reshape(n_rows, n_cols)[:, cols][rows]
+        if stored.kind == "BF16":
+            return (part.astype(np.uint32) << 16).view(np.float32)
+        values: F32 = part.astype(np.float32)
+        return values
+
+    def _map(self, path: Path) -> Bytes:
+        if path not in self._maps:
+            try:
+                self._maps[path] = np.memmap(path, np.uint8, mode="r")
+            except OSError as error:
+                raise CheckpointError(
+                    f"{path} cannot be read: {error.strerror}; all ranks need the model's files"
+                ) from None
+        return self._maps[path]
+
+
+def _dequantised(raw: Bytes, kind: str, rows: slice | Ints, cols: slice, n_cols: int) -> F32:
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType  # here, not above: only for GGUF
+    from gguf.quants import dequantize
+
+    kind_id = GGMLQuantizationType[kind]
+    per_block, block_bytes = GGML_QUANT_SIZES[kind_id]
+    start, stop, _ = cols.indices(n_cols)
+    first, last = start // per_block, -(-stop // per_block)
+    blocks = np.ascontiguousarray(raw[:, first * block_bytes : last * block_bytes][rows])
+    values = dequantize(blocks, kind_id)
+    part: F32 = values[:, start - first * per_block : stop - first * per_block]
+    return part.astype(np.float32, copy=False)

@@ -8,7 +8,10 @@ are a tensor.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from galaxy_mpi.checkpoints.checkpoint import Checkpoint, expected_shapes
+from galaxy_mpi.checkpoints.gguf_header import walk_header
 from galaxy_mpi.checkpoints.stored import PLAIN_KINDS, FileMaps, Stored
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.models.config import LlamaConfig
@@ -140,7 +143,8 @@ def _read_header(path: Path) -> tuple[dict[str, Any], list[Stored]]:
     from gguf import GGUFReader  # here, not above: only rank 0, and only for GGUF
 
     try:
-        n_file_bytes = path.stat().st_size
+        content = np.memmap(path, np.uint8, mode="r")
+        walk_header(content)
         reader = GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
         tensors = [
@@ -161,7 +165,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], list[Stored]]:
         ) from None
     end = 0
     for stored in sorted(tensors, key=lambda tensor: tensor.offset):
-        if stored.offset < end or stored.offset + stored.n_bytes > n_file_bytes:
+        if stored.offset < end or stored.offset + stored.n_bytes > len(content):
             raise CheckpointError(
                 f"{path}: tensor {stored.name} lies over another one or past the end; "
                 f"fetch the file again"

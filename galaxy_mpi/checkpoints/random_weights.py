@@ -39,13 +39,17 @@ class RandomCheckpoint:
         )
         return np.concatenate([normal, np.resize(normal, widest)])
 
+    @cached_property
+    def _shapes(self) -> dict[tuple[str, int], tuple[int, ...]]:
+        return expected_shapes(self.config)
+
     @property
     def _q_width(self) -> int:
         return self.config.n_heads * self.config.head_dim
 
     def read(self, name: str, layer: int, rows: slice, cols: slice) -> F32:
         """Return a part of a matrix; see `galaxy_mpi.models.TensorReader.read`."""
-        shape = expected_shapes(self.config)[name, layer]
+        shape = self._shapes[name, layer]
         n_rows = shape[0] if len(shape) == 2 else 1
         return self._rows(name, layer, np.arange(*rows.indices(n_rows)), cols)
 
@@ -54,7 +58,7 @@ class RandomCheckpoint:
         return self._rows(name, -1, rows, cols)
 
     def _rows(self, name: str, layer: int, rows: Ints, cols: slice) -> F32:
-        n_cols = expected_shapes(self.config)[name, layer][-1]
+        n_cols = self._shapes[name, layer][-1]
         start, stop, _ = cols.indices(n_cols)
         if name.endswith("norm"):
             return np.ones((len(rows), stop - start), np.float32)

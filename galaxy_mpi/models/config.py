@@ -10,6 +10,10 @@ from galaxy_mpi.errors import CheckpointError
 __all__ = ["LlamaConfig", "RopeScaling"]
 
 
+_MOST_LAYERS, _LARGEST = 1000, 2**26
+"""Beyond what a model has: a header that says more is broken."""
+
+
 @dataclass(frozen=True)
 class RopeScaling:
     """Rotary frequencies of Llama 3.1 and later: slow pairs slowed down for long texts.
@@ -74,6 +78,9 @@ class LlamaConfig:
             size = getattr(self, name)
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise CheckpointError(f"{name} must be a positive whole number, got {size!r}")
+            most = _MOST_LAYERS if name == "n_layers" else _LARGEST
+            if size > most:
+                raise CheckpointError(f"{name} must be at most {most}, got {size}")
         if self.n_heads % self.n_kv_heads:
             raise CheckpointError(
                 f"n_kv_heads ({self.n_kv_heads}) must divide n_heads ({self.n_heads})"

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
+ROOT = Path(__file__).parents[2]
 LIMIT_S = 600
 
 

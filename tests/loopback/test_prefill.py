@@ -11,6 +11,7 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import EndReason, Engine, Hooks
 from galaxy_mpi.engine.memory import proportional_set_bytes
 from galaxy_mpi.engine.modes import PrefillMode
+from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import LoopbackWorld, Mesh
 from galaxy_mpi.systems import PrefillPass
 from tests.prompts import LENGTHS, default_ids, prompt_of
@@ -177,7 +178,7 @@ def test_users_that_leave_early_make_room_and_disturb_nobody():
     """As above with sampled ends: place and company change, a user's sampled text does not."""
     prompts = tuple(prompt_of(2 + n % 40, seed=n) for n in range(12))
     run = replace(RUN, mesh=Mesh(1, 1), prompt_tokens=prompts, max_new_tokens=10)
-    run = replace(run, sampling=replace(run.sampling, temperature=1.0, seed=3))
+    run = replace(run, sampling=SamplingParams(temperature=1.0, seed=3))
     alone = on_all_chips(run, Engine.generate)[0]
     crowded = on_all_chips(replace(run, batch=2), Engine.generate)[0]
     assert alone.tokens == crowded.tokens

@@ -1,14 +1,24 @@
 """Model folders that are good, and every way in which they are not."""
 
 import json
+import random
 import shutil
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from galaxy_mpi.checkpoints import TextTokenizer, locate, open_folder, read_config
+from galaxy_mpi.checkpoints import (
+    ChatTemplate,
+    TextTokenizer,
+    locate,
+    open_folder,
+    read_config,
+)
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine.plan import make_plan
 from galaxy_mpi.errors import CheckpointError, ConfigError
+from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, Sharding, load_chip_weights
 from galaxy_mpi.systems import PRECISIONS
@@ -159,6 +169,7 @@ def test_a_broken_config(tmp_path, text):
         ({"num_attention_heads": 0}, "wrong kind"),
         ({"num_attention_heads": 5}, "must divide n_heads"),
         ({"num_hidden_layers": -1}, "n_layers must be a positive"),
+        ({"num_hidden_layers": 10**9}, "n_layers must be at most 1000"),
         ({"rms_norm_eps": "x"}, "wrong kind"),
         ({"attention_bias": True}, "attention_bias"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "rope type 'yarn' is not known"),
@@ -223,3 +234,54 @@ def test_text_goes_to_tokens_and_back():
     assert tokenizer.decode(ids) == text
     with pytest.raises(ConfigError, match="prompt 3 is empty"):
         tokenizer.encode("", 3)
+
+
+def test_hostile_headers_end_in_a_line_and_never_read_outside_the_file(tmp_path):
+    """5,000 mutations: either the file is refused, or all that is read lies inside of it."""
+    write_model(tmp_path)
+    config = read_config(tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    good = path.read_bytes()
+    n_header = 8 + int.from_bytes(good[:8], "little")
+    chance = random.Random(3)
+    n_refused = 0
+    for _ in range(5_000):
+        content = bytearray(good)
+        for _ in range(chance.choice((1, 1, 2, 8))):
+            content[chance.randrange(n_header)] = chance.choice(b'0189{}[]",:FIab\x00\xff')
+        path.write_bytes(content)
+        try:
+            checkpoint = open_folder(tmp_path, config)
+            for stored in checkpoint.tensors.values():
+                assert n_header <= stored.offset <= stored.offset + stored.n_bytes <= len(content)
+            checkpoint.read("w1", 1, slice(0, 8), slice(0, 8))
+        except CheckpointError:
+            n_refused += 1
+    assert n_refused > 500
+
+
+def test_the_chat_template_of_a_folder(tmp_path):
+    assert ChatTemplate.of_folder(tmp_path) is None
+    source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    fields = {"chat_template": source, "bos_token": "<s>", "eos_token": {"content": "</s>"}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(fields))
+    assert ChatTemplate.of_folder(tmp_path).apply("Hi") == "<s>Hi</s>"
+
+
+def test_advice_of_the_models_makers_is_taken_in_chats_only(tmp_path):
+    write_model(tmp_path)
+    shutil.copy(locate("demo") / "tokenizer.json", tmp_path)
+    advice = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 50}
+    (tmp_path / "generation_config.json").write_text(json.dumps(advice | {"eos_token_id": 5}))
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    prompts = {"model": str(tmp_path), "prompt_tokens": ((1, 2),), "mesh": Mesh(1, 1)}
+    plain, _ = make_plan(RunConfig(**prompts))
+    chat, _ = make_plan(RunConfig(**prompts, chat=True, seed=4))
+    asked, _ = make_plan(RunConfig(**prompts, chat=True, sampling=SamplingParams(0.1)))
+    assert plain.sampling == SamplingParams()
+    assert chat.sampling == SamplingParams(0.6, 32, 0.9, 4)
+    assert asked.sampling == SamplingParams(0.1)
+    assert chat.model.eos_tokens == (5,)
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(ConfigError, match="has no chat template; leave out --chat"):
+        make_plan(RunConfig(**prompts, chat=True))

@@ -37,6 +37,8 @@ class RunConfig:
     """User places; None: 32."""
     mesh: Mesh = field(default_factory=Mesh)
     precision: str = "performance"
+    math_fidelity: bool = True
+    """Whether matmuls read only the bits of their inputs that the chip's do."""
     sampling: SamplingParams | None = None
     """None: greedy; in chats, as the model's ``generation_config.json`` advises."""
     seed: int = 0

@@ -43,6 +43,7 @@ def build_parser() -> ArgumentParser:
     add("--batch", type=int, metavar="N", help="user places, at most 32; more prompts queue")
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--precision", default="performance", help="performance, accuracy or float32")
+    add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
     add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
     add("--temperature", type=float, help="0 is greedy (default; in chats as the model advises)")
     add("--top-k", type=int, help="candidates to sample from, at most 32")
@@ -94,6 +95,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         batch=arguments.batch,
         mesh=Mesh.parse(arguments.mesh),
         precision=arguments.precision,
+        math_fidelity=not arguments.no_fidelity,
         sampling=_sampling(arguments),
         seed=arguments.seed,
         chat=arguments.chat,

@@ -30,7 +30,7 @@ def walk_header(content: Bytes) -> None:
     ValueError
         With what is wrong, and where.
     """
-    _Walk(memoryview(content)).header()
+    _Walk(memoryview(content.data)).header()
 
 
 class _Walk:

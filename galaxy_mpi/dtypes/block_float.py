@@ -60,6 +60,7 @@ class BlockFloat:
         self.name = name
         self.magnitude_bits = magnitude_bits
         self.datum_bits = magnitude_bits + 1
+        self.explicit_bits = self.datum_bits - 2  # without the sign and the first one bit
         self.tile_bytes = _EXPONENTS_PER_TILE + TILE * TILE * self.datum_bits // 8
         self._codec = BlockCodec(magnitude_bits)
         self._places_of: dict[tuple[int, int], _Places] = {}

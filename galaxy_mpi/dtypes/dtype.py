@@ -19,6 +19,10 @@ class DType(Protocol):
         """The vendor's name of the format."""
 
     @property
+    def explicit_bits(self) -> int:
+        """Mantissa bits that a value may have behind its first one bit."""
+
+    @property
     def tile_bytes(self) -> int:
         """Bytes of a packed 32x32 tile."""
 

@@ -18,6 +18,7 @@ class Float32:
 
     name = "float32"
     tile_bytes = 4096
+    explicit_bits = 23
 
     def round(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return ``values`` themselves."""
@@ -61,6 +62,7 @@ class BFloat16:
 
     name = "bfloat16"
     tile_bytes = 2048
+    explicit_bits = 7
 
     def round(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the nearest bfloat16 values, as float32.

@@ -1,14 +1,15 @@
 """One chip: what it holds from the first pass to the last, whatever the mode."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
-from galaxy_mpi.kernels import RotaryTable
+from galaxy_mpi.kernels import RotaryTable, choose_multiply
 from galaxy_mpi.mesh import Transport
 from galaxy_mpi.models import Layout, Sharding, Transformer, load_chip_weights
 from galaxy_mpi.prefetch.prefetcher import buffer_bytes
-from galaxy_mpi.systems import PRECISIONS, KVCache, ModelShape
+from galaxy_mpi.systems import PRECISIONS, KVCache, MatrixUnit, ModelShape
 
 __all__ = ["Chip"]
 
@@ -39,7 +40,8 @@ class Chip:
     ) -> None:
         model, limits = plan.model, plan.limits
         self.transport = transport
-        self.precision = PRECISIONS[run.precision]
+        precision = PRECISIONS[run.precision]
+        self.precision = replace(precision, cuts_inputs=precision.cuts_inputs and run.math_fidelity)
         sharding = Sharding(Layout(model, run.mesh), transport.rank)
         self.column, self.n_valid_tokens = sharding.col, sharding.n_valid_tokens
         self.weights = load_chip_weights(
@@ -48,6 +50,9 @@ class Chip:
             self.precision,
             lambda layer: loaded_layer(layer, model.n_layers),
         )
+        largest = max(tensor.n_values for tensor in self.weights.tensors.values())
+        is_bfloat16 = run.precision != "float32"
+        self.unit = MatrixUnit(choose_multiply(largest, is_bfloat16=is_bfloat16), self.precision)
         self.buffer_bytes = buffer_bytes(self.weights.tensors, run.circular_buffer_bytes)
         self.schedule = self.weights.schedule(model.n_layers)
         self.shape = ModelShape(model.dim, model.norm_eps, sharding.heads)

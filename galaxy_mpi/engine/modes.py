@@ -86,7 +86,7 @@ class DecodeMode(_Mode):
         ccl = DecodeCCL(chip.transport, clock=clock, note=note)
         super().__init__(ccl, weights, totals)
         self._transformer = chip.transformer
-        self.system = GalaxyDecode(ccl, weights, chip.precision, chip.shape)
+        self.system = GalaxyDecode(ccl, weights, chip.precision, chip.shape, chip.unit)
 
     def logits(self, tokens_B: Ints, table: PageTable) -> F32:
         """Run a step; see `Transformer.decode`."""
@@ -116,7 +116,8 @@ class PrefillMode(_Mode):
         weights = DirectWeights(chip.weights.tensors)
         super().__init__(ccl, weights, totals)
         self._transformer = chip.transformer
-        self.system = GalaxyPrefill(ccl, weights, chip.precision, chip.shape, chip.column)
+        precision, shape = chip.precision, chip.shape
+        self.system = GalaxyPrefill(ccl, weights, precision, shape, chip.unit, chip.column)
 
     def logits(self, work: PrefillPass, after_layer: Callable[[int], None]) -> F32:
         """Run a pass; see `Transformer.prefill`."""

@@ -14,6 +14,7 @@ from typing import Any
 from galaxy_mpi.device import Machine, Trace
 from galaxy_mpi.device.trace import COMPUTE
 from galaxy_mpi.dtypes import BFP4, BFP8, DType
+from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.systems import Precision
 from galaxy_mpi.systems.timing import ChipSizes
 
@@ -53,6 +54,8 @@ MATRICES = {
     "all_gather_w2_matmul": "w2",
     "lm_head_matmul": "lm_head",
 }
+
+_FIDELITIES = {Fidelity.LOFI: "LoFi", Fidelity.HIFI2: "HiFi2", Fidelity.HIFI4: "HiFi4"}
 
 _TENSORS = ("INPUT_0", "INPUT_1", "OUTPUT_0")
 _DIMS = ("W", "Z", "Y", "X")
@@ -129,7 +132,7 @@ def _op_code(name: str) -> str:
 def _matmul(weight: str, sizes: ChipSizes, precision: Precision) -> dict[str, Any]:
     k, n = sizes.matrices[weight]
     shapes = {"INPUT_0": (sizes.users, k), "INPUT_1": (k, n), "OUTPUT_0": (sizes.users, n)}
-    row: dict[str, Any] = {"MATH FIDELITY": "LoFi" if weight in ("w1", "w3") else "HiFi2"}
+    row: dict[str, Any] = {"MATH FIDELITY": _FIDELITIES[precision.fidelity(weight)]}
     for tensor, (height, width) in shapes.items():
         for dim, size in zip(_DIMS, (1, 1, height, width), strict=True):
             row[f"{tensor}_{dim}_PAD[LOGICAL]"] = f"{size}[{size}]"

@@ -12,15 +12,19 @@ ROW_BLOCK = 128
 """Most rows of a block: the grain of prefill (padding, prefix caching, attention)."""
 
 
-def matmul(x_SI: F32, w_IO: F32, blocks: Sequence[slice]) -> F32:
-    """Return ``x @ w``, (S, O), a matrix product for each of ``blocks``."""
-    return minimal_matmul(x_SI, w_IO, blocks, lambda product: product)
+def matmul(x_SI: F32, n_out: int, blocks: Sequence[slice], multiply: Callable[[F32], F32]) -> F32:
+    """Return ``multiply(x)``, (S, O), a matrix product for each of ``blocks``."""
+    return minimal_matmul(x_SI, n_out, blocks, multiply, lambda product: product)
 
 
 def minimal_matmul(
-    x_SI: F32, w_IO: F32, blocks: Sequence[slice], round: Callable[[F32], F32]
+    x_SI: F32,
+    n_out: int,
+    blocks: Sequence[slice],
+    multiply: Callable[[F32], F32],
+    round: Callable[[F32], F32],
 ) -> F32:
-    """Return ``round(x @ w)``, rounding each block of rows when it is made.
+    """Return ``round(multiply(x))``, rounding each block of rows when it is made.
 
     The same bits as rounding the whole product, which this never holds: for long sequences.
 
@@ -28,7 +32,7 @@ def minimal_matmul(
     ----------
     .. [1] tt-metal, ``ttnn.experimental.minimal_matmul``.
     """
-    out = np.empty((len(x_SI), w_IO.shape[1]), np.float32)
+    out = np.empty((len(x_SI), n_out), np.float32)
     for rows in blocks:
-        out[rows] = round(x_SI[rows] @ w_IO)
+        out[rows] = round(multiply(x_SI[rows]))
     return out

@@ -2,6 +2,7 @@
 
 from galaxy_mpi.systems.galaxy import GalaxyDecode, GalaxyPrefill
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
+from galaxy_mpi.systems.matrix_unit import MatrixUnit
 from galaxy_mpi.systems.precision import PRECISIONS, Precision
 from galaxy_mpi.systems.prefill_pass import PrefillPass, PrefillUser
 from galaxy_mpi.systems.prefill_system import PrefillSystem
@@ -14,6 +15,7 @@ __all__ = [
     "GalaxyPrefill",
     "HeadLayout",
     "KVCache",
+    "MatrixUnit",
     "ModelShape",
     "PageTable",
     "Precision",

@@ -219,8 +219,14 @@ class GalaxyPrefill(PrefillSystem):
         """All-gather over the columns, multiply, all-reduce over the rows."""
         reduced = self.precision.reduced
         if work.is_long:
+            weight = self.weights.take(w2)
             product = all_gather_minimal_matmul(
-                self.ccl, act_shard_SF, self.weights.take(w2), work.row_blocks, dtype=reduced
+                self.ccl,
+                act_shard_SF,
+                weight.shape[1],
+                work.row_blocks,
+                lambda act: self.unit(act, weight, w2.name),
+                dtype=reduced,
             )
         else:
             act = self.ccl.all_gather(
@@ -242,7 +248,14 @@ class GalaxyPrefill(PrefillSystem):
         """Multiply, to `Precision.reduced`: long sequences in one op with the rounding."""
         reduced = self.precision.reduced
         if work.is_long:
-            return minimal_matmul(x_SI, self.weights.take(weight), work.row_blocks, reduced.round)
+            w = self.weights.take(weight)
+            return minimal_matmul(
+                x_SI,
+                w.shape[1],
+                work.row_blocks,
+                lambda x: self.unit(x, w, weight.name),
+                reduced.round,
+            )
         return reduced.round(self.matmul(x_SI, weight, work))
 
     def _scattered(self, product_SF: F32, key: str) -> F32:

@@ -165,10 +165,10 @@ class GalaxyPrefillTiming(TimingProgram):
         """Return the slower of reading the weight once and multiplying on all cores."""
         m, (k, n) = self._machine, self.sizes.matrices[weight.name]
         tile_bytes = self._precision.weight(weight.name).tile_bytes
-        is_lofi = weight.name in ("w1", "w3")
-        each = m.lofi_flops_per_core_s if is_lofi else m.hifi2_flops_per_core_s
         reading_s = self.costs.weight_bytes(k, n, tile_bytes) / m.dram_bytes_per_s
-        arithmetic_s = 2 * self._rows * k * n / (m.prefill_cores * each * m.prefill_efficiency)
+        arithmetic_s = (
+            2 * self._rows * k * n / (m.prefill_cores * self._peak(weight) * m.prefill_efficiency)
+        )
         return m.launch_s + max(reading_s, arithmetic_s)
 
     def _gather(

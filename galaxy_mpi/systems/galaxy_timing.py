@@ -185,10 +185,7 @@ class GalaxyDecodeTiming(TimingProgram):
         if not self._prefetch:
             tile_bytes = self._precision.weight(weight.name).tile_bytes
             return self.costs.dram_matmul_s(self.sizes.users, k, n, tile_bytes)
-        peak = self._machine.hifi2_flops_per_core_s
-        if weight.name in ("w1", "w3"):
-            peak = self._machine.lofi_flops_per_core_s
-        return self.costs.ring_matmul_s(self.sizes.users, k, n, peak)
+        return self.costs.ring_matmul_s(self.sizes.users, k, n, self._peak(weight))
 
     def _take(self, weight: WeightId) -> None:
         if self._prefetch:

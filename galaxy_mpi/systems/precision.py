@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
+from galaxy_mpi.kernels import Fidelity
 
 __all__ = ["PRECISIONS", "Precision"]
 
@@ -41,6 +42,13 @@ class Precision:
     """Partial logits and their sum."""
     candidates: DType = BF16
     """Logits of the top-k on their way to the other rows."""
+    cuts_inputs: bool = True
+    """Whether matmuls read only the bits of their inputs that their fidelity does."""
+
+    def fidelity(self, name: str) -> Fidelity:
+        """Return the fidelity of a weight's matmul: LoFi reads all of bfp4, HiFi2 all of bfp8."""
+        weight = self.weight(name)
+        return Fidelity.LOFI if Fidelity.LOFI.reads_whole(weight) else Fidelity.HIFI2
 
     def weight(self, name: str) -> DType:
         """Return the format of a matmul weight by its name."""
@@ -54,8 +62,10 @@ class Precision:
 
 
 _ACCURACY = Precision("accuracy")
-_NO_ROUNDING: dict[str, Any] = {f.name: FLOAT32 for f in fields(Precision) if f.name != "name"}
-_FLOAT32 = Precision("float32", **_NO_ROUNDING)
+_NO_ROUNDING: dict[str, Any] = {
+    f.name: FLOAT32 for f in fields(Precision) if f.name not in ("name", "cuts_inputs")
+}
+_FLOAT32 = Precision("float32", **_NO_ROUNDING, cuts_inputs=False)
 
 PRECISIONS = {
     p.name: p

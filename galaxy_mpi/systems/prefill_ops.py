@@ -4,7 +4,7 @@ Shapes are per chip; S rows of a pass, otherwise the letters of `galaxy_mpi.syst
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -29,16 +29,25 @@ def beside_each_other(gathered_CSW: F32) -> F32:
 
 
 def all_gather_minimal_matmul(
-    ccl: PrefillCCL, act_shard_SF: F32, w2: F32, blocks: Sequence[slice], *, dtype: DType
+    ccl: PrefillCCL,
+    act_shard_SF: F32,
+    n_out: int,
+    blocks: Sequence[slice],
+    multiply: Callable[[F32], F32],
+    *,
+    dtype: DType,
 ) -> F32:
     """Gather over the row and multiply, never holding the gathered whole as values.
 
     Parameters
     ----------
     act_shard_SF : ndarray of shape (S, F/(R*C)), values of ``dtype``
-    w2 : ndarray of shape (F/R, D/C)
+    n_out : int
+        Columns of w2: D/C.
     blocks : sequence of slice
         Rows that are multiplied at once.
+    multiply : callable
+        By w2, (rows, F/R) to (rows, D/C).
     dtype : DType
         Of what travels, and of the result.
 
@@ -51,9 +60,10 @@ def all_gather_minimal_matmul(
     ----------
     .. [1] tt-metal, llama_mlp.py, ``all_gather_minimal_matmul_async``.
     """
-    out = np.empty((len(act_shard_SF), w2.shape[1]), np.float32)
+    out = np.empty((len(act_shard_SF), n_out), np.float32)
     todo = deque(blocks)
-    kept = np.empty((0, w2.shape[0]), np.float32)  # rows that have come but fill no block yet
+    width = ccl.size(Axis.COLS) * act_shard_SF.shape[1]
+    kept = np.empty((0, width), np.float32)  # rows that have come but fill no block yet
     for rows, gathered in ccl.gather_slabs(
         act_shard_SF, axis=Axis.COLS, dtype=dtype, key=BufferKey.BINARY_MUL
     ):
@@ -61,7 +71,7 @@ def all_gather_minimal_matmul(
         first = rows.stop - len(kept)
         while todo and todo[0].stop <= rows.stop:
             block = todo.popleft()
-            out[block] = dtype.round(kept[block.start - first : block.stop - first] @ w2)
+            out[block] = dtype.round(multiply(kept[block.start - first : block.stop - first]))
         kept = kept[todo[0].start - first :] if todo else kept[:0]
     return out
 

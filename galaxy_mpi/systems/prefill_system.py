@@ -15,6 +15,7 @@ from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.kernels import matmul, rms_norm_heads
 from galaxy_mpi.prefetch import WeightId, WeightSource
 from galaxy_mpi.systems.kv_cache import KVCache
+from galaxy_mpi.systems.matrix_unit import MatrixUnit
 from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PrefillPass
 from galaxy_mpi.systems.system import ModelShape
@@ -31,6 +32,7 @@ class PrefillSystem(ABC):
     weights : WeightSource
     precision : Precision
     shape : ModelShape
+    unit : MatrixUnit
     column : int
         This chip's.
     """
@@ -43,14 +45,17 @@ class PrefillSystem(ABC):
         weights: WeightSource,
         precision: Precision,
         shape: ModelShape,
+        unit: MatrixUnit,
         column: int,
     ) -> None:
         self.ccl, self.weights, self.precision, self.shape = ccl, weights, precision, shape
+        self.unit = unit
         self.column = column
 
     def matmul(self, x_SI: F32, weight: WeightId, work: PrefillPass) -> F32:
         """Multiply by a weight of a layer (in, out); not rounded yet."""
-        return matmul(x_SI, self.weights.take(weight), work.row_blocks)
+        w = self.weights.take(weight)
+        return matmul(x_SI, w.shape[1], work.row_blocks, lambda x: self.unit(x, w, weight.name))
 
     @abstractmethod
     def norm(self, x_shard_SD: F32, gain_shard_D: F32) -> F32:
@@ -129,6 +134,11 @@ class PrefillSystem(ABC):
         for piece in head:
             weight = self.weights.read(piece)
             pieces.append(
-                np.stack([(tile @ weight)[row] for tile, row in zip(tiles, rows, strict=True)])
+                np.stack(
+                    [
+                        self.unit(tile, weight, "lm_head")[row]
+                        for tile, row in zip(tiles, rows, strict=True)
+                    ]
+                )
             )
         return np.concatenate(pieces, axis=1)

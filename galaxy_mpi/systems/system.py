@@ -16,6 +16,7 @@ from galaxy_mpi.kernels import attention_decode, rms_norm_heads
 from galaxy_mpi.prefetch import WeightId, WeightSource
 from galaxy_mpi.systems.fused_ops import HeadLayout
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
+from galaxy_mpi.systems.matrix_unit import MatrixUnit
 from galaxy_mpi.systems.precision import Precision
 
 __all__ = ["DecodeSystem", "HeadLayout", "ModelShape"]
@@ -40,18 +41,25 @@ class DecodeSystem(ABC):
     weights : WeightSource
     precision : Precision
     shape : ModelShape
+    unit : MatrixUnit
     """
 
     name: ClassVar[str]
 
     def __init__(
-        self, ccl: CCL, weights: WeightSource, precision: Precision, shape: ModelShape
+        self,
+        ccl: CCL,
+        weights: WeightSource,
+        precision: Precision,
+        shape: ModelShape,
+        unit: MatrixUnit,
     ) -> None:
         self.ccl, self.weights, self.precision, self.shape = ccl, weights, precision, shape
+        self.unit = unit
 
     def matmul(self, x_BI: F32, weight: WeightId) -> F32:
         """Multiply by a weight of a layer (in, out); not rounded yet."""
-        return x_BI @ self.weights.take(weight)
+        return self.unit(x_BI, self.weights.take(weight), weight.name)
 
     def attention(self, q_BNH: F32, cache: KVCache, table: PageTable) -> F32:
         """Attend to the cache up to each user's position: (B/C, N/R, H); not rounded yet."""
@@ -108,4 +116,5 @@ class DecodeSystem(ABC):
 
     def _head_product(self, h_shard_BD: F32, head: list[WeightId]) -> F32:
         """Multiply by the language-model head, piece by piece, so that one piece is unpacked."""
-        return np.concatenate([h_shard_BD @ self.weights.read(piece) for piece in head], axis=1)
+        products = [self.unit(h_shard_BD, self.weights.read(piece), "lm_head") for piece in head]
+        return np.concatenate(products, axis=1)

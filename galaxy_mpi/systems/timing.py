@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 from galaxy_mpi.ccl import BufferKey
 from galaxy_mpi.device import Charged, Costs, Machine
+from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.precision import Precision
 
 __all__ = ["ChipSizes", "TimingProgram"]
@@ -83,6 +85,12 @@ class TimingProgram:
 
     def _tiles(self, width: int) -> int:
         return -(-self.sizes.users // 32) * -(-width // 32)
+
+    def _peak(self, weight: WeightId) -> float:
+        """Return the flops a second of a core at the fidelity of a weight's matmul."""
+        if self._precision.fidelity(weight.name) is Fidelity.LOFI:
+            return self._machine.lofi_flops_per_core_s
+        return self._machine.hifi2_flops_per_core_s
 
     def _elementwise(self, name: str, elements: float, cores: float, passes: float) -> None:
         self.clock.op(name, self.costs.elementwise_s(elements, cores, passes), cores)

@@ -1,13 +1,17 @@
 """Kernels against plain float64 arithmetic, written another way."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from galaxy_mpi.dtypes import BFP8
+from galaxy_mpi.dtypes import BF16, BFP4, BFP8
 from galaxy_mpi.kernels import (
+    Fidelity,
     RotaryTable,
     attention_decode,
     attention_prefill,
+    choose_multiply,
     matmul,
     minimal_matmul,
     rms_scale,
@@ -15,6 +19,7 @@ from galaxy_mpi.kernels import (
     silu_mul,
     sum_of_squares,
 )
+from galaxy_mpi.systems import PRECISIONS
 
 RNG = np.random.default_rng(11)
 
@@ -101,9 +106,51 @@ def test_a_query_gets_the_same_bits_whoever_else_is_asked():
 def test_a_minimal_matmul_gives_the_bits_of_matmul_and_rounding():
     x, w = randn(300, 64), randn(64, 96)
     blocks = [slice(0, 128), slice(128, 256), slice(256, 300)]
-    product = matmul(x, w, blocks)
+    multiply = choose_multiply(w.size, is_bfloat16=False)
+    by_w = partial(multiply, w=w)
+    product = matmul(x, w.shape[1], blocks, by_w)
     np.testing.assert_allclose(product, x @ w, rtol=1e-5, atol=1e-5)
-    rounded = minimal_matmul(x, w, blocks, BFP8.round)
+    rounded = minimal_matmul(x, w.shape[1], blocks, by_w, BFP8.round)
     assert rounded.tobytes() == BFP8.round(product).tobytes()
-    alone = matmul(x[128:], w, [slice(0, 128), slice(128, 172)])
+    alone = matmul(x[128:], w.shape[1], [slice(0, 128), slice(128, 172)], by_w)
     assert alone.tobytes() == product[128:].tobytes()
+
+
+def test_fidelity_cuts_what_the_multipliers_do_not_read():
+    values = np.array([1.9999999, -1.9999999, 1 + 2**-5, 0.0, 3 * 2.0**-130], np.float32)
+    np.testing.assert_array_equal(
+        Fidelity.LOFI.weight(values)[:4], np.array([1.9375, -1.9375, 1.0, 0.0], np.float32)
+    )
+    np.testing.assert_array_equal(
+        Fidelity.LOFI.activation(values)[:3],
+        np.array([1.984375, -1.984375, 1.03125], np.float32),
+    )
+    np.testing.assert_array_equal(Fidelity.HIFI2.weight(values), values)
+    np.testing.assert_array_equal(Fidelity.HIFI4.activation(values), values)
+
+
+def test_fidelities_read_all_of_the_formats_they_are_used_with():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((64, 64)).astype(np.float32)
+    for fidelity, dtype in ((Fidelity.LOFI, BFP4), (Fidelity.HIFI2, BFP8)):
+        rounded = dtype.round(values)
+        assert fidelity.reads_whole(dtype)
+        np.testing.assert_array_equal(fidelity.weight(rounded), rounded)
+    eight = BFP8.round(values)
+    assert not Fidelity.LOFI.reads_whole(BFP8)
+    assert (Fidelity.LOFI.weight(eight) != eight).any()
+    np.testing.assert_array_equal(Fidelity.LOFI.activation(eight), eight)
+    performance, accuracy = PRECISIONS["performance"], PRECISIONS["accuracy"]
+    assert performance.fidelity("w1") is Fidelity.LOFI
+    assert performance.fidelity("w2") is accuracy.fidelity("w1") is Fidelity.HIFI2
+
+
+def test_torch_multiplies_values_of_bfloat16_without_rounding():
+    rng = np.random.default_rng(0)
+    x = BF16.round(rng.standard_normal((40, 700)).astype(np.float32))
+    w = BFP8.round(rng.standard_normal((700, 90)).astype(np.float32))
+    product = choose_multiply(2**20, is_bfloat16=True)(x, w)
+    assert product.dtype == np.float32
+    exact = x.astype(np.float64) @ w.astype(np.float64)
+    np.testing.assert_allclose(product, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
+    assert np.abs(BF16.round(product) - exact).max() > 10 * np.abs(product - exact).max()

@@ -1,0 +1,53 @@
+"""Math fidelity: how many bits of its inputs the matrix unit of a chip reads.
+
+A multiplier takes 5 x 7 bits in a pass; more passes read more. What is not read is cut off.
+
+References
+----------
+.. [1] tt-isa-documentation, WormholeB0, TensixTile/TensixCoprocessor, MVMUL and fidelity phases.
+"""
+
+from enum import Enum
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.dtypes import DType
+
+__all__ = ["Fidelity"]
+
+_F32_BITS = 23
+
+
+class Fidelity(Enum):
+    """Explicit mantissa bits that are read of (weight, activation)."""
+
+    LOFI = (4, 6)
+    HIFI2 = (_F32_BITS, 6)
+    HIFI4 = (_F32_BITS, _F32_BITS)
+
+    def reads_whole(self, dtype: DType) -> bool:
+        """Return whether no bit of a weight of this format is cut off."""
+        return dtype.explicit_bits <= self.value[0]
+
+    def weight(self, values: F32) -> F32:
+        """Return weights as they are read."""
+        return _cut(values, self.value[0])
+
+    def activation(self, values: F32) -> F32:
+        """Return activations as they are read.
+
+        Examples
+        --------
+        >>> Fidelity.HIFI2.activation(np.array([1 + 2**-6, 1 + 2**-7], np.float32))
+        array([1.015625, 1.      ], dtype=float32)
+        """
+        return _cut(values, self.value[1])
+
+
+def _cut(values: F32, bits: int) -> F32:
+    if bits == _F32_BITS:
+        return values
+    mask = np.uint32(0xFFFFFFFF << (_F32_BITS - bits) & 0xFFFFFFFF)
+    cut: F32 = (np.ascontiguousarray(values).view(np.uint32) & mask).view(np.float32)
+    return cut

@@ -1,0 +1,49 @@
+"""The matrix product of one chip: numpy, or torch where matrices are large and bfloat16 is exact.
+
+On a processor with bfloat16 instructions torch multiplies matrices whose values are bfloat16
+several times faster than numpy, adding in float32: no bit of an input is lost, and the result is
+not rounded. Importing torch takes seconds in each rank, so only large weights are worth it.
+"""
+
+from collections.abc import Callable
+
+from galaxy_mpi.arrays import F32
+
+__all__ = ["Multiply", "choose_multiply"]
+
+Multiply = Callable[[F32, F32], F32]
+"""Returns ``x @ w`` in float32."""
+
+WORTH_TORCH = 2**20
+"""Values of the largest weight from which torch is imported."""
+
+
+def choose_multiply(largest: int, *, is_bfloat16: bool) -> Multiply:
+    """Return how to multiply.
+
+    Parameters
+    ----------
+    largest : int
+        Values of the largest weight.
+    is_bfloat16 : bool
+        Whether all inputs are values of bfloat16, as those of bfp8 and bfp4 are.
+    """
+    return _torch() if is_bfloat16 and largest >= WORTH_TORCH else _numpy
+
+
+def _numpy(x: F32, w: F32) -> F32:
+    product: F32 = x @ w
+    return product
+
+
+def _torch() -> Multiply:
+    import torch
+
+    torch.set_num_threads(1)  # one core a rank
+    torch.set_float32_matmul_precision("medium")  # bfloat16 inside: exact for these values
+
+    def multiply(x: F32, w: F32) -> F32:
+        product: F32 = torch.mm(torch.from_numpy(x), torch.from_numpy(w)).numpy()
+        return product
+
+    return multiply

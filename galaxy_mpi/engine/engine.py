@@ -139,7 +139,7 @@ class Engine:
         self._device.begin_prefill(work)
         n_layers = self.plan.model.n_layers
         logits_UV = mode.logits(
-            work, lambda layer: self._hooks.prefilled_layer(requests, layer, n_layers)
+            work, lambda layer, _: self._hooks.prefilled_layer(requests, layer, n_layers)
         )
         numbers = [request.number for request in requests]
         sampled = self._sampler.sample(mode.ccl, logits_UV, range(len(numbers)), numbers)

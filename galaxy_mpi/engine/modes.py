@@ -119,6 +119,10 @@ class PrefillMode(_Mode):
         precision, shape = chip.precision, chip.shape
         self.system = GalaxyPrefill(ccl, weights, precision, shape, chip.unit, chip.column)
 
-    def logits(self, work: PrefillPass, after_layer: Callable[[int], None]) -> F32:
+    def logits(self, work: PrefillPass, after_layer: Callable[[int, F32], None]) -> F32:
         """Run a pass; see `Transformer.prefill`."""
         return self._transformer.prefill(self.system, work, after_layer)
+
+    def all_logits(self, work: PrefillPass, after_layer: Callable[[int, F32], None]) -> F32:
+        """Run a pass; see `Transformer.prefill_all`."""
+        return self._transformer.prefill_all(self.system, work, after_layer)

@@ -141,9 +141,16 @@ class Transformer:
         self,
         system: PrefillSystem,
         work: PrefillPass,
-        after_layer: Callable[[int], None] = lambda layer: None,
+        after_layer: Callable[[int, F32], None] = lambda layer, x: None,
     ) -> F32:
         """Run the new tokens of a pass through all layers.
+
+        Parameters
+        ----------
+        system : PrefillSystem
+        work : PrefillPass
+        after_layer : callable
+            Called with each layer's number and the stream after it.
 
         Returns
         -------
@@ -151,11 +158,30 @@ class Transformer:
             This row's slice of the logits of each user's last token, in the order of
             ``work.parts``.
         """
+        tiles_SD = system.last_tiles(self._stream(system, work, after_layer), work)
+        h_shard_SD = system.norm(tiles_SD, self._weights.vectors[-1, "norm"])
+        return system.logits(h_shard_SD, work, self._weights.head)
+
+    def prefill_all(
+        self,
+        system: PrefillSystem,
+        work: PrefillPass,
+        after_layer: Callable[[int, F32], None] = lambda layer, x: None,
+    ) -> F32:
+        """As `prefill`, but return the logits of every row: (S, V/R)."""
+        x_shard_SD = self._stream(system, work, after_layer)
+        h_shard_SD = system.norm(x_shard_SD, self._weights.vectors[-1, "norm"])
+        return system.all_logits(h_shard_SD, work, self._weights.head)
+
+    def _stream(
+        self,
+        system: PrefillSystem,
+        work: PrefillPass,
+        after_layer: Callable[[int, F32], None],
+    ) -> F32:
         cos_sin = self._rotary.at(work.positions)
         x_shard_SD = system.embedded(self._weights.embed(work.tokens))
         for number, layer in enumerate(self.layers):
             x_shard_SD = layer.prefill(system, x_shard_SD, cos_sin, work)
-            after_layer(number)
-        tiles_SD = system.last_tiles(x_shard_SD, work)
-        h_shard_SD = system.norm(tiles_SD, self._weights.vectors[-1, "norm"])
-        return system.logits(h_shard_SD, work, self._weights.head)
+            after_layer(number, x_shard_SD)
+        return x_shard_SD

@@ -5,14 +5,16 @@ per chip. Every method returns values of the dtype that `Precision` gives that o
 """
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.ccl import PrefillCCL
+from galaxy_mpi.ccl import BufferKey, PrefillCCL
 from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.kernels import matmul, rms_norm_heads
+from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId, WeightSource
 from galaxy_mpi.systems.kv_cache import KVCache
 from galaxy_mpi.systems.matrix_unit import MatrixUnit
@@ -112,6 +114,20 @@ class PrefillSystem(ABC):
         work : PrefillPass
         head : list of WeightId
         """
+
+    def all_logits(self, h_shard_SD: F32, work: PrefillPass, head: list[WeightId]) -> F32:
+        """Return this row's slice of the logits of every row, (S, V/R), as `logits` makes them."""
+        pieces = []
+        for piece in head:
+            w = self.weights.read(piece)
+            by_w = partial(self.unit, w=w, name="lm_head")
+            pieces.append(matmul(h_shard_SD, w.shape[1], work.row_blocks, by_w))
+        return self.ccl.all_reduce(
+            np.concatenate(pieces, axis=1),
+            axis=Axis.COLS,
+            dtype=self.precision.logits,
+            key=BufferKey.LM_HEAD,
+        )
 
     def last_tiles(self, x_shard_SD: F32, work: PrefillPass) -> F32:
         """Return the tile of 32 rows that holds each user's last token: (32 U, D/C)."""

@@ -1,0 +1,131 @@
+"""What a precision costs: ``mpirun -n 32 python -m galaxy_mpi.accuracy``."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from galaxy_mpi.blas import one_thread_per_rank
+
+if __name__ == "__main__":
+    one_thread_per_rank()
+
+from galaxy_mpi.checkpoints import open_model
+from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
+from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.teacher import forced_answers
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.mesh import Mesh, Transport
+from galaxy_mpi.output import write_text
+
+__all__ = ["build_parser", "main"]
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = ArgumentParser(
+        "galaxy_mpi.accuracy",
+        "Hold the answers at every position of a text against transformers in float32.",
+    )
+    add = parser.add_argument
+    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.decode")
+    add("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text")
+    add("--tokens", type=int, default=512, metavar="N", help="its first N tokens")
+    add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
+    add("--layers", type=int, metavar="N", help="only the first N layers, of the reference too")
+    add("--precision", default="performance,accuracy,float32", metavar="P,...", help="which")
+    add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
+    add("--json", type=Path, metavar="FILE", help="write the figures")
+    add_transport(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare and print a table."""
+
+    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], None]]:
+        if arguments.tokens < 2:
+            raise ConfigError(f"--tokens must be at least 2, got {arguments.tokens}")
+        runs = [
+            RunConfig(
+                model=arguments.model,
+                prompt_tokens=((0,),),
+                mesh=Mesh.parse(arguments.mesh),
+                precision=precision,
+                n_layers=arguments.layers,
+                math_fidelity=not arguments.no_fidelity,
+                json_path=arguments.json,
+            )
+            for precision in arguments.precision.split(",")
+        ]
+
+        def play(transport: Transport) -> None:
+            _play(transport, runs, arguments)
+
+        return runs[0].mesh, play
+
+    return run_on_mesh(build_parser(), argv, prepare)
+
+
+def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:
+    plan, tokens = transport.from_root(lambda: _plan(runs[0], arguments.text, arguments.tokens))
+    found = [
+        (run.precision, forced_answers(replace(run, prompt_tokens=None), plan, transport, tokens))
+        for run in runs
+    ]
+    right = transport.from_root(
+        lambda: (
+            reference_answers(open_model(arguments.model, arguments.layers), tokens)
+            if transport.rank == 0
+            else None
+        )
+    )
+    if transport.rank != 0 or right is None:
+        return
+    rows = [
+        compare(precision, answers, right, tokens)
+        for precision, answers in found
+        if answers is not None
+    ]
+    content = {
+        "schema_version": 1,
+        "model": arguments.model,
+        "mesh": arguments.mesh,
+        "tokens": len(tokens),
+        "math_fidelity": not arguments.no_fidelity,
+        "precisions": [row.to_dict() for row in rows],
+    }
+    write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+    print(_table(rows), flush=True)
+
+
+def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:
+    plan, tokenizer = make_plan(run)
+    try:
+        content = text.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--text {text} cannot be read as UTF-8: {error}") from None
+    tokens = tokenizer.encode(content, 1)[:n_tokens]
+    most = min(plan.model.max_seq_len, plan.limits.n_positions)
+    if not 2 <= len(tokens) <= most:
+        raise ConfigError(f"--text {text} has {len(tokens)} tokens; 2 to {most} can be compared")
+    return plan, tokens
+
+
+def _table(rows: list[Agreement]) -> str:
+    lines = [f"{'precision':<14}{'top-1':>8}{'top-5':>8}{'logits PCC':>12}{'worst layer PCC':>17}"
+             f"{'perplexity':>12}{'reference':>11}"]  # fmt: skip
+    lines += [
+        f"{r.precision:<14}{r.top1:>8.1%}{r.top5:>8.1%}{r.logits_pcc:>12.5f}"
+        f"{min(r.stream_pcc):>17.5f}{r.perplexity:>12.3f}{r.reference_perplexity:>11.3f}"
+        for r in rows
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

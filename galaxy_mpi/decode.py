@@ -33,8 +33,9 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument
     add(
         "--model",
-        default="demo",
-        help=f"Hugging Face folder, GGUF file, demo, smollm2; random weights: {', '.join(PRESETS)}",
+        default=os.environ.get("LLAMA_DIR") or "demo",
+        help="Hugging Face or Meta folder, GGUF file, demo, smollm2, or a preset with random "
+        f"weights: {', '.join(PRESETS)}; LLAMA_DIR names a folder too",
         metavar="PATH|NAME",
     )
     add("--prompt", action="append", help="a prompt; may be repeated, one user each")

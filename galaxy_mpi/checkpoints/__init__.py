@@ -4,6 +4,7 @@ from galaxy_mpi.checkpoints.checkpoint import Checkpoint, expected_shapes
 from galaxy_mpi.checkpoints.gguf_file import GgufFile
 from galaxy_mpi.checkpoints.hugging_face import open_folder, read_config
 from galaxy_mpi.checkpoints.locate import BUILT_IN, default_prompts, fetched, locate
+from galaxy_mpi.checkpoints.meta import MetaCheckpoint
 from galaxy_mpi.checkpoints.model_files import ModelFiles, model_sizes, open_model
 from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
 from galaxy_mpi.checkpoints.tokenizer import ChatTemplate, NumberTokenizer, TextTokenizer, Tokenizer
@@ -13,6 +14,7 @@ __all__ = [
     "ChatTemplate",
     "Checkpoint",
     "GgufFile",
+    "MetaCheckpoint",
     "ModelFiles",
     "NumberTokenizer",
     "RandomCheckpoint",

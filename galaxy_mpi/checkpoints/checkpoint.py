@@ -14,7 +14,7 @@ from galaxy_mpi.checkpoints.stored import FileMaps, Stored
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.models.config import LlamaConfig
 
-__all__ = ["Checkpoint", "expected_shapes"]
+__all__ = ["Checkpoint", "expected_shapes", "half_split"]
 
 Key = tuple[str, int]
 """Meta's name and the layer, -1 for what belongs to none."""
@@ -108,7 +108,7 @@ class Checkpoint:
         """
         values = self._files.read(self.tensors[name, layer], rows, cols)
         if self.interleaved and name in ("wq", "wk"):
-            return _half_split(values, self.config.head_dim)
+            return half_split(values, self.config.head_dim)
         return values
 
     def read_rows(self, name: str, rows: Ints, cols: slice) -> F32:
@@ -116,7 +116,7 @@ class Checkpoint:
         return self._files.read(self.tensors[name, -1], rows, cols)
 
 
-def _half_split(rows: F32, head_dim: int) -> F32:
+def half_split(rows: F32, head_dim: int) -> F32:
     """Put the first values of all pairs of a head before the second ones."""
     pairs = rows.reshape(-1, head_dim // 2, 2, rows.shape[1])
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)

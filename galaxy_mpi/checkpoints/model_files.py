@@ -8,6 +8,7 @@ from galaxy_mpi.checkpoints.checkpoint import Checkpoint
 from galaxy_mpi.checkpoints.gguf_file import GgufFile
 from galaxy_mpi.checkpoints.hugging_face import open_folder, read_config, read_json
 from galaxy_mpi.checkpoints.locate import locate
+from galaxy_mpi.checkpoints.meta import MetaCheckpoint, is_meta_folder, open_meta
 from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
 from galaxy_mpi.checkpoints.tokenizer import (
     ChatTemplate,
@@ -27,7 +28,7 @@ class ModelFiles:
     """What rank 0 knows of a model's files."""
 
     config: LlamaConfig
-    checkpoint: Checkpoint | RandomCheckpoint
+    checkpoint: Checkpoint | MetaCheckpoint | RandomCheckpoint
     tokenizer: Tokenizer
     chat: ChatTemplate | None
     generation: dict[str, Any]
@@ -46,7 +47,9 @@ def model_sizes(model: str) -> LlamaConfig:
     if model in PRESETS:
         return PRESETS[model]
     path = locate(model)
-    return GgufFile(path).config if path.is_file() else read_config(path)
+    if path.is_file():
+        return GgufFile(path).config
+    return open_meta(path).config if is_meta_folder(path) else read_config(path)
 
 
 def open_model(model: str, n_layers: int | None = None) -> ModelFiles:
@@ -79,6 +82,10 @@ def open_model(model: str, n_layers: int | None = None) -> ModelFiles:
 
 
 def _open_folder(path: Path, n_layers: int | None) -> ModelFiles:
+    if is_meta_folder(path):
+        checkpoint = open_meta(path, n_layers)
+        tokenizer, chat = TextTokenizer.of_folder(path), ChatTemplate.of_folder(path)
+        return ModelFiles(checkpoint.config, checkpoint, tokenizer, chat, {}, str(path))
     config = _first_layers(read_config(path), n_layers, f"the model in {path}")
     generation = path / "generation_config.json"
     return ModelFiles(

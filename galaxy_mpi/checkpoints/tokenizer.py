@@ -115,7 +115,10 @@ class TextTokenizer:
 
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise CheckpointError(f"no tokenizer at {path}: the model folder needs tokenizer.json")
+            raise CheckpointError(
+                f"no tokenizer at {path}: the model folder needs tokenizer.json (for Meta's "
+                f"folders, that of the same model on Hugging Face)"
+            )
         try:
             return cls(Tokenizer.from_file(str(path)))
         except Exception as error:  # tokenizers raises plain Exception

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from galaxy_mpi.checkpoints import (
     Checkpoint,
+    MetaCheckpoint,
     ModelFiles,
     RandomCheckpoint,
     Tokenizer,
@@ -25,7 +26,7 @@ __all__ = ["Plan", "make_plan"]
 class Plan:
     """The model and the prompts of a run."""
 
-    checkpoint: Checkpoint | RandomCheckpoint
+    checkpoint: Checkpoint | MetaCheckpoint | RandomCheckpoint
     model: LlamaConfig
     machine: Machine | None
     """Whose device time is told; None for a precision that the device does not have."""

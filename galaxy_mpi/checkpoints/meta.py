@@ -1,0 +1,215 @@
+"""Meta's folders: ``params.json`` and ``consolidated.*.pth``, each file a part of every matrix.
+
+Files are opened by torch with ``weights_only`` (nothing in them is executed) and mapped, not read.
+Rows of wq and wk are in Meta's order; see `Checkpoint`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.checkpoints.checkpoint import expected_shapes, half_split
+from galaxy_mpi.checkpoints.hugging_face import read_json
+from galaxy_mpi.errors import CheckpointError
+from galaxy_mpi.models.config import LlamaConfig, RopeScaling
+
+__all__ = ["MetaCheckpoint", "is_meta_folder", "open_meta"]
+
+_NAMES = {
+    "wq": "layers.{}.attention.wq.weight",
+    "wk": "layers.{}.attention.wk.weight",
+    "wv": "layers.{}.attention.wv.weight",
+    "wo": "layers.{}.attention.wo.weight",
+    "w1": "layers.{}.feed_forward.w1.weight",
+    "w2": "layers.{}.feed_forward.w2.weight",
+    "w3": "layers.{}.feed_forward.w3.weight",
+    "attention_norm": "layers.{}.attention_norm.weight",
+    "ffn_norm": "layers.{}.ffn_norm.weight",
+    "norm": "norm.weight",
+    "embedding": "tok_embeddings.weight",
+    "output": "output.weight",
+}
+
+_CUT_COLUMNS = ("wo", "w2")
+"""Matrices whose columns are cut over the files; vectors are whole in each, of others the rows."""
+
+
+def is_meta_folder(folder: Path) -> bool:
+    """Return whether a folder is of this form."""
+    return (folder / "params.json").is_file() and not (folder / "config.json").is_file()
+
+
+@dataclass(frozen=True)
+class MetaCheckpoint:
+    """The tensors of a folder; every rank maps its files.
+
+    Parameters
+    ----------
+    config : LlamaConfig
+    paths : tuple of Path
+        Of the files, in order.
+    """
+
+    config: LlamaConfig
+    paths: tuple[Path, ...]
+    _files: dict[Path, dict[str, Any]] = field(default_factory=dict, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": {}}
+
+    def read(self, name: str, layer: int, rows: slice, cols: slice) -> F32:
+        """Return a part of a matrix; see `galaxy_mpi.models.TensorReader.read`."""
+        values = self._matrix(name, layer, cols)(rows)
+        return half_split(values, self.config.head_dim) if name in ("wq", "wk") else values
+
+    def read_rows(self, name: str, rows: Ints, cols: slice) -> F32:
+        """Return single rows of a matrix that belongs to no layer."""
+        values: F32 = self._matrix(name, -1, cols)(rows)
+        return values
+
+    def shape(self, name: str, layer: int) -> tuple[int, ...]:
+        """Return the shape of a whole tensor."""
+        parts = self._parts(name, layer)
+        if parts[0].ndim == 1:
+            return (len(parts[0]),)
+        axis = self._axis(name, parts)
+        whole = [int(size) for size in parts[0].shape]
+        whole[axis] = sum(int(part.shape[axis]) for part in parts)
+        return tuple(whole)
+
+    def _matrix(self, name: str, layer: int, cols: slice) -> Any:
+        """Return what gives rows of a matrix's columns, as float32."""
+        import torch
+
+        parts = self._parts(name, layer)
+        if parts[0].ndim == 1:
+            joined = [parts[0][None, cols]]
+        elif self._axis(name, parts) == 1:
+            joined = [torch.cat(_overlaps(parts, cols), dim=1)]
+        else:
+            joined = [part[:, cols] for part in parts]
+
+        def rows_of(rows: slice | Ints) -> F32:
+            if isinstance(rows, slice):
+                stop = sum(len(part) for part in joined)
+                start, stop, _ = rows.indices(stop)
+                pieces, first = [], 0
+                for part in joined:
+                    pieces.append(part[max(start - first, 0) : max(stop - first, 0)])
+                    first += len(part)
+                found = torch.cat(pieces)
+            else:
+                found = torch.cat(joined)[torch.from_numpy(np.asarray(rows))]
+            values: F32 = found.float().numpy()
+            return values
+
+        return rows_of
+
+    def _axis(self, name: str, parts: list[Any]) -> int:
+        if name == "embedding":  # cut by columns up to Llama 2, by rows since
+            return 1 if parts[0].shape[0] == self.config.vocab_size else 0
+        return 1 if name in _CUT_COLUMNS else 0
+
+    def _parts(self, name: str, layer: int) -> list[Any]:
+        full_name = _NAMES[name].format(layer)
+        parts = []
+        for path in self.paths:
+            tensors = self._open(path)
+            if full_name not in tensors:
+                raise CheckpointError(
+                    f"tensor {full_name} is not in {path}; is params.json another model's?"
+                )
+            parts.append(tensors[full_name])
+        return parts
+
+    def _open(self, path: Path) -> dict[str, Any]:
+        if path not in self._files:
+            import torch  # here, not above: seconds, and only for this kind
+
+            try:
+                tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except Exception as error:  # whatever a damaged file makes torch raise
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise CheckpointError(
+                    f"{path} is damaged, cut short or holds more than tensors: {reason}; fetch "
+                    f"the file again"
+                ) from None
+            if not isinstance(tensors, dict) or not all(
+                isinstance(tensor, torch.Tensor) for tensor in tensors.values()
+            ):
+                raise CheckpointError(f"{path} is no dict of tensors; fetch the file again")
+            self._files[path] = tensors
+        return self._files[path]
+
+
+def _overlaps(parts: list[Any], cols: slice) -> list[Any]:
+    """Return the pieces of parts that lie side by side which fall into ``cols``."""
+    start, stop, _ = cols.indices(sum(part.shape[1] for part in parts))
+    pieces, first = [], 0
+    for part in parts:
+        pieces.append(part[:, max(start - first, 0) : max(stop - first, 0)])
+        first += part.shape[1]
+    return pieces
+
+
+def open_meta(folder: Path, n_layers: int | None = None) -> MetaCheckpoint:
+    """Open a folder.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is missing or damaged, or a tensor of another shape than ``params.json`` asks for.
+    """
+    path = folder / "params.json"
+    fields = read_json(path)
+    paths = tuple(sorted(folder.glob("consolidated.*.pth")))
+    if not paths:
+        raise CheckpointError(f"no consolidated.*.pth in {folder}; fetch the weights of the model")
+    try:
+        config = _config(fields, n_layers)
+        # Widths that params.json tells by halves or not at all are read from the tensors.
+        probe = MetaCheckpoint(config, paths)
+        vocab_size = config.vocab_size if config.vocab_size > 1 else probe.shape("output", -1)[0]
+        hidden_dim = probe.shape("w1", 0)[0]
+        config = LlamaConfig(
+            **(config.__dict__ | {"vocab_size": vocab_size, "hidden_dim": hidden_dim})
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path} lacks a field or has one of the wrong kind: {error}; fetch the file again"
+        ) from None
+    checkpoint = MetaCheckpoint(config, paths)
+    for (name, layer), shape in expected_shapes(config).items():
+        found = checkpoint.shape(name, layer)
+        if found != shape:
+            raise CheckpointError(
+                f"tensor {_NAMES[name].format(layer)} in {folder} has shape {list(found)}, "
+                f"params.json asks for {list(shape)}; they belong to different models"
+            )
+    return checkpoint
+
+
+def _config(fields: dict[str, Any], n_layers: int | None) -> LlamaConfig:
+    dim, n_heads = fields["dim"], fields["n_heads"]
+    if n_layers is not None and n_layers > fields["n_layers"]:
+        raise CheckpointError(f"--layers {n_layers}: the model has {fields['n_layers']} layers")
+    scaling = RopeScaling(8.0, 1.0, 4.0, 8192) if fields.get("use_scaled_rope") else None
+    return LlamaConfig(
+        dim=dim,
+        hidden_dim=1,
+        n_layers=n_layers or fields["n_layers"],
+        n_heads=n_heads,
+        n_kv_heads=fields.get("n_kv_heads") or n_heads,
+        head_dim=dim // n_heads,
+        vocab_size=max(1, fields.get("vocab_size", 1)),
+        norm_eps=float(fields["norm_eps"]),
+        rope_theta=float(fields.get("rope_theta", 10_000.0)),
+        rope_scaling=scaling,
+        max_seq_len=131_072 if scaling else int(fields.get("max_seq_len", 8192)),
+        tie_embeddings=False,
+    )

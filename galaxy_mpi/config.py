@@ -49,6 +49,8 @@ class RunConfig:
     """Only the first so many layers of the model; None: all."""
     prefetch: bool = True
     circular_buffer_bytes: int | None = None
+    weights_cache: Path | None = None
+    """Folder in which packed weights are kept for the next run; None: nowhere."""
     page_size: int = 64
     """Positions of a block of the KV cache."""
     cache_blocks: int = 2048

@@ -12,6 +12,7 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
+from galaxy_mpi.checkpoints import cache_folder
 from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine
@@ -53,6 +54,12 @@ def build_parser() -> ArgumentParser:
     add("--layers", type=int, metavar="N", help="only the first N layers")
     add("--no-prefetch", action="store_true", help="unpack weights when they are used")
     add("--circular-buffer-bytes", type=int, metavar="N", help="bound of unpacked weights a rank")
+    add(
+        "--weights-cache",
+        default=str(cache_folder() / "shards"),
+        metavar="DIR|off",
+        help="where packed weights are kept for the next run",
+    )
     add("--page-size", type=int, default=64, metavar="N", help="positions of a KV cache block")
     add("--cache-blocks", type=int, default=2048, metavar="N", help="KV cache blocks of a column")
     add("--no-prefix-cache", action="store_true", help="compute what other prompts began with too")
@@ -103,6 +110,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         n_layers=arguments.layers,
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,
+        weights_cache=None if arguments.weights_cache == "off" else Path(arguments.weights_cache),
         page_size=arguments.page_size,
         cache_blocks=arguments.cache_blocks,
         prefix_caching=not arguments.no_prefix_cache,

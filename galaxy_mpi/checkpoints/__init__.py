@@ -3,7 +3,7 @@
 from galaxy_mpi.checkpoints.checkpoint import Checkpoint, expected_shapes
 from galaxy_mpi.checkpoints.gguf_file import GgufFile
 from galaxy_mpi.checkpoints.hugging_face import open_folder, read_config
-from galaxy_mpi.checkpoints.locate import BUILT_IN, default_prompts, fetched, locate
+from galaxy_mpi.checkpoints.locate import BUILT_IN, cache_folder, default_prompts, fetched, locate
 from galaxy_mpi.checkpoints.meta import MetaCheckpoint
 from galaxy_mpi.checkpoints.model_files import ModelFiles, model_sizes, open_model
 from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
@@ -20,6 +20,7 @@ __all__ = [
     "RandomCheckpoint",
     "TextTokenizer",
     "Tokenizer",
+    "cache_folder",
     "default_prompts",
     "expected_shapes",
     "fetched",

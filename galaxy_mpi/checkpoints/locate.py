@@ -6,7 +6,7 @@ from pathlib import Path
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.models.presets import PRESETS
 
-__all__ = ["BUILT_IN", "default_prompts", "fetched", "locate"]
+__all__ = ["BUILT_IN", "cache_folder", "default_prompts", "fetched", "locate"]
 
 BUILT_IN = {"demo": Path(__file__).parent / "demo"}
 """Models that come with the package, by name."""
@@ -15,10 +15,14 @@ FETCHED = {"smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 """Models that ``launch/fetch_model.sh`` brings into the user's cache folder."""
 
 
+def cache_folder() -> Path:
+    """Return the user's folder for what can be fetched or made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galaxy_mpi"
+
+
 def fetched(name: str) -> Path:
     """Return where a fetched model lies, whether it is there or not."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "galaxy_mpi" / name / FETCHED[name]
+    return cache_folder() / name / FETCHED[name]
 
 
 def locate(model: str) -> Path:

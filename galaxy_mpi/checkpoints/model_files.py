@@ -1,5 +1,6 @@
 """A model that was named, opened: sizes, tensors, tokenizer, chat template, defaults."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from galaxy_mpi.models.presets import PRESETS
 
 __all__ = ["ModelFiles", "model_sizes", "open_model"]
 
+_PROBE_BYTES = 2**16
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -34,6 +37,25 @@ class ModelFiles:
     generation: dict[str, Any]
     """Of ``generation_config.json``; empty without one."""
     where: str
+    paths: tuple[Path, ...] = ()
+    """Files that hold the weights; none if they are made up."""
+
+    def fingerprint(self) -> str | None:
+        """Return what changes when a file of the weights does; None without files.
+
+        Of each file: name, size, time of its last change, and its first and last 64 KiB.
+        """
+        if not self.paths:
+            return None
+        digest = hashlib.sha256()
+        for path in self.paths:
+            status = path.stat()
+            digest.update(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_PROBE_BYTES))
+                file.seek(max(0, status.st_size - _PROBE_BYTES))
+                digest.update(file.read(_PROBE_BYTES))
+        return digest.hexdigest()[:32]
 
 
 def model_sizes(model: str) -> LlamaConfig:
@@ -77,7 +99,8 @@ def open_model(model: str, n_layers: int | None = None) -> ModelFiles:
         file = GgufFile(path)
         config = _first_layers(file.config, n_layers, f"the model in {path}")
         tokenizer, chat = TextTokenizer.of_gguf(file), ChatTemplate.of_gguf(file)
-        return ModelFiles(config, file.checkpoint(config), tokenizer, chat, {}, str(path))
+        checkpoint = file.checkpoint(config)
+        return ModelFiles(config, checkpoint, tokenizer, chat, {}, str(path), (path,))
     return _open_folder(path, n_layers)
 
 
@@ -85,7 +108,9 @@ def _open_folder(path: Path, n_layers: int | None) -> ModelFiles:
     if is_meta_folder(path):
         checkpoint = open_meta(path, n_layers)
         tokenizer, chat = TextTokenizer.of_folder(path), ChatTemplate.of_folder(path)
-        return ModelFiles(checkpoint.config, checkpoint, tokenizer, chat, {}, str(path))
+        return ModelFiles(
+            checkpoint.config, checkpoint, tokenizer, chat, {}, str(path), checkpoint.paths
+        )
     config = _first_layers(read_config(path), n_layers, f"the model in {path}")
     generation = path / "generation_config.json"
     return ModelFiles(
@@ -95,6 +120,7 @@ def _open_folder(path: Path, n_layers: int | None) -> ModelFiles:
         ChatTemplate.of_folder(path),
         read_json(generation) if generation.is_file() else {},
         str(path),
+        tuple(sorted(path.glob("*.safetensors"))),
     )
 
 

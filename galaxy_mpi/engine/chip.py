@@ -7,7 +7,7 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.kernels import RotaryTable, choose_multiply
 from galaxy_mpi.mesh import Transport
-from galaxy_mpi.models import Layout, Sharding, Transformer, load_chip_weights
+from galaxy_mpi.models import Layout, ShardFile, Sharding, Transformer, load_chip_weights
 from galaxy_mpi.prefetch.prefetcher import buffer_bytes
 from galaxy_mpi.systems import PRECISIONS, KVCache, MatrixUnit, ModelShape
 
@@ -49,6 +49,7 @@ class Chip:
             sharding,
             self.precision,
             lambda layer: loaded_layer(layer, model.n_layers),
+            _shard_file(run, plan, transport.rank),
         )
         largest = max(tensor.n_values for tensor in self.weights.tensors.values())
         is_bfloat16 = run.precision != "float32"
@@ -68,3 +69,12 @@ class Chip:
         ]
         rotary = RotaryTable(model.inv_freq(), self.precision.activation.round)
         self.transformer = Transformer(self.weights, rotary, self.caches)
+
+
+def _shard_file(run: RunConfig, plan: Plan, rank: int) -> ShardFile | None:
+    """Return where this rank's packed weights are kept, if they are."""
+    if run.weights_cache is None or plan.fingerprint is None:
+        return None
+    what = f"{run.mesh}-{run.precision}-{plan.model.n_layers}"
+    path = run.weights_cache / plan.fingerprint / what / f"rank{rank:03}.safetensors"
+    return ShardFile(path, f"{plan.fingerprint}/{what}/{rank}/{plan.model}")

@@ -30,6 +30,8 @@ class Plan:
     model: LlamaConfig
     machine: Machine | None
     """Whose device time is told; None for a precision that the device does not have."""
+    fingerprint: str | None
+    """Of the checkpoint's files; None if nothing of them is worth keeping."""
     limits: CacheLimits
     sampling: SamplingParams
     prompts: list[str]
@@ -63,7 +65,10 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     _check_tokens(tokens, model, limits, files.where)
     on_device = None if run.precision == "float32" else machine
     sampling = _sampling(run, files)
-    plan = Plan(files.checkpoint, model, on_device, limits, sampling, prompts, tokens)
+    if run.weights_cache is not None and run.weights_cache.is_file():
+        raise ConfigError(f"--weights-cache {run.weights_cache} is a file; name a folder, or off")
+    fingerprint = None if run.weights_cache is None else files.fingerprint()
+    plan = Plan(files.checkpoint, model, on_device, fingerprint, limits, sampling, prompts, tokens)
     return plan, tokenizer
 
 

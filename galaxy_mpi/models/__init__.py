@@ -6,6 +6,7 @@ No collective and no time in here: a layer calls the ops of a system.
 from galaxy_mpi.models.config import LlamaConfig, RopeScaling
 from galaxy_mpi.models.decoder import Transformer
 from galaxy_mpi.models.layout import Layout
+from galaxy_mpi.models.shard_cache import ShardFile
 from galaxy_mpi.models.sharding import ChipWeights, Sharding, TensorReader, load_chip_weights
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Layout",
     "LlamaConfig",
     "RopeScaling",
+    "ShardFile",
     "Sharding",
     "TensorReader",
     "Transformer",

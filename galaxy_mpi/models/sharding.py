@@ -17,6 +17,7 @@ is padded (`galaxy_mpi.models.layout`).
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.dtypes import TILE, DType, PackedTensor
 from galaxy_mpi.models.layout import Layout
+from galaxy_mpi.models.shard_cache import ShardFile, Shards
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.fused_ops import HeadLayout
 from galaxy_mpi.systems.precision import Precision
@@ -240,8 +242,9 @@ def load_chip_weights(
     sharding: Sharding,
     precision: Precision,
     progress: Callable[[int], None] = lambda layer: None,
+    cache: ShardFile | None = None,
 ) -> ChipWeights:
-    """Read and pack one chip's weights.
+    """Read and pack one chip's weights, or map what was packed before.
 
     Parameters
     ----------
@@ -250,7 +253,38 @@ def load_chip_weights(
     precision : Precision
     progress : callable
         Called with each layer's number when it is done.
+    cache : ShardFile, optional
+        Where packed weights are kept. One that cannot be written is left alone.
     """
+    config, layout = sharding.layout.config, sharding.layout
+    shards = None if cache is None else cache.read(precision)
+    if shards is None:
+        shards = _pack(reader, sharding, precision, progress)
+        if cache is not None:
+            with suppress(OSError):
+                cache.write(shards)
+    else:
+        for layer in range(config.n_layers):
+            progress(layer)
+    return ChipWeights(
+        tensors=shards.tensors,
+        head=sorted(
+            (weight for weight in shards.tensors if weight.name.startswith("lm_head")),
+            key=lambda weight: int(weight.name.removeprefix("lm_head.")),
+        ),
+        vectors=shards.vectors,
+        read_embedding=lambda tokens_B: sharding.read_embedding(reader, tokens_B),
+        embedding_dtype=precision.embedding,
+        embedding_bytes=config.vocab_size * precision.embedding.row_bytes(layout.dim),
+    )
+
+
+def _pack(
+    reader: TensorReader,
+    sharding: Sharding,
+    precision: Precision,
+    progress: Callable[[int], None],
+) -> Shards:
     config = sharding.layout.config
 
     def rounded(values: F32) -> F32:
@@ -272,15 +306,7 @@ def load_chip_weights(
                 vectors[layer, name] = rounded(reader.read(name, layer, *whole)[0])
         progress(layer)
     widest = max((tensor.n_values for tensor in tensors.values()), default=0)
-    head = dict(_read_head(reader, sharding, precision, widest))
-    return ChipWeights(
-        tensors=tensors | head,
-        head=list(head),
-        vectors=vectors,
-        read_embedding=lambda tokens_B: sharding.read_embedding(reader, tokens_B),
-        embedding_dtype=precision.embedding,
-        embedding_bytes=config.vocab_size * precision.embedding.row_bytes(sharding.layout.dim),
-    )
+    return Shards(tensors | dict(_read_head(reader, sharding, precision, widest)), vectors)
 
 
 def _read_head(

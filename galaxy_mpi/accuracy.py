@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -18,9 +17,10 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.teacher import forced_answers
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh, Transport
 from galaxy_mpi.output import write_text
+from galaxy_mpi.systems.precision import KINDS, PRECISIONS
 
 __all__ = ["build_parser", "main"]
 
@@ -38,6 +38,7 @@ def build_parser() -> ArgumentParser:
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--layers", type=int, metavar="N", help="only the first N layers, of the reference too")
     add("--precision", default="performance,accuracy,float32", metavar="P,...", help="which")
+    add("--by-kind", action="store_true", help="also round one kind of tensor at a time")
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
     add("--json", type=Path, metavar="FILE", help="write the figures")
     add_transport(parser)
@@ -73,24 +74,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:
     plan, tokens = transport.from_root(lambda: _plan(runs[0], arguments.text, arguments.tokens))
-    found = [
-        (run.precision, forced_answers(replace(run, prompt_tokens=None), plan, transport, tokens))
-        for run in runs
-    ]
-    right = transport.from_root(
-        lambda: (
-            reference_answers(open_model(arguments.model, arguments.layers), tokens)
-            if transport.rank == 0
-            else None
-        )
-    )
-    if transport.rank != 0 or right is None:
+    right, error = None, None
+    if transport.rank == 0:
+        try:
+            right = reference_answers(open_model(arguments.model, arguments.layers), tokens)
+        except UserError as failure:
+            error = failure
+    transport.agree(error)
+    rows = []
+    for run in runs:
+        whole = PRECISIONS[run.precision]
+        kinds = KINDS if arguments.by_kind and run.precision != "float32" else ()
+        for precision in (whole, *(whole.only(kind) for kind in kinds)):
+            answers = forced_answers(run, plan, transport, tokens, precision)
+            if answers is not None and right is not None:
+                rows.append(compare(precision.name, answers, right, tokens))
+    if transport.rank != 0:
         return
-    rows = [
-        compare(precision, answers, right, tokens)
-        for precision, answers in found
-        if answers is not None
-    ]
     content = {
         "schema_version": 1,
         "model": arguments.model,
@@ -117,10 +117,13 @@ def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:
 
 
 def _table(rows: list[Agreement]) -> str:
-    lines = [f"{'precision':<14}{'top-1':>8}{'top-5':>8}{'logits PCC':>12}{'worst layer PCC':>17}"
-             f"{'perplexity':>12}{'reference':>11}"]  # fmt: skip
+    width = max(len("precision"), *(len(row.precision) for row in rows)) + 1
+    lines = [
+        f"{'precision':<{width}}{'top-1':>8}{'top-5':>8}{'logits PCC':>12}"
+        f"{'worst layer PCC':>17}{'perplexity':>12}{'reference':>11}"
+    ]
     lines += [
-        f"{r.precision:<14}{r.top1:>8.1%}{r.top5:>8.1%}{r.logits_pcc:>12.5f}"
+        f"{r.precision:<{width}}{r.top1:>8.1%}{r.top5:>8.1%}{r.logits_pcc:>12.5f}"
         f"{min(r.stream_pcc):>17.5f}{r.perplexity:>12.3f}{r.reference_perplexity:>11.3f}"
         for r in rows
     ]

@@ -9,7 +9,7 @@ from galaxy_mpi.kernels import RotaryTable, choose_multiply
 from galaxy_mpi.mesh import Transport
 from galaxy_mpi.models import Layout, ShardFile, Sharding, Transformer, load_chip_weights
 from galaxy_mpi.prefetch.prefetcher import buffer_bytes
-from galaxy_mpi.systems import PRECISIONS, KVCache, MatrixUnit, ModelShape
+from galaxy_mpi.systems import PRECISIONS, KVCache, MatrixUnit, ModelShape, Precision
 
 __all__ = ["Chip"]
 
@@ -24,6 +24,8 @@ class Chip:
     transport : Transport
     loaded_layer : callable
         Called with (layer, number of layers) as weights are loaded.
+    precision : Precision, optional
+        That of the run by default.
 
     Raises
     ------
@@ -37,10 +39,11 @@ class Chip:
         plan: Plan,
         transport: Transport,
         loaded_layer: Callable[[int, int], None],
+        precision: Precision | None = None,
     ) -> None:
         model, limits = plan.model, plan.limits
         self.transport = transport
-        precision = PRECISIONS[run.precision]
+        precision = precision or PRECISIONS[run.precision]
         self.precision = replace(precision, cuts_inputs=precision.cuts_inputs and run.math_fidelity)
         sharding = Sharding(Layout(model, run.mesh), transport.rank)
         self.column, self.n_valid_tokens = sharding.col, sharding.n_valid_tokens
@@ -52,8 +55,8 @@ class Chip:
             _shard_file(run, plan, transport.rank),
         )
         largest = max(tensor.n_values for tensor in self.weights.tensors.values())
-        is_bfloat16 = run.precision != "float32"
-        self.unit = MatrixUnit(choose_multiply(largest, is_bfloat16=is_bfloat16), self.precision)
+        multiply = choose_multiply(largest, is_bfloat16=precision.is_bfloat16)
+        self.unit = MatrixUnit(multiply, self.precision)
         self.buffer_bytes = buffer_bytes(self.weights.tensors, run.circular_buffer_bytes)
         self.schedule = self.weights.schedule(model.n_layers)
         self.shape = ModelShape(model.dim, model.norm_eps, sharding.heads)

@@ -10,7 +10,7 @@ from galaxy_mpi.engine.chip import Chip
 from galaxy_mpi.engine.modes import ModeTotals, PrefillMode
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.mesh import Transport
-from galaxy_mpi.systems import PrefillPass, PrefillUser
+from galaxy_mpi.systems import Precision, PrefillPass, PrefillUser
 
 __all__ = ["Answers", "forced_answers"]
 
@@ -25,7 +25,11 @@ class Answers:
 
 
 def forced_answers(
-    run: RunConfig, plan: Plan, transport: Transport, tokens: list[int]
+    run: RunConfig,
+    plan: Plan,
+    transport: Transport,
+    tokens: list[int],
+    precision: Precision | None = None,
 ) -> Answers | None:
     """Prefill a text and return the answers at all its positions, on rank 0; None elsewhere.
 
@@ -37,13 +41,15 @@ def forced_answers(
     transport : Transport
     tokens : list of int
         At most as many as the cache of a column holds.
+    precision : Precision, optional
+        That of the run by default.
 
     Raises
     ------
     UserError
         On all ranks alike, if the weights cannot be read.
     """
-    chip = Chip(run, plan, transport, lambda layer, n_layers: None)
+    chip = Chip(run, plan, transport, lambda layer, n_layers: None, precision)
     mode = PrefillMode(chip, run, ModeTotals(), None)
     n_blocks = plan.limits.blocks_for(len(tokens))
     user = PrefillUser(np.array(tokens), 0, 0, np.arange(n_blocks))

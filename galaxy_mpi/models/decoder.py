@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.kernels import RotaryTable
-from galaxy_mpi.models.sharding import ChipWeights
+from galaxy_mpi.models.load import ChipWeights
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.prefill_pass import PrefillPass

@@ -11,7 +11,7 @@ from typing import Any
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
 from galaxy_mpi.kernels import Fidelity
 
-__all__ = ["PRECISIONS", "Precision"]
+__all__ = ["KINDS", "PRECISIONS", "Precision"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ class Precision:
     cuts_inputs: bool = True
     """Whether matmuls read only the bits of their inputs that their fidelity does."""
 
+    @property
+    def is_bfloat16(self) -> bool:
+        """Whether every value that is multiplied is one of bfloat16, as those of bfp8 are."""
+        return all(getattr(self, kind) is not FLOAT32 for kind in KINDS)
+
+    def only(self, kind: str) -> "Precision":
+        """Return what rounds tensors of one kind as this does, and no other."""
+        formats: dict[str, Any] = dict.fromkeys(KINDS, FLOAT32) | {kind: getattr(self, kind)}
+        return Precision(f"{self.name}: {kind}", **formats, cuts_inputs=False)
+
     def fidelity(self, name: str) -> Fidelity:
         """Return the fidelity of a weight's matmul: LoFi reads all of bfp4, HiFi2 all of bfp8."""
         weight = self.weight(name)
@@ -61,10 +71,11 @@ class Precision:
         }.get(name, self.head_weight)
 
 
+KINDS = tuple(f.name for f in fields(Precision) if f.name not in ("name", "cuts_inputs"))
+"""Kinds of tensors that have a format of their own."""
+
 _ACCURACY = Precision("accuracy")
-_NO_ROUNDING: dict[str, Any] = {
-    f.name: FLOAT32 for f in fields(Precision) if f.name not in ("name", "cuts_inputs")
-}
+_NO_ROUNDING: dict[str, Any] = dict.fromkeys(KINDS, FLOAT32)
 _FLOAT32 = Precision("float32", **_NO_ROUNDING, cuts_inputs=False)
 
 PRECISIONS = {

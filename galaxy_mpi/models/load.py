@@ -1,0 +1,139 @@
+"""The weights of one chip: read, packed, kept for the next run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.dtypes import TILE, DType, PackedTensor
+from galaxy_mpi.models.shard_cache import ShardFile, Shards
+from galaxy_mpi.models.sharding import Sharding, TensorReader
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.systems.precision import Precision
+
+__all__ = ["ChipWeights", "load_chip_weights"]
+
+LAYER_WEIGHTS = ("wqkv", "wo", "w1", "w3", "w2")
+"""The matmul weights of a layer in the order in which decode takes them."""
+
+
+@dataclass(frozen=True)
+class ChipWeights:
+    """All weights of one chip."""
+
+    tensors: dict[WeightId, PackedTensor]
+    """Matmul weights, packed."""
+    head: list[WeightId]
+    """Pieces of the language-model head, in the order of the vocabulary."""
+    vectors: dict[tuple[int, str], F32]
+    """What is no matrix, by (layer, name): gains of norms, (D/C,) each, the final one being (-1,
+    "norm"); ``qkv_bias``; ``q_norm`` and ``k_norm``, (H,) each."""
+    read_embedding: Callable[[Ints], F32]
+    """Reads this column's part of tokens' embeddings, (B, D/C). They stay in the checkpoint's
+    files, which all ranks of a host map: eight rows would hold the same."""
+    embedding_dtype: DType
+    embedding_bytes: int
+    """What a chip holds."""
+
+    def embed(self, tokens_B: Ints) -> F32:
+        """Return this chip's columns of the tokens' embeddings, (B, D/C)."""
+        return self.embedding_dtype.round(self.read_embedding(tokens_B))
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the matmul weights as held."""
+        return sum(tensor.data.nbytes for tensor in self.tensors.values())
+
+    def schedule(self, n_layers: int) -> list[WeightId]:
+        """Return the order in which a decode step takes the layers' weights."""
+        return [WeightId(layer, name) for layer in range(n_layers) for name in LAYER_WEIGHTS]
+
+
+def load_chip_weights(
+    reader: TensorReader,
+    sharding: Sharding,
+    precision: Precision,
+    progress: Callable[[int], None] = lambda layer: None,
+    cache: ShardFile | None = None,
+) -> ChipWeights:
+    """Read and pack one chip's weights, or map what was packed before.
+
+    Parameters
+    ----------
+    reader : TensorReader
+    sharding : Sharding
+    precision : Precision
+    progress : callable
+        Called with each layer's number when it is done.
+    cache : ShardFile, optional
+        Where packed weights are kept. One that cannot be written is left alone.
+    """
+    config, layout = sharding.layout.config, sharding.layout
+    shards = None if cache is None else cache.read(precision)
+    if shards is None:
+        shards = _pack(reader, sharding, precision, progress)
+        if cache is not None:
+            with suppress(OSError):
+                cache.write(shards)
+    else:
+        for layer in range(config.n_layers):
+            progress(layer)
+    return ChipWeights(
+        tensors=shards.tensors,
+        head=sorted(
+            (weight for weight in shards.tensors if weight.name.startswith("lm_head")),
+            key=lambda weight: int(weight.name.removeprefix("lm_head.")),
+        ),
+        vectors=shards.vectors,
+        read_embedding=lambda tokens_B: sharding.read_embedding(reader, tokens_B),
+        embedding_dtype=precision.embedding,
+        embedding_bytes=config.vocab_size * precision.embedding.row_bytes(layout.dim),
+    )
+
+
+def _pack(
+    reader: TensorReader,
+    sharding: Sharding,
+    precision: Precision,
+    progress: Callable[[int], None],
+) -> Shards:
+    config = sharding.layout.config
+
+    def rounded(values: F32) -> F32:
+        return precision.embedding.round(values).copy()
+
+    tensors: dict[WeightId, PackedTensor] = {}
+    vectors = {(-1, "norm"): rounded(sharding.read_gain(reader, "norm", -1))}
+    for layer in range(config.n_layers):
+        for name in LAYER_WEIGHTS:
+            values = sharding.read_weight(reader, name, layer)
+            tensors[WeightId(layer, name)] = PackedTensor.of(values, precision.weight(name))
+        for name in ("attention_norm", "ffn_norm"):
+            vectors[layer, name] = rounded(sharding.read_gain(reader, name, layer))
+        if config.qkv_bias:
+            vectors[layer, "qkv_bias"] = rounded(sharding.read_qkv_bias(reader, layer))
+        if config.qk_norm:
+            whole = slice(0, 1), slice(0, config.head_dim)
+            for name in ("q_norm", "k_norm"):
+                vectors[layer, name] = rounded(reader.read(name, layer, *whole)[0])
+        progress(layer)
+    widest = max((tensor.n_values for tensor in tensors.values()), default=0)
+    return Shards(tensors | dict(_read_head(reader, sharding, precision, widest)), vectors)
+
+
+def _read_head(
+    reader: TensorReader, sharding: Sharding, precision: Precision, piece_values: int
+) -> Iterator[tuple[WeightId, PackedTensor]]:
+    """Yield the head in pieces no larger, unpacked, than the largest layer weight."""
+    layout = sharding.layout
+    name = "embedding" if layout.config.tie_embeddings else "output"
+    first, n_tokens = sharding.row * layout.vocab, layout.vocab
+    width = max(TILE, piece_values // layout.dim // TILE * TILE)
+    for number, start in enumerate(range(0, n_tokens, width)):
+        n = min(width, n_tokens - start)
+        values = sharding.read_tokens(reader, name, first + start, n)
+        weight = WeightId(-1, f"lm_head.{number}")
+        packed = PackedTensor.of(np.ascontiguousarray(values.T), precision.weight("lm_head"))
+        yield weight, packed

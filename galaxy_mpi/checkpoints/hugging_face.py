@@ -15,7 +15,7 @@ from galaxy_mpi.checkpoints.stored import PLAIN_KINDS, Stored
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.models.config import LlamaConfig, RopeScaling
 
-__all__ = ["FAMILIES", "open_folder", "read_config", "read_json"]
+__all__ = ["FAMILIES", "eos_tokens", "open_folder", "read_config", "read_json"]
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "LlamaForCausalLM": {},
@@ -89,7 +89,7 @@ def read_config(folder: Path) -> LlamaConfig:
             rope_scaling=_rope_scaling(rope),
             max_seq_len=max_seq_len,
             tie_embeddings=bool(fields.get("tie_word_embeddings", False)),
-            eos_tokens=_eos_tokens(folder, fields),
+            eos_tokens=eos_tokens(folder, fields),
             **FAMILIES[known[0]],
         )
     except KeyError as error:
@@ -116,7 +116,7 @@ def _rope_scaling(rope: dict[str, Any]) -> RopeScaling | None:
     )
 
 
-def _eos_tokens(folder: Path, fields: dict[str, Any]) -> tuple[int, ...]:
+def eos_tokens(folder: Path, fields: dict[str, Any]) -> tuple[int, ...]:
     """Return the tokens that end a text; ``generation_config.json`` comes first."""
     path = folder / "generation_config.json"
     eos = read_json(path).get("eos_token_id") if path.is_file() else None

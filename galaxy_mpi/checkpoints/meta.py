@@ -12,7 +12,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.checkpoints.checkpoint import expected_shapes, half_split
-from galaxy_mpi.checkpoints.hugging_face import read_json
+from galaxy_mpi.checkpoints.hugging_face import eos_tokens, read_json
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.models.config import LlamaConfig, RopeScaling
 
@@ -175,7 +175,11 @@ def open_meta(folder: Path, n_layers: int | None = None) -> MetaCheckpoint:
         vocab_size = config.vocab_size if config.vocab_size > 1 else probe.shape("output", -1)[0]
         hidden_dim = probe.shape("w1", 0)[0]
         config = LlamaConfig(
-            **(config.__dict__ | {"vocab_size": vocab_size, "hidden_dim": hidden_dim})
+            **(
+                config.__dict__
+                | {"vocab_size": vocab_size, "hidden_dim": hidden_dim}
+                | {"eos_tokens": eos_tokens(folder, {})}
+            )
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         if isinstance(error, CheckpointError):
@@ -198,7 +202,8 @@ def _config(fields: dict[str, Any], n_layers: int | None) -> LlamaConfig:
     dim, n_heads = fields["dim"], fields["n_heads"]
     if n_layers is not None and n_layers > fields["n_layers"]:
         raise CheckpointError(f"--layers {n_layers}: the model has {fields['n_layers']} layers")
-    scaling = RopeScaling(8.0, 1.0, 4.0, 8192) if fields.get("use_scaled_rope") else None
+    factor = float(fields.get("rope_scaling_factor") or 8.0)
+    scaling = RopeScaling(factor, 1.0, 4.0, 8192) if fields.get("use_scaled_rope") else None
     return LlamaConfig(
         dim=dim,
         hidden_dim=1,

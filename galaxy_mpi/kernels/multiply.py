@@ -1,8 +1,8 @@
 """The matrix product of one chip: numpy, or torch where matrices are large and bfloat16 is exact.
 
-On a processor with bfloat16 instructions torch multiplies matrices whose values are bfloat16
-several times faster than numpy, adding in float32: no bit of an input is lost, and the result is
-not rounded. Importing torch takes seconds in each rank, so only large weights are worth it.
+On a processor with bfloat16 instructions torch multiplies large matrices whose values are bfloat16
+faster than numpy, adding in float32: no bit of an input is lost, and the result is not rounded.
+Importing torch takes seconds in each rank, so only large weights are worth it.
 """
 
 from collections.abc import Callable

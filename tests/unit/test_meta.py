@@ -62,6 +62,9 @@ def test_parts_of_all_files_are_put_together(tmp_path, n_files, embedding_axis):
     config = model_sizes(str(tmp_path))
     assert (config.hidden_dim, config.head_dim, config.vocab_size) == (HIDDEN, 8, 48)
     assert config.rope_scaling.factor == 8.0
+    assert config.eos_tokens == ()
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [3, 4]}')
+    assert model_sizes(str(tmp_path)).eos_tokens == (3, 4)
     checkpoint = pickle.loads(pickle.dumps(open_meta(tmp_path)))
 
     def whole(name):

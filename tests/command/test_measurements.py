@@ -1,4 +1,4 @@
-"""The accuracy command over real ranks."""
+"""The accuracy command and the benchmark of collectives, over real ranks."""
 
 import json
 import os
@@ -38,6 +38,27 @@ def test_float32_agrees_everywhere_and_less_precision_less(tmp_path):
     assert min(fast["top5"], accurate["top5"]) > 0.98
     for name in rows:
         assert name in result.stdout
+
+
+def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
+    path = tmp_path / "rows.json"
+    command = [MPIRUN, "-n", "4", sys.executable, ROOT / "benchmarks" / "ring_collectives.py"]
+    arguments = ["--mesh", "2x2", "--sizes", "1K,3000", "-n", "3", "--peers", "mpi"]
+    for extra in ([], ["--topology", "ring", "-d", "bfp8", "--transport", "mpi"]):
+        told = subprocess.run(
+            [*map(str, command), *arguments, *extra, "--json", str(path)],
+            env=os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        assert told.returncode == 0, told.stderr
+        rows = json.loads(path.read_text())
+        assert len(rows) == 2 * 2 * 3 * 2  # implementations, axes, ops, sizes
+        assert {row["implementation"] for row in rows} == {"galaxy_mpi", "mpi"}
+        assert {row["wrong"] for row in rows} == {0}
+        assert "geometric mean" in told.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,290 @@
+"""Collectives of rows and columns, timed as nccl-tests does: ``mpirun -n 32 python ...``.
+
+    mpirun -n 32 python benchmarks/ring_collectives.py -b 1K -e 1M -f 2 --peers mpi
+
+All groups of an axis run at once. A size is that of nccl-tests: of the whole result of an
+all-gather, of the input of the reductions. Inputs are small integers, so that every result is exact
+in every format, and ``#wrong`` counts values that are not.
+"""
+
+import argparse
+import csv
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from galaxy_mpi.blas import one_thread_per_rank
+
+if __name__ == "__main__":
+    one_thread_per_rank()
+
+import numpy as np
+from collective_peers import PEERS, Mpi
+
+from galaxy_mpi.ccl import TOPOLOGIES, AllGather, AllReduce, ReduceScatter
+from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
+from galaxy_mpi.device import Costs, Machine
+from galaxy_mpi.dtypes import BF16, BFP8, FLOAT32
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.mesh.mpi import MpiTransport
+
+OPS = ("all_gather", "reduce_scatter", "all_reduce")
+DTYPES = {"float": FLOAT32, "bfloat16": BF16, "bfp8": BFP8}
+MACHINE = Machine.load("wormhole_galaxy_6u")
+
+
+class Ours:
+    """The collectives of galaxy_mpi, two bound objects in turn as buffers are in a run."""
+
+    name = "galaxy_mpi"
+
+    def __init__(self, transport: MpiTransport, arguments: argparse.Namespace) -> None:
+        self._group = transport.group
+        self.transport = arguments.transport
+        self._wires = TOPOLOGIES[arguments.topology]
+        self._is_direct = arguments.topology == "direct"
+        self._dtype, self._links = DTYPES[arguments.datatype], arguments.links
+        self._bound: list[AllGather | ReduceScatter | AllReduce] = []
+
+    def call(self, op: str, axis: Axis, values: np.ndarray) -> Callable[[], np.ndarray]:
+        """Return what runs ``op`` on float32 values of this rank, (size, n)."""
+        group, dtype = self._group(axis), self._dtype
+        self.free()
+        common = {"num_links": self._links, "label": op}
+        wires, shape = self._wires(group.size), values.shape[1:]
+        if op == "all_gather":
+            n_bytes = dtype.packed_bytes(shape)
+            self._bound = [AllGather(group, wires, n_bytes, **common) for _ in range(2)]
+            block = dtype.pack(values[group.index])
+            one, two = self._bound
+        elif op == "reduce_scatter":
+            if self._is_direct:
+                made = [GatheredReduceScatter(group, shape, dtype, **common) for _ in range(2)]
+            else:
+                made = [ReduceScatter(group, wires, shape, dtype, **common) for _ in range(2)]
+            self._bound = made
+        elif self._is_direct:
+            self._bound = [
+                GatheredAllReduce(group, wires, values.shape, dtype, **common) for _ in range(2)
+            ]
+        else:
+            self._bound = [
+                AllReduce(group, wires, wires, values.shape, dtype, **common) for _ in range(2)
+            ]
+        one, two = self._bound
+        turn = [one, two]
+
+        def run() -> np.ndarray:
+            turn.reverse()
+            return turn[0](block if op == "all_gather" else values)
+
+        return run
+
+    def unpacked(self, op: str, result: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return a result as values."""
+        if op != "all_gather":
+            return result
+        return np.stack([self._dtype.unpack(block, values.shape[1:]) for block in result])
+
+    def free(self) -> None:
+        """Release what is bound, on all members at the same place."""
+        for bound in self._bound:
+            bound.free()
+        if self._bound:
+            for axis in Axis:
+                self._group(axis).recycle()
+        self._bound = []
+
+
+def bytes_of(text: str) -> int:
+    """Return a size such as 16K or 4M in bytes."""
+    factor = {"K": 2**10, "M": 2**20, "G": 2**30}.get(text[-1].upper())
+    return int(text[:-1]) * factor if factor else int(text)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("-b", "--minbytes", type=bytes_of, default=1024)
+    add("-e", "--maxbytes", type=bytes_of, default=2**20)
+    add("-f", "--stepfactor", type=int, default=2)
+    add("--sizes", help="exact sizes instead, as 2K,16K,68K")
+    add("-n", "--iters", type=int, default=50)
+    add("-w", "--warmup_iters", type=int, default=5)
+    add("-c", "--check", type=int, default=1, choices=(0, 1))
+    add("-d", "--datatype", default="float", choices=list(DTYPES))
+    add("-o", "--op", default="sum", choices=["sum"])
+    add("-a", "--average", type=int, default=3, help="0 rank 0, 1 mean, 2 least, 3 most of ranks")
+    add("--collectives", default=",".join(OPS))
+    add("--axes", default="COLS,ROWS")
+    add("--mesh", default="8x4")
+    add("--topology", default="direct", choices=list(TOPOLOGIES))
+    add("--links", type=int, default=4)
+    add("--transport", default="auto")
+    add("--peers", default="", help="mpi,gloo")
+    add("--json", type=Path)
+    add("--csv", type=Path)
+    return parser
+
+
+def inputs(size: int, n: int, rank: int) -> np.ndarray:
+    """Return small integers: sums over 32 ranks are exact in 7 bits."""
+    return ((np.arange(size * n).reshape(size, n) + rank) % 3).astype(np.float32)
+
+
+def count_wrong(op: str, found: np.ndarray, group: list[np.ndarray], index: int) -> int:
+    """Return how many values of a result differ from numpy's."""
+    if op == "all_gather":
+        right = np.stack([values[i] for i, values in enumerate(group)])
+    else:
+        right = np.sum(group, axis=0)
+        right = right[index] if op == "reduce_scatter" else right
+    return int((found.reshape(right.shape) != right).sum())
+
+
+def device_us(op: str, size: int, n_bytes: int) -> float:
+    """Return what the modelled machine would take: launch, hops, the busiest wire."""
+    block = n_bytes if op == "all_reduce" else n_bytes / size
+    hops = size // 2 * MACHINE.link_hop_s
+    return (MACHINE.collective_s + hops + Costs(MACHINE).wire_s(size, block, MACHINE.links)) * 1e6
+
+
+def timed(run: Callable[[], np.ndarray], arguments: argparse.Namespace, comm) -> np.ndarray:
+    """Return the seconds of each iteration, as ``--average`` says of the ranks."""
+    for _ in range(arguments.warmup_iters):
+        run()
+    comm.Barrier()
+    seconds = np.empty(arguments.iters)
+    for number in range(arguments.iters):
+        began = time.perf_counter()
+        run()
+        seconds[number] = time.perf_counter() - began
+    every = np.array(comm.allgather(seconds))
+    return (every[0], every.mean(0), every.min(0), every.max(0))[arguments.average]
+
+
+def main() -> int:
+    arguments = build_parser().parse_args()
+    mesh = Mesh.parse(arguments.mesh)
+    sizes = [bytes_of(text) for text in arguments.sizes.split(",")] if arguments.sizes else []
+    size = arguments.minbytes
+    while not arguments.sizes and size <= arguments.maxbytes:
+        sizes.append(size)
+        size *= arguments.stepfactor
+    rows = []
+    with MpiTransport.connect(mesh, kind=arguments.transport) as transport:
+        comm = transport._comm
+        peers = [PEERS[name](transport) for name in arguments.peers.split(",") if name]
+        ours = Ours(transport, arguments)
+        for axis_name in arguments.axes.split(","):
+            axis = Axis[axis_name]
+            group = transport.group(axis)
+            for op in arguments.collectives.split(","):
+                for n_bytes in sizes:
+                    n = max(1, n_bytes // 4 // group.size)
+                    values = inputs(group.size, n, transport.rank)
+                    others = group.comm.allgather(values)
+                    for implementation in (ours, *peers):
+                        run = implementation.call(op, axis, values)
+                        result = run()
+                        if implementation is ours:
+                            result = ours.unpacked(op, result, values)
+                        wrong = count_wrong(op, result, others, group.index)
+                        wrong = int(comm.allreduce(wrong)) if arguments.check else -1
+                        seconds = timed(run, arguments, comm)
+                        row = describe(arguments, implementation, op, axis, group.size, n, seconds)
+                        rows.append(row | {"wrong": wrong})
+                        if transport.rank == 0:
+                            show(rows)
+        ours.free()
+        for peer in peers:
+            if not isinstance(peer, Mpi):
+                peer.close()
+        if transport.rank == 0:
+            write(rows, arguments)
+        return int(any(row["wrong"] > 0 for row in rows))
+
+
+def describe(arguments, implementation, op, axis, size, n, seconds) -> dict:
+    """Return a row of the report."""
+    n_bytes, mean = size * n * 4, float(seconds.mean())
+    algbw = n_bytes / mean / 1e9
+    factor = (2 if op == "all_reduce" else 1) * (size - 1) / size
+    is_ours = implementation.name == "galaxy_mpi"
+    return {
+        "implementation": implementation.name,
+        "op": op,
+        "axis": axis.name,
+        "size_bytes": n_bytes,
+        "count": size * n,
+        "dtype": arguments.datatype if is_ours else "float",
+        "redop": "none" if op == "all_gather" else arguments.op,
+        "topology": arguments.topology if is_ours else "",
+        "links": arguments.links if is_ours else "",
+        "transport": implementation.transport,
+        "time_us": mean * 1e6,
+        "time_min_us": float(seconds.min()) * 1e6,
+        "time_max_us": float(seconds.max()) * 1e6,
+        "time_std_us": float(seconds.std()) * 1e6,
+        "algbw_GBps": algbw,
+        "busbw_GBps": algbw * factor,
+        "device_time_us": device_us(op, size, n_bytes),
+    }
+
+
+COLUMNS = {
+    "implementation": "15",
+    "op": "15",
+    "axis": "5",
+    "size_bytes": ">10",
+    "count": ">9",
+    "dtype": ">9",
+    "redop": ">6",
+    "time_us": ">10.1f",
+    "time_min_us": ">12.1f",
+    "time_max_us": ">12.1f",
+    "time_std_us": ">12.1f",
+    "algbw_GBps": ">11.3f",
+    "busbw_GBps": ">11.3f",
+    "wrong": ">6",
+    "device_time_us": ">15.2f",
+}
+
+
+def show(rows: list[dict]) -> None:
+    """Print the newest row, and the head before the first."""
+    if len(rows) == 1:
+        print("# " + " ".join(f"{name:{form.split('.')[0]}}" for name, form in COLUMNS.items()))
+    cells = (f"{rows[-1][name]:{form}}" for name, form in COLUMNS.items())
+    print("  " + " ".join(cells), flush=True)
+
+
+def write(rows: list[dict], arguments: argparse.Namespace) -> None:
+    """Print ratios against each peer, and write the files that were asked for."""
+    ours = {
+        (r["op"], r["axis"], r["size_bytes"]): r["time_us"]
+        for r in rows
+        if r["implementation"] == Ours.name
+    }
+    for peer in filter(None, arguments.peers.split(",")):
+        ratios = [
+            ours[r["op"], r["axis"], r["size_bytes"]] / r["time_us"]
+            for r in rows
+            if r["implementation"] == peer
+        ]
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        print(f"# galaxy_mpi / {peer}: geometric mean {mean:.2f}, worst {max(ratios):.2f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    if arguments.csv:
+        with arguments.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

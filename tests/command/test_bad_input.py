@@ -90,7 +90,7 @@ def ask_for_wider_layers(folder: Path) -> None:
         (cut_short, "damaged or cut short"),
         (drop_the_tokenizer, "no tokenizer at"),
         (ask_for_more_layers, "tensor model.layers.4.self_attn.q_proj.weight is in no"),
-        (ask_for_wider_layers, "has shape [1024, 256], config.json asks for [2048, 256]"),
+        (ask_for_wider_layers, "has shape [1024, 256], its config asks for [2048, 256]"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

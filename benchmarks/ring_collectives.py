@@ -28,8 +28,9 @@ from galaxy_mpi.ccl import TOPOLOGIES, AllGather, AllReduce, ReduceScatter
 from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
 from galaxy_mpi.device import Costs, Machine
 from galaxy_mpi.dtypes import BF16, BFP8, FLOAT32
+from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.mesh.mpi import MpiTransport
+from galaxy_mpi.mesh.mpi import MpiTransport, world_rank
 
 OPS = ("all_gather", "reduce_scatter", "all_reduce")
 DTYPES = {"float": FLOAT32, "bfloat16": BF16, "bfp8": BFP8}
@@ -287,4 +288,8 @@ def write(rows: list[dict], arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UserError as error:
+        if world_rank() == 0:
+            sys.exit(f"ring_collectives: {error}")

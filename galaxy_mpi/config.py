@@ -93,10 +93,11 @@ class RunConfig:
         ):
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
-        if self.precision == "float32" and (self.trace_path or self.profile_path):
+        of_device = (self.trace_path, self.profile_path, *self.slow_chips, *self.slow_links)
+        if self.precision == "float32" and any(of_device):
             raise ConfigError(
-                "--trace and --profile-csv tell device time, which float32 does not have; choose "
-                "--precision performance or accuracy"
+                "--trace, --profile-csv, --slow-chip and --slow-link are of device time, which "
+                "float32 does not have; choose --precision performance or accuracy"
             )
         if self.batch is not None and self.batch > MAX_USERS:
             raise ConfigError(f"--batch is at most {MAX_USERS} users, got {self.batch}")

@@ -68,3 +68,56 @@ def random_prompts(n: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
     return tuple(
         tuple(chance.randrange(_SIZES["vocab_size"] - 2) for _ in range(k)) for k in lengths
     )
+
+
+def write_meta(hugging_face: Path, folder: Path, n_files: int = 2) -> Path:
+    """Write a Llama of Hugging Face in Meta's form, cut over files; return its folder."""
+    import json
+    import shutil
+
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(hugging_face, dtype=torch.float32)
+    c, state = model.config, model.state_dict()
+    short = {
+        "self_attn.q_proj": "attention.wq",
+        "self_attn.k_proj": "attention.wk",
+        "self_attn.v_proj": "attention.wv",
+        "self_attn.o_proj": "attention.wo",
+        "mlp.gate_proj": "feed_forward.w1",
+        "mlp.down_proj": "feed_forward.w2",
+        "mlp.up_proj": "feed_forward.w3",
+        "input_layernorm": "attention_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "model.embed_tokens": "tok_embeddings",
+        "lm_head": "output",
+        "model.": "",
+    }
+    files: list[dict] = [{} for _ in range(n_files)]
+    for name, tensor in state.items():
+        if "q_proj" in name or "k_proj" in name:  # Meta has the values of a pair side by side
+            halves = tensor.reshape(-1, 2, c.head_dim // 2, tensor.shape[1])
+            tensor = halves.swapaxes(1, 2).reshape(tensor.shape)
+        for theirs, metas in short.items():
+            name = name.replace(theirs, metas)
+        axis = 1 if name.endswith(("wo.weight", "w2.weight")) else 0
+        parts = [tensor] * n_files if tensor.ndim == 1 else tensor.tensor_split(n_files, axis)
+        for file, part in zip(files, parts, strict=True):
+            file[name] = part.clone()
+    folder.mkdir()
+    for number, file in enumerate(files):
+        torch.save(file, folder / f"consolidated.{number:02}.pth")
+    params = {
+        "dim": c.hidden_size,
+        "n_layers": c.num_hidden_layers,
+        "n_heads": c.num_attention_heads,
+        "n_kv_heads": c.num_key_value_heads,
+        "vocab_size": c.vocab_size,
+        "norm_eps": c.rms_norm_eps,
+        "rope_theta": c.rope_parameters["rope_theta"],
+    }
+    (folder / "params.json").write_text(json.dumps(params))
+    for name in ("tokenizer.json", "generation_config.json"):
+        shutil.copy(hugging_face / name, folder)
+    return folder

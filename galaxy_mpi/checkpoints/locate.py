@@ -46,7 +46,8 @@ def locate(model: str) -> Path:
     names = ", ".join((*BUILT_IN, *FETCHED, *PRESETS))
     raise CheckpointError(
         f"no model folder at {model!r}: --model takes a Hugging Face folder (config.json, "
-        f"*.safetensors, tokenizer.json), a GGUF file or one of: {names}"
+        f"*.safetensors, tokenizer.json), a Meta folder (params.json, consolidated.*.pth), a GGUF "
+        f"file or one of: {names}"
     )
 
 

@@ -155,7 +155,7 @@ def _overlaps(parts: list[Any], cols: slice) -> list[Any]:
     return pieces
 
 
-def open_meta(folder: Path, n_layers: int | None = None) -> MetaCheckpoint:
+def open_meta(folder: Path) -> MetaCheckpoint:
     """Open a folder.
 
     Raises
@@ -169,7 +169,7 @@ def open_meta(folder: Path, n_layers: int | None = None) -> MetaCheckpoint:
     if not paths:
         raise CheckpointError(f"no consolidated.*.pth in {folder}; fetch the weights of the model")
     try:
-        config = _config(fields, n_layers)
+        config = _config(fields)
         # Widths that params.json tells by halves or not at all are read from the tensors.
         probe = MetaCheckpoint(config, paths)
         vocab_size = config.vocab_size if config.vocab_size > 1 else probe.shape("output", -1)[0]
@@ -198,16 +198,14 @@ def open_meta(folder: Path, n_layers: int | None = None) -> MetaCheckpoint:
     return checkpoint
 
 
-def _config(fields: dict[str, Any], n_layers: int | None) -> LlamaConfig:
+def _config(fields: dict[str, Any]) -> LlamaConfig:
     dim, n_heads = fields["dim"], fields["n_heads"]
-    if n_layers is not None and n_layers > fields["n_layers"]:
-        raise CheckpointError(f"--layers {n_layers}: the model has {fields['n_layers']} layers")
     factor = float(fields.get("rope_scaling_factor") or 8.0)
     scaling = RopeScaling(factor, 1.0, 4.0, 8192) if fields.get("use_scaled_rope") else None
     return LlamaConfig(
         dim=dim,
         hidden_dim=1,
-        n_layers=n_layers or fields["n_layers"],
+        n_layers=fields["n_layers"],
         n_heads=n_heads,
         n_kv_heads=fields.get("n_kv_heads") or n_heads,
         head_dim=dim // n_heads,

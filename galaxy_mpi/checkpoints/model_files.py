@@ -106,11 +106,11 @@ def open_model(model: str, n_layers: int | None = None) -> ModelFiles:
 
 def _open_folder(path: Path, n_layers: int | None) -> ModelFiles:
     if is_meta_folder(path):
-        checkpoint = open_meta(path, n_layers)
+        checkpoint = open_meta(path)
+        config = _first_layers(checkpoint.config, n_layers, f"the model in {path}")
+        checkpoint = replace(checkpoint, config=config)
         tokenizer, chat = TextTokenizer.of_folder(path), ChatTemplate.of_folder(path)
-        return ModelFiles(
-            checkpoint.config, checkpoint, tokenizer, chat, {}, str(path), checkpoint.paths
-        )
+        return ModelFiles(config, checkpoint, tokenizer, chat, {}, str(path), checkpoint.paths)
     config = _first_layers(read_config(path), n_layers, f"the model in {path}")
     generation = path / "generation_config.json"
     return ModelFiles(
@@ -126,5 +126,7 @@ def _open_folder(path: Path, n_layers: int | None) -> ModelFiles:
 
 def _first_layers(config: LlamaConfig, n_layers: int | None, what: str) -> LlamaConfig:
     if n_layers is not None and n_layers > config.n_layers:
-        raise ConfigError(f"--layers {n_layers}: {what} has {config.n_layers} layers")
+        raise ConfigError(
+            f"--layers {n_layers}: {what} has {config.n_layers} layers; ask for as many or fewer"
+        )
     return replace(config, n_layers=n_layers or config.n_layers)

@@ -4,7 +4,7 @@ Seconds, bytes and plain numbers; no array of the model, no message, no host tim
 """
 
 from galaxy_mpi.device.chip_clock import ChipClock, Tape
-from galaxy_mpi.device.clock import Charged, MeshClock
+from galaxy_mpi.device.clock import Charged, Collective, MeshClock
 from galaxy_mpi.device.cost import Costs
 from galaxy_mpi.device.machine import MACHINES, Machine
 from galaxy_mpi.device.slowness import Slowness
@@ -14,6 +14,7 @@ __all__ = [
     "MACHINES",
     "Charged",
     "ChipClock",
+    "Collective",
     "Costs",
     "Machine",
     "MeshClock",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from galaxy_mpi.device.clock import Clock, Seconds, hop_delays
+from galaxy_mpi.device.clock import Clock, Collective, Seconds, hop_delays
 from galaxy_mpi.device.machine import Machine
 from galaxy_mpi.device.slowness import Slowness
 from galaxy_mpi.errors import CollectiveError
@@ -20,7 +20,8 @@ from galaxy_mpi.mesh import Axis, Mesh
 
 __all__ = ["ChipClock", "Tape"]
 
-_Entry = tuple[str, tuple[Any, ...], dict[str, Any]]
+_Entry = Collective | tuple[str, tuple[Any, ...]]
+"""A collective, or another method of `Charged` with its arguments."""
 
 
 class Tape:
@@ -42,29 +43,27 @@ class Tape:
         """Write down an op with this column's time."""
         if isinstance(seconds, np.ndarray):
             seconds = float(seconds[self.column])
-        self.entries.append(("op", (name, seconds, cores), {}))
+        self.entries.append(("op", (name, seconds, cores)))
 
     def compute(self, name: str, seconds: float, cores: float) -> None:
         """Write down a part of an op."""
-        self.entries.append(("compute", (name, seconds, cores), {}))
+        self.entries.append(("compute", (name, seconds, cores)))
 
     def begin_step(self) -> None:
         """Write down that the prefetcher starts."""
-        self.entries.append(("begin_step", (), {}))
+        self.entries.append(("begin_step", ()))
 
     def take(self, n_bytes: float) -> None:
         """Write down that a weight is waited for."""
-        self.entries.append(("take", (n_bytes,), {}))
+        self.entries.append(("take", (n_bytes,)))
 
     def consumed(self) -> None:
         """Write down that a weight has left the buffer."""
-        self.entries.append(("consumed", (), {}))
+        self.entries.append(("consumed", ()))
 
-    def collective(
-        self, name: str, key: str, axis: Axis, own_s: float, wire_s: float, **options: Any
-    ) -> None:
+    def collective(self, what: Collective) -> None:
         """Write down a collective."""
-        self.entries.append(("collective", (name, key, axis, own_s, wire_s), options))
+        self.entries.append(what)
 
 
 class ChipClock(Clock):
@@ -113,9 +112,9 @@ class ChipClock(Clock):
             If the tape has another collective there.
         """
         self._play()
-        found = self._here()
-        if found[:2] != (key, axis):
-            expected = "the end" if found[0] is None else f"{found[0]} over {found[1].name}"
+        here = self._here()
+        if here is None or (here.key, here.axis) != (key, axis):
+            expected = "the end" if here is None else f"{here.key} over {here.axis.name}"
             raise CollectiveError(
                 f"{key} over {axis.name} is entered where device time expects {expected}; mend the "
                 f"system or its timing, which must be one program"
@@ -125,13 +124,14 @@ class ChipClock(Clock):
 
     def leave(self, entries: NDArray[np.float64]) -> None:
         """Go on behind a collective, given when each member of the group entered it."""
+        here = self._here()
+        assert here is not None, "left without entering"
         while True:
-            _, arguments, options = self._tape.entries[self._next]
             self._next += 1
-            entries = self._collected(entries, *arguments, **options)
+            entries = self._collected(entries, here)
             self._play("consumed")  # takes no time: all members are still where ``entries`` says
-            *_, rides = self._here()
-            if not rides:
+            here = self._here()
+            if here is None or not here.rides:
                 return
 
     def finish(self) -> None:
@@ -143,10 +143,10 @@ class ChipClock(Clock):
             If it has a collective that was not entered.
         """
         self._play()
-        key, *_ = self._here()
-        if key is not None:
+        here = self._here()
+        if here is not None:
             raise CollectiveError(
-                f"device time expects {key}, which was never entered; mend the system or its "
+                f"device time expects {here.key}, which was never entered; mend the system or its "
                 f"timing, which must be one program"
             )
 
@@ -154,43 +154,27 @@ class ChipClock(Clock):
         """Go on to the next collective, or as long as it is one of ``methods``."""
         entries = self._tape.entries
         while self._next < len(entries):
-            method, arguments, _ = entries[self._next]
-            if method == "collective" or (methods and method not in methods):
+            entry = entries[self._next]
+            if isinstance(entry, Collective) or (methods and entry[0] not in methods):
                 return
-            getattr(self, method)(*arguments)
+            getattr(self, entry[0])(*entry[1])
             self._next += 1
 
-    def _here(self) -> tuple[str | None, Any, bool]:
-        """Return key, axis and ``rides`` of the collective whose turn it is; None without one."""
-        if self._next == len(self._tape.entries):
-            return None, None, False
-        method, arguments, options = self._tape.entries[self._next]
-        if method != "collective":
-            return None, None, False
-        return arguments[1], arguments[2], bool(options.get("rides"))
+    def _here(self) -> Collective | None:
+        """Return the collective whose turn it is, None if it is something else's."""
+        entries = self._tape.entries
+        entry = entries[self._next] if self._next < len(entries) else None
+        return entry if isinstance(entry, Collective) else None
 
-    def _collected(
-        self,
-        entries: NDArray[np.float64],
-        name: str,
-        key: str,
-        axis: Axis,
-        own_s: float,
-        wire_s: float,
-        *,
-        laps: int = 1,
-        beside_s: float = 0.0,
-        cores: float = 0.0,
-        rides: bool = False,
-    ) -> NDArray[np.float64]:
+    def _collected(self, entries: NDArray[np.float64], what: Collective) -> NDArray[np.float64]:
         """Advance, and return when each member goes on."""
-        self.link_bytes[axis] += wire_s * self._machine.link_bytes_per_s
-        self.core_s += cores * (beside_s * self._factor)
-        factors = self._factors[axis]
-        arrived = (entries[None, :] + self._delays[axis] * laps).max(axis=1)
-        end = arrived + (own_s * factors + wire_s * self._wires[axis])
-        end = np.maximum(end, entries + beside_s * factors)
-        self._advance(name, float(end[self._index[axis]]), cores)
+        axis, factors = what.axis, self._factors[what.axis]
+        self.link_bytes[axis] += what.wire_s * self._machine.link_bytes_per_s
+        self.core_s += what.cores * (what.beside_s * self._factor)
+        arrived = (entries[None, :] + self._delays[axis] * what.laps).max(axis=1)
+        end = arrived + (what.own_s * factors + what.wire_s * self._wires[axis])
+        end = np.maximum(end, entries + what.beside_s * factors)
+        self._advance(what.name, float(end[self._index[axis]]), what.cores)
         result: NDArray[np.float64] = end + self.gap_s
         return result
 

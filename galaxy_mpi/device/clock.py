@@ -8,6 +8,7 @@ the same recurrences in the same order, so they agree to the last bit.
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -18,9 +19,33 @@ from galaxy_mpi.device.slowness import Slowness
 from galaxy_mpi.device.trace import COMPUTE, PREFETCH, Trace
 from galaxy_mpi.mesh import Axis, Mesh
 
-__all__ = ["Charged", "Clock", "MeshClock", "hop_delays"]
+__all__ = ["Charged", "Clock", "Collective", "MeshClock", "hop_delays"]
 
 Seconds = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Collective:
+    """What a collective is charged with."""
+
+    name: str
+    """Of the op."""
+    key: str
+    """Of the persistent buffer, by which a run knows the collective."""
+    axis: Axis
+    own_s: float
+    """What each chip takes by itself."""
+    wire_s: float
+    """In which the busiest wire passes its bytes."""
+    laps: int = 1
+    """How often a notice goes the longest way: once with the data, once more for a barrier."""
+    beside_s: float = 0.0
+    """What the workers compute at the same time; they go on when both are done."""
+    cores: float = 0.0
+    """On which they do."""
+    rides: bool = False
+    """Whether a run sends its data along with the collective before it, on the same axis. Nothing
+    that takes time may come between them."""
 
 
 class Charged(Protocol):
@@ -44,40 +69,8 @@ class Charged(Protocol):
     def consumed(self) -> None:
         """Note that the weight taken last has left the buffer now."""
 
-    def collective(
-        self,
-        name: str,
-        key: str,
-        axis: Axis,
-        own_s: float,
-        wire_s: float,
-        *,
-        laps: int = 1,
-        beside_s: float = 0.0,
-        cores: float = 0.0,
-        rides: bool = False,
-    ) -> None:
-        """Run a collective, which ends for a chip when its whole group's data is there.
-
-        Parameters
-        ----------
-        name : str
-            Of the op.
-        key : str
-            Of the persistent buffer, by which a run knows the collective.
-        axis : Axis
-        own_s : float
-            What each chip takes by itself.
-        wire_s : float
-            In which the busiest wire passes its bytes.
-        laps : int
-            How often a notice goes the longest way: once with the data, once more for a barrier.
-        beside_s, cores : float
-            What the workers compute at the same time; they go on when both are done.
-        rides : bool
-            Whether a run sends its data along with the collective before it, on the same axis.
-            Nothing that takes time may come between them.
-        """
+    def collective(self, what: Collective) -> None:
+        """Run a collective, which ends for a chip when its whole group's data is there."""
 
 
 def hop_delays(machine: Machine, size: int) -> Seconds:
@@ -221,28 +214,18 @@ class MeshClock(Clock):
         self._delays = {axis: hop_delays(machine, mesh.size(axis)) for axis in Axis}
         super().__init__(machine, capacity_bytes, slowness.chip_factors(mesh), trace)
 
-    def collective(
-        self,
-        name: str,
-        key: str,
-        axis: Axis,
-        own_s: float,
-        wire_s: float,
-        *,
-        laps: int = 1,
-        beside_s: float = 0.0,
-        cores: float = 0.0,
-        rides: bool = False,
-    ) -> None:
+    def collective(self, what: Collective) -> None:
         """Run a collective; see `Charged.collective`."""
-        n_bytes = wire_s * self._machine.link_bytes_per_s
-        self.link_bytes[axis] += n_bytes
-        self.core_s += cores * self._first(beside_s * self._factor)
-        arrived = self._arrived(axis, laps)
-        end = arrived + (own_s * self._factor + wire_s * self._wire_factor[axis])
+        n_bytes = what.wire_s * self._machine.link_bytes_per_s
+        self.link_bytes[what.axis] += n_bytes
+        self.core_s += what.cores * self._first(what.beside_s * self._factor)
+        arrived = self._arrived(what.axis, what.laps)
+        wires = self._wire_factor[what.axis]
+        end = arrived + (what.own_s * self._factor + what.wire_s * wires)
         if self._trace is not None:
-            self._trace.collective(name, axis, self.now, end, n_bytes)
-        self._advance(name, np.maximum(end, self.now + beside_s * self._factor), cores)
+            self._trace.collective(what.name, what.axis, self.now, end, n_bytes)
+        beside = self.now + what.beside_s * self._factor
+        self._advance(what.name, np.maximum(end, beside), what.cores)
 
     def _arrived(self, axis: Axis, laps: int) -> Seconds:
         """Return when the last of the group's data is there: entry and distance of each member."""

@@ -12,8 +12,8 @@ Device time has the tracks ``compute`` (ops), ``prefetch`` (reads of weights), `
 * ``C`` events: ``circular buffer`` in bytes, from when a read begins until the weight has been
   consumed, and ``link ROWS``, ``link COLS`` in bytes/s, the mean of a collective's busiest link.
 
-Host time has the tracks ``steps``, ``collectives`` and ``prefetch`` with ``X`` events only, and
-the same flows between collectives.
+Host time has the tracks ``steps``, ``collectives`` and ``prefetch`` with ``X`` events, the same
+flows between collectives, and the counter ``circular buffer`` in unpacked bytes; links it has none.
 
 Version 1 had no counters and no host time.
 """
@@ -120,10 +120,14 @@ class Trace:
         self._add("s", name, rank, start_s, **common)
         self._add("f", name, following, ends[following], bp="e", **common)
 
+    def fill(self, rank: int, at_s: float, n_bytes: float) -> None:
+        """Note that the circular buffer of a chip holds so many bytes more from then on."""
+        self._changes.setdefault(rank, []).append((at_s + self.origin_s, n_bytes))
+
     def fills(self, at: Seconds, n_bytes: float) -> None:
         """Note that the circular buffer of every chip holds so many bytes more from then on."""
         for rank, at_s in enumerate(at.reshape(-1).tolist()):
-            self._changes.setdefault(rank, []).append((at_s + self.origin_s, n_bytes))
+            self.fill(rank, at_s, n_bytes)
 
     def to_json(self) -> str:
         """Return the file's text."""

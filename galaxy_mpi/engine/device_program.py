@@ -13,7 +13,7 @@ from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems import PageTable, Precision, PrefillPass
 from galaxy_mpi.systems.galaxy_prefill_timing import GalaxyPrefillTiming
 from galaxy_mpi.systems.galaxy_timing import GalaxyDecodeTiming
-from galaxy_mpi.systems.timing import ChipSizes
+from galaxy_mpi.systems.timing import ChipSizes, Emulated
 
 __all__ = ["DeviceProgram", "chip_sizes"]
 
@@ -46,15 +46,14 @@ class DeviceProgram:
     ) -> None:
         self.model, self.machine, self.mesh, self.precision = model, machine, mesh, precision
         self.sizes = chip_sizes(model, mesh, users)
+        self._emulated = Emulated(machine, mesh, precision, self.sizes)
         self._prefetch = prefetch
         weights, rotary = cast(Any, _NoWeights(model)), cast(Any, _NoRotary())
         self._transformer = Transformer(weights, rotary, cast(Any, [None] * model.n_layers))
 
     def prefill(self, clock: Charged, work: PrefillPass) -> None:
         """Charge a pass."""
-        system = GalaxyPrefillTiming(
-            clock, self.machine, self.mesh, self.precision, self.sizes, work
-        )
+        system = GalaxyPrefillTiming(clock, self._emulated, work)
         self._transformer.prefill(cast(Any, system), work)
 
     def decode(self, clock: Charged, positions: Sequence[int]) -> None:
@@ -66,9 +65,7 @@ class DeviceProgram:
         positions : sequence of int
             The longest user's position in each column; -1 for a column without users.
         """
-        system = GalaxyDecodeTiming(
-            clock, self.machine, self.mesh, self.precision, self.sizes, prefetch=self._prefetch
-        )
+        system = GalaxyDecodeTiming(clock, self._emulated, prefetch=self._prefetch)
         nowhere = np.zeros((len(positions), 1), np.int64)
         table = PageTable(np.array(positions, np.int64), nowhere, PAGE_SIZE)
         self._transformer.decode(cast(Any, system), nowhere, table)

@@ -79,6 +79,7 @@ class DecodeMode(_Mode):
                 capacity_bytes=chip.buffer_bytes,
                 before_unpack=before_unpack,
                 note=None if spans is None else spans.add_prefetch,
+                note_fill=None if spans is None else spans.add_fill,
             )
         else:
             weights = DirectWeights(chip.weights.tensors)

@@ -1,5 +1,6 @@
 """Traces of runs: device time evaluated once more with a trace, host time as it was noted."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -56,8 +57,15 @@ class HostSpans:
     steps: list[tuple[str, float, float]] = field(default_factory=list)
     collectives: list[tuple[str, Axis, float, float]] = field(default_factory=list)
     prefetch: list[tuple[str, float, float]] = field(default_factory=list)
+    fills: list[tuple[float, int]] = field(default_factory=list)
+    """When the circular buffer came to hold so many bytes more."""
     is_full: bool = False
     """Whether no more is wanted."""
+
+    def add_fill(self, n_bytes: int) -> None:
+        """Note that the circular buffer holds so many bytes more from now on."""
+        if not self.is_full:
+            self.fills.append((time.perf_counter(), n_bytes))
 
     def add_step(self, name: str, begin_s: float, end_s: float) -> None:
         """Note a pass or a step."""
@@ -85,6 +93,8 @@ def host_trace(mesh: Mesh, ranks: Sequence[HostSpans]) -> Trace:
             trace.span(rank, STEPS, name, begin_s, end_s)
         for name, begin_s, end_s in spans.prefetch:
             trace.span(rank, PREFETCH, name, begin_s, end_s)
+        for at_s, n_bytes in spans.fills:
+            trace.fill(rank, at_s, n_bytes)
         for name, _, begin_s, end_s in spans.collectives:
             trace.span(rank, COLLECTIVES, name, begin_s, end_s)
     # All ranks run the same collectives in the same order.

@@ -38,6 +38,8 @@ class CircularBuffer(Generic[_Name]):
     ----------
     capacity_bytes : int
         Bytes of storage; never exceeded.
+    note_fill : callable, optional
+        Called with the bytes that come into use, negative as they are released.
 
     Attributes
     ----------
@@ -49,8 +51,8 @@ class CircularBuffer(Generic[_Name]):
         Most bytes that were ever in use at once.
     """
 
-    def __init__(self, capacity_bytes: int) -> None:
-        self.capacity_bytes = capacity_bytes
+    def __init__(self, capacity_bytes: int, note_fill: Callable[[int], None] | None = None) -> None:
+        self.capacity_bytes, self._note_fill = capacity_bytes, note_fill
         self._storage = np.empty(capacity_bytes // 4, np.float32)
         self._ready: deque[_Segment[_Name]] = deque()
         self._held: _Segment[_Name] | None = None
@@ -108,6 +110,8 @@ class CircularBuffer(Generic[_Name]):
             self._head = segment.stop
             self._used.append(segment)
             self._filling = segment
+            if self._note_fill is not None:
+                self._note_fill(4 * n_values)
             self.peak_bytes = max(self.peak_bytes, 4 * sum(s.stop - s.start for s in self._used))
         return self._storage[segment.start : segment.stop]
 
@@ -164,6 +168,8 @@ class CircularBuffer(Generic[_Name]):
             freed = self._used.popleft()
             assert freed is self._held
             self._held = None
+            if self._note_fill is not None:
+                self._note_fill(-4 * (freed.stop - freed.start))
             self._changed.notify_all()
 
     def borrow(self, n_values: int) -> F32:

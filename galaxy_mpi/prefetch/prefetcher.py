@@ -66,6 +66,8 @@ class WeightPrefetcher:
     note : callable, optional
         Called by the thread with (weight, begin, end) of each unpacking, in seconds of the host's
         clock.
+    note_fill : callable, optional
+        See `CircularBuffer`.
     """
 
     def __init__(
@@ -77,10 +79,11 @@ class WeightPrefetcher:
         timeout_s: float = 120.0,
         before_unpack: Callable[[WeightId], None] | None = None,
         note: Callable[[str, float, float], None] | None = None,
+        note_fill: Callable[[int], None] | None = None,
     ) -> None:
         self._tensors, self._schedule = tensors, list(schedule)
         self._timeout_s, self._before_unpack, self._note = timeout_s, before_unpack, note
-        self._buffer: CircularBuffer[WeightId] = CircularBuffer(capacity_bytes)
+        self._buffer: CircularBuffer[WeightId] = CircularBuffer(capacity_bytes, note_fill)
         self._thread: threading.Thread | None = None
 
     def begin_step(self) -> None:

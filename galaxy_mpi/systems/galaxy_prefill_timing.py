@@ -6,12 +6,11 @@ Sizes are those of the device: padded rows, all of them computed, on every colum
 from typing import Any
 
 from galaxy_mpi.ccl import BufferKey
-from galaxy_mpi.device import Charged, Machine
-from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.device import Charged
+from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PrefillPass, causal_pairs, query_chunks
-from galaxy_mpi.systems.timing import ChipSizes, TimingProgram
+from galaxy_mpi.systems.timing import Emulated, TimingProgram
 
 __all__ = ["GalaxyPrefillTiming"]
 
@@ -21,24 +20,16 @@ class GalaxyPrefillTiming(TimingProgram):
 
     Parameters
     ----------
-    clock, machine, mesh, precision, sizes
+    clock, emulated
         As in `TimingProgram`.
     work : PrefillPass
     """
 
     name = "galaxy"
 
-    def __init__(
-        self,
-        clock: Charged,
-        machine: Machine,
-        mesh: Mesh,
-        precision: Precision,
-        sizes: ChipSizes,
-        work: PrefillPass,
-    ) -> None:
-        super().__init__(clock, machine, mesh, precision, sizes)
-        clock.gap_s = machine.prefill_op_s
+    def __init__(self, clock: Charged, emulated: Emulated, work: PrefillPass) -> None:
+        super().__init__(clock, emulated)
+        clock.gap_s = emulated.machine.prefill_op_s
         self._rows, self._work = work.device_rows, work
 
     def embedded(self, x: Any) -> Any:

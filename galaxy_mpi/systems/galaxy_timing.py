@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from galaxy_mpi.ccl import BufferKey
-from galaxy_mpi.device import Charged, Machine
-from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.device import Charged
+from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
-from galaxy_mpi.systems.precision import Precision
-from galaxy_mpi.systems.timing import ChipSizes, TimingProgram
+from galaxy_mpi.systems.timing import Emulated, TimingProgram
 
 __all__ = ["GalaxyDecodeTiming"]
 
@@ -24,7 +23,7 @@ class GalaxyDecodeTiming(TimingProgram):
 
     Parameters
     ----------
-    clock, machine, mesh, precision, sizes
+    clock, emulated
         As in `TimingProgram`.
     prefetch : bool
         Whether weights come through the circular buffer, or are read from DRAM by the matmul.
@@ -32,17 +31,8 @@ class GalaxyDecodeTiming(TimingProgram):
 
     name = "galaxy"
 
-    def __init__(
-        self,
-        clock: Charged,
-        machine: Machine,
-        mesh: Mesh,
-        precision: Precision,
-        sizes: ChipSizes,
-        *,
-        prefetch: bool = True,
-    ) -> None:
-        super().__init__(clock, machine, mesh, precision, sizes)
+    def __init__(self, clock: Charged, emulated: Emulated, *, prefetch: bool = True) -> None:
+        super().__init__(clock, emulated)
         self._prefetch = prefetch
         self.weights = self
         self._norms = 0

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from galaxy_mpi.ccl import BufferKey
-from galaxy_mpi.device import Charged, Costs, Machine
+from galaxy_mpi.device import Charged, Collective, Costs, Machine
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.precision import Precision
 
-__all__ = ["ChipSizes", "TimingProgram"]
+__all__ = ["ChipSizes", "Emulated", "TimingProgram"]
 
 SAMPLED = 32
 """Candidates that each row contributes, one tile wide."""
@@ -58,30 +58,31 @@ class ChipSizes:
         }
 
 
+@dataclass(frozen=True)
+class Emulated:
+    """What is charged: a model's sizes, in formats, on a mesh of a machine's chips."""
+
+    machine: Machine
+    mesh: Mesh
+    precision: Precision
+    sizes: ChipSizes
+
+
 class TimingProgram:
     """Charges the ops that prefill and decode, and all systems, have in common.
 
     Parameters
     ----------
     clock : Charged
-    machine : Machine
-    mesh : Mesh
-    precision : Precision
-    sizes : ChipSizes
+    emulated : Emulated
     """
 
     name: ClassVar[str]
 
-    def __init__(
-        self,
-        clock: Charged,
-        machine: Machine,
-        mesh: Mesh,
-        precision: Precision,
-        sizes: ChipSizes,
-    ) -> None:
-        self.clock, self.costs, self.sizes = clock, Costs(machine), sizes
-        self._machine, self._mesh, self._precision = machine, mesh, precision
+    def __init__(self, clock: Charged, emulated: Emulated) -> None:
+        self.clock, self.costs, self.sizes = clock, Costs(emulated.machine), emulated.sizes
+        self._machine, self._mesh = emulated.machine, emulated.mesh
+        self._precision = emulated.precision
 
     def _tiles(self, width: int) -> int:
         return -(-self.sizes.users // 32) * -(-width // 32)
@@ -109,7 +110,8 @@ class TimingProgram:
         """Charge a collective whose wires carry what an all-gather of such blocks does."""
         machine = self._machine
         wire_s = self.costs.wire_s(self._mesh.size(axis), block_bytes, links or machine.links)
-        self.clock.collective(name, key, axis, machine.collective_s + own_s, wire_s, **options)
+        own_s += machine.collective_s
+        self.clock.collective(Collective(name, key, axis, own_s, wire_s, **options))
 
     def _head_matmul(self) -> None:
         sizes, precision, m = self.sizes, self._precision, self._machine

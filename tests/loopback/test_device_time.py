@@ -15,7 +15,7 @@ import pytest
 
 from galaxy_mpi.ccl import BufferKey
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.device import ChipClock, Machine, Tape
+from galaxy_mpi.device import ChipClock, Collective, Machine, Tape
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator
@@ -183,6 +183,9 @@ def test_a_run_writes_traces_of_both_clocks_and_an_op_report(tmp_path):
     of_rank = [e for e in spans if e["pid"] == 3]
     assert [e["name"] for e in of_rank if e["tid"] == 0] == ["prefill"] * 8 + ["decode"] * 4
     assert sum(e["tid"] == 2 for e in of_rank) == 4 * 4 * 5  # steps, layers, weights
+    fills = [e["args"]["bytes"] for e in content["traceEvents"] if e["ph"] == "C"]
+    assert len(fills) == 4 * 4 * 4 * 5 * 2  # chips; each weight comes and goes
+    assert 0 == min(fills) < max(fills) <= report.decode[0].prefetch.capacity_bytes
     assert {"WO", "GATE_UP"} < {e["name"] for e in of_rank if e["tid"] == 1}
     rows = list(csv.DictReader(ops.open()))
     assert {row["DEVICE ID"] for row in rows} == {"0", "1", "2", "3"}
@@ -192,7 +195,7 @@ def clock_of(*collectives):
     tape = Tape(0, 0.0)
     for key, axis in collectives:
         tape.op("work", 1.0, 1)
-        tape.collective(key.lower(), key, axis, 1.0, 0.5)
+        tape.collective(Collective(key.lower(), key, axis, 1.0, 0.5))
     clock = ChipClock(MACHINE, Mesh(2, 2), 0)
     clock.start(tape)
     return clock

@@ -1,11 +1,13 @@
 """Every family of models on meshes that no size of theirs divides by, against transformers."""
 
+from dataclasses import replace
+
 import pytest
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.mesh import LoopbackWorld, Mesh
-from tests.families import FAMILIES, random_prompts, write_family
+from tests.families import FAMILIES, random_prompts, write_family, write_meta
 from tests.reference import greedy_tokens
 
 
@@ -38,6 +40,21 @@ def test_float32_tokens_are_those_of_transformers(folders, name, mesh):
     assert report.tokens == greedy_tokens(folders[name], [list(p) for p in prompts], 6)
     if mesh != "1x1":
         assert "padded" in report.to_text(show_all=False)
+
+
+def test_a_folder_of_meta_is_the_same_model(folders, tmp_path):
+    prompts = random_prompts(4)
+    run = RunConfig(
+        model=str(write_meta(folders["llama"], tmp_path / "meta")),
+        precision="float32",
+        mesh=Mesh(2, 3),
+        prompt_tokens=prompts,
+        max_new_tokens=6,
+        cache_blocks=64,
+    )
+    expected = greedy_tokens(folders["llama"], [list(p) for p in prompts], 6)
+    assert play(run).tokens == expected
+    assert len(play(replace(run, n_layers=1)).tokens) == 4
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3"])

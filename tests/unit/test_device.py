@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from galaxy_mpi.device import MACHINES, Costs, Machine, MeshClock
+from galaxy_mpi.device import MACHINES, Collective, Costs, Machine, MeshClock
 from galaxy_mpi.device.machine import read_constants
 from galaxy_mpi.device.published import CALIBRATION, read_measurements
 from galaxy_mpi.errors import ConfigError
@@ -124,7 +124,7 @@ def test_the_busiest_wire_of_rings_and_lines():
 def test_a_collective_waits_for_the_farthest_and_the_latest():
     clock = MeshClock(GALAXY, Mesh(1, 4))
     clock.now = np.array([[1.0, 0, 0, 0]])
-    clock.collective("gather", "KEY", Axis.COLS, 0.2, 0.05)
+    clock.collective(Collective("gather", "KEY", Axis.COLS, 0.2, 0.05))
     hop = GALAXY.link_hop_s
     expected = 1.25 + np.array([0, 1, 2, 1]) * hop + clock.gap_s
     np.testing.assert_allclose(clock.now[0], expected, rtol=0, atol=1e-12)
@@ -133,7 +133,7 @@ def test_a_collective_waits_for_the_farthest_and_the_latest():
 def test_a_column_does_not_wait_for_another_column():
     clock = MeshClock(GALAXY, Mesh(2, 2))
     clock.now = np.array([[1.0, 0], [0, 0]])
-    clock.collective("gather", "KEY", Axis.ROWS, 0.0, 0.0)
+    clock.collective(Collective("gather", "KEY", Axis.ROWS, 0.0, 0.0))
     assert (clock.now[:, 0] >= 1.0).all()
     assert (clock.now[:, 1] < 0.1).all()
 
@@ -161,9 +161,9 @@ def test_the_prefetcher_stalls_as_its_recurrence_says():
 
 def test_work_beside_a_collective_is_hidden_by_it_or_hides_it():
     clock = MeshClock(GALAXY, Mesh(1, 1))
-    clock.collective("both", "KEY", Axis.COLS, 1.5, 0.5, beside_s=1.0)
+    clock.collective(Collective("both", "KEY", Axis.COLS, 1.5, 0.5, beside_s=1.0))
     assert clock.now[0, 0] == pytest.approx(2.0 + clock.gap_s)
-    clock.collective("both", "KEY", Axis.COLS, 1.0, 0.0, beside_s=2.0)
+    clock.collective(Collective("both", "KEY", Axis.COLS, 1.0, 0.0, beside_s=2.0))
     assert clock.now[0, 0] == pytest.approx(4.0 + 2 * clock.gap_s)
 
 

@@ -2,11 +2,7 @@
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -126,41 +122,6 @@ def test_a_sweep_is_a_row_for_each_value(tmp_path, capsys):
     assert times == sorted(times, reverse=True)
 
 
-def test_a_trace_has_a_process_a_chip_and_no_track_does_two_things_at_once(tmp_path, capsys):
-    path = tmp_path / "trace.json"
-    arguments = ["--layers", "3", "--new-tokens", "1", "--trace", str(path), "--json", "-"]
-    assert estimate.main(arguments) == 0
-    figures = json.loads(capsys.readouterr().out)["device"]
-    content = json.loads(path.read_text())
-    assert content["otherData"]["schema_version"] == 2
-    events = content["traceEvents"]
-    names = {e["args"]["name"] for e in events if e["name"] == "process_name"}
-    assert names == {f"chip ({r}, {c})" for r in range(8) for c in range(4)}
-    tracks = {}
-    for event in events:
-        if event["ph"] == "X":
-            span = event["ts"], event["ts"] + event["dur"]
-            tracks.setdefault((event["pid"], event["tid"]), []).append(span)
-    assert len(tracks) == 32 * 4
-    end_us = max(spans[-1][1] for spans in map(sorted, tracks.values()))
-    assert end_us == pytest.approx(figures["run_s"] * 1e6)
-    for spans in tracks.values():
-        spans.sort()
-        for (_, stop), (start, _) in pairwise(spans):
-            assert start >= stop - 1e-6
-    sent = sorted(e["id"] for e in events if e["ph"] == "s")
-    assert sent == sorted(e["id"] for e in events if e["ph"] == "f")
-    # A message to each chip's next one in every collective. Decode: 9 a layer, and a norm and 3
-    # at the end. Prefill: norms, 3 all-reduces of two halves, 2 reduce-scatters and a gather; a
-    # norm, an all-reduce and 2 at the end.
-    assert len(sent) == 32 * (3 * 9 + 4 + 3 * (2 + 6 + 3) + 5)
-    fills = [e["args"]["bytes"] for e in events if e["ph"] == "C" and e["name"][0] == "c"]
-    assert len(fills) == 32 * 3 * 5 * 2  # each of five weights comes and goes
-    assert 0 == min(fills) < max(fills) <= GALAXY.circular_buffer_bytes
-    loads = [e["args"]["bytes/s"] for e in events if e["ph"] == "C" and e["name"][0] == "l"]
-    assert 0 == min(loads) < max(loads) < GALAXY.link_bytes_per_s
-
-
 def test_bytes_of_a_link_are_those_of_the_collectives():
     """By hand, a layer of Llama-70B; on 4 links but for the statistics, (n - 1) / 2 blocks."""
     model = replace(PRESETS["llama3-70b"], n_layers=1)
@@ -273,41 +234,3 @@ def test_a_broken_file_of_measurements_is_one_line(tmp_path, text, said, capsys)
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
-
-
-def test_tt_perf_report_reads_the_op_report(tmp_path, capsys):
-    path = tmp_path / "ops.csv"
-    arguments = ["--layers", "2", "--new-tokens", "1", "--profile-csv", str(path)]
-    assert estimate.main([*arguments, "--json", "-"]) == 0
-    device = json.loads(capsys.readouterr().out)["device"]
-    out = tmp_path / "report.csv"
-    tool = Path(sys.executable).with_name("tt-perf-report")
-    command = [str(tool), str(path), "--csv", str(out), "--no-color", "--no-summary"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert "Merging device data" in told
-    assert "32 devices" in told
-    assert "Unclassified" not in told
-    rows = list(csv.DictReader(out.open()))
-    names = [row["OP Code"] for row in rows]
-    assert "Matmul 32 x 2048 x 1280" in names
-    assert "RMSAllGather" in names
-    shown_s = sum(float(row["Device Time"]) + float(row["Op-to-Op Gap"] or 0) for row in rows)
-    gaps_s = device["by_op_s"]["sampling_gap"] + device["by_op_s"]["plus_one_gap"]
-    assert shown_s * 1e-6 == pytest.approx(device["run_s"] - gaps_s, rel=0.02)
-
-
-def test_pictures_are_pngs(tmp_path, capsys):
-    for name, extra in (("ops.png", []), ("sweep.png", ["--sweep", "links=1,2,4"])):
-        path = tmp_path / name
-        arguments = ["--layers", "1", "--new-tokens", "1", "--plot", str(path), *extra]
-        assert estimate.main(arguments) == 0
-        assert path.read_bytes().startswith(b"\x89PNG")
-        assert len(path.read_bytes()) > 10_000
-    capsys.readouterr()
-
-
-def test_without_matplotlib_the_line_says_how_to_get_it(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    arguments = ["--layers", "1", "--new-tokens", "1", "--plot", str(tmp_path / "a.png")]
-    assert estimate.main(arguments) == 2
-    assert "sh launch/setup.sh plot" in capsys.readouterr().err

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from galaxy_mpi.checkpoints.meta import open_meta
-from galaxy_mpi.checkpoints.model_files import model_sizes
-from galaxy_mpi.errors import CheckpointError
+from galaxy_mpi.checkpoints.model_files import model_sizes, open_model
+from galaxy_mpi.errors import CheckpointError, ConfigError
 
 PARAMS = {
     "dim": 32,
@@ -121,8 +121,8 @@ def test_params_of_another_model_or_none(tmp_path):
     with pytest.raises(CheckpointError, match="lacks a field"):
         open_meta(tmp_path)
     path.write_text(json.dumps(PARAMS))
-    with pytest.raises(CheckpointError, match="the model has 2 layers"):
-        open_meta(tmp_path, 3)
+    with pytest.raises(ConfigError, match="has 2 layers; ask for as many or fewer"):
+        open_model(str(tmp_path), 3)
     for file in tmp_path.glob("*.pth"):
         file.unlink()
     with pytest.raises(CheckpointError, match="no consolidated"):

@@ -40,10 +40,15 @@ def _torch() -> Multiply:
     import torch
 
     torch.set_num_threads(1)  # one core a rank
-    torch.set_float32_matmul_precision("medium")  # bfloat16 inside: exact for these values
 
     def multiply(x: F32, w: F32) -> F32:
-        product: F32 = torch.mm(torch.from_numpy(x), torch.from_numpy(w)).numpy()
+        # The setting is the whole process's, and others there may use torch.
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium")  # bfloat16 inside: exact for these values
+        try:
+            product: F32 = torch.mm(torch.from_numpy(x), torch.from_numpy(w)).numpy()
+        finally:
+            torch.set_float32_matmul_precision(before)
         return product
 
     return multiply

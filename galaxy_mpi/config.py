@@ -3,14 +3,16 @@
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from galaxy_mpi.device import Slowness
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.models import Layout, LlamaConfig
+from galaxy_mpi.systems import PRECISIONS, System, system_of
 
-__all__ = ["MAX_USERS", "RunConfig"]
+__all__ = ["MAX_USERS", "RunConfig", "formats"]
 
 MAX_USERS = 32
 """Users of a decode batch: the rows of a tile."""
@@ -36,7 +38,10 @@ class RunConfig:
     batch: int | None = None
     """User places; None: 32."""
     mesh: Mesh = field(default_factory=Mesh)
+    system: str = "galaxy"
     precision: str = "performance"
+    optimizations: Path | None = None
+    """File with the formats of each layer, instead of ``precision``."""
     math_fidelity: bool = True
     """Whether matmuls read only the bits of their inputs that the chip's do."""
     sampling: SamplingParams | None = None
@@ -75,6 +80,7 @@ class RunConfig:
     """Where they go as an op report for tt-perf-report."""
 
     def __post_init__(self) -> None:
+        system_of(self.system, self.mesh)
         Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
         given = (self.prompts, self.prompts_file, self.prompt_tokens)
         if sum(prompts is not None for prompts in given) > 1:
@@ -94,7 +100,7 @@ class RunConfig:
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
         of_device = (self.trace_path, self.profile_path, *self.slow_chips, *self.slow_links)
-        if self.precision == "float32" and any(of_device):
+        if self.precision == "float32" and self.optimizations is None and any(of_device):
             raise ConfigError(
                 "--trace, --profile-csv, --slow-chip and --slow-link are of device time, which "
                 "float32 does not have; choose --precision performance or accuracy"
@@ -103,9 +109,24 @@ class RunConfig:
             raise ConfigError(f"--batch is at most {MAX_USERS} users, got {self.batch}")
 
     @property
+    def emulated_system(self) -> System:
+        """The system on this mesh."""
+        return system_of(self.system, self.mesh)
+
+    @property
+    def working_mesh(self) -> Mesh:
+        """The mesh as the system works on it."""
+        return self.emulated_system.mesh(self.mesh)
+
+    def layout(self, model: LlamaConfig) -> Layout:
+        """Return who has which part of a model."""
+        return Layout(model, self.working_mesh, self.emulated_system.is_scattered)
+
+    @property
     def slowness(self) -> Slowness:
-        """What is slower than it should be on the device clock."""
-        return Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
+        """What is slower than it should be on the device clock, on the working mesh."""
+        asked = Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
+        return asked.moved(self.mesh, self.working_mesh)
 
     def check_writable(self) -> None:
         """Raise ConfigError if a file could not be written at the end of the run."""
@@ -136,6 +157,23 @@ class RunConfig:
                     f"prompt {number} is empty; a prompt needs at least one character"
                 )
         return list(self.prompts)
+
+
+def formats(precision: str | None, optimizations: str | None) -> dict[str, Any]:
+    """Return the arguments of `RunConfig` that ``--precision`` and ``--optimizations`` mean.
+
+    Raises
+    ------
+    ConfigError
+        If both are given.
+    """
+    if optimizations is None:
+        return {"precision": precision or "performance"}
+    if precision is not None:
+        raise ConfigError("give --precision or --optimizations, not both")
+    if optimizations in ("performance", "accuracy"):
+        return {"precision": optimizations}
+    return {"optimizations": Path(optimizations)}
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -14,13 +14,14 @@ if __name__ == "__main__":
 
 from galaxy_mpi.checkpoints import cache_folder
 from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
-from galaxy_mpi.config import RunConfig
+from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh, Transport
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.progress import Progress
+from galaxy_mpi.systems import SYSTEMS
 
 __all__ = ["build_parser", "main", "run_config"]
 
@@ -44,7 +45,13 @@ def build_parser() -> ArgumentParser:
     add("--max-new-tokens", type=int, default=32, metavar="N", help="tokens to generate per user")
     add("--batch", type=int, metavar="N", help="user places, at most 32; more prompts queue")
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
-    add("--precision", default="performance", help="performance, accuracy or float32")
+    add("--system", default="galaxy", help=f"{' or '.join(SYSTEMS)}")
+    add("--precision", help="performance (default), accuracy or float32")
+    add(
+        "--optimizations",
+        metavar="NAME|FILE",
+        help="performance, accuracy, or a JSON file with the formats of each layer",
+    )
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
     add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
     add("--temperature", type=float, help="0 is greedy (default; in chats as the model advises)")
@@ -102,7 +109,8 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         max_new_tokens=arguments.max_new_tokens,
         batch=arguments.batch,
         mesh=Mesh.parse(arguments.mesh),
-        precision=arguments.precision,
+        system=arguments.system,
+        **formats(arguments.precision, arguments.optimizations),
         math_fidelity=not arguments.no_fidelity,
         sampling=_sampling(arguments),
         seed=arguments.seed,
@@ -170,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 report.write_files()
                 print(report.to_text(show_all=arguments.show_all), flush=True)
 
-        return run.mesh, play
+        return run.working_mesh, play
 
     return run_on_mesh(build_parser(), argv, prepare)
 

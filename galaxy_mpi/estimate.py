@@ -15,12 +15,14 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.config import formats
 from galaxy_mpi.device import MACHINES
 from galaxy_mpi.engine.what_if import WhatIf
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import write_bytes, write_text
 from galaxy_mpi.plot import bars_png, lines_png
+from galaxy_mpi.systems import SYSTEMS
 
 __all__ = ["build_parser", "main"]
 
@@ -56,7 +58,13 @@ def build_parser() -> ArgumentParser:
     )
     add("--links", type=int, metavar="N", help="links between neighbours, instead of the machine's")
     add("--topology", metavar="T", help="ring or line, instead of the machine's")
-    add("--precision", default="performance", help="performance or accuracy")
+    add("--system", default="galaxy", help=" or ".join(SYSTEMS))
+    add("--precision", help="performance (default) or accuracy")
+    add(
+        "--optimizations",
+        metavar="NAME|FILE",
+        help="performance, accuracy, or a JSON file with the formats of each layer",
+    )
     add("--layers", type=int, metavar="N", help="only the first N layers")
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
     add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes a chip")
@@ -127,7 +135,8 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
         machine=arguments.machine,
         links=arguments.links,
         topology=arguments.topology,
-        precision=arguments.precision,
+        system=arguments.system,
+        **formats(arguments.precision, arguments.optimizations),
         layers=arguments.layers,
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,

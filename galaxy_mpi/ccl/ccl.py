@@ -1,11 +1,8 @@
-"""The collectives of one chip, with the persistent buffers they use.
-
-Buffers are made when a collective of a shape first runs, live as long as the mode, and are
-double: an index per axis goes 0, 1, 0, 1 with every collective on that axis. So a neighbour that
-is already in the next collective writes elsewhere, and no barrier is needed.
+"""The collectives of one chip, with the buffers they use (`galaxy_mpi.ccl.buffers`).
 
 A mode has its own kind: `DecodeCCL` here gathers packed terms in one round,
-`galaxy_mpi.ccl.prefill_ccl.PrefillCCL` goes hop by hop.
+`galaxy_mpi.ccl.prefill_ccl.PrefillCCL` goes hop by hop, and so does
+`galaxy_mpi.ccl.separate_ccl.SeparateCCL` in both modes.
 """
 
 import time
@@ -17,6 +14,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.blocks import unpack_blocks
+from galaxy_mpi.ccl.buffers import Bound, Buffers, PersistentBuffers
 from galaxy_mpi.ccl.collectives import AllGather
 from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
 from galaxy_mpi.ccl.stamps import Stamper, Stamping
@@ -56,19 +54,13 @@ ONE_LINK = frozenset({BufferKey.LAYERNORM, BufferKey.SAMPLING_VALUES, BufferKey.
 """Collectives so small that the system gives them one link whatever the machine has."""
 
 
-class _Collective(Protocol):
-    n_bytes: int
-
-    def free(self) -> None: ...
-
-
-class Reduction(_Collective, Protocol):
+class Reduction(Bound, Protocol):
     """A reduce-scatter or an all-reduce."""
 
     def __call__(self, values: F32, stamping: Stamping | None, /) -> F32: ...
 
 
-_C = TypeVar("_C", bound=_Collective)
+_C = TypeVar("_C", bound=Bound)
 _What = tuple[Any, ...]
 _Shape = tuple[int, ...]
 
@@ -87,9 +79,11 @@ class CCL(ABC):
         The chip's device clock, whose time travels with the data.
     note : callable, optional
         Called with (key, axis, begin, end) of each collective, in seconds of the host's clock.
+    buffers : type of Buffers
 
     Attributes
     ----------
+    buffers : Buffers
     host_time_s : float
         Seconds of host time spent in collectives: copying, packing and waiting.
     """
@@ -102,21 +96,20 @@ class CCL(ABC):
         num_links: int = 4,
         clock: Stamper | None = None,
         note: Note | None = None,
+        buffers: type[Buffers] = PersistentBuffers,
     ) -> None:
         self._transport, self._gather, self._num_links = transport, gather, num_links
         self._clock, self._note = clock, note
-        self._persistent: dict[tuple[_What, int], _Collective] = {}
-        self.buffer_index = dict.fromkeys(Axis, 0)
+        self.buffers = buffers(transport)
         self.host_time_s = 0.0
 
     def size(self, axis: Axis) -> int:
         """Return the number of chips along ``axis``."""
         return self._transport.group(axis).size
 
-    @property
-    def persistent_bytes(self) -> int:
-        """Bytes of all persistent buffers, as host memory."""
-        return sum(collective.n_bytes for collective in self._persistent.values())
+    def index(self, axis: Axis) -> int:
+        """Return this chip's place along ``axis``."""
+        return self._transport.group(axis).index
 
     def all_gather_bytes(
         self, block: Bytes, *, axis: Axis, key: str, stamped: bool = True
@@ -136,7 +129,7 @@ class CCL(ABC):
         Returns
         -------
         ndarray of shape (size, n), uint8
-            A view of the persistent buffer: valid until the next collective on this axis.
+            A view of the buffer: valid until the next collective on this axis.
         """
         began = time.perf_counter()
 
@@ -210,13 +203,8 @@ class CCL(ABC):
         """Return the mode's all-reduce of ``shape``."""
 
     def free(self) -> None:
-        """Release all persistent buffers and start again with index 0: the mode is over."""
-        for collective in self._persistent.values():
-            collective.free()
-        self._persistent.clear()
-        for axis in Axis:
-            self._transport.group(axis).recycle()
-        self.buffer_index = dict.fromkeys(Axis, 0)
+        """Release all buffers and start again with index 0: the mode is over."""
+        self.buffers.free()
 
     def _reduce(
         self,
@@ -243,21 +231,9 @@ class CCL(ABC):
         return Stamping(self._clock, key, axis)
 
     def _collective(self, what: _What, make: Callable[[Group, int], _C]) -> _C:
-        """Return the collective bound to the buffer whose turn it is; make both at first use.
-
-        ``what`` is (op, key, axis, ...): all that two collectives may differ in.
-        """
-        _, key, axis = what[:3]
-        index = self.buffer_index[axis]
-        self.buffer_index[axis] = 1 - index
-        found = self._persistent.get((what, index))
-        if found is None:
-            group, links = self._transport.group(axis), 1 if key in ONE_LINK else self._num_links
-            # Both at once: every member binds in the same order whatever its index is.
-            for slot in (0, 1):
-                self._persistent[what, slot] = make(group, links)
-            found = self._persistent[what, index]
-        return found  # type: ignore[return-value]
+        """Return the collective for a call; ``what`` as in `galaxy_mpi.ccl.buffers`."""
+        links = 1 if what[1] in ONE_LINK else self._num_links
+        return self.buffers.get(what, lambda group: make(group, links))
 
 
 class DecodeCCL(CCL):
@@ -271,8 +247,11 @@ class DecodeCCL(CCL):
         num_links: int = 4,
         clock: Stamper | None = None,
         note: Note | None = None,
+        buffers: type[Buffers] = PersistentBuffers,
     ) -> None:
-        super().__init__(transport, gather=gather, num_links=num_links, clock=clock, note=note)
+        super().__init__(
+            transport, gather=gather, num_links=num_links, clock=clock, note=note, buffers=buffers
+        )
 
     def _make_reduce_scatter(
         self, group: Group, shape: _Shape, dtype: DType, *, num_links: int, label: str

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.buffers import Buffers, PersistentBuffers
 from galaxy_mpi.ccl.ccl import CCL, Note, Reduction, Wiring
 from galaxy_mpi.ccl.collectives import AllReduce, ReduceScatter
 from galaxy_mpi.ccl.stamps import Stamper
@@ -34,7 +35,7 @@ class PrefillCCL(CCL):
     transport : Transport
     scatter, gather : callable
         `Ring` or `Line`: how partial sums and blocks travel.
-    num_links, clock, note
+    num_links, clock, note, buffers
         As in `CCL`.
 
     References
@@ -51,8 +52,11 @@ class PrefillCCL(CCL):
         num_links: int = 4,
         clock: Stamper | None = None,
         note: Note | None = None,
+        buffers: type[Buffers] = PersistentBuffers,
     ) -> None:
-        super().__init__(transport, gather=gather, num_links=num_links, clock=clock, note=note)
+        super().__init__(
+            transport, gather=gather, num_links=num_links, clock=clock, note=note, buffers=buffers
+        )
         self._scatter = scatter
 
     def gather_slabs(

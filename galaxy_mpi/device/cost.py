@@ -25,6 +25,7 @@ class Costs:
     """Times of the ops of decode on one chip."""
 
     machine: Machine
+    norm_cores = _NORM_CORES
 
     def ring_matmul_s(self, rows: int, k: int, n: int, flops_per_core_s: float) -> float:
         """Seconds of a matmul on the ring cores, whose weight is in the circular buffer.
@@ -41,11 +42,13 @@ class Costs:
         """Bytes of a prefetched weight in DRAM, padded to the ring cores."""
         return padded(k) // TILE * (padded(n, _DRAM_BANKS_TILES) // TILE) * tile_bytes
 
-    def dram_matmul_s(self, rows: int, k: int, n: int, tile_bytes: int) -> float:
+    def dram_matmul_s(
+        self, rows: int, k: int, n: int, tile_bytes: int, flops_per_core_s: float
+    ) -> float:
         """Seconds of a matmul that reads its weight from DRAM: reading or arithmetic."""
         m = self.machine
         reading_s = padded(k) * padded(n) // TILE**2 * tile_bytes / m.dram_bytes_per_s
-        peak = m.worker_cores * m.hifi2_flops_per_core_s
+        peak = m.worker_cores * flops_per_core_s
         return m.launch_s + max(reading_s, 2 * padded(rows) * k * n / peak)
 
     def vector_s(self, elements: float, cores: float, passes: float) -> float:
@@ -54,11 +57,12 @@ class Costs:
 
     def norm_s(self, rows: int, width: int, *, passes: int) -> float:
         """Seconds of the fused norm beside its gather: one hand-over between its parts."""
-        return (
-            self.machine.stage_s
-            + self.machine.launch_s
-            + self.vector_s(padded(rows) * padded(width), _NORM_CORES, passes)
-        )
+        return self.machine.stage_s + self.norm_part_s(rows, width, passes=passes)
+
+    def norm_part_s(self, rows: int, width: int, *, passes: int) -> float:
+        """Seconds of an op of its own that makes a part of the norm, on the same cores."""
+        elements = padded(rows) * padded(width)
+        return self.machine.launch_s + self.vector_s(elements, _NORM_CORES, passes)
 
     def elementwise_s(self, elements: float, cores: float, passes: float) -> float:
         """Seconds of an op of its own that makes ``passes`` over its elements."""
@@ -69,7 +73,14 @@ class Costs:
         return self.machine.launch_s + 2 * self.machine.dram_round_trip_s
 
     def attention_s(
-        self, users: int, heads: int, kv_heads: int, head_dim: int, position: int, tile_bytes: int
+        self,
+        users: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        position: int,
+        tile_bytes: int,
+        flops_per_core_s: float,
     ) -> float:
         """Seconds of decode attention: each user has its share of the cores.
 
@@ -82,7 +93,7 @@ class Costs:
         n_tiles = users * kv_heads * 2 * positions * padded(head_dim) // TILE**2
         reading_s = n_tiles * tile_bytes / m.dram_bytes_per_s
         rows = padded(-(-heads // kv_heads))
-        arithmetic_s = 4 * rows * positions * head_dim / (cores * m.hifi2_flops_per_core_s)
+        arithmetic_s = 4 * rows * positions * head_dim / (cores * flops_per_core_s)
         softmax_s = self.vector_s(rows * positions, cores, m.softmax_passes)
         combine_s = max(1, cores.bit_length()) * m.stage_s
         return m.launch_s + max(reading_s, arithmetic_s + softmax_s) + combine_s

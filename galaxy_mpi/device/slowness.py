@@ -66,6 +66,20 @@ class Slowness:
                 )
         return cls(slow_chips, slow_links)
 
+    def moved(self, mesh: Mesh, to: Mesh) -> "Slowness":
+        """Return the same chips and wires on another mesh, of the same ranks.
+
+        It is the same mesh, or a row of chips that became a column.
+        """
+        if mesh == to:
+            return self
+        chips = {to.coord(mesh.rank(*chip)): factor for chip, factor in self.chips.items()}
+        links = {
+            (*to.coord(mesh.rank(row, col)), Axis(1 - axis)): factor
+            for (row, col, axis), factor in self.links.items()
+        }
+        return Slowness(chips, links)
+
     def chip_factors(self, mesh: Mesh) -> NDArray[np.float64]:
         """Return by how much ops of each chip are slower, shape (R, C)."""
         factors = np.ones((mesh.rows, mesh.cols))

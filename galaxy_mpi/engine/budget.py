@@ -38,16 +38,21 @@ class Budget:
         model, machine, mesh = program.model, program.machine, program.mesh
         precision, sizes, costs = program.precision, program.sizes, Costs(machine)
         q_width = sizes.heads * sizes.head_dim
-        layer_bytes = sum(
-            costs.weight_bytes(*shape, precision.weight(name).tile_bytes)
+        layers = [precision.of(layer) for layer in range(model.n_layers)]
+        layers_bytes = sum(
+            costs.weight_bytes(*shape, of_layer.weight(name).tile_bytes)
             for name, shape in sizes.matrices.items()
+            for of_layer in layers
             if name != "lm_head"
         )
         head_tiles = padded(sizes.dim) // TILE * (padded(sizes.vocab) // TILE)
         head_bytes = head_tiles * precision.head_weight.tile_bytes
-        embedding_bytes = model.vocab_size * sizes.dim * precision.embedding.tile_bytes // TILE**2
-        tile_row = padded(sizes.head_dim) // TILE * precision.kv_cache.tile_bytes
-        position_bytes = model.n_layers * sizes.users_each * sizes.kv_heads * 2 * tile_row // TILE
+        embedding_bytes = (
+            model.vocab_size * sizes.stream * precision.embedding.tile_bytes // TILE**2
+        )
+        head_tiles_each = padded(sizes.head_dim) // TILE
+        cached = sum(of_layer.kv_cache.tile_bytes for of_layer in layers) * head_tiles_each
+        position_bytes = sizes.users_each * sizes.kv_heads * 2 * cached // TILE
         gathered = (
             (mesh.rows, sizes.dim),
             (mesh.cols, sizes.vocab),
@@ -59,16 +64,18 @@ class Budget:
         small = (mesh.cols + 2 * mesh.rows) * precision.statistics.tile_bytes
         tiles_high = padded(sizes.users) // TILE
         buffers = tiles_high * packed * precision.reduced.tile_bytes + rows + small
-        circular = machine.circular_buffer_bytes
+        circular = (
+            machine.circular_buffer_bytes
+            if circular_buffer_bytes is None
+            else (circular_buffer_bytes)
+        )
         return cls(
-            weights_bytes=model.n_layers * layer_bytes + head_bytes,
+            weights_bytes=layers_bytes + head_bytes,
             embedding_bytes=embedding_bytes,
             kv_cache_bytes=position_bytes * padded(n_positions, PAGE),
             kv_cache_bytes_per_position=position_bytes,
-            persistent_buffers_bytes=2 * buffers,
-            circular_buffer_bytes=int(
-                circular if circular_buffer_bytes is None else circular_buffer_bytes
-            ),
+            persistent_buffers_bytes=2 * buffers if program.is_persistent else 0,
+            circular_buffer_bytes=int(circular) if program.has_prefetcher else 0,
         )
 
     @property

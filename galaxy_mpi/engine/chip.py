@@ -1,15 +1,14 @@
 """One chip: what it holds from the first pass to the last, whatever the mode."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
-from galaxy_mpi.kernels import RotaryTable, choose_multiply
+from galaxy_mpi.kernels import choose_multiply
 from galaxy_mpi.mesh import Transport
-from galaxy_mpi.models import Layout, ShardFile, Sharding, Transformer, load_chip_weights
+from galaxy_mpi.models import ShardFile, Sharding, Transformer, load_chip_weights
 from galaxy_mpi.prefetch.prefetcher import buffer_bytes
-from galaxy_mpi.systems import PRECISIONS, KVCache, MatrixUnit, ModelShape, Precision
+from galaxy_mpi.systems import KVCache, ModelShape, Modules, Precision
 
 __all__ = ["Chip"]
 
@@ -26,6 +25,8 @@ class Chip:
         Called with (layer, number of layers) as weights are loaded.
     precision : Precision, optional
         That of the run by default.
+    modules : Modules, optional
+        Classes of attention, norm and rotary table.
 
     Raises
     ------
@@ -40,12 +41,13 @@ class Chip:
         transport: Transport,
         loaded_layer: Callable[[int, int], None],
         precision: Precision | None = None,
+        modules: Modules | None = None,
     ) -> None:
         model, limits = plan.model, plan.limits
-        self.transport = transport
-        precision = precision or PRECISIONS[run.precision]
-        self.precision = replace(precision, cuts_inputs=precision.cuts_inputs and run.math_fidelity)
-        sharding = Sharding(Layout(model, run.mesh), transport.rank)
+        self.transport, self.modules = transport, modules or Modules()
+        precision = precision or plan.precision
+        self.precision = precision if run.math_fidelity else precision.reading_all_bits()
+        sharding = Sharding(run.layout(model), transport.rank)
         self.column, self.n_valid_tokens = sharding.col, sharding.n_valid_tokens
         self.weights = load_chip_weights(
             plan.checkpoint,
@@ -55,8 +57,7 @@ class Chip:
             _shard_file(run, plan, transport.rank),
         )
         largest = max(tensor.n_values for tensor in self.weights.tensors.values())
-        multiply = choose_multiply(largest, is_bfloat16=precision.is_bfloat16)
-        self.unit = MatrixUnit(multiply, self.precision)
+        self.multiply = choose_multiply(largest, is_bfloat16=precision.is_bfloat16)
         self.buffer_bytes = buffer_bytes(self.weights.tensors, run.circular_buffer_bytes)
         self.schedule = self.weights.schedule(model.n_layers)
         self.shape = ModelShape(model.dim, model.norm_eps, sharding.heads)
@@ -66,11 +67,11 @@ class Chip:
                 limits.page_size,
                 sharding.heads.n_kv_heads,
                 model.head_dim,
-                dtype=self.precision.kv_cache,
+                dtype=self.precision.of(layer).kv_cache,
             )
-            for _ in range(model.n_layers)
+            for layer in range(model.n_layers)
         ]
-        rotary = RotaryTable(model.inv_freq(), self.precision.activation.round)
+        rotary = self.modules.rope_class(model.inv_freq(), self.precision.activation.round)
         self.transformer = Transformer(self.weights, rotary, self.caches)
 
 
@@ -78,6 +79,6 @@ def _shard_file(run: RunConfig, plan: Plan, rank: int) -> ShardFile | None:
     """Return where this rank's packed weights are kept, if they are."""
     if run.weights_cache is None or plan.fingerprint is None:
         return None
-    what = f"{run.mesh}-{run.precision}-{plan.model.n_layers}"
+    what = f"{run.working_mesh}-{plan.precision.key}-{plan.model.n_layers}"
     path = run.weights_cache / plan.fingerprint / what / f"rank{rank:03}.safetensors"
     return ShardFile(path, f"{plan.fingerprint}/{what}/{rank}/{plan.model}")

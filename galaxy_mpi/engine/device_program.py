@@ -5,14 +5,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from galaxy_mpi.ccl import PersistentBuffers
 from galaxy_mpi.device import Charged, Machine
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig, Transformer
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.systems import PageTable, Precision, PrefillPass
-from galaxy_mpi.systems.galaxy_prefill_timing import GalaxyPrefillTiming
-from galaxy_mpi.systems.galaxy_timing import GalaxyDecodeTiming
+from galaxy_mpi.systems import PageTable, Precision, PrefillPass, System, system_of
 from galaxy_mpi.systems.timing import ChipSizes, Emulated
 
 __all__ = ["DeviceProgram", "chip_sizes"]
@@ -28,10 +27,14 @@ class DeviceProgram:
     model : LlamaConfig
     machine : Machine
     mesh : Mesh
+        As asked for; that on which the system works is the attribute ``mesh``.
     precision : Precision
     users : int
         Of a decode step.
     prefetch : bool
+        Whether there is a prefetcher where the system has one.
+    system : System, optional
+        The Galaxy by default.
     """
 
     def __init__(
@@ -43,17 +46,24 @@ class DeviceProgram:
         *,
         users: int,
         prefetch: bool = True,
+        system: System | None = None,
     ) -> None:
-        self.model, self.machine, self.mesh, self.precision = model, machine, mesh, precision
-        self.sizes = chip_sizes(model, mesh, users)
-        self._emulated = Emulated(machine, mesh, precision, self.sizes)
-        self._prefetch = prefetch
+        system = system or system_of("galaxy", mesh)
+        self.asked_mesh, self.mesh = mesh, system.mesh(mesh)
+        self.model, self.precision = model, precision
+        self.machine = system.fabric.on(machine)
+        self.layout = Layout(model, self.mesh, system.is_scattered)
+        self.sizes = chip_sizes(self.layout, users)
+        self._emulated = Emulated(self.machine, self.mesh, precision, self.sizes, system.fabric)
+        self.has_prefetcher = prefetch and system.prefetch
+        self.is_persistent = system.buffers is PersistentBuffers
+        self._system = system
         weights, rotary = cast(Any, _NoWeights(model)), cast(Any, _NoRotary())
         self._transformer = Transformer(weights, rotary, cast(Any, [None] * model.n_layers))
 
     def prefill(self, clock: Charged, work: PrefillPass) -> None:
         """Charge a pass."""
-        system = GalaxyPrefillTiming(clock, self._emulated, work)
+        system = self._system.prefill_timing(clock, self._emulated, work)
         self._transformer.prefill(cast(Any, system), work)
 
     def decode(self, clock: Charged, positions: Sequence[int]) -> None:
@@ -65,7 +75,7 @@ class DeviceProgram:
         positions : sequence of int
             The longest user's position in each column; -1 for a column without users.
         """
-        system = GalaxyDecodeTiming(clock, self._emulated, prefetch=self._prefetch)
+        system = self._system.decode_timing(clock, self._emulated, prefetch=self.has_prefetcher)
         nowhere = np.zeros((len(positions), 1), np.int64)
         table = PageTable(np.array(positions, np.int64), nowhere, PAGE_SIZE)
         self._transformer.decode(cast(Any, system), nowhere, table)
@@ -100,13 +110,14 @@ class _NoRotary:
         return None
 
 
-def chip_sizes(model: LlamaConfig, mesh: Mesh, users: int) -> ChipSizes:
+def chip_sizes(layout: Layout, users: int) -> ChipSizes:
     """Return a model's sizes on one chip."""
-    layout = Layout(model, mesh)
+    model, mesh = layout.config, layout.mesh
     return ChipSizes(
         users=users,
         users_each=-(-users // mesh.cols),
         dim=layout.dim,
+        stream=layout.stream,
         qkv=(layout.n_heads + 2 * layout.slots_per_row) * model.head_dim,
         heads=layout.n_heads,
         kv_heads=layout.slots_per_row,

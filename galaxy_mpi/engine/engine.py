@@ -34,7 +34,6 @@ from galaxy_mpi.engine.tracing import TRACED_STEPS, HostSpans, host_trace
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh import Transport
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.systems import GalaxyDecode
 
 __all__ = ["Engine", "Hooks"]
 
@@ -58,7 +57,7 @@ class Engine:
     ----------
     run : RunConfig
     transport : Transport
-        Of ``run.mesh``.
+        Of ``run.working_mesh``.
     hooks : Hooks, optional
 
     Raises
@@ -123,7 +122,7 @@ class Engine:
         return Scheduler(
             plan.prompt_tokens,
             n_places(run),
-            run.mesh.cols,
+            run.working_mesh.cols,
             plan.limits,
             max_new_tokens=run.max_new_tokens,
             eos_tokens=plan.model.eos_tokens,
@@ -216,7 +215,13 @@ class Engine:
             return None
         precision, users = self.chip.precision, n_places(run)
         return DeviceProgram(
-            plan.model, plan.machine, run.mesh, precision, users=users, prefetch=run.prefetch
+            plan.model,
+            plan.machine,
+            run.mesh,
+            precision,
+            users=users,
+            prefetch=run.prefetch,
+            system=run.emulated_system,
         )
 
     def _note(self, name: str, began: float) -> None:
@@ -236,7 +241,7 @@ class Engine:
         return DeviceRun.of(program, chips, self._device.events, self._run.slowness)
 
     def _host_trace(self, ranks: list[HostSpans]) -> Trace | None:
-        return host_trace(self._run.mesh, ranks) if ranks else None
+        return host_trace(self._run.working_mesh, ranks) if ranks else None
 
     def _report(self, scheduler: Scheduler) -> Report | None:
         if self.mode is not None:
@@ -260,7 +265,7 @@ class Engine:
         assert self._tokenizer is not None
         return Report(
             run=self._run,
-            system=GalaxyDecode.name,
+            precision=self.plan.precision.name,
             model=self.plan.model,
             prompts=self.plan.prompts,
             requests=scheduler.requests,
@@ -276,5 +281,5 @@ class Engine:
 
 def n_places(run: RunConfig) -> int:
     """Return the user places of a run: as many in each column."""
-    cols = run.mesh.cols
+    cols = run.working_mesh.cols
     return -(-(run.batch or MAX_USERS) // cols) * cols

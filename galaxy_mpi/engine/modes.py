@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.ccl import CCL, DecodeCCL, Line, PrefillCCL, Ring, Stamper
+from galaxy_mpi.ccl import CCL, Line, Stamper
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chip import Chip
 from galaxy_mpi.engine.tracing import HostSpans
@@ -19,7 +19,7 @@ from galaxy_mpi.prefetch import (
     WeightPrefetcher,
     WeightSource,
 )
-from galaxy_mpi.systems import GalaxyDecode, GalaxyPrefill, PageTable, PrefillPass
+from galaxy_mpi.systems import PageTable, PrefillPass, System
 
 __all__ = ["DecodeMode", "ModeTotals", "PrefillMode"]
 
@@ -37,7 +37,7 @@ class ModeTotals:
         """Note what one life has cost."""
         self.collectives_s += ccl.host_time_s
         self.prefetch.add(weights.stats())
-        self.persistent_bytes = max(self.persistent_bytes, ccl.persistent_bytes)
+        self.persistent_bytes = max(self.persistent_bytes, ccl.buffers.n_bytes)
 
 
 class _Mode:
@@ -70,9 +70,11 @@ class DecodeMode(_Mode):
         clock: Stamper | None,
         spans: HostSpans | None = None,
         before_unpack: Callable[[WeightId], None] | None = None,
+        system: System | None = None,
     ) -> None:
+        kind = system or run.emulated_system
         weights: WeightSource
-        if run.prefetch:
+        if run.prefetch and kind.prefetch:
             weights = WeightPrefetcher(
                 chip.weights.tensors,
                 chip.schedule,
@@ -84,10 +86,12 @@ class DecodeMode(_Mode):
         else:
             weights = DirectWeights(chip.weights.tensors)
         note = None if spans is None else spans.add_collective
-        ccl = DecodeCCL(chip.transport, clock=clock, note=note)
+        ccl = kind.decode_ccl(chip.transport, clock=clock, note=note, buffers=kind.buffers)
         super().__init__(ccl, weights, totals)
         self._transformer = chip.transformer
-        self.system = GalaxyDecode(ccl, weights, chip.precision, chip.shape, chip.unit)
+        self.system = kind.decode(
+            ccl, weights, chip.precision, chip.shape, chip.multiply, chip.modules
+        )
 
     def logits(self, tokens_B: Ints, table: PageTable) -> F32:
         """Run a step; see `Transformer.decode`."""
@@ -107,18 +111,21 @@ class PrefillMode(_Mode):
         clock: Stamper | None,
         spans: HostSpans | None = None,
     ) -> None:
-        ccl = PrefillCCL(
-            chip.transport,
-            scatter=Line if run.line_reduce_scatter else Ring,
-            gather=Line if run.line_all_gather else Ring,
-            clock=clock,
-            note=None if spans is None else spans.add_collective,
+        kind, lines = run.emulated_system, {}
+        if run.line_reduce_scatter:
+            lines["scatter"] = Line
+        if run.line_all_gather:
+            lines["gather"] = Line
+        note = None if spans is None else spans.add_collective
+        ccl = kind.prefill_ccl(
+            chip.transport, clock=clock, note=note, buffers=kind.buffers, **lines
         )
         weights = DirectWeights(chip.weights.tensors)
         super().__init__(ccl, weights, totals)
         self._transformer = chip.transformer
-        precision, shape = chip.precision, chip.shape
-        self.system = GalaxyPrefill(ccl, weights, precision, shape, chip.unit, chip.column)
+        self.system = kind.prefill(
+            ccl, weights, chip.precision, chip.shape, chip.multiply, chip.modules
+        )
 
     def logits(self, work: PrefillPass, after_layer: Callable[[int, F32], None]) -> F32:
         """Run a pass; see `Transformer.prefill`."""

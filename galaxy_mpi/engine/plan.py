@@ -18,6 +18,8 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.kernels.sampling import MAX_TOP_K
 from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.systems import PRECISIONS, Precision
+from galaxy_mpi.systems.optimizations import read_optimizations
 
 __all__ = ["Plan", "make_plan"]
 
@@ -28,6 +30,7 @@ class Plan:
 
     checkpoint: Checkpoint | MetaCheckpoint | RandomCheckpoint
     model: LlamaConfig
+    precision: Precision
     machine: Machine | None
     """Whose device time is told; None for a precision that the device does not have."""
     fingerprint: str | None
@@ -63,12 +66,26 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         page_size=run.page_size, n_blocks=run.cache_blocks, max_seq_len=model.max_seq_len
     )
     _check_tokens(tokens, model, limits, files.where)
-    on_device = None if run.precision == "float32" else machine
+    if run.optimizations is None:
+        precision = PRECISIONS[run.precision]
+    else:
+        precision = read_optimizations(run.optimizations, model.n_layers)
+    on_device = machine if precision.is_bfloat16 else None
     sampling = _sampling(run, files)
     if run.weights_cache is not None and run.weights_cache.is_file():
         raise ConfigError(f"--weights-cache {run.weights_cache} is a file; name a folder, or off")
     fingerprint = None if run.weights_cache is None else files.fingerprint()
-    plan = Plan(files.checkpoint, model, on_device, fingerprint, limits, sampling, prompts, tokens)
+    plan = Plan(
+        files.checkpoint,
+        model,
+        precision,
+        on_device,
+        fingerprint,
+        limits,
+        sampling,
+        prompts,
+        tokens,
+    )
     return plan, tokenizer
 
 

@@ -13,7 +13,7 @@ from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.request import EndReason, Request
 from galaxy_mpi.engine.times import RunTimes
-from galaxy_mpi.models import Layout, LlamaConfig
+from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import write_text
 
 __all__ = ["SCHEMA_VERSION", "Report"]
@@ -26,7 +26,8 @@ class Report:
     """All that rank 0 knows at the end of a run. Lists ``decode``, ``memory`` etc. are by rank."""
 
     run: RunConfig
-    system: str
+    precision: str
+    """Its name."""
     model: LlamaConfig
     prompts: list[str]
     requests: list[Request]
@@ -93,8 +94,8 @@ class Report:
             "galaxy_mpi": __version__,
             "model": run.model,
             "mesh": str(run.mesh),
-            "system": self.system,
-            "precision": run.precision,
+            "system": run.system,
+            "precision": self.precision,
             "prefetch": run.prefetch,
             "prefix_caching": run.prefix_caching,
             "users": len(self.requests),
@@ -103,7 +104,7 @@ class Report:
             "ended": [r.ended.value if r.ended else None for r in self.requests],
             "prompt_tokens": [len(r.prompt) for r in self.requests],
             "cached_tokens": [r.n_cached for r in self.requests],
-            "padding": Layout(self.model, run.mesh).padding,
+            "padding": run.layout(self.model).padding,
             "memory": {
                 "weights_bytes_per_rank": chip.weights_bytes,
                 "embedding_bytes_per_rank": chip.embedding_bytes,
@@ -174,7 +175,7 @@ class Report:
 
     def _padding(self) -> list[tuple[str, str]]:
         """Return what the mesh made of sizes that do not divide, and what it costs."""
-        layout = Layout(self.model, self.run.mesh)
+        layout = self.run.layout(self.model)
         if not layout.padding:
             return []
         cost = f"{layout.overhead:.2f} x the matmul weights"
@@ -192,7 +193,7 @@ class Report:
             ("model", f"{self.run.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
             ("mesh", f"{self.run.mesh}, {self.run.mesh.n_chips} ranks"),
             *self._padding(),
-            ("system, precision", f"{self.system}, {self.run.precision}"),
+            ("system, precision", f"{self.run.system}, {self.precision}"),
             ("users, new tokens", f"{len(self.tokens)}, {sum(map(len, self.tokens))}"),
             ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),
             ("host: tokens/s/user", f"{host['tokens_per_s_per_user']:.2f}"),

@@ -54,23 +54,25 @@ def forced_answers(
     n_blocks = plan.limits.blocks_for(len(tokens))
     user = PrefillUser(np.array(tokens), 0, 0, np.arange(n_blocks))
     streams: list[F32] = []
-    mesh, rank, n_tokens = run.mesh, transport.rank, len(tokens)
-    row, col = mesh.coord(rank)
+    mesh, rank, n_tokens = run.working_mesh, transport.rank, len(tokens)
+    _, col = mesh.coord(rank)
+    # Ranks that together hold the stream once, in order.
+    holders = range(mesh.n_chips if run.emulated_system.is_scattered else mesh.cols)
 
     def keep(layer: int, x_shard_SD: F32) -> None:
-        if row == 0:
+        if rank in holders:
             streams.append(x_shard_SD[:n_tokens].copy())
 
     logits_SV = mode.all_logits(PrefillPass((user,)), keep)[:n_tokens, : chip.n_valid_tokens]
     mode.leave()
     parts = transport.gather(
-        (logits_SV if col == 0 else None, np.stack(streams) if row == 0 else None)
+        (logits_SV if col == 0 else None, np.stack(streams) if rank in holders else None)
     )
     if parts is None:
         return None
     of_rows = [parts[mesh.rank(r, 0)][0] for r in range(mesh.rows)]
-    of_cols = [parts[c][1] for c in range(mesh.cols)]
-    streams_LTD = np.concatenate([part for part in of_cols if part is not None], axis=2)
+    held = [parts[holder][1] for holder in holders]
+    streams_LTD = np.concatenate([part for part in held if part is not None], axis=2)
     return Answers(
         np.concatenate([part for part in of_rows if part is not None], axis=1),
         streams_LTD[:, :, : plan.model.dim],

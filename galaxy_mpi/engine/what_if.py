@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from galaxy_mpi.checkpoints import model_sizes
@@ -15,7 +16,8 @@ from galaxy_mpi.engine.tracing import RunEvents, device_trace
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.systems import PRECISIONS, system_of
+from galaxy_mpi.systems.optimizations import read_optimizations
 
 __all__ = ["PREFILLS", "WhatIf"]
 
@@ -46,7 +48,10 @@ class WhatIf:
     machine: str = "wormhole_galaxy_6u"
     links: int | None = None
     topology: str | None = None
+    system: str = "galaxy"
     precision: str = "performance"
+    optimizations: Path | None = None
+    """File with the formats of each layer, instead of ``precision``."""
     layers: int | None = None
     prefetch: bool = True
     circular_buffer_bytes: int | None = None
@@ -86,13 +91,19 @@ class WhatIf:
             links=self.links or machine.links,
             topology=self.topology or machine.topology,
         )
+        model, mesh = self._model_sizes(), Mesh.parse(self.mesh or machine.mesh)
+        if self.optimizations is None:
+            precision = PRECISIONS[self.precision]
+        else:
+            precision = read_optimizations(self.optimizations, model.n_layers)
         return DeviceProgram(
-            self._model_sizes(),
+            model,
             machine,
-            Mesh.parse(self.mesh or machine.mesh),
-            PRECISIONS[self.precision],
+            mesh,
+            precision,
             users=self.users,
             prefetch=self.prefetch,
+            system=system_of(self.system, mesh),
         )
 
     @cached_property
@@ -117,10 +128,10 @@ class WhatIf:
         return {
             "schema_version": 1,
             "model": self.model,
-            "mesh": str(self.program.mesh),
+            "mesh": str(self.program.asked_mesh),
             "machine": self.machine,
-            "system": "galaxy",
-            "precision": self.precision,
+            "system": self.system,
+            "precision": self.program.precision.name,
             "users": self.users,
             "input_tokens": self.input_tokens,
             "new_tokens": self.new_tokens,
@@ -147,8 +158,8 @@ class WhatIf:
         figures, model = self.report["device"], self.program.model
         rows = [
             ("model", f"{self.model}, {model.n_layers} layers, dim {model.dim}"),
-            ("mesh, machine", f"{self.program.mesh}, {self.machine}"),
-            ("system, precision", f"galaxy, {self.precision}"),
+            ("mesh, machine", f"{self.program.asked_mesh}, {self.machine}"),
+            ("system, precision", f"{self.system}, {self.program.precision.name}"),
             ("users, tokens", f"{self.users}, {self.input_tokens} in, {self.new_tokens} new"),
             *device_rows(figures),
             *budget_rows(self.budget),
@@ -158,7 +169,8 @@ class WhatIf:
         return "\n".join([*lines, "", *op_table(figures)])
 
     def _slowness(self) -> Slowness:
-        return Slowness.parse(self.slow_chips, self.slow_links, self.program.mesh)
+        asked, working = self.program.asked_mesh, self.program.mesh
+        return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
 
     def _model_sizes(self) -> LlamaConfig:
         model = model_sizes(self.model)

@@ -218,6 +218,7 @@ class MpiGroup:
 
     def recycle(self) -> None:
         """Take all storage back; whoever binds next waits until all members have done so."""
+        self._n_bound = 0  # numbers become tags, which are limited
         if self._memory is not None:
             self._memory.recycle()
 

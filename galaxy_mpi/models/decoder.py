@@ -12,6 +12,7 @@ from galaxy_mpi.kernels import RotaryTable
 from galaxy_mpi.models.load import ChipWeights
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
+from galaxy_mpi.systems.precision import HEAD
 from galaxy_mpi.systems.prefill_pass import PrefillPass
 from galaxy_mpi.systems.prefill_system import PrefillSystem
 from galaxy_mpi.systems.system import DecodeSystem
@@ -24,6 +25,7 @@ class DecoderLayer:
 
     def __init__(self, number: int, weights: ChipWeights, cache: KVCache) -> None:
         self.cache = cache
+        self._number = number
         self._wqkv, self._wo, self._w1, self._w3, self._w2 = (
             WeightId(number, name) for name in ("wqkv", "wo", "w1", "w3", "w2")
         )
@@ -53,6 +55,7 @@ class DecoderLayer:
         table : PageTable
             Where this column's users are.
         """
+        system.begin_layer(self._number)
         h_shard_BD, residual_shard_BD = system.add_norm(
             x_shard_BD, residual_shard_BD, self._attention_norm
         )
@@ -78,7 +81,8 @@ class DecoderLayer:
         work: PrefillPass,
     ) -> F32:
         """Return the stream after this layer, (S, D/C)."""
-        h_shard_SD = system.norm(x_shard_SD, self._attention_norm)
+        system.begin_layer(self._number)
+        h_shard_SD = system.normalised(x_shard_SD, self._attention_norm)
         q_SNH, k_SKH, v_SKH = system.qkv_heads(h_shard_SD, self._wqkv, self._qkv_bias, work)
         if self._q_norm is not None and self._k_norm is not None:
             q_SNH, k_SKH = system.norm_heads(q_SNH, k_SKH, self._q_norm, self._k_norm)
@@ -88,7 +92,7 @@ class DecoderLayer:
         out_shard_SD = system.attention_output(attention_SX, self._wo, work)
         x_shard_SD = system.add(x_shard_SD, out_shard_SD)
 
-        h_shard_SD = system.norm(x_shard_SD, self._ffn_norm)
+        h_shard_SD = system.normalised(x_shard_SD, self._ffn_norm)
         act_shard_SF = system.gate_up(h_shard_SD, self._w1, self._w3, work)
         return system.add(x_shard_SD, system.down(act_shard_SF, self._w2, work))
 
@@ -132,6 +136,7 @@ class Transformer:
                 system, x_shard_BD, residual_shard_BD, cos_sin, table
             )
         system.weights.end_step()
+        system.begin_layer(HEAD)
         h_shard_BD, _ = system.add_norm(
             x_shard_BD, residual_shard_BD, self._weights.vectors[-1, "norm"]
         )
@@ -159,7 +164,7 @@ class Transformer:
             ``work.parts``.
         """
         tiles_SD = system.last_tiles(self._stream(system, work, after_layer), work)
-        h_shard_SD = system.norm(tiles_SD, self._weights.vectors[-1, "norm"])
+        h_shard_SD = system.normalised(tiles_SD, self._weights.vectors[-1, "norm"])
         return system.logits(h_shard_SD, work, self._weights.head)
 
     def prefill_all(
@@ -170,7 +175,7 @@ class Transformer:
     ) -> F32:
         """As `prefill`, but return the logits of every row: (S, V/R)."""
         x_shard_SD = self._stream(system, work, after_layer)
-        h_shard_SD = system.norm(x_shard_SD, self._weights.vectors[-1, "norm"])
+        h_shard_SD = system.normalised(x_shard_SD, self._weights.vectors[-1, "norm"])
         return system.all_logits(h_shard_SD, work, self._weights.head)
 
     def _stream(
@@ -184,4 +189,5 @@ class Transformer:
         for number, layer in enumerate(self.layers):
             x_shard_SD = layer.prefill(system, x_shard_SD, cos_sin, work)
             after_layer(number, x_shard_SD)
+        system.begin_layer(HEAD)
         return x_shard_SD

@@ -38,6 +38,9 @@ class Layout:
     ----------
     config : LlamaConfig
     mesh : Mesh
+    is_scattered : bool
+        Whether the stream is cut over the rows, though weights do not cut the dim
+        (`galaxy_mpi.systems.tt_transformers_1d`).
 
     Examples
     --------
@@ -49,6 +52,7 @@ class Layout:
 
     config: LlamaConfig
     mesh: Mesh
+    is_scattered: bool = False
 
     @property
     def slots_per_row(self) -> int:
@@ -94,6 +98,11 @@ class Layout:
         return _share(self.config.dim, self.mesh.cols)
 
     @property
+    def stream(self) -> int:
+        """Columns of the residual stream on a chip."""
+        return _share(self.config.dim, self.mesh.rows) if self.is_scattered else self.dim
+
+    @property
     def hidden(self) -> int:
         """Feed-forward width of a chip: F over the rows, a multiple of the columns."""
         return self.mesh.cols * _share(self.config.hidden_dim, self.mesh.n_chips)
@@ -118,7 +127,7 @@ class Layout:
             phrases.append(f"kv heads {c.n_kv_heads} -> {n_slots}{zeros}")
         for name, size, whole in (
             ("query heads", c.n_heads, self.n_heads * rows),
-            ("dim", c.dim, self.dim * self.mesh.cols),
+            ("dim", c.dim, self.stream * (rows if self.is_scattered else self.mesh.cols)),
             ("feed-forward", c.hidden_dim, self.hidden * rows),
             ("vocabulary", c.vocab_size, self.vocab * rows),
         ):

@@ -89,7 +89,7 @@ def load_chip_weights(
         vectors=shards.vectors,
         read_embedding=lambda tokens_B: sharding.read_embedding(reader, tokens_B),
         embedding_dtype=precision.embedding,
-        embedding_bytes=config.vocab_size * precision.embedding.row_bytes(layout.dim),
+        embedding_bytes=config.vocab_size * precision.embedding.row_bytes(layout.stream),
     )
 
 
@@ -109,7 +109,8 @@ def _pack(
     for layer in range(config.n_layers):
         for name in LAYER_WEIGHTS:
             values = sharding.read_weight(reader, name, layer)
-            tensors[WeightId(layer, name)] = PackedTensor.of(values, precision.weight(name))
+            dtype = precision.of(layer).weight(name)
+            tensors[WeightId(layer, name)] = PackedTensor.of(values, dtype)
         for name in ("attention_norm", "ffn_norm"):
             vectors[layer, name] = rounded(sharding.read_gain(reader, name, layer))
         if config.qkv_bias:

@@ -70,7 +70,7 @@ class ShardFile:
                 vectors[int(layer), name] = data.view(np.float32)
             else:
                 shape = tuple(described[full_name]["shape"])
-                dtype = precision.weight(name)
+                dtype = precision.of(int(layer)).weight(name)
                 tensors[WeightId(int(layer), name)] = PackedTensor(data, shape, dtype)
         return Shards(tensors, vectors)
 

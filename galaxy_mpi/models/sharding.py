@@ -23,7 +23,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.models.layout import Layout
-from galaxy_mpi.systems.fused_ops import HeadLayout
+from galaxy_mpi.systems.ops import HeadLayout
 
 __all__ = ["Sharding", "TensorReader"]
 
@@ -127,10 +127,11 @@ class Sharding:
         return gain
 
     def read_embedding(self, reader: "TensorReader", tokens_B: Ints) -> F32:
-        """Return this column's part of the tokens' embeddings, (B, D/C)."""
-        width = self.layout.dim
+        """Return this chip's part of the stream at its beginning: tokens' embeddings, (B, D/C)."""
+        width = self.layout.stream
         out = np.zeros((len(tokens_B), width), np.float32)
-        for _, cols in _part(self.layout.config.dim, width, self.col):
+        part = self.row if self.layout.is_scattered else self.col
+        for _, cols in _part(self.layout.config.dim, width, part):
             out[:, : cols.stop - cols.start] = reader.read_rows("embedding", tokens_B, cols)
         return out
 

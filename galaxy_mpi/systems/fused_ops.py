@@ -6,50 +6,31 @@ crosses the chips of one row (``Axis.COLS``).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import CCL, BufferKey
-from galaxy_mpi.dtypes import TILE, DType
-from galaxy_mpi.kernels import rms_scale, sum_of_squares
+from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis
+from galaxy_mpi.systems.modules import RMSNorm
+from galaxy_mpi.systems.ops import HeadLayout, distributed_norm
 
 __all__ = [
-    "HeadLayout",
     "add_norm",
     "all_gather_concat",
-    "distributed_norm",
     "double_matmul_reduce_scatter",
     "reduce_scatter_create_heads",
-    "with_bias",
 ]
-
-
-@dataclass(frozen=True)
-class HeadLayout:
-    """Heads of one chip, in the order in which wqkv makes them: query, key, value."""
-
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-
-    def split(self, qkv_BX: F32) -> tuple[F32, F32, F32]:
-        """Return q (B, N, H), k (B, K, H), v (B, K, H): views."""
-        heads = qkv_BX.reshape(len(qkv_BX), -1, self.head_dim)
-        cut = self.n_heads + self.n_kv_heads
-        return heads[:, : self.n_heads], heads[:, self.n_heads : cut], heads[:, cut:]
 
 
 def add_norm(
     ccl: CCL,
+    norm: RMSNorm,
     x_shard_BD: F32,
     residual_shard_BD: F32 | None,
     gain_shard_D: F32,
     *,
-    dim: int,
-    eps: float,
     activation: DType,
     statistics: DType,
 ) -> tuple[F32, F32]:
@@ -57,16 +38,13 @@ def add_norm(
 
     Parameters
     ----------
+    norm : RMSNorm
     x_shard_BD : ndarray of shape (B, D/C)
         What the last sub-layer gave; the same on all rows.
     residual_shard_BD : ndarray of shape (B, D/C) or None
         None before the first layer.
-    gain_shard_D : ndarray of shape (D/C,)
-    dim : int
-        The whole D.
-    activation, statistics : DType
-        Of the results, and of the sums of squares that travel: one tile of 32 users a chip, with
-        the sums in its first column.
+    gain_shard_D, activation, statistics
+        As in `galaxy_mpi.systems.ops.distributed_norm`.
 
     Returns
     -------
@@ -81,43 +59,9 @@ def add_norm(
     else:
         residual = activation.round(x_shard_BD + residual_shard_BD)
     normalised = distributed_norm(
-        ccl,
-        residual,
-        gain_shard_D,
-        dim=dim,
-        eps=eps,
-        activation=activation,
-        statistics=statistics,
+        ccl, norm, residual, gain_shard_D, activation=activation, statistics=statistics
     )
     return normalised, residual
-
-
-def distributed_norm(
-    ccl: CCL,
-    x_shard_BD: F32,
-    gain_shard_D: F32,
-    *,
-    dim: int,
-    eps: float,
-    activation: DType,
-    statistics: DType,
-) -> F32:
-    """Normalise rows that are cut over the columns; parameters as in `add_norm`."""
-    sums = sum_of_squares(x_shard_BD)
-    tile = np.zeros((len(sums), TILE), np.float32)
-    tile[:, 0] = sums
-    gathered = ccl.all_gather(tile, axis=Axis.COLS, dtype=statistics, key=BufferKey.LAYERNORM)
-    total = gathered[0, :, 0].copy()
-    for term in gathered[1:, :, 0]:
-        total += term
-    normalised = x_shard_BD * rms_scale(total, dim=dim, eps=eps)
-    normalised *= gain_shard_D
-    return activation.round(normalised)
-
-
-def with_bias(partial_BX: F32, bias_X: F32 | None) -> F32:
-    """Add a bias to this chip's term of a sum, where there is one (it is zero but on one chip)."""
-    return partial_BX if bias_X is None else partial_BX + bias_X
 
 
 def reduce_scatter_create_heads(

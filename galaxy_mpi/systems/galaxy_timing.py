@@ -1,60 +1,29 @@
-"""The Galaxy's decode step as seconds: the ops of `GalaxyDecode`, charged to clocks, no values.
-
-The page table has one user a column, the longest. Names of ops are those of the published targets
-(galaxy_mpi/device/published/galaxy_6u.json).
-"""
+"""The Galaxy's decode step as seconds: the ops of `GalaxyDecode`, charged to clocks, no values."""
 
 from typing import Any
 
-import numpy as np
-
 from galaxy_mpi.ccl import BufferKey
-from galaxy_mpi.device import Charged
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.systems.decode_timing import DecodeTiming
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
-from galaxy_mpi.systems.timing import Emulated, TimingProgram
 
 __all__ = ["GalaxyDecodeTiming"]
 
 
-class GalaxyDecodeTiming(TimingProgram):
-    """Charges the ops of a decode step.
-
-    Parameters
-    ----------
-    clock, emulated
-        As in `TimingProgram`.
-    prefetch : bool
-        Whether weights come through the circular buffer, or are read from DRAM by the matmul.
-    """
+class GalaxyDecodeTiming(DecodeTiming):
+    """Charges the ops of a decode step."""
 
     name = "galaxy"
 
-    def __init__(self, clock: Charged, emulated: Emulated, *, prefetch: bool = True) -> None:
-        super().__init__(clock, emulated)
-        self._prefetch = prefetch
-        self.weights = self
-        self._norms = 0
-
-    def begin_step(self) -> None:
-        """Start the prefetcher."""
-        self._norms = 0
-        self.clock.begin_step()
-
-    def end_step(self) -> None:
-        """Do nothing: the prefetcher has delivered everything."""
-
     def add_norm(self, x: Any, residual: Any, gain: Any) -> tuple[Any, Any]:
         """Op 1, 10: the gather of the statistics takes one link."""
-        sizes, costs, final = self.sizes, self.costs, gain == "norm"
+        sizes, costs = self.sizes, self.costs
         # The last norm of a step has no residual to write: one pass less.
-        own_s = costs.norm_s(sizes.users, sizes.dim, passes=3 if final else 4)
-        names = ("rms_norm_attention", "rms_norm_mlp")
-        name = "final_norm" if final else names[self._norms % 2]
-        self._norms += 1
+        own_s = costs.norm_s(sizes.users, sizes.dim, passes=3 if gain == "norm" else 4)
         block = self._precision.statistics.tile_bytes
-        self._collective(name, BufferKey.LAYERNORM, Axis.COLS, own_s, block, links=1)
+        name, key = self._norm_name(gain), BufferKey.LAYERNORM
+        self._collective(name, key, Axis.COLS, own_s, block, links=1)
         return None, None
 
     def qkv_heads(self, h: Any, wqkv: WeightId, bias: Any) -> tuple[Any, Any, Any]:
@@ -69,14 +38,6 @@ class GalaxyDecodeTiming(TimingProgram):
         self._collective(name, key, Axis.COLS, own_s, block)
         return None, None, None
 
-    def norm_heads(self, q: Any, k: Any, q_gain: Any, k_gain: Any) -> tuple[Any, Any]:
-        """Op 3b of Qwen3: two ops, each head of a user in a row of tiles of its own."""
-        sizes = self.sizes
-        for _ in ("q", "k"):
-            elements = sizes.users_each * 32 * sizes.head_dim
-            self._elementwise("norm_heads", elements, self._machine.worker_cores, 4)
-        return None, None
-
     def rotate(self, q: Any, k: Any, cos_sin: Any) -> tuple[Any, Any]:
         """Op 4: q and k of each user are a row of tiles each."""
         sizes = self.sizes
@@ -87,22 +48,6 @@ class GalaxyDecodeTiming(TimingProgram):
     def update_cache(self, cache: KVCache, k: Any, v: Any, table: PageTable) -> None:
         """Op 5: one core for each user."""
         self.clock.op("update_cache", self.costs.update_cache_s(), self.sizes.users_each)
-
-    def attention(self, q: Any, cache: KVCache, table: PageTable) -> Any:
-        """Op 6: in each column as long as its longest user takes."""
-        sizes = self.sizes
-        seconds = [
-            self.costs.attention_s(
-                sizes.users_each,
-                sizes.heads,
-                sizes.kv_heads,
-                sizes.head_dim,
-                max(int(position), 0),
-                self._precision.kv_cache.tile_bytes,
-            )
-            for position in table.positions_B
-        ]
-        self.clock.op("attention", np.array(seconds), self._machine.worker_cores)
 
     def merge_heads(self, attention: Any) -> Any:
         """Op 7."""
@@ -147,42 +92,14 @@ class GalaxyDecodeTiming(TimingProgram):
 
     def logits(self, h: Any, head: Any) -> Any:
         """After the last layer, up to the next tokens."""
-        sizes, tile_bytes, m = self.sizes, self._precision.logits.tile_bytes, self._machine
+        sizes, tile_bytes = self.sizes, self._precision.logits.tile_bytes
         self._head_matmul()
         name, key = "all_reduce_lm_head", BufferKey.LM_HEAD
         self._all_reduce(name, key, Axis.COLS, sizes.vocab, tile_bytes)
-        self._sample()
-        self.clock.compute("sampling_gap", m.sampling_gap_s, 0)
-        self.clock.compute("plus_one_gap", m.plus_one_gap_s, 0)
+        self._choose()
 
     def _all_reduce(self, name: str, key: str, axis: Axis, width: int, tile_bytes: int) -> None:
         """All blocks come to every member, which adds them once."""
         tiles = self._tiles(width)
         add_s = self.costs.add_s(self._mesh.size(axis) * tiles * 1024)
         self._collective(name, key, axis, add_s, tiles * tile_bytes)
-
-    def _matmul(self, name: str, weight: WeightId) -> None:
-        self._take(weight)
-        self.clock.op(name, self._matmul_s(weight), self._matmul_cores)
-        self._consumed()
-
-    @property
-    def _matmul_cores(self) -> float:
-        return self._machine.ring_cores if self._prefetch else self._machine.worker_cores
-
-    def _matmul_s(self, weight: WeightId) -> float:
-        k, n = self.sizes.matrices[weight.name]
-        if not self._prefetch:
-            tile_bytes = self._precision.weight(weight.name).tile_bytes
-            return self.costs.dram_matmul_s(self.sizes.users, k, n, tile_bytes)
-        return self.costs.ring_matmul_s(self.sizes.users, k, n, self._peak(weight))
-
-    def _take(self, weight: WeightId) -> None:
-        if self._prefetch:
-            tile_bytes = self._precision.weight(weight.name).tile_bytes
-            shape = self.sizes.matrices[weight.name]
-            self.clock.take(self.costs.weight_bytes(*shape, tile_bytes))
-
-    def _consumed(self) -> None:
-        if self._prefetch:
-            self.clock.consumed()

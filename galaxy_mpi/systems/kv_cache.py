@@ -91,6 +91,19 @@ class KVCache:
         both = np.stack([k_BKH, v_BKH], axis=2)[table.active]
         self._rows[blocks, :, places] = self._dtype.pack_rows(both)
 
+    def write_keys(self, k_BKH: F32, table: PageTable) -> None:
+        """Write one position of each active user's keys."""
+        self._write_one(0, k_BKH, table)
+
+    def write_values(self, v_BKH: F32, table: PageTable) -> None:
+        """Write one position of each active user's values."""
+        self._write_one(1, v_BKH, table)
+
+    def _write_one(self, which: int, values_BKH: F32, table: PageTable) -> None:
+        blocks, places = table.slots
+        packed = self._dtype.pack_rows(np.ascontiguousarray(values_BKH[table.active]))
+        self._rows[blocks, :, places, which] = packed
+
     def fill(self, k_SKH: F32, v_SKH: F32, blocks: Ints, *, start: int) -> None:
         """Write the positions ``start`` to ``start + S`` of one user.
 

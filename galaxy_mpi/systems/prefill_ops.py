@@ -11,21 +11,16 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import BufferKey, PrefillCCL
 from galaxy_mpi.dtypes import DType
-from galaxy_mpi.kernels import attention_prefill
 from galaxy_mpi.mesh import Axis
+from galaxy_mpi.systems.modules import Attention
+from galaxy_mpi.systems.ops import beside_each_other
 from galaxy_mpi.systems.prefill_pass import query_chunks
 
 __all__ = [
     "all_gather_minimal_matmul",
-    "beside_each_other",
     "prefix_attention",
     "ring_attention",
 ]
-
-
-def beside_each_other(gathered_CSW: F32) -> F32:
-    """Lay the members' columns of a gathered tensor side by side: (C, S, W) to (S, C * W)."""
-    return gathered_CSW.swapaxes(0, 1).reshape(gathered_CSW.shape[1], -1)
 
 
 def all_gather_minimal_matmul(
@@ -78,6 +73,7 @@ def all_gather_minimal_matmul(
 
 def ring_attention(
     ccl: PrefillCCL,
+    attention: Attention,
     q_SNH: F32,
     k_KTH: F32,
     v_KTH: F32,
@@ -118,7 +114,7 @@ def ring_attention(
         mixed = np.zeros((chunk.stop - chunk.start, width), np.float32)
         queries = q_SNH[chunk]
         if len(queries):
-            heads = attention_prefill(queries, k_KTH, v_KTH, start=chunk.start)
+            heads = attention.prefill(queries, k_KTH, v_KTH, start=chunk.start)
             mixed[: len(queries)] = heads.reshape(len(queries), width)
         return ccl.all_gather(mixed, axis=Axis.COLS, dtype=dtype, key=key)
 
@@ -129,6 +125,7 @@ def ring_attention(
 
 def prefix_attention(
     ccl: PrefillCCL,
+    attention: Attention,
     q_SNH: F32,
     k_KTH: F32,
     v_KTH: F32,
@@ -160,5 +157,6 @@ def prefix_attention(
     """
     mixed = np.zeros((len(q_SNH), q_SNH.shape[1] * q_SNH.shape[2]), np.float32)
     if is_owner:
-        mixed[...] = attention_prefill(q_SNH, k_KTH, v_KTH, start=start).reshape(mixed.shape)
+        heads = attention.prefill(q_SNH, k_KTH, v_KTH, start=start)
+        mixed[...] = heads.reshape(mixed.shape)
     return ccl.all_reduce(mixed, axis=Axis.COLS, dtype=dtype, key=BufferKey.SDPA)

@@ -11,12 +11,14 @@ from typing import ClassVar
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.ccl import CCL
-from galaxy_mpi.kernels import attention_decode, rms_norm_heads
+from galaxy_mpi.ccl import CCL, BufferKey
+from galaxy_mpi.kernels import Multiply, rms_norm_heads
+from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId, WeightSource
-from galaxy_mpi.systems.fused_ops import HeadLayout
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.matrix_unit import MatrixUnit
+from galaxy_mpi.systems.modules import Modules
+from galaxy_mpi.systems.ops import HeadLayout
 from galaxy_mpi.systems.precision import Precision
 
 __all__ = ["DecodeSystem", "HeadLayout", "ModelShape"]
@@ -41,7 +43,9 @@ class DecodeSystem(ABC):
     weights : WeightSource
     precision : Precision
     shape : ModelShape
-    unit : MatrixUnit
+    multiply : Multiply
+    modules : Modules, optional
+        Classes of attention and norm.
     """
 
     name: ClassVar[str]
@@ -52,23 +56,25 @@ class DecodeSystem(ABC):
         weights: WeightSource,
         precision: Precision,
         shape: ModelShape,
-        unit: MatrixUnit,
+        multiply: Multiply,
+        modules: Modules | None = None,
     ) -> None:
-        self.ccl, self.weights, self.precision, self.shape = ccl, weights, precision, shape
-        self.unit = unit
+        modules = modules or Modules()
+        self.ccl, self.weights, self.shape = ccl, weights, shape
+        self.precision = self._precisions = precision
+        self.unit = MatrixUnit(multiply, precision, "decode")
+        self.norm = modules.norm_class(shape.dim, shape.norm_eps)
+        self._attention = modules.attention_class()
+
+    def begin_layer(self, layer: int) -> None:
+        """Go on to the formats of a layer, or of what is behind the last (`HEAD`)."""
+        if self._precisions.layers:
+            self.precision = self._precisions.of(layer)
+            self.unit = self.unit.of(self.precision)
 
     def matmul(self, x_BI: F32, weight: WeightId) -> F32:
         """Multiply by a weight of a layer (in, out); not rounded yet."""
         return self.unit(x_BI, self.weights.take(weight), weight.name)
-
-    def attention(self, q_BNH: F32, cache: KVCache, table: PageTable) -> F32:
-        """Attend to the cache up to each user's position: (B/C, N/R, H); not rounded yet."""
-        out = np.zeros_like(q_BNH)
-        for places, blocks_GP in table.same_length:
-            keys, values = cache.read(blocks_GP)
-            positions = table.positions_B[places]
-            out[places] = attention_decode(q_BNH[places], keys, values, positions)
-        return out
 
     @abstractmethod
     def add_norm(
@@ -94,27 +100,45 @@ class DecodeSystem(ABC):
     def update_cache(self, cache: KVCache, k_BKH: F32, v_BKH: F32, table: PageTable) -> None:
         """Write k and v at each active user's position."""
 
+    def attention(self, q_BNH: F32, cache: KVCache, table: PageTable) -> F32:
+        """Attend to the cache up to each user's position: (B/C, N/R, H); not rounded yet."""
+        out = np.zeros_like(q_BNH)
+        for places, blocks_GP in table.same_length:
+            q, keys, values = self.unit.attended(q_BNH[places], *cache.read(blocks_GP))
+            out[places] = self._attention.decode(q, keys, values, table.positions_B[places])
+        return out
+
     @abstractmethod
     def merge_heads(self, attention_BNH: F32) -> F32:
         """Return all users' heads of this row side by side: (B, N/R * H)."""
 
-    @abstractmethod
     def attention_output(self, attention_BX: F32, wo: WeightId) -> F32:
         """Return the attention block's output, (B, D/C), the same on all rows."""
+        product = self.matmul(attention_BX, wo)
+        return self.ccl.all_reduce(
+            product, axis=Axis.ROWS, dtype=self.precision.reduced, key=BufferKey.WO
+        )
 
     @abstractmethod
     def gate_up(self, h_shard_BD: F32, w1: WeightId, w3: WeightId) -> F32:
         """Return silu(gate) * up, gathered over the columns: (B, F/R)."""
 
-    @abstractmethod
     def down(self, act_BF: F32, w2: WeightId) -> F32:
         """Return the feed-forward block's output, (B, D/C), the same on all rows."""
+        product = self.matmul(act_BF, w2)
+        return self.ccl.all_reduce(
+            product, axis=Axis.ROWS, dtype=self.precision.reduced, key=BufferKey.FF2
+        )
 
-    @abstractmethod
     def logits(self, h_shard_BD: F32, head: list[WeightId]) -> F32:
-        """Return this row's slice of the logits, (B, V/R), the same on all columns."""
+        """Return this row's slice of the logits, (B, V/R), the same on all columns.
 
-    def _head_product(self, h_shard_BD: F32, head: list[WeightId]) -> F32:
-        """Multiply by the language-model head, piece by piece, so that one piece is unpacked."""
+        Multiplies by the language-model head piece by piece, so that one piece is unpacked.
+        """
         products = [self.unit(h_shard_BD, self.weights.read(piece), "lm_head") for piece in head]
-        return np.concatenate(products, axis=1)
+        return self.ccl.all_reduce(
+            np.concatenate(products, axis=1),
+            axis=Axis.COLS,
+            dtype=self.precision.logits,
+            key=BufferKey.LM_HEAD,
+        )

@@ -184,19 +184,19 @@ def test_buffers_are_double_and_the_index_of_an_axis_goes_0_1_0_1():
         block = np.arange(4, dtype=np.uint8) + transport.rank
         results, indices = [], []
         for _ in range(4):
-            indices.append(ccl.buffer_index[Axis.COLS])
+            indices.append(ccl.buffers.index[Axis.COLS])
             results.append(
                 ccl.all_gather_bytes(block, axis=Axis.COLS, key=BufferKey.SAMPLING_INDICES)
             )
-        assert ccl.buffer_index[Axis.ROWS] == 0
+        assert ccl.buffers.index[Axis.ROWS] == 0
         addresses = [r.ctypes.data for r in results]
         assert addresses[0] == addresses[2] != addresses[1] == addresses[3]
-        assert len(ccl._persistent) == 2
+        assert len(ccl.buffers._kept) == 2
         ccl.all_gather_bytes(block, axis=Axis.COLS, key=BufferKey.SAMPLING_INDICES)
-        assert ccl.buffer_index[Axis.COLS] == 1
+        assert ccl.buffers.index[Axis.COLS] == 1
         ccl.free()  # the mode is switched
-        assert ccl.buffer_index == {Axis.ROWS: 0, Axis.COLS: 0}
-        assert ccl.persistent_bytes == 0
+        assert ccl.buffers.index == {Axis.ROWS: 0, Axis.COLS: 0}
+        assert ccl.buffers.n_bytes == 0
         return indices
 
     assert LoopbackWorld(Mesh(2, 2)).run(play) == [[0, 1, 0, 1]] * 4

@@ -15,7 +15,7 @@ from galaxy_mpi.engine import EndReason, Engine, Hooks
 from galaxy_mpi.errors import PrefetchError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import LoopbackWorld, Mesh
-from galaxy_mpi.systems import GalaxyDecode, GalaxyPrefill
+from galaxy_mpi.systems.galaxy import GalaxyDecode, GalaxyPrefill
 from tests.prompts import default_ids, prompt_of
 from tests.reference import greedy_tokens
 

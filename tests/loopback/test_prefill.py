@@ -247,10 +247,10 @@ def test_a_mode_begins_with_empty_buffers_and_index_zero():
             engine.prefill(scheduler, requests)
         engine.decode(scheduler)
         prefill = engine.prefill_mode()
-        fresh = dict(prefill.ccl.buffer_index), prefill.ccl.persistent_bytes
+        fresh = dict(prefill.ccl.buffers.index), prefill.ccl.buffers.n_bytes
         decode = engine.decode_mode()
         assert engine.decode_mode() is decode
-        return [*fresh, dict(decode.ccl.buffer_index), decode.ccl.persistent_bytes]
+        return [*fresh, dict(decode.ccl.buffers.index), decode.ccl.buffers.n_bytes]
 
     run = replace(RUN, prompt_tokens=((1, 2, 3),))
     for found in on_all_chips(run, play):

@@ -35,7 +35,7 @@ def test_the_buffers_of_prefill_do_not_grow_with_the_prompt():
         for n_rows in (2048, 4096, 9000):
             values = np.ones((n_rows, 32), np.float32)
             ccl.all_reduce(values, axis=Axis.COLS, dtype=BFP8, key=BufferKey.QKV)
-            sizes.append(ccl.persistent_bytes)
+            sizes.append(ccl.buffers.n_bytes)
         return sizes
 
     for first, second, third in LoopbackWorld(Mesh(1, 2)).run(play):

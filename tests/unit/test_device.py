@@ -89,9 +89,9 @@ def test_a_matmul_on_the_ring_pays_for_its_padding():
 
 def test_a_matmul_from_dram_takes_its_bytes_or_its_arithmetic():
     reading_s = 2048 * 16384 / 1024 * BFP8 / GALAXY.dram_bytes_per_s
-    few = COSTS.dram_matmul_s(32, 2048, 16384, BFP8)
+    few = COSTS.dram_matmul_s(32, 2048, 16384, BFP8, 2e12)
     assert few == pytest.approx(GALAXY.launch_s + reading_s)
-    many = COSTS.dram_matmul_s(4096, 2048, 16384, BFP8)
+    many = COSTS.dram_matmul_s(4096, 2048, 16384, BFP8, 2e12)
     assert many == pytest.approx(GALAXY.launch_s + 2 * 4096 * 2048 * 16384 / (50 * 2e12))
 
 
@@ -168,10 +168,10 @@ def test_work_beside_a_collective_is_hidden_by_it_or_hides_it():
 
 
 def test_attention_reads_multiplies_and_normalises():
-    short = COSTS.attention_s(8, 8, 1, 128, 127, BFP8)
-    assert short == COSTS.attention_s(8, 8, 1, 128, 96, BFP8)  # whole tiles of positions
-    times = [COSTS.attention_s(8, 8, 1, 128, p, BFP8) for p in (1023, 2047, 4095)]
+    short = COSTS.attention_s(8, 8, 1, 128, 127, BFP8, 2e12)
+    assert short == COSTS.attention_s(8, 8, 1, 128, 96, BFP8, 2e12)  # whole tiles of positions
+    times = [COSTS.attention_s(8, 8, 1, 128, p, BFP8, 2e12) for p in (1023, 2047, 4095)]
     assert times[2] - times[1] == pytest.approx(2 * (times[1] - times[0]))
     # Eight kv heads of one user each keep every byte: reading is the bound.
-    wide = COSTS.attention_s(1, 1, 1, 4096, 131_071, BFP8)
+    wide = COSTS.attention_s(1, 1, 1, 4096, 131_071, BFP8, 2e12)
     assert wide >= 2 * 131_072 * 4096 / 1024 * BFP8 / GALAXY.dram_bytes_per_s

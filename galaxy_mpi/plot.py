@@ -1,4 +1,4 @@
-"""Pictures of an estimate, with matplotlib (extra ``plot``)."""
+"""Pictures of figures, with matplotlib (extra ``plot``)."""
 
 import io
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["bars_png", "lines_png"]
+__all__ = ["bars_png", "grouped_bars_png", "lines_png"]
 
 
 def bars_png(title: str, values: dict[str, float], unit: str) -> bytes:
@@ -46,7 +46,28 @@ def lines_png(title: str, key: str, values: Sequence[str], rows: dict[str, list[
     return _png(figure)
 
 
-def _figure(height: float) -> tuple[Any, Any]:
+def grouped_bars_png(title: str, names: Sequence[str], series: dict[str, list[float]]) -> bytes:
+    """Return a row of horizontal bars for each series, the first name on top, as a PNG.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed.
+    """
+    figure, several = _figure(height=1.0 + 0.3 * len(names), columns=len(series))
+    for axes, (unit, values) in zip(several, series.items(), strict=True):
+        bars = axes.barh(names, values)
+        axes.bar_label(bars, fmt="%.2f", padding=3)
+        axes.margins(x=0.15)
+        axes.set_xlabel(unit)
+        axes.invert_yaxis()
+        axes.label_outer()
+    figure.suptitle(title)
+    return _png(figure)
+
+
+def _figure(height: float, columns: int = 0) -> tuple[Any, Any]:
+    """Return a figure and its axes; so many beside each other, or one."""
     try:
         from matplotlib.figure import Figure  # here, not above: an extra, and slow to import
     except ImportError:
@@ -54,6 +75,8 @@ def _figure(height: float) -> tuple[Any, Any]:
             "--plot needs matplotlib, which is not installed: sh launch/setup.sh plot"
         ) from None
     figure = Figure(figsize=(9.0, height), layout="constrained")
+    if columns:
+        return figure, figure.subplots(1, columns, squeeze=False)[0]
     return figure, figure.add_subplot()
 
 

@@ -48,6 +48,8 @@ class BufferKey:
     LM_HEAD = "LM_HEAD"
     SAMPLING_VALUES = "SAMPLING_VALUES"
     SAMPLING_INDICES = "SAMPLING_INDICES"
+    LOGITS = "LOGITS"
+    """Of the whole vocabulary, for callers in Python: no op of the device."""
 
 
 ONE_LINK = frozenset({BufferKey.LAYERNORM, BufferKey.SAMPLING_VALUES, BufferKey.SAMPLING_INDICES})

@@ -67,7 +67,7 @@ class Engine:
     """
 
     def __init__(self, run: RunConfig, transport: Transport, hooks: Hooks | None = None) -> None:
-        self._run, self._transport, self._hooks = run, transport, hooks or Hooks()
+        self.run, self._transport, self._hooks = run, transport, hooks or Hooks()
         began = time.perf_counter()
         self._tokenizer: Tokenizer | None = None
         self.plan = transport.from_root(self._make_plan)
@@ -77,7 +77,7 @@ class Engine:
         except UserError as failure:
             error = failure
         transport.agree(error)
-        self._sampler = Sampler(
+        self.sampler = Sampler(
             self.plan.sampling, self.chip.precision.candidates, self.chip.n_valid_tokens
         )
         self._totals = {DecodeMode.name: ModeTotals(), PrefillMode.name: ModeTotals()}
@@ -118,7 +118,7 @@ class Engine:
 
     def new_scheduler(self) -> Scheduler:
         """Return a scheduler of the run's prompts; on all ranks alike."""
-        run, plan = self._run, self.plan
+        run, plan = self.run, self.plan
         return Scheduler(
             plan.prompt_tokens,
             n_places(run),
@@ -141,7 +141,7 @@ class Engine:
             work, lambda layer, _: self._hooks.prefilled_layer(requests, layer, n_layers)
         )
         numbers = [request.number for request in requests]
-        sampled = self._sampler.sample(mode.ccl, logits_UV, range(len(numbers)), numbers)
+        sampled = self.sampler.sample(mode.ccl, logits_UV, range(len(numbers)), numbers)
         self._device.end_prefill(numbers)
         self.times.add_prefill(time.perf_counter() - began, requests)
         self._note("prefill", began)
@@ -154,7 +154,7 @@ class Engine:
         self._device.begin_step(scheduler.longest_positions())
         logits_BV = mode.logits(scheduler.tokens, scheduler.page_table(self.chip.column))
         active = scheduler.active
-        sampled = self._sampler.sample(
+        sampled = self.sampler.sample(
             mode.ccl,
             logits_BV,
             [request.place for request in active],
@@ -171,7 +171,7 @@ class Engine:
             self._switch(
                 lambda: DecodeMode(
                     self.chip,
-                    self._run,
+                    self.run,
                     self._totals[DecodeMode.name],
                     self._device.clock,
                     self._spans,
@@ -185,9 +185,15 @@ class Engine:
         """Switch to prefill, unless it is the mode already."""
         if not isinstance(self.mode, PrefillMode):
             totals, clock = self._totals[PrefillMode.name], self._device.clock
-            self._switch(lambda: PrefillMode(self.chip, self._run, totals, clock, self._spans))
+            self._switch(lambda: PrefillMode(self.chip, self.run, totals, clock, self._spans))
         assert isinstance(self.mode, PrefillMode)
         return self.mode
+
+    def leave_mode(self) -> None:
+        """Release what the mode has; whoever needs one next makes it."""
+        if self.mode is not None:
+            self.mode.leave()
+            self.mode = None
 
     def _switch(self, enter: Callable[[], DecodeMode | PrefillMode]) -> None:
         began = time.perf_counter()
@@ -200,17 +206,17 @@ class Engine:
         scheduler.advance(sampled)
         for number in sampled:
             if scheduler.requests[number].ended is not None:
-                self._sampler.forget(number)
+                self.sampler.forget(number)
 
     def _make_clock(self) -> RunClock | NoClock:
         """Return what keeps device time, for formats that the device has."""
         program = self._program()
         if program is None:
             return NoClock()
-        return RunClock(program, self._transport.rank, self._run.slowness)
+        return RunClock(program, self._transport.rank, self.run.slowness)
 
     def _program(self) -> DeviceProgram | None:
-        run, plan = self._run, self.plan
+        run, plan = self.run, self.plan
         if plan.machine is None:
             return None
         precision, users = self.chip.precision, n_places(run)
@@ -231,22 +237,20 @@ class Engine:
             self._spans.is_full = self.times.n_steps >= TRACED_STEPS
 
     def _make_plan(self) -> Plan:
-        plan, self._tokenizer = make_plan(self._run)
+        plan, self._tokenizer = make_plan(self.run)
         return plan
 
     def _device_run(self, chips: list[ChipTimes | None]) -> DeviceRun | None:
         program = self._program()
         if program is None:
             return None
-        return DeviceRun.of(program, chips, self._device.events, self._run.slowness)
+        return DeviceRun.of(program, chips, self._device.events, self.run.slowness)
 
     def _host_trace(self, ranks: list[HostSpans]) -> Trace | None:
-        return host_trace(self._run.working_mesh, ranks) if ranks else None
+        return host_trace(self.run.working_mesh, ranks) if ranks else None
 
     def _report(self, scheduler: Scheduler) -> Report | None:
-        if self.mode is not None:
-            self.mode.leave()
-            self.mode = None
+        self.leave_mode()
         chip, totals = self.chip, self._totals
         blocks = max(pool.peak for pool in scheduler.pools)
         block_bytes = sum(cache.block_bytes for cache in chip.caches)
@@ -264,7 +268,7 @@ class Engine:
             return None
         assert self._tokenizer is not None
         return Report(
-            run=self._run,
+            run=self.run,
             precision=self.plan.precision.name,
             model=self.plan.model,
             prompts=self.plan.prompts,

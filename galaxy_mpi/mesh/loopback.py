@@ -151,6 +151,9 @@ class LoopbackTransport:
             if other is not None:
                 raise other
 
+    def free(self) -> None:
+        """Do nothing: there is nothing but memory."""
+
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere."""
         values: list[_T] = self.world.share(self.rank, value)

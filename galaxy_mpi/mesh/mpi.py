@@ -148,6 +148,7 @@ class MpiTransport:
 
     def free(self) -> None:
         """Free the communicators. Collective: every rank calls it."""
+        self._watchdog.close()
         for group in self._groups.values():
             group.free()
         self._comm.Free()

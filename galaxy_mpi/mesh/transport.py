@@ -116,6 +116,9 @@ class Transport(Protocol):
     def agree(self, error: UserError | None) -> None:
         """Raise the first error that any rank brings, on every rank. For set-up, not for steps."""
 
+    def free(self) -> None:
+        """Release the connection. Collective: every chip calls it."""
+
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere. For reports, not for steps."""
 

@@ -61,7 +61,7 @@ class GalaxyDecodeTiming(DecodeTiming):
         sizes = self.sizes
         self._matmul("wo_matmul", wo)
         tile_bytes = self._precision.reduced.tile_bytes
-        self._all_reduce("all_reduce_wo", BufferKey.WO, Axis.ROWS, sizes.dim, tile_bytes)
+        self._all_reduce_at_once("all_reduce_wo", BufferKey.WO, Axis.ROWS, sizes.dim, tile_bytes)
 
     def gate_up(self, h: Any, w1: WeightId, w3: WeightId) -> Any:
         """Op 11 to 14: the first reduce-scatter runs beside the second matmul."""
@@ -88,17 +88,19 @@ class GalaxyDecodeTiming(DecodeTiming):
         sizes = self.sizes
         self._matmul("w2_matmul", w2)
         tile_bytes = self._precision.reduced.tile_bytes
-        self._all_reduce("all_reduce_w2", BufferKey.FF2, Axis.ROWS, sizes.dim, tile_bytes)
+        self._all_reduce_at_once("all_reduce_w2", BufferKey.FF2, Axis.ROWS, sizes.dim, tile_bytes)
 
     def logits(self, h: Any, head: Any) -> Any:
         """After the last layer, up to the next tokens."""
         sizes, tile_bytes = self.sizes, self._precision.logits.tile_bytes
         self._head_matmul()
         name, key = "all_reduce_lm_head", BufferKey.LM_HEAD
-        self._all_reduce(name, key, Axis.COLS, sizes.vocab, tile_bytes)
+        self._all_reduce_at_once(name, key, Axis.COLS, sizes.vocab, tile_bytes)
         self._choose()
 
-    def _all_reduce(self, name: str, key: str, axis: Axis, width: int, tile_bytes: int) -> None:
+    def _all_reduce_at_once(
+        self, name: str, key: str, axis: Axis, width: int, tile_bytes: int
+    ) -> None:
         """All blocks come to every member, which adds them once."""
         tiles = self._tiles(width)
         add_s = self.costs.add_s(self._mesh.size(axis) * tiles * 1024)

@@ -1,0 +1,172 @@
+"""From TT-Transformers to the Galaxy, idea by idea: ``mpirun -n 32 python -m galaxy_mpi.compare``.
+
+With ``--timing-only`` it needs no ranks and no weights.
+"""
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from galaxy_mpi.blas import one_thread_per_rank
+
+if __name__ == "__main__":
+    one_thread_per_rank()
+
+from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_mesh
+from galaxy_mpi.config import RunConfig, formats
+from galaxy_mpi.device import Machine
+from galaxy_mpi.engine import Engine
+from galaxy_mpi.engine.comparison import (
+    Row,
+    device_figures,
+    host_figures,
+    rows_of,
+    table,
+    to_dict,
+)
+from galaxy_mpi.engine.ideas import variants
+from galaxy_mpi.engine.what_if import WhatIf
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.mesh import Mesh, Transport
+from galaxy_mpi.output import write_bytes, write_text
+from galaxy_mpi.plot import grouped_bars_png
+
+__all__ = ["build_parser", "main"]
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = ArgumentParser(
+        "galaxy_mpi.compare",
+        "Turn the generic system into the Galaxy, one idea at a time, and say what each is worth.",
+    )
+    add = parser.add_argument
+    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.decode")
+    add("--timing-only", action="store_true", help="device time, without weights or ranks")
+    add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
+    add("--precision", help="performance (default), accuracy or float32 (no device time)")
+    add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.decode")
+    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add("--users", type=int, default=32, metavar="N", help="users of a decode step")
+    add("--position", type=int, default=128, metavar="N", help="of the step, in device time")
+    add("--machine", default="wormhole_galaxy_6u", metavar="NAME|FILE", help="of device time")
+    add("--turns", type=int, default=3, metavar="N", help="turns of each variant on the host")
+    add("--json", type=Path, metavar="FILE", help="write the rows")
+    add("--csv", type=Path, metavar="FILE", help="write the rows")
+    add("--plot", type=Path, metavar="FILE.png", help="draw the steps")
+    add_transport(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare and print a table."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--timing-only" in words:
+        return run_alone(build_parser(), words, _prepare_timing)
+    return run_on_mesh(build_parser(), words, _prepare_values)
+
+
+def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
+    chosen = formats(arguments.precision, arguments.optimizations)
+    what_if = WhatIf(
+        model=arguments.model,
+        users=arguments.users,
+        input_tokens=arguments.position,
+        mesh=arguments.mesh,
+        machine=arguments.machine,
+        layers=arguments.layers,
+        **chosen,
+    )
+    program, found = what_if.program, variants(Mesh.parse(arguments.mesh))
+
+    def play() -> None:
+        device = device_figures(
+            found,
+            program.model,
+            program.machine,
+            program.mesh,
+            program.precision,
+            users=arguments.users,
+            position=arguments.position,
+        )
+        _report(arguments, rows_of(found, device, None))
+
+    return play
+
+
+def _prepare_values(
+    arguments: argparse.Namespace,
+) -> tuple[Mesh, Callable[[Transport], None]]:
+    if arguments.turns < 1:
+        raise ConfigError(f"--turns must be at least 1, got {arguments.turns}")
+    mesh = Mesh.parse(arguments.mesh)
+    found = variants(mesh)
+    run = RunConfig(
+        model=arguments.model,
+        mesh=mesh,
+        batch=arguments.users,
+        n_layers=arguments.layers,
+        machine=arguments.machine,
+        prefix_caching=False,
+        json_path=arguments.json,
+        **formats(arguments.precision, arguments.optimizations),
+    )
+
+    def play(transport: Transport) -> None:
+        with Engine(run, transport) as engine:
+            host = host_figures(engine, found, arguments.turns)
+            plan = engine.plan
+        if transport.rank != 0:
+            return
+        device = None
+        if plan.machine is not None:
+            device = device_figures(
+                found,
+                plan.model,
+                Machine.load(arguments.machine),
+                mesh,
+                plan.precision,
+                users=arguments.users,
+                position=arguments.position,
+            )
+        _report(arguments, rows_of(found, device, host))
+
+    return mesh, play
+
+
+def _report(arguments: argparse.Namespace, rows: list[Row]) -> None:
+    records = to_dict(rows)
+    content = {
+        "schema_version": 1,
+        "model": arguments.model,
+        "mesh": arguments.mesh,
+        "users": arguments.users,
+        "position": arguments.position,
+        "rows": records,
+    }
+    write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+    if arguments.csv is not None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        write_text(arguments.csv, text.getvalue())
+    if arguments.plot is not None:
+        cumulative = [row for row in rows if not row.is_alone]
+        series = {
+            "device ms": [row.device.seconds * 1e3 if row.device else 0.0 for row in cumulative]
+        }
+        if rows[0].host is not None:
+            series["host ms"] = [(row.host_step_s or 0.0) * 1e3 for row in cumulative]
+        names = [cumulative[0].name, *(f"+ {row.name}" for row in cumulative[1:])]
+        title = f"{arguments.model}, {arguments.mesh}: a decode step"
+        write_bytes(arguments.plot, grouped_bars_png(title, names, series))
+    print(table(rows), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

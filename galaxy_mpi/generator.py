@@ -1,0 +1,315 @@
+"""The model as a library: for people who know tt_transformers' ``Generator``.
+
+Every rank of a communicator makes the same calls::
+
+    from mpi4py import MPI
+    from galaxy_mpi.generator import Generator, create_model
+
+    model = create_model("demo", mesh="2x2", system="tt_transformers", comm=MPI.COMM_WORLD)
+    generator = Generator(model)
+    prompts = [model.encode(text) for text in ("The river", "A house")]
+    logits = generator.prefill_forward(prompts)
+    positions = [len(prompt) for prompt in prompts]
+    for _ in range(8):
+        tokens = logits.argmax(axis=1)
+        logits = generator.decode_forward(*generator.prepare_decode_inputs(tokens, positions))
+        positions = [position + 1 for position in positions]
+    model.close()
+
+docs/names.md maps the original's names to those here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.ccl import BufferKey
+from galaxy_mpi.checkpoints import Tokenizer
+from galaxy_mpi.config import MAX_USERS, RunConfig, formats
+from galaxy_mpi.dtypes import FLOAT32
+from galaxy_mpi.engine.chip import Chip
+from galaxy_mpi.engine.modes import DecodeMode, ModeTotals, PrefillMode
+from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.kernels import RotaryTable
+from galaxy_mpi.mesh import Axis, Mesh, Transport
+from galaxy_mpi.systems import (
+    Attention,
+    Modules,
+    PageTable,
+    PrefillPass,
+    PrefillUser,
+    RMSNorm,
+    system_of,
+)
+
+__all__ = ["Generator", "Model", "create_model"]
+
+PAGE_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on the ranks of a communicator, as one of them sees it."""
+
+    run: RunConfig
+    plan: Plan
+    tokenizer: Tokenizer
+    chip: Chip
+    transport: Transport
+    max_seq_len: int
+
+    @property
+    def max_batch_size(self) -> int:
+        """Users that there is room for."""
+        return self.run.batch or MAX_USERS
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
+        return self.tokenizer.encode(text, 1)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens."""
+        return self.tokenizer.decode([int(token) for token in tokens])
+
+    def close(self) -> None:
+        """Free the communicators. Collective: every rank calls it."""
+        self.transport.free()
+
+
+def create_model(
+    model: str = "demo",
+    *,
+    mesh: str = "8x4",
+    system: str = "galaxy",
+    optimizations: str = "performance",
+    max_batch_size: int = MAX_USERS,
+    max_seq_len: int = 2048,
+    n_layers: int | None = None,
+    comm: Any = None,
+    transport: Transport | None = None,
+    attention_class: type[Attention] = Attention,
+    rope_class: type[RotaryTable] = RotaryTable,
+    norm_class: type[RMSNorm] = RMSNorm,
+) -> Model:
+    """Open a model and load this rank's shards. Collective: every rank calls it alike.
+
+    Parameters
+    ----------
+    model : str
+        As ``--model`` of galaxy_mpi.decode.
+    mesh : str
+        ``RxC``; the communicator has as many ranks.
+    system : str
+        ``galaxy`` or ``tt_transformers``.
+    optimizations : str
+        ``performance``, ``accuracy``, ``float32`` or a JSON file
+        (`galaxy_mpi.systems.optimizations`).
+    max_batch_size, max_seq_len : int
+        Users, and positions of each, that there is room for.
+    n_layers : int, optional
+        Only the first so many layers.
+    comm : mpi4py.MPI.Comm, optional
+        The world by default; duplicated.
+    transport : Transport, optional
+        Instead of ``comm``: a connection that there is already.
+    attention_class, rope_class, norm_class : type
+        Parts of one's own (`galaxy_mpi.systems.modules`, `galaxy_mpi.kernels.RotaryTable`).
+
+    Raises
+    ------
+    UserError
+        On all ranks alike, if the model cannot be used.
+    """
+    if max_seq_len < 1:
+        raise ConfigError(f"max_seq_len must be at least 1, got {max_seq_len}")
+    is_exact = optimizations == "float32"
+    chosen = formats("float32", None) if is_exact else formats(None, optimizations)
+    asked = Mesh.parse(mesh)
+    cols = system_of(system, asked).mesh(asked).cols
+    run = RunConfig(
+        model=model,
+        mesh=asked,
+        system=system,
+        batch=max_batch_size,
+        n_layers=n_layers,
+        prompt_tokens=((0,),),
+        page_size=PAGE_SIZE,
+        cache_blocks=-(-max_batch_size // cols) * -(-max_seq_len // PAGE_SIZE),
+        **chosen,
+    )
+    if transport is None:
+        # Here, not above: importing this module must not start MPI.
+        from galaxy_mpi.mesh.mpi import MpiTransport
+
+        transport = MpiTransport(run.working_mesh, comm)
+    plan, tokenizer = transport.from_root(lambda: make_plan(run))
+    error: UserError | None = None
+    try:
+        modules = Modules(attention_class, norm_class, rope_class)
+        chip = Chip(run, plan, transport, lambda layer, n: None, modules=modules)
+    except UserError as failure:
+        error = failure
+    transport.agree(error)
+    return Model(run, plan, tokenizer, chip, transport, min(max_seq_len, plan.model.max_seq_len))
+
+
+class Generator:
+    """Prefill and decode of one model, mode by mode.
+
+    Users are numbered from 0 to ``max_batch_size - 1``; each has its own place and cache.
+
+    Parameters
+    ----------
+    model : Model
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._totals = {name: ModeTotals() for name in ("prefill", "decode")}
+        self._mode: PrefillMode | DecodeMode | None = None
+        cols = model.run.working_mesh.cols
+        self._places_each = -(-model.max_batch_size // cols)
+        self._blocks_each = model.plan.limits.blocks_for(model.max_seq_len)
+
+    def __enter__(self) -> "Generator":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.leave_mode()
+
+    @property
+    def mode(self) -> str | None:
+        """``prefill``, ``decode`` or None."""
+        return None if self._mode is None else self._mode.name
+
+    def switch_mode(self, mode: Literal["prefill", "decode"]) -> None:
+        """Go over to a mode, unless it is the mode already; what the other had is freed.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such mode.
+        """
+        if mode not in self._totals:
+            raise ConfigError(f"no mode {mode!r}; choose prefill, decode")
+        if mode == self.mode:
+            return
+        self.leave_mode()
+        chip, run, totals = self.model.chip, self.model.run, self._totals[mode]
+        make = DecodeMode if mode == "decode" else PrefillMode
+        self._mode = make(chip, run, totals, None)
+
+    def leave_mode(self) -> None:
+        """Free what the mode has."""
+        if self._mode is not None:
+            self._mode.leave()
+            self._mode = None
+
+    def prefill_forward(
+        self, tokens: Sequence[Sequence[int]], users: Sequence[int] | None = None
+    ) -> F32:
+        """Prefill prompts, one after the other, and return the logits of their last tokens.
+
+        Parameters
+        ----------
+        tokens : sequence of sequence of int
+            Token ids of each prompt.
+        users : sequence of int, optional
+            Whose prompts they are; 0, 1, ... by default.
+
+        Returns
+        -------
+        ndarray of shape (len(tokens), V), float32
+            Equal on all ranks.
+        """
+        users = range(len(tokens)) if users is None else users
+        if len(users) != len(tokens):
+            raise ConfigError(f"{len(tokens)} prompts, but {len(users)} users")
+        work = [self._pass(prompt, user) for prompt, user in zip(tokens, users, strict=True)]
+        self.switch_mode("prefill")
+        assert isinstance(self._mode, PrefillMode)
+        found = [self._whole(self._mode.logits(one, lambda layer, x: None)) for one in work]
+        n_tokens = self.model.plan.model.vocab_size
+        return np.concatenate(found) if found else np.zeros((0, n_tokens), np.float32)
+
+    def prepare_decode_inputs(
+        self, tokens: Sequence[int] | Ints, positions: Sequence[int] | Ints
+    ) -> tuple[Ints, PageTable]:
+        """Lay out a step's tokens.
+
+        Parameters
+        ----------
+        tokens, positions : sequence of int
+            Each user's new token and its position, -1 for a user that sits this step out; users
+            behind the last are idle.
+
+        Returns
+        -------
+        tokens_B, table
+            What `decode_forward` takes: tokens by place, and this column's page table.
+        """
+        model = self.model
+        if len(tokens) != len(positions) or len(tokens) > model.max_batch_size:
+            raise ConfigError(
+                f"{len(tokens)} tokens and {len(positions)} positions for at most "
+                f"{model.max_batch_size} users; give one of each a user"
+            )
+        highest = max((int(position) for position in positions), default=-1)
+        if highest >= model.max_seq_len:
+            raise ConfigError(
+                f"position {highest} is behind the last of {model.max_seq_len}; "
+                f"raise max_seq_len of create_model"
+            )
+        cols = model.run.working_mesh.cols
+        tokens_B = np.zeros(self._places_each * cols, np.int64)
+        positions_B = np.full(self._places_each * cols, -1, np.int64)
+        tokens_B[: len(tokens)] = tokens
+        positions_B[: len(positions)] = positions
+        first = model.chip.column * self._places_each
+        here = slice(first, first + self._places_each)
+        blocks = np.stack([self._blocks(user) for user in range(first, first + self._places_each)])
+        return tokens_B, PageTable(positions_B[here], blocks, PAGE_SIZE)
+
+    def decode_forward(self, tokens_B: Ints, table: PageTable) -> F32:
+        """Run a step prepared by `prepare_decode_inputs`.
+
+        Returns
+        -------
+        ndarray of shape (max_batch_size, V), float32
+            Logits of every user, idle ones included; equal on all ranks.
+        """
+        self.switch_mode("decode")
+        assert isinstance(self._mode, DecodeMode)
+        logits_BV = self._mode.logits(tokens_B, table)
+        return self._whole(logits_BV)[: self.model.max_batch_size]
+
+    def _pass(self, prompt: Sequence[int], user: int) -> PrefillPass:
+        model = self.model
+        if not 0 <= user < model.max_batch_size:
+            raise ConfigError(f"user {user} is outside 0 to {model.max_batch_size - 1}")
+        if not 1 <= len(prompt) <= model.max_seq_len:
+            raise ConfigError(
+                f"the prompt of user {user} has {len(prompt)} tokens; 1 to {model.max_seq_len} "
+                f"can be prefilled (max_seq_len of create_model)"
+            )
+        column = user // self._places_each
+        tokens = np.array([int(token) for token in prompt], np.int64)
+        return PrefillPass((PrefillUser(tokens, 0, column, self._blocks(user)),))
+
+    def _blocks(self, user: int) -> Ints:
+        """Return a user's cache blocks in its column: always the same ones."""
+        place = user % self._places_each
+        return np.arange(place * self._blocks_each, (place + 1) * self._blocks_each)
+
+    def _whole(self, logits_BV: F32) -> F32:
+        """Gather the rows' slices of the vocabulary: (B, V/R) to (B, V). No op of the device."""
+        assert self._mode is not None
+        slices = self._mode.ccl.all_gather(
+            logits_BV, axis=Axis.ROWS, dtype=FLOAT32, key=BufferKey.LOGITS
+        )
+        whole = slices.swapaxes(0, 1).reshape(len(logits_BV), -1)
+        return np.ascontiguousarray(whole[:, : self.model.plan.model.vocab_size])

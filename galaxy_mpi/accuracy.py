@@ -20,6 +20,7 @@ from galaxy_mpi.engine.teacher import forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh, Transport
 from galaxy_mpi.output import write_text
+from galaxy_mpi.systems import SYSTEMS
 from galaxy_mpi.systems.precision import KINDS, PRECISIONS
 
 __all__ = ["build_parser", "main"]
@@ -37,6 +38,7 @@ def build_parser() -> ArgumentParser:
     add("--tokens", type=int, default=512, metavar="N", help="its first N tokens")
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--layers", type=int, metavar="N", help="only the first N layers, of the reference too")
+    add("--system", default="galaxy", help=" or ".join(SYSTEMS))
     add("--precision", default="performance,accuracy,float32", metavar="P,...", help="which")
     add("--by-kind", action="store_true", help="also round one kind of tensor at a time")
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 model=arguments.model,
                 prompt_tokens=((0,),),
                 mesh=Mesh.parse(arguments.mesh),
+                system=arguments.system,
                 precision=precision,
                 n_layers=arguments.layers,
                 math_fidelity=not arguments.no_fidelity,
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         def play(transport: Transport) -> None:
             _play(transport, runs, arguments)
 
-        return runs[0].mesh, play
+        return runs[0].working_mesh, play
 
     return run_on_mesh(build_parser(), argv, prepare)
 
@@ -95,6 +98,7 @@ def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Names
         "schema_version": 1,
         "model": arguments.model,
         "mesh": arguments.mesh,
+        "system": arguments.system,
         "tokens": len(tokens),
         "math_fidelity": not arguments.no_fidelity,
         "precisions": [row.to_dict() for row in rows],

@@ -10,7 +10,7 @@ from galaxy_mpi.ccl.ccl import CCL, BufferKey, DecodeCCL
 from galaxy_mpi.ccl.collectives import AllGather, AllReduce, ReduceScatter
 from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
 from galaxy_mpi.ccl.prefill_ccl import PrefillCCL
-from galaxy_mpi.ccl.separate_ccl import SeparateCCL
+from galaxy_mpi.ccl.separate_ccl import SeparateCCL, SeparateDecodeCCL
 from galaxy_mpi.ccl.stamps import Stamper
 from galaxy_mpi.ccl.topology import TOPOLOGIES, Direct, Hop, Line, Ring, Round, Topology
 
@@ -34,6 +34,7 @@ __all__ = [
     "Ring",
     "Round",
     "SeparateCCL",
+    "SeparateDecodeCCL",
     "Stamper",
     "Topology",
 ]

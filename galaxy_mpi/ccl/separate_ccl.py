@@ -1,6 +1,8 @@
 """The collectives of a system that has each as an op of its own: hop by hop, buffers per call.
 
-An all-reduce gathers all terms and adds them once; a group of one chip skips its collectives.
+A group of one chip skips its collectives. Decode's all-reduce gathers all terms and adds them
+once; that of prefill is a reduce-scatter and an all-gather, because long tensors would not fit
+eight times.
 """
 
 from galaxy_mpi.arrays import F32, Bytes
@@ -13,11 +15,11 @@ from galaxy_mpi.ccl.topology import Line
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis, Group, Transport
 
-__all__ = ["SeparateCCL"]
+__all__ = ["SeparateCCL", "SeparateDecodeCCL"]
 
 
 class SeparateCCL(PrefillCCL):
-    """Collectives of prefill and decode alike.
+    """Collectives of prefill.
 
     Parameters
     ----------
@@ -81,6 +83,10 @@ class SeparateCCL(PrefillCCL):
         if self.size(axis) == 1:
             return dtype.round(values)
         return super().all_reduce(values, axis=axis, dtype=dtype, key=key, stamped=stamped)
+
+
+class SeparateDecodeCCL(SeparateCCL):
+    """Collectives of decode; parameters as in `SeparateCCL`."""
 
     def _make_all_reduce(
         self, group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str

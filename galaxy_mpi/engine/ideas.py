@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from galaxy_mpi.ccl import DecodeCCL, PersistentBuffers, Ring, SeparateCCL
+from galaxy_mpi.ccl import DecodeCCL, PersistentBuffers, Ring, SeparateDecodeCCL
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.systems import System, system_of
@@ -70,7 +70,7 @@ def _with_ops(ops: tuple[str, ...], timing: tuple[str, ...] | None = None) -> Ca
 
 
 def _ring(system: System, galaxy: System) -> System:
-    ccl = partial(SeparateCCL, scatter=Ring, gather=Ring)
+    ccl = partial(SeparateDecodeCCL, scatter=Ring, gather=Ring)
     return replace(system, decode_ccl=ccl, fabric=replace(system.fabric, is_line=False))
 
 

@@ -11,6 +11,7 @@ from galaxy_mpi.ccl import (
     PersistentBuffers,
     PrefillCCL,
     SeparateCCL,
+    SeparateDecodeCCL,
 )
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
@@ -75,7 +76,7 @@ _TT_TRANSFORMERS = System(
     prefill=TtTransformersPrefill,
     decode_timing=TtTransformersDecodeTiming,
     prefill_timing=TtTransformersPrefillTiming,
-    decode_ccl=SeparateCCL,
+    decode_ccl=SeparateDecodeCCL,
     prefill_ccl=SeparateCCL,
     buffers=BuffersPerCall,
     # tt_transformers/tt/model_config.py: num_all_gather_links, num_reduce_scatter_links.
@@ -89,7 +90,7 @@ _TT_TRANSFORMERS_1D = System(
     prefill=ScatteredPrefill,
     decode_timing=ScatteredDecodeTiming,
     prefill_timing=ScatteredPrefillTiming,
-    decode_ccl=SeparateCCL,
+    decode_ccl=SeparateDecodeCCL,
     prefill_ccl=SeparateCCL,
     buffers=BuffersPerCall,
     fabric=Fabric(is_line=True, gather_links=1, scatter_links=1, laps=2, skips_alone=True),

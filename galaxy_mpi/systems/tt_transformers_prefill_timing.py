@@ -12,26 +12,9 @@ __all__ = ["ScatteredPrefillTiming", "TtTransformersPrefillTiming"]
 
 
 class TtTransformersPrefillTiming(PrefillTiming):
-    """Charges the ops of a prefill pass: an all-reduce is an all-gather and a sum."""
+    """Charges the ops of a prefill pass: none that differs from those of all systems."""
 
     name = "tt_transformers"
-
-    def _all_reduce(self, name: str, key: str, axis: Axis, width: float) -> None:
-        size = self._mesh.size(axis)
-        if size > 1:
-            what = name.removeprefix("all_reduce_")
-            self._gather(f"all_gather_{what}", key, axis, self._packed_bytes(width))
-            seconds = self._machine.launch_s + self.costs.add_s(size * self._rows * width)
-            self.clock.op(f"sum_{what}", seconds, self._machine.prefill_cores)
-
-    def _head_all_reduce(self) -> None:
-        sizes, tile_bytes = self.sizes, self._precision.logits.tile_bytes
-        size, tiles = self._mesh.size(Axis.COLS), -(-sizes.vocab // 32)
-        if size > 1:
-            block = tiles * tile_bytes
-            self._gather("all_gather_lm_head", BufferKey.LM_HEAD, Axis.COLS, block)
-            seconds = self._machine.launch_s + self.costs.add_s(size * tiles * 1024)
-            self.clock.op("sum_lm_head", seconds, self._machine.prefill_cores)
 
 
 class ScatteredPrefillTiming(TtTransformersPrefillTiming):

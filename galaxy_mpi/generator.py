@@ -1,22 +1,7 @@
 """The model as a library: for people who know tt_transformers' ``Generator``.
 
-Every rank of a communicator makes the same calls::
-
-    from mpi4py import MPI
-    from galaxy_mpi.generator import Generator, create_model
-
-    model = create_model("demo", mesh="2x2", system="tt_transformers", comm=MPI.COMM_WORLD)
-    generator = Generator(model)
-    prompts = [model.encode(text) for text in ("The river", "A house")]
-    logits = generator.prefill_forward(prompts)
-    positions = [len(prompt) for prompt in prompts]
-    for _ in range(8):
-        tokens = logits.argmax(axis=1)
-        logits = generator.decode_forward(*generator.prepare_decode_inputs(tokens, positions))
-        positions = [position + 1 for position in positions]
-    model.close()
-
-docs/names.md maps the original's names to those here.
+Every rank of a communicator makes the same calls; README, "From Python", has a script. NAMES.md maps
+the original's names to those here.
 """
 
 from collections.abc import Sequence

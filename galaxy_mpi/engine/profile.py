@@ -123,6 +123,11 @@ def _op_code(name: str) -> str:
         ("all_reduce", "AllReduceAsync"),
         ("all_gather", "AllGatherAsync"),
         ("reduce_scatter", "ReduceScatterMinimalAsync"),
+        ("sum_", "FastReduceNC"),
+        ("select_users", "Matmul"),
+        ("rotary_", "RotaryEmbeddingLlama"),
+        ("update_cache_", "PagedUpdateCacheDeviceOperation"),
+        ("rms_norm_", "LayerNorm"),
     ):
         if name.startswith(beginning):
             return code

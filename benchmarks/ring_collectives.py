@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -24,8 +25,15 @@ if __name__ == "__main__":
 import numpy as np
 from collective_peers import PEERS, Mpi
 
-from galaxy_mpi.ccl import TOPOLOGIES, AllGather, AllReduce, ReduceScatter
-from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
+from galaxy_mpi.ccl import (
+    TOPOLOGIES,
+    AllGather,
+    AllReduce,
+    GatheredBlocks,
+    GatheredReduceScatter,
+    ReduceScatter,
+    all_reduce_at_once,
+)
 from galaxy_mpi.device import Costs, Machine
 from galaxy_mpi.dtypes import BF16, BFP8, FLOAT32
 from galaxy_mpi.errors import UserError
@@ -45,44 +53,40 @@ class Ours:
     def __init__(self, transport: MpiTransport, arguments: argparse.Namespace) -> None:
         self._group = transport.group
         self.transport = arguments.transport
-        self._wires = TOPOLOGIES[arguments.topology]
-        self._is_direct = arguments.topology == "direct"
+        self._wires = TOPOLOGIES.get(arguments.topology)
         self._dtype, self._links = DTYPES[arguments.datatype], arguments.links
-        self._bound: list[AllGather | ReduceScatter | AllReduce] = []
+        self._bound: list[Any] = []
 
     def call(self, op: str, axis: Axis, values: np.ndarray) -> Callable[[], np.ndarray]:
         """Return what runs ``op`` on float32 values of this rank, (size, n)."""
         group, dtype = self._group(axis), self._dtype
         self.free()
-        common = {"num_links": self._links, "label": op}
-        wires, shape = self._wires(group.size), values.shape[1:]
-        if op == "all_gather":
-            n_bytes = dtype.packed_bytes(shape)
-            self._bound = [AllGather(group, wires, n_bytes, **common) for _ in range(2)]
-            block = dtype.pack(values[group.index])
-            one, two = self._bound
-        elif op == "reduce_scatter":
-            if self._is_direct:
-                made = [GatheredReduceScatter(group, shape, dtype, **common) for _ in range(2)]
-            else:
-                made = [ReduceScatter(group, wires, shape, dtype, **common) for _ in range(2)]
-            self._bound = made
-        elif self._is_direct:
-            self._bound = [
-                GatheredAllReduce(group, wires, values.shape, dtype, **common) for _ in range(2)
-            ]
-        else:
-            self._bound = [
-                AllReduce(group, wires, wires, values.shape, dtype, **common) for _ in range(2)
-            ]
-        one, two = self._bound
-        turn = [one, two]
+        self._bound = [self._make(op, group, values.shape) for _ in range(2)]
+        operand = dtype.pack(values[group.index]) if op == "all_gather" else values
+        turn = list(self._bound)
 
         def run() -> np.ndarray:
             turn.reverse()
-            return turn[0](block if op == "all_gather" else values)
+            return turn[0](operand)
 
         return run
+
+    def _make(self, op: str, group: Any, shape: tuple[int, ...]) -> Any:
+        """Return a bound collective: at once, or hop by hop over a topology."""
+        common, dtype = {"num_links": self._links, "label": op}, self._dtype
+        n_bytes = dtype.packed_bytes(shape[1:])
+        if self._wires is None:
+            if op == "all_gather":
+                return GatheredBlocks(group, n_bytes, **common)
+            if op == "reduce_scatter":
+                return GatheredReduceScatter(group, shape[1:], dtype, **common)
+            return all_reduce_at_once(group, shape, dtype, **common)
+        wires = self._wires(group.size)
+        if op == "all_gather":
+            return AllGather(group, wires, n_bytes, **common)
+        if op == "reduce_scatter":
+            return ReduceScatter(group, wires, shape[1:], dtype, **common)
+        return AllReduce(group, wires, wires, shape, dtype, **common)
 
     def unpacked(self, op: str, result: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Return a result as values."""
@@ -122,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--collectives", default=",".join(OPS))
     add("--axes", default="COLS,ROWS")
     add("--mesh", default="8x4")
-    add("--topology", default="direct", choices=list(TOPOLOGIES))
+    add("--topology", default="direct", choices=["direct", *TOPOLOGIES])
     add("--links", type=int, default=4)
     add("--transport", default="auto")
     add("--peers", default="", help="mpi,gloo")

@@ -1,7 +1,7 @@
 """The model as a library: for people who know tt_transformers' ``Generator``.
 
-Every rank of a communicator makes the same calls; README, "From Python", has a script. NAMES.md maps
-the original's names to those here.
+Every rank of a communicator makes the same calls; README, "From Python", has a script. NAMES.md
+maps the original's names to those here.
 """
 
 from collections.abc import Sequence

@@ -8,11 +8,17 @@ and `separate_ccl` are what a chip uses: its collectives in each mode, over `buf
 from galaxy_mpi.ccl.buffers import Buffers, BuffersPerCall, PersistentBuffers
 from galaxy_mpi.ccl.ccl import CCL, BufferKey, DecodeCCL
 from galaxy_mpi.ccl.collectives import AllGather, AllReduce, ReduceScatter
-from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
+from galaxy_mpi.ccl.gathered import (
+    GatheredAllReduce,
+    GatheredBlocks,
+    GatheredReduceScatter,
+    ScatteredAllReduce,
+    all_reduce_at_once,
+)
 from galaxy_mpi.ccl.prefill_ccl import PrefillCCL
 from galaxy_mpi.ccl.separate_ccl import SeparateCCL, SeparateDecodeCCL
 from galaxy_mpi.ccl.stamps import Stamper
-from galaxy_mpi.ccl.topology import TOPOLOGIES, Direct, Hop, Line, Ring, Round, Topology
+from galaxy_mpi.ccl.topology import TOPOLOGIES, Hop, Line, Ring, Round, Topology
 
 __all__ = [
     "CCL",
@@ -23,8 +29,8 @@ __all__ = [
     "Buffers",
     "BuffersPerCall",
     "DecodeCCL",
-    "Direct",
     "GatheredAllReduce",
+    "GatheredBlocks",
     "GatheredReduceScatter",
     "Hop",
     "Line",
@@ -33,8 +39,10 @@ __all__ = [
     "ReduceScatter",
     "Ring",
     "Round",
+    "ScatteredAllReduce",
     "SeparateCCL",
     "SeparateDecodeCCL",
     "Stamper",
     "Topology",
+    "all_reduce_at_once",
 ]

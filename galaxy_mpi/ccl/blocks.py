@@ -3,9 +3,9 @@
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
-from galaxy_mpi.dtypes import DType
+from galaxy_mpi.dtypes import FLOAT32, DType
 
-__all__ = ["add_in_order", "pack_blocks", "unpack_blocks"]
+__all__ = ["add_in_order", "pack_blocks", "sum_blocks", "unpack_blocks"]
 
 
 def add_in_order(terms: F32) -> F32:
@@ -24,6 +24,14 @@ def pack_blocks(dtype: DType, values: F32, out: Bytes) -> None:
         return
     for block, part in zip(out, values, strict=True):
         block[...] = dtype.pack(part)
+
+
+def sum_blocks(dtype: DType, blocks: Bytes, terms: F32) -> F32:
+    """Return the sum of one packed block per member, in their order; ``terms`` is scratch."""
+    if dtype is FLOAT32:
+        return add_in_order(blocks.view(np.float32).reshape(terms.shape))
+    unpack_blocks(dtype, blocks, terms)
+    return add_in_order(terms)
 
 
 def unpack_blocks(dtype: DType, blocks: Bytes, out: F32) -> None:

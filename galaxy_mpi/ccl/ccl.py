@@ -15,10 +15,9 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.blocks import unpack_blocks
 from galaxy_mpi.ccl.buffers import Bound, Buffers, PersistentBuffers
-from galaxy_mpi.ccl.collectives import AllGather
-from galaxy_mpi.ccl.gathered import GatheredAllReduce, GatheredReduceScatter
+from galaxy_mpi.ccl.gathered import GatheredBlocks, GatheredReduceScatter, all_reduce_at_once
 from galaxy_mpi.ccl.stamps import Stamper, Stamping
-from galaxy_mpi.ccl.topology import Direct, Topology
+from galaxy_mpi.ccl.topology import Topology
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis, Group, Transport
 
@@ -56,6 +55,12 @@ ONE_LINK = frozenset({BufferKey.LAYERNORM, BufferKey.SAMPLING_VALUES, BufferKey.
 """Collectives so small that the system gives them one link whatever the machine has."""
 
 
+class Gathering(Bound, Protocol):
+    """An all-gather."""
+
+    def __call__(self, block: Bytes, stamping: Stamping | None, /) -> Bytes: ...
+
+
 class Reduction(Bound, Protocol):
     """A reduce-scatter or an all-reduce."""
 
@@ -73,8 +78,6 @@ class CCL(ABC):
     Parameters
     ----------
     transport : Transport
-    gather : callable
-        How blocks are gathered: a `Wiring`. The bits are the same for all.
     num_links : int
         Links between neighbours: 4 on the 6U Galaxy, 3 on the 4U.
     clock : Stamper, optional
@@ -94,13 +97,12 @@ class CCL(ABC):
         self,
         transport: Transport,
         *,
-        gather: Wiring,
         num_links: int = 4,
         clock: Stamper | None = None,
         note: Note | None = None,
         buffers: type[Buffers] = PersistentBuffers,
     ) -> None:
-        self._transport, self._gather, self._num_links = transport, gather, num_links
+        self._transport, self._num_links = transport, num_links
         self._clock, self._note = clock, note
         self.buffers = buffers(transport)
         self.host_time_s = 0.0
@@ -134,13 +136,12 @@ class CCL(ABC):
             A view of the buffer: valid until the next collective on this axis.
         """
         began = time.perf_counter()
-
-        def make(group: Group, links: int) -> AllGather:
-            label = f"all_gather {key}"
-            wires = self._gather(group.size)
-            return AllGather(group, wires, len(block), num_links=links, label=label)
-
-        gather = self._collective(("all_gather", key, axis, len(block)), make)
+        gather = self._collective(
+            ("all_gather", key, axis, len(block)),
+            lambda group, links: self._make_all_gather(
+                group, len(block), num_links=links, label=f"all_gather {key}"
+            ),
+        )
         blocks = gather(block, self._stamping(key, axis, stamped))
         self._ended(key, axis, began)
         return blocks
@@ -193,6 +194,12 @@ class CCL(ABC):
         )
 
     @abstractmethod
+    def _make_all_gather(
+        self, group: Group, n_bytes: int, *, num_links: int, label: str
+    ) -> Gathering:
+        """Return the mode's all-gather of blocks of ``n_bytes``."""
+
+    @abstractmethod
     def _make_reduce_scatter(
         self, group: Group, shape: _Shape, dtype: DType, *, num_links: int, label: str
     ) -> Reduction:
@@ -241,19 +248,10 @@ class CCL(ABC):
 class DecodeCCL(CCL):
     """All packed terms come to whoever adds them, and are added once, in the members' order."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        gather: Wiring = Direct,
-        num_links: int = 4,
-        clock: Stamper | None = None,
-        note: Note | None = None,
-        buffers: type[Buffers] = PersistentBuffers,
-    ) -> None:
-        super().__init__(
-            transport, gather=gather, num_links=num_links, clock=clock, note=note, buffers=buffers
-        )
+    def _make_all_gather(
+        self, group: Group, n_bytes: int, *, num_links: int, label: str
+    ) -> Gathering:
+        return GatheredBlocks(group, n_bytes, num_links=num_links, label=label)
 
     def _make_reduce_scatter(
         self, group: Group, shape: _Shape, dtype: DType, *, num_links: int, label: str
@@ -263,5 +261,4 @@ class DecodeCCL(CCL):
     def _make_all_reduce(
         self, group: Group, shape: _Shape, dtype: DType, *, num_links: int, label: str
     ) -> Reduction:
-        wires = self._gather(group.size)
-        return GatheredAllReduce(group, wires, shape, dtype, num_links=num_links, label=label)
+        return all_reduce_at_once(group, shape, dtype, num_links=num_links, label=label)

@@ -1,29 +1,69 @@
-"""The reductions of decode: all packed terms come to whoever adds them, and are added once.
+"""The collectives of decode: everything comes to whoever needs it at once (`Group.board`).
 
-Each term is rounded when it is packed, the sum once at the end, and nothing in between. The order
-is that of the members, so all who add the same terms get the same bits.
+In reductions each term is rounded when it is packed, the sum once at the end, and nothing in
+between. The order is that of the members, so all who add the same terms get the same bits.
 """
+
+import math
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32
-from galaxy_mpi.ccl.blocks import add_in_order, pack_blocks, unpack_blocks
+from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.ccl.blocks import pack_blocks, sum_blocks, unpack_blocks
 from galaxy_mpi.ccl.collectives import AllGather
-from galaxy_mpi.ccl.stamps import Stamping, stamp_storage
-from galaxy_mpi.ccl.topology import Direct, Topology
-from galaxy_mpi.dtypes import DType
-from galaxy_mpi.mesh import Group, Message, Step
+from galaxy_mpi.ccl.stamps import Stamping
+from galaxy_mpi.dtypes import FACE, DType
+from galaxy_mpi.mesh import Group
 
-__all__ = ["GatheredAllReduce", "GatheredReduceScatter"]
+__all__ = [
+    "GatheredAllReduce",
+    "GatheredBlocks",
+    "GatheredReduceScatter",
+    "ScatteredAllReduce",
+    "all_reduce_at_once",
+]
 
 
-class GatheredReduceScatter:
-    """The owner of a chunk gets all terms: one round over a fabric that routes (`Direct`).
+class GatheredBlocks:
+    """Every member gets every member's block of bytes, in order of the members.
 
     Parameters
     ----------
     group, num_links, label
-        As in `AllGather`.
+        As in `galaxy_mpi.ccl.AllGather`.
+    n_bytes : int
+        Bytes of one block, the same on all members.
+    """
+
+    def __init__(self, group: Group, n_bytes: int, *, num_links: int, label: str) -> None:
+        self._board = group.board(n_bytes, in_parts=False, num_links=num_links, label=label)
+        self._mine, self._index = self._board.rows[group.index], group.index
+        self.n_bytes = self._board.rows.nbytes
+
+    def __call__(self, block: Bytes, stamping: Stamping | None = None) -> Bytes:
+        """Return all blocks, shape (size, n_bytes): a view, valid until the next but one call."""
+        board = self._board
+        self._mine[...] = block
+        if stamping is None:
+            board.meet()
+        else:
+            board.stamps[self._index] = stamping.enter()
+            board.meet()
+            stamping.leave(board.stamps)
+        return board.rows
+
+    def free(self) -> None:
+        """Release the table."""
+        self._board.free()
+
+
+class GatheredReduceScatter:
+    """The owner of a chunk gets all terms.
+
+    Parameters
+    ----------
+    group, num_links, label
+        As in `galaxy_mpi.ccl.AllGather`.
     shape : tuple of int
         Shape of one chunk.
     dtype : DType
@@ -34,65 +74,127 @@ class GatheredReduceScatter:
         self, group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str
     ) -> None:
         self._index, self._dtype = group.index, dtype
-        n_bytes = dtype.packed_bytes(shape)
-        boxes = group.allocate(2 * group.size * n_bytes).reshape(2, group.size, n_bytes)
-        self._outbox, self._inbox = boxes
-        notes, self._entries = stamp_storage(group.allocate, group.size)
-        (round_,) = Direct(group.size).reduce_scatter(group.index)
-        step = Step(
-            tuple(Message(h.peer, self._outbox[h.chunk], notes[h.lane]) for h in round_.sends),
-            tuple(Message(h.peer, self._inbox[h.lane], notes[h.lane]) for h in round_.receives),
-        )
-        self._exchange = group.bind([step], num_links=num_links, label=label)
-        self._terms = np.empty((group.size, *shape), np.float32)
-        self.n_bytes = boxes.nbytes
+        size, n_bytes = group.size, dtype.packed_bytes(shape)
+        self._board = group.board(size * n_bytes, in_parts=True, num_links=num_links, label=label)
+        table = self._board.rows.reshape(size, size, n_bytes)
+        self._outbox, self._inbox = table[group.index], table[:, group.index]
+        self._terms = np.empty((size, *shape), np.float32)
+        self.n_bytes = self._board.rows.nbytes
 
     def __call__(self, chunks: F32, stamping: Stamping | None = None) -> F32:
         """Return the sum of this chip's chunk, as `ReduceScatter` does: a new array."""
-        exchange, dtype = self._exchange, self._dtype
-        exchange.begin()
+        return self._dtype.round(self.unrounded(chunks, stamping))
+
+    def unrounded(self, chunks: F32, stamping: Stamping | None = None) -> F32:
+        """Return the sum before it is rounded, for whoever packs it next."""
+        board, dtype = self._board, self._dtype
         pack_blocks(dtype, chunks, self._outbox)
-        self._inbox[self._index] = self._outbox[self._index]
-        if stamping is not None:
-            self._entries[self._index] = stamping.enter()
-        exchange.step(0)
-        exchange.end()
-        if stamping is not None:
-            stamping.leave(self._entries)
-        unpack_blocks(dtype, self._inbox, self._terms)
-        return dtype.round(add_in_order(self._terms))
+        if stamping is None:
+            board.meet()
+        else:
+            board.stamps[self._index] = stamping.enter()
+            board.meet()
+            stamping.leave(board.stamps)
+        return sum_blocks(dtype, self._inbox, self._terms)
 
     def free(self) -> None:
-        """Release the exchange."""
-        self._exchange.free()
+        """Release the table."""
+        self._board.free()
 
 
 class GatheredAllReduce:
-    """Every member gathers all terms; parameters as in `ReduceScatter`."""
+    """Every member gathers all terms and adds them; for small tensors.
+
+    Parameters
+    ----------
+    gather : GatheredBlocks or AllGather
+        Of packed tensors.
+    size : int
+        Members.
+    shape : tuple of int
+        Shape of the tensor.
+    dtype : DType
+        Of the messages and of the result.
+    """
 
     def __init__(
-        self,
-        group: Group,
-        topology: Topology,
-        shape: tuple[int, ...],
-        dtype: DType,
-        *,
-        num_links: int,
-        label: str,
+        self, gather: GatheredBlocks | AllGather, size: int, shape: tuple[int, ...], dtype: DType
     ) -> None:
-        self._dtype = dtype
-        self._gather = AllGather(
-            group, topology, dtype.packed_bytes(shape), num_links=num_links, label=label
-        )
-        self._terms = np.empty((group.size, *shape), np.float32)
-        self.n_bytes = self._gather.n_bytes
+        self._gather, self._dtype = gather, dtype
+        self._terms = np.empty((size, *shape), np.float32)
+        self.n_bytes = gather.n_bytes
 
     def __call__(self, values: F32, stamping: Stamping | None = None) -> F32:
         """Return the sum over the group, rounded to the dtype: a new array."""
         blocks = self._gather(self._dtype.pack(values), stamping)
-        unpack_blocks(self._dtype, blocks, self._terms)
-        return self._dtype.round(add_in_order(self._terms))
+        return self._dtype.round(sum_blocks(self._dtype, blocks, self._terms))
 
     def free(self) -> None:
-        """Release the exchange."""
+        """Release the table."""
         self._gather.free()
+
+
+class ScatteredAllReduce:
+    """Every member adds the terms of a part, and gathers the parts: the same bits, less work.
+
+    The tensor is cut along its last dim, where blocks that share an exponent end.
+
+    Parameters
+    ----------
+    group, shape, dtype, num_links, label
+        As in `galaxy_mpi.ccl.AllReduce`.
+    """
+
+    def __init__(
+        self, group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str
+    ) -> None:
+        self._shape, self._dtype, self._size = shape, dtype, group.size
+        self._part = (math.prod(shape[:-1]), part_width(shape, group.size))
+        self._scatter = GatheredReduceScatter(
+            group, self._part, dtype, num_links=num_links, label=label
+        )
+        n_bytes = dtype.packed_bytes(self._part)
+        self._gather = GatheredBlocks(group, n_bytes, num_links=num_links, label=label)
+        self.n_bytes = self._scatter.n_bytes + self._gather.n_bytes
+
+    def __call__(self, values: F32, stamping: Stamping | None = None) -> F32:
+        """Return the sum over the group, rounded to the dtype: a new array."""
+        (rows, width), columns, size = self._part, self._shape[-1], self._size
+        wide = values.reshape(rows, columns)
+        if columns < size * width:
+            wide = np.zeros((rows, size * width), np.float32)
+            wide[:, :columns] = values.reshape(rows, columns)
+        chunks = wide.reshape(rows, size, width).swapaxes(0, 1)
+        mine = self._scatter.unrounded(chunks, stamping)
+        blocks = self._gather(self._dtype.pack(mine))
+        parts = np.empty((size, rows, width), np.float32)
+        unpack_blocks(self._dtype, blocks, parts)
+        total = parts.swapaxes(0, 1).reshape(rows, -1)[:, :columns]
+        return np.ascontiguousarray(total).reshape(self._shape)
+
+    def free(self) -> None:
+        """Release the tables."""
+        self._scatter.free()
+        self._gather.free()
+
+
+WORTH_PARTS = 2**14
+"""Values of a tensor from which adding them on one chip only is worth another meeting."""
+
+
+def part_width(shape: tuple[int, ...], size: int) -> int:
+    """Return the columns of a part: whole blocks of values that share an exponent."""
+    return -(-shape[-1] // (FACE * size)) * FACE
+
+
+def all_reduce_at_once(
+    group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str
+) -> GatheredAllReduce | ScatteredAllReduce:
+    """Return the quicker of the two for a shape; their bits are the same."""
+    # Parts that are mostly padding would be more bytes, not fewer.
+    fits = part_width(shape, group.size) * group.size < 2 * shape[-1]
+    if math.prod(shape) >= WORTH_PARTS and fits:
+        return ScatteredAllReduce(group, shape, dtype, num_links=num_links, label=label)
+    n_bytes = dtype.packed_bytes(shape)
+    gather = GatheredBlocks(group, n_bytes, num_links=num_links, label=label)
+    return GatheredAllReduce(gather, group.size, shape, dtype)

@@ -12,8 +12,8 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.buffers import Buffers, PersistentBuffers
-from galaxy_mpi.ccl.ccl import CCL, Note, Reduction, Wiring
-from galaxy_mpi.ccl.collectives import AllReduce, ReduceScatter
+from galaxy_mpi.ccl.ccl import CCL, Gathering, Note, Reduction, Wiring
+from galaxy_mpi.ccl.collectives import AllGather, AllReduce, ReduceScatter
 from galaxy_mpi.ccl.stamps import Stamper
 from galaxy_mpi.ccl.topology import Ring
 from galaxy_mpi.dtypes import DType
@@ -54,10 +54,8 @@ class PrefillCCL(CCL):
         note: Note | None = None,
         buffers: type[Buffers] = PersistentBuffers,
     ) -> None:
-        super().__init__(
-            transport, gather=gather, num_links=num_links, clock=clock, note=note, buffers=buffers
-        )
-        self._scatter = scatter
+        super().__init__(transport, num_links=num_links, clock=clock, note=note, buffers=buffers)
+        self._scatter, self._gather = scatter, gather
 
     def gather_slabs(
         self, values_SW: F32, *, axis: Axis, dtype: DType, key: str, stamped: bool = True
@@ -99,6 +97,12 @@ class PrefillCCL(CCL):
             slab = super().all_reduce(sent, axis=axis, dtype=dtype, key=key, stamped=first)
             total[rows] = slab[: rows.stop - rows.start]
         return total
+
+    def _make_all_gather(
+        self, group: Group, n_bytes: int, *, num_links: int, label: str
+    ) -> Gathering:
+        wires = self._gather(group.size)
+        return AllGather(group, wires, n_bytes, num_links=num_links, label=label)
 
     def _make_reduce_scatter(
         self, group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str

@@ -18,10 +18,8 @@ once. Reduce-scatter on a line of four, the chunks that cross each wire in each 
       1           2     3     .              .     0     1
       2           1     2     3              0     1     2
 
-Where the fabric routes by itself, a chip writes straight to the chip it means (`Direct`): one
-round, and the wires in between are crossed without the chips there taking part, as with tt-metal's
-fabric writes. On a host with few cores it is also the fastest: what costs there is that ranks take
-turns, and this takes one turn a collective, not one a hop.
+Where the fabric routes by itself, a chip writes straight to the chip it means, and no schedule is
+needed: `galaxy_mpi.ccl.gathered`.
 
 A chunk is summed in the order in which it travels, so the order of a sum depends on the chunk's
 owner and the topology alone: all transports give the same bits.
@@ -30,7 +28,7 @@ owner and the topology alone: all transports give the same bits.
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["TOPOLOGIES", "Direct", "Hop", "Line", "Ring", "Round", "Topology"]
+__all__ = ["TOPOLOGIES", "Hop", "Line", "Ring", "Round", "Topology"]
 
 UP, DOWN = 0, 1
 
@@ -59,7 +57,7 @@ class Topology(Protocol):
 
     @property
     def name(self) -> str:
-        """``ring``, ``line`` or ``direct``."""
+        """``ring`` or ``line``."""
 
     @property
     def size(self) -> int:
@@ -146,31 +144,4 @@ class Line:
         ]
 
 
-@dataclass(frozen=True)
-class Direct:
-    """``size`` chips, each of which reaches every other over a fabric that routes."""
-
-    size: int
-    name = "direct"
-
-    def all_gather(self, i: int) -> list[Round]:
-        """Write one's own chunk to everybody."""
-        others = self._others(i)
-        return [Round(tuple(Hop(j, i) for j in others), tuple(Hop(j, j) for j in others))]
-
-    def reduce_scatter(self, i: int) -> list[Round]:
-        """Write everybody's chunk to its owner; a lane for each sender."""
-        others = self._others(i)
-        sends = tuple(Hop(j, j, lane=i) for j in others)
-        return [Round(sends, tuple(Hop(j, i, lane=j) for j in others))]
-
-    def _others(self, i: int) -> list[int]:
-        # Starting behind oneself: not everybody writes to chip 0 first.
-        return [(i + k) % self.size for k in range(1, self.size)]
-
-
-TOPOLOGIES: dict[str, type[Ring] | type[Line] | type[Direct]] = {
-    "ring": Ring,
-    "line": Line,
-    "direct": Direct,
-}
+TOPOLOGIES: dict[str, type[Ring] | type[Line]] = {"ring": Ring, "line": Line}

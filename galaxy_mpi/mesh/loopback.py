@@ -15,6 +15,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError, UserError
+from galaxy_mpi.mesh.board import MessageBoard
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.transport import Step, stripes
 
@@ -181,6 +182,10 @@ class LoopbackGroup:
         return LoopbackExchange(
             self._transport, self, steps, num_links=num_links, label=label, number=self._n_bound
         )
+
+    def board(self, n_bytes: int, *, in_parts: bool, num_links: int, label: str) -> MessageBoard:
+        """Return a table whose rows travel."""
+        return MessageBoard(self, n_bytes, in_parts=in_parts, num_links=num_links, label=label)
 
     def recycle(self) -> None:
         """Do nothing: storage goes with its last view."""

@@ -23,10 +23,18 @@ import numpy as np
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.mesh.board import MessageBoard, SharedBoard
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.requests import MpiExchange, describe_wait
-from galaxy_mpi.mesh.shared import Neighbours, SharedExchange, SharedMemory, is_available
-from galaxy_mpi.mesh.transport import Exchange, Step
+from galaxy_mpi.mesh.shared import (
+    CommonFile,
+    CommonMemory,
+    Neighbours,
+    SharedExchange,
+    SharedMemory,
+    is_available,
+)
+from galaxy_mpi.mesh.transport import Board, Exchange, Step
 from galaxy_mpi.mesh.watchdog import WAIT_TIMEOUT_S, Watchdog
 from galaxy_mpi.mesh.world import check_world
 
@@ -171,13 +179,10 @@ class MpiGroup:
         self._watchdog = watchdog
         self._n_bound = 0
         self._memory: SharedMemory | None = None
+        self._common: CommonMemory | None = None
         local = self._members_on_this_host(kind)
         if local:
-            name = self.comm.bcast(os.urandom(8).hex())
-            self._memory = SharedMemory(local)
-            self._neighbours = Neighbours(
-                self._memory, self.index, local, name=name, barrier=self.comm.Barrier
-            )
+            self._share(local)
 
     def allocate(self, n_bytes: int) -> Bytes:
         """Return storage, in shared memory where the group has any."""
@@ -185,13 +190,30 @@ class MpiGroup:
             return np.empty(n_bytes, np.uint8)
         return self._memory.allocate(n_bytes)
 
+    def board(self, n_bytes: int, *, in_parts: bool, num_links: int, label: str) -> Board:
+        """Return a table, in memory of the group where it has any."""
+        common = self._common
+        if common is None:
+            return MessageBoard(self, n_bytes, in_parts=in_parts, num_links=num_links, label=label)
+        where, meeting = f"{label} over {self.axis.name}", common.meeting
+
+        def describe(step: int, waited_s: float) -> str:
+            missing = [self.coords[member] for member in meeting.missing()]
+            return describe_wait(self.coords[self.index], missing, where, step, waited_s)
+
+        memory = common.allocate(SharedBoard.n_bytes(self.size, n_bytes))
+        return SharedBoard(
+            memory, self.size, n_bytes, meeting, watchdog=self._watchdog, describe=describe
+        )
+
     def bind(self, steps: Sequence[Step], *, num_links: int, label: str) -> Exchange:
         """Set up persistent requests, or the places in the neighbours' memory to copy to."""
         self._n_bound += 1
         where = f"{label} over {self.axis.name}"
 
         def describe(step: int, waited_s: float) -> str:
-            return describe_wait(self.index, self.coords, steps, where, step, waited_s)
+            peers = sorted({self.coords[message.peer] for message in steps[step].receives})
+            return describe_wait(self.coords[self.index], peers, where, step, waited_s)
 
         def requests(steps: Sequence[Step]) -> MpiExchange:
             return MpiExchange(
@@ -222,6 +244,29 @@ class MpiGroup:
         self._n_bound = 0  # numbers become tags, which are limited
         if self._memory is not None:
             self._memory.recycle()
+        if self._common is not None:
+            self._common.recycle()
+
+    def _share(self, local: Sequence[int]) -> None:
+        """Exchange memory with the members on this host; one of all of them if all are here."""
+        offered = None
+        if len(local) == self.size - 1 and self.index == 0:
+            offered = CommonFile()
+            CommonMemory(offered.memory, 0, self.size).meeting.prepare()
+        name = self.comm.bcast(os.urandom(8).hex())
+        self._memory = SharedMemory(local)
+        self._neighbours = Neighbours(
+            self._memory,
+            self.index,
+            local,
+            name=name,
+            barrier=self.comm.Barrier,
+            common=offered,
+        )
+        if offered is not None:
+            offered.close()
+        if self._neighbours.common is not None:
+            self._common = CommonMemory(self._neighbours.common, self.index, self.size)
 
     def _offsets(
         self, memory: SharedMemory, steps: Sequence[Step]

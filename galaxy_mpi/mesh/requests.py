@@ -10,31 +10,28 @@ __all__ = ["MpiExchange", "describe_wait"]
 
 
 def describe_wait(
-    index: int,
-    coords: Sequence[tuple[int, int]],
-    steps: Sequence[Step],
+    here: tuple[int, int],
+    peers: Sequence[tuple[int, int]],
     where: str,
     step: int,
     waited_s: float,
 ) -> str:
-    """Return who waits for whom, in what.
+    """Return the line of a rank that waited in vain.
 
     Parameters
     ----------
-    index : int
-        The waiting chip's place in its group.
-    coords : sequence of (row, column)
-        Of the members.
-    steps : sequence of Step
+    here : tuple of int
+        (row, column) of the chip that waits.
+    peers : sequence of tuple of int
+        The chips it waits for.
     where : str
         The collective and its axis.
     step : int
-        Which of ``steps``.
+        Of the collective.
     waited_s : float
     """
-    peers = sorted({coords[message.peer] for message in steps[step].receives})
     return (
-        f"chip {coords[index]} waited {waited_s:.0f} s for chip {' and '.join(map(str, peers))} "
+        f"chip {here} waited {waited_s:.0f} s for chip {' and '.join(map(str, peers))} "
         f"in {where}, step {step}; did that rank end or stop?"
     )
 

@@ -28,9 +28,17 @@ import numpy as np
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.mesh.meeting import MEETING_BYTES, Meeting, can_meet
 from galaxy_mpi.mesh.transport import Exchange, Step
 
-__all__ = ["Neighbours", "SharedExchange", "SharedMemory", "is_available"]
+__all__ = [
+    "CommonFile",
+    "CommonMemory",
+    "Neighbours",
+    "SharedExchange",
+    "SharedMemory",
+    "is_available",
+]
 
 ARENA_BYTES = 1 << 32
 """Address space per chip and axis. Only pages that are written take memory."""
@@ -40,7 +48,7 @@ _ALIGNMENT = 64
 
 def is_available() -> bool:
     """Return whether this system has anonymous memory files and event counters."""
-    return sys.platform == "linux" and hasattr(os, "eventfd")
+    return sys.platform == "linux" and hasattr(os, "eventfd") and can_meet()
 
 
 class SharedMemory:
@@ -89,6 +97,55 @@ class SharedMemory:
             os.close(descriptor)
 
 
+class CommonFile:
+    """Memory that one member of a group offers to all."""
+
+    def __init__(self) -> None:
+        self.file = os.memfd_create("galaxy_mpi", os.MFD_CLOEXEC)
+        os.ftruncate(self.file, ARENA_BYTES)
+        self.memory = _map(self.file)
+
+    def close(self) -> None:
+        """Close the file; others have it by now."""
+        os.close(self.file)
+
+
+class CommonMemory:
+    """Memory that all members of a group map, with their meeting; all of them on this host.
+
+    Every member allocates the same in the same order, and so finds it at the same place.
+
+    Parameters
+    ----------
+    memory : Bytes
+        The whole.
+    index, size : int
+    """
+
+    def __init__(self, memory: Bytes, index: int, size: int) -> None:
+        self._bytes, self._used = memory, MEETING_BYTES
+        self.meeting = Meeting(memory[:MEETING_BYTES], index, size)
+
+    def allocate(self, n_bytes: int) -> Bytes:
+        """Return memory that all members see.
+
+        Raises
+        ------
+        CollectiveError
+            If the address space is used up.
+        """
+        start = self._used
+        self._used += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
+        if self._used > ARENA_BYTES:
+            raise CollectiveError(f"more than {ARENA_BYTES} bytes of tables on an axis")
+        return self._bytes[start : start + n_bytes]
+
+    def recycle(self) -> None:
+        """Take back all that was allocated, when nobody reads it any more."""
+        self._used = MEETING_BYTES
+        self.meeting.meet()
+
+
 def _map(file: int) -> Bytes:
     return np.frombuffer(mmap.mmap(file, ARENA_BYTES), np.uint8)
 
@@ -107,6 +164,13 @@ class Neighbours:
         Common to the group, different for any two groups alive at a time on this host.
     barrier : callable
         Returns when all members of the group have called it.
+    common : CommonFile or None
+        Memory that this chip offers to all; one of the group does, if all are on this host.
+
+    Attributes
+    ----------
+    common : Bytes or None
+        The memory that one of the group offered.
     """
 
     def __init__(
@@ -117,9 +181,12 @@ class Neighbours:
         *,
         name: str,
         barrier: Callable[[], None],
+        common: "CommonFile | None",
     ) -> None:
         self.memory: dict[int, Bytes] = {}
         self.bells: dict[int, int] = {}
+        self.common = None if common is None else common.memory
+        sent = [] if common is None else [common.file]
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(_address(name, index))
             listener.listen(len(peers) + 1)
@@ -127,13 +194,18 @@ class Neighbours:
             for peer in peers:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
                     line.connect(_address(name, peer))
-                    socket.send_fds(line, [bytes([index])], [own.file, own.bells[peer]])
+                    files = [own.file, own.bells[peer], *sent]
+                    socket.send_fds(line, [index.to_bytes(2, "little")], files)
             for _ in peers:
                 line, _address_of_peer = listener.accept()
                 with line:
-                    sender, files, _flags, _from = socket.recv_fds(line, 1, 2)
-                    self.memory[sender[0]], self.bells[sender[0]] = _map(files[0]), files[1]
+                    sender, files, _flags, _from = socket.recv_fds(line, 2, 3)
+                    member = int.from_bytes(sender, "little")
+                    self.memory[member], self.bells[member] = _map(files[0]), files[1]
                     os.close(files[0])
+                    for file in files[2:]:
+                        self.common = _map(file)
+                        os.close(file)
 
     def close(self) -> None:
         """Close the bells."""

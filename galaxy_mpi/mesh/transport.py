@@ -14,11 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 
-__all__ = ["Exchange", "Group", "Message", "Step", "Transport", "stripes"]
+__all__ = ["Board", "Exchange", "Group", "Message", "Step", "Transport", "stripes"]
 
 _T = TypeVar("_T")
 
@@ -62,6 +65,25 @@ class Exchange(Protocol):
         """Release the requests. The exchange cannot be used afterwards."""
 
 
+class Board(Protocol):
+    """A table with a row for each member, which all read after a meeting.
+
+    What a member writes after one meeting may be seen by others before the next one, so a table
+    is used again only after another one has been met at.
+    """
+
+    rows: Bytes
+    """Shape (size, n_bytes); row i is written by member i."""
+    stamps: NDArray[np.float64]
+    """Shape (size,): a number of each member that travels with its row."""
+
+    def meet(self) -> None:
+        """Return when all members have written, and what this chip reads is there."""
+
+    def free(self) -> None:
+        """Release what the table is bound to. It cannot be used afterwards."""
+
+
 class Group(Protocol):
     """The chips of one row or one column, as seen by one of them."""
 
@@ -89,10 +111,23 @@ class Group(Protocol):
             Said in error messages: what the chip was doing.
         """
 
-    def recycle(self) -> None:
-        """Take back all storage, to be allocated anew: every exchange has been freed.
+    def board(self, n_bytes: int, *, in_parts: bool, num_links: int, label: str) -> Board:
+        """Return a table. Every member makes the same ones in the same order.
 
-        All members recycle at the same place of the program, and bind again before they send.
+        Parameters
+        ----------
+        n_bytes : int
+            Of a row.
+        in_parts : bool
+            Whether member j reads part j of every row only (``n_bytes / size`` bytes each).
+        num_links, label
+            As in `bind`.
+        """
+
+    def recycle(self) -> None:
+        """Take back all storage, to be allocated anew: exchanges and tables have been freed.
+
+        All members recycle at the same place of the program.
         """
 
 

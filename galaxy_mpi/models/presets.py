@@ -56,6 +56,18 @@ PRESETS = {
     "mistral-7b": replace(
         _LLAMA3_8B, vocab_size=32768, rope_theta=1e6, rope_scaling=None, max_seq_len=32_768
     ),
+    "smollm2-135m": LlamaConfig(
+        dim=576,
+        hidden_dim=1536,
+        n_layers=30,
+        n_heads=9,
+        n_kv_heads=3,
+        head_dim=64,
+        vocab_size=49152,
+        rope_theta=100_000.0,
+        max_seq_len=8192,
+        tie_embeddings=True,
+    ),
 }
 """By name. Sources: config.json of each model's release (Llama 3.1, 3.2 and 3.3; Qwen3; Mistral 7B
-v0.3)."""
+v0.3; SmolLM2-135M)."""

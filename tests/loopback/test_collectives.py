@@ -13,12 +13,14 @@ from galaxy_mpi.ccl import (
     AllReduce,
     BufferKey,
     DecodeCCL,
-    Direct,
     GatheredAllReduce,
+    GatheredBlocks,
     GatheredReduceScatter,
     Line,
     ReduceScatter,
     Ring,
+    ScatteredAllReduce,
+    all_reduce_at_once,
 )
 from galaxy_mpi.dtypes import BF16, BFP8, FLOAT32
 from galaxy_mpi.errors import CollectiveError, ConfigError
@@ -85,13 +87,12 @@ def test_gathered_reduce_scatter_gives_the_same(dtype, size, shape):
 
 @ANY_TOPOLOGY
 @ANY_DTYPE
-@pytest.mark.parametrize("kind", [AllReduce, GatheredAllReduce])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shape", [(4, 64), (3, 50)])
-def test_all_reduce_is_the_sum_on_everybody(topology, dtype, kind, size, shape):
+def test_all_reduce_is_the_sum_on_everybody(topology, dtype, size, shape):
     def play(group):
-        wires = [topology(size)] * (2 if kind is AllReduce else 1)
-        reduce = kind(group, *wires, shape, dtype, num_links=4, label="test")
+        wires = [topology(size)] * 2
+        reduce = AllReduce(group, *wires, shape, dtype, num_links=4, label="test")
         reduce(np.ones(shape, np.float32))
         return reduce(exact_operand(group.index, shape))
 
@@ -100,7 +101,70 @@ def test_all_reduce_is_the_sum_on_everybody(topology, dtype, kind, size, shape):
         np.testing.assert_array_equal(got, total)
 
 
-@ANY_TOPOLOGY
+def gathered_all_reduce(group, topology, shape, dtype):
+    """As decode has it, over a table; or over a schedule of hops."""
+    common = {"num_links": 4, "label": "test"}
+    n_bytes = dtype.packed_bytes(shape)
+    if topology is None:
+        gather = GatheredBlocks(group, n_bytes, **common)
+    else:
+        gather = AllGather(group, topology(group.size), n_bytes, **common)
+    return GatheredAllReduce(gather, group.size, shape, dtype)
+
+
+@pytest.mark.parametrize("topology", [None, Ring, Line])
+@ANY_DTYPE
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shape", [(4, 64), (3, 50)])
+def test_gathered_all_reduces_are_the_sum_on_everybody(topology, dtype, size, shape):
+    def play(group):
+        whole = gathered_all_reduce(group, topology, shape, dtype)
+        parts = ScatteredAllReduce(group, shape, dtype, num_links=1, label="test")
+        mine = exact_operand(group.index, shape)
+        return [reduce(mine) for reduce in (whole, parts, parts)]
+
+    total = sum(exact_operand(chip, shape) for chip in range(size))
+    for results in on_a_row(size, play)[0]:
+        for got in results:
+            np.testing.assert_array_equal(got, total)
+
+
+@ANY_DTYPE
+@pytest.mark.parametrize("shape", [(32, 1024), (3, 7000), (32, 40), (1, 20000)])
+def test_adding_parts_gives_the_bits_of_adding_everything(dtype, shape):
+    """Whichever of the two is quicker for a shape."""
+
+    def play(group):
+        values = np.random.default_rng(group.index).standard_normal(shape).astype(np.float32)
+        whole = gathered_all_reduce(group, None, shape, dtype)
+        chosen = all_reduce_at_once(group, shape, dtype, num_links=4, label="test")
+        return whole(values).tobytes() == chosen(values).tobytes(), type(chosen)
+
+    found = on_a_row(8, play)[0]
+    assert all(same for same, _ in found)
+    large = shape != (32, 40)
+    assert {kind for _, kind in found} == {ScatteredAllReduce if large else GatheredAllReduce}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("n_bytes", [1, 100, 9001])
+def test_a_table_brings_every_block_to_everybody(size, n_bytes):
+    def block(chip, turn):
+        return np.random.default_rng(chip + 100 * turn).integers(0, 256, n_bytes).astype(np.uint8)
+
+    def play(group):
+        two = [GatheredBlocks(group, n_bytes, num_links=4, label="test") for _ in range(2)]
+        got = [two[turn % 2](block(group.index, turn)).copy() for turn in range(5)]
+        for gather in two:
+            gather.free()
+        return got
+
+    for results in on_a_row(size, play)[0]:
+        for turn, got in enumerate(results):
+            np.testing.assert_array_equal(got, [block(chip, turn) for chip in range(size)])
+
+
+@pytest.mark.parametrize("topology", [None, Ring, Line])
 def test_the_decode_all_reduce_packs_terms_once_and_the_sum_once(topology):
     """With data that no order and no format represents exactly: the rounding is the point."""
     terms = [
@@ -108,7 +172,7 @@ def test_the_decode_all_reduce_packs_terms_once_and_the_sum_once(topology):
     ]
 
     def play(group):
-        reduce = GatheredAllReduce(group, topology(8), (32, 64), BFP8, num_links=4, label="test")
+        reduce = gathered_all_reduce(group, topology, (32, 64), BFP8)
         return reduce(terms[group.index])
 
     total = np.zeros((32, 64), np.float32)
@@ -136,7 +200,7 @@ def test_the_ring_reduce_scatter_packs_the_running_sum_at_every_hop():
 
 @pytest.mark.parametrize(
     ("topology", "messages_per_chip", "bytes_per_chip"),
-    [(Ring, [3, 3, 3, 3], 3), (Line, [1, 5, 5, 1], None), (Direct, [3, 3, 3, 3], 3)],
+    [(Ring, [3, 3, 3, 3], 3), (Line, [1, 5, 5, 1], None)],
 )
 def test_who_sends_how_much(topology, messages_per_chip, bytes_per_chip):
     def play(group):

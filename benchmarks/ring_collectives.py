@@ -119,6 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sizes", help="exact sizes instead, as 2K,16K,68K")
     add("-n", "--iters", type=int, default=50)
     add("-w", "--warmup_iters", type=int, default=5)
+    add("--turns", type=int, default=5, help="of all implementations; the median is told")
     add("-c", "--check", type=int, default=1, choices=(0, 1))
     add("-d", "--datatype", default="float", choices=list(DTYPES))
     add("-o", "--op", default="sum", choices=["sum"])
@@ -158,17 +159,14 @@ def device_us(op: str, size: int, n_bytes: int) -> float:
 
 
 def timed(run: Callable[[], np.ndarray], arguments: argparse.Namespace, comm) -> np.ndarray:
-    """Return the seconds of each iteration, as ``--average`` says of the ranks."""
+    """Return each rank's seconds of an iteration: the whole of them, one behind the other."""
     for _ in range(arguments.warmup_iters):
         run()
     comm.Barrier()
-    seconds = np.empty(arguments.iters)
-    for number in range(arguments.iters):
-        began = time.perf_counter()
+    began = time.perf_counter()
+    for _ in range(arguments.iters):
         run()
-        seconds[number] = time.perf_counter() - began
-    every = np.array(comm.allgather(seconds))
-    return (every[0], every.mean(0), every.min(0), every.max(0))[arguments.average]
+    return np.array(comm.allgather((time.perf_counter() - began) / arguments.iters))
 
 
 def main() -> int:
@@ -192,16 +190,23 @@ def main() -> int:
                     n = max(1, n_bytes // 4 // group.size)
                     values = inputs(group.size, n, transport.rank)
                     others = group.comm.allgather(values)
-                    for implementation in (ours, *peers):
-                        run = implementation.call(op, axis, values)
-                        result = run()
-                        if implementation is ours:
+                    runs, wrong = {}, {}
+                    for one in (ours, *peers):
+                        runs[one] = one.call(op, axis, values)
+                        result = runs[one]()
+                        if one is ours:
                             result = ours.unpacked(op, result, values)
-                        wrong = count_wrong(op, result, others, group.index)
-                        wrong = int(comm.allreduce(wrong)) if arguments.check else -1
-                        seconds = timed(run, arguments, comm)
-                        row = describe(arguments, implementation, op, axis, group.size, n, seconds)
-                        rows.append(row | {"wrong": wrong})
+                        found = count_wrong(op, result, others, group.index)
+                        wrong[one] = int(comm.allreduce(found)) if arguments.check else -1
+                    # In turns: a machine whose speed drifts treats all alike.
+                    turns = [
+                        {one: timed(run, arguments, comm) for one, run in runs.items()}
+                        for _ in range(arguments.turns)
+                    ]
+                    for one in runs:
+                        seconds = np.array([turn[one] for turn in turns])
+                        row = describe(arguments, one, op, axis, group.size, n, seconds)
+                        rows.append(row | {"wrong": wrong[one]})
                         if transport.rank == 0:
                             show(rows)
         ours.free()
@@ -214,9 +219,12 @@ def main() -> int:
 
 
 def describe(arguments, implementation, op, axis, size, n, seconds) -> dict:
-    """Return a row of the report."""
-    n_bytes, mean = size * n * 4, float(seconds.mean())
-    algbw = n_bytes / mean / 1e9
+    """Return a row of the report; ``seconds`` by turn and rank."""
+    n_bytes = size * n * 4
+    choose = (lambda turn: turn[0], np.mean, np.min, np.max)[arguments.average]
+    of_turns = np.array([choose(turn) for turn in seconds])
+    taken = float(np.median(of_turns))
+    algbw = n_bytes / taken / 1e9
     factor = (2 if op == "all_reduce" else 1) * (size - 1) / size
     is_ours = implementation.name == "galaxy_mpi"
     return {
@@ -230,10 +238,10 @@ def describe(arguments, implementation, op, axis, size, n, seconds) -> dict:
         "topology": arguments.topology if is_ours else "",
         "links": arguments.links if is_ours else "",
         "transport": implementation.transport,
-        "time_us": mean * 1e6,
-        "time_min_us": float(seconds.min()) * 1e6,
-        "time_max_us": float(seconds.max()) * 1e6,
-        "time_std_us": float(seconds.std()) * 1e6,
+        "time_us": taken * 1e6,
+        "time_min_us": float(of_turns.min()) * 1e6,
+        "time_max_us": float(of_turns.max()) * 1e6,
+        "time_std_us": float(of_turns.std()) * 1e6,
         "algbw_GBps": algbw,
         "busbw_GBps": algbw * factor,
         "device_time_us": device_us(op, size, n_bytes),

@@ -7,11 +7,12 @@ and `separate_ccl` are what a chip uses: its collectives in each mode, over `buf
 
 from galaxy_mpi.ccl.buffers import Buffers, BuffersPerCall, PersistentBuffers
 from galaxy_mpi.ccl.ccl import CCL, BufferKey, DecodeCCL
-from galaxy_mpi.ccl.collectives import AllGather, AllReduce, ReduceScatter
+from galaxy_mpi.ccl.collectives import AllGather, AllReduce, GatherAndAdd, ReduceScatter
 from galaxy_mpi.ccl.gathered import (
     GatheredAllReduce,
     GatheredBlocks,
     GatheredReduceScatter,
+    PlainAllReduce,
     ScatteredAllReduce,
     all_reduce_at_once,
 )
@@ -29,12 +30,14 @@ __all__ = [
     "Buffers",
     "BuffersPerCall",
     "DecodeCCL",
+    "GatherAndAdd",
     "GatheredAllReduce",
     "GatheredBlocks",
     "GatheredReduceScatter",
     "Hop",
     "Line",
     "PersistentBuffers",
+    "PlainAllReduce",
     "PrefillCCL",
     "ReduceScatter",
     "Ring",

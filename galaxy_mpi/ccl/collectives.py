@@ -12,13 +12,13 @@ import math
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
-from galaxy_mpi.ccl.blocks import unpack_blocks
+from galaxy_mpi.ccl.blocks import add_in_order, as_values, unpack_blocks
 from galaxy_mpi.ccl.stamps import STAMP_BYTES, Stamping, stamp_storage
 from galaxy_mpi.ccl.topology import Hop, Topology
 from galaxy_mpi.dtypes import FACE, DType
 from galaxy_mpi.mesh import Group, Message, Step
 
-__all__ = ["AllGather", "AllReduce", "ReduceScatter"]
+__all__ = ["AllGather", "AllReduce", "GatherAndAdd", "ReduceScatter"]
 
 
 class AllGather:
@@ -235,4 +235,40 @@ class AllReduce:
     def free(self) -> None:
         """Release the exchanges."""
         self._scatter.free()
+        self._gather.free()
+
+
+class GatherAndAdd:
+    """All-reduce as an all-gather of whole tensors, which every member adds.
+
+    Parameters
+    ----------
+    group, topology, shape, dtype, num_links, label
+        As in `AllReduce`.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        topology: Topology,
+        shape: tuple[int, ...],
+        dtype: DType,
+        *,
+        num_links: int,
+        label: str,
+    ) -> None:
+        self._dtype = dtype
+        self._gather = AllGather(
+            group, topology, dtype.packed_bytes(shape), num_links=num_links, label=label
+        )
+        self._terms = np.empty((group.size, *shape), np.float32)
+        self.n_bytes = self._gather.n_bytes
+
+    def __call__(self, values: F32, stamping: Stamping | None = None) -> F32:
+        """Return the sum over the group, rounded to the dtype: a new array."""
+        blocks = self._gather(self._dtype.pack(values), stamping)
+        return self._dtype.round(add_in_order(as_values(self._dtype, blocks, self._terms)))
+
+    def free(self) -> None:
+        """Release the exchange."""
         self._gather.free()

@@ -9,19 +9,29 @@ import math
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
-from galaxy_mpi.ccl.blocks import pack_blocks, sum_blocks, unpack_blocks
-from galaxy_mpi.ccl.collectives import AllGather
+from galaxy_mpi.ccl.blocks import terms_of, unpack_blocks
 from galaxy_mpi.ccl.stamps import Stamping
-from galaxy_mpi.dtypes import FACE, DType
-from galaxy_mpi.mesh import Group
+from galaxy_mpi.dtypes import FACE, FLOAT32, DType
+from galaxy_mpi.mesh import Board, Group
 
 __all__ = [
     "GatheredAllReduce",
     "GatheredBlocks",
     "GatheredReduceScatter",
+    "PlainAllReduce",
     "ScatteredAllReduce",
     "all_reduce_at_once",
 ]
+
+
+def _meet(board: Board, index: int, stamping: Stamping | None) -> None:
+    """Meet the others at a table, with the time at which this chip comes."""
+    if stamping is None:
+        board.meet()
+        return
+    board.stamps[index] = stamping.enter()
+    board.meet()
+    stamping.leave(board.stamps)
 
 
 class GatheredBlocks:
@@ -42,15 +52,9 @@ class GatheredBlocks:
 
     def __call__(self, block: Bytes, stamping: Stamping | None = None) -> Bytes:
         """Return all blocks, shape (size, n_bytes): a view, valid until the next but one call."""
-        board = self._board
         self._mine[...] = block
-        if stamping is None:
-            board.meet()
-        else:
-            board.stamps[self._index] = stamping.enter()
-            board.meet()
-            stamping.leave(board.stamps)
-        return board.rows
+        _meet(self._board, self._index, stamping)
+        return self._board.rows
 
     def free(self) -> None:
         """Release the table."""
@@ -77,8 +81,7 @@ class GatheredReduceScatter:
         size, n_bytes = group.size, dtype.packed_bytes(shape)
         self._board = group.board(size * n_bytes, in_parts=True, num_links=num_links, label=label)
         table = self._board.rows.reshape(size, size, n_bytes)
-        self._outbox, self._inbox = table[group.index], table[:, group.index]
-        self._terms = np.empty((size, *shape), np.float32)
+        self._terms = terms_of(dtype, table[group.index], table[:, group.index], shape)
         self.n_bytes = self._board.rows.nbytes
 
     def __call__(self, chunks: F32, stamping: Stamping | None = None) -> F32:
@@ -87,15 +90,9 @@ class GatheredReduceScatter:
 
     def unrounded(self, chunks: F32, stamping: Stamping | None = None) -> F32:
         """Return the sum before it is rounded, for whoever packs it next."""
-        board, dtype = self._board, self._dtype
-        pack_blocks(dtype, chunks, self._outbox)
-        if stamping is None:
-            board.meet()
-        else:
-            board.stamps[self._index] = stamping.enter()
-            board.meet()
-            stamping.leave(board.stamps)
-        return sum_blocks(dtype, self._inbox, self._terms)
+        self._terms.put(chunks)
+        _meet(self._board, self._index, stamping)
+        return self._terms.total()
 
     def free(self) -> None:
         """Release the table."""
@@ -107,31 +104,29 @@ class GatheredAllReduce:
 
     Parameters
     ----------
-    gather : GatheredBlocks or AllGather
-        Of packed tensors.
-    size : int
-        Members.
-    shape : tuple of int
-        Shape of the tensor.
-    dtype : DType
-        Of the messages and of the result.
+    group, shape, dtype, num_links, label
+        As in `galaxy_mpi.ccl.AllReduce`.
     """
 
     def __init__(
-        self, gather: GatheredBlocks | AllGather, size: int, shape: tuple[int, ...], dtype: DType
+        self, group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str
     ) -> None:
-        self._gather, self._dtype = gather, dtype
-        self._terms = np.empty((size, *shape), np.float32)
-        self.n_bytes = gather.n_bytes
+        self._index, self._dtype = group.index, dtype
+        n_bytes = dtype.packed_bytes(shape)
+        self._board = group.board(n_bytes, in_parts=False, num_links=num_links, label=label)
+        rows = self._board.rows
+        self._terms = terms_of(dtype, rows[group.index], rows, shape)
+        self.n_bytes = rows.nbytes
 
     def __call__(self, values: F32, stamping: Stamping | None = None) -> F32:
         """Return the sum over the group, rounded to the dtype: a new array."""
-        blocks = self._gather(self._dtype.pack(values), stamping)
-        return self._dtype.round(sum_blocks(self._dtype, blocks, self._terms))
+        self._terms.put(values)
+        _meet(self._board, self._index, stamping)
+        return self._dtype.round(self._terms.total())
 
     def free(self) -> None:
         """Release the table."""
-        self._gather.free()
+        self._board.free()
 
 
 class ScatteredAllReduce:
@@ -155,6 +150,7 @@ class ScatteredAllReduce:
         )
         n_bytes = dtype.packed_bytes(self._part)
         self._gather = GatheredBlocks(group, n_bytes, num_links=num_links, label=label)
+        self._parts = np.empty((group.size, *self._part), np.float32)
         self.n_bytes = self._scatter.n_bytes + self._gather.n_bytes
 
     def __call__(self, values: F32, stamping: Stamping | None = None) -> F32:
@@ -167,15 +163,57 @@ class ScatteredAllReduce:
         chunks = wide.reshape(rows, size, width).swapaxes(0, 1)
         mine = self._scatter.unrounded(chunks, stamping)
         blocks = self._gather(self._dtype.pack(mine))
-        parts = np.empty((size, rows, width), np.float32)
-        unpack_blocks(self._dtype, blocks, parts)
-        total = parts.swapaxes(0, 1).reshape(rows, -1)[:, :columns]
+        unpack_blocks(self._dtype, blocks, self._parts)
+        total = self._parts.swapaxes(0, 1).reshape(rows, -1)[:, :columns]
         return np.ascontiguousarray(total).reshape(self._shape)
 
     def free(self) -> None:
         """Release the tables."""
         self._scatter.free()
         self._gather.free()
+
+
+class PlainAllReduce:
+    """As `ScatteredAllReduce` for float32, which can be cut anywhere: parts of the flat tensor.
+
+    Parameters
+    ----------
+    group, shape, num_links, label
+        As in `galaxy_mpi.ccl.AllReduce`.
+    """
+
+    def __init__(self, group: Group, shape: tuple[int, ...], *, num_links: int, label: str) -> None:
+        self._shape, self._index, self._n = shape, group.index, math.prod(shape)
+        size, width = group.size, -(-self._n // group.size)
+        terms, sums = (
+            group.board(4 * n, in_parts=in_parts, num_links=num_links, label=label)
+            for n, in_parts in ((size * width, True), (width, False))
+        )
+        table = terms.rows.view(np.float32)
+        self._out, self._rest_of_out = table[group.index, : self._n], table[group.index, self._n :]
+        self._rest_of_out[...] = 0
+        here = slice(group.index * width, (group.index + 1) * width)
+        self._in = [row[here] for row in table]
+        self._mine = sums.rows[group.index].view(np.float32)
+        self._whole = sums.rows.view(np.float32).reshape(-1)[: self._n]
+        self._terms, self._sums = terms, sums
+        self.n_bytes = terms.rows.nbytes + sums.rows.nbytes
+
+    def __call__(self, values: F32, stamping: Stamping | None = None) -> F32:
+        """Return the sum over the group: a new array."""
+        self._out[...] = values.reshape(-1)
+        _meet(self._terms, self._index, stamping)
+        mine, (first, *rest) = self._mine, self._in
+        mine[...] = first
+        for term in rest:
+            np.add(mine, term, mine)
+        self._sums.meet()
+        return self._whole.copy().reshape(self._shape)
+
+    def free(self) -> None:
+        """Release the tables."""
+        self._terms.free()
+        self._sums.free()
 
 
 WORTH_PARTS = 2**14
@@ -189,12 +227,13 @@ def part_width(shape: tuple[int, ...], size: int) -> int:
 
 def all_reduce_at_once(
     group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str
-) -> GatheredAllReduce | ScatteredAllReduce:
-    """Return the quicker of the two for a shape; their bits are the same."""
+) -> GatheredAllReduce | ScatteredAllReduce | PlainAllReduce:
+    """Return the quickest for a shape; the bits are the same."""
     # Parts that are mostly padding would be more bytes, not fewer.
     fits = part_width(shape, group.size) * group.size < 2 * shape[-1]
-    if math.prod(shape) >= WORTH_PARTS and fits:
+    is_large = math.prod(shape) >= WORTH_PARTS
+    if is_large and dtype is FLOAT32:
+        return PlainAllReduce(group, shape, num_links=num_links, label=label)
+    if is_large and fits:
         return ScatteredAllReduce(group, shape, dtype, num_links=num_links, label=label)
-    n_bytes = dtype.packed_bytes(shape)
-    gather = GatheredBlocks(group, n_bytes, num_links=num_links, label=label)
-    return GatheredAllReduce(gather, group.size, shape, dtype)
+    return GatheredAllReduce(group, shape, dtype, num_links=num_links, label=label)

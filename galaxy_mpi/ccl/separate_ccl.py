@@ -8,8 +8,7 @@ eight times.
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.buffers import Buffers, BuffersPerCall
 from galaxy_mpi.ccl.ccl import Note, Reduction, Wiring
-from galaxy_mpi.ccl.collectives import AllGather
-from galaxy_mpi.ccl.gathered import GatheredAllReduce
+from galaxy_mpi.ccl.collectives import GatherAndAdd
 from galaxy_mpi.ccl.prefill_ccl import PrefillCCL
 from galaxy_mpi.ccl.stamps import Stamper
 from galaxy_mpi.ccl.topology import Line
@@ -92,6 +91,5 @@ class SeparateDecodeCCL(SeparateCCL):
     def _make_all_reduce(
         self, group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str
     ) -> Reduction:
-        wires, n_bytes = self._gather(group.size), dtype.packed_bytes(shape)
-        gather = AllGather(group, wires, n_bytes, num_links=num_links, label=label)
-        return GatheredAllReduce(gather, group.size, shape, dtype)
+        wires = self._gather(group.size)
+        return GatherAndAdd(group, wires, shape, dtype, num_links=num_links, label=label)

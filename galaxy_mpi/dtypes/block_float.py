@@ -18,6 +18,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes.block_codec import BlockCodec
+from galaxy_mpi.dtypes.named import Named
 from galaxy_mpi.dtypes.tile import FACE, TILE, padded, run_order
 
 __all__ = ["BlockFloat"]
@@ -36,7 +37,7 @@ class _Places(NamedTuple):
     """Whether there is no padding."""
 
 
-class BlockFloat:
+class BlockFloat(Named):
     """A block float with ``magnitude_bits`` bits a value beside its sign.
 
     Parameters

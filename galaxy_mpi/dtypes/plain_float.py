@@ -10,10 +10,12 @@ import numpy as np
 from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 
+from galaxy_mpi.dtypes.named import Named
+
 __all__ = ["BFloat16", "Float32"]
 
 
-class Float32:
+class Float32(Named):
     """The reference format: rounds nothing."""
 
     name = "float32"
@@ -57,7 +59,7 @@ class Float32:
         return np.ascontiguousarray(packed).view(np.float32)[..., :width]
 
 
-class BFloat16:
+class BFloat16(Named):
     """bfloat16: the upper half of a float32, rounded to nearest, ties to even."""
 
     name = "bfloat16"

@@ -7,10 +7,11 @@
 
 from galaxy_mpi.mesh.loopback import LoopbackWorld
 from galaxy_mpi.mesh.mesh import Axis, Mesh
-from galaxy_mpi.mesh.transport import Exchange, Group, Message, Step, Transport, stripes
+from galaxy_mpi.mesh.transport import Board, Exchange, Group, Message, Step, Transport, stripes
 
 __all__ = [
     "Axis",
+    "Board",
     "Exchange",
     "Group",
     "LoopbackWorld",

@@ -13,8 +13,6 @@ import ctypes
 import os
 from typing import Any
 
-import numpy as np
-
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
 
@@ -62,7 +60,7 @@ class Meeting:
         self._tickets, *self._doors = places
         self.index, self.size, self._others = index, size, range(size - 1)
         begin = 3 * _SEMAPHORE_BYTES
-        self._came = memory[begin : begin + 8 * size].view(np.int64)
+        self._came = memory[begin : begin + 8 * size].data.cast("q")
         self._turn = 0
         library, quick = _library(), ctypes.PyDLL(None)
         # A call of CDLL lets other threads run, which only the one that may sleep needs to.
@@ -92,4 +90,4 @@ class Meeting:
 
     def missing(self) -> list[int]:
         """Return who has not come to the meeting that this member waits for."""
-        return np.flatnonzero(self._came < self._turn).tolist()
+        return [member for member, turn in enumerate(self._came) if turn < self._turn]

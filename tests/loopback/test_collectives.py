@@ -13,10 +13,12 @@ from galaxy_mpi.ccl import (
     AllReduce,
     BufferKey,
     DecodeCCL,
+    GatherAndAdd,
     GatheredAllReduce,
     GatheredBlocks,
     GatheredReduceScatter,
     Line,
+    PlainAllReduce,
     ReduceScatter,
     Ring,
     ScatteredAllReduce,
@@ -104,12 +106,9 @@ def test_all_reduce_is_the_sum_on_everybody(topology, dtype, size, shape):
 def gathered_all_reduce(group, topology, shape, dtype):
     """As decode has it, over a table; or over a schedule of hops."""
     common = {"num_links": 4, "label": "test"}
-    n_bytes = dtype.packed_bytes(shape)
     if topology is None:
-        gather = GatheredBlocks(group, n_bytes, **common)
-    else:
-        gather = AllGather(group, topology(group.size), n_bytes, **common)
-    return GatheredAllReduce(gather, group.size, shape, dtype)
+        return GatheredAllReduce(group, shape, dtype, **common)
+    return GatherAndAdd(group, topology(group.size), shape, dtype, **common)
 
 
 @pytest.mark.parametrize("topology", [None, Ring, Line])
@@ -143,7 +142,8 @@ def test_adding_parts_gives_the_bits_of_adding_everything(dtype, shape):
     found = on_a_row(8, play)[0]
     assert all(same for same, _ in found)
     large = shape != (32, 40)
-    assert {kind for _, kind in found} == {ScatteredAllReduce if large else GatheredAllReduce}
+    parts = PlainAllReduce if dtype is FLOAT32 else ScatteredAllReduce
+    assert {kind for _, kind in found} == {parts if large else GatheredAllReduce}
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,5 +1,6 @@
 """Block floats against the vendor's own library, and against their definition."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,9 @@ def test_a_packed_tensor_remembers_its_shape():
     assert tensor.data.nbytes == 2 * 3 * 1088
     assert tensor.unpacked_bytes == 40 * 70 * 4
     np.testing.assert_array_equal(tensor.unpack(), BFP8.round(values))
+
+
+def test_a_format_that_travels_is_the_one_that_is_there():
+    """32 ranks get their precision in a message, and ask which format it has."""
+    for dtype in (BF16, BFP4, BFP8, FLOAT32):
+        assert pickle.loads(pickle.dumps(dtype)) is dtype

@@ -83,7 +83,7 @@ def reference(model: LlamaConfig) -> Callable[[], float]:
         )
         int(answer.logits[:, -1].argmax(dim=-1)[0])
         taken = time.perf_counter() - began
-        answer.past_key_values.crop(POSITION)
+        answer.past_key_values.crop(-1)
         return taken
 
     return step

@@ -39,10 +39,15 @@ from galaxy_mpi.dtypes import BF16, BFP8, FLOAT32
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi import MpiTransport, world_rank
+from galaxy_mpi.output import write_bytes
+from galaxy_mpi.plot import curves_png
 
 OPS = ("all_gather", "reduce_scatter", "all_reduce")
 DTYPES = {"float": FLOAT32, "bfloat16": BF16, "bfp8": BFP8}
 MACHINE = Machine.load("wormhole_galaxy_6u")
+
+DECODE_SIZES = "2K,16K,68K,80K,119K"
+"""Of the collectives of a decode layer, Llama-70B and Qwen3-32B on 8x4."""
 
 
 class Ours:
@@ -116,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-b", "--minbytes", type=bytes_of, default=1024)
     add("-e", "--maxbytes", type=bytes_of, default=2**20)
     add("-f", "--stepfactor", type=int, default=2)
-    add("--sizes", help="exact sizes instead, as 2K,16K,68K")
+    add("--sizes", help="exact sizes instead, as 2K,16K; decode: those of a layer's collectives")
     add("-n", "--iters", type=int, default=50)
     add("-w", "--warmup_iters", type=int, default=5)
     add("--turns", type=int, default=5, help="of all implementations; the median is told")
@@ -133,6 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--peers", default="", help="mpi,gloo")
     add("--json", type=Path)
     add("--csv", type=Path)
+    add("--plot", type=Path, metavar="FILE.png")
     return parser
 
 
@@ -172,7 +178,8 @@ def timed(run: Callable[[], np.ndarray], arguments: argparse.Namespace, comm) ->
 def main() -> int:
     arguments = build_parser().parse_args()
     mesh = Mesh.parse(arguments.mesh)
-    sizes = [bytes_of(text) for text in arguments.sizes.split(",")] if arguments.sizes else []
+    asked = DECODE_SIZES if arguments.sizes == "decode" else arguments.sizes
+    sizes = [bytes_of(text) for text in asked.split(",")] if asked else []
     size = arguments.minbytes
     while not arguments.sizes and size <= arguments.maxbytes:
         sizes.append(size)
@@ -249,29 +256,34 @@ def describe(arguments, implementation, op, axis, size, n, seconds) -> dict:
 
 
 COLUMNS = {
-    "implementation": "15",
-    "op": "15",
-    "axis": "5",
-    "size_bytes": ">10",
-    "count": ">9",
-    "dtype": ">9",
-    "redop": ">6",
-    "time_us": ">10.1f",
-    "time_min_us": ">12.1f",
-    "time_max_us": ">12.1f",
-    "time_std_us": ">12.1f",
-    "algbw_GBps": ">11.3f",
-    "busbw_GBps": ">11.3f",
-    "wrong": ">6",
-    "device_time_us": ">15.2f",
+    "implementation": ("", "12"),
+    "op": ("", "15"),
+    "axis": ("", "5"),
+    "topology": ("", "7"),
+    "links": ("", ">5"),
+    "transport": ("", "9"),
+    "size_bytes": ("size", ">9"),
+    "count": ("", ">8"),
+    "dtype": ("type", ">9"),
+    "redop": ("", ">6"),
+    "time_us": ("time", ">9.1f"),
+    "time_min_us": ("min", ">9.1f"),
+    "time_max_us": ("max", ">9.1f"),
+    "time_std_us": ("std", ">8.1f"),
+    "algbw_GBps": ("algbw", ">7.2f"),
+    "busbw_GBps": ("busbw", ">7.2f"),
+    "wrong": ("#wrong", ">6"),
+    "device_time_us": ("device", ">8.2f"),
 }
+"""Of the table: name there, if another, and form. Times in us, bandwidths in GB/s."""
 
 
 def show(rows: list[dict]) -> None:
     """Print the newest row, and the head before the first."""
     if len(rows) == 1:
-        print("# " + " ".join(f"{name:{form.split('.')[0]}}" for name, form in COLUMNS.items()))
-    cells = (f"{rows[-1][name]:{form}}" for name, form in COLUMNS.items())
+        heads = (f"{head or name:{form.split('.')[0]}}" for name, (head, form) in COLUMNS.items())
+        print("# " + " ".join(heads))
+    cells = (f"{rows[-1][name]:{form}}" for name, (_, form) in COLUMNS.items())
     print("  " + " ".join(cells), flush=True)
 
 
@@ -290,6 +302,13 @@ def write(rows: list[dict], arguments: argparse.Namespace) -> None:
         ]
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
         print(f"# galaxy_mpi / {peer}: geometric mean {mean:.2f}, worst {max(ratios):.2f}")
+    if arguments.plot:
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            name = f"{row['op']} {row['axis']} {row['implementation']}"
+            lines.setdefault(name, []).append((row["size_bytes"], row["time_us"]))
+        title = f"{arguments.mesh}, all groups of an axis at once"
+        write_bytes(arguments.plot, curves_png(title, "bytes", "us", lines))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     if arguments.csv:

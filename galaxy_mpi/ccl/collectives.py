@@ -13,6 +13,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.blocks import add_in_order, as_values, unpack_blocks
+from galaxy_mpi.ccl.gathered import GatheredBlocks
 from galaxy_mpi.ccl.stamps import STAMP_BYTES, Stamping, stamp_storage
 from galaxy_mpi.ccl.topology import Hop, Topology
 from galaxy_mpi.dtypes import FACE, DType
@@ -185,8 +186,10 @@ class AllReduce:
     ----------
     group, num_links, label
         As in `AllGather`.
-    scatter, gather : Topology
-        Of the two halves.
+    scatter : Topology
+        Of the first half.
+    gather : Topology or None
+        Of the second half; None: blocks go to everybody at once.
     shape : tuple of int
         Shape of the tensor.
     dtype : DType
@@ -197,7 +200,7 @@ class AllReduce:
         self,
         group: Group,
         scatter: Topology,
-        gather: Topology,
+        gather: Topology | None,
         shape: tuple[int, ...],
         dtype: DType,
         *,
@@ -211,8 +214,11 @@ class AllReduce:
         self._scatter = ReduceScatter(
             group, scatter, self._chunk, dtype, num_links=num_links, label=label
         )
-        self._gather = AllGather(
-            group, gather, dtype.packed_bytes(self._chunk), num_links=num_links, label=label
+        n_bytes = dtype.packed_bytes(self._chunk)
+        self._gather: AllGather | GatheredBlocks = (
+            GatheredBlocks(group, n_bytes, num_links=num_links, label=label)
+            if gather is None
+            else AllGather(group, gather, n_bytes, num_links=num_links, label=label)
         )
         self.n_bytes = self._scatter.n_bytes + self._gather.n_bytes
 

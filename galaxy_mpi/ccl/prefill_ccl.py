@@ -14,6 +14,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.buffers import Buffers, PersistentBuffers
 from galaxy_mpi.ccl.ccl import CCL, Gathering, Note, Reduction, Wiring
 from galaxy_mpi.ccl.collectives import AllGather, AllReduce, ReduceScatter
+from galaxy_mpi.ccl.gathered import GatheredBlocks
 from galaxy_mpi.ccl.stamps import Stamper
 from galaxy_mpi.ccl.topology import Ring
 from galaxy_mpi.dtypes import DType
@@ -33,8 +34,10 @@ class PrefillCCL(CCL):
     Parameters
     ----------
     transport : Transport
-    scatter, gather : callable
-        `Ring` or `Line`: how partial sums and blocks travel.
+    scatter : callable
+        `Ring` or `Line`: how partial sums travel.
+    gather : callable, optional
+        The same for blocks; by default they go to everybody at once: the bits are the same.
     num_links, clock, note, buffers
         As in `CCL`.
 
@@ -48,7 +51,7 @@ class PrefillCCL(CCL):
         transport: Transport,
         *,
         scatter: Wiring = Ring,
-        gather: Wiring = Ring,
+        gather: Wiring | None = None,
         num_links: int = 4,
         clock: Stamper | None = None,
         note: Note | None = None,
@@ -101,6 +104,8 @@ class PrefillCCL(CCL):
     def _make_all_gather(
         self, group: Group, n_bytes: int, *, num_links: int, label: str
     ) -> Gathering:
+        if self._gather is None:
+            return GatheredBlocks(group, n_bytes, num_links=num_links, label=label)
         wires = self._gather(group.size)
         return AllGather(group, wires, n_bytes, num_links=num_links, label=label)
 
@@ -113,8 +118,9 @@ class PrefillCCL(CCL):
     def _make_all_reduce(
         self, group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str
     ) -> Reduction:
-        wires = self._scatter(group.size), self._gather(group.size)
-        return AllReduce(group, *wires, shape, dtype, num_links=num_links, label=label)
+        scatter = self._scatter(group.size)
+        gather = None if self._gather is None else self._gather(group.size)
+        return AllReduce(group, scatter, gather, shape, dtype, num_links=num_links, label=label)
 
 
 def _slabs(n_rows: int) -> Iterator[tuple[slice, int]]:

@@ -42,6 +42,7 @@ class SeparateCCL(PrefillCCL):
         note: Note | None = None,
         buffers: type[Buffers] = BuffersPerCall,
     ) -> None:
+        self._wiring = gather
         super().__init__(
             transport,
             scatter=scatter,
@@ -91,5 +92,5 @@ class SeparateDecodeCCL(SeparateCCL):
     def _make_all_reduce(
         self, group: Group, shape: tuple[int, ...], dtype: DType, *, num_links: int, label: str
     ) -> Reduction:
-        wires = self._gather(group.size)
+        wires = self._wiring(group.size)
         return GatherAndAdd(group, wires, shape, dtype, num_links=num_links, label=label)

@@ -5,9 +5,13 @@
 (`galaxy_mpi.mesh.loopback`).
 """
 
-from galaxy_mpi.mesh.loopback import LoopbackWorld
+from typing import TYPE_CHECKING, Any
+
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.transport import Board, Exchange, Group, Message, Step, Transport, stripes
+
+if TYPE_CHECKING:
+    from galaxy_mpi.mesh.loopback import LoopbackWorld
 
 __all__ = [
     "Axis",
@@ -21,3 +25,12 @@ __all__ = [
     "Transport",
     "stripes",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what only tests and examples use when it is asked for: 32 ranks need not."""
+    if name == "LoopbackWorld":
+        from galaxy_mpi.mesh.loopback import LoopbackWorld
+
+        return LoopbackWorld
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -51,7 +51,32 @@ def is_available() -> bool:
     return sys.platform == "linux" and hasattr(os, "eventfd") and can_meet()
 
 
-class SharedMemory:
+class _Arena:
+    """Memory that is given out from its beginning on, and taken back as a whole."""
+
+    def __init__(self, memory: Bytes, first: int = 0) -> None:
+        self.bytes, self._first, self._used = memory, first, first
+
+    def allocate(self, n_bytes: int) -> Bytes:
+        """Return storage that others on this host can reach.
+
+        Raises
+        ------
+        CollectiveError
+            If the address space is used up.
+        """
+        start = self._used
+        self._used += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
+        if self._used > len(self.bytes):
+            raise CollectiveError(f"more than {len(self.bytes)} bytes of buffers on an axis")
+        return self.bytes[start : start + n_bytes]
+
+    def recycle(self) -> None:
+        """Take back all that was allocated: nobody reads or writes it any more."""
+        self._used = self._first
+
+
+class SharedMemory(_Arena):
     """One chip's memory for one axis, and its bells.
 
     Parameters
@@ -63,27 +88,8 @@ class SharedMemory:
     def __init__(self, peers: Sequence[int]) -> None:
         self.file = os.memfd_create("galaxy_mpi", os.MFD_CLOEXEC)
         os.ftruncate(self.file, ARENA_BYTES)
-        self.bytes = _map(self.file)
+        super().__init__(_map(self.file))
         self.bells = {peer: os.eventfd(0, os.EFD_CLOEXEC | os.EFD_SEMAPHORE) for peer in peers}
-        self._used = 0
-
-    def allocate(self, n_bytes: int) -> Bytes:
-        """Return storage that neighbours can write to.
-
-        Raises
-        ------
-        CollectiveError
-            If the address space is used up.
-        """
-        start = self._used
-        self._used += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
-        if self._used > ARENA_BYTES:
-            raise CollectiveError(f"more than {ARENA_BYTES} bytes of persistent buffers on an axis")
-        return self.bytes[start : start + n_bytes]
-
-    def recycle(self) -> None:
-        """Take back all that was allocated: nobody reads or writes it any more."""
-        self._used = 0
 
     def offset(self, data: Bytes) -> int:
         """Return where a view of the memory begins."""
@@ -110,7 +116,7 @@ class CommonFile:
         os.close(self.file)
 
 
-class CommonMemory:
+class CommonMemory(_Arena):
     """Memory that all members of a group map, with their meeting; all of them on this host.
 
     Every member allocates the same in the same order, and so finds it at the same place.
@@ -123,26 +129,12 @@ class CommonMemory:
     """
 
     def __init__(self, memory: Bytes, index: int, size: int) -> None:
-        self._bytes, self._used = memory, MEETING_BYTES
+        super().__init__(memory, MEETING_BYTES)
         self.meeting = Meeting(memory[:MEETING_BYTES], index, size)
-
-    def allocate(self, n_bytes: int) -> Bytes:
-        """Return memory that all members see.
-
-        Raises
-        ------
-        CollectiveError
-            If the address space is used up.
-        """
-        start = self._used
-        self._used += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
-        if self._used > ARENA_BYTES:
-            raise CollectiveError(f"more than {ARENA_BYTES} bytes of tables on an axis")
-        return self._bytes[start : start + n_bytes]
 
     def recycle(self) -> None:
         """Take back all that was allocated, when nobody reads it any more."""
-        self._used = MEETING_BYTES
+        super().recycle()
         self.meeting.meet()
 
 

@@ -1,7 +1,7 @@
 """The systems there are: which classes and settings make one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from galaxy_mpi.ccl import (
     CCL,
@@ -84,17 +84,13 @@ _TT_TRANSFORMERS = System(
     prefetch=False,
 )
 
-_TT_TRANSFORMERS_1D = System(
-    name="tt_transformers",
+_TT_TRANSFORMERS_1D = replace(
+    _TT_TRANSFORMERS,
     decode=ScatteredDecode,
     prefill=ScatteredPrefill,
     decode_timing=ScatteredDecodeTiming,
     prefill_timing=ScatteredPrefillTiming,
-    decode_ccl=SeparateDecodeCCL,
-    prefill_ccl=SeparateCCL,
-    buffers=BuffersPerCall,
-    fabric=Fabric(is_line=True, gather_links=1, scatter_links=1, laps=2, skips_alone=True),
-    prefetch=False,
+    fabric=replace(_TT_TRANSFORMERS.fabric, gather_links=1),
     is_scattered=True,
 )
 

@@ -6,61 +6,33 @@ per chip. Every method returns values of the dtype that `Precision` gives that o
 
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import BufferKey, PrefillCCL
 from galaxy_mpi.dtypes import TILE
-from galaxy_mpi.kernels import Multiply, matmul, rms_norm_heads, rotate, silu_mul
+from galaxy_mpi.kernels import matmul, rotate, silu_mul
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.prefetch import WeightId, WeightSource
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.systems.chip_ops import ChipOps
 from galaxy_mpi.systems.kv_cache import KVCache
-from galaxy_mpi.systems.matrix_unit import MatrixUnit
-from galaxy_mpi.systems.modules import Modules
 from galaxy_mpi.systems.ops import distributed_norm, split_columns, with_bias
-from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_ops import prefix_attention
 from galaxy_mpi.systems.prefill_pass import PrefillPass
-from galaxy_mpi.systems.system import ModelShape
 
 __all__ = ["PrefillSystem"]
 
 
-class PrefillSystem(ABC):
-    """The ops of a layer on one chip, for the prompts of a pass.
+class PrefillSystem(ChipOps[PrefillCCL], ABC):
+    """The ops of a layer on one chip, for the prompts of a pass; see `ChipOps`."""
 
-    Parameters
-    ----------
-    ccl, weights, precision, shape, multiply, modules
-        As in `DecodeSystem`.
-    """
+    mode = "prefill"
 
-    name: ClassVar[str]
-
-    def __init__(
-        self,
-        ccl: PrefillCCL,
-        weights: WeightSource,
-        precision: Precision,
-        shape: ModelShape,
-        multiply: Multiply,
-        modules: Modules | None = None,
-    ) -> None:
-        modules = modules or Modules()
-        self.ccl, self.weights, self.shape = ccl, weights, shape
-        self.precision = self._precisions = precision
-        self.unit = MatrixUnit(multiply, precision, "prefill")
-        self.norm = modules.norm_class(shape.dim, shape.norm_eps)
-        self.attend = modules.attention_class()
-        self.column = ccl.index(Axis.COLS)
-
-    def begin_layer(self, layer: int) -> None:
-        """Go on to the formats of a layer, or of what is behind the last (`HEAD`)."""
-        if self._precisions.layers:
-            self.precision = self._precisions.of(layer)
-            self.unit = self.unit.of(self.precision)
+    @property
+    def column(self) -> int:
+        """This chip's."""
+        return self.ccl.index(Axis.COLS)
 
     def matmul(self, x_SI: F32, weight: WeightId, work: PrefillPass) -> F32:
         """Multiply by a weight of a layer (in, out); not rounded yet."""
@@ -86,12 +58,6 @@ class PrefillSystem(ABC):
         product = reduced.round(with_bias(self.matmul(h_shard_SD, wqkv, work), bias))
         qkv = self.ccl.all_reduce(product, axis=Axis.COLS, dtype=reduced, key=BufferKey.QKV)
         return self.shape.heads.split(qkv)
-
-    def norm_heads(self, q_SNH: F32, k_SKH: F32, q_gain_H: F32, k_gain_H: F32) -> tuple[F32, F32]:
-        """Return q and k with every head normalised."""
-        round_, eps = self.precision.activation.round, self.shape.norm_eps
-        q = round_(rms_norm_heads(q_SNH, q_gain_H, eps=eps))
-        return q, round_(rms_norm_heads(k_SKH, k_gain_H, eps=eps))
 
     def rotate(self, q_SNH: F32, k_SKH: F32, cos_sin: tuple[F32, F32]) -> tuple[F32, F32]:
         """Return q and k with their positions rotated in, one op each."""

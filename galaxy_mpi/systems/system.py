@@ -5,72 +5,24 @@ dtype that `Precision` gives that op. `galaxy_mpi.systems.prefill_system` has th
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl import CCL, BufferKey
-from galaxy_mpi.kernels import Multiply, rms_norm_heads
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.prefetch import WeightId, WeightSource
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.systems.chip_ops import ChipOps, ModelShape
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
-from galaxy_mpi.systems.matrix_unit import MatrixUnit
-from galaxy_mpi.systems.modules import Modules
 from galaxy_mpi.systems.ops import HeadLayout
-from galaxy_mpi.systems.precision import Precision
 
 __all__ = ["DecodeSystem", "HeadLayout", "ModelShape"]
 
 
-@dataclass(frozen=True)
-class ModelShape:
-    """The sizes of the model that ops need beside their operands."""
+class DecodeSystem(ChipOps[CCL], ABC):
+    """The ops of a layer on one chip, for one new token of every user; see `ChipOps`."""
 
-    dim: int
-    """Model dim D, whole."""
-    norm_eps: float
-    heads: HeadLayout
-
-
-class DecodeSystem(ABC):
-    """The ops of a layer on one chip, for one new token of every user.
-
-    Parameters
-    ----------
-    ccl : CCL
-    weights : WeightSource
-    precision : Precision
-    shape : ModelShape
-    multiply : Multiply
-    modules : Modules, optional
-        Classes of attention and norm.
-    """
-
-    name: ClassVar[str]
-
-    def __init__(
-        self,
-        ccl: CCL,
-        weights: WeightSource,
-        precision: Precision,
-        shape: ModelShape,
-        multiply: Multiply,
-        modules: Modules | None = None,
-    ) -> None:
-        modules = modules or Modules()
-        self.ccl, self.weights, self.shape = ccl, weights, shape
-        self.precision = self._precisions = precision
-        self.unit = MatrixUnit(multiply, precision, "decode")
-        self.norm = modules.norm_class(shape.dim, shape.norm_eps)
-        self._attention = modules.attention_class()
-
-    def begin_layer(self, layer: int) -> None:
-        """Go on to the formats of a layer, or of what is behind the last (`HEAD`)."""
-        if self._precisions.layers:
-            self.precision = self._precisions.of(layer)
-            self.unit = self.unit.of(self.precision)
+    mode = "decode"
 
     def matmul(self, x_BI: F32, weight: WeightId) -> F32:
         """Multiply by a weight of a layer (in, out); not rounded yet."""
@@ -86,12 +38,6 @@ class DecodeSystem(ABC):
     def qkv_heads(self, h_shard_BD: F32, wqkv: WeightId, bias: F32 | None) -> tuple[F32, F32, F32]:
         """Return q (B/C, N/R, H), k and v (B/C, K/R, H) of this column's users."""
 
-    def norm_heads(self, q_BNH: F32, k_BKH: F32, q_gain_H: F32, k_gain_H: F32) -> tuple[F32, F32]:
-        """Return q and k with every head normalised."""
-        round_, eps = self.precision.activation.round, self.shape.norm_eps
-        q = round_(rms_norm_heads(q_BNH, q_gain_H, eps=eps))
-        return q, round_(rms_norm_heads(k_BKH, k_gain_H, eps=eps))
-
     @abstractmethod
     def rotate(self, q_BNH: F32, k_BKH: F32, cos_sin: tuple[F32, F32]) -> tuple[F32, F32]:
         """Return q and k with their positions rotated in."""
@@ -105,7 +51,7 @@ class DecodeSystem(ABC):
         out = np.zeros_like(q_BNH)
         for places, blocks_GP in table.same_length:
             q, keys, values = self.unit.attended(q_BNH[places], *cache.read(blocks_GP))
-            out[places] = self._attention.decode(q, keys, values, table.positions_B[places])
+            out[places] = self.attend.decode(q, keys, values, table.positions_B[places])
         return out
 
     @abstractmethod

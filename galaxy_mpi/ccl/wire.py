@@ -1,0 +1,129 @@
+"""What a collective carries, said once.
+
+The collective binds a `Wire`, the device clock prices it, the memory budget adds it up, reports and
+traces name it, and a run compares it whole whenever chips synchronise.
+"""
+
+import zlib
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+from typing import Protocol
+
+from galaxy_mpi.mesh import Axis
+
+__all__ = ["BufferKey", "Format", "Index", "Kind", "Wire"]
+
+
+class Kind(str, Enum):
+    """The three collectives."""
+
+    ALL_GATHER = "all_gather"
+    REDUCE_SCATTER = "reduce_scatter"
+    ALL_REDUCE = "all_reduce"
+
+
+class BufferKey:
+    """Names of the persistent buffers (tt-metal, llama_ccl.py, gives most of them)."""
+
+    LAYERNORM = "LAYERNORM"
+    QKV = "QKV"
+    CREATE_HEADS = "CREATE_HEADS"
+    CONCAT_HEADS = "CONCAT_HEADS"
+    SDPA = "SDPA"
+    SDPA_REVERSE = "SDPA_REVERSE"
+    WO = "WO"
+    FF1 = "FF1"
+    FF3 = "FF3"
+    GATE_UP = "GATE_UP"
+    BINARY_MUL = "BINARY_MUL"
+    FF2 = "FF2"
+    LM_HEAD = "LM_HEAD"
+    SAMPLING_VALUES = "SAMPLING_VALUES"
+    SAMPLING_INDICES = "SAMPLING_INDICES"
+    LOGITS = "LOGITS"
+    """Of the whole vocabulary, for callers in Python: no op of the device."""
+
+
+class Format(Protocol):
+    """What a wire needs to know of a number format."""
+
+    @property
+    def name(self) -> str:
+        """Name of the format."""
+
+    def packed_bytes(self, shape: tuple[int, ...]) -> int:
+        """Return the bytes of an array of ``shape``."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """Token numbers: integers of so many bytes, which no collective adds."""
+
+    n_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Name of the format."""
+        return f"uint{8 * self.n_bytes}"
+
+    def packed_bytes(self, shape: tuple[int, ...]) -> int:
+        """Return the bytes of an array of ``shape``."""
+        return self.n_bytes * prod(shape)
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One message of a collective, as each member of a group sends it.
+
+    Examples
+    --------
+    >>> from galaxy_mpi.dtypes import BFP8
+    >>> wire = Wire("WO", Axis.ROWS, Kind.ALL_REDUCE, BFP8, (32, 2048))
+    >>> wire.n_bytes, str(wire)
+    (69632, 'all_reduce WO over ROWS, bfloat8_b (32, 2048)')
+    """
+
+    key: str
+    """Of the buffer, see `BufferKey`."""
+    axis: Axis
+    kind: Kind
+    dtype: Format
+    """Of the values that travel."""
+    shape: tuple[int, ...]
+    """On the device, padding included: of a member's block (all-gather), of one chunk
+    (reduce-scatter), or of the whole tensor (all-reduce)."""
+    sent: tuple[int, ...] = ()
+    """On the host: the same without rows and columns that are only padding. As ``shape`` unless
+    said otherwise."""
+    links: int | None = None
+    """Links that the op takes; None: those that the system gives to such a collective."""
+
+    def __post_init__(self) -> None:
+        if not self.sent:
+            object.__setattr__(self, "sent", self.shape)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the block, chunk or tensor on the device."""
+        return self.dtype.packed_bytes(self.shape)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of it on the host."""
+        return self.dtype.packed_bytes(self.sent)
+
+    def __str__(self) -> str:
+        what = f"{self.kind.value} {self.key} over {self.axis.name}"
+        return f"{what}, {self.dtype.name} {self.sent}"
+
+    def digest(self, number: int) -> int:
+        """Return what all members of a group must agree on: 64 bits of the wire and its number.
+
+        Parameters
+        ----------
+        number : int
+            Of the collective in the program.
+        """
+        text = f"{number} {self} {self.shape} {self.links}".encode()
+        return zlib.crc32(text) << 32 | zlib.adler32(text)

@@ -1,0 +1,139 @@
+"""All chips of every group in one process: plain memory, and nobody to wait for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import Bytes
+from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.mesh.mesh import Axis, Mesh
+from galaxy_mpi.mesh.plane import Boxes, Crossing, Label, RoundPeers, Table, slot_of
+
+__all__ = ["LocalPlane"]
+
+
+class _LocalCrossing:
+    """Nothing to wait for: the runner has let every chip do what comes before.
+
+    All chips must have bound the same; that is checked when they bind.
+    """
+
+    def __init__(self, label: Label) -> None:
+        self.label = label
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
+class _Collective:
+    """One collective of one group, shared by its members."""
+
+    def __init__(self, label: Label, rank: int, memory: Bytes, size: int, n_rounds: int) -> None:
+        self.label, self.first_rank, self.memory = label, rank, memory
+        self.times = np.full(size, np.nan)
+        self.box_times: dict[tuple[int, int, int, int], Any] = {}
+        self.crossings: list[Crossing] = [_LocalCrossing(label) for _ in range(n_rounds)]
+
+
+class LocalPlane:
+    """See `galaxy_mpi.mesh.plane.Plane`."""
+
+    shares_memory = True
+
+    def __init__(self, mesh: Mesh, axis: Axis) -> None:
+        self._mesh, self.axis, self.size = mesh, axis, mesh.size(axis)
+        self._memory: dict[tuple[int, int], Bytes] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to bind a program."""
+        self._bound: dict[tuple[int, int], _Collective] = {}
+        self._next: dict[int, int] = {}
+
+    def table(self, rank: int, label: Label, n_bytes: int, *, in_parts: bool) -> Table:
+        """Return the next collective of a chip as a table."""
+        made = self._collective(rank, label, self.size * n_bytes, 1)
+        rows = made.memory[: self.size * n_bytes].reshape(self.size, n_bytes)
+        return Table(rows[self._mesh.index(rank, self.axis)], rows, made.times, made.crossings[0])
+
+    def boxes(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
+    ) -> Boxes:
+        """Return the next collective of a chip as boxes."""
+        me, n_rounds = self._mesh.index(rank, self.axis), len(rounds[0])
+        places: dict[tuple[int, int, int, int], int] = {}
+        for receiver, of_receiver in enumerate(rounds):
+            for number, peers in enumerate(of_receiver):
+                for k, sender in _numbered(peers.receives):
+                    places[number, sender, receiver, k] = len(places)
+        made = self._collective(rank, label, len(places) * n_bytes, n_rounds)
+
+        def box(number: int, sender: int, receiver: int, k: int) -> tuple[Bytes, Any]:
+            where = places[number, sender, receiver, k]
+            times = made.box_times.setdefault(
+                (number, sender, receiver, k), np.full(self.size, np.nan)
+            )
+            return made.memory[where * n_bytes : (where + 1) * n_bytes], times
+
+        sends = [
+            [box(n, me, peer, k) for k, peer in _numbered(peers.sends)]
+            for n, peers in enumerate(rounds[me])
+        ]
+        receives = [
+            [box(n, peer, me, k) for k, peer in _numbered(peers.receives)]
+            for n, peers in enumerate(rounds[me])
+        ]
+        return Boxes(
+            sends=[[data for data, _ in of_round] for of_round in sends],
+            receives=[[data for data, _ in of_round] for of_round in receives],
+            send_times=[[times for _, times in of_round] for of_round in sends],
+            receive_times=[[times for _, times in of_round] for of_round in receives],
+            crossings=made.crossings,
+        )
+
+    def end(self) -> None:
+        """Do nothing: chips of one process never overtake each other."""
+
+    def closing(self) -> Sequence[Crossing]:
+        """Return nothing: chips of one process never overtake each other."""
+        return ()
+
+    def release(self, program: Any) -> None:
+        """Do nothing: there is nothing but memory."""
+
+    def _collective(self, rank: int, label: Label, n_bytes: int, n_rounds: int) -> _Collective:
+        """Return the next collective of a chip's group, made by whichever chip comes first."""
+        number = self._next.get(rank, 0)
+        self._next[rank] = number + 1
+        group = self._mesh.group(rank, self.axis)[0]
+        made = self._bound.get((group, number))
+        if made is None:
+            memory = self._slot(group, slot_of(number), n_bytes)
+            made = self._bound[group, number] = _Collective(
+                label, rank, memory, self.size, n_rounds
+            )
+        if made.label != label:
+            raise CollectiveError(
+                f"chip {self._mesh.coord(rank)} crosses with {label.text} where chip "
+                f"{self._mesh.coord(made.first_rank)} crosses with {made.label.text}"
+            )
+        return made
+
+    def _slot(self, group: int, slot: int, n_bytes: int) -> Bytes:
+        """Return memory of a slot; it grows, and what was bound to the smaller one keeps that."""
+        memory = self._memory.get((group, slot))
+        if memory is None or len(memory) < n_bytes:
+            memory = self._memory[group, slot] = np.zeros(-(-n_bytes // 64) * 64, np.uint8)
+        return memory
+
+
+def _numbered(peers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return (k, peer) for each message: the k-th of this round with that peer."""
+    seen: dict[int, int] = {}
+    numbered = []
+    for peer in peers:
+        k = seen.get(peer, 0)
+        seen[peer] = k + 1
+        numbered.append((k, peer))
+    return numbered

@@ -1,0 +1,69 @@
+"""What the device is charged for an op, in the order in which it happens.
+
+An op yields charges (`galaxy_mpi.program.Op.charges`); clocks add them up, traces and reports name
+them. Nothing here knows values.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from galaxy_mpi.ccl.wire import Wire
+
+__all__ = ["Charge", "Consumed", "Cross", "Kernel", "StartPrefetcher", "Take"]
+
+ByColumn = Callable[[Sequence[int]], Sequence[float]]
+"""Gives seconds for each column from the longest user's position there (-1: no user)."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Work on so many worker cores."""
+
+    name: str
+    seconds: float | ByColumn
+    cores: float
+    has_gap: bool = True
+    """Whether the op ends here, and the gap between ops follows; False for a part of an op."""
+
+
+@dataclass(frozen=True)
+class StartPrefetcher:
+    """The circular buffer is empty and DRAM is free from here on."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """The workers wait until the prefetcher has delivered the next weight."""
+
+    n_bytes: float
+    """Of device memory."""
+
+
+@dataclass(frozen=True)
+class Consumed:
+    """The weight taken last leaves the circular buffer."""
+
+
+@dataclass(frozen=True)
+class Cross:
+    """A collective: a chip goes on when the data of its whole group is there."""
+
+    name: str
+    """Of the op."""
+    wire: Wire
+    own_s: float
+    """What each chip takes by itself."""
+    wire_s: float
+    """In which the busiest link passes its bytes."""
+    laps: int = 1
+    """Traversals of the group's longest path: 1 with the data, 2 with a barrier before it."""
+    beside_s: float = 0.0
+    """What the workers compute at the same time; they go on when both are done."""
+    cores: float = 0.0
+    """On which they do."""
+    rides: bool = False
+    """Whether a run sends its data along with the collective before it, on the same axis. Nothing
+    that takes time may come between them."""
+
+
+Charge = Kernel | StartPrefetcher | Take | Consumed | Cross

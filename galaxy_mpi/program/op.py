@@ -1,0 +1,151 @@
+"""Ops, and the program that a model makes by calling them.
+
+A model runs once with *tensors* that have a shape and no values (`Tensor`). Every op it calls notes
+itself in the program. Whoever needs the program walks its `uses`: a runner binds them to arrays,
+clocks add up their charges, the budget their wires.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from galaxy_mpi.ccl.wire import Wire
+from galaxy_mpi.program.charge import Charge
+
+__all__ = ["HEAD", "Op", "Program", "Tensor", "Use"]
+
+HEAD = -1
+"""Stands for a layer's number before the first layer and behind the last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor of one chip, as the program knows it."""
+
+    program: "Program" = field(repr=False)
+    name: str
+    shape: tuple[int, ...]
+
+
+class Op(ABC):
+    """One op of a system: what it computes, what it sends, what the device is charged for it.
+
+    A subclass has a ``__call__`` with the op's tensors, which returns tensors made by `record`, and
+    a ``bind`` that takes this chip's binder and arrays in place of the tensors and returns arrays.
+
+    Parameters
+    ----------
+    name : str
+        What reports call it, for example ``rms_norm_attention``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._priced: tuple[Any, tuple[Charge, ...]] = (None, ())
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the messages of the op, in order."""
+        return ()
+
+    @abstractmethod
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Yield what the device is charged for it.
+
+        Parameters
+        ----------
+        costs : galaxy_mpi.timing.Costs
+        """
+
+    @abstractmethod
+    def bind(self, chip: Any, *inputs: Any) -> Any:
+        """Add the op's calls to a chip's program and return its arrays, in the order of outputs.
+
+        Parameters
+        ----------
+        chip : galaxy_mpi.systems.ChipBinder
+        *inputs
+            Arrays in place of tensors; everything else as it was recorded.
+        """
+
+    def priced(self, costs: Any) -> tuple[Charge, ...]:
+        """Return the charges, kept until other costs are asked for: layers share their ops."""
+        if self._priced[0] is not costs:
+            self._priced = (costs, tuple(self.charges(costs)))
+        return self._priced[1]
+
+    def record(
+        self, program: "Program", inputs: tuple[object, ...], **outputs: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        """Note a use of the op; return a tensor for each output, named and shaped as given."""
+        tensors = tuple(
+            Tensor(program, f"{self.name}.{name}", shape) for name, shape in outputs.items()
+        )
+        program.uses.append(Use(self, program.layer, inputs, tensors))
+        return tensors
+
+
+@dataclass(frozen=True)
+class Use:
+    """An op in its place in the program."""
+
+    op: Op
+    layer: int
+    inputs: tuple[object, ...]
+    """Tensors, and what is no tensor: weights, None."""
+    outputs: tuple[Tensor, ...]
+
+
+class Program:
+    """A step or a pass of a model on one chip, the same for all chips.
+
+    Attributes
+    ----------
+    uses : list of Use
+        In the order in which they run.
+    layer : int
+        Of the ops that are recorded next.
+    inputs : dict of str to Tensor
+        What is filled in before a run.
+    results : dict of str to Tensor
+        What is read after it.
+    """
+
+    def __init__(self) -> None:
+        self.uses: list[Use] = []
+        self.layer = HEAD
+        self.inputs: dict[str, Tensor] = {}
+        self.results: dict[str, Tensor] = {}
+
+    def input(self, name: str, *shape: int) -> Tensor:
+        """Return a tensor whose values are filled in before each run."""
+        self.inputs[name] = Tensor(self, name, shape)
+        return self.inputs[name]
+
+    def layers(self, n_layers: int) -> Iterator[int]:
+        """Yield the numbers of the layers; what is recorded meanwhile belongs to them."""
+        for number in range(n_layers):
+            self.layer = number
+            yield number
+        self.layer = HEAD
+
+    def wires(self) -> Iterator[tuple[Use, Wire]]:
+        """Yield every message, in order."""
+        for use in self.uses:
+            for wire in use.op.wires():
+                yield use, wire
+
+    def charges(self, costs: Any) -> Iterator[tuple[Use, Charge]]:
+        """Yield everything the device is charged for, in order."""
+        for use in self.uses:
+            for charge in use.op.priced(costs):
+                yield use, charge
+
+    def last_uses(self) -> dict[Tensor, int]:
+        """Return the place of the last use that reads each tensor, its maker's if nobody does."""
+        last: dict[Tensor, int] = {}
+        for number, use in enumerate(self.uses):
+            for tensor in (*use.inputs, *use.outputs):
+                if isinstance(tensor, Tensor):
+                    last[tensor] = number
+        return last

@@ -1,0 +1,30 @@
+"""A step of a model as a program: recorded once, bound to arrays once, run many times.
+
+`op` has what a program is made of, `charge` what the device is charged, `binder` turns a program
+into calls on arrays, `runner` runs the chips of a process in step.
+"""
+
+from galaxy_mpi.program.binder import Binder, Call, Phase, Tap
+from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, StartPrefetcher, Take
+from galaxy_mpi.program.op import HEAD, Op, Program, Tensor, Use
+from galaxy_mpi.program.runner import BoundProgram, bind_program
+
+__all__ = [
+    "HEAD",
+    "Binder",
+    "BoundProgram",
+    "Call",
+    "Charge",
+    "Consumed",
+    "Cross",
+    "Kernel",
+    "Op",
+    "Phase",
+    "Program",
+    "StartPrefetcher",
+    "Take",
+    "Tap",
+    "Tensor",
+    "Use",
+    "bind_program",
+]

@@ -17,7 +17,7 @@ from galaxy_mpi.ccl.direct import (
 )
 from galaxy_mpi.ccl.wire import Kind, Wire
 
-__all__ = ["DIRECT", "Algorithms"]
+__all__ = ["DIRECT", "GALAXY_PREFILL", "GENERIC_DECODE", "GENERIC_PREFILL", "Algorithms"]
 
 Make = Callable[..., Any]
 
@@ -55,3 +55,6 @@ class Algorithms:
 
 
 DIRECT = Algorithms("direct")
+GALAXY_PREFILL = Algorithms("direct", all_reduce=None)
+GENERIC_DECODE = DIRECT
+GENERIC_PREFILL = GALAXY_PREFILL

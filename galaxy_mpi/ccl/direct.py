@@ -49,7 +49,7 @@ def alone(bench: Bench, wire: Wire, *, is_first: bool = True) -> None:
 def round_in_place(bench: Bench, dtype: DType, values: F32) -> None:
     """Round values to a format; float32 adds no call."""
     if dtype is not FLOAT32:
-        bench.call(dtype.codec(values.shape).round, values, values)
+        bench.call(bench.codec(dtype, values.shape).round, values, values)
 
 
 def add_rows(bench: Bench, rows: F32, out: F32) -> None:
@@ -103,7 +103,7 @@ class DirectAllGather:
             cross_table(bench, wire, table, is_first=self._is_first)
             return table.rows.view(self.term.dtype).reshape(self._size, *wire.sent)
         dtype = dtype_of(wire)
-        bench.call(dtype.codec(wire.sent).pack, self.term, table.mine)
+        bench.call(bench.codec(dtype, wire.sent).pack, self.term, table.mine)
         cross_table(bench, wire, table, is_first=self._is_first)
         out = bench.array(self._size, *wire.sent)
         unpack_rows(bench, dtype, table.rows, out)
@@ -113,9 +113,9 @@ class DirectAllGather:
 def unpack_rows(bench: Bench, dtype: DType, rows: Bytes, out: F32) -> None:
     """Unpack one block a member into ``out`` (size, *shape); as one where no tile has padding."""
     if dtype.packed_bytes(out.shape) == rows.size and rows.flags.c_contiguous:
-        bench.call(dtype.codec(out.shape).unpack, rows.reshape(-1), out)
+        bench.call(bench.codec(dtype, out.shape).unpack, rows.reshape(-1), out)
         return
-    unpack = dtype.codec(out.shape[1:]).unpack
+    unpack = bench.codec(dtype, out.shape[1:]).unpack
     for row, values in zip(rows, out, strict=True):
         bench.call(unpack, row, values)
 
@@ -190,7 +190,7 @@ class DirectReduceScatter:
             add_rows(bench, self._plain_terms(table, index), out)
         else:
             terms = table.rows.reshape(size, size, -1)[:, index]
-            bench.call(dtype.codec(sent).add_terms, terms, out)
+            bench.call(bench.codec(dtype, sent).add_terms, terms, out)
         if self._is_rounded:
             round_in_place(bench, dtype, out)
         return out
@@ -222,9 +222,9 @@ def pack_chunks(bench: Bench, dtype: DType, chunks: F32, out: Bytes) -> None:
         if not chunks.flags.c_contiguous:
             values = bench.array(*chunks.shape)
             bench.call(np.copyto, values, chunks)
-        bench.call(dtype.codec(chunks.shape).pack, values, out.reshape(-1))
+        bench.call(bench.codec(dtype, chunks.shape).pack, values, out.reshape(-1))
         return
-    pack = dtype.codec(chunks.shape[1:]).pack
+    pack = bench.codec(dtype, chunks.shape[1:]).pack
     for chunk, row in zip(chunks, out, strict=True):
         bench.call(pack, chunk, row)
 
@@ -262,14 +262,14 @@ class DirectAllReduce:
             alone(bench, wire, is_first=self._is_first)
             return self.term
         if dtype is not FLOAT32:
-            bench.call(dtype.codec(wire.sent).pack, self.term, table.mine)
+            bench.call(bench.codec(dtype, wire.sent).pack, self.term, table.mine)
         cross_table(bench, wire, table, is_first=self._is_first)
         out = bench.array(*wire.sent)
         if dtype is FLOAT32:
             rows = table.rows.view(np.float32).reshape(self._size, *wire.sent)
             add_rows(bench, rows, out)
         else:
-            bench.call(dtype.codec(wire.sent).add_terms, table.rows, out)
+            bench.call(bench.codec(dtype, wire.sent).add_terms, table.rows, out)
             round_in_place(bench, dtype, out)
         return out
 

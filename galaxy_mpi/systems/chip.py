@@ -8,13 +8,13 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.algorithms import Algorithms
-from galaxy_mpi.ccl.bench import Clock
 from galaxy_mpi.dtypes import FLOAT32, DType
 from galaxy_mpi.kernels import Multiply
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Binder, Tap
+from galaxy_mpi.program import Binder
+from galaxy_mpi.systems.decode_attention import Workspace
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.prefill_pass import PrefillPass
 from galaxy_mpi.systems.site import Site
@@ -62,6 +62,8 @@ class ChipState:
     multiply: Multiply
     n_valid_tokens: int
     """Tokens of this row's slice of the vocabulary that exist; the rest is padding."""
+    workspace: Workspace
+    """Chips of one process may share it."""
     inputs: StepInputs = field(default_factory=StepInputs)
 
 
@@ -70,10 +72,12 @@ class ChipBinder(Binder):
 
     Parameters
     ----------
-    mesh, planes, algorithms, clock, taps
+    mesh, planes, algorithms
         As in `Binder`.
     state : ChipState
     weights : WeightFeed
+    **options
+        As in `Binder`.
     """
 
     def __init__(
@@ -83,12 +87,11 @@ class ChipBinder(Binder):
         algorithms: Algorithms,
         state: ChipState,
         weights: WeightFeed,
-        *,
-        clock: Clock | None = None,
-        taps: tuple[Tap, ...] = (),
+        **options: Any,
     ) -> None:
-        super().__init__(mesh, state.rank, planes, algorithms, clock=clock, taps=taps)
+        super().__init__(mesh, state.rank, planes, algorithms, **options)
         self.state, self.weights, self.inputs = state, weights, state.inputs
+        self.workspace = state.workspace
 
     def vector(self, vector: VectorId) -> F32:
         """Return a gain or a bias."""
@@ -97,7 +100,7 @@ class ChipBinder(Binder):
     def round(self, dtype: DType, values: F32) -> None:
         """Round an array in place; float32 adds no call."""
         if dtype is not FLOAT32:
-            self.call(dtype.codec(values.shape).round, values, values)
+            self.call(self.codec(dtype, values.shape).round, values, values)
 
     def read_activation(self, site: Site, name: str, x: F32) -> F32:
         """Return an activation as the matmul of a weight reads it, by its fidelity."""

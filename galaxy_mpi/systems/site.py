@@ -39,8 +39,8 @@ class ChipShape:
     """F / R."""
     vocab: int
     """V / R: columns of the language-model head."""
-    has_qk_norm: bool = False
-    n_columns: int = 1
+    n_columns: int
+    """C: over which F / R is cut once more."""
 
     @property
     def qkv(self) -> int:

@@ -45,7 +45,11 @@ class Attention(SystemOp):
         """Attend; users are grouped by the number of their cache blocks."""
         out = chip.array(*q.shape)
         step = AttentionStep(
-            chip.state.caches[layer], chip.inputs, self.precision, self.site.modules
+            chip.state.caches[layer],
+            chip.inputs,
+            self.precision,
+            self.site.modules,
+            chip.workspace,
         )
         chip.call(step.attend, q, out)
         return out

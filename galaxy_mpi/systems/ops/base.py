@@ -53,7 +53,8 @@ class SystemOp(Op):
         own_s: float = 0.0,
         *,
         name: str | None = None,
-        parts: int = 1,
+        parts: float = 1,
+        links: float | None = None,
         laps: int | None = None,
         **more: Any,
     ) -> list[Charge]:
@@ -65,17 +66,18 @@ class SystemOp(Op):
             What each chip takes by itself, beside launching it.
         name : str, optional
             The op's by default.
-        parts : int
-            Device collectives that the wire is made of; this is one of them.
+        parts : float
+            Into how many the wire is cut: this charge is for one.
+        links : float, optional
+            Those of the wire, or of the system, by default.
         laps : int, optional
             See `Cross`; the system's by default.
         """
         fabric, size = self.site.fabric, self.site.size(wire.axis)
         if size == 1 and fabric.skips_alone:
             return []
-        links = wire.links or self.links(wire) or costs.machine.links
-        block = self.block_bytes(wire, size) / parts
-        wire_s = costs.wire_s(size, block, links)
+        links = links or wire.links or self.links(wire) or costs.machine.links
+        wire_s = costs.wire_s(size, wire.n_bytes / parts, links)
         own_s += costs.machine.collective_s
         return [
             Cross(name or self.name, wire, own_s, wire_s, laps=laps or fabric.laps, **more)
@@ -86,10 +88,6 @@ class SystemOp(Op):
         fabric = self.site.fabric
         scatters = wire.kind is Kind.REDUCE_SCATTER
         return fabric.scatter_links if scatters else fabric.gather_links
-
-    def block_bytes(self, wire: Wire, size: int) -> float:
-        """Return the bytes that each member contributes to what passes the links."""
-        return wire.n_bytes
 
     def scatter_own_s(self, costs: Any, wire: Wire, elements: float) -> float:
         """Return what the adds of a reduce-scatter take longer than the links.

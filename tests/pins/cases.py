@@ -146,3 +146,19 @@ TOKENS_SLOW = (
     f"--mesh 8x4 --batch 4 --max-new-tokens 4 {_GENERIC}",
 )
 """Only ``python -m tests.pins --check`` plays them."""
+
+# --- galaxy_mpi.generator: options of create_model, as on a command line ------------------------
+
+LOGITS = (
+    *(
+        f"--mesh {mesh} --system {system} --optimizations {precision}"
+        for mesh, system, precision in product(("1x1", "1x2", "2x2"), SYSTEMS, PRECISIONS)
+    ),
+    *(f"--mesh {mesh} --system {system}" for mesh, system in product(("3x2", "4x1"), SYSTEMS)),
+    *(f"--mesh 2x2 --system {system} --max-seq-len 1200" for system in SYSTEMS),
+    "--mesh 2x4 --system galaxy --max-seq-len 1200",
+    *(
+        f"--model FOLDER/{family} --mesh 2x2 --system {system}"
+        for family, system in product(FAMILIES, SYSTEMS)
+    ),
+)

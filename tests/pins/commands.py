@@ -5,6 +5,7 @@
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -13,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import numpy as np
 
 from galaxy_mpi import compare, estimate
 from tests.command import decode_command
@@ -40,6 +43,32 @@ def run_decode(words: Sequence[str]) -> dict[str, Any]:
 
     report = LoopbackWorld(run.working_mesh).run(chip)[0]
     return json.loads(json.dumps(report.to_dict()))
+
+
+def run_logits(
+    options: dict[str, Any], prompts: Sequence[Sequence[int]], steps: Sequence[Sequence[int]]
+) -> list[Any]:
+    """Return the logits of `galaxy_mpi.generator` behind the prompts and behind each step.
+
+    All chips are in this process. Where `create_model` does that by itself, nothing but the body
+    of ``chip`` is left.
+    """
+    from galaxy_mpi.generator import Generator, create_model
+    from galaxy_mpi.mesh import LoopbackWorld, Mesh
+    from galaxy_mpi.systems import system_of
+
+    def chip(transport: Any) -> list[Any]:
+        with Generator(create_model(**options, transport=transport)) as generator:
+            found = [generator.prefill_forward(prompts).copy()]
+            positions = [len(prompt) for prompt in prompts]
+            for step in steps:
+                inputs = generator.prepare_decode_inputs(step, positions)
+                found.append(generator.decode_forward(*inputs).copy())
+                positions = [position + 1 for position in positions]
+            return found
+
+    asked = Mesh.parse(options["mesh"])
+    return LoopbackWorld(system_of(options["system"], asked).mesh(asked)).run(chip)[0]
 
 
 def run_decode_on_ranks(words: Sequence[str]) -> dict[str, Any]:
@@ -107,6 +136,36 @@ def tokens(case: str, inputs: Inputs) -> dict[str, Any]:
     with mock.patch.dict(os.environ, environ):
         report = inputs.play([*words, "--weights-cache", "off", "--quiet"])
     return found | {name: report[name] for name in KEPT}
+
+
+def logits(case: str, inputs: Inputs) -> dict[str, Any]:
+    """Return digests of all logits, and the first of them, of given tokens: three users.
+
+    Tokens hide most changes of values; these do not.
+    """
+    found: dict[str, Any] = {}
+    model = inputs.model_digest(case)
+    if model is not None:
+        found["model_sha256"] = model
+    _, words = inputs.words(case)
+    options: dict[str, Any] = {"max_batch_size": 4, "max_seq_len": 256}
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        name = name.removeprefix("--").replace("-", "_")
+        options[name] = int(value) if value.isdigit() else value
+    longest = options["max_seq_len"] - 100
+    prompts = [
+        [(7 * at * at + length) % 290 for at in range(length)] for length in (1, 40, longest)
+    ]
+    behind = run_logits(options, prompts, [[11, 5, 200], [3, 250, 8], [90, 91, 92]])
+    for number, values_BV in enumerate(behind):
+        name = f"step {number}" if number else "prefill"
+        for user in range(len(prompts)):
+            values = np.asarray(values_BV[user], np.float32) + np.float32(0)  # no -0
+            found[f"{name}, user {user}"] = {
+                "first": values[:3].tolist(),
+                "sha256": hashlib.sha256(values.tobytes()).hexdigest()[:16],
+            }
+    return found
 
 
 def device(case: str, inputs: Inputs) -> dict[str, Any]:

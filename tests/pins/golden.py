@@ -46,6 +46,7 @@ FILES = (
     Golden("device.json", cases.DEVICE, commands.device),
     Golden("traces.json.gz", cases.TRACES, commands.trace),
     Golden("comparisons.json", cases.COMPARISONS, commands.comparison),
+    Golden("logits.json", cases.LOGITS, commands.logits),
     Golden("tokens_quick.json", cases.TOKENS_QUICK, commands.tokens),
     Golden("tokens_slow.json", cases.TOKENS_SLOW, commands.tokens),
 )

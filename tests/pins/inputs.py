@@ -1,6 +1,8 @@
 """Prompts and tiny models that cases name as FOLDER/NAME; text, for the commands to read."""
 
+import contextlib
 import hashlib
+import io
 import json
 import random
 from pathlib import Path
@@ -56,7 +58,8 @@ def write_models(folder: Path) -> None:
     for name in FAMILIES:
         path = folder / name
         path.mkdir()
-        write_family(name, path)
+        with contextlib.redirect_stderr(io.StringIO()):  # transformers' progress bars
+            write_family(name, path)
         size = json.loads((path / "config.json").read_text())["vocab_size"]
         vocabulary = {str(number): number for number in range(size)}
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))

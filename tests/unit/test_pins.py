@@ -10,7 +10,7 @@ import pytest
 from tests.pins.commands import Inputs
 from tests.pins.golden import FILES, check, differences
 
-OF_DEVICE = [golden for golden in FILES if not golden.name.startswith("tokens")]
+OF_DEVICE = [golden for golden in FILES if not golden.name.startswith(("logits", "tokens"))]
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,8 @@ class Binder:
     planes : mapping of Axis to Plane
     algorithms : Algorithms
         How collectives run.
+    pool : ArrayPool, optional
+        Shared by all programs of the chip, which run one after the other.
     codecs : Codecs, optional
         Shared by all programs of the thread.
     clock : Clock, optional
@@ -75,6 +77,7 @@ class Binder:
         planes: Mapping[Axis, Plane],
         algorithms: Algorithms,
         *,
+        pool: ArrayPool | None = None,
         codecs: Codecs | None = None,
         clock: Clock | None = None,
         is_charged: Callable[[Use, Wire], bool] = lambda use, wire: True,
@@ -85,7 +88,7 @@ class Binder:
         self._codecs = codecs or Codecs()
         self.row, self.col = mesh.coord(rank)
         self._planes, self._algorithms, self._taps = planes, algorithms, taps
-        self.pool = ArrayPool()
+        self.pool = pool or ArrayPool()
         self.phases = [Phase()]
         self.arrays: dict[Tensor, Any] = {}
         self._taken: list[Any] = []

@@ -8,7 +8,8 @@ from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.kernels import RotaryTable, choose_multiply
-from galaxy_mpi.mesh import Axis, PlaneTransport
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.models import ChipWeights, ShardFile, Sharding, load_chip_weights
 from galaxy_mpi.prefetch import buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs

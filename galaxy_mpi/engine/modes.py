@@ -5,7 +5,7 @@ are kept. All programs of a chip share its arrays, and the memory in which colle
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,20 +13,14 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.engine.chips import Chips, Held
-from galaxy_mpi.models import Decoder
+from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import DirectFeed, PrefetchFeed, Prefetcher, PrefetchStats
 from galaxy_mpi.program import BoundProgram, Program, Tap, bind_program
-from galaxy_mpi.systems import (
-    ChipBinder,
-    PageTable,
-    PassShape,
-    PrefillPass,
-    Site,
-    System,
-    WeightFeed,
-)
+from galaxy_mpi.systems import ChipBinder, PageTable, PassShape, PrefillPass, WeightFeed
 
-__all__ = ["DecodeMode", "ModeTotals", "PrefillMode"]
+__all__ = ["DecodeMode", "MakeTap", "ModeTotals", "PrefillMode", "at_layer_ends"]
+
+MakeTap = Callable[[Program], Tap]
 
 MOST_PASS_ROWS = 16_384
 """Rows of all prefill programs that are kept; at least one is."""
@@ -38,8 +32,6 @@ class ModeTotals:
 
     collectives_s: float = 0.0
     prefetch: PrefetchStats = field(default_factory=PrefetchStats)
-    sent_bytes: int = 0
-    """Of one chip's messages in the largest program."""
 
 
 class Clocks(Protocol):
@@ -59,23 +51,11 @@ class NoClocks:
 
 class _Mode:
     def __init__(
-        self, chips: Chips, users: int, system: System, clocks: Clocks, taps: tuple[Tap, ...]
+        self, chips: Chips, programs: Programs, clocks: Clocks, taps: Sequence[MakeTap]
     ) -> None:
-        self.chips, self.system, self._clocks, self._taps = chips, system, clocks, taps
-        self._shape = chips.layout.chip_shape(users)
+        self.chips, self.programs, self._clocks, self._taps = chips, programs, clocks, taps
+        self.system = programs.system
         self.totals = ModeTotals()
-
-    def _site(self, work: PassShape | None, *, prefetch: bool) -> Site:
-        chips = self.chips
-        return Site(
-            mesh=chips.mesh,
-            shape=self._shape,
-            precision=chips.precision,
-            fabric=self.system.fabric,
-            prefetch=prefetch,
-            work=work,
-            modules=chips.modules,
-        )
 
     def _bind(
         self, program: Program, feeds: list[WeightFeed], algorithms: Any, work: PassShape | None
@@ -92,7 +72,7 @@ class _Mode:
                 feed,
                 pool=held.pool,
                 codecs=chips.codecs,
-                taps=self._taps,
+                taps=tuple(make(program) for make in self._taps),
                 **self._clocks.options(held, program, work),
             )
             for held, feed in zip(chips.held, feeds, strict=True)
@@ -112,13 +92,12 @@ class DecodeMode(_Mode):
     Parameters
     ----------
     chips : Chips
-    users : int
-        Places of the batch.
-    system : System
+    programs : Programs
     prefetcher : Prefetcher or None
         None: weights are unpacked when they are used.
     clocks : Clocks
-    taps : tuple of Tap
+    taps : sequence of callable
+        Make taps, given the program.
     """
 
     name = "decode"
@@ -126,13 +105,12 @@ class DecodeMode(_Mode):
     def __init__(
         self,
         chips: Chips,
-        users: int,
-        system: System,
+        programs: Programs,
         prefetcher: Prefetcher | None,
         clocks: Clocks | None = None,
-        taps: tuple[Tap, ...] = (),
+        taps: Sequence[MakeTap] = (),
     ) -> None:
-        super().__init__(chips, users, system, clocks or NoClocks(), taps)
+        super().__init__(chips, programs, clocks or NoClocks(), taps)
         self._prefetcher = prefetcher
         self._bound: dict[bool, tuple[BoundProgram, list[dict[str, F32]]]] = {}
         self._storage: list[F32] | None = None
@@ -174,6 +152,20 @@ class DecodeMode(_Mode):
             self._prefetcher.end_step()
         return bound
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of one chip's messages, twice, because the memory for them is double."""
+        return sum(
+            2 * wire.sent_bytes
+            for bound, _ in self._bound.values()
+            for wire in {wire.key: wire for _, wire in bound.program.wires()}.values()
+        )
+
+    def abandon(self) -> None:
+        """End the prefetcher's thread only."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+
     def free(self) -> None:
         """Give back what the programs hold."""
         for bound, _ in self._bound.values():
@@ -185,9 +177,7 @@ class DecodeMode(_Mode):
     def _ready(self, all_logits: bool) -> tuple[BoundProgram, list[dict[str, F32]]]:
         found = self._bound.get(all_logits)
         if found is None:
-            site = self._site(None, prefetch=self._prefetcher is not None)
-            decoder = Decoder(self.chips.model, self.system, site, self.chips.head)
-            program = decoder.decode(all_logits=all_logits)
+            program = self.programs.decode(all_logits=all_logits)
             found = self._bind(program, self._feeds(), self.system.decode_algorithms, None)
             self._bound[all_logits] = found
         return found
@@ -216,7 +206,7 @@ class PrefillMode(_Mode):
 
     Parameters
     ----------
-    chips, users, system, clocks, taps
+    chips, programs, clocks, taps
         As in `DecodeMode`.
     """
 
@@ -225,12 +215,11 @@ class PrefillMode(_Mode):
     def __init__(
         self,
         chips: Chips,
-        users: int,
-        system: System,
+        programs: Programs,
         clocks: Clocks | None = None,
-        taps: tuple[Tap, ...] = (),
+        taps: Sequence[MakeTap] = (),
     ) -> None:
-        super().__init__(chips, users, system, clocks or NoClocks(), taps)
+        super().__init__(chips, programs, clocks or NoClocks(), taps)
         self._storage = [np.empty(chips.largest, np.float32) for _ in chips.held]
         stats = self.totals.prefetch
         stats.peak_bytes = stats.capacity_bytes = 4 * chips.largest
@@ -252,7 +241,7 @@ class PrefillMode(_Mode):
             held.state.inputs.work = work
             held.inputs = arrays
             self.chips.fill(held, tokens, positions)
-            residual = self.chips.precision.of(0).prefill_residual
+            residual = self.chips.precision.prefill_residual
             arrays["x"][...] = residual.round(arrays["x"])
         self._run(bound)
         return bound
@@ -266,9 +255,7 @@ class PrefillMode(_Mode):
     def _bind_pass(
         self, shape: PassShape, all_logits: bool, all_rows: bool
     ) -> tuple[BoundProgram, list[dict[str, F32]]]:
-        site = self._site(shape, prefetch=False)
-        decoder = Decoder(self.chips.model, self.system, site, self.chips.head)
-        program = decoder.prefill(all_logits=all_logits, all_rows=all_rows)
+        program = self.programs.prefill(shape, all_logits=all_logits, all_rows=all_rows)
         feeds: list[WeightFeed] = [
             DirectFeed(held.weights.tensors, storage)
             for held, storage in zip(self.chips.held, self._storage, strict=True)
@@ -284,15 +271,22 @@ class PrefillMode(_Mode):
             bound.free()
 
 
-LayerHook = Callable[[int], None]
+def at_layer_ends(hook: Callable[[int, tuple[Any, ...]], None]) -> MakeTap:
+    """Return what makes taps that call ``hook`` when a layer has run.
 
+    Parameters
+    ----------
+    hook : callable
+        Gets the number of the layer and the outputs of its last op.
+    """
 
-def at_layer_ends(program: Program, hook: LayerHook) -> Tap:
-    """Return what calls ``hook`` with the number of each layer when it has run."""
-    last = {use.layer: use for use in program.uses}
+    def make(program: Program) -> Tap:
+        last = {use.layer: use for use in program.uses}
 
-    def tap(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
-        if use.layer >= 0 and last[use.layer] is use:
-            chip.call(hook, use.layer)
+        def tap(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
+            if use.layer >= 0 and last[use.layer] is use:
+                chip.call(hook, use.layer, outputs)
 
-    return tap
+        return tap
+
+    return make

@@ -159,6 +159,7 @@ class Binder:
         dead = [tensor for tensor in self.arrays if self._last_uses[tensor] <= number]
         arrays = [*self._taken, *(self.arrays.pop(tensor) for tensor in dead)]
         kept = {self.pool.owner(array) for array in self.arrays.values()}
-        for owner in {self.pool.owner(array) for array in arrays} - kept - {None}:
-            self.pool.give_back(owner)
+        for owner in {self.pool.owner(array) for array in arrays} - kept:
+            if owner is not None:
+                self.pool.give_back(owner)
         self._taken.clear()

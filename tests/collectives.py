@@ -60,6 +60,24 @@ def on_a_row(size: int, bind: BindTo, terms: list[np.ndarray], **more) -> list[n
     return bound.results("r0")
 
 
-def wire_of(kind: Kind, dtype, sent: tuple[int, ...], axis: Axis = Axis.COLS) -> Wire:
-    """Return a wire of a collective over a row."""
-    return Wire("TEST", axis, kind, dtype, sent)
+def wire_of(
+    kind: Kind, dtype, sent: tuple[int, ...], axis: Axis = Axis.COLS, *, key: str = "TEST"
+) -> Wire:
+    """Return a wire of a collective, over a row unless said otherwise."""
+    return Wire(key, axis, kind, dtype, sent)
+
+
+class Clock:
+    """A device clock that notes what it is told."""
+
+    def __init__(self, now: float) -> None:
+        self.now, self.left = now, []
+        self.n_entered = self.n_left = 0
+
+    def enter(self, times: np.ndarray, index: int) -> None:
+        times[index] = self.now
+        self.n_entered += 1
+
+    def leave(self, times: np.ndarray) -> None:
+        self.left = times.tolist()
+        self.n_left += 1

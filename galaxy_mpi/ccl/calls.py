@@ -1,5 +1,6 @@
 """Calls that several collectives add to a program."""
 
+from math import prod
 from typing import cast
 
 import numpy as np
@@ -7,11 +8,12 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.bench import Bench
 from galaxy_mpi.ccl.wire import Index, Wire
-from galaxy_mpi.dtypes import FLOAT32, DType
+from galaxy_mpi.dtypes import FLOAT32, TILE, DType
 
 __all__ = [
     "add_rows",
     "alone",
+    "are_one",
     "chunks_of",
     "dtype_of",
     "pack_chunks",
@@ -65,9 +67,18 @@ def chunks_of(term: F32, wire: Wire, size: int, *, by_rows: bool) -> F32:
     return np.moveaxis(term.reshape(*sent[:-1], size, sent[-1]), -2, 0)
 
 
+def are_one(dtype: DType, shape: tuple[int, ...]) -> bool:
+    """Return whether packed blocks (size, *block), one behind the other, are one array.
+
+    So they are where a block ends with a row of tiles, and in formats without tiles.
+    """
+    has_tiles = dtype.packed_bytes((1, 1)) == dtype.tile_bytes
+    return not has_tiles or prod(shape[1:-1]) % TILE == 0
+
+
 def pack_chunks(bench: Bench, dtype: DType, chunks: F32, out: Bytes) -> None:
-    """Pack (size, *shape) into (size, n_bytes); as one where no tile has padding."""
-    if dtype.packed_bytes(chunks.shape) == out.size and out.flags.c_contiguous:
+    """Pack (size, *shape) into (size, n_bytes), in one call where that can be."""
+    if are_one(dtype, chunks.shape) and out.flags.c_contiguous:
         values = chunks
         if not chunks.flags.c_contiguous:
             values = bench.array(*chunks.shape)
@@ -80,8 +91,8 @@ def pack_chunks(bench: Bench, dtype: DType, chunks: F32, out: Bytes) -> None:
 
 
 def unpack_rows(bench: Bench, dtype: DType, rows: Bytes, out: F32) -> None:
-    """Unpack one block a member into ``out`` (size, *shape); as one where no tile has padding."""
-    if dtype.packed_bytes(out.shape) == rows.size and rows.flags.c_contiguous:
+    """Unpack one block a member into ``out`` (size, *shape), in one call where that can be."""
+    if are_one(dtype, out.shape) and rows.flags.c_contiguous:
         bench.call(dtype.codec(out.shape).unpack, rows.reshape(-1), out)
         return
     unpack = dtype.codec(out.shape[1:]).unpack

@@ -64,10 +64,11 @@ class ArrayPool:
         aligned = start + -start % _ALIGNMENT
         return aligned if aligned in self._out else None
 
-    def give_back(self, owner: int) -> None:
+    def give_back(self, owner: int) -> Bytes:
         """Take storage back: no call that is bound from now on reads what it holds."""
         storage = self._out.pop(owner)
         self._free[len(storage)].append(storage)
+        return storage
 
 
 def _address(array: np.ndarray[Any, Any]) -> int:

@@ -109,14 +109,14 @@ class LocalPlane:
             crossings=made.crossings,
         )
 
-    def end(self) -> None:
-        """Do nothing: chips of one process never overtake each other."""
+    def end(self) -> object:
+        """Return nothing: chips of one process never overtake each other."""
 
     def closing(self) -> Sequence[Crossing]:
         """Return nothing: chips of one process never overtake each other."""
         return ()
 
-    def release(self, program: Any) -> None:
+    def release(self, bound: object) -> None:
         """Do nothing: there is nothing but memory."""
 
     def _collective(self, rank: int, label: Label, n_bytes: int, n_rounds: int) -> _Collective:

@@ -23,6 +23,9 @@ import mpi4py
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi_group import MpiGroup
+from galaxy_mpi.mesh.placement import Placement
+from galaxy_mpi.mesh.plane import Plane
+from galaxy_mpi.mesh.planes import Planes
 from galaxy_mpi.mesh.watchdog import WAIT_TIMEOUT_S, Watchdog
 from galaxy_mpi.mesh.world import check_world
 
@@ -66,9 +69,18 @@ class MpiTransport:
     ----------
     mesh : Mesh
     comm : mpi4py.MPI.Comm, optional
-        Communicator of ``mesh.n_chips`` ranks; the world by default. Duplicated.
+        Communicator of ``mesh.n_chips / chips_per_rank`` ranks; the world by default. Duplicated.
     kind : str
         One of ``TRANSPORTS``.
+    chips_per_rank : int
+        Chips that each process plays, a contiguous block of them.
+
+    Attributes
+    ----------
+    chips : tuple of int
+        Ranks of the chips of this process, in the mesh.
+    rank, n_ranks : int
+        Of this process, and how many there are.
 
     Raises
     ------
@@ -85,28 +97,30 @@ class MpiTransport:
         *,
         kind: str = "auto",
         timeout_s: float = WAIT_TIMEOUT_S,
+        chips_per_rank: int = 1,
     ) -> None:
         if kind not in TRANSPORTS:
             raise ConfigError(f"no transport {kind!r}; choose {', '.join(TRANSPORTS)}")
         self._mpi = _start_mpi()
         world = self._mpi.COMM_WORLD if comm is None else comm
-        check_world(mesh, world.size, dict(os.environ))
-        self.mesh = mesh
+        check_world(mesh, world.size, dict(os.environ), chips_per_rank)
+        self.mesh, self._kind = mesh, kind
         self._comm = world.Dup()
         self.rank: int = self._comm.rank
+        self.n_ranks: int = self._comm.size
+        placement = Placement(mesh, chips_per_rank)
+        self.chips = placement.chips(self.rank)
+        self._planes = Planes(self._mpi, self._comm, placement, kind)
         self._watchdog = Watchdog(timeout_s)
-        self._groups = {
-            axis: MpiGroup(self._mpi, self._comm, mesh, self.rank, axis, self._watchdog, kind)
-            for axis in Axis
-        }
+        self._groups: dict[Axis, MpiGroup] = {}
 
     @classmethod
     @contextmanager
     def connect(
-        cls, mesh: Mesh, comm: Any = None, *, kind: str = "auto"
+        cls, mesh: Mesh, comm: Any = None, *, kind: str = "auto", chips_per_rank: int = 1
     ) -> Iterator["MpiTransport"]:
         """Yield a transport and free its communicators afterwards."""
-        transport = cls(mesh, comm, kind=kind)
+        transport = cls(mesh, comm, kind=kind, chips_per_rank=chips_per_rank)
         try:
             yield transport
         finally:
@@ -114,8 +128,19 @@ class MpiTransport:
         transport.free()
 
     def group(self, axis: Axis) -> "MpiGroup":
-        """Return this chip's group along ``axis``."""
+        """Return this chip's group along ``axis``. Collective when it is asked for first."""
+        if not self._groups:
+            self._groups = {
+                a: MpiGroup(
+                    self._mpi, self._comm, self.mesh, self.rank, a, self._watchdog, self._kind
+                )
+                for a in Axis
+            }
         return self._groups[axis]
+
+    def plane(self, axis: Axis) -> Plane:
+        """Return what joins this process's chips with others along ``axis``."""
+        return self._planes[axis]
 
     def from_root(self, compute: Callable[[], _T]) -> _T:
         """Compute on rank 0 and return the result on every rank; a UserError is raised on all."""
@@ -147,4 +172,5 @@ class MpiTransport:
         self._watchdog.close()
         for group in self._groups.values():
             group.free()
+        self._planes.free()
         self._comm.Free()

@@ -10,21 +10,22 @@ everybody reads the others' rows.
 *Relay*: a table whose rows are passed on from neighbour to neighbour in rounds. Where memory is
 shared a row stays where it is, and only the notice that it is there goes round.
 
-*Boxes*: what goes from neighbour to neighbour in rounds. Each chip writes the boxes that it sends in a
-round, crosses, and reads the boxes that it received.
+*Boxes*: what goes from neighbour to neighbour in rounds. Each chip writes the boxes that it sends
+in a round, crosses, and reads the boxes that it received.
 
 A **crossing** is where a chip waits for others; the runner calls it once a process, when all chips
 of the process have done what comes before it.
 
 Lifetime of memory, for all planes: what is received may be read until the next crossing of another
-collective on the same axis. Memory is taken in turns: the first collective of a program takes slot 2,
-then 0, 1, 0, 1, ... Whoever passes a collective knows that all members have entered it, so all have
-left the one before; what is written now was last read two collectives ago. No barrier is needed.
+collective on the same axis. Memory is taken in turns: the first collective of a program takes slot
+2, then 0, 1, 0, 1, ... Whoever passes a collective knows that all members have entered it, so all
+have left the one before; what is written now was last read two collectives ago. No barrier is
+needed.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,7 @@ class Boxes:
     receives: list[list[Bytes]]
     """By round, then in the order of the round's receives."""
     send_times: list[list[NDArray[np.float64]]]
-    """Numbers that travel with each box, shape (size,): when each member entered, NaN if unknown."""
+    """Numbers that travel with each box, shape (size,): when each member entered; NaN: unknown."""
     receive_times: list[list[NDArray[np.float64]]]
     crossings: list[Crossing]
     """One a round."""
@@ -150,6 +151,12 @@ class RowHops:
 
     sends: tuple[tuple[int, int], ...]
     receives: tuple[tuple[int, int], ...]
+
+    def peers(self) -> RoundPeers:
+        """Return the members alone."""
+        return RoundPeers(
+            tuple(member for member, _ in self.sends), tuple(member for member, _ in self.receives)
+        )
 
 
 class Plane(Protocol):
@@ -209,12 +216,15 @@ class Plane(Protocol):
             in a round is the k-th that the other receives from it.
         """
 
-    def end(self) -> None:
-        """End the binding of a program. A single collective gets a barrier behind it, because it
-        would follow itself in the same slot."""
+    def end(self) -> object:
+        """End the binding of a program; return what was bound, for `release`.
+
+        A single collective gets a barrier behind it, because it would follow itself in the same
+        slot.
+        """
 
     def closing(self) -> Sequence[Crossing]:
         """Return what a program crosses at its end, see `end`."""
 
-    def release(self, program: Any) -> None:
-        """Give back what a program bound (persistent requests); memory is kept."""
+    def release(self, bound: object) -> None:
+        """Give back what a program bound (persistent requests), see `end`; memory is kept."""

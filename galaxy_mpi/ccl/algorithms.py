@@ -16,7 +16,7 @@ Bits depend on the order in which terms are added and rounded: that of reduction
 the same bits in every way.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -108,13 +108,12 @@ class Algorithms:
             return Slabs(bench, wire, self._bind, by_rows=by_rows, is_first=is_first)
         return self._bind(bench, wire, by_rows=by_rows, is_first=is_first)
 
-    def slabs(self, bench: Bench, wire: Wire) -> Iterator[tuple[slice, Bound]]:
-        """Yield rows and the collective of these rows, for ops that use rows as they come.
-
-        Each is to be written to and crossed before the next; short tensors are one slab.
-        """
+    def slabs(
+        self, bench: Bench, wire: Wire, pieces: Sequence[slice] = ()
+    ) -> Iterator[tuple[slice, Bound]]:
+        """Yield rows and the collective of these rows, see `slabs_of`; short tensors are one."""
         is_first = not (self.skips_alone and bench.plane(wire.axis).size == 1)
-        return slabs_of(bench, wire, self._bind, is_first=is_first)
+        return slabs_of(bench, wire, self._bind, is_first=is_first, pieces=pieces)
 
     def ran_as(self, wires: Iterable[Wire]) -> dict[str, str]:
         """Return in words what the collective of each buffer runs as."""

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.wire import Wire
+from galaxy_mpi.dtypes import DType
+from galaxy_mpi.dtypes.codec import Codec
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
 
@@ -31,6 +33,7 @@ class Bench(Protocol):
 
     rank: int
     clock: Clock | None
+    """Of the collective that is bound now; None if nothing is charged for it."""
 
     def plane(self, axis: Axis) -> Plane:
         """Return the connection of this chip's group along ``axis``."""
@@ -46,6 +49,9 @@ class Bench(Protocol):
 
     def bytes(self, *shape: int) -> Bytes:
         """Return bytes that live as an `array` does."""
+
+    def codec(self, dtype: DType, shape: tuple[int, ...]) -> Codec:
+        """Return the codec of a shape; all ops of the thread share it."""
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Add a call to the phase."""

@@ -40,7 +40,7 @@ def alone(bench: Bench, *, is_first: bool) -> None:
 def round_in_place(bench: Bench, dtype: DType, values: F32) -> None:
     """Round values to a format; float32 adds no call."""
     if dtype is not FLOAT32:
-        bench.call(dtype.codec(values.shape).round, values, values)
+        bench.call(bench.codec(dtype, values.shape).round, values, values)
 
 
 def add_rows(bench: Bench, rows: F32, out: F32) -> None:
@@ -83,9 +83,9 @@ def pack_chunks(bench: Bench, dtype: DType, chunks: F32, out: Bytes) -> None:
         if not chunks.flags.c_contiguous:
             values = bench.array(*chunks.shape)
             bench.call(np.copyto, values, chunks)
-        bench.call(dtype.codec(chunks.shape).pack, values, out.reshape(-1))
+        bench.call(bench.codec(dtype, chunks.shape).pack, values, out.reshape(-1))
         return
-    pack = dtype.codec(chunks.shape[1:]).pack
+    pack = bench.codec(dtype, chunks.shape[1:]).pack
     for chunk, row in zip(chunks, out, strict=True):
         bench.call(pack, chunk, row)
 
@@ -93,8 +93,8 @@ def pack_chunks(bench: Bench, dtype: DType, chunks: F32, out: Bytes) -> None:
 def unpack_rows(bench: Bench, dtype: DType, rows: Bytes, out: F32) -> None:
     """Unpack one block a member into ``out`` (size, *shape), in one call where that can be."""
     if are_one(dtype, out.shape) and rows.flags.c_contiguous:
-        bench.call(dtype.codec(out.shape).unpack, rows.reshape(-1), out)
+        bench.call(bench.codec(dtype, out.shape).unpack, rows.reshape(-1), out)
         return
-    unpack = dtype.codec(out.shape[1:]).unpack
+    unpack = bench.codec(dtype, out.shape[1:]).unpack
     for row, values in zip(rows, out, strict=True):
         bench.call(unpack, row, values)

@@ -81,7 +81,7 @@ class DirectAllGather:
             rows.cross(bench, wire, is_first=self._is_first)
             return rows.rows.view(self.term.dtype).reshape(self._size, *wire.sent)
         dtype = dtype_of(wire)
-        bench.call(dtype.codec(wire.sent).pack, self.term, rows.mine)
+        bench.call(bench.codec(dtype, wire.sent).pack, self.term, rows.mine)
         rows.cross(bench, wire, is_first=self._is_first)
         out = bench.array(self._size, *wire.sent)
         unpack_rows(bench, dtype, rows.rows, out)
@@ -163,7 +163,7 @@ class DirectReduceScatter:
             elif self._is_plain:
                 add_rows(bench, terms, out)
             else:
-                bench.call(dtype.codec(wire.sent).add_terms, terms, out)
+                bench.call(bench.codec(dtype, wire.sent).add_terms, terms, out)
         if self._is_rounded:
             round_in_place(bench, dtype, out)
         return out
@@ -210,12 +210,12 @@ class DirectAllReduce:
             alone(bench, is_first=self._is_first)
             return self.term
         if dtype is not FLOAT32:
-            bench.call(dtype.codec(wire.sent).pack, self.term, rows.mine)
+            bench.call(bench.codec(dtype, wire.sent).pack, self.term, rows.mine)
         rows.cross(bench, wire, is_first=self._is_first)
         out = bench.array(*wire.sent)
         if dtype is FLOAT32:
             add_rows(bench, rows.rows.view(np.float32).reshape(self._size, *wire.sent), out)
         else:
-            bench.call(dtype.codec(wire.sent).add_terms, rows.rows, out)
+            bench.call(bench.codec(dtype, wire.sent).add_terms, rows.rows, out)
             round_in_place(bench, dtype, out)
         return out

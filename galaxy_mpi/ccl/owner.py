@@ -22,7 +22,7 @@ def by_hops(wiring: Wiring) -> AddTerms:
 
     def add(bench: Bench, terms: F32, wire: Wire, out: F32) -> None:
         dtype, index = dtype_of(wire), bench.index(wire.axis)
-        round_ = None if dtype is FLOAT32 else dtype.codec(wire.sent).round
+        round_ = None if dtype is FLOAT32 else bench.codec(dtype, wire.sent).round
         total = terms[index]
         partial = bench.array(*wire.sent)
         for first, *rest in routes(wiring(len(terms)), index):

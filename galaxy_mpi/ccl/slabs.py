@@ -5,7 +5,7 @@ a long prompt travels in slabs of at most `SLAB_ROWS` rows through the same memo
 not grow with the prompt.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,18 +30,39 @@ def is_long(wire: Wire) -> bool:
 
 
 def slabs_of(
-    bench: Bench, wire: Wire, bind: BindSlab, *, by_rows: bool = False, is_first: bool = True
+    bench: Bench,
+    wire: Wire,
+    bind: BindSlab,
+    *,
+    by_rows: bool = False,
+    is_first: bool = True,
+    pieces: Sequence[slice] = (),
 ) -> Iterator[tuple[slice, Bound]]:
     """Yield rows and the collective of these rows: to be written to and crossed before the next.
 
     Device time passes with the first.
+
+    Parameters
+    ----------
+    pieces : sequence of slice, optional
+        Rows that are not cut, side by side, at most `SLAB_ROWS` each.
     """
-    n_rows, width = wire.sent
-    for start in range(0, n_rows, SLAB_ROWS):
-        rows = slice(start, min(start + SLAB_ROWS, n_rows))
-        shape = rows.stop - start, width
+    for rows in _cut(wire.sent[0], pieces):
+        shape = rows.stop - rows.start, wire.sent[1]
         slab = replace(wire, shape=shape, sent=shape)
-        yield rows, bind(bench, slab, by_rows=by_rows, is_first=is_first and start == 0)
+        yield rows, bind(bench, slab, by_rows=by_rows, is_first=is_first and rows.start == 0)
+
+
+def _cut(n_rows: int, pieces: Sequence[slice]) -> Iterator[slice]:
+    """Yield the most rows that may travel at once, then the next."""
+    ends = [piece.stop for piece in pieces] or range(SLAB_ROWS, n_rows + SLAB_ROWS, SLAB_ROWS)
+    start = stop = 0
+    for end in ends:
+        if end - start > SLAB_ROWS and stop > start:
+            yield slice(start, stop)
+            start = stop
+        stop = min(end, n_rows)
+    yield slice(start, stop)
 
 
 class Slabs:

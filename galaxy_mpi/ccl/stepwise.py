@@ -136,7 +136,7 @@ class _PackedSums:
     """Partial sums that are unpacked and packed at every hop."""
 
     def __init__(self, bench: Bench, wire: Wire) -> None:
-        self._call, self._codec = bench.call, dtype_of(wire).codec(wire.sent)
+        self._call, self._codec = bench.call, bench.codec(dtype_of(wire), wire.sent)
         self._partial = bench.array(*wire.sent)
 
     def pass_on(self, inbox: Bytes | None, mine: F32, outbox: Bytes) -> None:

@@ -1,6 +1,6 @@
 """Binding: one chip's program as calls on arrays that exist, in phases between crossings."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,18 +10,34 @@ from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.ccl.bench import Bound, Clock
 from galaxy_mpi.ccl.wire import Wire
+from galaxy_mpi.dtypes import DType
+from galaxy_mpi.dtypes.codec import Codec
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
 from galaxy_mpi.program.op import Program, Tensor, Use
 from galaxy_mpi.program.poison import POISON, PoisonedPlane
 from galaxy_mpi.program.pool import ArrayPool
 
-__all__ = ["Binder", "Call", "Phase", "Tap"]
+__all__ = ["Binder", "Call", "Codecs", "Phase", "Tap"]
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 Tap = Callable[["Binder", Use, tuple[Any, ...]], None]
 """Called behind each op while a program is bound, with the op's arrays: it may add calls."""
+
+
+class Codecs:
+    """The codecs that the programs of one thread share, by format and shape."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, tuple[int, ...]], Codec] = {}
+
+    def get(self, dtype: DType, shape: tuple[int, ...]) -> Codec:
+        """Return the codec of a shape."""
+        key = dtype.name, tuple(shape)
+        if key not in self._kept:
+            self._kept[key] = dtype.codec(key[1])
+        return self._kept[key]
 
 
 @dataclass
@@ -44,8 +60,12 @@ class Binder:
     planes : mapping of Axis to Plane
     algorithms : Algorithms
         How collectives run.
+    codecs : Codecs, optional
+        Shared by all programs of the thread.
     clock : Clock, optional
         The chip's device clock.
+    is_charged : callable, optional
+        Says, given the use of an op and a wire, whether the clock is charged for it.
     taps : tuple of Tap
     poisons : bool
         Whether memory is overwritten as soon as it may be (`galaxy_mpi.program.poison`).
@@ -58,11 +78,15 @@ class Binder:
         planes: Mapping[Axis, Plane],
         algorithms: Algorithms,
         *,
+        codecs: Codecs | None = None,
         clock: Clock | None = None,
+        is_charged: Callable[[Use, Wire], bool] = lambda use, wire: True,
         taps: tuple[Tap, ...] = (),
         poisons: bool = False,
     ) -> None:
         self.mesh, self.rank, self.clock = mesh, rank, clock
+        self._clock, self._is_charged = clock, is_charged
+        self._codecs = codecs or Codecs()
         self.row, self.col = mesh.coord(rank)
         self._algorithms, self._taps = algorithms, taps
         self._planes = planes
@@ -113,6 +137,10 @@ class Binder:
         self._taken.append(values)
         return values.reshape(shape)
 
+    def codec(self, dtype: DType, shape: tuple[int, ...]) -> Codec:
+        """Return the codec of a shape; all ops of the thread share it."""
+        return self._codecs.get(dtype, shape)
+
     def call(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Add a call to the phase."""
         self.phases[-1].calls.append((function, arguments))
@@ -126,14 +154,23 @@ class Binder:
 
     def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
         """Return a collective to be written to and crossed, see `galaxy_mpi.ccl.bench.Bound`."""
+        if self._clock is not None and self._use is not None:
+            self.clock = self._clock if self._is_charged(self._use, wire) else None
         return self._algorithms.bind(self, wire, by_rows=by_rows)
 
-    def slabs(self, wire: Wire) -> Iterator[tuple[slice, Bound]]:
+    def slabs(self, wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Bound]]:
         """Yield rows and the collective of these rows, for an op that uses rows as they come.
 
         Each is to be written to and crossed before the next is asked for.
+
+        Parameters
+        ----------
+        wire : Wire
+            Of the whole tensor (S, W).
+        pieces : sequence of slice, optional
+            Rows that are not cut, side by side.
         """
-        return self._algorithms.slabs(self, wire)
+        return self._algorithms.slabs(self, wire, pieces)
 
     def bind(self, program: Program, inputs: Mapping[str, Any]) -> None:
         """Bind all of a program.

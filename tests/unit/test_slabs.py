@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from galaxy_mpi.ccl.algorithms import GALAXY_PREFILL, LINE, RING
-from galaxy_mpi.ccl.slabs import SLAB_ROWS
+from galaxy_mpi.ccl.slabs import SLAB_ROWS, slabs_of
 from galaxy_mpi.ccl.wire import Kind
 from galaxy_mpi.dtypes import BFP8, FLOAT32
 from galaxy_mpi.mesh import Axis, Mesh
@@ -66,6 +66,27 @@ def test_device_time_passes_once_however_many_slabs_there_are():
     binds = [lambda chip: GALAXY_PREFILL.bind(chip, wire)]
     bound_on(Mesh(1, 2), binds, terms, clocks=clocks).run()
     assert [(clock.n_entered, clock.left) for clock in clocks] == [(1, [3.0, 4.0])] * 2
+
+
+@pytest.mark.parametrize(
+    ("pieces", "slabs"),
+    [
+        ([], [(0, 2048), (2048, 4096), (4096, 4100)]),
+        ([1000, 1000, 500, 1600], [(0, 2000), (2000, 2500), (2500, 4100)]),
+        ([2048, 2048, 4], [(0, 2048), (2048, 4096), (4096, 4100)]),
+        ([10, 2040, 2040, 10], [(0, 10), (10, 2050), (2050, 4090), (4090, 4100)]),
+    ],
+)
+def test_rows_that_belong_together_are_not_cut(pieces, slabs):
+    ends = np.cumsum([0, *pieces]).tolist()
+    wire = wire_of(Kind.ALL_GATHER, FLOAT32, (4100, 2))
+    cut = slabs_of(
+        None,
+        wire,
+        lambda bench, wire, **_: wire.sent,
+        pieces=[slice(a, b) for a, b in zip(ends, ends[1:], strict=False)],
+    )
+    assert list(cut) == [(slice(a, b), (b - a, 2)) for a, b in slabs]
 
 
 @pytest.mark.parametrize("n_rows", LONG)

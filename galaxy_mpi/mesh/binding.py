@@ -30,6 +30,7 @@ __all__ = [
     "numbered",
     "places_of",
     "spreads",
+    "whole_lines",
 ]
 
 _DIGEST_BITS = 63
@@ -295,7 +296,7 @@ def places_of(rounds: Sequence[Sequence[RoundPeers]]) -> dict[tuple[int, int, in
 
 def box_bytes(n_bytes: int, size: int) -> int:
     """Return what a box takes with its label and times."""
-    return LINE_BYTES + _padded(8 * size) + _padded(n_bytes)
+    return LINE_BYTES + whole_lines(8 * size) + whole_lines(n_bytes)
 
 
 def box(memory: Bytes, place: int, n_bytes: int, size: int) -> tuple[Bytes, Any, Any]:
@@ -303,9 +304,10 @@ def box(memory: Bytes, place: int, n_bytes: int, size: int) -> tuple[Bytes, Any,
     stride = box_bytes(n_bytes, size)
     piece = memory[place * stride : (place + 1) * stride]
     times = piece[LINE_BYTES : LINE_BYTES + 8 * size].view(np.float64)
-    begin = LINE_BYTES + _padded(8 * size)
+    begin = LINE_BYTES + whole_lines(8 * size)
     return piece[begin : begin + n_bytes], times, piece[:LINE_BYTES]
 
 
-def _padded(n_bytes: int) -> int:
+def whole_lines(n_bytes: int) -> int:
+    """Return bytes rounded up to whole cache lines."""
     return -(-n_bytes // 64) * 64

@@ -8,7 +8,16 @@ import numpy as np
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh.mesh import Axis, Mesh
-from galaxy_mpi.mesh.plane import Boxes, Crossing, Label, RoundPeers, Table, slot_of
+from galaxy_mpi.mesh.plane import (
+    Boxes,
+    Crossing,
+    Label,
+    Relay,
+    RoundPeers,
+    RowHops,
+    Table,
+    slot_of,
+)
 
 __all__ = ["LocalCrossing", "LocalPlane"]
 
@@ -56,6 +65,14 @@ class LocalPlane:
         made = self._collective(rank, label, self.size * n_bytes, 1)
         rows = made.memory[: self.size * n_bytes].reshape(self.size, n_bytes)
         return Table(rows[self._mesh.index(rank, self.axis)], rows, made.times, made.crossings[0])
+
+    def relay(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
+    ) -> Relay:
+        """Return the next collective of a chip as a table whose rows stay where they are."""
+        made = self._collective(rank, label, self.size * n_bytes, len(rounds[0]))
+        rows = made.memory[: self.size * n_bytes].reshape(self.size, n_bytes)
+        return Relay(rows[self._mesh.index(rank, self.axis)], rows, made.times, made.crossings)
 
     def boxes(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]

@@ -26,10 +26,11 @@ from galaxy_mpi.mesh.binding import (
     numbered,
     places_of,
     spreads,
+    whole_lines,
 )
 from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.placement import Placement
-from galaxy_mpi.mesh.plane import RoundPeers
+from galaxy_mpi.mesh.plane import Label, Relay, RoundPeers, RowHops
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits
 
@@ -232,6 +233,38 @@ class SharedPlane(BoundPlane):
         super().__init__(placement, axis, rank, memories)
         self.mesh, self.chips, self.waits = placement.mesh, placement.chips(rank), waits
         self._notices = {memory.team: Notices(memory) for memory in memories}
+
+    def relay(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
+    ) -> Relay:
+        """Return the next collective of a chip as a table whose rows stay where they are.
+
+        Behind the rows there is a place for the label of every notice.
+        """
+        collective = self._collective(rank, label, f"relay {n_bytes} {rounds}", n_bytes)
+        peers = [[hops.peers() for hops in of_member] for of_member in rounds]
+        if not collective.crossings:
+            collective.crossings = self._round_crossings(collective, peers)
+        memory, number, me = self._place[rank]
+        places, first = places_of(peers), whole_lines(self.size * n_bytes)
+        end = first + LINE_BYTES * len(places)
+        slot = memory.slot(number, collective.slot, end)
+        headers = slot[first:end].reshape(-1, LINE_BYTES)
+        rows = slot[: self.size * n_bytes].reshape(self.size, n_bytes)
+        group, rank_of = memory.team.groups[number], self._placement.rank_of
+        for n, of_round in enumerate(peers[me]):
+            crossing = collective.crossings[n]
+            for peer in of_round.sends:
+                if rank_of(group[peer]) != self.rank:
+                    header = headers[places[n, me, peer, 0]]
+                    crossing.send(rank_of(group[peer]), rank, header)
+            for peer in of_round.receives:
+                if rank_of(group[peer]) != self.rank:
+                    header = headers[places[n, peer, me, 0]]
+                    crossing.receive(rank_of(group[peer]), group[peer], rank, header)
+        self._complete(collective, rank)
+        crossings = [self._crossing(collective, n) for n in range(len(rounds[0]))]
+        return Relay(rows[me], rows, memory.times[collective.slot, number], crossings)
 
     def _table_crossing(self, collective: Collective, *, in_parts: bool) -> Any:
         return self._barrier_crossing(collective)

@@ -1,6 +1,6 @@
 """Binding: one chip's program as calls on arrays that exist, in phases between crossings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from galaxy_mpi.dtypes.codec import Codec
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
 from galaxy_mpi.program.op import Program, Tensor, Use
+from galaxy_mpi.program.poison import POISON, PoisonedPlane
 from galaxy_mpi.program.pool import ArrayPool
 
 __all__ = ["Binder", "Call", "Codecs", "Phase", "Tap"]
@@ -68,6 +69,8 @@ class Binder:
     is_charged : callable, optional
         Says, given the use of an op and a wire, whether the clock is charged for it.
     taps : tuple of Tap
+    poisons : bool
+        Whether memory is overwritten as soon as it may be (`galaxy_mpi.program.poison`).
     """
 
     def __init__(
@@ -82,12 +85,18 @@ class Binder:
         clock: Clock | None = None,
         is_charged: Callable[[Use, Wire], bool] = lambda use, wire: True,
         taps: tuple[Tap, ...] = (),
+        poisons: bool = False,
     ) -> None:
         self.mesh, self.rank, self.clock = mesh, rank, clock
         self._clock, self._is_charged = clock, is_charged
         self._codecs = codecs or Codecs()
         self.row, self.col = mesh.coord(rank)
-        self._planes, self._algorithms, self._taps = planes, algorithms, taps
+        self._algorithms, self._taps = algorithms, taps
+        self._planes = planes
+        self._poisoned: tuple[PoisonedPlane, ...] = ()
+        if poisons:
+            self._poisoned = tuple(PoisonedPlane(plane, self.call) for plane in planes.values())
+            self._planes = {plane.axis: plane for plane in self._poisoned}
         self.pool = pool or ArrayPool()
         self.phases = [Phase()]
         self.arrays: dict[Tensor, Any] = {}
@@ -96,9 +105,9 @@ class Binder:
         self._n_collectives = 0
         self._use: Use | None = None
 
-    def run_as(self) -> str:
-        """Return how collectives run, for reports."""
-        return self._algorithms.name
+    def ran_as(self) -> dict[str, str]:
+        """Return in words what the collective of each buffer runs as, for reports."""
+        return self._algorithms.ran_as(wire for _, wire in self._program.wires())
 
     def plane(self, axis: Axis) -> Plane:
         """Return the connection of this chip's group along ``axis``."""
@@ -143,12 +152,28 @@ class Binder:
         """End the phase; the next one begins behind the crossing."""
         self.phases[-1].crossing = crossing
         self.phases.append(Phase())
+        for plane in self._poisoned:
+            plane.passed(crossing)
 
     def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
         """Return a collective to be written to and crossed, see `galaxy_mpi.ccl.bench.Bound`."""
         if self._clock is not None and self._use is not None:
             self.clock = self._clock if self._is_charged(self._use, wire) else None
         return self._algorithms.bind(self, wire, by_rows=by_rows)
+
+    def slabs(self, wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Bound]]:
+        """Yield rows and the collective of these rows, for an op that uses rows as they come.
+
+        Each is to be written to and crossed before the next is asked for.
+
+        Parameters
+        ----------
+        wire : Wire
+            Of the whole tensor (S, W).
+        pieces : sequence of slice, optional
+            Rows that are not cut, side by side.
+        """
+        return self._algorithms.slabs(self, wire, pieces)
 
     def bind(self, program: Program, inputs: Mapping[str, Any]) -> None:
         """Bind all of a program.
@@ -192,6 +217,9 @@ class Binder:
         dead = [tensor for tensor in self.arrays if self._last_uses[tensor] <= number]
         arrays = [*self._taken, *(self.arrays.pop(tensor) for tensor in dead)]
         kept = {self.pool.owner(array) for array in self.arrays.values()}
-        for owner in {self.pool.owner(array) for array in arrays} - kept - {None}:
-            self.pool.give_back(owner)
+        for owner in {self.pool.owner(array) for array in arrays} - kept:
+            if owner is not None:
+                storage = self.pool.give_back(owner)
+                if self._poisoned:
+                    self.call(storage.fill, POISON)
         self._taken.clear()

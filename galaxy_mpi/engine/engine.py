@@ -18,7 +18,7 @@ from types import TracebackType
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
 from galaxy_mpi.device import Trace
-from galaxy_mpi.engine.chips import Chips
+from galaxy_mpi.engine.chips import load_chips
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.modes import DecodeMode, PrefillMode, at_layer_ends
 from galaxy_mpi.engine.plan import Plan, make_plan
@@ -29,7 +29,6 @@ from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.engine.host_trace import TRACED_STEPS, HostSpans, host_trace
-from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher, WeightId
@@ -72,12 +71,7 @@ class Engine:
         began = time.perf_counter()
         self._tokenizer: Tokenizer | None = None
         self.plan = transport.from_root(self._make_plan)
-        error: UserError | None = None
-        try:
-            self.chips = Chips(run, self.plan, transport, self._hooks.loaded_layer)
-        except UserError as failure:
-            error = failure
-        transport.agree(error)
+        self.chips = load_chips(run, self.plan, transport, self._hooks.loaded_layer)
         self.sampler = Sampler(self.plan.sampling, self.chips.layout.vocab)
         self.times = RunTimes(load_s=time.perf_counter() - began)
         self._spans = None if run.host_trace_path is None else HostSpans()
@@ -139,6 +133,7 @@ class Engine:
 
     def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:
         """Run the prompts of `Scheduler.next_prefill` and give each its first token."""
+        self._transport.begin(f"prefill after decode step {self.times.n_steps}")
         self._switch(PrefillMode.name)
         began = time.perf_counter()
         work = scheduler.prefill_pass(requests)
@@ -155,6 +150,7 @@ class Engine:
 
     def decode(self, scheduler: Scheduler) -> None:
         """Run one step of all users that have a place."""
+        self._transport.begin(f"decode step {self.times.n_steps + 1}")
         self._switch(DecodeMode.name)
         began = time.perf_counter()
         tables = {column: scheduler.page_table(column) for column in self.chips.columns}

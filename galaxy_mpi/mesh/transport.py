@@ -207,5 +207,11 @@ class PlaneTransport(Protocol):
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere. For reports, not for steps."""
 
+    def begin(self, what: str) -> None:
+        """Say what this process is about now, for the message of a wait without end."""
+
+    def allow_waits(self, timeout_s: float) -> None:
+        """Let this process wait so many seconds for others, if it would not."""
+
     def free(self) -> None:
         """Release the connection. Collective: every rank calls it."""

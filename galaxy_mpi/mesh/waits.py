@@ -89,3 +89,33 @@ class Waits:
             return ""
         place = self.ranks.index(rank)
         return text_of(self._texts[place]) if int(self._counts[place]) % 2 else ""
+
+
+class Names(Protocol):
+    """Who knows which process plays which chips (a plane)."""
+
+    rank: int
+
+    def names(self, rank: int) -> str:
+        """Return how messages call a process."""
+
+
+def describe(names: Names, text: str, missing: Sequence[int], waits: Waits, waited_s: float) -> str:
+    """Return the line of a process that waited in vain.
+
+    Parameters
+    ----------
+    names : Names
+    text : str
+        Of the collective.
+    missing : sequence of int
+        The processes that have not come.
+    waits : Waits
+        Knows what they wait for instead.
+    waited_s : float
+    """
+    whom = " and ".join(names.names(rank) for rank in missing) or "nobody"
+    line = f"{names.names(names.rank)} waited {waited_s:.0f} s for {whom} in {text}"
+    doing = {rank: waits.doing(rank) for rank in missing}
+    told = [f"{names.names(rank)} waits in {what}" for rank, what in doing.items() if what]
+    return "; ".join([line, *told]) if told else f"{line}; did that rank end or stop?"

@@ -91,6 +91,7 @@ class Watchdog:
                 line = now[0].describe(now[1], seen_s)
                 self._expired(f"{self.doing}: {line}" if self.doing else line)
                 return
+            del now  # a table of the past must not live until the next look
 
 
 def _end(message: str) -> None:

@@ -170,7 +170,7 @@ class BoundPlane(ABC):
     def _boxes(
         self, collective: Collective, rank: int, rounds: Sequence[Sequence[RoundPeers]]
     ) -> tuple[Any, Any, Any, Any]:
-        """Return the fields of `Boxes` but the crossings; they learn who else has a part in them."""
+        """Return the fields of `Boxes` but the crossings; these learn who has a part in them."""
         memory, number, me = self._place[rank]
         group, n_bytes = memory.team.groups[number], collective.n_bytes
         places = places_of(rounds)
@@ -252,13 +252,6 @@ class BoundPlane(ABC):
         assert isinstance(crossing, _InOrder)
         crossing.add(self._memories.index(collective.memory), collective.crossings[round_number])
         return crossing
-
-    def names(self, rank: int) -> str:
-        """Return how messages call a process: by its chips."""
-        coords = [str(self.mesh.coord(chip)) for chip in self._placement.chips(rank)]
-        if len(coords) == 1:
-            return f"chip {coords[0]}"
-        return f"chips {coords[0]} to {coords[-1]}"
 
     def disagreement(self, chip: int, right: bytes, line: bytes) -> CollectiveError:
         """Return the error of a chip that crosses with another label than its group here."""

@@ -59,7 +59,7 @@ class BarrierCrossing:
     def describe(self, waited_s: float) -> str:
         """Return who waits for whom."""
         missing = self._memory.missing(self._memory.turn)
-        return describe(self._plane, self.label.text, missing, self._waits, waited_s)
+        return describe(self.label.text, missing, self._waits, waited_s)
 
     def _complain(self, lines: bytes) -> None:
         """Raise the error that names a chip with another label, and one of this process."""
@@ -134,14 +134,14 @@ class NoticeCrossing:
         for rank, sends in self._sends.items():
             out: list[Any] = []
             for chip, header in sends:
-                view, line = memoryview(header), lines[group_of(chip)]
+                view, line = header.data, lines[group_of(chip)]
                 out.append((view[:8].cast("Q"), digest_of(line), view[8:], line[8:]))
             self._to.append((self._notices.posts[rank], out))
         for rank, receives in self._receives.items():
             got: list[Any] = []
             for sender, chip, header in receives:
                 line = lines[group_of(chip)]
-                place = memoryview(header)[:8].cast("Q")
+                place = header.data[:8].cast("Q")
                 got.append((place, digest_of(line), sender, line, header))
             self._from.append((self._notices.takes[rank], got))
 
@@ -182,7 +182,7 @@ class NoticeCrossing:
         taken = max((way.n for way, _ in self._from), default=0)
         missing = [rank for rank in self._receives if self._notices.takes[rank].n < taken]
         missing = missing or list(self._receives)
-        return describe(self._plane, self.label.text, missing, self._waits, waited_s)
+        return describe(self.label.text, missing, self._waits, waited_s)
 
 
 class Then:

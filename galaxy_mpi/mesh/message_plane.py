@@ -46,7 +46,7 @@ class RowMessages:
         messages, received, kept = plane.row_messages(collective, in_parts=self._in_parts)
         self._requests = plane.use(collective, [messages], kept)
         self._awaited = sorted({m.rank for m in messages if not m.is_send})
-        self._lines = memoryview(kept[0]).cast("B")
+        self._lines = kept[0].data.cast("B")
         before, behind = [], []
         for chip in collective.memory.team.chips:
             line = collective.lines[plane.group_of(chip)][:_SENT_LINE_BYTES]
@@ -76,7 +76,7 @@ class RowMessages:
         for chip, _, line in self._wrong(self._lines.tobytes()):
             if not line.strip(b"\0"):
                 missing.add(plane.owner(chip))
-        return describe(plane, self.label.text, sorted(missing), self._waits, waited_s)
+        return describe(self.label.text, sorted(missing), self._waits, waited_s)
 
     def _wrong(self, lines: bytes) -> list[tuple[int, bytes, bytes]]:
         """Return (chip, line as it should be, line) of the chips whose line is another one."""
@@ -112,12 +112,12 @@ class BoxMessages:
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""
         self._add(rank, piece, tag, is_send=True)
-        self._out.append((chip, memoryview(piece)[:LINE_BYTES]))  # type: ignore[arg-type]
+        self._out.append((chip, piece.data[:LINE_BYTES]))
 
     def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
         """Add a box of a chip of process ``rank`` to one of this process."""
         self._add(rank, piece, tag, is_send=False)
-        self._in.append((sender, chip, memoryview(piece)[:8].cast("Q"), piece))  # type: ignore[arg-type]
+        self._in.append((sender, chip, piece.data[:8].cast("Q"), piece))
 
     def _add(self, rank: int, piece: Bytes, tag: int, *, is_send: bool) -> None:
         self.messages.append(Message(rank, tag, is_send, (place_of(piece),)))
@@ -170,9 +170,8 @@ class BoxMessages:
 
     def describe(self, waited_s: float) -> str:
         """Return who waits for whom."""
-        plane = self._plane
         awaited = sorted({message.rank for message in self.messages if not message.is_send})
-        return describe(plane, self.label.text, awaited, self._waits, waited_s)
+        return describe(self.label.text, awaited, self._waits, waited_s)
 
     def _complain(self, sender: int, chip: int, piece: Bytes) -> None:
         line = self._collective.lines[self._plane.group_of(chip)]

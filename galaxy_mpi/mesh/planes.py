@@ -81,7 +81,8 @@ class Planes:
         if files:
             page = map_file(files[0], LINE_BYTES * len(self._local))
             os.close(files.pop(0))
-        self.waits = Waits(self.rank, self._local, page)
+        is_whole = len(self._local) == comm.size
+        self.waits = Waits(self.rank, self._local, page, names=placement.names, is_whole=is_whole)
         self._memories: dict[tuple[Axis, Team], TeamMemory] = {}
         for piece in pieces:
             if self.rank in piece.ranks:

@@ -19,10 +19,10 @@ from galaxy_mpi.mesh.plane import (
     slot_of,
 )
 
-__all__ = ["LocalPlane"]
+__all__ = ["LocalCrossing", "LocalPlane"]
 
 
-class _LocalCrossing:
+class LocalCrossing:
     """Nothing to wait for: the runner has let every chip do what comes before.
 
     All chips must have bound the same; that is checked when they bind.
@@ -42,7 +42,7 @@ class _Collective:
         self.label, self.first_rank, self.memory = label, rank, memory
         self.times = np.full(size, np.nan)
         self.box_times: dict[tuple[int, int, int, int], Any] = {}
-        self.crossings: list[Crossing] = [_LocalCrossing(label) for _ in range(n_rounds)]
+        self.crossings: list[Crossing] = [LocalCrossing(label) for _ in range(n_rounds)]
 
 
 class LocalPlane:

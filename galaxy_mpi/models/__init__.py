@@ -7,6 +7,7 @@ from galaxy_mpi.models.config import LlamaConfig, RopeScaling
 from galaxy_mpi.models.decoder import Decoder
 from galaxy_mpi.models.layout import Layout
 from galaxy_mpi.models.load import ChipWeights, load_chip_weights
+from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.models.shard_cache import ShardFile
 from galaxy_mpi.models.sharding import Sharding, TensorReader
 
@@ -15,6 +16,7 @@ __all__ = [
     "Decoder",
     "Layout",
     "LlamaConfig",
+    "Programs",
     "RopeScaling",
     "ShardFile",
     "Sharding",

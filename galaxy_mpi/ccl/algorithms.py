@@ -102,17 +102,16 @@ class Algorithms:
         self, bench: Bench, wire: Wire, *, by_rows: bool = False, is_first: bool = True
     ) -> Bound:
         """Return a collective of a chip's program, in slabs where it is long."""
-        if self.skips_alone and bench.plane(wire.axis).size == 1:
-            is_first = False
+        is_first = is_first and not self._skips(bench, wire)
         if is_long(wire):
             return Slabs(bench, wire, self._bind, by_rows=by_rows, is_first=is_first)
         return self._bind(bench, wire, by_rows=by_rows, is_first=is_first)
 
     def slabs(
-        self, bench: Bench, wire: Wire, pieces: Sequence[slice] = ()
+        self, bench: Bench, wire: Wire, pieces: Sequence[slice] = (), *, is_first: bool = True
     ) -> Iterator[tuple[slice, Bound]]:
         """Yield rows and the collective of these rows, see `slabs_of`; short tensors are one."""
-        is_first = not (self.skips_alone and bench.plane(wire.axis).size == 1)
+        is_first = is_first and not self._skips(bench, wire)
         return slabs_of(bench, wire, self._bind, is_first=is_first, pieces=pieces)
 
     def ran_as(self, wires: Iterable[Wire]) -> dict[str, str]:
@@ -129,6 +128,9 @@ class Algorithms:
         if self.all_reduce is not None:
             return self.all_reduce.words
         return scatter if scatter == gather else f"{scatter}, then {gather}"
+
+    def _skips(self, bench: Bench, wire: Wire) -> bool:
+        return self.skips_alone and bench.plane(wire.axis).size == 1
 
     def _bind(self, bench: Bench, wire: Wire, *, by_rows: bool, is_first: bool) -> Bound:
         made: Bound

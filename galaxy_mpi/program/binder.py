@@ -88,7 +88,7 @@ class Binder:
         poisons: bool = False,
     ) -> None:
         self.mesh, self.rank, self.clock = mesh, rank, clock
-        self._clock, self._is_charged = clock, is_charged
+        self._is_charged = is_charged
         self._codecs = codecs or Codecs()
         self.row, self.col = mesh.coord(rank)
         self._algorithms, self._taps = algorithms, taps
@@ -157,9 +157,8 @@ class Binder:
 
     def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
         """Return a collective to be written to and crossed, see `galaxy_mpi.ccl.bench.Bound`."""
-        if self._clock is not None and self._use is not None:
-            self.clock = self._clock if self._is_charged(self._use, wire) else None
-        return self._algorithms.bind(self, wire, by_rows=by_rows)
+        is_first = self._carries_time(wire)
+        return self._algorithms.bind(self, wire, by_rows=by_rows, is_first=is_first)
 
     def slabs(self, wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Bound]]:
         """Yield rows and the collective of these rows, for an op that uses rows as they come.
@@ -173,7 +172,8 @@ class Binder:
         pieces : sequence of slice, optional
             Rows that are not cut, side by side.
         """
-        return self._algorithms.slabs(self, wire, pieces)
+        is_first = self._carries_time(wire)
+        return self._algorithms.slabs(self, wire, pieces, is_first=is_first)
 
     def bind(self, program: Program, inputs: Mapping[str, Any]) -> None:
         """Bind all of a program.
@@ -211,6 +211,9 @@ class Binder:
     def result(self, name: str) -> Any:
         """Return the array of a result of the program."""
         return self.arrays[self._program.results[name]]
+
+    def _carries_time(self, wire: Wire) -> bool:
+        return self._use is None or self._is_charged(self._use, wire)
 
     def _release(self, number: int) -> None:
         """Give back what no later op reads."""

@@ -305,4 +305,5 @@ class Generator:
     def _whole(self, slices: Sequence[F32]) -> F32:
         """Lay the rows' slices of the vocabulary side by side: (R, B, V/R) to (B, V)."""
         whole = slices[0].swapaxes(0, 1).reshape(slices[0].shape[1], -1)
-        return np.ascontiguousarray(whole[:, : self.model.plan.model.vocab_size])
+        # A copy: the next program overwrites what this one gave.
+        return whole[:, : self.model.plan.model.vocab_size].copy()

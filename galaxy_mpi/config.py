@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from galaxy_mpi.device import Slowness
+from galaxy_mpi.timing import Slowness
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh

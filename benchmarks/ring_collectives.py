@@ -34,7 +34,7 @@ from galaxy_mpi.ccl import (
     ReduceScatter,
     all_reduce_at_once,
 )
-from galaxy_mpi.device import Costs, Machine
+from galaxy_mpi.timing import Costs, Machine
 from galaxy_mpi.dtypes import BF16, BFP8, FLOAT32
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh import Axis, Mesh

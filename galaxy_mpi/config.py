@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from galaxy_mpi.device import Slowness
+from galaxy_mpi.timing import Slowness
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
@@ -65,6 +65,12 @@ class RunConfig:
     """Prefill: partial sums travel on lines instead of rings."""
     line_all_gather: bool = False
     """Prefill: blocks travel on lines instead of rings."""
+    collectives: str | None = None
+    """``direct``, ``ring`` or ``line`` for all collectives; None: as the system has them."""
+    check: bool = False
+    """Whether memory is overwritten as soon as it may be, and chips are compared in every step."""
+    chips_per_rank: int = 1
+    """Chips that each rank plays."""
     machine: str = "wormhole_galaxy_6u"
     """Whose constants device time is computed with: a name or a YAML file."""
     slow_chips: tuple[str, ...] = ()

@@ -17,14 +17,13 @@ from types import TracebackType
 
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
-from galaxy_mpi.device import Trace
 from galaxy_mpi.engine.chips import load_chips
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
-from galaxy_mpi.engine.modes import DecodeMode, PrefillMode, at_layer_ends
+from galaxy_mpi.engine.device_run import DeviceRun
+from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, at_layer_ends
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import Request
-from galaxy_mpi.engine.run_clock import run_clocks
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
@@ -32,6 +31,8 @@ from galaxy_mpi.engine.host_trace import TRACED_STEPS, HostSpans, host_trace
 from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher, WeightId
+from galaxy_mpi.timing import Costs, Trace
+from galaxy_mpi.timing.run_clock import ChipTimes, RunClock
 
 __all__ = ["Engine", "Hooks"]
 
@@ -76,13 +77,15 @@ class Engine:
         self.times = RunTimes(load_s=time.perf_counter() - began)
         self._spans = None if run.host_trace_path is None else HostSpans()
         self.programs = self._make_programs()
-        self.clocks = run_clocks(self.programs, self.plan, run, transport)
+        self._device = self._make_clock()
         self._prefilled: list[Request] = []
         self.decode_mode = DecodeMode(
-            self.chips, self.programs, self._make_prefetcher(), self.clocks
+            self.chips, self.programs, self._make_prefetcher(), self._device or NoClock()
         )
         ends = at_layer_ends(lambda layer, outputs: self._layer_ended(layer))
-        self.prefill_mode = PrefillMode(self.chips, self.programs, self.clocks, [ends])
+        self.prefill_mode = PrefillMode(
+            self.chips, self.programs, self._device or NoClock(), [ends]
+        )
         self._mode = ""
 
     def __enter__(self) -> "Engine":
@@ -139,10 +142,10 @@ class Engine:
         work = scheduler.prefill_pass(requests)
         self._prefilled = requests
         numbers = [request.number for request in requests]
-        self.clocks.begin_prefill(work)
-        bound = self.prefill_mode.run(work)
-        self.clocks.end_prefill(numbers)
-        (values, *_), (tokens, *_) = bound.results("values"), bound.results("tokens")
+        ready = self.prefill_mode.run(work)
+        if self._device is not None and ready.clocks is not None:
+            self._device.end_prefill(ready.clocks, numbers)
+        values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         sampled = self.sampler.choose(values, tokens, range(len(numbers)), numbers)
         self.times.add_prefill(time.perf_counter() - began, requests)
         self._note("prefill", began)
@@ -155,10 +158,11 @@ class Engine:
         began = time.perf_counter()
         tables = {column: scheduler.page_table(column) for column in self.chips.columns}
         active = scheduler.active
-        self.clocks.begin_step(scheduler.longest_positions())
-        bound = self.decode_mode.run(scheduler.tokens, tables)
-        self.clocks.end_step(len(active))
-        (values, *_), (tokens, *_) = bound.results("values"), bound.results("tokens")
+        positions = scheduler.longest_positions()
+        ready = self.decode_mode.run(scheduler.tokens, tables, positions)
+        if self._device is not None and ready.clocks is not None:
+            self._device.end_step(ready.clocks, len(active))
+        values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         rows, numbers = [r.place for r in active], [r.number for r in active]
         sampled = self.sampler.choose(values, tokens, rows, numbers)
         self.times.add_step(time.perf_counter() - began, len(active))
@@ -192,6 +196,20 @@ class Engine:
             modules=chips.modules,
             head=chips.head,
         )
+
+    def _make_clock(self) -> RunClock | None:
+        """Return what keeps device time, for formats that the device has."""
+        if self.plan.machine is None:
+            return None
+        costs = Costs(self.programs.on(self.plan.machine))
+        chips = self._transport.chips
+        return RunClock(costs, self.run.working_mesh, chips, self.run.slowness)
+
+    def _device_run(self, chips: list[ChipTimes]) -> DeviceRun | None:
+        device, machine = self._device, self.plan.machine
+        if device is None or machine is None:
+            return None
+        return DeviceRun.of(self.programs, machine, chips, device.events, self.run.slowness)
 
     def _make_prefetcher(self) -> Prefetcher | None:
         if not self.programs.prefetch:
@@ -233,7 +251,8 @@ class Engine:
             )
             for held in chips.held
         ]
-        ranks = self._transport.gather((totals, memory, self.clocks.times, self._spans))
+        times = [] if self._device is None else self._device.times
+        ranks = self._transport.gather((totals, memory, times, self._spans))
         if ranks is None:
             return None
         assert self._tokenizer is not None
@@ -246,7 +265,7 @@ class Engine:
             requests=scheduler.requests,
             text=[self._tokenizer.decode(r.generated) for r in scheduler.requests],
             times=self.times,
-            device=self.clocks.device_run(of_chips),
+            device=self._device_run(of_chips),
             host_trace=self._host_trace([rank[3] for rank in ranks if rank[3] is not None]),
             decode=[rank[0][DecodeMode.name] for rank in ranks],
             prefill=[rank[0][PrefillMode.name] for rank in ranks],

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from galaxy_mpi.device import Trace
+from galaxy_mpi.timing import Trace
 from galaxy_mpi.mesh import Axis, Mesh
 
 __all__ = ["TRACED_STEPS", "HostSpans", "host_trace"]

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from galaxy_mpi.timing import Slowness
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
 from galaxy_mpi.systems import PRECISIONS, System, system_of
+from galaxy_mpi.timing import Slowness
 
 __all__ = ["MAX_USERS", "RunConfig", "formats"]
 

@@ -81,13 +81,17 @@ class Tape:
         """Place of each of `attentions`, by its identity."""
         return {id(kernel): number for number, kernel in enumerate(self.attentions)}
 
+    @property
+    def crosses(self) -> list[Cross]:
+        """The collectives."""
+        return [charge for charge in self.charges if isinstance(charge, Cross)]
+
     @cached_property
     def link_bytes(self) -> dict[Axis, float]:
         """Bytes that the busiest link of each axis carries, one direction."""
         found = dict.fromkeys(Axis, 0.0)
-        for charge in self.charges:
-            if isinstance(charge, Cross):
-                found[charge.wire.axis] += self.crossed_bytes(charge)
+        for cross in self.crosses:
+            found[cross.wire.axis] += self.crossed_bytes(cross)
         return found
 
     def crossed_bytes(self, cross: Cross) -> float:

@@ -1,65 +1,39 @@
 """Collectives in one step: everybody writes a row of a table, all cross, everybody reads.
 
 Where the fabric routes by itself, a chip writes straight to the chip it means. In reductions each
-term is rounded when it is packed, the sum once at the end, and nothing in between; the order is that
-of the members, so all who add the same terms get the same bits.
+term is rounded when it is packed, the sum once at the end, and nothing in between; the order is
+that of the members, so all who add the same terms get the same bits.
+
+Where blocks come to everybody, they may as well be passed on hop by hop (`OpenRows`).
 
 A group of one chip exchanges nothing: its term is only rounded.
 """
 
 from collections.abc import Callable
-from math import prod
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.bench import Bench
+from galaxy_mpi.ccl.calls import (
+    add_rows,
+    alone,
+    chunks_of,
+    dtype_of,
+    pack_chunks,
+    round_in_place,
+    unpack_rows,
+    whole_shape,
+)
+from galaxy_mpi.ccl.rows import OpenRows, Rows, at_once
 from galaxy_mpi.ccl.wire import Index, Wire
-from galaxy_mpi.dtypes import FACE, FLOAT32, DType
-from galaxy_mpi.mesh.plane import Table
+from galaxy_mpi.dtypes import FLOAT32, DType
 
-__all__ = ["DirectAllGather", "DirectAllReduce", "DirectReduceScatter", "SplitAllReduce"]
+__all__ = ["AddTerms", "DirectAllGather", "DirectAllReduce", "DirectReduceScatter"]
 
-
-def dtype_of(wire: Wire) -> DType:
-    """Return the number format of a wire that carries values."""
-    assert not isinstance(wire.dtype, Index)
-    return cast(DType, wire.dtype)
-
-
-def cross_table(bench: Bench, wire: Wire, table: Table, *, is_first: bool = True) -> None:
-    """Add a crossing; the first of a collective carries the chip's device time."""
-    clock, index = bench.clock if is_first else None, bench.index(wire.axis)
-    if clock is not None:
-        bench.call(clock.enter, table.times, index)
-    bench.cross(table.crossing)
-    if clock is not None:
-        bench.call(clock.leave, table.times)
-
-
-def alone(bench: Bench, wire: Wire, *, is_first: bool = True) -> None:
-    """Let device time pass in a group of one chip, which exchanges nothing."""
-    if bench.clock is not None and is_first:
-        times = np.zeros(1)
-        bench.call(bench.clock.enter, times, 0)
-        bench.call(bench.clock.leave, times)
-
-
-def round_in_place(bench: Bench, dtype: DType, values: F32) -> None:
-    """Round values to a format; float32 adds no call."""
-    if dtype is not FLOAT32:
-        bench.call(bench.codec(dtype, values.shape).round, values, values)
-
-
-def add_rows(bench: Bench, rows: F32, out: F32) -> None:
-    """Add float32 terms in the order of the members."""
-    if len(rows) == 1:
-        bench.call(np.copyto, out, rows[0])
-        return
-    bench.call(np.add, rows[0], rows[1], out)
-    for row in rows[2:]:
-        bench.call(np.add, out, row, out)
+AddTerms = Callable[[Bench, Any, Wire, F32], None]
+"""Adds the calls by which an owner adds the terms of its chunk, given (bench, terms, wire, out)."""
 
 
 class DirectAllGather:
@@ -71,53 +45,47 @@ class DirectAllGather:
     wire : Wire
     is_first : bool
         Whether this is the first exchange of its op, which carries device time.
+    open_rows : OpenRows
+        How blocks come to everybody.
     """
 
-    def __init__(self, bench: Bench, wire: Wire, *, is_first: bool = True) -> None:
+    def __init__(
+        self, bench: Bench, wire: Wire, *, is_first: bool = True, open_rows: OpenRows = at_once
+    ) -> None:
         self._bench, self._wire, self._is_first = bench, wire, is_first
-        plane = bench.plane(wire.axis)
-        self._size, self._table = plane.size, None
-        if plane.size == 1:
-            self.term: Any = bench.array(*wire.sent)
-            if isinstance(wire.dtype, Index):
-                self.term = np.empty(wire.sent, f"u{wire.dtype.n_bytes}")
-            return
-        table = plane.table(bench.rank, bench.label(wire), wire.sent_bytes, in_parts=False)
-        self._table = table
+        self._size = bench.plane(wire.axis).size
+        self._rows: Rows | None = None
+        self._is_plain = isinstance(wire.dtype, Index) or wire.dtype is FLOAT32
+        item: Any = np.float32
         if isinstance(wire.dtype, Index):
-            self.term = table.mine.view(f"u{wire.dtype.n_bytes}").reshape(wire.sent)
-        elif wire.dtype is FLOAT32:
-            self.term = table.mine.view(np.float32).reshape(wire.sent)
+            item = f"u{wire.dtype.n_bytes}"
+        self.term: Any
+        if self._size > 1:
+            self._rows = open_rows(bench, wire, wire.sent_bytes)
+        if self._rows is not None and self._is_plain:
+            self.term = self._rows.mine.view(item).reshape(wire.sent)
+        elif isinstance(wire.dtype, Index):
+            self.term = np.empty(wire.sent, item)
         else:
             self.term = bench.array(*wire.sent)
 
     def cross(self) -> Any:
         """Add the exchange; return (size, *sent), values of the wire's format."""
-        bench, wire, table = self._bench, self._wire, self._table
-        if table is None:
-            if not isinstance(wire.dtype, Index):
+        bench, wire, rows = self._bench, self._wire, self._rows
+        if rows is None:
+            if not self._is_plain:
                 round_in_place(bench, dtype_of(wire), self.term)
-            alone(bench, wire, is_first=self._is_first)
+            alone(bench, is_first=self._is_first)
             return self.term[None]
-        if isinstance(wire.dtype, Index) or wire.dtype is FLOAT32:
-            cross_table(bench, wire, table, is_first=self._is_first)
-            return table.rows.view(self.term.dtype).reshape(self._size, *wire.sent)
+        if self._is_plain:
+            rows.cross(bench, wire, is_first=self._is_first)
+            return rows.rows.view(self.term.dtype).reshape(self._size, *wire.sent)
         dtype = dtype_of(wire)
-        bench.call(bench.codec(dtype, wire.sent).pack, self.term, table.mine)
-        cross_table(bench, wire, table, is_first=self._is_first)
+        bench.call(bench.codec(dtype, wire.sent).pack, self.term, rows.mine)
+        rows.cross(bench, wire, is_first=self._is_first)
         out = bench.array(self._size, *wire.sent)
-        unpack_rows(bench, dtype, table.rows, out)
+        unpack_rows(bench, dtype, rows.rows, out)
         return out
-
-
-def unpack_rows(bench: Bench, dtype: DType, rows: Bytes, out: F32) -> None:
-    """Unpack one block a member into ``out`` (size, *shape); as one where no tile has padding."""
-    if dtype.packed_bytes(out.shape) == rows.size and rows.flags.c_contiguous:
-        bench.call(bench.codec(dtype, out.shape).unpack, rows.reshape(-1), out)
-        return
-    unpack = bench.codec(dtype, out.shape[1:]).unpack
-    for row, values in zip(rows, out, strict=True):
-        bench.call(unpack, row, values)
 
 
 class DirectReduceScatter:
@@ -132,9 +100,13 @@ class DirectReduceScatter:
         As in `DirectAllGather`.
     by_rows : bool
         Whether chunks are rows of the term, (size * r, ...), or columns, (..., size * w).
-    rounds : callable, optional
-        How the owner adds the terms, given (bench, terms (size, n_bytes), wire, out); by default all
-        at once in the order of the members, rounded at the end.
+    is_rounded : bool
+        Whether the sum is rounded; whoever packs it next need not have it so.
+    travels : DType, optional
+        Format in which the terms come to the owner; the wire's by default.
+    add : AddTerms, optional
+        How the owner adds the terms, given as (size, *sent) in float32, else as packed rows
+        (size, n_bytes). By default all at once in the order of the members.
     """
 
     def __init__(
@@ -145,88 +117,66 @@ class DirectReduceScatter:
         by_rows: bool,
         is_first: bool = True,
         is_rounded: bool = True,
-        add: Callable[..., None] | None = None,
+        travels: DType | None = None,
+        add: AddTerms | None = None,
     ) -> None:
         self._bench, self._wire, self._by_rows = bench, wire, by_rows
         self._is_first, self._is_rounded, self._add = is_first, is_rounded, add
+        self._travels = dtype_of(wire) if travels is None else travels
         plane = bench.plane(wire.axis)
-        size, sent = plane.size, wire.sent
-        self._size, self._table = size, None
-        whole = (size * sent[0], *sent[1:]) if by_rows else (*sent[:-1], size * sent[-1])
-        if size == 1:
-            self.term = bench.array(*sent)
-            return
+        size = self._size = plane.size
+        self._rows: Rows | None = None
+        whole = whole_shape(wire, size, by_rows=by_rows)
+        self._is_plain = self._travels is FLOAT32
+        # Parts that travel by themselves have to be whole; elsewhere columns stay where they are.
         self._copies_parts = not (by_rows or plane.shares_memory)
-        self._table = plane.table(
-            bench.rank, bench.label(wire), size * wire.sent_bytes, in_parts=True
-        )
-        self._is_plain = wire.dtype is FLOAT32
-        if self._is_plain and not self._copies_parts:
-            self.term = self._table.mine.view(np.float32).reshape(whole)
+        if size > 1:
+            n_bytes = size * self._travels.packed_bytes(wire.sent)
+            self._rows = at_once(bench, wire, n_bytes, in_parts=True)
+        if self._rows is not None and self._is_plain and not self._copies_parts:
+            self.term: F32 = self._rows.mine.view(np.float32).reshape(whole)
         else:
             self.term = bench.array(*whole)
 
-    def cross(self) -> F32:
-        """Add the exchange; return this chip's chunk of the sum, rounded unless asked otherwise."""
-        bench, wire, table = self._bench, self._wire, self._table
+    def cross(self, out: F32 | None = None) -> F32:
+        """Add the exchange; return this chip's chunk of the sum, in ``out`` if given."""
+        bench, wire, rows, size = self._bench, self._wire, self._rows, self._size
         dtype = dtype_of(wire)
-        if table is None:
-            if self._is_rounded:
-                round_in_place(bench, dtype, self.term)
-            alone(bench, wire, is_first=self._is_first)
-            return self.term
-        size, index, sent = self._size, bench.index(wire.axis), wire.sent
-        if self._is_plain:
-            if self._copies_parts:
-                parts = table.mine.view(np.float32).reshape(size, *sent)
-                bench.call(np.copyto, parts, self._chunks(self.term))
+        if rows is None:
+            alone(bench, is_first=self._is_first)
+            if out is None:
+                out = self.term
+            else:
+                bench.call(np.copyto, out, self.term)
         else:
-            pack_chunks(bench, dtype, self._chunks(self.term), table.mine.reshape(size, -1))
-        cross_table(bench, wire, table, is_first=self._is_first)
-        out = bench.array(*sent)
-        if self._add is not None:
-            self._add(bench, self._mine(table, index), wire, out)
-        elif self._is_plain:
-            add_rows(bench, self._plain_terms(table, index), out)
-        else:
-            terms = table.rows.reshape(size, size, -1)[:, index]
-            bench.call(bench.codec(dtype, sent).add_terms, terms, out)
+            chunks = chunks_of(self.term, wire, size, by_rows=self._by_rows)
+            if not self._is_plain:
+                pack_chunks(bench, self._travels, chunks, rows.mine.reshape(size, -1))
+            elif self._copies_parts:
+                parts = rows.mine.view(np.float32).reshape(size, *wire.sent)
+                bench.call(np.copyto, parts, chunks)
+            rows.cross(bench, wire, is_first=self._is_first)
+            out = bench.array(*wire.sent) if out is None else out
+            terms = self._terms(rows)
+            if self._add is not None:
+                self._add(bench, terms, wire, out)
+            elif self._is_plain:
+                add_rows(bench, terms, out)
+            else:
+                bench.call(bench.codec(dtype, wire.sent).add_terms, terms, out)
         if self._is_rounded:
             round_in_place(bench, dtype, out)
         return out
 
-    def _chunks(self, term: F32) -> F32:
-        """Return the chunks of a term, (size, *sent): a view."""
-        size, sent = self._size, self._wire.sent
-        if self._by_rows:
-            return term.reshape(size, *sent)
-        return np.moveaxis(term.reshape(*sent[:-1], size, sent[-1]), -2, 0)
-
-    def _plain_terms(self, table: Table, index: int) -> F32:
-        rows = table.rows.view(np.float32)
-        size, sent = self._size, self._wire.sent
+    def _terms(self, rows: Rows) -> Any:
+        """Return every member's term of this chip's chunk."""
+        size, sent, index = self._size, self._wire.sent, self._bench.index(self._wire.axis)
+        if not self._is_plain:
+            return rows.rows.reshape(size, size, -1)[:, index]
+        values = rows.rows.view(np.float32)
         if self._copies_parts or self._by_rows:
-            return rows.reshape(size, size, *sent)[:, index]
-        return rows.reshape(size, *sent[:-1], size, sent[-1])[..., index, :]
-
-    def _mine(self, table: Table, index: int) -> Any:
-        if self._is_plain:
-            return self._plain_terms(table, index)
-        return table.rows.reshape(self._size, self._size, -1)[:, index]
-
-
-def pack_chunks(bench: Bench, dtype: DType, chunks: F32, out: Bytes) -> None:
-    """Pack (size, *shape) into (size, n_bytes); as one where no tile has padding."""
-    if dtype.packed_bytes(chunks.shape) == out.size and out.flags.c_contiguous:
-        values = chunks
-        if not chunks.flags.c_contiguous:
-            values = bench.array(*chunks.shape)
-            bench.call(np.copyto, values, chunks)
-        bench.call(bench.codec(dtype, chunks.shape).pack, values, out.reshape(-1))
-        return
-    pack = bench.codec(dtype, chunks.shape[1:]).pack
-    for chunk, row in zip(chunks, out, strict=True):
-        bench.call(pack, chunk, row)
+            return values.reshape(size, size, *sent)[:, index]
+        return values.reshape(size, *sent[:-1], size, sent[-1])[..., index, :]
 
 
 class DirectAllReduce:
@@ -234,126 +184,38 @@ class DirectAllReduce:
 
     Parameters
     ----------
-    bench, wire, is_first
+    bench, wire, is_first, open_rows
         As in `DirectAllGather`.
     """
 
-    def __init__(self, bench: Bench, wire: Wire, *, is_first: bool = True) -> None:
+    def __init__(
+        self, bench: Bench, wire: Wire, *, is_first: bool = True, open_rows: OpenRows = at_once
+    ) -> None:
         self._bench, self._wire, self._is_first = bench, wire, is_first
-        plane = bench.plane(wire.axis)
-        self._size, self._table = plane.size, None
-        if plane.size == 1:
-            self.term = bench.array(*wire.sent)
-            return
-        self._table = plane.table(
-            bench.rank, bench.label(wire), wire.sent_bytes, in_parts=False
-        )
-        if wire.dtype is FLOAT32:
-            self.term = self._table.mine.view(np.float32).reshape(wire.sent)
+        self._size = bench.plane(wire.axis).size
+        self._rows: Rows | None = None
+        if self._size > 1:
+            self._rows = open_rows(bench, wire, wire.sent_bytes)
+        if self._rows is not None and wire.dtype is FLOAT32:
+            self.term: F32 = self._rows.mine.view(np.float32).reshape(wire.sent)
         else:
             self.term = bench.array(*wire.sent)
 
     def cross(self) -> F32:
         """Add the exchange; return the sum, rounded: an array of its own."""
-        bench, wire, table = self._bench, self._wire, self._table
+        bench, wire, rows = self._bench, self._wire, self._rows
         dtype = dtype_of(wire)
-        if table is None:
+        if rows is None:
             round_in_place(bench, dtype, self.term)
-            alone(bench, wire, is_first=self._is_first)
+            alone(bench, is_first=self._is_first)
             return self.term
         if dtype is not FLOAT32:
-            bench.call(bench.codec(dtype, wire.sent).pack, self.term, table.mine)
-        cross_table(bench, wire, table, is_first=self._is_first)
+            bench.call(bench.codec(dtype, wire.sent).pack, self.term, rows.mine)
+        rows.cross(bench, wire, is_first=self._is_first)
         out = bench.array(*wire.sent)
         if dtype is FLOAT32:
-            rows = table.rows.view(np.float32).reshape(self._size, *wire.sent)
-            add_rows(bench, rows, out)
+            add_rows(bench, rows.rows.view(np.float32).reshape(self._size, *wire.sent), out)
         else:
-            bench.call(bench.codec(dtype, wire.sent).add_terms, table.rows, out)
+            bench.call(bench.codec(dtype, wire.sent).add_terms, rows.rows, out)
             round_in_place(bench, dtype, out)
         return out
-
-
-class SplitAllReduce:
-    """Every member adds the terms of a part, and gathers the parts: the same bits, less work.
-
-    The tensor is cut along its last dim, where blocks that share an exponent end; what does not
-    divide is padded with zeros.
-
-    Parameters
-    ----------
-    bench, wire, is_first
-        As in `DirectAllGather`.
-    scatter, gather : callable
-        Make the two halves, given (bench, wire, is_first=...), the first with ``by_rows`` and
-        ``is_rounded`` too; `DirectReduceScatter` and `DirectAllGather` by default.
-    """
-
-    def __init__(
-        self,
-        bench: Bench,
-        wire: Wire,
-        *,
-        is_first: bool = True,
-        scatter: Callable[..., Any] = DirectReduceScatter,
-        gather: Callable[..., Any] = DirectAllGather,
-    ) -> None:
-        self._bench, self._wire, self._is_first, self._make_gather = bench, wire, is_first, gather
-        size = bench.plane(wire.axis).size
-        rows, columns = prod(wire.sent[:-1]), wire.sent[-1]
-        width = part_width(wire.sent, size)
-        self._part = Wire(wire.key, wire.axis, wire.kind, wire.dtype, (rows, width))
-        self._scatter = scatter(
-            bench, self._part, by_rows=False, is_rounded=False, is_first=is_first
-        )
-        whole: F32 = self._scatter.term.reshape(rows, size * width)
-        self._size = size
-        if columns < size * width:
-            bench.call(whole[:, columns:].fill, 0)
-        # A view wherever the dims in front can be one.
-        self.term = whole[:, :columns].reshape(wire.sent) if len(wire.sent) == 2 else None
-        if self.term is None:
-            self.term = bench.array(*wire.sent)
-            self._copy_to: F32 | None = whole[:, :columns]
-        else:
-            self._copy_to = None
-
-    def cross(self) -> F32:
-        """Add both exchanges; return the sum, rounded: an array of its own."""
-        bench, wire, part = self._bench, self._wire, self._part
-        rows, width = part.sent
-        if self._copy_to is not None:
-            bench.call(np.copyto, self._copy_to, self.term.reshape(self._copy_to.shape))
-        mine = self._scatter.cross()
-        # The device charges both halves where the first begins.
-        gather = self._make_gather(bench, part, is_first=False)
-        bench.call(np.copyto, gather.term, mine)
-        parts = gather.cross()
-        columns = wire.sent[-1]
-        out = bench.array(rows, columns)
-        for number in range(self._size):
-            begin, end = number * width, min((number + 1) * width, columns)
-            if begin < end:
-                bench.call(np.copyto, out[:, begin:end], parts[number][:, : end - begin])
-        return out.reshape(wire.sent)
-
-
-WORTH_PARTS = 2**14
-"""Values of a tensor from which adding them on one chip only is worth another crossing."""
-
-
-def part_width(shape: tuple[int, ...], size: int) -> int:
-    """Return the columns of a part: whole blocks of values that share an exponent."""
-    return -(-shape[-1] // (FACE * size)) * FACE
-
-
-def direct_all_reduce(
-    bench: Bench, wire: Wire, *, is_first: bool = True
-) -> DirectAllReduce | SplitAllReduce:
-    """Return the quickest for a shape; the bits are the same."""
-    size = bench.plane(wire.axis).size
-    # Parts that are mostly padding would be more bytes, not fewer.
-    fits = part_width(wire.sent, size) * size < 2 * wire.sent[-1]
-    if size > 1 and prod(wire.sent) >= WORTH_PARTS and fits:
-        return SplitAllReduce(bench, wire, is_first=is_first)
-    return DirectAllReduce(bench, wire, is_first=is_first)

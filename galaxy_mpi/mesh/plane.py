@@ -2,26 +2,30 @@
 
 A process plays one chip or several. A `Plane` stands for all groups of one axis that have a chip in
 this process. Programs bind their collectives to it once, in the same order on every chip, and then
-run them many times. There are two shapes of exchange:
+run them many times. There are three shapes of exchange:
 
 *Table*: a row of bytes for each member of the group. Each chip writes its own row, all cross, then
 everybody reads the others' rows.
 
-*Boxes*: what goes from neighbour to neighbour in rounds. Each chip writes the boxes that it sends in a
-round, crosses, and reads the boxes that it received.
+*Relay*: a table whose rows are passed on from neighbour to neighbour in rounds. Where memory is
+shared a row stays where it is, and only the notice that it is there goes round.
+
+*Boxes*: what goes from neighbour to neighbour in rounds. Each chip writes the boxes that it sends
+in a round, crosses, and reads the boxes that it received.
 
 A **crossing** is where a chip waits for others; the runner calls it once a process, when all chips
 of the process have done what comes before it.
 
 Lifetime of memory, for all planes: what is received may be read until the next crossing of another
-collective on the same axis. Memory is taken in turns: the first collective of a program takes slot 2,
-then 0, 1, 0, 1, ... Whoever passes a collective knows that all members have entered it, so all have
-left the one before; what is written now was last read two collectives ago. No barrier is needed.
+collective on the same axis. Memory is taken in turns: the first collective of a program takes slot
+2, then 0, 1, 0, 1, ... Whoever passes a collective knows that all members have entered it, so all
+have left the one before; what is written now was last read two collectives ago. No barrier is
+needed.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +33,18 @@ from numpy.typing import NDArray
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.mesh import Axis
 
-__all__ = ["N_SLOTS", "Boxes", "Crossing", "Label", "Plane", "RoundPeers", "Table", "slot_of"]
+__all__ = [
+    "N_SLOTS",
+    "Boxes",
+    "Crossing",
+    "Label",
+    "Plane",
+    "Relay",
+    "RoundPeers",
+    "RowHops",
+    "Table",
+    "slot_of",
+]
 
 N_SLOTS = 3
 """Pieces of memory that the collectives of an axis take in turns."""
@@ -91,6 +106,20 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Relay:
+    """A row for each member, passed on in rounds, as one chip sees it."""
+
+    mine: Bytes
+    """Shape (n_bytes,): this chip's row, to be written before the first crossing."""
+    rows: Bytes
+    """Shape (size, n_bytes): a row may be read behind the round in which it comes."""
+    times: NDArray[np.float64]
+    """Shape (size,): a number that travels with each row; a chip writes its own."""
+    crossings: list[Crossing]
+    """One a round."""
+
+
+@dataclass(frozen=True)
 class Boxes:
     """What one chip sends and receives in rounds."""
 
@@ -99,7 +128,7 @@ class Boxes:
     receives: list[list[Bytes]]
     """By round, then in the order of the round's receives."""
     send_times: list[list[NDArray[np.float64]]]
-    """Numbers that travel with each box, shape (size,): when each member entered, NaN if unknown."""
+    """Numbers that travel with each box, shape (size,): when each member entered; NaN: unknown."""
     receive_times: list[list[NDArray[np.float64]]]
     crossings: list[Crossing]
     """One a round."""
@@ -111,6 +140,23 @@ class RoundPeers:
 
     sends: tuple[int, ...]
     receives: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RowHops:
+    """Rows that one chip passes on, and those that come, in a round: (member, row) each.
+
+    Of two members at most one row goes from the one to the other in a round.
+    """
+
+    sends: tuple[tuple[int, int], ...]
+    receives: tuple[tuple[int, int], ...]
+
+    def peers(self) -> RoundPeers:
+        """Return the members alone."""
+        return RoundPeers(
+            tuple(member for member, _ in self.sends), tuple(member for member, _ in self.receives)
+        )
 
 
 class Plane(Protocol):
@@ -140,6 +186,20 @@ class Plane(Protocol):
             Whether member j reads part j of every row only.
         """
 
+    def relay(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
+    ) -> Relay:
+        """Return the next collective of a chip as a table whose rows are passed on.
+
+        Parameters
+        ----------
+        rank, label, n_bytes
+            As in `table`.
+        rounds : sequence of sequence of RowHops
+            By member, then by round. A member passes on its own row and those that came in rounds
+            before; at the end it has all.
+        """
+
     def boxes(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
     ) -> Boxes:
@@ -156,12 +216,15 @@ class Plane(Protocol):
             in a round is the k-th that the other receives from it.
         """
 
-    def end(self) -> None:
-        """End the binding of a program. A single collective gets a barrier behind it, because it
-        would follow itself in the same slot."""
+    def end(self) -> object:
+        """End the binding of a program; return what was bound, for `release`.
+
+        A single collective gets a barrier behind it, because it would follow itself in the same
+        slot.
+        """
 
     def closing(self) -> Sequence[Crossing]:
         """Return what a program crosses at its end, see `end`."""
 
-    def release(self, program: Any) -> None:
-        """Give back what a program bound (persistent requests); memory is kept."""
+    def release(self, bound: object) -> None:
+        """Give back what a program bound (persistent requests), see `end`; memory is kept."""

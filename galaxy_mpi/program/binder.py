@@ -1,6 +1,6 @@
 """Binding: one chip's program as calls on arrays that exist, in phases between crossings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from galaxy_mpi.dtypes.codec import Codec
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
 from galaxy_mpi.program.op import Program, Tensor, Use
+from galaxy_mpi.program.poison import POISON, PoisonedPlane
 from galaxy_mpi.program.pool import ArrayPool
 
 __all__ = ["Binder", "Call", "Codecs", "Phase", "Tap"]
@@ -59,6 +60,8 @@ class Binder:
     planes : mapping of Axis to Plane
     algorithms : Algorithms
         How collectives run.
+    pool : ArrayPool, optional
+        Shared by all programs of the chip, which run one after the other.
     codecs : Codecs, optional
         Shared by all programs of the thread.
     clock : Clock, optional
@@ -66,6 +69,8 @@ class Binder:
     is_charged : callable, optional
         Says, given the use of an op and a wire, whether the clock is charged for it.
     taps : tuple of Tap
+    poisons : bool
+        Whether memory is overwritten as soon as it may be (`galaxy_mpi.program.poison`).
     """
 
     def __init__(
@@ -75,17 +80,24 @@ class Binder:
         planes: Mapping[Axis, Plane],
         algorithms: Algorithms,
         *,
+        pool: ArrayPool | None = None,
         codecs: Codecs | None = None,
         clock: Clock | None = None,
         is_charged: Callable[[Use, Wire], bool] = lambda use, wire: True,
         taps: tuple[Tap, ...] = (),
+        poisons: bool = False,
     ) -> None:
         self.mesh, self.rank, self.clock = mesh, rank, clock
-        self._clock, self._is_charged = clock, is_charged
+        self._is_charged = is_charged
         self._codecs = codecs or Codecs()
         self.row, self.col = mesh.coord(rank)
-        self._planes, self._algorithms, self._taps = planes, algorithms, taps
-        self.pool = ArrayPool()
+        self._algorithms, self._taps = algorithms, taps
+        self._planes = planes
+        self._poisoned: tuple[PoisonedPlane, ...] = ()
+        if poisons:
+            self._poisoned = tuple(PoisonedPlane(plane, self.call) for plane in planes.values())
+            self._planes = {plane.axis: plane for plane in self._poisoned}
+        self.pool = pool or ArrayPool()
         self.phases = [Phase()]
         self.arrays: dict[Tensor, Any] = {}
         self._taken: list[Any] = []
@@ -93,9 +105,9 @@ class Binder:
         self._n_collectives = 0
         self._use: Use | None = None
 
-    def run_as(self) -> str:
-        """Return how collectives run, for reports."""
-        return self._algorithms.name
+    def ran_as(self) -> dict[str, str]:
+        """Return in words what the collective of each buffer runs as, for reports."""
+        return self._algorithms.ran_as(wire for _, wire in self._program.wires())
 
     def plane(self, axis: Axis) -> Plane:
         """Return the connection of this chip's group along ``axis``."""
@@ -140,12 +152,28 @@ class Binder:
         """End the phase; the next one begins behind the crossing."""
         self.phases[-1].crossing = crossing
         self.phases.append(Phase())
+        for plane in self._poisoned:
+            plane.passed(crossing)
 
     def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
         """Return a collective to be written to and crossed, see `galaxy_mpi.ccl.bench.Bound`."""
-        if self._clock is not None and self._use is not None:
-            self.clock = self._clock if self._is_charged(self._use, wire) else None
-        return self._algorithms.bind(self, wire, by_rows=by_rows)
+        is_first = self._carries_time(wire)
+        return self._algorithms.bind(self, wire, by_rows=by_rows, is_first=is_first)
+
+    def slabs(self, wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Bound]]:
+        """Yield rows and the collective of these rows, for an op that uses rows as they come.
+
+        Each is to be written to and crossed before the next is asked for.
+
+        Parameters
+        ----------
+        wire : Wire
+            Of the whole tensor (S, W).
+        pieces : sequence of slice, optional
+            Rows that are not cut, side by side.
+        """
+        is_first = self._carries_time(wire)
+        return self._algorithms.slabs(self, wire, pieces, is_first=is_first)
 
     def bind(self, program: Program, inputs: Mapping[str, Any]) -> None:
         """Bind all of a program.
@@ -184,11 +212,17 @@ class Binder:
         """Return the array of a result of the program."""
         return self.arrays[self._program.results[name]]
 
+    def _carries_time(self, wire: Wire) -> bool:
+        return self._use is None or self._is_charged(self._use, wire)
+
     def _release(self, number: int) -> None:
         """Give back what no later op reads."""
         dead = [tensor for tensor in self.arrays if self._last_uses[tensor] <= number]
         arrays = [*self._taken, *(self.arrays.pop(tensor) for tensor in dead)]
         kept = {self.pool.owner(array) for array in self.arrays.values()}
-        for owner in {self.pool.owner(array) for array in arrays} - kept - {None}:
-            self.pool.give_back(owner)
+        for owner in {self.pool.owner(array) for array in arrays} - kept:
+            if owner is not None:
+                storage = self.pool.give_back(owner)
+                if self._poisoned:
+                    self.call(storage.fill, POISON)
         self._taken.clear()

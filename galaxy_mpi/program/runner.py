@@ -4,10 +4,12 @@ Phase k of every chip, then the crossing behind it, once for the process. What c
 one flat list of calls: nothing is looked up while it runs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from galaxy_mpi.mesh import Axis
+from galaxy_mpi.mesh.local_plane import LocalCrossing
 from galaxy_mpi.mesh.plane import Crossing, Plane
 from galaxy_mpi.program.binder import Binder, Call
 from galaxy_mpi.program.op import Program
@@ -23,22 +25,29 @@ class BoundProgram:
     program : Program
     chips : sequence of Binder
         One a chip of this process, all bound.
-    closing : sequence of Crossing
-        Behind the last phase.
+    planes : sequence of Plane
+        To which their collectives are bound.
+
+    Attributes
+    ----------
+    calls : list of Call
+        Everything, in order.
+    crossings_s : float
+        Seconds of host time that all runs spent in crossings.
     """
 
-    def __init__(
-        self, program: Program, chips: Sequence[Binder], closing: Sequence[Crossing]
-    ) -> None:
+    def __init__(self, program: Program, chips: Sequence[Binder], planes: Sequence[Plane]) -> None:
         self.program, self.chips = program, chips
         self.calls: list[Call] = []
+        self.crossings_s = 0.0
         for phases in zip(*(chip.phases for chip in chips), strict=True):
             for phase in phases:
                 self.calls += phase.calls
             # Chips of one process that cross together share the crossing.
             crossings = {id(p.crossing): p.crossing for p in phases if p.crossing is not None}
-            self.calls += [(crossing, ()) for crossing in crossings.values()]
-        self.calls += [(crossing, ()) for crossing in closing]
+            self._add(crossings.values())
+        self._bound = [(plane, plane.end()) for plane in planes]
+        self._add(crossing for plane in planes for crossing in plane.closing())
 
     @property
     def n_bytes(self) -> int:
@@ -51,8 +60,23 @@ class BoundProgram:
             call(*arguments)
 
     def results(self, name: str) -> list[Any]:
-        """Return the array of a result on each chip of this process."""
+        """Return the array of a result on each chip of this process: overwritten by the next run."""
         return [chip.result(name) for chip in self.chips]
+
+    def free(self) -> None:
+        """Give back what the planes keep for it. It cannot run afterwards."""
+        for plane, bound in self._bound:
+            plane.release(bound)
+
+    def _add(self, crossings: Iterable[Crossing]) -> None:
+        for crossing in crossings:
+            if not isinstance(crossing, LocalCrossing):
+                self.calls.append((self._cross, (crossing,)))
+
+    def _cross(self, crossing: Crossing) -> None:
+        began = time.perf_counter()
+        crossing()
+        self.crossings_s += time.perf_counter() - began
 
 
 def bind_program(
@@ -82,7 +106,7 @@ def bind_program(
         for chip in chips:
             around(number, chip)
             chip.bind_use(number)
-    for plane in planes.values():
-        plane.end()
-    closing = [crossing for plane in planes.values() for crossing in plane.closing()]
-    return BoundProgram(program, chips, closing)
+    bound = BoundProgram(program, chips, list(planes.values()))
+    for chip in chips:
+        chip.pool.give_back_all()
+    return bound

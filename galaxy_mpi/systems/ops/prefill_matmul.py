@@ -9,7 +9,6 @@ References
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -239,14 +238,14 @@ class MinimalDown(PrefillDown):
             return super().bind(chip, x, weight)
         w = chip.read_weight(self.site, weight)
         product = chip.array(self.rows, self.shape.dim)
-        for blocks in _slabs(self.work.row_blocks):
-            rows = slice(blocks[0].start, blocks[-1].stop)
-            wire = replace(self._gather, sent=(rows.stop - rows.start, x.shape[1]))
-            slab = gather_columns(chip, wire, x[rows])
+        for rows, gathered in chip.slabs(self._gather, self.work.row_blocks):
+            chip.call(np.copyto, gathered.term, x[rows])
+            slab = concat_columns(chip, gathered.cross())
             read = chip.read_activation(self.site, weight.name, slab)
-            for block in blocks:
-                inside = slice(block.start - rows.start, block.stop - rows.start)
-                chip.call(chip.state.multiply, read[inside], w, product[block])
+            for block in self.work.row_blocks:
+                if rows.start <= block.start < rows.stop:
+                    inside = slice(block.start - rows.start, block.stop - rows.start)
+                    chip.call(chip.state.multiply, read[inside], w, product[block])
         chip.weights.done(chip)
         self.round_product(chip, product)
         reduced = chip.collective(self._sum)
@@ -260,15 +259,3 @@ def gather_columns(chip: ChipBinder, wire: Wire, x: F32) -> F32:
     gathered = chip.collective(wire)
     chip.call(np.copyto, gathered.term, x)
     return concat_columns(chip, gathered.cross())
-
-
-def _slabs(blocks: tuple[slice, ...]) -> Iterator[list[slice]]:
-    """Yield whole blocks of rows that are gathered together."""
-    slab: list[slice] = []
-    for block in blocks:
-        if slab and block.stop - slab[0].start > SLAB_ROWS:
-            yield slab
-            slab = []
-        slab.append(block)
-    if slab:
-        yield slab

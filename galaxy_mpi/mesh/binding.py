@@ -1,0 +1,364 @@
+"""What the planes of several processes have in common: which collective is which, and where it is.
+
+The k-th collective that a chip binds on an axis is the k-th of every other chip; it lies in slot
+`slot_of(k)` of its group's memory, and all chips of the process cross it together. A subclass says
+how to cross.
+"""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import Bytes
+from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.mesh.mesh import Axis
+from galaxy_mpi.mesh.placement import Placement
+from galaxy_mpi.mesh.plane import Boxes, Crossing, Label, RoundPeers, Table, slot_of
+from galaxy_mpi.mesh.team_memory import TeamMemory
+from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, padded, text_of
+
+__all__ = [
+    "BoundPlane",
+    "Collective",
+    "box",
+    "box_bytes",
+    "line_of",
+    "mismatch",
+    "numbered",
+    "places_of",
+    "spreads",
+    "whole_lines",
+]
+
+_DIGEST_BITS = 63
+"""One less than the memory has, so that a number may be added to it."""
+
+
+class Collective:
+    """One collective of the groups of a team that have a chip in this process.
+
+    Attributes
+    ----------
+    lines : dict of int to bytes
+        By group, by its number in the team: what all members must agree on, `LINE_BYTES`.
+    bound : list of int
+        The chips of this process that have bound.
+    crossings : list
+        One a round; made with the first chip, complete when all have bound.
+    requests : list
+        What is to be released with the program.
+    """
+
+    def __init__(self, number: int, label: Label, n_bytes: int, memory: TeamMemory) -> None:
+        self.number, self.slot, self.label, self.n_bytes = number, slot_of(number), label, n_bytes
+        self.memory = memory
+        self.lines: dict[int, bytes] = {}
+        self.bound: list[int] = []
+        self.crossings: list[Any] = []
+        self.requests: list[Any] = []
+        self._data: dict[int, Bytes] = {}
+
+    def data(self, group: int, n_bytes: int) -> Bytes:
+        """Return the memory of a group: the same for all its chips, though the slot may grow."""
+        if group not in self._data:
+            self._data[group] = self.memory.slot(group, self.slot, n_bytes)
+        return self._data[group]
+
+
+class BoundPlane(ABC):
+    """See `galaxy_mpi.mesh.plane.Plane`.
+
+    Parameters
+    ----------
+    placement : Placement
+    axis : Axis
+    rank : int
+        This process.
+    memories : sequence of TeamMemory
+        Of its teams on the axis, in the order in which all processes meet them.
+    waits : Waits
+        What this process waits for.
+    """
+
+    shares_memory: bool
+
+    def __init__(
+        self,
+        placement: Placement,
+        axis: Axis,
+        rank: int,
+        memories: Sequence[TeamMemory],
+        waits: Waits,
+    ) -> None:
+        self._placement, self.axis, self.rank, self.waits = placement, axis, rank, waits
+        self.mesh, self.size = placement.mesh, placement.mesh.size(axis)
+        self.chips = placement.chips(rank)
+        self._memories = memories
+        self._place: dict[int, tuple[TeamMemory, int, int]] = {}
+        for memory in memories:
+            for number, group in enumerate(memory.team.groups):
+                for index, chip in enumerate(group):
+                    self._place[chip] = memory, number, index
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to bind a program."""
+        self._next = dict.fromkeys(self.chips, 0)
+        self._bound: dict[tuple[int, int], Collective] = {}
+        self._crossings: dict[tuple[int, int], Crossing] = {}
+        self._closing: list[Crossing] = []
+
+    def table(self, rank: int, label: Label, n_bytes: int, *, in_parts: bool) -> Table:
+        """Return the next collective of a chip as a table."""
+        facts = f"table {n_bytes} {in_parts}"
+        memory, group, index = self._place[rank]
+        collective = self._collective(rank, label, facts, n_bytes)
+        slot = collective.slot
+        if not collective.crossings:
+            collective.crossings = [self._table_crossing(collective, in_parts=in_parts)]
+        rows = collective.data(group, self.size * n_bytes).reshape(self.size, n_bytes)
+        self._complete(collective, rank)
+        crossing = self._crossing(collective, 0)
+        return Table(rows[index], rows, memory.times[slot, group], crossing)
+
+    def boxes(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
+    ) -> Boxes:
+        """Return the next collective of a chip as boxes."""
+        facts = f"boxes {n_bytes} {rounds}"
+        collective = self._collective(rank, label, facts, n_bytes)
+        if not collective.crossings:
+            collective.crossings = self._round_crossings(collective, rounds)
+        boxes = self._boxes(collective, rank, rounds)
+        self._complete(collective, rank)
+        return Boxes(*boxes, [self._crossing(collective, n) for n in range(len(rounds[0]))])
+
+    def end(self) -> object:
+        """End the binding of a program; return what `release` gives back."""
+        for number in {number for _, number in self._bound}:
+            chips = [chip for chip in self._next if self._next[chip] <= number]
+            if chips:
+                raise CollectiveError(f"chips {chips} have not bound all of the program")
+        if set(self._next.values()) == {1}:
+            self._close()
+        return list(self._bound.values())
+
+    def _close(self) -> None:
+        """Add a barrier: the only collective of a program would follow itself in the same slot."""
+        for chip in self._next:
+            memory = self._place[chip][0]
+            before = self._bound[self._memories.index(memory), 0]
+            label = Label(before.label.digest ^ 1, f"end of {before.label.text}")
+            collective = self._collective(chip, label, "end", 0)
+            if not collective.crossings:
+                collective.crossings = [self._closing_crossing(collective)]
+            self._complete(collective, chip)
+            crossing = self._crossing(collective, 0)
+            if crossing not in self._closing:
+                self._closing.append(crossing)
+
+    def closing(self) -> Sequence[Crossing]:
+        """Return what a program crosses at its end."""
+        return self._closing
+
+    def release(self, bound: object) -> None:
+        """Give back what a program bound: nothing but memory, unless a subclass has requests."""
+        return
+
+    def _boxes(
+        self, collective: Collective, rank: int, rounds: Sequence[Sequence[RoundPeers]]
+    ) -> tuple[Any, Any, Any, Any]:
+        """Return the fields of `Boxes` but the crossings; these learn who has a part in them."""
+        memory, number, me = self._place[rank]
+        group, n_bytes = memory.team.groups[number], collective.n_bytes
+        places = places_of(rounds)
+        slot = collective.data(number, box_bytes(n_bytes, self.size) * len(places))
+        sends: list[list[Any]] = [[] for _ in rounds[me]]
+        receives: list[list[Any]] = [[] for _ in rounds[me]]
+        for n, peers in enumerate(rounds[me]):
+            crossing = collective.crossings[n]
+            for k, peer in numbered(peers.sends):
+                place, owner = places[n, me, peer, k], self._placement.rank_of(group[peer])
+                data, times, piece = box(slot, place, n_bytes, self.size)
+                sends[n].append((data, times))
+                if owner != self.rank:
+                    crossing.send(owner, rank, piece, self._tag(place, group))
+            for k, peer in numbered(peers.receives):
+                place, owner = places[n, peer, me, k], self._placement.rank_of(group[peer])
+                data, times, piece = box(slot, place, n_bytes, self.size)
+                receives[n].append((data, times))
+                if owner != self.rank:
+                    crossing.receive(owner, group[peer], rank, piece, self._tag(place, group))
+        return (
+            [[data for data, _ in of_round] for of_round in sends],
+            [[data for data, _ in of_round] for of_round in receives],
+            [[times for _, times in of_round] for of_round in sends],
+            [[times for _, times in of_round] for of_round in receives],
+        )
+
+    def _tag(self, place: int, group: Sequence[int]) -> int:
+        """Return the number of a message; those of rows are the chips' ranks."""
+        return self.mesh.n_chips * (1 + place) + group[0]
+
+    @abstractmethod
+    def _table_crossing(self, collective: Collective, *, in_parts: bool) -> Any:
+        """Return how a team crosses a table, with a method ``complete``."""
+
+    @abstractmethod
+    def _round_crossings(
+        self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
+    ) -> list[Any]:
+        """Return how a team crosses the rounds of boxes, each with a method ``complete``."""
+
+    @abstractmethod
+    def _closing_crossing(self, collective: Collective) -> Any:
+        """Return where a team meets without data, with a method ``complete``."""
+
+    def _collective(self, rank: int, label: Label, facts: str, n_bytes: int) -> Collective:
+        """Return the next collective of a chip, made by the first of the team here that comes."""
+        number = self._next[rank]
+        self._next[rank] = number + 1
+        memory, group, _ = self._place[rank]
+        key = self._memories.index(memory), number
+        collective = self._bound.get(key)
+        if collective is None:
+            collective = self._bound[key] = Collective(number, label, n_bytes, memory)
+        line = line_of(label, facts)
+        other = collective.lines.setdefault(group, line)
+        if other != line:
+            first = next(c for c in collective.bound if self._place[c][1] == group)
+            raise CollectiveError(mismatch(self.mesh, rank, line, first, other))
+        return collective
+
+    def _complete(self, collective: Collective, chip: int) -> None:
+        """Count a chip that has bound; with the last one the crossings know all labels."""
+        collective.bound.append(chip)
+        chips = collective.memory.chips
+        mine = [c for c in self.chips if c in chips]
+        if len(collective.bound) == len(mine):
+            for crossing in collective.crossings:
+                crossing.complete(mine)
+
+    def _crossing(self, collective: Collective, round_number: int) -> Crossing:
+        """Return where this process crosses: all its teams, one after the other."""
+        if len(self._memories) == 1:
+            return collective.crossings[round_number]  # type: ignore[no-any-return]
+        key = collective.number, round_number
+        crossing = self._crossings.get(key)
+        if crossing is None:
+            crossing = self._crossings[key] = _InOrder(collective.label)
+        assert isinstance(crossing, _InOrder)
+        crossing.add(self._memories.index(collective.memory), collective.crossings[round_number])
+        return crossing
+
+    def disagreement(self, chip: int, right: bytes, line: bytes) -> CollectiveError:
+        """Return the error of a chip that crosses with another label than its group here."""
+        own = next(c for c in self.chips if chip in self.mesh.group(c, self.axis))
+        return CollectiveError(mismatch(self.mesh, own, right, chip, line))
+
+    def group_of(self, chip: int) -> int:
+        """Return the number of a chip's group in its team."""
+        return self._place[chip][1]
+
+
+class _InOrder:
+    """The crossings of several teams: every process of the run takes teams in the same order."""
+
+    def __init__(self, label: Label) -> None:
+        self.label = label
+        self._crossings: dict[int, Crossing] = {}
+        self._calls: tuple[Crossing, ...] = ()
+
+    def add(self, number: int, crossing: Crossing) -> None:
+        """Cross another team too, by its number."""
+        self._crossings[number] = crossing
+        self._calls = tuple(self._crossings[n] for n in sorted(self._crossings))
+
+    def __call__(self) -> None:
+        """Return when all teams have crossed."""
+        for cross in self._calls:
+            cross()
+
+
+def line_of(label: Label, facts: str) -> bytes:
+    """Return what all members must agree on, as it travels: digest, text.
+
+    Parameters
+    ----------
+    label : Label
+    facts : str
+        What the plane itself must agree on.
+    """
+    spread = zlib.crc32(facts.encode()) * 0x9E3779B97F4A7C15
+    digest = (label.digest ^ spread) % (1 << _DIGEST_BITS)
+    return (digest.to_bytes(8, "little") + padded(label.text)).ljust(LINE_BYTES, b"\0")
+
+
+def mismatch(mesh: Any, chip: int, line: bytes, other: int, other_line: bytes) -> str:
+    """Return what is said of two chips of a group that do not cross the same."""
+    texts = [text_of(one[8:]) for one in (line, other_line)]
+    why = "" if texts[0] != texts[1] else "; not the same place in the program, or another size"
+    return (
+        f"chip {mesh.coord(chip)} crosses with {texts[0]} where chip {mesh.coord(other)} crosses "
+        f"with {texts[1]}{why}"
+    )
+
+
+def numbered(peers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return (k, peer) for each message: the k-th of this round with that peer."""
+    seen: dict[int, int] = {}
+    pairs = []
+    for peer in peers:
+        k = seen.get(peer, 0)
+        seen[peer] = k + 1
+        pairs.append((k, peer))
+    return pairs
+
+
+def spreads(rounds: Sequence[Sequence[RoundPeers]]) -> bool:
+    """Return whether who has passed all rounds knows that every member has entered the first.
+
+    Memory is taken in turns on that condition; where it does not hold, a barrier must follow.
+    """
+    known = [{member} for member in range(len(rounds))]
+    for number in range(len(rounds[0])):
+        known = [
+            known[member].union(*(known[p] for p in rounds[member][number].receives))
+            for member in range(len(rounds))
+        ]
+    return all(len(members) == len(rounds) for members in known)
+
+
+def places_of(rounds: Sequence[Sequence[RoundPeers]]) -> dict[tuple[int, int, int, int], int]:
+    """Number the boxes of a group: by (round, sender, receiver, k-th between the two)."""
+    places: dict[tuple[int, int, int, int], int] = {}
+    for receiver, of_receiver in enumerate(rounds):
+        for number, peers in enumerate(of_receiver):
+            for k, sender in numbered(peers.receives):
+                places[number, sender, receiver, k] = len(places)
+    return places
+
+
+def box_bytes(n_bytes: int, size: int) -> int:
+    """Return what a box takes with its label and times."""
+    return LINE_BYTES + whole_lines(8 * size) + whole_lines(n_bytes)
+
+
+def box(memory: Bytes, place: int, n_bytes: int, size: int) -> tuple[Bytes, Any, Any]:
+    """Return (data, times, the whole) of a box in a group's slot, by its place.
+
+    The whole begins with the label.
+    """
+    stride = box_bytes(n_bytes, size)
+    piece = memory[place * stride : (place + 1) * stride]
+    times = piece[LINE_BYTES : LINE_BYTES + 8 * size].view(np.float64)
+    begin = LINE_BYTES + whole_lines(8 * size)
+    return piece[begin : begin + n_bytes], times, piece[: begin + n_bytes]
+
+
+def whole_lines(n_bytes: int) -> int:
+    """Return bytes rounded up to whole cache lines."""
+    return -(-n_bytes // 64) * 64

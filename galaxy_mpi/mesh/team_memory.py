@@ -1,0 +1,157 @@
+"""What the processes of a team share on one host: barrier, notices, labels, times, rows and boxes.
+
+In one file, independent of sizes::
+
+    barrier | came | labels, 2 turns x chips | times, 3 slots x groups x members | notices
+
+and in a file for each slot of each group, which grows: rows of a table, or boxes.
+
+Labels are taken in turns: whoever leaves the barrier for the n-th time has seen the labels of turn
+n, and nobody writes those of turn n + 2 before all have entered turn n + 1.
+
+Without files it is memory of one process alone, which meets nobody there.
+"""
+
+import os
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_mpi.arrays import Bytes
+from galaxy_mpi.mesh.barrier import BARRIER_BYTES, NOTICE_BYTES, Barrier, Notice
+from galaxy_mpi.mesh.host_memory import GrowingMemory, map_file
+from galaxy_mpi.mesh.placement import Placement, Team
+from galaxy_mpi.mesh.plane import N_SLOTS
+from galaxy_mpi.mesh.waits import LINE_BYTES
+
+__all__ = ["TeamMemory", "n_files"]
+
+_N_TURNS = 2
+
+
+def _padded(n_bytes: int) -> int:
+    return -(-n_bytes // 64) * 64
+
+
+class TeamMemory:
+    """The part of a team on one host, as one of its processes sees it.
+
+    Parameters
+    ----------
+    placement : Placement
+    team : Team
+    ranks : sequence of int
+        Its processes on this host, ascending.
+    rank : int
+        This process, one of them.
+    files : sequence of int or None
+        As many as `n_files`; None for memory of this process alone.
+
+    Attributes
+    ----------
+    chips : tuple of int
+        The team's chips on this host, ascending.
+    turn : int
+        How many times this process has come to the barrier.
+    came : memoryview
+        By process: how many times it has come.
+    labels : list of memoryview
+        By turn modulo 2: the labels of all chips, `LINE_BYTES` each.
+    my_labels : list of memoryview
+        Those of this process's chips.
+    times : array of shape (N_SLOTS, groups, members)
+    """
+
+    def __init__(
+        self,
+        placement: Placement,
+        team: Team,
+        ranks: Sequence[int],
+        rank: int,
+        files: Sequence[int] | None = None,
+    ) -> None:
+        self.team, self.ranks, self.rank, self.turn = team, tuple(ranks), rank, 0
+        self.place = self.ranks.index(rank)
+        owners = [placement.rank_of(chip) for chip in team.chips]
+        self.chips = tuple(c for c, owner in zip(team.chips, owners, strict=True) if owner in ranks)
+        here = [placement.rank_of(chip) for chip in self.chips]
+        mine = slice(
+            LINE_BYTES * here.index(rank), LINE_BYTES * (here.index(rank) + here.count(rank))
+        )
+        n_bytes = header_bytes(team, len(ranks), len(self.chips))
+        header = _zeros(n_bytes) if files is None else map_file(files[0], n_bytes)
+        self._file = None if files is None else files[0]
+        self.barrier = Barrier(header[:BARRIER_BYTES])
+        at = BARRIER_BYTES
+        self.came: Any = header[at : at + 8 * len(ranks)].data.cast("q")
+        at += _padded(8 * len(ranks))
+        self.labels: list[Any] = []
+        self.my_labels: list[Any] = []
+        for _ in range(_N_TURNS):
+            labels = header[at : at + LINE_BYTES * len(self.chips)].data
+            self.labels.append(labels)
+            self.my_labels.append(labels[mine])
+            at += len(labels)
+        shape = N_SLOTS, len(team.groups), len(team.groups[0])
+        self.times: NDArray[np.float64] = header[at : at + 8 * prod(shape)].view(np.float64)
+        self.times = self.times.reshape(shape)
+        at += _padded(8 * prod(shape))
+        self._notices = header[at:]
+        self._slots = [
+            [
+                GrowingMemory(None if files is None else files[1 + N_SLOTS * group + slot])
+                for slot in range(N_SLOTS)
+            ]
+            for group in range(len(team.groups))
+        ]
+
+    def slot(self, group: int, slot: int, n_bytes: int) -> Bytes:
+        """Return memory of a slot of a group, by the group's number in the team."""
+        return self._slots[group][slot].at_least(n_bytes)
+
+    def notice(self, sender: int, receiver: int) -> Notice:
+        """Return the notice of one process to another of this host."""
+        n = self.ranks.index(sender) * len(self.ranks) + self.ranks.index(receiver)
+        return Notice(self._notices[n * NOTICE_BYTES : (n + 1) * NOTICE_BYTES])
+
+    def prepare(self) -> None:
+        """Make barrier and notices; one process of the host does, before any uses them."""
+        self.barrier.prepare(len(self.ranks))
+        for sender in self.ranks:
+            for receiver in self.ranks:
+                self.notice(sender, receiver).prepare()
+
+    def missing(self, turn: int) -> list[int]:
+        """Return the processes that have not come to the barrier for the ``turn``-th time."""
+        return [r for r, came in zip(self.ranks, self.came, strict=True) if came < turn]
+
+    def close(self) -> None:
+        """Close the files; mapped memory goes with its last view."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        for slots in self._slots:
+            for memory in slots:
+                memory.close()
+
+
+def _zeros(n_bytes: int) -> Bytes:
+    """Return memory that begins with a cache line, as a mapped file does."""
+    whole = np.zeros(n_bytes + 64, np.uint8)
+    start = -whole.__array_interface__["data"][0] % 64
+    return whole[start : start + n_bytes]
+
+
+def n_files(team: Team) -> int:
+    """Return how many files a team takes on a host."""
+    return 1 + N_SLOTS * len(team.groups)
+
+
+def header_bytes(team: Team, n_ranks: int, n_chips: int) -> int:
+    """Return the bytes of what is independent of sizes."""
+    labels = _N_TURNS * LINE_BYTES * n_chips
+    times = _padded(8 * N_SLOTS * len(team.groups) * len(team.groups[0]))
+    return BARRIER_BYTES + _padded(8 * n_ranks) + labels + times + NOTICE_BYTES * n_ranks**2

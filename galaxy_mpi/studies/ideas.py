@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from galaxy_mpi.ccl.algorithms import gather_and_add, gather_over, scatter_over
+from galaxy_mpi.ccl.topology import Ring
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.systems import System, system_of
@@ -63,7 +65,15 @@ def _with_ops(*names: str) -> Callable[[System, System], System]:
 
 
 def _ring(system: System, galaxy: System) -> System:
-    return replace(system, fabric=replace(system.fabric, is_line=False))
+    algorithms = replace(
+        system.decode_algorithms,
+        name="ring",
+        all_gather=gather_over(Ring),
+        reduce_scatter=scatter_over(Ring),
+        all_reduce=gather_and_add(Ring),
+    )
+    fabric = replace(system.fabric, is_line=False)
+    return replace(system, decode_algorithms=algorithms, fabric=fabric)
 
 
 def _all_links(system: System, galaxy: System) -> System:

@@ -6,20 +6,20 @@ import subprocess
 import sys
 
 import pytest
-
-from galaxy_mpi import compare
-from galaxy_mpi.timing import Machine
-from galaxy_mpi.dtypes import BF16, BFP4, BFP8
 from galaxy_mpi.engine.comparison import device_figures, rows_of, table, to_dict
 from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.engine.ideas import CLAIMS, IDEAS, Claim, variants
+
+from galaxy_mpi import compare
+from galaxy_mpi.dtypes import BF16, BFP4, BFP8
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import PRECISIONS, system_of
 from galaxy_mpi.systems.optimizations import read_optimizations
+from galaxy_mpi.timing import Machine
 
 MACHINE, MESH = Machine.load("wormhole_galaxy_6u"), Mesh(8, 4)
 MODEL, PRECISION = PRESETS["llama3-8b"], PRECISIONS["performance"]

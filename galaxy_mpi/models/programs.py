@@ -16,6 +16,7 @@ beside it.
 from collections import OrderedDict
 from functools import cached_property
 
+from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.config import LlamaConfig
 from galaxy_mpi.models.decoder import Decoder
@@ -96,6 +97,17 @@ class Programs:
     def n_layers(self) -> int:
         """Layers of the model."""
         return self.model.n_layers
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the device keeps the buffers of collectives from step to step."""
+        return self.system.is_persistent
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Device bytes of a chip's part of the embedding."""
+        values = self.model.vocab_size * self.shape.stream
+        return values * self.precision.embedding.tile_bytes // TILE**2
 
     def on(self, machine: Machine) -> Machine:
         """Return a machine as the system uses it."""

@@ -6,7 +6,7 @@ from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Consumed, Cross, Kernel, Op, Take
+from galaxy_mpi.program import Charge, Consumed, Cross, Kernel, Matrix, Op, Take
 from galaxy_mpi.systems.site import Site
 
 __all__ = ["SystemOp"]
@@ -109,6 +109,18 @@ class SystemOp(Op):
     ) -> Kernel:
         """Return the charge of an op that makes so many passes over its elements."""
         return Kernel(name, costs.elementwise_s(elements, cores, passes), cores)
+
+    def matrix(self, name: str, *, is_prefetched: bool = True) -> Matrix:
+        """Return a weight as the device holds it."""
+        precision = self.precision
+        return Matrix(
+            name,
+            *self.shape.matrices[name],
+            precision.weight(name),
+            precision.activation,
+            precision.fidelity(name, self.site.mode),
+            is_prefetched,
+        )
 
     # Matmuls of decode: the weight is in the circular buffer, or read from DRAM by the matmul.
 

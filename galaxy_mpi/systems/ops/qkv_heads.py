@@ -9,7 +9,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import gather_and_add_charges
@@ -56,6 +56,10 @@ class QkvHeads(SystemOp):
     def wires(self) -> tuple[Wire, ...]:
         """Return the all-reduce."""
         return (self._sum,)
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Return wqkv."""
+        return (self.matrix("wqkv"),)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Five ops: matmul, all-gather, sum, selection of the users, heads."""

@@ -7,7 +7,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 
@@ -55,6 +55,10 @@ class Reduce(SystemOp):
     def wires(self) -> tuple[Wire, ...]:
         """Return the all-reduce."""
         return (self._sum,)
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Return wo or w2."""
+        return (self.matrix(self.weight),)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Three ops: matmul, all-gather, sum."""

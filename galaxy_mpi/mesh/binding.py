@@ -256,7 +256,11 @@ class BoundPlane(ABC):
     def disagreement(self, chip: int, right: bytes, line: bytes) -> CollectiveError:
         """Return the error of a chip that crosses with another label than its group here."""
         own = next(c for c in self.chips if chip in self.mesh.group(c, self.axis))
-        return CollectiveError(mismatch(self.mesh, own, right, chip, line))
+        if line[8:] == right[8:] or not text_of(line[8:]):
+            # An old label: the other wrote its own elsewhere, and waits there.
+            line = line[:8] + padded(self.waits.last(self._placement.rank_of(chip)))
+        about = f"{self.waits.about}: " if self.waits.about else ""
+        return CollectiveError(about + mismatch(self.mesh, own, right, chip, line))
 
     def group_of(self, chip: int) -> int:
         """Return the number of a chip's group in its team."""

@@ -14,7 +14,7 @@ from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.barrier import Notice
 from galaxy_mpi.mesh.binding import BoundPlane, Collective
 from galaxy_mpi.mesh.team_memory import TeamMemory
-from galaxy_mpi.mesh.waits import LINE_BYTES, describe
+from galaxy_mpi.mesh.waits import LINE_BYTES
 
 __all__ = ["BarrierCrossing", "NoticeCrossing", "Notices", "Then", "barrier_crossing"]
 
@@ -56,10 +56,9 @@ class BarrierCrossing:
         if everybody.tobytes() != self._all:
             self._complain(everybody.tobytes())
 
-    def describe(self, waited_s: float) -> str:
-        """Return who waits for whom."""
-        missing = self._memory.missing(self._memory.turn)
-        return describe(self.label.text, missing, self._waits, waited_s)
+    def missing(self) -> list[int]:
+        """Return the processes that have not come."""
+        return self._memory.missing(self._memory.turn)
 
     def _complain(self, lines: bytes) -> None:
         """Raise the error that names a chip with another label, and one of this process."""
@@ -117,7 +116,7 @@ class NoticeCrossing:
         self._receives: dict[int, list[Any]] = {}
         self._to: list[tuple[_Counted, list[Any]]] = []
         self._from: list[tuple[_Counted, list[Any]]] = []
-        self._text = b""
+        self._text, self._n_taken = b"", 0
 
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""
@@ -166,23 +165,21 @@ class NoticeCrossing:
         count = self._count
         self._waits.crossing = self
         self._tell[:] = self._text
+        self._n_taken = 0
         count[0] += 1
         for way, _ in self._from:
             way.wait()
             way.n += 1
+            self._n_taken += 1
         count[0] += 1
         for way, receives in self._from:
             for place, digest, sender, line, header in receives:
                 if place[0] != digest + way.n & _DIGESTS:
                     raise self._plane.disagreement(sender, line, bytes(header))
 
-    def describe(self, waited_s: float) -> str:
-        """Return who waits for whom."""
-        # Notices are waited for one after the other; those before have been taken.
-        taken = max((way.n for way, _ in self._from), default=0)
-        missing = [rank for rank in self._receives if self._notices.takes[rank].n < taken]
-        missing = missing or list(self._receives)
-        return describe(self.label.text, missing, self._waits, waited_s)
+    def missing(self) -> list[int]:
+        """Return the processes whose notices have not been taken."""
+        return list(self._receives)[self._n_taken :]
 
 
 class Then:

@@ -10,27 +10,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.placement import Placement
-from galaxy_mpi.mesh.plane import Boxes, Crossing, Label, RoundPeers, Table, slot_of
+from galaxy_mpi.mesh.plane import (
+    Boxes,
+    Crossing,
+    Label,
+    RoundPeers,
+    RowHops,
+    Table,
+    slot_of,
+)
+from galaxy_mpi.mesh.rounds import InRounds, RelayRows, box, box_bytes, numbered, places_of
 from galaxy_mpi.mesh.team_memory import TeamMemory
-from galaxy_mpi.mesh.waits import LINE_BYTES, padded, text_of
+from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, padded, text_of
 
 __all__ = [
     "BoundPlane",
     "Collective",
-    "box",
-    "box_bytes",
     "line_of",
     "mismatch",
-    "numbered",
-    "places_of",
-    "spreads",
-    "whole_lines",
 ]
 
 _DIGEST_BITS = 63
@@ -44,10 +45,12 @@ class Collective:
     ----------
     lines : dict of int to bytes
         By group, by its number in the team: what all members must agree on, `LINE_BYTES`.
+    bound : list of int
+        The chips of this process that have bound.
     crossings : list
         One a round; made with the first chip, complete when all have bound.
-    n_bound : int
-        Chips of this process that have.
+    requests : list
+        What is to be released with the program.
     """
 
     def __init__(self, number: int, label: Label, n_bytes: int, memory: TeamMemory) -> None:
@@ -56,6 +59,14 @@ class Collective:
         self.lines: dict[int, bytes] = {}
         self.bound: list[int] = []
         self.crossings: list[Any] = []
+        self.requests: list[Any] = []
+        self._data: dict[int, Bytes] = {}
+
+    def data(self, group: int, n_bytes: int) -> Bytes:
+        """Return the memory of a group: the same for all its chips, though the slot may grow."""
+        if group not in self._data:
+            self._data[group] = self.memory.slot(group, self.slot, n_bytes)
+        return self._data[group]
 
 
 class BoundPlane(ABC):
@@ -69,15 +80,23 @@ class BoundPlane(ABC):
         This process.
     memories : sequence of TeamMemory
         Of its teams on the axis, in the order in which all processes meet them.
+    waits : Waits
+        What this process waits for.
     """
 
     shares_memory: bool
 
     def __init__(
-        self, placement: Placement, axis: Axis, rank: int, memories: Sequence[TeamMemory]
+        self,
+        placement: Placement,
+        axis: Axis,
+        rank: int,
+        memories: Sequence[TeamMemory],
+        waits: Waits,
     ) -> None:
-        self._placement, self.axis, self.rank = placement, axis, rank
-        self._mesh, self.size = placement.mesh, placement.mesh.size(axis)
+        self._placement, self.axis, self.rank, self.waits = placement, axis, rank, waits
+        self.mesh, self.size = placement.mesh, placement.mesh.size(axis)
+        self.chips = placement.chips(rank)
         self._memories = memories
         self._place: dict[int, tuple[TeamMemory, int, int]] = {}
         for memory in memories:
@@ -88,7 +107,7 @@ class BoundPlane(ABC):
 
     def begin(self) -> None:
         """Begin to bind a program."""
-        self._next = dict.fromkeys(self._placement.chips(self.rank), 0)
+        self._next = dict.fromkeys(self.chips, 0)
         self._bound: dict[tuple[int, int], Collective] = {}
         self._crossings: dict[tuple[int, int], Crossing] = {}
         self._closing: list[Crossing] = []
@@ -101,10 +120,41 @@ class BoundPlane(ABC):
         slot = collective.slot
         if not collective.crossings:
             collective.crossings = [self._table_crossing(collective, in_parts=in_parts)]
-        rows = memory.slot(group, slot, self.size * n_bytes).reshape(self.size, n_bytes)
+        rows = collective.data(group, self.size * n_bytes).reshape(self.size, n_bytes)
         self._complete(collective, rank)
         crossing = self._crossing(collective, 0)
         return Table(rows[index], rows, memory.times[slot, group], crossing)
+
+    def relay(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
+    ) -> Table:
+        """Return the next collective of a chip as a table whose rows are passed on."""
+        collective = self._collective(rank, label, f"relay {n_bytes} {rounds}", n_bytes)
+        peers = [[hops.peers() for hops in of_member] for of_member in rounds]
+        if not collective.crossings:
+            crossings = self._round_crossings(collective, peers)
+            collective.crossings = [InRounds(collective.label, crossings)]
+        memory, number, me = self._place[rank]
+        group, places = memory.team.groups[number], places_of(peers)
+        layout = RelayRows(self.size, n_bytes, len(places), is_boxed=not self.shares_memory)
+        slot = collective.data(number, layout.n_bytes)
+        for n, hops in enumerate(rounds[me]):
+            crossing = collective.crossings[0].rounds[n]
+            for peer, row in hops.sends:
+                place, owner = places[n, me, peer, 0], self._placement.rank_of(group[peer])
+                if owner != self.rank:
+                    piece = layout.piece(slot, row, place, is_message=crossing.sends_to(owner))
+                    crossing.send(owner, rank, piece, self._tag(place, group))
+            for peer, row in hops.receives:
+                place, owner = places[n, peer, me, 0], self._placement.rank_of(group[peer])
+                if owner != self.rank:
+                    piece = layout.piece(slot, row, place, is_message=crossing.sends_to(owner))
+                    crossing.receive(owner, group[peer], rank, piece, self._tag(place, group))
+        self._complete(collective, rank)
+        rows, times = layout.rows(slot), layout.times(slot)
+        if times is None:
+            times = memory.times[collective.slot, number]
+        return Table(rows[me], rows, times, self._crossing(collective, 0))
 
     def boxes(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
@@ -125,19 +175,22 @@ class BoundPlane(ABC):
             if chips:
                 raise CollectiveError(f"chips {chips} have not bound all of the program")
         if set(self._next.values()) == {1}:
-            # It would follow itself in the same slot.
-            for chip in self._next:
-                memory = self._place[chip][0]
-                before = self._bound[self._memories.index(memory), 0]
-                label = Label(before.label.digest ^ 1, f"end of {before.label.text}")
-                collective = self._collective(chip, label, "end", 0)
-                if not collective.crossings:
-                    collective.crossings = [self._closing_crossing(collective)]
-                self._complete(collective, chip)
-                crossing = self._crossing(collective, 0)
-                if crossing not in self._closing:
-                    self._closing.append(crossing)
+            self._close()
         return list(self._bound.values())
+
+    def _close(self) -> None:
+        """Add a barrier: the only collective of a program would follow itself in the same slot."""
+        for chip in self._next:
+            memory = self._place[chip][0]
+            before = self._bound[self._memories.index(memory), 0]
+            label = Label(before.label.digest ^ 1, f"end of {before.label.text}")
+            collective = self._collective(chip, label, "end", 0)
+            if not collective.crossings:
+                collective.crossings = [self._closing_crossing(collective)]
+            self._complete(collective, chip)
+            crossing = self._crossing(collective, 0)
+            if crossing not in self._closing:
+                self._closing.append(crossing)
 
     def closing(self) -> Sequence[Crossing]:
         """Return what a program crosses at its end."""
@@ -146,6 +199,41 @@ class BoundPlane(ABC):
     def release(self, bound: object) -> None:
         """Give back what a program bound: nothing but memory, unless a subclass has requests."""
         return
+
+    def _boxes(
+        self, collective: Collective, rank: int, rounds: Sequence[Sequence[RoundPeers]]
+    ) -> tuple[Any, Any, Any, Any]:
+        """Return the fields of `Boxes` but the crossings; these learn who has a part in them."""
+        memory, number, me = self._place[rank]
+        group, n_bytes = memory.team.groups[number], collective.n_bytes
+        places = places_of(rounds)
+        slot = collective.data(number, box_bytes(n_bytes, self.size) * len(places))
+        sends: list[list[Any]] = [[] for _ in rounds[me]]
+        receives: list[list[Any]] = [[] for _ in rounds[me]]
+        for n, peers in enumerate(rounds[me]):
+            crossing = collective.crossings[n]
+            for k, peer in numbered(peers.sends):
+                place, owner = places[n, me, peer, k], self._placement.rank_of(group[peer])
+                data, times, piece = box(slot, place, n_bytes, self.size)
+                sends[n].append((data, times))
+                if owner != self.rank:
+                    crossing.send(owner, rank, piece, self._tag(place, group))
+            for k, peer in numbered(peers.receives):
+                place, owner = places[n, peer, me, k], self._placement.rank_of(group[peer])
+                data, times, piece = box(slot, place, n_bytes, self.size)
+                receives[n].append((data, times))
+                if owner != self.rank:
+                    crossing.receive(owner, group[peer], rank, piece, self._tag(place, group))
+        return (
+            [[data for data, _ in of_round] for of_round in sends],
+            [[data for data, _ in of_round] for of_round in receives],
+            [[times for _, times in of_round] for of_round in sends],
+            [[times for _, times in of_round] for of_round in receives],
+        )
+
+    def _tag(self, place: int, group: Sequence[int]) -> int:
+        """Return the number of a message; those of rows are the chips' ranks."""
+        return self.mesh.n_chips * (1 + place) + group[0]
 
     @abstractmethod
     def _table_crossing(self, collective: Collective, *, in_parts: bool) -> Any:
@@ -156,12 +244,6 @@ class BoundPlane(ABC):
         self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
     ) -> list[Any]:
         """Return how a team crosses the rounds of boxes, each with a method ``complete``."""
-
-    @abstractmethod
-    def _boxes(
-        self, collective: Collective, rank: int, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> tuple[Any, Any, Any, Any]:
-        """Return the fields of `Boxes` but the crossings."""
 
     @abstractmethod
     def _closing_crossing(self, collective: Collective) -> Any:
@@ -180,14 +262,14 @@ class BoundPlane(ABC):
         other = collective.lines.setdefault(group, line)
         if other != line:
             first = next(c for c in collective.bound if self._place[c][1] == group)
-            raise CollectiveError(mismatch(self._mesh, rank, line, first, other))
+            raise CollectiveError(mismatch(self.mesh, rank, line, first, other))
         return collective
 
     def _complete(self, collective: Collective, chip: int) -> None:
         """Count a chip that has bound; with the last one the crossings know all labels."""
         collective.bound.append(chip)
         chips = collective.memory.chips
-        mine = [c for c in self._placement.chips(self.rank) if c in chips]
+        mine = [c for c in self.chips if c in chips]
         if len(collective.bound) == len(mine):
             for crossing in collective.crossings:
                 crossing.complete(mine)
@@ -204,12 +286,14 @@ class BoundPlane(ABC):
         crossing.add(self._memories.index(collective.memory), collective.crossings[round_number])
         return crossing
 
-    def names(self, rank: int) -> str:
-        """Return how messages call a process: by its chips."""
-        coords = [str(self._mesh.coord(chip)) for chip in self._placement.chips(rank)]
-        if len(coords) == 1:
-            return f"chip {coords[0]}"
-        return f"chips {coords[0]} to {coords[-1]}"
+    def disagreement(self, chip: int, right: bytes, line: bytes) -> CollectiveError:
+        """Return the error of a chip that crosses with another label than its group here."""
+        own = next(c for c in self.chips if chip in self.mesh.group(c, self.axis))
+        if line[8:] == right[8:] or not text_of(line[8:]):
+            # An old label: the other wrote its own elsewhere, and waits there.
+            line = line[:8] + padded(self.waits.last(self._placement.rank_of(chip)))
+        about = f"{self.waits.about}: " if self.waits.about else ""
+        return CollectiveError(about + mismatch(self.mesh, own, right, chip, line))
 
     def group_of(self, chip: int) -> int:
         """Return the number of a chip's group in its team."""
@@ -257,57 +341,3 @@ def mismatch(mesh: Any, chip: int, line: bytes, other: int, other_line: bytes) -
         f"chip {mesh.coord(chip)} crosses with {texts[0]} where chip {mesh.coord(other)} crosses "
         f"with {texts[1]}{why}"
     )
-
-
-def numbered(peers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (k, peer) for each message: the k-th of this round with that peer."""
-    seen: dict[int, int] = {}
-    pairs = []
-    for peer in peers:
-        k = seen.get(peer, 0)
-        seen[peer] = k + 1
-        pairs.append((k, peer))
-    return pairs
-
-
-def spreads(rounds: Sequence[Sequence[RoundPeers]]) -> bool:
-    """Return whether who has passed all rounds knows that every member has entered the first.
-
-    Memory is taken in turns on that condition; where it does not hold, a barrier must follow.
-    """
-    known = [{member} for member in range(len(rounds))]
-    for number in range(len(rounds[0])):
-        known = [
-            known[member].union(*(known[p] for p in rounds[member][number].receives))
-            for member in range(len(rounds))
-        ]
-    return all(len(members) == len(rounds) for members in known)
-
-
-def places_of(rounds: Sequence[Sequence[RoundPeers]]) -> dict[tuple[int, int, int, int], int]:
-    """Number the boxes of a group: by (round, sender, receiver, k-th between the two)."""
-    places: dict[tuple[int, int, int, int], int] = {}
-    for receiver, of_receiver in enumerate(rounds):
-        for number, peers in enumerate(of_receiver):
-            for k, sender in numbered(peers.receives):
-                places[number, sender, receiver, k] = len(places)
-    return places
-
-
-def box_bytes(n_bytes: int, size: int) -> int:
-    """Return what a box takes with its label and times."""
-    return LINE_BYTES + whole_lines(8 * size) + whole_lines(n_bytes)
-
-
-def box(memory: Bytes, place: int, n_bytes: int, size: int) -> tuple[Bytes, Any, Any]:
-    """Return (data, times, label) of a box in a group's slot, by its place."""
-    stride = box_bytes(n_bytes, size)
-    piece = memory[place * stride : (place + 1) * stride]
-    times = piece[LINE_BYTES : LINE_BYTES + 8 * size].view(np.float64)
-    begin = LINE_BYTES + whole_lines(8 * size)
-    return piece[begin : begin + n_bytes], times, piece[:LINE_BYTES]
-
-
-def whole_lines(n_bytes: int) -> int:
-    """Return bytes rounded up to whole cache lines."""
-    return -(-n_bytes // 64) * 64

@@ -75,3 +75,10 @@ class Placement:
             ranks = tuple(sorted({self.rank_of(chip) for chip in group}))
             groups.setdefault(ranks, []).append(group)
         return tuple(Team(ranks, tuple(groups[ranks])) for ranks in sorted(groups))
+
+    def names(self, rank: int) -> str:
+        """Return how messages call a process: by its chips."""
+        coords = [str(self.mesh.coord(chip)) for chip in self.chips(rank)]
+        if len(coords) == 1:
+            return f"chip {coords[0]}"
+        return f"chips {coords[0]} to {coords[-1]}"

@@ -18,6 +18,9 @@ from galaxy_mpi.mesh.host_memory import (
 )
 from galaxy_mpi.mesh.local_plane import LocalPlane
 from galaxy_mpi.mesh.mesh import Axis
+from galaxy_mpi.mesh.message_plane import MessagePlane
+from galaxy_mpi.mesh.message_requests import RequestCache
+from galaxy_mpi.mesh.mixed_plane import MixedPlane
 from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.mesh.shared_plane import SharedPlane
@@ -78,7 +81,8 @@ class Planes:
         if files:
             page = map_file(files[0], LINE_BYTES * len(self._local))
             os.close(files.pop(0))
-        self.waits = Waits(self.rank, self._local, page)
+        is_whole = len(self._local) == comm.size
+        self.waits = Waits(self.rank, self._local, page, names=placement.names, is_whole=is_whole)
         self._memories: dict[tuple[Axis, Team], TeamMemory] = {}
         for piece in pieces:
             if self.rank in piece.ranks:
@@ -86,6 +90,7 @@ class Planes:
                 self._memories[piece.axis, piece.team] = TeamMemory(
                     placement, piece.team, piece.ranks, self.rank, mine
                 )
+        self._caches: list[RequestCache] = []
         self._planes: dict[Axis, Plane] = {axis: self._plane(axis) for axis in Axis}
 
     def __getitem__(self, axis: Axis) -> Plane:
@@ -93,7 +98,9 @@ class Planes:
         return self._planes[axis]
 
     def free(self) -> None:
-        """Close all files."""
+        """Free what all planes have bound. Collective: every process does."""
+        for cache in self._caches:
+            cache.free()
         for memory in self._memories.values():
             memory.close()
 
@@ -183,4 +190,14 @@ class Planes:
                 memories.append(memory)
         if name == "shared":
             return SharedPlane(placement, axis, self.rank, memories, self.waits)
-        raise NotImplementedError(name)
+        units: dict[Team, tuple[tuple[int, ...], ...]] = {}
+        for memory in memories:
+            team = memory.team
+            units[team] = tuple((rank,) for rank in team.ranks)
+            if name == "mixed":
+                hosts = sorted({self._host_of[rank] for rank in team.ranks})
+                units[team] = tuple(self._ranks_on(host, team.ranks) for host in hosts)
+        cache = RequestCache(self._mpi, self._comm.Dup())
+        self._caches.append(cache)
+        chosen = MixedPlane if name == "mixed" else MessagePlane
+        return chosen(placement, axis, self.rank, memories, self.waits, cache, units)

@@ -86,12 +86,12 @@ class TeamMemory:
         self._file = None if files is None else files[0]
         self.barrier = Barrier(header[:BARRIER_BYTES])
         at = BARRIER_BYTES
-        self.came: Any = memoryview(header[at : at + 8 * len(ranks)]).cast("q")  # type: ignore[arg-type]
+        self.came: Any = header[at : at + 8 * len(ranks)].data.cast("q")
         at += _padded(8 * len(ranks))
         self.labels: list[Any] = []
         self.my_labels: list[Any] = []
         for _ in range(_N_TURNS):
-            labels = memoryview(header[at : at + LINE_BYTES * len(self.chips)])  # type: ignore[arg-type]
+            labels = header[at : at + LINE_BYTES * len(self.chips)].data
             self.labels.append(labels)
             self.my_labels.append(labels[mine])
             at += len(labels)

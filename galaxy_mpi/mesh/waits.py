@@ -1,28 +1,149 @@
 """What a process waits for, told to its watchdog and to the other processes of the host.
 
-Each process has a line in a page that all processes of a host map: how many times it began or
-ended to wait (odd: it waits), and the text of what it waits for. So a watchdog that sees nobody
-come can say what the others wait for instead, and whether anybody moves at all.
+Each process has a line in a page that all processes of a host map: how many times it began or ended
+to wait (odd: it waits), and the text of what it waits for. So a watchdog that sees nobody come can
+say what the others wait for instead, and whether anybody moves at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.plane import TEXT_BYTES
+from galaxy_mpi.mesh.plane import TEXT_BYTES, Label
 
-__all__ = ["LINE_BYTES", "Waits", "padded"]
+__all__ = ["LINE_BYTES", "Waiting", "Waits", "padded", "text_of"]
 
 LINE_BYTES = 128
 
+_MOST_TOLD = 4
+"""Places, and processes of each, that a message names."""
+
 
 class Waiting(Protocol):
-    """A wait, for messages."""
+    """A wait for other processes, for messages."""
 
-    def describe(self, waited_s: float) -> str:
-        """Return who waits for whom, in which collective."""
+    label: Label
+
+    def missing(self) -> list[int]:
+        """Return the processes that have not come."""
+
+
+class Waits:
+    """The line of one process.
+
+    Parameters
+    ----------
+    rank : int
+        This process.
+    ranks : sequence of int
+        The processes of the host, in the order of their lines.
+    page : Bytes, optional
+        Of the host: `LINE_BYTES` for each process. A page of its own by default.
+    names : callable
+        Says how messages call a process.
+    is_whole : bool
+        Whether these are all processes of the run.
+
+    Attributes
+    ----------
+    count : memoryview
+        Whose only element is how many times this process began or ended to wait. Whoever waits
+        adds one before and one after.
+    text : memoryview
+        Of what it waits for: written before ``count``.
+    crossing : Waiting or None
+        What it waits for, if ``count`` is odd; None if that may take as long as it likes.
+    about : str
+        What the chips of this process are about, for messages: ``decode step 12``.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        ranks: Sequence[int] = (),
+        page: Bytes | None = None,
+        *,
+        names: Callable[[int], str] = "rank {}".format,
+        is_whole: bool = False,
+    ) -> None:
+        self.rank, self.ranks = rank, tuple(ranks) or (rank,)
+        self.names, self._is_whole = names, is_whole
+        if page is None:
+            page = np.zeros(LINE_BYTES * len(self.ranks), np.uint8)
+        lines = page[: LINE_BYTES * len(self.ranks)].reshape(-1, LINE_BYTES)
+        self._counts = lines[:, :8].view(np.uint64)[:, 0]
+        self._texts: list[Any] = [line[8 : 8 + TEXT_BYTES].data for line in lines]
+        self.count: Any = lines[self.place, :8].data.cast("Q")
+        self.text: Any = self._texts[self.place]
+        self.crossing: Waiting | None = None
+        self.about = ""
+
+    @property
+    def number(self) -> int:
+        """How many times this process began or ended to wait; odd while it waits."""
+        return int(self.count[0])
+
+    @property
+    def place(self) -> int:
+        """The number of this process's line."""
+        return self.ranks.index(self.rank)
+
+    def counts(self) -> tuple[int, ...]:
+        """Return `number` of every process of the host."""
+        return tuple(self._counts.tolist())
+
+    @contextmanager
+    def patiently(self, text: str) -> Iterator[None]:
+        """Wait in the body for as long as it takes: for what a rank computes, or reads."""
+        self.crossing = None
+        self.text[:] = padded(text)
+        self.count[0] += 1
+        try:
+            yield
+        finally:
+            self.count[0] += 1
+
+    def doing(self, rank: int) -> str:
+        """Return what a process of the host waits for; empty if it works or is elsewhere."""
+        if rank not in self.ranks or int(self._counts[self.ranks.index(rank)]) % 2 == 0:
+            return ""
+        return self.last(rank)
+
+    def last(self, rank: int) -> str:
+        """Return what a process of the host waits for or waited for last; empty if elsewhere."""
+        return text_of(self._texts[self.ranks.index(rank)]) if rank in self.ranks else ""
+
+    def in_vain(self, crossing: Waiting, waited_s: float) -> tuple[str, bool]:
+        """Return what is said of a wait without end, and whether others have more to say.
+
+        They have if whoever is missing here waits too, so that the cause lies farther on.
+        """
+        missing = crossing.missing()
+        whom = " and ".join(self.names(rank) for rank in missing[:_MOST_TOLD]) or "nobody"
+        line = (
+            f"{self.names(self.rank)} waited {waited_s:.0f} s for {whom} in {crossing.label.text}"
+        )
+        told = [f"{self.names(r)} waits in {self.doing(r)}" for r in missing if self.doing(r)]
+        if told:
+            return "; ".join([line, *told[:_MOST_TOLD]]), len(told) == len(missing)
+        return f"{line}; did that rank end or stop?", not missing
+
+    def standstill(self, waited_s: float) -> str:
+        """Return who waits where, if every process of the run waits; empty otherwise."""
+        if not self._is_whole or not (self._counts & np.uint64(1)).all():
+            return ""
+        where: dict[str, list[int]] = {}
+        for rank in self.ranks:
+            where.setdefault(self.doing(rank), []).append(rank)
+        told = []
+        for text, ranks in sorted(where.items(), key=lambda item: len(item[1]))[:_MOST_TOLD]:
+            names = ", ".join(self.names(rank) for rank in ranks[:_MOST_TOLD])
+            more = f" and {len(ranks) - _MOST_TOLD} more" if len(ranks) > _MOST_TOLD else ""
+            told.append(f"{names}{more} in {text}")
+        return f"all ranks wait, and none has moved for {waited_s:.0f} s: {'; '.join(told)}"
 
 
 def padded(text: str) -> bytes:
@@ -33,59 +154,3 @@ def padded(text: str) -> bytes:
 def text_of(line: Any) -> str:
     """Return the text of `padded` bytes."""
     return bytes(line).rstrip(b"\0").decode("utf-8", "replace")
-
-
-class Waits:
-    """The line of one process.
-
-    Parameters
-    ----------
-    page : Bytes, optional
-        Of the host: `LINE_BYTES` for each process. A page of its own by default.
-    ranks : sequence of int
-        The processes of the host, in the order of their lines.
-    rank : int
-        This process.
-
-    Attributes
-    ----------
-    count : memoryview
-        Whose only element is how many times this process began or ended to wait. Whoever waits
-        adds one before and one after.
-    text : memoryview
-        Of what it waits for: written before ``count``.
-    crossing : Waiting or None
-        What it waits for, if ``count`` is odd.
-    """
-
-    def __init__(self, rank: int, ranks: Sequence[int] = (), page: Bytes | None = None) -> None:
-        self.rank, self.ranks = rank, tuple(ranks) or (rank,)
-        if page is None:
-            page = np.zeros(LINE_BYTES * len(self.ranks), np.uint8)
-        lines = page[: LINE_BYTES * len(self.ranks)].reshape(-1, LINE_BYTES)
-        self._counts = lines[:, :8].view(np.uint64)[:, 0]
-        self._texts = [memoryview(line[8 : 8 + TEXT_BYTES]) for line in lines]  # type: ignore[arg-type]
-        place = self.ranks.index(rank)
-        self.count: Any = memoryview(lines[place, :8]).cast("Q")  # type: ignore[arg-type]
-        self.text: Any = self._texts[place]
-        self.crossing: Waiting | None = None
-
-    @property
-    def number(self) -> int:
-        """How many times this process began or ended to wait; odd while it waits."""
-        return int(self.count[0])
-
-    def counts(self) -> tuple[int, ...]:
-        """Return that of every process of the host."""
-        return tuple(self._counts.tolist())
-
-    def all_wait(self) -> bool:
-        """Return whether every process of the host waits."""
-        return bool((self._counts & np.uint64(1)).all())
-
-    def doing(self, rank: int) -> str:
-        """Return what a process of the host waits for; empty if it works or is elsewhere."""
-        if rank not in self.ranks:
-            return ""
-        place = self.ranks.index(rank)
-        return text_of(self._texts[place]) if int(self._counts[place]) % 2 else ""

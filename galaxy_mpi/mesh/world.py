@@ -1,6 +1,6 @@
 """Whether the ranks of a run fit its mesh, and what to type when they do not."""
 
-from galaxy_mpi.errors import MeshError
+from galaxy_mpi.errors import MeshError, common
 from galaxy_mpi.mesh.mesh import Mesh
 
 __all__ = ["check_world"]
@@ -18,9 +18,11 @@ def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str], chips_per_ran
     """
     if chips_per_rank < 1 or mesh.n_chips % chips_per_rank:
         fitting = [n for n in range(1, mesh.n_chips + 1) if mesh.n_chips % n == 0]
-        raise MeshError(
-            f"the {mesh} mesh has {mesh.n_chips} chips, which do not divide into ranks of "
-            f"{chips_per_rank}; --chips-per-rank can be {', '.join(map(str, fitting))}"
+        raise common(
+            MeshError(
+                f"the {mesh} mesh has {mesh.n_chips} chips, which do not divide into ranks of "
+                f"{chips_per_rank}; --chips-per-rank can be {', '.join(map(str, fitting))}"
+            )
         )
     needed = mesh.n_chips // chips_per_rank
     if n_ranks == needed:
@@ -28,14 +30,18 @@ def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str], chips_per_ran
     each = "" if chips_per_rank == 1 else f" of {chips_per_rank} chips each"
     got = f"the {mesh} mesh needs {needed} ranks{each}, this run has {n_ranks}"
     if n_ranks == 1 and int(environ.get("SLURM_NTASKS", "1")) > 1:
-        raise MeshError(
-            f"{got}: srun started {environ['SLURM_NTASKS']} processes that do not know each other; "
-            f"use `mpirun -n {needed}` inside the allocation, or srun with this MPI's --mpi"
+        raise common(
+            MeshError(
+                f"{got}: srun started {environ['SLURM_NTASKS']} processes that do not know each "
+                f"other; use `mpirun -n {needed}` inside the allocation, or srun with this MPI's "
+                f"--mpi"
+            )
         )
     choices = [f"--mesh {_fitting(n_ranks * chips_per_rank)}"]
     if mesh.n_chips % n_ranks == 0:
         choices.append(f"--chips-per-rank {mesh.n_chips // n_ranks}")
-    raise MeshError(f"{got}: start it with `mpirun -n {needed}` or pass {' or '.join(choices)}")
+    choice = " or ".join(choices)
+    raise common(MeshError(f"{got}: start it with `mpirun -n {needed}` or pass {choice}"))
 
 
 def _fitting(n_chips: int) -> str:

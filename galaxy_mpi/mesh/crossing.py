@@ -1,0 +1,220 @@
+"""Where processes of a host meet: at a barrier for a table, by notices for a round of boxes.
+
+Before it meets, a process writes the labels of its chips beside the data. Behind the barrier it
+compares everybody's with what they must be: one comparison of bytes, always.
+
+Boxes have their label in front. A box is written again and again, by the same collective too, so
+the digest has the number of the notice added to it: an old label is not taken for a new one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from galaxy_mpi.arrays import Bytes
+from galaxy_mpi.mesh.barrier import Notice
+from galaxy_mpi.mesh.binding import BoundPlane, Collective
+from galaxy_mpi.mesh.team_memory import TeamMemory
+from galaxy_mpi.mesh.waits import LINE_BYTES
+
+__all__ = ["BarrierCrossing", "NoticeCrossing", "Notices", "Then", "barrier_crossing"]
+
+_DIGESTS = (1 << 64) - 1
+
+
+class BarrierCrossing:
+    """Where the processes of a team on this host meet, and compare their labels."""
+
+    def __init__(self, plane: BoundPlane, collective: Collective) -> None:
+        self.label, self._plane, self._collective = collective.label, plane, collective
+        memory, waits = collective.memory, plane.waits
+        self._memory, self._waits = memory, waits
+        self._count, self._tell = waits.count, waits.text
+        self._place, self._came = memory.place, memory.came
+        self._wait, self._barrier = memory.barrier.wait_at, memory.barrier.place
+        self._labels = tuple(zip(memory.my_labels, memory.labels, strict=True))
+        self._mine = self._all = self._text = b""
+
+    def complete(self, mine: Sequence[int]) -> None:
+        """Take the labels of all groups: every chip of this process has bound."""
+        lines, group_of = self._collective.lines, self._plane.group_of
+        self._mine = b"".join(lines[group_of(chip)] for chip in mine)
+        self._all = b"".join(lines[group_of(chip)] for chip in self._memory.chips)
+        self._text = self._mine[8 : 8 + len(self._tell)]
+
+    def __call__(self) -> None:
+        """Return when all have come; see `galaxy_mpi.mesh.plane.Crossing`."""
+        memory, count = self._memory, self._count
+        turn = memory.turn = memory.turn + 1
+        mine, everybody = self._labels[turn & 1]
+        mine[:] = self._mine
+        self._came[self._place] = turn
+        self._waits.crossing = self
+        self._tell[:] = self._text
+        count[0] += 1
+        self._wait(self._barrier)
+        count[0] += 1
+        if everybody.tobytes() != self._all:
+            self._complain(everybody.tobytes())
+
+    def missing(self) -> list[int]:
+        """Return the processes that have not come."""
+        return self._memory.missing(self._memory.turn)
+
+    def _complain(self, lines: bytes) -> None:
+        """Raise the error that names a chip with another label, and one of this process."""
+        for place, chip in enumerate(self._memory.chips):
+            span = slice(place * LINE_BYTES, (place + 1) * LINE_BYTES)
+            if lines[span] != self._all[span]:
+                raise self._plane.disagreement(chip, self._all[span], lines[span])
+
+
+class Alone:
+    """A crossing of a team that is one process here: nobody to wait for."""
+
+    def __init__(self, collective: Collective) -> None:
+        self.label = collective.label
+
+    def complete(self, mine: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def __call__(self) -> None:
+        """Do nothing: the runner has let every chip do what comes before."""
+
+
+def barrier_crossing(plane: BoundPlane, collective: Collective) -> BarrierCrossing | Alone:
+    """Return where a team's processes on this host meet."""
+    if len(collective.memory.ranks) == 1:
+        return Alone(collective)
+    return BarrierCrossing(plane, collective)
+
+
+class Notices:
+    """How many notices this process has posted to others of the host and taken from them."""
+
+    def __init__(self, memory: TeamMemory) -> None:
+        others = [rank for rank in memory.ranks if rank != memory.rank]
+        self.posts = {other: _Counted(memory.notice(memory.rank, other)) for other in others}
+        self.takes = {other: _Counted(memory.notice(other, memory.rank)) for other in others}
+
+
+class _Counted:
+    """One direction between two processes."""
+
+    def __init__(self, notice: Notice) -> None:
+        self.post, self.wait, self.n = notice.post, notice.wait, 0
+
+
+class NoticeCrossing:
+    """A round of boxes: notices to those who receive, then from those who send."""
+
+    def __init__(self, plane: BoundPlane, collective: Collective, notices: Notices) -> None:
+        self.label, self._plane, self._collective = collective.label, plane, collective
+        waits = self._waits = plane.waits
+        self._count, self._tell = waits.count, waits.text
+        self._notices = notices
+        self._sends: dict[int, list[Any]] = {}
+        self._receives: dict[int, list[Any]] = {}
+        self._to: list[tuple[_Counted, list[Any]]] = []
+        self._from: list[tuple[_Counted, list[Any]]] = []
+        self._text, self._n_taken = b"", 0
+
+    def sends_to(self, rank: int) -> bool:
+        """Return whether data goes to a process as messages: to none."""
+        return False
+
+    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
+        """Add a box of a chip of this process to a chip of process ``rank``."""
+        self._sends.setdefault(rank, []).append((chip, piece[:LINE_BYTES]))
+
+    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
+        """Add a box of a chip of process ``rank`` to one of this process."""
+        self._receives.setdefault(rank, []).append((sender, chip, piece[:LINE_BYTES]))
+
+    def complete(self, mine: Sequence[int]) -> None:
+        """Take the labels: every chip of this process has bound."""
+        lines, group_of = self._collective.lines, self._plane.group_of
+        self._text = next(iter(lines.values()))[8 : 8 + len(self._tell)]
+        for rank, sends in self._sends.items():
+            out: list[Any] = []
+            for chip, header in sends:
+                view, line = header.data, lines[group_of(chip)]
+                out.append((view[:8].cast("Q"), digest_of(line), view[8:], line[8:]))
+            self._to.append((self._notices.posts[rank], out))
+        for rank, receives in self._receives.items():
+            got: list[Any] = []
+            for sender, chip, header in receives:
+                line = lines[group_of(chip)]
+                place = header.data[:8].cast("Q")
+                got.append((place, digest_of(line), sender, line, header))
+            self._from.append((self._notices.takes[rank], got))
+
+    def __call__(self) -> None:
+        """Return when all boxes of the round are there."""
+        self.start()
+        self.finish()
+
+    def start(self) -> None:
+        """Tell the others that their boxes are full."""
+        for way, sends in self._to:
+            number = way.n = way.n + 1
+            for place, digest, text_place, text in sends:
+                text_place[:] = text
+                place[0] = digest + number & _DIGESTS
+            way.post()
+
+    def finish(self) -> None:
+        """Return when the others have told this process the same."""
+        if not self._from:
+            return
+        count = self._count
+        self._waits.crossing = self
+        self._tell[:] = self._text
+        self._n_taken = 0
+        count[0] += 1
+        for way, _ in self._from:
+            way.wait()
+            way.n += 1
+            self._n_taken += 1
+        count[0] += 1
+        for way, receives in self._from:
+            for place, digest, sender, line, header in receives:
+                if place[0] != digest + way.n & _DIGESTS:
+                    raise self._plane.disagreement(sender, line, bytes(header))
+
+    def missing(self) -> list[int]:
+        """Return the processes whose notices have not been taken."""
+        return list(self._receives)[self._n_taken :]
+
+
+class Then:
+    """A crossing with a barrier of the host behind it."""
+
+    def __init__(self, first: Any, barrier: BarrierCrossing | Alone) -> None:
+        self.label, self._first, self._barrier = first.label, first, barrier
+
+    def sends_to(self, rank: int) -> bool:
+        """Return whether data goes to a process as messages."""
+        return bool(self._first.sends_to(rank))
+
+    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
+        """Add a box to the first, see `NoticeCrossing`."""
+        self._first.send(rank, chip, piece, tag)
+
+    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
+        """Add a box to the first, see `NoticeCrossing`."""
+        self._first.receive(rank, sender, chip, piece, tag)
+
+    def complete(self, mine: Sequence[int]) -> None:
+        """Complete both."""
+        self._first.complete(mine)
+        self._barrier.complete(mine)
+
+    def __call__(self) -> None:
+        """Cross both."""
+        self._first()
+        self._barrier()
+
+
+def digest_of(line: bytes) -> int:
+    """Return the number in front of a label."""
+    return int.from_bytes(line[:8], "little")

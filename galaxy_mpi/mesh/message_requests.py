@@ -1,0 +1,135 @@
+"""Messages as persistent requests, which are bound once and only started afterwards.
+
+A program of 80 layers has hundreds of collectives, but few differ in where their data lies: those
+that lie in the same places share their requests. They go when the last program that uses them is
+released.
+
+The MPI library is handed in by `galaxy_mpi.mesh.mpi`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from galaxy_mpi.errors import CollectiveError
+
+__all__ = ["Message", "MessageRequests", "RequestCache", "place_of"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """Bytes to or from one process."""
+
+    rank: int
+    tag: int
+    is_send: bool
+    pieces: tuple[tuple[int, int], ...]
+    """(address, bytes) of each piece: one message all the same."""
+
+
+def place_of(memory: Any) -> tuple[int, int]:
+    """Return (address, bytes) of an array whose elements lie side by side."""
+    assert memory.flags.c_contiguous, "a piece of a message with holes"
+    return memory.__array_interface__["data"][0], memory.nbytes
+
+
+class MessageRequests:
+    """Rounds of messages that are started and waited for.
+
+    All receives of all rounds are posted with the first round, so what comes early finds its place;
+    all sends are waited for with the last.
+
+    Parameters
+    ----------
+    mpi : module
+        ``mpi4py.MPI``.
+    comm : mpi4py.MPI.Comm
+    rounds : sequence of sequence of Message
+    kept : object
+        What keeps the memory mapped.
+    """
+
+    def __init__(
+        self, mpi: Any, comm: Any, rounds: Sequence[Sequence[Message]], kept: object
+    ) -> None:
+        self._kept, self._errors = kept, mpi.Exception
+        self._start_all, self._wait_all = mpi.Prequest.Startall, mpi.Request.Waitall
+
+        def request(message: Message) -> Any:
+            lengths = [n_bytes for _, n_bytes in message.pieces]
+            kind = mpi.BYTE.Create_hindexed(lengths, [place for place, _ in message.pieces])
+            kind.Commit()
+            make = comm.Send_init if message.is_send else comm.Recv_init
+            made = make([mpi.BOTTOM, 1, kind], message.rank, message.tag)
+            kind.Free()  # MPI keeps it until the request is freed
+            return made
+
+        sends = [[request(m) for m in of_round if m.is_send] for of_round in rounds]
+        receives = [[request(m) for m in of_round if not m.is_send] for of_round in rounds]
+        self._all = [r for of_round in (*receives, *sends) for r in of_round]
+        self._starts = list(sends)
+        self._starts[0] = [*(r for of_round in receives for r in of_round), *sends[0]]
+        self._waits = list(receives)
+        self._waits[-1] = [*receives[-1], *(r for of_round in sends for r in of_round)]
+
+    def start(self, number: int) -> None:
+        """Start the messages of a round."""
+        self._start_all(self._starts[number])
+
+    def finish(self, number: int) -> bool:
+        """Return when the messages of a round are here: False if one was larger than its place."""
+        try:
+            self._wait_all(self._waits[number])
+        except self._errors:
+            return False
+        return True
+
+    def free(self) -> None:
+        """Free the requests."""
+        for request in self._all:
+            request.Free()
+        self._all.clear()
+
+
+class RequestCache:
+    """The requests of a plane, by where their data lies.
+
+    Parameters
+    ----------
+    mpi, comm
+        As for `MessageRequests`.
+    """
+
+    def __init__(self, mpi: Any, comm: Any) -> None:
+        self._mpi, self._comm = mpi, comm
+        self._requests: dict[object, MessageRequests] = {}
+        self._n_uses: dict[object, int] = {}
+        self._most: int = comm.Get_attr(mpi.TAG_UB)
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def use(self, rounds: Sequence[Sequence[Message]], kept: object) -> MessageRequests:
+        """Return the requests of some messages, to be given back with `release`."""
+        key = tuple(tuple(messages) for messages in rounds)
+        if any(message.tag > self._most for messages in rounds for message in messages):
+            raise CollectiveError(f"this MPI numbers at most {self._most} messages of a group")
+        if key not in self._requests:
+            self._requests[key] = MessageRequests(self._mpi, self._comm, key, kept)
+        self._n_uses[key] = self._n_uses.get(key, 0) + 1
+        return self._requests[key]
+
+    def release(self, requests: MessageRequests) -> None:
+        """Give back what `use` returned."""
+        key = next(k for k, made in self._requests.items() if made is requests)
+        self._n_uses[key] -= 1
+        if not self._n_uses[key]:
+            del self._n_uses[key]
+            self._requests.pop(key).free()
+
+    def free(self) -> None:
+        """Free all requests and the communicator."""
+        for requests in self._requests.values():
+            requests.free()
+        self._requests.clear()
+        self._comm.Free()

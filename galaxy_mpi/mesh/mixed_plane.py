@@ -1,0 +1,87 @@
+"""Groups over several hosts: shared memory inside a host, messages between hosts.
+
+A table lies in the memory of each host. The row of a member elsewhere is received by one process
+of the host for all, by the member's number modulo theirs; then they meet at their barrier. Boxes
+go straight to whom they are for: with a notice inside a host, as a message to another.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from galaxy_mpi.arrays import Bytes
+from galaxy_mpi.mesh.binding import Collective
+from galaxy_mpi.mesh.crossing import NoticeCrossing, Notices, Then, barrier_crossing
+from galaxy_mpi.mesh.message_plane import BoxMessages, MessagePlane, RowMessages
+from galaxy_mpi.mesh.placement import Team
+from galaxy_mpi.mesh.plane import RoundPeers
+from galaxy_mpi.mesh.rounds import spreads
+
+__all__ = ["MixedPlane"]
+
+
+class _MixedRound:
+    """A round of boxes, some of them to other hosts."""
+
+    def __init__(self, inside: NoticeCrossing, outside: BoxMessages, ranks: Sequence[int]) -> None:
+        self.label, self._inside, self._outside, self._ranks = inside.label, inside, outside, ranks
+
+    def _way(self, rank: int) -> Any:
+        return self._inside if rank in self._ranks else self._outside
+
+    def sends_to(self, rank: int) -> bool:
+        """Return whether data goes to a process as messages."""
+        return rank not in self._ranks
+
+    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
+        """Add a box of a chip of this process to a chip of process ``rank``."""
+        self._way(rank).send(rank, chip, piece, tag)
+
+    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
+        """Add a box of a chip of process ``rank`` to one of this process."""
+        self._way(rank).receive(rank, sender, chip, piece, tag)
+
+    def complete(self, mine: Sequence[int]) -> None:
+        """Complete both."""
+        self._inside.complete(mine)
+        self._outside.complete(mine)
+
+    def __call__(self) -> None:
+        """Return when all boxes of the round are here; all are sent before any is waited for."""
+        self._inside.start()
+        self._outside.start()
+        self._outside.finish()
+        self._inside.finish()
+
+
+class MixedPlane(MessagePlane):
+    """See `galaxy_mpi.mesh.plane.Plane`; parameters as of `MessagePlane`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._notices: dict[Team, Notices] = {}
+
+    def _close(self) -> None:
+        super(MessagePlane, self)._close()
+
+    def _closing_crossing(self, collective: Collective) -> Any:
+        return barrier_crossing(self, collective)
+
+    def _table_crossing(self, collective: Collective, *, in_parts: bool) -> Any:
+        rows = RowMessages(self, collective, in_parts=in_parts)
+        return Then(rows, barrier_crossing(self, collective))
+
+    def _round_crossings(
+        self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
+    ) -> list[Any]:
+        memory, outside = collective.memory, list[Any]()
+        outside += [BoxMessages(self, collective, n, outside) for n in range(len(rounds[0]))]
+        if memory.team not in self._notices:
+            self._notices[memory.team] = Notices(memory)
+        notices = self._notices[memory.team]
+        crossings: list[Any] = [
+            _MixedRound(NoticeCrossing(self, collective, notices), messages, memory.ranks)
+            for messages in outside
+        ]
+        if not spreads(rounds):
+            crossings[-1] = Then(crossings[-1], barrier_crossing(self, collective))
+        return crossings

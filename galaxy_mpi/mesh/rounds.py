@@ -65,7 +65,8 @@ class RelayRows:
     def piece(self, slot: Bytes, row: int, place: int, *, is_message: bool) -> Bytes:
         """Return what is sent of a row: itself in its box, or the label of a notice."""
         if is_message:
-            return box(slot, row, self._row_bytes, 1)[2]
+            message: Bytes = box(slot, row, self._row_bytes, 1)[2]
+            return message
         begin = self._labels + LINE_BYTES * place
         return slot[begin : begin + LINE_BYTES]
 

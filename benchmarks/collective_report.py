@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from galaxy_mpi.device import Costs, Machine
+from galaxy_mpi.timing import Costs, Machine
 from galaxy_mpi.output import write_bytes
 from galaxy_mpi.plot import curves_png
 

@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_mesh
 from galaxy_mpi.config import RunConfig, formats
-from galaxy_mpi.device import Machine
+from galaxy_mpi.timing import Machine
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.engine.comparison import (
     Row,

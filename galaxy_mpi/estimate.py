@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.config import formats
-from galaxy_mpi.device import MACHINES
+from galaxy_mpi.timing import MACHINES
 from galaxy_mpi.engine.what_if import WhatIf
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.presets import PRESETS

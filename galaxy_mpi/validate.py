@@ -15,8 +15,8 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.command import ArgumentParser, run_alone
-from galaxy_mpi.device import Machine
-from galaxy_mpi.device.published import CALIBRATION, Measurement, read_measurements
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.published import CALIBRATION, Measurement, read_measurements
 from galaxy_mpi.engine.claims import Claim, older_claims
 from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator

@@ -5,7 +5,7 @@ Sums of what must be there at once in decode; prefill's activations come and go 
 
 from dataclasses import dataclass
 
-from galaxy_mpi.device import Costs, Machine
+from galaxy_mpi.timing import Costs, Machine
 from galaxy_mpi.dtypes import TILE, padded
 from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.errors import ConfigError

@@ -7,15 +7,17 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
+from galaxy_mpi.errors import UserError
 from galaxy_mpi.kernels import RotaryTable, choose_multiply
-from galaxy_mpi.mesh import Axis, PlaneTransport
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.models import ChipWeights, ShardFile, Sharding, load_chip_weights
 from galaxy_mpi.prefetch import buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs
 from galaxy_mpi.systems import ChipState, KVCache, Modules, Precision
 from galaxy_mpi.systems.decode_attention import Workspace
 
-__all__ = ["Chips", "Held"]
+__all__ = ["Chips", "Held", "honest_wait_s", "load_chips"]
 
 
 class Held:
@@ -82,6 +84,11 @@ class Chips:
         self.largest = max(tensor.n_values for tensor in tensors.values())
 
     @property
+    def packed_bytes(self) -> int:
+        """Bytes of the packed weights of all chips of this process."""
+        return sum(held.weights.packed_bytes for held in self.held)
+
+    @property
     def columns(self) -> set[int]:
         """Columns of the mesh that have a chip in this process."""
         return {self.mesh.coord(held.rank)[1] for held in self.held}
@@ -135,6 +142,56 @@ class Chips:
             workspace=self._workspace,
         )
         return Held(rank, weights, state)
+
+
+def load_chips(
+    run: RunConfig,
+    plan: Plan,
+    transport: PlaneTransport,
+    loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
+    precision: Precision | None = None,
+    modules: Modules | None = None,
+    *,
+    n_tokens: int = 0,
+) -> Chips:
+    """Return this process's chips when all processes have theirs; parameters as of `Chips`.
+
+    Parameters
+    ----------
+    n_tokens : int
+        Of the longest prompt, if it is longer than those of the plan.
+
+    Raises
+    ------
+    UserError
+        On all ranks alike, if one of them cannot make its chips.
+    """
+    error: UserError | None = None
+    try:
+        chips = Chips(run, plan, transport, loaded_layer, precision, modules)
+    except UserError as failure:
+        error = failure
+    transport.agree(error)
+    longest = max(n_tokens, *(len(tokens) for tokens in plan.prompt_tokens))
+    transport.allow_waits(honest_wait_s(chips.packed_bytes, longest))
+    return chips
+
+
+def honest_wait_s(weights_bytes: int, n_tokens: int) -> float:
+    """Return the seconds of host time that ranks in good health may make each other wait.
+
+    Between two collectives a rank multiplies some of its weights with the tokens of a pass. A
+    slow host with many ranks on each core is assumed to do so with all of them at 10 MB/s for up
+    to 1,024 tokens, and 20 s are for whatever else such a host does.
+
+    Parameters
+    ----------
+    weights_bytes : int
+        Packed weights of a rank.
+    n_tokens : int
+        Of the longest prompt.
+    """
+    return 20.0 + weights_bytes / 10e6 * max(1.0, n_tokens / 1024)
 
 
 def _shard_file(run: RunConfig, plan: Plan, rank: int) -> ShardFile | None:

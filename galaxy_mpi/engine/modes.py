@@ -5,28 +5,32 @@ are kept. All programs of a chip share its arrays, and the memory in which colle
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.engine.chips import Chips, Held
-from galaxy_mpi.models import Decoder
+from galaxy_mpi.ccl.algorithms import Algorithms
+from galaxy_mpi.engine.chips import Chips
+from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import DirectFeed, PrefetchFeed, Prefetcher, PrefetchStats
 from galaxy_mpi.program import BoundProgram, Program, Tap, bind_program
-from galaxy_mpi.systems import (
-    ChipBinder,
-    PageTable,
-    PassShape,
-    PrefillPass,
-    Site,
-    System,
-    WeightFeed,
-)
+from galaxy_mpi.timing.run_clock import ProgramClocks
+from galaxy_mpi.systems import ChipBinder, PageTable, PassShape, PrefillPass, WeightFeed
 
-__all__ = ["DecodeMode", "ModeTotals", "PrefillMode"]
+__all__ = [
+    "DecodeMode",
+    "MakeTap",
+    "ModeTotals",
+    "NoClock",
+    "PrefillMode",
+    "Ready",
+    "at_layer_ends",
+]
+
+MakeTap = Callable[[Program], Tap]
 
 MOST_PASS_ROWS = 16_384
 """Rows of all prefill programs that are kept; at least one is."""
@@ -38,66 +42,81 @@ class ModeTotals:
 
     collectives_s: float = 0.0
     prefetch: PrefetchStats = field(default_factory=PrefetchStats)
-    sent_bytes: int = 0
-    """Of one chip's messages in the largest program."""
 
 
-class Clocks(Protocol):
-    """Device clocks of the chips of a run, see `galaxy_mpi.engine.run_clock`."""
+class Timekeeper(Protocol):
+    """Keeps device time of the chips of a process: `galaxy_mpi.timing.RunClock`, or `NoClock`."""
 
-    def options(self, held: Held, program: Program, work: PassShape | None) -> dict[str, Any]:
-        """Return the options of the `Binder` of a chip: its clock, and what is charged."""
+    def of(self, program: Program) -> ProgramClocks | None:
+        """Return clocks for a program that is about to be bound; None: it has no device time."""
+
+    def start(
+        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
+    ) -> None:
+        """Begin a step or a pass at time 0."""
 
 
-class NoClocks:
-    """Stands for clocks where the device has no such numbers."""
+class NoClock:
+    """For formats that the device does not have, and for callers who ask for logits."""
 
-    def options(self, held: Held, program: Program, work: PassShape | None) -> dict[str, Any]:
+    def of(self, program: Program) -> None:
         """Return nothing."""
-        return {}
+
+    def start(
+        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
+    ) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A program that is bound."""
+
+    bound: BoundProgram
+    inputs: list[dict[str, F32]]
+    """Of each chip of the process."""
+    clocks: ProgramClocks | None
+
+    def results(self, name: str) -> list[Any]:
+        """Return the array of a result on each chip: overwritten by the next run."""
+        return self.bound.results(name)
 
 
 class _Mode:
     def __init__(
-        self, chips: Chips, users: int, system: System, clocks: Clocks, taps: tuple[Tap, ...]
+        self, chips: Chips, programs: Programs, device: Timekeeper, taps: Sequence[MakeTap]
     ) -> None:
-        self.chips, self.system, self._clocks, self._taps = chips, system, clocks, taps
-        self._shape = chips.layout.chip_shape(users)
+        self.chips, self.programs, self._device, self._taps = chips, programs, device, taps
+        self.system = programs.system
         self.totals = ModeTotals()
 
-    def _site(self, work: PassShape | None, *, prefetch: bool) -> Site:
-        chips = self.chips
-        return Site(
-            mesh=chips.mesh,
-            shape=self._shape,
-            precision=chips.precision,
-            fabric=self.system.fabric,
-            prefetch=prefetch,
-            work=work,
-            modules=chips.modules,
-        )
-
     def _bind(
-        self, program: Program, feeds: list[WeightFeed], algorithms: Any, work: PassShape | None
-    ) -> tuple[BoundProgram, list[dict[str, F32]]]:
-        chips = self.chips
+        self, program: Program, feeds: Sequence[WeightFeed], algorithms: Algorithms
+    ) -> Ready:
+        chips, taps = self.chips, tuple(make(program) for make in self._taps)
         shapes = {name: tensor.shape for name, tensor in program.inputs.items()}
-        inputs = chips.new_inputs(shapes)
-        binders = [
-            ChipBinder(
-                chips.mesh,
-                chips.planes,
-                algorithms,
-                held.state,
-                feed,
-                pool=held.pool,
-                codecs=chips.codecs,
-                taps=self._taps,
-                **self._clocks.options(held, program, work),
+        inputs, clocks = chips.new_inputs(shapes), self._device.of(program)
+        binders = []
+        for number, (held, feed) in enumerate(zip(chips.held, feeds, strict=True)):
+            options: dict[str, Any] = {}
+            if clocks is not None:
+                clock = clocks.chips[number]
+                options = {"clock": clock, "is_charged": clock.is_charged}
+            binders.append(
+                ChipBinder(
+                    chips.mesh,
+                    chips.planes,
+                    algorithms,
+                    held.state,
+                    feed,
+                    pool=held.pool,
+                    codecs=chips.codecs,
+                    poisons=chips.run.check,
+                    taps=taps,
+                    **options,
+                )
             )
-            for held, feed in zip(chips.held, feeds, strict=True)
-        ]
-        return bind_program(program, binders, inputs, chips.planes), inputs
+        return Ready(bind_program(program, binders, inputs, chips.planes), inputs, clocks)
 
     def _run(self, bound: BoundProgram) -> None:
         before = bound.crossings_s
@@ -112,13 +131,12 @@ class DecodeMode(_Mode):
     Parameters
     ----------
     chips : Chips
-    users : int
-        Places of the batch.
-    system : System
+    programs : Programs
     prefetcher : Prefetcher or None
         None: weights are unpacked when they are used.
-    clocks : Clocks
-    taps : tuple of Tap
+    device : Timekeeper
+    taps : sequence of callable
+        Make taps, given the program.
     """
 
     name = "decode"
@@ -126,24 +144,25 @@ class DecodeMode(_Mode):
     def __init__(
         self,
         chips: Chips,
-        users: int,
-        system: System,
+        programs: Programs,
         prefetcher: Prefetcher | None,
-        clocks: Clocks | None = None,
-        taps: tuple[Tap, ...] = (),
+        device: Timekeeper | None = None,
+        taps: Sequence[MakeTap] = (),
     ) -> None:
-        super().__init__(chips, users, system, clocks or NoClocks(), taps)
+        super().__init__(chips, programs, device or NoClock(), taps)
         self._prefetcher = prefetcher
-        self._bound: dict[bool, tuple[BoundProgram, list[dict[str, F32]]]] = {}
+        self._bound: dict[bool, Ready] = {}
         self._storage: list[F32] | None = None
-
-    def program(self, *, all_logits: bool = False) -> BoundProgram:
-        """Return the program of a step, bound when it is asked for first."""
-        return self._ready(all_logits)[0]
+        self._planned: Ready | None = None
 
     def run(
-        self, tokens_B: Ints, tables: Mapping[int, PageTable], *, all_logits: bool = False
-    ) -> BoundProgram:
+        self,
+        tokens_B: Ints,
+        tables: Mapping[int, PageTable],
+        positions: Sequence[int] = (),
+        *,
+        all_logits: bool = False,
+    ) -> Ready:
         """Run a step.
 
         Parameters
@@ -152,44 +171,65 @@ class DecodeMode(_Mode):
             Of all users.
         tables : mapping of int to PageTable
             Where the users of each column are; of the columns of this process.
+        positions : sequence of int
+            The longest user's in each column of the mesh, for device time.
         all_logits : bool
             Whether the result is the logits of the whole vocabulary.
 
         Returns
         -------
-        BoundProgram
+        Ready
             With the results, which the next run overwrites.
         """
-        bound, inputs = self._ready(all_logits)
-        for held, arrays, binder in zip(self.chips.held, inputs, bound.chips, strict=True):
+        ready = self.ready(all_logits=all_logits)
+        for held, arrays, binder in zip(
+            self.chips.held, ready.inputs, ready.bound.chips, strict=True
+        ):
             table = tables[binder.col]
             held.state.inputs.table = table
             held.inputs = arrays
             self.chips.fill(held, tokens_B, table.positions_B)
+        if ready.clocks is not None:
+            self._device.start(ready.clocks, positions=positions)
         if self._prefetcher is not None:
-            self._prefetcher.plan(bound.calls)
             self._prefetcher.begin_step()
-        self._run(bound)
+        self._run(ready.bound)
         if self._prefetcher is not None:
             self._prefetcher.end_step()
-        return bound
+        return ready
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of one chip's messages, twice, because the memory for them is double."""
+        return sum(
+            2 * wire.sent_bytes
+            for ready in self._bound.values()
+            for wire in {wire.key: wire for _, wire in ready.bound.program.wires()}.values()
+        )
+
+    def abandon(self) -> None:
+        """End the prefetcher's thread only."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
 
     def free(self) -> None:
         """Give back what the programs hold."""
-        for bound, _ in self._bound.values():
-            bound.free()
+        for ready in self._bound.values():
+            ready.bound.free()
         self._bound.clear()
         if self._prefetcher is not None:
             self._prefetcher.close()
 
-    def _ready(self, all_logits: bool) -> tuple[BoundProgram, list[dict[str, F32]]]:
+    def ready(self, *, all_logits: bool = False) -> Ready:
+        """Return the program of a step, bound when it is asked for first."""
         found = self._bound.get(all_logits)
         if found is None:
-            site = self._site(None, prefetch=self._prefetcher is not None)
-            decoder = Decoder(self.chips.model, self.system, site, self.chips.head)
-            program = decoder.decode(all_logits=all_logits)
-            found = self._bind(program, self._feeds(), self.system.decode_algorithms, None)
+            program = self.programs.decode(all_logits=all_logits)
+            found = self._bind(program, self._feeds(), self.system.decode_algorithms)
             self._bound[all_logits] = found
+        if self._prefetcher is not None and found is not self._planned:
+            self._prefetcher.plan(found.bound.calls)
+            self._planned = found
         return found
 
     def _feeds(self) -> list[WeightFeed]:
@@ -216,7 +256,7 @@ class PrefillMode(_Mode):
 
     Parameters
     ----------
-    chips, users, system, clocks, taps
+    chips, programs, device, taps
         As in `DecodeMode`.
     """
 
@@ -225,74 +265,77 @@ class PrefillMode(_Mode):
     def __init__(
         self,
         chips: Chips,
-        users: int,
-        system: System,
-        clocks: Clocks | None = None,
-        taps: tuple[Tap, ...] = (),
+        programs: Programs,
+        device: Timekeeper | None = None,
+        taps: Sequence[MakeTap] = (),
     ) -> None:
-        super().__init__(chips, users, system, clocks or NoClocks(), taps)
+        super().__init__(chips, programs, device or NoClock(), taps)
         self._storage = [np.empty(chips.largest, np.float32) for _ in chips.held]
         stats = self.totals.prefetch
         stats.peak_bytes = stats.capacity_bytes = 4 * chips.largest
-        self._kept: OrderedDict[Any, tuple[BoundProgram, list[dict[str, F32]]]] = OrderedDict()
+        self._kept: OrderedDict[tuple[PassShape, bool, bool], Ready] = OrderedDict()
 
     def run(
         self, work: PrefillPass, *, all_logits: bool = False, all_rows: bool = False
-    ) -> BoundProgram:
+    ) -> Ready:
         """Run a pass; see `DecodeMode.run` and `Decoder.prefill`."""
         key = (work.shape, all_logits, all_rows)
-        found = self._kept.get(key)
-        if found is None:
-            found = self._kept[key] = self._bind_pass(work.shape, all_logits, all_rows)
+        ready = self._kept.get(key)
+        if ready is None:
+            ready = self._kept[key] = self._bind_pass(*key)
             self._forget()
         self._kept.move_to_end(key)
-        bound, inputs = found
         tokens, positions = work.tokens, work.positions
-        for held, arrays in zip(self.chips.held, inputs, strict=True):
+        residual = self.chips.precision.prefill_residual
+        for held, arrays in zip(self.chips.held, ready.inputs, strict=True):
             held.state.inputs.work = work
             held.inputs = arrays
             self.chips.fill(held, tokens, positions)
-            residual = self.chips.precision.of(0).prefill_residual
             arrays["x"][...] = residual.round(arrays["x"])
-        self._run(bound)
-        return bound
+        if ready.clocks is not None:
+            self._device.start(ready.clocks, work=work.shape)
+        self._run(ready.bound)
+        return ready
 
     def free(self) -> None:
         """Give back what the programs hold."""
-        for bound, _ in self._kept.values():
-            bound.free()
+        for ready in self._kept.values():
+            ready.bound.free()
         self._kept.clear()
 
-    def _bind_pass(
-        self, shape: PassShape, all_logits: bool, all_rows: bool
-    ) -> tuple[BoundProgram, list[dict[str, F32]]]:
-        site = self._site(shape, prefetch=False)
-        decoder = Decoder(self.chips.model, self.system, site, self.chips.head)
-        program = decoder.prefill(all_logits=all_logits, all_rows=all_rows)
-        feeds: list[WeightFeed] = [
+    def _bind_pass(self, shape: PassShape, all_logits: bool, all_rows: bool) -> Ready:
+        program = self.programs.prefill(shape, all_logits=all_logits, all_rows=all_rows)
+        feeds = [
             DirectFeed(held.weights.tensors, storage)
             for held, storage in zip(self.chips.held, self._storage, strict=True)
         ]
-        return self._bind(program, feeds, self.system.prefill_algorithms, shape)
+        return self._bind(program, feeds, self.system.prefill_algorithms)
 
     def _forget(self) -> None:
         """Drop the programs that were used least recently, on all ranks alike."""
         n_rows = sum(shape.n_rows for shape, *_ in self._kept)
         while n_rows > MOST_PASS_ROWS and len(self._kept) > 1:
-            (shape, *_), (bound, _) = self._kept.popitem(last=False)
+            (shape, *_), ready = self._kept.popitem(last=False)
             n_rows -= shape.n_rows
-            bound.free()
+            ready.bound.free()
 
 
-LayerHook = Callable[[int], None]
+def at_layer_ends(hook: Callable[[int, tuple[Any, ...]], None]) -> MakeTap:
+    """Return what makes taps that call ``hook`` when a layer has run.
 
+    Parameters
+    ----------
+    hook : callable
+        Gets the number of the layer and the outputs of its last op.
+    """
 
-def at_layer_ends(program: Program, hook: LayerHook) -> Tap:
-    """Return what calls ``hook`` with the number of each layer when it has run."""
-    last = {use.layer: use for use in program.uses}
+    def make(program: Program) -> Tap:
+        last = {use.layer: use for use in program.uses}
 
-    def tap(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
-        if use.layer >= 0 and last[use.layer] is use:
-            chip.call(hook, use.layer)
+        def tap(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
+            if use.layer >= 0 and last[use.layer] is use:
+                chip.call(hook, use.layer, outputs)
 
-    return tap
+        return tap
+
+    return make

@@ -12,7 +12,7 @@ from galaxy_mpi.checkpoints import (
     open_model,
 )
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.device import Machine
+from galaxy_mpi.timing import Machine
 from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams

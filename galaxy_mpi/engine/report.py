@@ -6,7 +6,7 @@ from typing import Any
 
 from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.device import Trace
+from galaxy_mpi.timing import Trace
 from galaxy_mpi.engine.device_report import budget_rows, device_rows, op_table
 from galaxy_mpi.engine.device_run import DeviceRun
 from galaxy_mpi.engine.memory import RankMemory

@@ -1,53 +1,15 @@
-"""Traces of runs: device time evaluated once more with a trace, host time as it was noted."""
+"""The host's time in a run, as it was noted, as a trace."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from galaxy_mpi.device import Trace
-from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.systems import PrefillPass
+from galaxy_mpi.timing import Trace
 
-__all__ = ["TRACED_STEPS", "HostSpans", "RunEvents", "device_trace", "host_trace"]
-
-TRACED_STEPS = 4
-"""Decode steps that a trace has, with the passes before the last of them: a step of 80 layers on
-32 chips has 170,000 events."""
+__all__ = ["HostSpans", "host_trace"]
 
 STEPS, COLLECTIVES, PREFETCH = "steps", "collectives", "prefetch"
-
-
-@dataclass
-class RunEvents:
-    """The first passes and steps of a run, in order: what a device trace is evaluated from."""
-
-    events: list[PrefillPass | list[int]] = field(default_factory=list)
-    n_steps: int = 0
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no more is wanted."""
-        return self.n_steps >= TRACED_STEPS
-
-    def add(self, event: PrefillPass | list[int]) -> None:
-        """Note a pass, or the longest position of each column in a step."""
-        if self.is_full:
-            return
-        self.events.append(event)
-        self.n_steps += not isinstance(event, PrefillPass)
-
-
-def device_trace(estimator: Estimator, mesh: Mesh, events: RunEvents) -> Trace:
-    """Return the trace of passes and steps, one behind the other."""
-    trace = Trace(mesh)
-    for event in events.events:
-        if isinstance(event, PrefillPass):
-            timing = estimator.prefill_pass(event, trace)
-        else:
-            timing = estimator.step(event, trace)
-        trace.origin_s += timing.seconds
-    return trace
 
 
 @dataclass

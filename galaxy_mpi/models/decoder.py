@@ -116,7 +116,7 @@ class Decoder:
         all_rows : bool
             Whether those of every row are; the result ``row_logits`` (S, V/R) is this row's slice.
         """
-        program, shape, work = Program(), self._site.shape, self._site.work
+        program, shape, work = Program("prefill"), self._site.shape, self._site.work
         assert work is not None
         x = program.input("x", work.n_rows, shape.stream)
         rotary = (work.n_rows, 1, 2, shape.head_dim // 2)

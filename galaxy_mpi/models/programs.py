@@ -7,6 +7,7 @@ and traces read them, engines bind them::
     programs.decode().charges(costs)            # a decode step of all users
     programs.prefill(PrefillPass(...).shape)    # a pass of that shape
     programs.mesh, programs.shape, programs.layout, programs.prefetch
+    programs.on(machine)                        # the machine as the system uses it
 
 The same object comes back as long as it is kept: so what others derive from a program may be kept
 beside it.
@@ -26,6 +27,7 @@ from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PassShape
 from galaxy_mpi.systems.site import ChipShape, Site
 from galaxy_mpi.systems.table import System
+from galaxy_mpi.timing.machine import Machine
 
 __all__ = ["MOST_KEPT", "WHOLE_HEAD", "Programs"]
 
@@ -89,6 +91,16 @@ class Programs:
     def shape(self) -> ChipShape:
         """Sizes of the model on one chip."""
         return self.layout.chip_shape(self._users)
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return self.model.n_layers
+
+    def on(self, machine: Machine) -> Machine:
+        """Return a machine as the system uses it."""
+        used: Machine = self.system.fabric.on(machine)
+        return used
 
     def site(self, work: PassShape | None = None) -> Site:
         """Return where ops stand, in decode or in a pass."""

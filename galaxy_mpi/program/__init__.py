@@ -5,7 +5,7 @@ into calls on arrays, `runner` runs the chips of a process in step.
 """
 
 from galaxy_mpi.program.binder import Binder, Call, Codecs, Phase, Tap
-from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, StartPrefetcher, Take
+from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import HEAD, Op, Program, Tensor, Use
 from galaxy_mpi.program.pool import ArrayPool
 from galaxy_mpi.program.runner import BoundProgram, bind_program
@@ -24,7 +24,6 @@ __all__ = [
     "Op",
     "Phase",
     "Program",
-    "StartPrefetcher",
     "Take",
     "Tap",
     "Tensor",

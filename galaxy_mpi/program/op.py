@@ -99,6 +99,11 @@ class Use:
 class Program:
     """A step or a pass of a model on one chip, the same for all chips.
 
+    Parameters
+    ----------
+    mode : str
+        ``decode`` or ``prefill``.
+
     Attributes
     ----------
     uses : list of Use
@@ -111,7 +116,8 @@ class Program:
         What is read after it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mode: str = "decode") -> None:
+        self.mode = mode
         self.uses: list[Use] = []
         self.layer = HEAD
         self.inputs: dict[str, Tensor] = {}

@@ -71,8 +71,9 @@ class ArrayPool:
     def give_back(self, owner: int) -> Bytes:
         """Take storage back: no call that is bound from now on reads what it holds."""
         self._out.discard(owner)
-        insort(self._free, (len(self._pieces[owner]), owner))
-        return self._pieces[owner]
+        piece = self._pieces[owner]
+        insort(self._free, (len(piece), owner))
+        return piece
 
     def give_back_all(self) -> None:
         """Take everything back: the program is bound."""

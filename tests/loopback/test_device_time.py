@@ -15,7 +15,7 @@ import pytest
 
 from galaxy_mpi.ccl import BufferKey
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.device import ChipClock, Collective, Machine, Tape
+from galaxy_mpi.timing import ChipClock, Collective, Machine, Tape
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.device import Machine
+from galaxy_mpi.timing import Machine
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.engine.comparison import device_figures, host_figures
 from galaxy_mpi.engine.device_program import DeviceProgram

@@ -28,21 +28,13 @@ KEPT = ("users", "tokens", "ended", "prompt_tokens", "cached_tokens", "padding",
 def run_decode(words: Sequence[str]) -> dict[str, Any]:
     """Return what ``python -m galaxy_mpi.decode WORDS --json FILE`` writes.
 
-    All chips are in this process. As soon as the command can do that without mpirun, this is
-    ``_json_of(decode.main, [*words, "--chips-per-rank", ...])``.
+    All chips are in this process.
     """
     from galaxy_mpi import decode
-    from galaxy_mpi.engine import Engine
-    from galaxy_mpi.mesh import LoopbackWorld
 
-    run = decode.run_config(decode.build_parser().parse_args(words))
-
-    def chip(transport: Any) -> Any:
-        with Engine(run, transport) as engine:
-            return engine.generate()
-
-    report = LoopbackWorld(run.working_mesh).run(chip)[0]
-    return json.loads(json.dumps(report.to_dict()))
+    mesh = words[words.index("--mesh") + 1] if "--mesh" in words else "8x4"
+    rows, cols = map(int, mesh.split("x"))
+    return _json_of(decode.main, [*words, "--chips-per-rank", str(rows * cols)])
 
 
 def run_logits(
@@ -50,25 +42,18 @@ def run_logits(
 ) -> list[Any]:
     """Return the logits of `galaxy_mpi.generator` behind the prompts and behind each step.
 
-    All chips are in this process. Where `create_model` does that by itself, nothing but the body
-    of ``chip`` is left.
+    All chips are in this process.
     """
     from galaxy_mpi.generator import Generator, create_model
-    from galaxy_mpi.mesh import LoopbackWorld, Mesh
-    from galaxy_mpi.systems import system_of
 
-    def chip(transport: Any) -> list[Any]:
-        with Generator(create_model(**options, transport=transport)) as generator:
-            found = [generator.prefill_forward(prompts).copy()]
-            positions = [len(prompt) for prompt in prompts]
-            for step in steps:
-                inputs = generator.prepare_decode_inputs(step, positions)
-                found.append(generator.decode_forward(*inputs).copy())
-                positions = [position + 1 for position in positions]
-            return found
-
-    asked = Mesh.parse(options["mesh"])
-    return LoopbackWorld(system_of(options["system"], asked).mesh(asked)).run(chip)[0]
+    with Generator(create_model(**options)) as generator:
+        found = [generator.prefill_forward(prompts).copy()]
+        positions = [len(prompt) for prompt in prompts]
+        for step in steps:
+            inputs = generator.prepare_decode_inputs(step, positions)
+            found.append(generator.decode_forward(*inputs).copy())
+            positions = [position + 1 for position in positions]
+        return found
 
 
 def run_decode_on_ranks(words: Sequence[str]) -> dict[str, Any]:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import yaml
 
-from galaxy_mpi.device import MACHINES, Collective, Costs, Machine, MeshClock
-from galaxy_mpi.device.machine import read_constants
-from galaxy_mpi.device.published import CALIBRATION, read_measurements
+from galaxy_mpi.timing import MACHINES, Collective, Costs, Machine, MeshClock
+from galaxy_mpi.timing.machine import read_constants
+from galaxy_mpi.timing.published import CALIBRATION, read_measurements
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Axis, Mesh
 

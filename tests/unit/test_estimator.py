@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from galaxy_mpi import estimate, validate
-from galaxy_mpi.device import Machine
-from galaxy_mpi.device.published import CALIBRATION, read_measurements
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.published import CALIBRATION, read_measurements
 from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.mesh import Mesh

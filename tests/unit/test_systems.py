@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from galaxy_mpi import compare
-from galaxy_mpi.device import Machine
+from galaxy_mpi.timing import Machine
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8
 from galaxy_mpi.engine.comparison import device_figures, rows_of, table, to_dict
 from galaxy_mpi.engine.device_program import DeviceProgram

@@ -3,13 +3,14 @@
 Physical: bytes over bandwidth, arithmetic over the peak of the cores that do it, hops, launches.
 What was fitted is a constant of the profile and names what to; nothing here looks up an answer.
 Collectives have two parts: what each chip takes by itself, and hops between chips, which
-`galaxy_mpi.device.clock` adds.
+`galaxy_mpi.timing.mesh_clock` adds.
 """
 
 from dataclasses import dataclass
 
-from galaxy_mpi.device.machine import Machine
 from galaxy_mpi.dtypes import TILE, padded
+from galaxy_mpi.kernels import Fidelity
+from galaxy_mpi.timing.machine import Machine
 
 __all__ = ["Costs"]
 
@@ -22,10 +23,22 @@ _NORM_CORES = 16
 
 @dataclass(frozen=True)
 class Costs:
-    """Times of the ops of decode on one chip."""
+    """Times of ops on one chip of a machine."""
 
     machine: Machine
     norm_cores = _NORM_CORES
+
+    def gap_s(self, mode: str) -> float:
+        """Seconds between two ops: of a recorded trace in decode; in prefill the host's."""
+        return self.machine.op_gap_s if mode == "decode" else self.machine.prefill_op_s
+
+    def flops_per_core_s(self, fidelity: Fidelity) -> float:
+        """Flops a second of a core at a fidelity."""
+        return {
+            Fidelity.LOFI: self.machine.lofi_flops_per_core_s,
+            Fidelity.HIFI2: self.machine.hifi2_flops_per_core_s,
+            Fidelity.HIFI4: self.machine.hifi4_flops_per_core_s,
+        }[fidelity]
 
     def ring_matmul_s(self, rows: int, k: int, n: int, flops_per_core_s: float) -> float:
         """Seconds of a matmul on the ring cores, whose weight is in the circular buffer.

@@ -5,10 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from galaxy_mpi.device.clock import Clock
-
 __all__ = ["DeviceTimes", "Timing"]
 
 
@@ -24,17 +20,6 @@ class Timing:
     """Core-seconds that ops of chip (0, 0) occupied, arithmetic of collectives not counted."""
     link_bytes: dict[str, float]
     """Of the busiest link of each axis, one direction."""
-
-    @classmethod
-    def of(cls, clock: Clock) -> "Timing":
-        """Return what a clock says at the end of a pass."""
-        return cls(
-            float(np.max(clock.now)),
-            dict(clock.by_op_s),
-            float(np.max(clock.stall_s)),
-            clock.core_s,
-            {axis.name: n_bytes for axis, n_bytes in clock.link_bytes.items()},
-        )
 
 
 @dataclass

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from galaxy_mpi.timing import Costs, Machine
 from galaxy_mpi.output import write_bytes
 from galaxy_mpi.plot import curves_png
+from galaxy_mpi.timing import Costs, Machine
 
 __all__ = ["MACHINE", "describe", "show", "write"]
 

@@ -61,6 +61,13 @@ class Collective:
         self.crossings: list[Any] = []
         self.requests: list[Any] = []
         self._data: dict[int, Bytes] = {}
+        self._ways: set[tuple[str, int]] = set()
+
+    def is_first(self, way: str, rank: int) -> bool:
+        """Return whether the rounds that have been completed had nothing "to" or "from" a rank."""
+        has_been = (way, rank) in self._ways
+        self._ways.add((way, rank))
+        return not has_been
 
     def data(self, group: int, n_bytes: int) -> Bytes:
         """Return the memory of a group: the same for all its chips, though the slot may grow."""

@@ -1,5 +1,6 @@
 """The one part that is compiled, and only where there is a compiler; see pyproject.toml."""
 
+import os
 import sys
 import sysconfig
 
@@ -17,7 +18,10 @@ setup(
             py_limited_api=LIMITED,
             # No fused multiply-add: it would be other bits where a product overflows.
             extra_compile_args=["-O3", "-ffp-contract=off"],
-            optional=True,
+            depends=["setup.py"],
+            # Without a compiler the package installs all the same. Whoever builds wheels wants
+            # to know: GALAXY_MPI_REQUIRE_COMPILED=1.
+            optional=os.environ.get("GALAXY_MPI_REQUIRE_COMPILED", "") != "1",
         )
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED else {},

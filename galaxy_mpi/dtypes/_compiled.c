@@ -138,7 +138,7 @@ static int take(const Codec *codec, PyObject *object, char kind, Py_buffer *view
     Py_ssize_t rows = 1, stride = 0, last = view->ndim - 1;
     Py_ssize_t width = last < 0 ? -1 : view->shape[last];
     int fits = width >= 0 && (width < 2 || view->strides[last] == view->itemsize) &&
-               !strcmp(view->format, is_packed ? "B" : kind == 'H' ? "H" : "f");
+               !strcmp(view->format + (*view->format == '='), is_packed ? "B" : kind == 'H' ? "H" : "f");
     for (Py_ssize_t i = last - 1; i >= 0; rows *= view->shape[i--]) {
         fits = fits && (rows < 2 || view->shape[i] < 2 || view->strides[i] == rows * stride);
         stride = rows == 1 && view->shape[i] > 1 ? view->strides[i] : stride;

@@ -23,9 +23,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #define INTERFACE 1 /* what compiled_codec.py expects; an old build must not be taken */
 
-enum { RUN = 16, TILE = 32, TILE_RUNS = 64, GROUP = 16, UNLOCKED = 8192 };
-/* GROUP: runs of a row that are handled before the next row, so that both sides are read and
- * written in pieces of a kilobyte. UNLOCKED: values from which on the interpreter runs others. */
+enum { RUN = 16, TILE = 32, TILE_RUNS = 64, UNLOCKED = 8192, STREAMED = 1 << 22 };
+/* UNLOCKED: values from which on other threads run. STREAMED: values that no cache holds. */
 enum { VALUES_IN = 1, ROUND = 2, PACKED_OUT = 4, VALUES_OUT = 8, HALVES_OUT = 16 };
 enum { PACK = VALUES_IN | ROUND | PACKED_OUT, NEAREST = VALUES_IN | ROUND | VALUES_OUT };
 enum { SUM = ROUND | PACKED_OUT, SUM_TWICE = ROUND | PACKED_OUT | VALUES_OUT };
@@ -47,6 +46,7 @@ typedef struct {
     const Codec *codec;
     char *in, *out, *terms, *packed; /* values, then bytes, that are read and written */
     Py_ssize_t in_stride, out_stride, term_stride, row_stride, n_terms;
+    int streams; /* whether values are written past the caches */
 } Task;
 
 static float UNITS[8][256]; /* by magnitude bits and exponent; filled when loaded */
@@ -146,14 +146,14 @@ static int take(const Codec *codec, PyObject *object, char kind, Py_buffer *view
     if (kind == 't')
         fits = fits && codec->in_tiles && last == 1 && rows && width >= n_bytes;
     else if (is_packed)
-        fits = fits && last == !codec->in_tiles && width == n_bytes && (!last || rows == codec->rows);
+        fits = fits && last == !codec->in_tiles && width == n_bytes && rows == (last ? codec->rows : 1);
     else
         fits = fits && width == codec->width && rows == codec->rows;
     if (!fits) {
         PyErr_Format(PyExc_ValueError,
-                     "got %zd items %s in rows of %zd; the codec is bound to %zd rows of %zd values, "
-                     "packed %zd bytes; a row is contiguous, rows are equally far apart",
-                     view->len / view->itemsize, view->format, width, codec->rows, codec->width, n_bytes);
+                     "got %zd rows of %zd items %s; the codec is bound to %zd rows of %zd values, %zd "
+                     "bytes packed; a row is contiguous, rows are equally far apart",
+                     rows, width, view->format, codec->rows, codec->width, n_bytes);
         PyBuffer_Release(view);
         return -1;
     }
@@ -169,8 +169,10 @@ static int take(const Codec *codec, PyObject *object, char kind, Py_buffer *view
     return 0;
 }
 
-static PyObject *call(Codec *codec, PyObject *const *args, Py_ssize_t n, const char *kinds, int flags)
+static PyObject *call(PyObject *self, PyObject *const *args, Py_ssize_t n, const char *kinds,
+                      int flags)
 {
+    Codec *codec = (Codec *)self;
     Py_buffer views[3];
     Task task = {.codec = codec, .in = nothing, .out = nothing};
     int held = 0;
@@ -182,7 +184,13 @@ static PyObject *call(Codec *codec, PyObject *const *args, Py_ssize_t n, const c
     if (held == n) {
         Py_ssize_t n_values = codec->rows * codec->width * (task.n_terms ? task.n_terms : 1);
         PyThreadState *state = n_values > UNLOCKED ? PyEval_SaveThread() : NULL;
+        task.streams = codec->rows * codec->width >= STREAMED &&
+                       !(((uintptr_t)task.out | (uintptr_t)task.out_stride) % 16);
         OPERATE[codec->level](&task, n == 3 ? flags | VALUES_OUT : flags);
+#ifdef X86
+        if (task.streams)
+            _mm_sfence();
+#endif
         if (state)
             PyEval_RestoreThread(state);
     }
@@ -193,7 +201,7 @@ static PyObject *call(Codec *codec, PyObject *const *args, Py_ssize_t n, const c
 
 #define METHOD(name, kinds, flags) \
     static PyObject *name(PyObject *self, PyObject *const *args, Py_ssize_t n) \
-    { return call((Codec *)self, args, n, kinds, flags); }
+    { return call(self, args, n, kinds, flags); }
 METHOD(pack, "vP", PACK)
 METHOD(unpack, "pV", VALUES_OUT)
 METHOD(unpack_bf16, "pH", HALVES_OUT)
@@ -207,8 +215,8 @@ static PyObject *new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(nam
     Py_ssize_t rows, width;
     if (!PyArg_ParseTuple(args, "ipnn|i", &bits, &in_tiles, &rows, &width, &level))
         return NULL;
-    if ((bits != 7 && bits != 3 && bits) || rows < 0 || width < 0 || level < 0 || level >= n_levels())
-        return PyErr_Format(PyExc_ValueError, "no codec: %d, %zd, %zd, %d", bits, rows, width, level);
+    if ((bits && bits != 7 && bits != 3) || (rows | width | level) < 0 || level >= n_levels())
+        return PyErr_Format(PyExc_ValueError, "no codec %d %zd %zd %d", bits, rows, width, level);
     Codec *codec = (Codec *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (!codec)
         return NULL;
@@ -352,7 +360,7 @@ INLINE int32_t AT(encode)(int bits, Values x, Data *data)
      * to the rounder no bit stays below the last one kept: the sum is rounded as float32 are. */
     EACH_PART q[k] = (Ints)(TRUNCATED(x.part[k] * scale) + rounder) - rounder_word;
     Data some = AT(narrow)(q), negative = (Data)(some < 0);
-    Magnitudes magnitude = (Magnitudes)((some ^ negative) - negative);
+    Magnitudes magnitude = (Magnitudes)(some ^ negative) - (Magnitudes)negative;
     magnitude += (Magnitudes)(magnitude > (uint8_t)limit); /* saturates: by one at most */
     *data = (Data)magnitude | (negative & (int8_t)(limit + 1));
     return E;
@@ -436,6 +444,12 @@ INLINE void AT(run)(const Task *task, int bits, int flags, const char *in, char 
         if (flags & VALUES_OUT)
             x = AT(from_bfloat16)(rounded);
     }
+#if WIDTH == 32
+    if (flags & VALUES_OUT && n == RUN && task->streams)
+        for (int k = 0; k < 4; k++)
+            _mm_stream_ps((float *)out + 4 * k, _mm256_extractf128_ps((__m256)x.part[k / 2], k % 2));
+    else
+#endif
     if (flags & VALUES_OUT)
         memcpy(out, &x, 4 * (size_t)n);
     if (flags & HALVES_OUT) { /* the values are bfloat16 already */
@@ -445,8 +459,7 @@ INLINE void AT(run)(const Task *task, int bits, int flags, const char *in, char 
     }
 }
 
-INLINE void AT(runs_of_row)(
-    const Task *task, int bits, int flags, Py_ssize_t row, Py_ssize_t first, Py_ssize_t last)
+INLINE void AT(row)(const Task *task, int bits, int flags, Py_ssize_t row)
 {
     const Codec *codec = task->codec;
     const Py_ssize_t block = bits == 7 ? 16 : bits == 3 ? 8 : 32, item = flags & HALVES_OUT ? 2 : 4;
@@ -459,10 +472,9 @@ INLINE void AT(runs_of_row)(
         d = e - run + TILE_RUNS + run * block;
         e_next = RUN, d_next = RUN * block, e_pair = d_pair = codec->tile_bytes;
     }
-    e += first / 2 * e_pair, d += first / 2 * d_pair; /* first is even */
-    const char *in = task->in + row * task->in_stride + first * RUN * 4;
-    char *out = task->out + row * task->out_stride + first * RUN * item;
-    Py_ssize_t n = last * RUN < codec->width ? (last - first) * RUN : codec->width - first * RUN;
+    const char *in = task->in + row * task->in_stride;
+    char *out = task->out + row * task->out_stride;
+    Py_ssize_t n = codec->width;
     for (; n >= 2 * RUN; n -= 2 * RUN) { /* two whole runs, side by side */
         AT(run)(task, bits, flags, in, out, e, d, RUN);
         AT(run)(task, bits, flags, in + RUN * 4, out + RUN * item, e + e_next, d + d_next, RUN);
@@ -477,27 +489,23 @@ INLINE void AT(work)(const Task *task, int bits, int flags)
     const Codec *codec = task->codec;
     for (Py_ssize_t top = 0; top < codec->rows; top += TILE) {
         Py_ssize_t end = codec->rows < top + TILE ? codec->rows : top + TILE;
-        if (flags & PACKED_OUT && bits && codec->in_tiles && (end - top) % TILE + codec->width % TILE) {
-            /* Tiles with padding: all are zeroed, and what is no padding is written below. */
-            Py_ssize_t n = end - top < TILE ? codec->band_bytes : codec->tile_bytes;
+        /* Tiles with padding: all is zeroed, and what is no padding is written below. */
+        Py_ssize_t n = codec->width % TILE ? codec->tile_bytes : 0;
+        n = end - top < TILE ? codec->band_bytes : n;
+        if (flags & PACKED_OUT && bits && codec->in_tiles)
             memset(task->packed + (top / TILE + 1) * codec->band_bytes - n, 0, (size_t)n);
-        }
-        for (Py_ssize_t first = 0; first < codec->runs; first += GROUP) {
-            Py_ssize_t last = codec->runs < first + GROUP ? codec->runs : first + GROUP;
-            for (Py_ssize_t row = top; row < end; row++)
-                AT(runs_of_row)(task, bits, flags, row, first, last);
-        }
+        for (Py_ssize_t row = top; row < end; row++)
+            AT(row)(task, bits, flags, row);
     }
 }
 
 static void AT(operate)(const Task *task, int flags)
 {
     const int bits = task->codec->bits;
-#define CASE(f) \
-    case f: bits == 7 ? AT(work)(task, 7, f) : bits ? AT(work)(task, 3, f) : AT(work)(task, 0, f); break;
-    switch (flags) {
-        CASE(PACK) CASE(NEAREST) CASE(VALUES_OUT) CASE(HALVES_OUT) CASE(SUM) CASE(SUM_TWICE)
-    }
-#undef CASE
+#define IF(F) \
+    if (flags == F) \
+        bits == 7 ? AT(work)(task, 7, F) : bits ? AT(work)(task, 3, F) : AT(work)(task, 0, F);
+    IF(PACK) IF(NEAREST) IF(VALUES_OUT) IF(HALVES_OUT) IF(SUM) IF(SUM_TWICE)
+#undef IF
 }
 #endif

@@ -2,14 +2,12 @@
  * and plain_codec.py, with their methods and their bits.
  *
  * Everything is done run by run: 16 values are loaded (or decoded from packed terms and added),
- * rounded, and stored (as packed bytes, float32 or bfloat16), in one pass and without memory of
- * its own. `work` is that loop. It is compiled once for each operation and format, and the part of
- * this file from "16 values" on once for each width of vectors; the widest that the processor has
- * is chosen when the module is loaded. Vectors of 64 bytes gained too little to keep them.
+ * rounded, and stored (packed, float32 or bfloat16) in one pass, without memory of its own. `work`
+ * is that loop, compiled for each operation and format; and all from "16 values" on for each width
+ * of vectors, of which the widest that the processor has is chosen. 64 bytes gained too little.
  *
  * Needs GCC or Clang (vector extensions) and a little-endian machine. No product is contracted
- * with a sum (-ffp-contract=off in setup.py): that would be other bits where a product overflows.
- */
+ * with a sum (-ffp-contract=off in setup.py): that would be other bits where products overflow. */
 #ifndef WIDTH
 #include <Python.h>
 #include <stdint.h>
@@ -19,7 +17,6 @@
 #include <immintrin.h>
 #define X86
 #endif
-
 #define INLINE static inline __attribute__((always_inline))
 #define INTERFACE 1 /* what compiled_codec.py expects; an old build must not be taken */
 
@@ -41,7 +38,6 @@ typedef struct {
     Py_ssize_t tile_bytes, band_bytes; /* of a tile, of a row of tiles */
     Py_ssize_t n_bytes, row_bytes;     /* of all rows, of a row packed by itself */
 } Codec;
-
 typedef struct {
     const Codec *codec;
     char *in, *out, *terms, *packed; /* values, then bytes, that are read and written */
@@ -97,7 +93,6 @@ INLINE void store_data(int bits, char *to, Data data)
 }
 
 /* ---- the levels ------------------------------------------------------------------------- */
-
 #define PASTE(a, b) a##b
 #define PASTED(a, b) PASTE(a, b)
 #define AT(name) PASTED(name, WIDTH) /* what is compiled more than once has its width in its name */
@@ -126,33 +121,33 @@ static int n_levels(void) { return 1; }
 #endif
 
 /* ---- Python ---------------------------------------------------------------------------- */
-
 /* Check an argument and put it into the task. Kinds: v, V values that are read, written; H
  * bfloat16, written; p, P packed bytes, read, written; t packed terms. */
 static int take(const Codec *codec, PyObject *object, char kind, Py_buffer *view, Task *task)
 {
     const int written = kind < 'a', is_packed = strchr("pPt", kind) != NULL;
+    const char *format = is_packed ? "B" : kind == 'H' ? "H" : "f";
     const Py_ssize_t n_bytes = codec->in_tiles ? codec->n_bytes : codec->row_bytes;
     if (PyObject_GetBuffer(object, view, written ? PyBUF_RECORDS : PyBUF_RECORDS_RO))
         return -1;
     Py_ssize_t rows = 1, stride = 0, last = view->ndim - 1;
     Py_ssize_t width = last < 0 ? -1 : view->shape[last];
     int fits = width >= 0 && (width < 2 || view->strides[last] == view->itemsize) &&
-               !strcmp(view->format + (*view->format == '='), is_packed ? "B" : kind == 'H' ? "H" : "f");
+               !strcmp(view->format + (*view->format == '='), format);
     for (Py_ssize_t i = last - 1; i >= 0; rows *= view->shape[i--]) {
         fits = fits && (rows < 2 || view->shape[i] < 2 || view->strides[i] == rows * stride);
         stride = rows == 1 && view->shape[i] > 1 ? view->strides[i] : stride;
     }
     if (kind == 't')
-        fits = fits && codec->in_tiles && last == 1 && rows && width >= n_bytes;
+        fits &= codec->in_tiles && last == 1 && rows && width >= n_bytes;
     else if (is_packed)
-        fits = fits && last == !codec->in_tiles && width == n_bytes && rows == (last ? codec->rows : 1);
+        fits &= width == n_bytes && last == !codec->in_tiles && (!last || rows == codec->rows);
     else
-        fits = fits && width == codec->width && rows == codec->rows;
+        fits &= width == codec->width && rows == codec->rows;
     if (!fits) {
         PyErr_Format(PyExc_ValueError,
-                     "got %zd rows of %zd items %s; the codec is bound to %zd rows of %zd values, %zd "
-                     "bytes packed; a row is contiguous, rows are equally far apart",
+                     "got %zd rows of %zd items %s; bound are %zd rows of %zd values, %zd bytes; a "
+                     "row is contiguous, and rows are equally far apart",
                      rows, width, view->format, codec->rows, codec->width, n_bytes);
         PyBuffer_Release(view);
         return -1;
@@ -160,19 +155,16 @@ static int take(const Codec *codec, PyObject *object, char kind, Py_buffer *view
     *(kind == 'P' ? &task->packed : is_packed ? &task->terms : written ? &task->out : &task->in) =
         view->buf;
     *(is_packed ? &task->row_stride : written ? &task->out_stride : &task->in_stride) = stride;
-    if (kind == 't')
-        task->term_stride = stride;
     if (is_packed && !written)
-        task->n_terms = kind == 't' ? rows : 1;
+        task->term_stride = stride, task->n_terms = kind == 't' ? rows : 1;
     if (codec->in_tiles) /* of bfloat16, which has no tiles here */
         task->row_stride = codec->row_bytes;
     return 0;
 }
 
-static PyObject *call(PyObject *self, PyObject *const *args, Py_ssize_t n, const char *kinds,
-                      int flags)
+static PyObject *call(
+    const Codec *codec, PyObject *const *args, Py_ssize_t n, const char *kinds, int flags)
 {
-    Codec *codec = (Codec *)self;
     Py_buffer views[3];
     Task task = {.codec = codec, .in = nothing, .out = nothing};
     int held = 0;
@@ -187,10 +179,8 @@ static PyObject *call(PyObject *self, PyObject *const *args, Py_ssize_t n, const
         task.streams = codec->rows * codec->width >= STREAMED &&
                        !(((uintptr_t)task.out | (uintptr_t)task.out_stride) % 16);
         OPERATE[codec->level](&task, n == 3 ? flags | VALUES_OUT : flags);
-#ifdef X86
         if (task.streams)
-            _mm_sfence();
-#endif
+            __atomic_thread_fence(__ATOMIC_SEQ_CST);
         if (state)
             PyEval_RestoreThread(state);
     }
@@ -201,7 +191,7 @@ static PyObject *call(PyObject *self, PyObject *const *args, Py_ssize_t n, const
 
 #define METHOD(name, kinds, flags) \
     static PyObject *name(PyObject *self, PyObject *const *args, Py_ssize_t n) \
-    { return call(self, args, n, kinds, flags); }
+    { return call((Codec *)self, args, n, kinds, flags); }
 METHOD(pack, "vP", PACK)
 METHOD(unpack, "pV", VALUES_OUT)
 METHOD(unpack_bf16, "pH", HALVES_OUT)
@@ -271,7 +261,6 @@ static PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_compiled", .
 PyMODINIT_FUNC PyInit__compiled(void) { return PyModuleDef_Init(&definition); }
 #else /* WIDTH */
 /* ---- 16 values -------------------------------------------------------------------------- */
-
 #undef TRUNCATED
 #define PARTS (64 / WIDTH)
 #define EACH_PART _Pragma("GCC unroll 4") for (int k = 0; k < PARTS; k++)
@@ -407,7 +396,6 @@ INLINE Values AT(term)(int bits, const char *exponent, const char *data, Py_ssiz
 }
 
 /* ---- the loop --------------------------------------------------------------------------- */
-
 /* n values; exponent and data are places in packed bytes. */
 INLINE void AT(run)(const Task *task, int bits, int flags, const char *in, char *out,
                     Py_ssize_t exponent, Py_ssize_t data, Py_ssize_t n)
@@ -447,7 +435,7 @@ INLINE void AT(run)(const Task *task, int bits, int flags, const char *in, char 
 #if WIDTH == 32
     if (flags & VALUES_OUT && n == RUN && task->streams)
         for (int k = 0; k < 4; k++)
-            _mm_stream_ps((float *)out + 4 * k, _mm256_extractf128_ps((__m256)x.part[k / 2], k % 2));
+            _mm_stream_ps((float *)out + 4 * k, ((const __m128 *)&x)[k]);
     else
 #endif
     if (flags & VALUES_OUT)

@@ -125,9 +125,7 @@ class Ours:
         return time.perf_counter() - began
 
 
-def measure(
-    transport: MpiTransport, name: str, mesh: Mesh, arguments: argparse.Namespace
-) -> None:
+def measure(transport: MpiTransport, name: str, mesh: Mesh, arguments: argparse.Namespace) -> None:
     """Print the figures of one model."""
     turns, steps = arguments.turns, arguments.steps
     ours = {p: Ours(transport, name, p, mesh) for p in arguments.precision.split(",")}

@@ -69,9 +69,9 @@ def compare(measurements: Sequence[Measurement], *, is_calibration: bool) -> lis
             return estimator(what.users).prefill(PassShape.of_prompt(what.tokens)).seconds
         if what.name not in step.by_op_s:
             return None
-        times = model.n_layers if what.kind == "layer" else 1
+        n_uses = model.n_layers if what.kind == "layer" else 1
         gap_s = 0.0 if what.name.endswith("_gap") else machine.op_gap_s
-        return step.by_op_s[what.name] / times - gap_s
+        return step.by_op_s[what.name] / n_uses - gap_s
 
     return [Comparison(what, modelled_s(what), is_calibration) for what in measurements]
 

@@ -13,9 +13,9 @@ from galaxy_mpi.program.runner import BoundProgram, bind_program
 
 __all__ = [
     "HEAD",
+    "ArrayPool",
     "Binder",
     "BoundProgram",
-    "ArrayPool",
     "Call",
     "Charge",
     "Codecs",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from galaxy_mpi.arrays import Ints
 from galaxy_mpi.studies.ideas import Variant
 
 if TYPE_CHECKING:  # comparisons in device time need no engine
@@ -24,9 +23,6 @@ class HostFigures:
 
     step_s: tuple[float, ...]
     """Median of each turn."""
-    allocations: float
-    """Buffers that a rank makes in a step."""
-    allocated_bytes: float
     stall_s: float
     """Of a step, waiting for the prefetcher."""
     tokens: tuple[int, ...]
@@ -38,33 +34,35 @@ def host_figures(engine: "Engine", variants: Sequence[Variant], turns: int) -> l
 
     The prompts are prefilled once; then every step is the same one, behind them.
     """
-    from galaxy_mpi.engine.modes import DecodeMode, ModeTotals
+    from galaxy_mpi.engine.modes import DecodeMode
+    from galaxy_mpi.prefetch import Prefetcher
 
-    scheduler = engine.new_scheduler()
+    scheduler, chips = engine.new_scheduler(), engine.chips
     while requests := scheduler.next_prefill():
         engine.prefill(scheduler, requests)
-    engine.leave_mode()
-    chip, table = engine.chip, scheduler.page_table(engine.chip.column)
-    places: Ints = scheduler.tokens
+    tables = {column: scheduler.page_table(column) for column in chips.columns}
     numbers = [request.number for request in scheduler.active]
     rows = [request.place for request in scheduler.active]
+    modes = []
+    for variant in variants:
+        programs = engine.programs_of(variant.system)
+        modes.append(DecodeMode(chips, programs, Prefetcher() if programs.prefetch else None))
     times: list[list[float]] = [[] for _ in variants]
-    last: list[tuple[float, float, float, tuple[int, ...]]] = []
+    last: list[tuple[float, tuple[int, ...]]] = []
     for _ in range(turns):
         last = []
-        for variant, medians in zip(variants, times, strict=True):
-            totals, taken = ModeTotals(), []
-            mode = DecodeMode(chip, engine.run, totals, None, system=variant.system)
+        for mode, medians in zip(modes, times, strict=True):
+            taken, stall_s = [], mode.totals.prefetch.stall_s
             for step in range(STEPS + 1):
-                began, buffers = time.perf_counter(), mode.ccl.buffers
-                made, n_bytes = buffers.n_made, buffers.n_bytes_made
-                logits = mode.logits(places, table)
-                sampled = engine.sampler.sample(mode.ccl, logits, rows, numbers)
+                began = time.perf_counter()
+                ready = mode.run(scheduler.tokens, tables)
+                values, tokens = ready.results("values")[0], ready.results("tokens")[0]
+                chosen = engine.sampler.choose(values, tokens, rows, numbers)
                 if step:
                     taken.append(time.perf_counter() - began)
-                made, n_bytes = buffers.n_made - made, buffers.n_bytes_made - n_bytes
-            mode.leave()
             medians.append(statistics.median(taken))
-            stall_s = totals.prefetch.stall_s / (STEPS + 1)
-            last.append((made, n_bytes, stall_s, tuple(sampled.values())))
+            stall_s = (mode.totals.prefetch.stall_s - stall_s) / (STEPS + 1)
+            last.append((stall_s, tuple(chosen.values())))
+    for mode in modes:
+        mode.free()
     return [HostFigures(tuple(t), *figures) for t, figures in zip(times, last, strict=True)]

@@ -12,17 +12,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from galaxy_mpi.engine.device_program import DeviceProgram
+from galaxy_mpi.engine.estimator import Estimator
 
 from galaxy_mpi.ccl import BufferKey
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.timing import ChipClock, Collective, Machine, Tape
 from galaxy_mpi.engine import Engine, Hooks
-from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh import Axis, LoopbackWorld, Mesh
 from galaxy_mpi.mesh.loopback import LoopbackExchange
 from galaxy_mpi.systems import PRECISIONS, PrefillPass, PrefillUser
+from galaxy_mpi.timing import ChipClock, Collective, Machine, Tape
 from tests.prompts import prompt_of
 
 MACHINE = Machine.load("wormhole_galaxy_6u")

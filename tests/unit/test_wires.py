@@ -1,7 +1,7 @@
 """Bytes sent are bytes charged: every message of every op, in every format, on any mesh.
 
-The expected load of the links is counted here from the wire's own bytes, by kind of collective; that
-what crosses on the host has the wire's bytes is tested where it crosses.
+The expected load of the links is counted here from the wire's own bytes, by kind of collective;
+that what crosses on the host has the wire's bytes is tested where it crosses.
 """
 
 import json

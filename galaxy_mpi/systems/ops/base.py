@@ -79,9 +79,7 @@ class SystemOp(Op):
         links = links or wire.links or self.links(wire) or costs.machine.links
         wire_s = costs.wire_s(size, wire.n_bytes / parts, links)
         own_s += costs.machine.collective_s
-        return [
-            Cross(name or self.name, wire, own_s, wire_s, laps=laps or fabric.laps, **more)
-        ]
+        return [Cross(name or self.name, wire, own_s, wire_s, laps=laps or fabric.laps, **more)]
 
     def links(self, wire: Wire) -> float | None:
         """Return the links that the system gives such a collective; None: all there are."""
@@ -97,7 +95,8 @@ class SystemOp(Op):
         size = self.site.size(wire.axis)
         links = wire.links or self.links(wire) or costs.machine.links
         adding_s: float = costs.add_s((size - 1) * elements)
-        return max(0.0, adding_s - costs.wire_s(size, wire.n_bytes, links))
+        own_s: float = max(0.0, adding_s - costs.wire_s(size, wire.n_bytes, links))
+        return own_s
 
     def peak(self, costs: Any, name: str) -> float:
         """Return the flops a second of a core at the fidelity of a weight's matmul, or `sdpa`."""

@@ -107,9 +107,7 @@ class FusedQkvHeads(QkvHeads):
         yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
         size, shape = self.site.size(Axis.COLS), self.shape
         own_s = costs.machine.stage_s + costs.add_s(size * shape.users_each * shape.qkv)
-        yield from self.cross(
-            costs, self._scatter, own_s, name="reduce_scatter_create_heads"
-        )
+        yield from self.cross(costs, self._scatter, own_s, name="reduce_scatter_create_heads")
 
     def bind(self, chip: ChipBinder, h: F32, wqkv: WeightId, bias: VectorId | None) -> Heads:
         """Multiply; sum over the columns and keep this column's users."""

@@ -15,7 +15,10 @@ __all__ = ["FusedReduce", "Reduce", "ScatteredReduce", "add_at_once_charges"]
 
 
 def gather_and_add_charges(op: SystemOp, costs: Any, wire: Wire, what: str) -> Iterator[Charge]:
-    """Yield the two ops of a generic all-reduce: all blocks come to every member; they are added."""
+    """Yield the two ops of a generic all-reduce.
+
+    All blocks come to every member; they are added.
+    """
     size = op.site.size(wire.axis)
     if size > 1:
         yield from op.cross(costs, wire, name=f"all_gather_{what}")
@@ -88,9 +91,7 @@ class ScatteredReduce(Reduce):
     @property
     def _scatter(self) -> Wire:
         dtype = self.precision.reduced
-        return self.wire(
-            self._key, Axis.ROWS, Kind.REDUCE_SCATTER, dtype, self.shape.stream
-        )
+        return self.wire(self._key, Axis.ROWS, Kind.REDUCE_SCATTER, dtype, self.shape.stream)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the reduce-scatter."""

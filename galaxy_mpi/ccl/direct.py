@@ -26,9 +26,10 @@ from galaxy_mpi.ccl.calls import (
     unpack_rows,
     whole_shape,
 )
-from galaxy_mpi.ccl.rows import OpenRows, Rows, at_once
+from galaxy_mpi.ccl.rows import OpenRows, at_once, cross_rows
 from galaxy_mpi.ccl.wire import Index, Wire
 from galaxy_mpi.dtypes import FLOAT32, DType
+from galaxy_mpi.mesh.plane import Table
 
 __all__ = ["AddTerms", "DirectAllGather", "DirectAllReduce", "DirectReduceScatter"]
 
@@ -54,7 +55,7 @@ class DirectAllGather:
     ) -> None:
         self._bench, self._wire, self._is_first = bench, wire, is_first
         self._size = bench.plane(wire.axis).size
-        self._rows: Rows | None = None
+        self._rows: Table | None = None
         self._is_plain = isinstance(wire.dtype, Index) or wire.dtype is FLOAT32
         item: Any = np.float32
         if isinstance(wire.dtype, Index):
@@ -78,11 +79,19 @@ class DirectAllGather:
             alone(bench, is_first=self._is_first)
             return self.term[None]
         if self._is_plain:
-            rows.cross(bench, wire, is_first=self._is_first)
-            return rows.rows.view(self.term.dtype).reshape(self._size, *wire.sent)
+            cross_rows(bench, wire, rows, is_first=self._is_first)
+            blocks = rows.rows.view(self.term.dtype).reshape(self._size, *wire.sent)
+            if rows.rows.flags.c_contiguous:
+                return blocks
+            # Whoever reads may count on blocks side by side.
+            out = np.empty_like(blocks, order="C")
+            if not isinstance(wire.dtype, Index):
+                out = bench.array(*blocks.shape)
+            bench.call(np.copyto, out, blocks)
+            return out
         dtype = dtype_of(wire)
         bench.call(bench.codec(dtype, wire.sent).pack, self.term, rows.mine)
-        rows.cross(bench, wire, is_first=self._is_first)
+        cross_rows(bench, wire, rows, is_first=self._is_first)
         out = bench.array(self._size, *wire.sent)
         unpack_rows(bench, dtype, rows.rows, out)
         return out
@@ -125,7 +134,7 @@ class DirectReduceScatter:
         self._travels = dtype_of(wire) if travels is None else travels
         plane = bench.plane(wire.axis)
         size = self._size = plane.size
-        self._rows: Rows | None = None
+        self._rows: Table | None = None
         whole = whole_shape(wire, size, by_rows=by_rows)
         self._is_plain = self._travels is FLOAT32
         # Parts that travel by themselves have to be whole; elsewhere columns stay where they are.
@@ -155,7 +164,7 @@ class DirectReduceScatter:
             elif self._copies_parts:
                 parts = rows.mine.view(np.float32).reshape(size, *wire.sent)
                 bench.call(np.copyto, parts, chunks)
-            rows.cross(bench, wire, is_first=self._is_first)
+            cross_rows(bench, wire, rows, is_first=self._is_first)
             out = bench.array(*wire.sent) if out is None else out
             terms = self._terms(rows)
             if self._add is not None:
@@ -168,7 +177,7 @@ class DirectReduceScatter:
             round_in_place(bench, dtype, out)
         return out
 
-    def _terms(self, rows: Rows) -> Any:
+    def _terms(self, rows: Table) -> Any:
         """Return every member's term of this chip's chunk."""
         size, sent, index = self._size, self._wire.sent, self._bench.index(self._wire.axis)
         if not self._is_plain:
@@ -193,7 +202,7 @@ class DirectAllReduce:
     ) -> None:
         self._bench, self._wire, self._is_first = bench, wire, is_first
         self._size = bench.plane(wire.axis).size
-        self._rows: Rows | None = None
+        self._rows: Table | None = None
         if self._size > 1:
             self._rows = open_rows(bench, wire, wire.sent_bytes)
         if self._rows is not None and wire.dtype is FLOAT32:
@@ -211,10 +220,11 @@ class DirectAllReduce:
             return self.term
         if dtype is not FLOAT32:
             bench.call(bench.codec(dtype, wire.sent).pack, self.term, rows.mine)
-        rows.cross(bench, wire, is_first=self._is_first)
+        cross_rows(bench, wire, rows, is_first=self._is_first)
         out = bench.array(*wire.sent)
         if dtype is FLOAT32:
-            add_rows(bench, rows.rows.view(np.float32).reshape(self._size, *wire.sent), out)
+            terms = rows.rows.view(np.float32).reshape(self._size, *wire.sent)
+            add_rows(bench, terms, out)
         else:
             bench.call(bench.codec(dtype, wire.sent).add_terms, rows.rows, out)
             round_in_place(bench, dtype, out)

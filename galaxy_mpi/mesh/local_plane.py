@@ -12,7 +12,6 @@ from galaxy_mpi.mesh.plane import (
     Boxes,
     Crossing,
     Label,
-    Relay,
     RoundPeers,
     RowHops,
     Table,
@@ -68,11 +67,9 @@ class LocalPlane:
 
     def relay(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
-    ) -> Relay:
-        """Return the next collective of a chip as a table whose rows stay where they are."""
-        made = self._collective(rank, label, self.size * n_bytes, len(rounds[0]))
-        rows = made.memory[: self.size * n_bytes].reshape(self.size, n_bytes)
-        return Relay(rows[self._mesh.index(rank, self.axis)], rows, made.times, made.crossings)
+    ) -> Table:
+        """Return the next collective of a chip as a table: there is nobody to pass rows on to."""
+        return self.table(rank, label, n_bytes, in_parts=False)
 
     def boxes(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]

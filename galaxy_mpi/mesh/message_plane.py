@@ -22,7 +22,7 @@ from galaxy_mpi.mesh.message_requests import Message, MessageRequests, RequestCa
 from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import TEXT_BYTES, RoundPeers
 from galaxy_mpi.mesh.team_memory import TeamMemory
-from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, describe
+from galaxy_mpi.mesh.waits import LINE_BYTES, Waits
 
 __all__ = ["BoxMessages", "MessagePlane", "RowMessages"]
 
@@ -70,13 +70,10 @@ class RowMessages:
         if not fitted or lines.tobytes() != self._behind:
             self._complain(lines.tobytes())
 
-    def describe(self, waited_s: float) -> str:
-        """Return who waits for whom."""
-        plane, missing = self._plane, set()
-        for chip, _, line in self._wrong(self._lines.tobytes()):
-            if not line.strip(b"\0"):
-                missing.add(plane.owner(chip))
-        return describe(self.label.text, sorted(missing), self._waits, waited_s)
+    def missing(self) -> list[int]:
+        """Return the processes whose rows have not come."""
+        wrong = self._wrong(self._lines.tobytes())
+        return sorted({self._plane.owner(c) for c, _, line in wrong if not line.strip(b"\0")})
 
     def _wrong(self, lines: bytes) -> list[tuple[int, bytes, bytes]]:
         """Return (chip, line as it should be, line) of the chips whose line is another one."""
@@ -108,6 +105,10 @@ class BoxMessages:
         self._in: list[Any] = []
         self._text = b""
         self.requests: MessageRequests | None = None
+
+    def sends_to(self, rank: int) -> bool:
+        """Return whether data goes to a process as messages: to all."""
+        return True
 
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""
@@ -168,10 +169,9 @@ class BoxMessages:
         self.start()
         self.finish()
 
-    def describe(self, waited_s: float) -> str:
-        """Return who waits for whom."""
-        awaited = sorted({message.rank for message in self.messages if not message.is_send})
-        return describe(self.label.text, awaited, self._waits, waited_s)
+    def missing(self) -> list[int]:
+        """Return the processes of which boxes are awaited."""
+        return sorted({message.rank for message in self.messages if not message.is_send})
 
     def _complain(self, sender: int, chip: int, piece: Bytes) -> None:
         line = self._collective.lines[self._plane.group_of(chip)]

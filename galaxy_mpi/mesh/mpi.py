@@ -223,7 +223,7 @@ class MpiTransport:
 
     def begin(self, what: str) -> None:
         """Say what this chip is about now, for the message of a wait without end."""
-        self._watchdog.doing = what
+        self._watchdog.doing = self._planes.waits.about = what
 
     def allow_waits(self, timeout_s: float) -> None:
         """Let this chip wait so many seconds for others, unless the user said how long."""

@@ -39,7 +39,6 @@ __all__ = [
     "Crossing",
     "Label",
     "Plane",
-    "Relay",
     "RoundPeers",
     "RowHops",
     "Table",
@@ -103,20 +102,6 @@ class Table:
     times: NDArray[np.float64]
     """Shape (size,): a number of each member that travels with its row; a chip writes its own."""
     crossing: Crossing
-
-
-@dataclass(frozen=True)
-class Relay:
-    """A row for each member, passed on in rounds, as one chip sees it."""
-
-    mine: Bytes
-    """Shape (n_bytes,): this chip's row, to be written before the first crossing."""
-    rows: Bytes
-    """Shape (size, n_bytes): a row may be read behind the round in which it comes."""
-    times: NDArray[np.float64]
-    """Shape (size,): a number that travels with each row; a chip writes its own."""
-    crossings: list[Crossing]
-    """One a round."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +173,7 @@ class Plane(Protocol):
 
     def relay(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
-    ) -> Relay:
+    ) -> Table:
         """Return the next collective of a chip as a table whose rows are passed on.
 
         Parameters

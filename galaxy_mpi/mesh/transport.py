@@ -22,7 +22,16 @@ from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Plane
 
-__all__ = ["Board", "Exchange", "Group", "Message", "PlaneTransport", "Step", "Transport", "stripes"]
+__all__ = [
+    "Board",
+    "Exchange",
+    "Group",
+    "Message",
+    "PlaneTransport",
+    "Step",
+    "Transport",
+    "stripes",
+]
 
 _T = TypeVar("_T")
 

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.plane import TEXT_BYTES
+from galaxy_mpi.mesh.plane import TEXT_BYTES, Label
 
-__all__ = ["LINE_BYTES", "Waiting", "Waits", "describe", "padded", "text_of"]
+__all__ = ["LINE_BYTES", "Waiting", "Waits", "padded", "text_of"]
 
 LINE_BYTES = 128
 
@@ -23,10 +23,12 @@ _MOST_TOLD = 4
 
 
 class Waiting(Protocol):
-    """A wait, for messages."""
+    """A wait for other processes, for messages."""
 
-    def describe(self, waited_s: float) -> str:
-        """Return who waits for whom, in which collective."""
+    label: Label
+
+    def missing(self) -> list[int]:
+        """Return the processes that have not come."""
 
 
 class Waits:
@@ -54,6 +56,8 @@ class Waits:
         Of what it waits for: written before ``count``.
     crossing : Waiting or None
         What it waits for, if ``count`` is odd; None if that may take as long as it likes.
+    about : str
+        What the chips of this process are about, for messages: ``decode step 12``.
     """
 
     def __init__(
@@ -72,10 +76,10 @@ class Waits:
         lines = page[: LINE_BYTES * len(self.ranks)].reshape(-1, LINE_BYTES)
         self._counts = lines[:, :8].view(np.uint64)[:, 0]
         self._texts: list[Any] = [line[8 : 8 + TEXT_BYTES].data for line in lines]
-        place = self.ranks.index(rank)
-        self.count: Any = lines[place, :8].data.cast("Q")
-        self.text: Any = self._texts[place]
+        self.count: Any = lines[self.place, :8].data.cast("Q")
+        self.text: Any = self._texts[self.place]
         self.crossing: Waiting | None = None
+        self.about = ""
 
     @property
     def number(self) -> int:
@@ -83,9 +87,9 @@ class Waits:
         return int(self.count[0])
 
     @property
-    def is_first(self) -> bool:
-        """Whether this process has the first line of the page."""
-        return self.rank == self.ranks[0]
+    def place(self) -> int:
+        """The number of this process's line."""
+        return self.ranks.index(self.rank)
 
     def counts(self) -> tuple[int, ...]:
         """Return `number` of every process of the host."""
@@ -104,10 +108,28 @@ class Waits:
 
     def doing(self, rank: int) -> str:
         """Return what a process of the host waits for; empty if it works or is elsewhere."""
-        if rank not in self.ranks:
+        if rank not in self.ranks or int(self._counts[self.ranks.index(rank)]) % 2 == 0:
             return ""
-        place = self.ranks.index(rank)
-        return text_of(self._texts[place]) if int(self._counts[place]) % 2 else ""
+        return self.last(rank)
+
+    def last(self, rank: int) -> str:
+        """Return what a process of the host waits for or waited for last; empty if elsewhere."""
+        return text_of(self._texts[self.ranks.index(rank)]) if rank in self.ranks else ""
+
+    def in_vain(self, crossing: Waiting, waited_s: float) -> tuple[str, bool]:
+        """Return what is said of a wait without end, and whether others have more to say.
+
+        They have if whoever is missing here waits too, so that the cause lies farther on.
+        """
+        missing = crossing.missing()
+        whom = " and ".join(self.names(rank) for rank in missing[:_MOST_TOLD]) or "nobody"
+        line = (
+            f"{self.names(self.rank)} waited {waited_s:.0f} s for {whom} in {crossing.label.text}"
+        )
+        told = [f"{self.names(r)} waits in {self.doing(r)}" for r in missing if self.doing(r)]
+        if told:
+            return "; ".join([line, *told[:_MOST_TOLD]]), len(told) == len(missing)
+        return f"{line}; did that rank end or stop?", not missing
 
     def standstill(self, waited_s: float) -> str:
         """Return who waits where, if every process of the run waits; empty otherwise."""
@@ -122,26 +144,6 @@ class Waits:
             more = f" and {len(ranks) - _MOST_TOLD} more" if len(ranks) > _MOST_TOLD else ""
             told.append(f"{names}{more} in {text}")
         return f"all ranks wait, and none has moved for {waited_s:.0f} s: {'; '.join(told)}"
-
-
-def describe(text: str, missing: Sequence[int], waits: Waits, waited_s: float) -> str:
-    """Return the line of a process that waited in vain.
-
-    Parameters
-    ----------
-    text : str
-        Of the collective.
-    missing : sequence of int
-        The processes that have not come.
-    waits : Waits
-        Knows what they wait for instead.
-    waited_s : float
-    """
-    whom = " and ".join(waits.names(rank) for rank in missing) or "nobody"
-    line = f"{waits.names(waits.rank)} waited {waited_s:.0f} s for {whom} in {text}"
-    doing = {rank: waits.doing(rank) for rank in missing}
-    told = [f"{waits.names(rank)} waits in {what}" for rank, what in doing.items() if what]
-    return "; ".join([line, *told]) if told else f"{line}; did that rank end or stop?"
 
 
 def padded(text: str) -> bytes:

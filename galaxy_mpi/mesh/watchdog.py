@@ -19,6 +19,9 @@ _INTERVAL_S = 1.0
 _STANDSTILL_S = 5.0
 """After which nobody will come any more, if every process of the run waits and none moves."""
 
+_PAUSE_S, _MOST_PAUSE_S = 0.5, 3.0
+"""For which a process lets those before it speak, and at most."""
+
 
 class Watchdog:
     """Ends this process when its main thread stays in one wait for too long.
@@ -100,13 +103,16 @@ class Watchdog:
                 all_seen_s + interval_s if everybody == all_seen else 0.0,
                 everybody,
             )
-            line = self._verdict(seen_s, all_seen_s)
-            if line and now == (self.n_waits, self._waits.number):
+            line, pause_s = self._verdict(seen_s, all_seen_s)
+            if line and not self._stop.wait(pause_s) and now == (self.n_waits, self._waits.number):
                 self._expired(f"{self.doing}: {line}" if self.doing else line)
                 return
 
-    def _verdict(self, seen_s: float, all_seen_s: float) -> str:
-        """Return why this process must end, empty if it need not.
+    def _verdict(self, seen_s: float, all_seen_s: float) -> tuple[str, float]:
+        """Return why this process must end, and in how many seconds; empty if it need not.
+
+        One process ends all. The first that is next to the cause speaks at once; should it be the
+        one that is stuck, another does.
 
         Parameters
         ----------
@@ -116,17 +122,18 @@ class Watchdog:
             Since when no process of the host has begun or ended to wait.
         """
         old, waits = self._waiting, self._waits
+        pause_s = min(_PAUSE_S * waits.place, _MOST_PAUSE_S)
         crossing = waits.crossing if waits.number % 2 else None
         if seen_s >= self._timeout_s:
             if old is not None:
-                return str(old[0].describe(old[1], seen_s))
+                return str(old[0].describe(old[1], seen_s)), 0.0
             if crossing is not None:
-                return crossing.describe(seen_s)
-        # The first speaks for all; others do if it cannot.
-        patience_s = min(_STANDSTILL_S, self._timeout_s / 2) + (0.0 if waits.is_first else 2.0)
+                line, is_behind = waits.in_vain(crossing, seen_s)
+                return line, pause_s + _MOST_PAUSE_S * is_behind
+        patience_s = min(_STANDSTILL_S, self._timeout_s / 2)
         if crossing is not None and all_seen_s >= patience_s and math.isfinite(self._timeout_s):
-            return waits.standstill(all_seen_s)
-        return ""
+            return waits.standstill(all_seen_s), pause_s
+        return "", 0.0
 
 
 def _end(message: str) -> None:

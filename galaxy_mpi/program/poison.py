@@ -11,7 +11,7 @@ from typing import Any
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.mesh import Axis
-from galaxy_mpi.mesh.plane import Boxes, Crossing, Label, Plane, Relay, RoundPeers, RowHops, Table
+from galaxy_mpi.mesh.plane import Boxes, Crossing, Label, Plane, RoundPeers, RowHops, Table
 
 __all__ = ["POISON", "PoisonedPlane"]
 
@@ -49,10 +49,10 @@ class PoisonedPlane:
 
     def relay(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
-    ) -> Relay:
+    ) -> Table:
         """Return the next collective of a chip as a table whose rows are passed on."""
         made = self._plane.relay(rank, label, n_bytes, rounds)
-        self._bind([made.mine], made.crossings[-1])
+        self._bind([made.mine], made.crossing)
         return made
 
     def boxes(

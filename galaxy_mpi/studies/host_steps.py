@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from galaxy_mpi.arrays import Ints
 from galaxy_mpi.studies.ideas import Variant
 
 if TYPE_CHECKING:  # comparisons in device time need no engine
     from galaxy_mpi.engine.engine import Engine
+    from galaxy_mpi.engine.scheduler import Scheduler
 
 __all__ = ["HostFigures", "host_figures"]
 
@@ -24,9 +24,6 @@ class HostFigures:
 
     step_s: tuple[float, ...]
     """Median of each turn."""
-    allocations: float
-    """Buffers that a rank makes in a step."""
-    allocated_bytes: float
     stall_s: float
     """Of a step, waiting for the prefetcher."""
     tokens: tuple[int, ...]
@@ -38,33 +35,48 @@ def host_figures(engine: "Engine", variants: Sequence[Variant], turns: int) -> l
 
     The prompts are prefilled once; then every step is the same one, behind them.
     """
-    from galaxy_mpi.engine.modes import DecodeMode, ModeTotals
-
     scheduler = engine.new_scheduler()
     while requests := scheduler.next_prefill():
         engine.prefill(scheduler, requests)
-    engine.leave_mode()
-    chip, table = engine.chip, scheduler.page_table(engine.chip.column)
-    places: Ints = scheduler.tokens
-    numbers = [request.number for request in scheduler.active]
-    rows = [request.place for request in scheduler.active]
+    steps = _Steps(engine, scheduler)
     times: list[list[float]] = [[] for _ in variants]
-    last: list[tuple[float, float, float, tuple[int, ...]]] = []
+    last: list[tuple[float, tuple[int, ...]]] = []
     for _ in range(turns):
         last = []
         for variant, medians in zip(variants, times, strict=True):
-            totals, taken = ModeTotals(), []
-            mode = DecodeMode(chip, engine.run, totals, None, system=variant.system)
+            taken, stall_s, tokens = steps.time(variant)
+            medians.append(statistics.median(taken))
+            last.append((stall_s, tokens))
+    return [HostFigures(tuple(t), *figures) for t, figures in zip(times, last, strict=True)]
+
+
+class _Steps:
+    """The step behind the prompts, with any system."""
+
+    def __init__(self, engine: "Engine", scheduler: "Scheduler") -> None:
+        self._engine, self._tokens = engine, scheduler.tokens
+        self._tables = {column: scheduler.page_table(column) for column in engine.chips.columns}
+        self._numbers = [request.number for request in scheduler.active]
+        self._rows = [request.place for request in scheduler.active]
+
+    def time(self, variant: Variant) -> tuple[list[float], float, tuple[int, ...]]:
+        """Return the seconds of some steps, those of a stall in one, and the next tokens."""
+        from galaxy_mpi.engine.modes import DecodeMode
+        from galaxy_mpi.prefetch import Prefetcher
+
+        programs = self._engine.programs.of(variant.system)
+        prefetcher = Prefetcher() if programs.prefetch else None
+        mode = DecodeMode(self._engine.chips, programs, prefetcher)
+        taken, sampled = [], dict[int, int]()
+        try:
             for step in range(STEPS + 1):
-                began, buffers = time.perf_counter(), mode.ccl.buffers
-                made, n_bytes = buffers.n_made, buffers.n_bytes_made
-                logits = mode.logits(places, table)
-                sampled = engine.sampler.sample(mode.ccl, logits, rows, numbers)
+                began = time.perf_counter()
+                ready = mode.run(self._tokens, self._tables)
+                values, tokens = ready.results("values")[0], ready.results("tokens")[0]
+                sampled = self._engine.sampler.choose(values, tokens, self._rows, self._numbers)
                 if step:
                     taken.append(time.perf_counter() - began)
-                made, n_bytes = buffers.n_made - made, buffers.n_bytes_made - n_bytes
-            mode.leave()
-            medians.append(statistics.median(taken))
-            stall_s = totals.prefetch.stall_s / (STEPS + 1)
-            last.append((made, n_bytes, stall_s, tuple(sampled.values())))
-    return [HostFigures(tuple(t), *figures) for t, figures in zip(times, last, strict=True)]
+            stall_s = mode.totals.prefetch.stall_s / (STEPS + 1)
+        finally:
+            mode.free()
+        return taken, stall_s, tuple(sampled.values())

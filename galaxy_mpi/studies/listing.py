@@ -78,7 +78,7 @@ class Listing:
         yield f"{'phase':>5}  {'op, and what it is charged':<{_WIDTH}} {'device us':>9}"
         for number, ops in groupby(self._ops, key=lambda op: op.use.layer):
             listed = list(ops)
-            if number == HEAD or number == layer:
+            if number in (HEAD, layer):
                 yield self._heading("around the layers" if number == HEAD else number, listed)
                 for op in listed:
                     yield from self._op(op)

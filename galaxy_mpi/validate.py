@@ -63,8 +63,8 @@ def compare(measurements: Sequence[Measurement], *, is_calibration: bool) -> lis
 
     def modelled_s(what: Measurement) -> float | None:
         if what.kind == "decode":
-            times = run_one(estimator(what.users), what.tokens, MEAN_OVER, what.users)
-            return statistics.fmean(times.step_s)
+            run = run_one(estimator(what.users), what.tokens, MEAN_OVER, what.users)
+            return statistics.fmean(run.step_s)
         if what.kind == "prefill":
             return estimator(what.users).prefill(PassShape.of_prompt(what.tokens)).seconds
         if what.name not in step.by_op_s:

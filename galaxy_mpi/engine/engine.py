@@ -30,7 +30,6 @@ from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher, WeightId
-from galaxy_mpi.systems import System
 from galaxy_mpi.timing import Costs, Trace
 from galaxy_mpi.timing.device_run import DeviceRun
 from galaxy_mpi.timing.replay import TRACED_STEPS
@@ -78,7 +77,7 @@ class Engine:
         self.sampler = Sampler(self.plan.sampling, self.chips.layout.vocab)
         self.times = RunTimes(load_s=time.perf_counter() - began)
         self._spans = None if run.host_trace_path is None else HostSpans()
-        self.programs = self.programs_of(run.emulated_system)
+        self.programs = self._make_programs()
         self._device = self._make_clock()
         self._prefilled: list[Request] = []
         self.decode_mode = DecodeMode(
@@ -186,13 +185,12 @@ class Engine:
             if scheduler.requests[number].ended is not None:
                 self.sampler.forget(number)
 
-    def programs_of(self, system: System) -> Programs:
-        """Return the programs of the run's model on a system that cuts it as the run's does."""
+    def _make_programs(self) -> Programs:
         run, chips = self.run, self.chips
         return Programs(
             self.plan.model,
             run.mesh,
-            system,
+            run.emulated_system,
             chips.precision,
             users=n_places(run),
             prefetch=run.prefetch,

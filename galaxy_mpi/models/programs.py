@@ -93,6 +93,18 @@ class Programs:
         """Sizes of the model on one chip."""
         return self.layout.chip_shape(self._users)
 
+    def of(self, system: System) -> "Programs":
+        """Return those of the same model on another system, which cuts it alike."""
+        return Programs(
+            self.model,
+            self.asked_mesh,
+            system,
+            self.precision,
+            users=self._users,
+            modules=self._modules,
+            head=self.head,
+        )
+
     @property
     def n_layers(self) -> int:
         """Layers of the model."""

@@ -73,7 +73,7 @@ def rows_of(
                 group=variant.idea.group if variant.idea else "",
                 is_alone=variant.is_alone,
                 device=timing,
-                allocations=n_made if device else 0,
+                allocations=n_made,
                 device_gain=device[before][0].seconds / timing.seconds
                 if device and timing
                 else None,
@@ -117,6 +117,9 @@ def to_dict(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "allocations": row.allocations,
             "host_step_s": row.host_step_s,
             "host_gain": row.host_gain,
+            # A program that is bound once makes nothing when it runs.
+            "host_allocations": 0 if host else None,
+            "host_allocated_bytes": 0 if host else None,
             "host_stall_s": host.stall_s if host else None,
         }
         records.append(record)

@@ -10,6 +10,7 @@ from galaxy_mpi.studies.ideas import Variant
 
 if TYPE_CHECKING:  # comparisons in device time need no engine
     from galaxy_mpi.engine.engine import Engine
+    from galaxy_mpi.engine.scheduler import Scheduler
 
 __all__ = ["HostFigures", "host_figures"]
 
@@ -34,35 +35,48 @@ def host_figures(engine: "Engine", variants: Sequence[Variant], turns: int) -> l
 
     The prompts are prefilled once; then every step is the same one, behind them.
     """
-    from galaxy_mpi.engine.modes import DecodeMode
-    from galaxy_mpi.prefetch import Prefetcher
-
-    scheduler, chips = engine.new_scheduler(), engine.chips
+    scheduler = engine.new_scheduler()
     while requests := scheduler.next_prefill():
         engine.prefill(scheduler, requests)
-    tables = {column: scheduler.page_table(column) for column in chips.columns}
-    numbers = [request.number for request in scheduler.active]
-    rows = [request.place for request in scheduler.active]
-    modes = []
-    for variant in variants:
-        programs = engine.programs_of(variant.system)
-        modes.append(DecodeMode(chips, programs, Prefetcher() if programs.prefetch else None))
+    steps = _Steps(engine, scheduler)
     times: list[list[float]] = [[] for _ in variants]
     last: list[tuple[float, tuple[int, ...]]] = []
     for _ in range(turns):
         last = []
-        for mode, medians in zip(modes, times, strict=True):
-            taken, stall_s = [], mode.totals.prefetch.stall_s
+        for variant, medians in zip(variants, times, strict=True):
+            taken, stall_s, tokens = steps.time(variant)
+            medians.append(statistics.median(taken))
+            last.append((stall_s, tokens))
+    return [HostFigures(tuple(t), *figures) for t, figures in zip(times, last, strict=True)]
+
+
+class _Steps:
+    """The step behind the prompts, with any system."""
+
+    def __init__(self, engine: "Engine", scheduler: "Scheduler") -> None:
+        self._engine, self._tokens = engine, scheduler.tokens
+        self._tables = {column: scheduler.page_table(column) for column in engine.chips.columns}
+        self._numbers = [request.number for request in scheduler.active]
+        self._rows = [request.place for request in scheduler.active]
+
+    def time(self, variant: Variant) -> tuple[list[float], float, tuple[int, ...]]:
+        """Return the seconds of some steps, those of a stall in one, and the next tokens."""
+        from galaxy_mpi.engine.modes import DecodeMode
+        from galaxy_mpi.prefetch import Prefetcher
+
+        programs = self._engine.programs.of(variant.system)
+        prefetcher = Prefetcher() if programs.prefetch else None
+        mode = DecodeMode(self._engine.chips, programs, prefetcher)
+        taken, sampled = [], dict[int, int]()
+        try:
             for step in range(STEPS + 1):
                 began = time.perf_counter()
-                ready = mode.run(scheduler.tokens, tables)
+                ready = mode.run(self._tokens, self._tables)
                 values, tokens = ready.results("values")[0], ready.results("tokens")[0]
-                chosen = engine.sampler.choose(values, tokens, rows, numbers)
+                sampled = self._engine.sampler.choose(values, tokens, self._rows, self._numbers)
                 if step:
                     taken.append(time.perf_counter() - began)
-            medians.append(statistics.median(taken))
-            stall_s = (mode.totals.prefetch.stall_s - stall_s) / (STEPS + 1)
-            last.append((stall_s, tuple(chosen.values())))
-    for mode in modes:
-        mode.free()
-    return [HostFigures(tuple(t), *figures) for t, figures in zip(times, last, strict=True)]
+            stall_s = mode.totals.prefetch.stall_s / (STEPS + 1)
+        finally:
+            mode.free()
+        return taken, stall_s, tuple(sampled.values())

@@ -1,25 +1,44 @@
-"""Other implementations of the collectives, for `ring_collectives`: Open MPI's own, and gloo."""
+"""Other implementations of the collectives, for `ring_collectives`: the MPI library's, and gloo."""
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from galaxy_mpi.mesh import Axis
-from galaxy_mpi.mesh.mpi import MpiTransport
+from galaxy_mpi.mesh import Axis, Mesh
+
+__all__ = ["PEERS", "GroupComm", "group_comm"]
 
 Call = Callable[[], np.ndarray]
 
 
+class GroupComm(NamedTuple):
+    """The communicator of this rank's group along an axis, and of all ranks."""
+
+    comm: Any
+    world: Any
+
+
+def group_comm(mesh: Mesh, axis: Axis) -> GroupComm:
+    """Return a communicator of this rank's group; all ranks call it."""
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    row, col = mesh.coord(world.rank)
+    color, key = (col, row) if axis is Axis.ROWS else (row, col)
+    return GroupComm(world.Split(color, key), world)
+
+
 class Mpi:
-    """The MPI library's collectives on the same sub-communicators."""
+    """The MPI library's collectives on the same groups."""
 
     name = "mpi"
     transport = "mpi"
 
-    def __init__(self, transport: MpiTransport) -> None:
-        self._comms = {axis: transport.group(axis).comm for axis in Axis}
+    def __init__(self, mesh: Mesh, rank: int, comms: Mapping[Axis, GroupComm]) -> None:
+        self._comms = {axis: group.comm for axis, group in comms.items()}
 
     def call(self, op: str, axis: Axis, values: np.ndarray) -> Call:
         """Return what runs ``op`` on float32 values of this rank, (size, n)."""
@@ -33,6 +52,9 @@ class Mpi:
         total = np.empty_like(values)
         return lambda: comm.Allreduce(values, total) or total
 
+    def close(self) -> None:
+        """Do nothing: communicators end with the run."""
+
 
 class Gloo:
     """torch.distributed's CPU backend."""
@@ -40,14 +62,14 @@ class Gloo:
     name = "gloo"
     transport = "tcp"
 
-    def __init__(self, transport: MpiTransport) -> None:
+    def __init__(self, mesh: Mesh, rank: int, comms: Mapping[Axis, GroupComm]) -> None:
         import torch
         import torch.distributed as dist
 
         torch.set_num_threads(1)
         self._torch, self._dist = torch, dist
-        mesh, rank = transport.mesh, transport.rank
-        path = transport.from_root(lambda: tempfile.mktemp(prefix="galaxy_mpi_gloo_"))
+        path = tempfile.mktemp(prefix="galaxy_mpi_gloo_") if rank == 0 else None
+        path = comms[Axis.ROWS].world.bcast(path)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         dist.init_process_group(
             "gloo", init_method=f"file://{path}", rank=rank, world_size=mesh.n_chips

@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from galaxy_mpi.errors import ConfigError, UserError
-from galaxy_mpi.mesh import Mesh, Transport
+from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import say
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher
+from galaxy_mpi.mesh.local_transport import LocalTransport
+from galaxy_mpi.mesh.transport import PlaneTransport
 
 __all__ = [
     "EXIT_USER_ERROR",
@@ -67,6 +69,14 @@ def add_transport(parser: ArgumentParser) -> None:
         f"{WAIT_TIMEOUT_S:.0f}, and more for large models and long prompts",
     )
 
+    parser.add_argument(
+        "--chips-per-rank",
+        type=int,
+        default=1,
+        metavar="N",
+        help="chips that each rank plays; all chips of the mesh: no mpirun",
+    )
+
 
 def run_alone(
     parser: ArgumentParser,
@@ -102,7 +112,7 @@ def run_alone(
 def run_on_mesh(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[Transport], None]]],
+    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[PlaneTransport], None]]],
 ) -> int:
     """Parse, connect and play this rank; return the exit code.
 
@@ -118,6 +128,9 @@ def run_on_mesh(
     # Here, not above: importing a command must not start MPI.
     from galaxy_mpi.mesh import mpi
 
+    alone = _all_chips_here(parser, argv, prepare)
+    if alone is not None:
+        return _play_alone(alone)
     try:
         end_with_launcher()
         atexit.register(mpi.finalize)
@@ -130,6 +143,7 @@ def run_on_mesh(
                 kind=arguments.transport,
                 timeout_s=WAIT_TIMEOUT_S if given is None else given,
                 is_timeout_fixed=given is not None,
+                chips_per_rank=arguments.chips_per_rank,
             ) as transport:
                 play(transport)
     except BaseException as error:
@@ -142,7 +156,37 @@ def run_on_mesh(
     return 0
 
 
-_Play = Callable[[Transport], None]
+_Play = Callable[[PlaneTransport], None]
+
+
+def _all_chips_here(
+    parser: ArgumentParser,
+    argv: Sequence[str] | None,
+    prepare: Callable[[argparse.Namespace], tuple[Mesh, _Play]],
+) -> Callable[[], None] | None:
+    """Return what runs if this process plays all chips of the mesh, without MPI; None if not."""
+    if any(name in os.environ for name in RANK_VARIABLES):
+        return None
+    try:
+        arguments = parser.parse_args(argv)
+        if arguments.help:
+            return None
+        mesh, play = prepare(arguments)
+    except UserError:
+        return None  # told where all ranks are asked
+    if arguments.chips_per_rank != mesh.n_chips:
+        return None
+    return lambda: play(LocalTransport(mesh))
+
+
+def _play_alone(play: Callable[[], None]) -> int:
+    """Play in this process; return the exit code."""
+    try:
+        play()
+    except UserError as error:
+        say(f"galaxy_mpi: {error}\n")
+        return EXIT_USER_ERROR
+    return 0
 
 
 def _prepared(

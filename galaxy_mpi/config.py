@@ -1,16 +1,17 @@
 """What a run is: the arguments of a command, checked."""
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from galaxy_mpi.device import Slowness
+from galaxy_mpi.ccl.algorithms import COLLECTIVES
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
 from galaxy_mpi.systems import PRECISIONS, System, system_of
+from galaxy_mpi.timing import Slowness
 
 __all__ = ["MAX_USERS", "RunConfig", "formats"]
 
@@ -65,6 +66,10 @@ class RunConfig:
     """Prefill: partial sums travel on lines instead of rings."""
     line_all_gather: bool = False
     """Prefill: blocks travel on lines instead of rings."""
+    collectives: str | None = None
+    """``direct``, ``ring`` or ``line`` for all collectives; None: as the system has them."""
+    check: bool = False
+    """Whether memory is overwritten as soon as it may be, and chips are compared in every step."""
     machine: str = "wormhole_galaxy_6u"
     """Whose constants device time is computed with: a name or a YAML file."""
     slow_chips: tuple[str, ...] = ()
@@ -87,6 +92,10 @@ class RunConfig:
             raise ConfigError("give --prompt or --prompts-file, not both")
         if self.prompt_tokens is not None and not all(self.prompt_tokens):
             raise ConfigError("prompt_tokens has an empty prompt; each needs at least one token")
+        if self.collectives is not None and self.collectives not in COLLECTIVES:
+            raise ConfigError(
+                f"no collectives {self.collectives!r}; choose {', '.join(COLLECTIVES)}"
+            )
         if self.precision not in PRECISIONS:
             raise ConfigError(f"no precision {self.precision!r}; choose {', '.join(PRECISIONS)}")
         for name, value, least in (
@@ -110,8 +119,13 @@ class RunConfig:
 
     @property
     def emulated_system(self) -> System:
-        """The system on this mesh."""
-        return system_of(self.system, self.mesh)
+        """The system on this mesh, with the collectives that were asked for."""
+        system = system_of(self.system, self.mesh)
+        lines = {"scatter": self.line_reduce_scatter, "gather": self.line_all_gather}
+        decode, prefill = system.decode_algorithms, system.prefill_algorithms.with_lines(**lines)
+        if self.collectives is not None:
+            decode, prefill = (a.over(self.collectives) for a in (decode, prefill))
+        return replace(system, decode_algorithms=decode, prefill_algorithms=prefill)
 
     @property
     def working_mesh(self) -> Mesh:

@@ -18,7 +18,8 @@ from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
-from galaxy_mpi.mesh import Mesh, Transport
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.progress import Progress
 from galaxy_mpi.systems import SYSTEMS
@@ -70,6 +71,14 @@ def build_parser() -> ArgumentParser:
     add("--page-size", type=int, default=64, metavar="N", help="positions of a KV cache block")
     add("--cache-blocks", type=int, default=2048, metavar="N", help="KV cache blocks of a column")
     add("--no-prefix-cache", action="store_true", help="compute what other prompts began with too")
+    add(
+        "--collectives", metavar="NAME", help="direct, ring or line for all; as the system has them"
+    )
+    add(
+        "--check",
+        action="store_true",
+        help="overwrite memory as soon as it may be, compare what chips must agree on (slower)",
+    )
     add(
         "--machine",
         default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
@@ -124,6 +133,8 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         prefix_caching=not arguments.no_prefix_cache,
         line_reduce_scatter=_switch("LINE_RS"),
         line_all_gather=_switch("LINE_AG"),
+        collectives=arguments.collectives,
+        check=arguments.check,
         machine=arguments.machine,
         slow_chips=tuple(arguments.slow_chip),
         slow_links=tuple(arguments.slow_link),
@@ -165,10 +176,10 @@ def _switch(name: str) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Decode and print what came out and what it cost."""
 
-    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], None]]:
+    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
         run = run_config(arguments)
 
-        def play(transport: Transport) -> None:
+        def play(transport: PlaneTransport) -> None:
             shown = transport.rank == 0 and not arguments.quiet
             with Progress(enabled=shown) as progress:
                 hooks = replace(progress.hooks(), before_step=_failure_for_tests(transport.rank))

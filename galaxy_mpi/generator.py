@@ -11,16 +11,18 @@ from typing import Any, Literal
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.ccl import BufferKey
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig, formats
-from galaxy_mpi.dtypes import FLOAT32
-from galaxy_mpi.engine.chip import Chip, honest_wait_s, load_chip
-from galaxy_mpi.engine.modes import DecodeMode, ModeTotals, PrefillMode
+from galaxy_mpi.engine.chips import Chips, load_chips
+from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import RotaryTable
-from galaxy_mpi.mesh import Axis, Mesh, Transport
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh.local_transport import LocalTransport
+from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.models.programs import Programs
+from galaxy_mpi.prefetch import Prefetcher
 from galaxy_mpi.systems import (
     Attention,
     Modules,
@@ -43,8 +45,8 @@ class Model:
     run: RunConfig
     plan: Plan
     tokenizer: Tokenizer
-    chip: Chip
-    transport: Transport
+    chips: Chips
+    transport: PlaneTransport
     max_seq_len: int
 
     @property
@@ -75,19 +77,21 @@ def create_model(
     max_seq_len: int = 2048,
     n_layers: int | None = None,
     comm: Any = None,
-    transport: Transport | None = None,
+    chips_per_rank: int = 1,
     attention_class: type[Attention] = Attention,
     rope_class: type[RotaryTable] = RotaryTable,
     norm_class: type[RMSNorm] = RMSNorm,
 ) -> Model:
-    """Open a model and load this rank's shards. Collective: every rank calls it alike.
+    """Open a model and load this process's shards. Collective: every rank calls it alike.
+
+    Without a communicator all chips are in this process.
 
     Parameters
     ----------
     model : str
         As ``--model`` of galaxy_mpi.decode.
     mesh : str
-        ``RxC``; the communicator has as many ranks.
+        ``RxC``; the communicator has as many ranks, or fewer (``chips_per_rank``).
     system : str
         ``galaxy`` or ``tt_transformers``.
     optimizations : str
@@ -98,9 +102,9 @@ def create_model(
     n_layers : int, optional
         Only the first so many layers.
     comm : mpi4py.MPI.Comm, optional
-        The world by default; duplicated.
-    transport : Transport, optional
-        Instead of ``comm``: a connection that there is already.
+        Duplicated. None: no MPI.
+    chips_per_rank : int
+        Chips that each rank plays.
     attention_class, rope_class, norm_class : type
         Parts of one's own (`galaxy_mpi.systems.modules`, `galaxy_mpi.kernels.RotaryTable`).
 
@@ -126,17 +130,19 @@ def create_model(
         cache_blocks=-(-max_batch_size // cols) * -(-max_seq_len // PAGE_SIZE),
         **chosen,
     )
-    if transport is None:
+    transport: PlaneTransport
+    if comm is None:
+        transport = LocalTransport(run.working_mesh)
+    else:
         # Here, not above: importing this module must not start MPI.
         from galaxy_mpi.mesh.mpi import MpiTransport
 
-        transport = MpiTransport(run.working_mesh, comm)
+        transport = MpiTransport(run.working_mesh, comm, chips_per_rank=chips_per_rank)
     plan, tokenizer = transport.from_root(lambda: make_plan(run))
-    modules = Modules(attention_class, norm_class, rope_class)
-    chip = load_chip(run, plan, transport, modules=modules)
     longest = min(max_seq_len, plan.model.max_seq_len)
-    transport.allow_waits(honest_wait_s(chip.weights.packed_bytes, longest))
-    return Model(run, plan, tokenizer, chip, transport, longest)
+    modules = Modules(attention_class, norm_class, rope_class)
+    chips = load_chips(run, plan, transport, modules=modules, n_tokens=longest)
+    return Model(run, plan, tokenizer, chips, transport, longest)
 
 
 class Generator:
@@ -151,11 +157,24 @@ class Generator:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._totals = {name: ModeTotals() for name in ("prefill", "decode")}
-        self._mode: PrefillMode | DecodeMode | None = None
-        cols = model.run.working_mesh.cols
+        run, chips = model.run, model.chips
+        cols = run.working_mesh.cols
         self._places_each = -(-model.max_batch_size // cols)
         self._blocks_each = model.plan.limits.blocks_for(model.max_seq_len)
+        programs = Programs(
+            model.plan.model,
+            run.mesh,
+            run.emulated_system,
+            chips.precision,
+            users=self._places_each * cols,
+            prefetch=run.prefetch,
+            modules=chips.modules,
+            head=chips.head,
+        )
+        prefetcher = Prefetcher() if programs.prefetch else None
+        self._decode = DecodeMode(chips, programs, prefetcher)
+        self._prefill = PrefillMode(chips, programs)
+        self.mode: str | None = None
 
     def __enter__(self) -> "Generator":
         return self
@@ -163,33 +182,23 @@ class Generator:
     def __exit__(self, *exc_info: object) -> None:
         self.leave_mode()
 
-    @property
-    def mode(self) -> str | None:
-        """``prefill``, ``decode`` or None."""
-        return None if self._mode is None else self._mode.name
-
     def switch_mode(self, mode: Literal["prefill", "decode"]) -> None:
-        """Go over to a mode, unless it is the mode already; what the other had is freed.
+        """Go over to a mode; the programs of both are kept, so it costs nothing.
 
         Raises
         ------
         ConfigError
             If there is no such mode.
         """
-        if mode not in self._totals:
+        if mode not in ("prefill", "decode"):
             raise ConfigError(f"no mode {mode!r}; choose prefill, decode")
-        if mode == self.mode:
-            return
-        self.leave_mode()
-        chip, run, totals = self.model.chip, self.model.run, self._totals[mode]
-        make = DecodeMode if mode == "decode" else PrefillMode
-        self._mode = make(chip, run, totals, None)
+        self.mode = mode
 
     def leave_mode(self) -> None:
-        """Free what the mode has."""
-        if self._mode is not None:
-            self._mode.leave()
-            self._mode = None
+        """Free what the programs hold."""
+        self._decode.free()
+        self._prefill.free()
+        self.mode = None
 
     def prefill_forward(
         self, tokens: Sequence[Sequence[int]], users: Sequence[int] | None = None
@@ -213,14 +222,16 @@ class Generator:
             raise ConfigError(f"{len(tokens)} prompts, but {len(users)} users")
         work = [self._pass(prompt, user) for prompt, user in zip(tokens, users, strict=True)]
         self.switch_mode("prefill")
-        assert isinstance(self._mode, PrefillMode)
-        found = [self._whole(self._mode.logits(one, lambda layer, x: None)) for one in work]
+        found = []
+        for number, one in enumerate(work):
+            self.model.transport.begin(f"prefill of prompt {number}")
+            found.append(self._whole(self._prefill.run(one, all_logits=True).results("logits")))
         n_tokens = self.model.plan.model.vocab_size
         return np.concatenate(found) if found else np.zeros((0, n_tokens), np.float32)
 
     def prepare_decode_inputs(
         self, tokens: Sequence[int] | Ints, positions: Sequence[int] | Ints
-    ) -> tuple[Ints, PageTable]:
+    ) -> tuple[Ints, dict[int, PageTable]]:
         """Lay out a step's tokens.
 
         Parameters
@@ -231,8 +242,9 @@ class Generator:
 
         Returns
         -------
-        tokens_B, table
-            What `decode_forward` takes: tokens by place, and this column's page table.
+        tokens_B, tables
+            What `decode_forward` takes: tokens by place, and the page tables of this process's
+            columns.
         """
         model = self.model
         if len(tokens) != len(positions) or len(tokens) > model.max_batch_size:
@@ -251,12 +263,9 @@ class Generator:
         positions_B = np.full(self._places_each * cols, -1, np.int64)
         tokens_B[: len(tokens)] = tokens
         positions_B[: len(positions)] = positions
-        first = model.chip.column * self._places_each
-        here = slice(first, first + self._places_each)
-        blocks = np.stack([self._blocks(user) for user in range(first, first + self._places_each)])
-        return tokens_B, PageTable(positions_B[here], blocks, PAGE_SIZE)
+        return tokens_B, {col: self._table(col, positions_B) for col in model.chips.columns}
 
-    def decode_forward(self, tokens_B: Ints, table: PageTable) -> F32:
+    def decode_forward(self, tokens_B: Ints, tables: dict[int, PageTable]) -> F32:
         """Run a step prepared by `prepare_decode_inputs`.
 
         Returns
@@ -265,9 +274,15 @@ class Generator:
             Logits of every user, idle ones included; equal on all ranks.
         """
         self.switch_mode("decode")
-        assert isinstance(self._mode, DecodeMode)
-        logits_BV = self._mode.logits(tokens_B, table)
-        return self._whole(logits_BV)[: self.model.max_batch_size]
+        self.model.transport.begin("decode step")
+        bound = self._decode.run(tokens_B, tables, all_logits=True)
+        return self._whole(bound.results("logits"))[: self.model.max_batch_size]
+
+    def _table(self, column: int, positions_B: Ints) -> PageTable:
+        """Return where the users of a column are."""
+        here = range(column * self._places_each, (column + 1) * self._places_each)
+        blocks = np.stack([self._blocks(user) for user in here])
+        return PageTable(positions_B[here.start : here.stop], blocks, PAGE_SIZE)
 
     def _pass(self, prompt: Sequence[int], user: int) -> PrefillPass:
         model = self.model
@@ -287,11 +302,8 @@ class Generator:
         place = user % self._places_each
         return np.arange(place * self._blocks_each, (place + 1) * self._blocks_each)
 
-    def _whole(self, logits_BV: F32) -> F32:
-        """Gather the rows' slices of the vocabulary: (B, V/R) to (B, V). No op of the device."""
-        assert self._mode is not None
-        slices = self._mode.ccl.all_gather(
-            logits_BV, axis=Axis.ROWS, dtype=FLOAT32, key=BufferKey.LOGITS
-        )
-        whole = slices.swapaxes(0, 1).reshape(len(logits_BV), -1)
-        return np.ascontiguousarray(whole[:, : self.model.plan.model.vocab_size])
+    def _whole(self, slices: Sequence[F32]) -> F32:
+        """Lay the rows' slices of the vocabulary side by side: (R, B, V/R) to (B, V)."""
+        whole = slices[0].swapaxes(0, 1).reshape(slices[0].shape[1], -1)
+        # A copy: the next program overwrites what this one gave.
+        return whole[:, : self.model.plan.model.vocab_size].copy()

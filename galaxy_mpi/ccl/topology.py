@@ -1,7 +1,7 @@
 """Ring and line schedules: which chunk goes to whom in which round.
 
 Integers only. Nothing here sends, allocates or charges time, so every schedule is tested without
-MPI (tests/unit/test_topology.py); ``ccl.collectives`` walks them.
+MPI (tests/unit/test_topology.py); `galaxy_mpi.ccl.rows` and `stepwise` walk them.
 
 A ring of four, reduce-scatter, seen from chip 0::
 
@@ -19,7 +19,7 @@ once. Reduce-scatter on a line of four, the chunks that cross each wire in each 
       2           1     2     3              0     1     2
 
 Where the fabric routes by itself, a chip writes straight to the chip it means, and no schedule is
-needed: `galaxy_mpi.ccl.gathered`.
+needed: `galaxy_mpi.ccl.direct`.
 
 A chunk is summed in the order in which it travels, so the order of a sum depends on the chunk's
 owner and the topology alone: all transports give the same bits.
@@ -28,7 +28,7 @@ owner and the topology alone: all transports give the same bits.
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["TOPOLOGIES", "Hop", "Line", "Ring", "Round", "Topology"]
+__all__ = ["TOPOLOGIES", "Hop", "Line", "Ring", "Round", "Topology", "routes"]
 
 UP, DOWN = 0, 1
 
@@ -142,6 +142,26 @@ class Line:
             )
             for s in range(len(up))
         ]
+
+
+def routes(topology: Topology, owner: int) -> list[tuple[int, ...]]:
+    """Return in which order members add their terms of a chunk on its way, a tuple for each lane.
+
+    Without the owner, who adds its own term at the end; lane by lane, as the owner adds the lanes.
+
+    Examples
+    --------
+    >>> routes(Ring(4), 1), routes(Line(4), 1)
+    ([(2, 3, 0)], [(0,), (3, 2)])
+    """
+    added: dict[int, list[int]] = {}
+    schedules = [topology.reduce_scatter(i) for i in range(topology.size)]
+    for number in range(len(schedules[0])):
+        for member, rounds in enumerate(schedules):
+            for hop in rounds[number].sends:
+                if hop.chunk == owner:
+                    added.setdefault(hop.lane, []).append(member)
+    return [tuple(added[lane]) for lane in sorted(added)]
 
 
 TOPOLOGIES: dict[str, type[Ring] | type[Line]] = {"ring": Ring, "line": Line}

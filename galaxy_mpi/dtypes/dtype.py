@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.dtypes.block_float import BlockFloat
+from galaxy_mpi.dtypes.codec import Codec, RowCodec
 from galaxy_mpi.dtypes.plain_float import BFloat16, Float32
 
 __all__ = ["BF16", "BFP4", "BFP8", "DTYPES", "FLOAT32", "DType"]
@@ -42,6 +43,12 @@ class DType(Protocol):
         out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Return the packed values as float32, in ``out`` if given."""
+
+    def codec(self, shape: tuple[int, ...]) -> Codec:
+        """Return what packs and unpacks arrays of ``shape``; it belongs to one thread."""
+
+    def row_codec(self, rows: int, width: int) -> RowCodec:
+        """Return what packs ``rows`` rows, each by itself; it belongs to one thread."""
 
     def row_bytes(self, width: int) -> int:
         """Return the bytes of one row of ``width`` values packed by itself."""

@@ -7,104 +7,70 @@ not change their number or value.
 import math
 
 import numpy as np
-from ml_dtypes import bfloat16
-from numpy.typing import NDArray
 
-from galaxy_mpi.dtypes.named import Named
+from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.dtypes.bound import Bound
+from galaxy_mpi.dtypes.codec import Codec, RowCodec
+from galaxy_mpi.dtypes.matrix import matrix_shape
+from galaxy_mpi.dtypes.plain_codec import PlainCodec, PlainRows
 
 __all__ = ["BFloat16", "Float32"]
 
 
-class Float32(Named):
+class Float32(Bound):
     """The reference format: rounds nothing."""
 
     name = "float32"
     tile_bytes = 4096
     explicit_bits = 23
 
-    def round(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def codec(self, shape: tuple[int, ...]) -> Codec:
+        """Return what copies arrays of ``shape``."""
+        return PlainCodec(*matrix_shape(shape), np.float32)
+
+    def row_codec(self, rows: int, width: int) -> RowCodec:
+        """Return what copies rows."""
+        return PlainRows(rows, width, np.float32)
+
+    def round(self, values: F32) -> F32:
         """Return ``values`` themselves."""
         return values
+
+    def pack(self, values: F32) -> Bytes:
+        """Return the bytes of ``values``; a view where they are contiguous."""
+        return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
         """Return how many bytes `pack` makes of an array of ``shape``."""
         return 4 * math.prod(shape)
 
-    def pack(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Return the bytes of ``values``; a view where they are contiguous."""
-        return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-
-    def unpack(
-        self,
-        packed: NDArray[np.uint8],
-        shape: tuple[int, ...],
-        out: NDArray[np.float32] | None = None,
-    ) -> NDArray[np.float32]:
-        """Return a copy of the values in ``packed`` (written to ``out`` if given)."""
-        if out is None:
-            out = np.empty(shape, np.float32)
-        out.reshape(-1).view(np.uint8)[...] = packed
-        return out
-
     def row_bytes(self, width: int) -> int:
         """Return the bytes of a packed row of ``width`` values."""
         return 4 * width
 
-    def pack_rows(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Pack each row by itself: shape (..., W) to (..., row_bytes(W))."""
-        return np.ascontiguousarray(values, np.float32).view(np.uint8)
 
-    def unpack_rows(self, packed: NDArray[np.uint8], width: int) -> NDArray[np.float32]:
-        """Undo `pack_rows`."""
-        return np.ascontiguousarray(packed).view(np.float32)[..., :width]
+class BFloat16(Bound):
+    """bfloat16: the upper half of a float32, rounded to nearest, ties to even.
 
-
-class BFloat16(Named):
-    """bfloat16: the upper half of a float32, rounded to nearest, ties to even."""
+    NaN stays NaN; what exceeds the largest finite value becomes infinite.
+    """
 
     name = "bfloat16"
     tile_bytes = 2048
     explicit_bits = 7
 
-    def round(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the nearest bfloat16 values, as float32.
+    def codec(self, shape: tuple[int, ...]) -> Codec:
+        """Return what packs and unpacks arrays of ``shape``; it belongs to one thread."""
+        return self.codecs.bfloat16(*matrix_shape(shape))
 
-        NaN stays NaN; what exceeds the largest finite value becomes infinite.
-        """
-        rounded: NDArray[np.float32] = values.astype(bfloat16).astype(np.float32)
-        return rounded
+    def row_codec(self, rows: int, width: int) -> RowCodec:
+        """Return what packs ``rows`` rows, each by itself; it belongs to one thread."""
+        return self.codecs.bfloat16_rows(rows, width)
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
         """Return how many bytes `pack` makes of an array of ``shape``."""
         return 2 * math.prod(shape)
 
-    def pack(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Round and return the bytes of ``values``, little-endian, row-major."""
-        return values.astype(bfloat16, order="C").reshape(-1).view(np.uint8)
-
-    def unpack(
-        self,
-        packed: NDArray[np.uint8],
-        shape: tuple[int, ...],
-        out: NDArray[np.float32] | None = None,
-    ) -> NDArray[np.float32]:
-        """Return the values in ``packed`` (written to ``out`` if given)."""
-        values = packed.view(bfloat16).reshape(shape)
-        if out is None:
-            copy: NDArray[np.float32] = values.astype(np.float32)
-            return copy
-        out[...] = values
-        return out
-
     def row_bytes(self, width: int) -> int:
         """Return the bytes of a packed row of ``width`` values."""
         return 2 * width
-
-    def pack_rows(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Round and pack each row by itself: shape (..., W) to (..., row_bytes(W))."""
-        return self.pack(values).reshape(*values.shape[:-1], self.row_bytes(values.shape[-1]))
-
-    def unpack_rows(self, packed: NDArray[np.uint8], width: int) -> NDArray[np.float32]:
-        """Undo `pack_rows`."""
-        flat = np.ascontiguousarray(packed).reshape(-1)
-        return self.unpack(flat, (*packed.shape[:-1], width))

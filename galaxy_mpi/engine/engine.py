@@ -17,22 +17,23 @@ from types import TracebackType
 
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
-from galaxy_mpi.device import Trace
-from galaxy_mpi.engine.chip import load_chip
-from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.device_run import DeviceRun
+from galaxy_mpi.engine.chips import load_chips
+from galaxy_mpi.engine.host_trace import HostSpans, host_trace
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
-from galaxy_mpi.engine.modes import DecodeMode, ModeTotals, PrefillMode
+from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, at_layer_ends
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import Request
-from galaxy_mpi.engine.run_clock import ChipTimes, NoClock, RunClock
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
-from galaxy_mpi.engine.tracing import TRACED_STEPS, HostSpans, host_trace
-from galaxy_mpi.mesh import Transport
-from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.models.programs import Programs
+from galaxy_mpi.prefetch import Prefetcher, WeightId
+from galaxy_mpi.timing import Costs, Trace
+from galaxy_mpi.timing.device_run import DeviceRun
+from galaxy_mpi.timing.replay import TRACED_STEPS
+from galaxy_mpi.timing.run_clock import ChipTimes, RunClock
 
 __all__ = ["Engine", "Hooks"]
 
@@ -50,12 +51,12 @@ class Hooks:
 
 
 class Engine:
-    """One chip of a run.
+    """The chips of one process in a run.
 
     Parameters
     ----------
     run : RunConfig
-    transport : Transport
+    transport : PlaneTransport
         Of ``run.working_mesh``.
     hooks : Hooks, optional
 
@@ -65,20 +66,28 @@ class Engine:
         On all ranks alike, if the model or the prompts cannot be used.
     """
 
-    def __init__(self, run: RunConfig, transport: Transport, hooks: Hooks | None = None) -> None:
+    def __init__(
+        self, run: RunConfig, transport: PlaneTransport, hooks: Hooks | None = None
+    ) -> None:
         self.run, self._transport, self._hooks = run, transport, hooks or Hooks()
         began = time.perf_counter()
         self._tokenizer: Tokenizer | None = None
         self.plan = transport.from_root(self._make_plan)
-        self.chip = load_chip(run, self.plan, transport, self._hooks.loaded_layer)
-        self.sampler = Sampler(
-            self.plan.sampling, self.chip.precision.candidates, self.chip.n_valid_tokens
-        )
-        self._totals = {DecodeMode.name: ModeTotals(), PrefillMode.name: ModeTotals()}
-        self.mode: DecodeMode | PrefillMode | None = None
+        self.chips = load_chips(run, self.plan, transport, self._hooks.loaded_layer)
+        self.sampler = Sampler(self.plan.sampling, self.chips.layout.vocab)
         self.times = RunTimes(load_s=time.perf_counter() - began)
-        self._device = self._make_clock()
         self._spans = None if run.host_trace_path is None else HostSpans()
+        self.programs = self._make_programs()
+        self._device = self._make_clock()
+        self._prefilled: list[Request] = []
+        self.decode_mode = DecodeMode(
+            self.chips, self.programs, self._make_prefetcher(), self._device or NoClock()
+        )
+        ends = at_layer_ends(lambda layer, outputs: self._layer_ended(layer))
+        self.prefill_mode = PrefillMode(
+            self.chips, self.programs, self._device or NoClock(), [ends]
+        )
+        self._mode = ""
 
     def __enter__(self) -> "Engine":
         return self
@@ -89,13 +98,15 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.mode is None:
-            return
         if error is None:
-            self.mode.leave()
-        else:
-            self.mode.abandon()
-        self.mode = None
+            self.free()
+        else:  # requests may be under way
+            self.decode_mode.abandon()
+
+    def free(self) -> None:
+        """Give back what the programs hold."""
+        self.decode_mode.free()
+        self.prefill_mode.free()
 
     def generate(self) -> Report | None:
         """Take every request to its end; return the report on rank 0, None elsewhere."""
@@ -127,17 +138,16 @@ class Engine:
     def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:
         """Run the prompts of `Scheduler.next_prefill` and give each its first token."""
         self._transport.begin(f"prefill after decode step {self.times.n_steps}")
-        mode = self.prefill_mode()
+        self._switch(PrefillMode.name)
         began = time.perf_counter()
         work = scheduler.prefill_pass(requests)
-        self._device.begin_prefill(work)
-        n_layers = self.plan.model.n_layers
-        logits_UV = mode.logits(
-            work, lambda layer, _: self._hooks.prefilled_layer(requests, layer, n_layers)
-        )
+        self._prefilled = requests
         numbers = [request.number for request in requests]
-        sampled = self.sampler.sample(mode.ccl, logits_UV, range(len(numbers)), numbers)
-        self._device.end_prefill(numbers)
+        ready = self.prefill_mode.run(work)
+        if self._device is not None and ready.clocks is not None:
+            self._device.end_prefill(ready.clocks, numbers)
+        values, tokens = ready.results("values")[0], ready.results("tokens")[0]
+        sampled = self.sampler.choose(values, tokens, range(len(numbers)), numbers)
         self.times.add_prefill(time.perf_counter() - began, requests)
         self._note("prefill", began)
         self._advance(scheduler, sampled)
@@ -145,58 +155,29 @@ class Engine:
     def decode(self, scheduler: Scheduler) -> None:
         """Run one step of all users that have a place."""
         self._transport.begin(f"decode step {self.times.n_steps + 1}")
-        mode = self.decode_mode()
+        self._switch(DecodeMode.name)
         began = time.perf_counter()
-        self._device.begin_step(scheduler.longest_positions())
-        logits_BV = mode.logits(scheduler.tokens, scheduler.page_table(self.chip.column))
+        tables = {column: scheduler.page_table(column) for column in self.chips.columns}
         active = scheduler.active
-        sampled = self.sampler.sample(
-            mode.ccl,
-            logits_BV,
-            [request.place for request in active],
-            [request.number for request in active],
-        )
-        self._device.end_step(len(active))
+        positions = scheduler.longest_positions()
+        ready = self.decode_mode.run(scheduler.tokens, tables, positions)
+        if self._device is not None and ready.clocks is not None:
+            self._device.end_step(ready.clocks, len(active))
+        values, tokens = ready.results("values")[0], ready.results("tokens")[0]
+        rows, numbers = [r.place for r in active], [r.number for r in active]
+        sampled = self.sampler.choose(values, tokens, rows, numbers)
         self.times.add_step(time.perf_counter() - began, len(active))
         self._note("decode", began)
         self._advance(scheduler, sampled)
 
-    def decode_mode(self) -> DecodeMode:
-        """Switch to decode, unless it is the mode already."""
-        if not isinstance(self.mode, DecodeMode):
-            self._switch(
-                lambda: DecodeMode(
-                    self.chip,
-                    self.run,
-                    self._totals[DecodeMode.name],
-                    self._device.clock,
-                    self._spans,
-                    self._hooks.before_unpack,
-                )
-            )
-        assert isinstance(self.mode, DecodeMode)
-        return self.mode
+    def _switch(self, mode: str) -> None:
+        """Note a change of the mode: programs of both are kept, so it costs nothing."""
+        if self._mode and self._mode != mode:
+            self.times.add_switch(0.0)
+        self._mode = mode
 
-    def prefill_mode(self) -> PrefillMode:
-        """Switch to prefill, unless it is the mode already."""
-        if not isinstance(self.mode, PrefillMode):
-            totals, clock = self._totals[PrefillMode.name], self._device.clock
-            self._switch(lambda: PrefillMode(self.chip, self.run, totals, clock, self._spans))
-        assert isinstance(self.mode, PrefillMode)
-        return self.mode
-
-    def leave_mode(self) -> None:
-        """Release what the mode has; whoever needs one next makes it."""
-        if self.mode is not None:
-            self.mode.leave()
-            self.mode = None
-
-    def _switch(self, enter: Callable[[], DecodeMode | PrefillMode]) -> None:
-        began = time.perf_counter()
-        if self.mode is not None:
-            self.mode.leave()
-        self.mode = enter()
-        self.times.add_switch(time.perf_counter() - began)
+    def _layer_ended(self, layer: int) -> None:
+        self._hooks.prefilled_layer(self._prefilled, layer, self.plan.model.n_layers)
 
     def _advance(self, scheduler: Scheduler, sampled: dict[int, int]) -> None:
         scheduler.advance(sampled)
@@ -204,26 +185,41 @@ class Engine:
             if scheduler.requests[number].ended is not None:
                 self.sampler.forget(number)
 
-    def _make_clock(self) -> RunClock | NoClock:
-        """Return what keeps device time, for formats that the device has."""
-        program = self._program()
-        if program is None:
-            return NoClock()
-        return RunClock(program, self._transport.rank, self.run.slowness)
-
-    def _program(self) -> DeviceProgram | None:
-        run, plan = self.run, self.plan
-        if plan.machine is None:
-            return None
-        precision, users = self.chip.precision, n_places(run)
-        return DeviceProgram(
-            plan.model,
-            plan.machine,
+    def _make_programs(self) -> Programs:
+        run, chips = self.run, self.chips
+        return Programs(
+            self.plan.model,
             run.mesh,
-            precision,
-            users=users,
+            run.emulated_system,
+            chips.precision,
+            users=n_places(run),
             prefetch=run.prefetch,
-            system=run.emulated_system,
+            modules=chips.modules,
+            head=chips.head,
+        )
+
+    def _make_clock(self) -> RunClock | None:
+        """Return what keeps device time, for formats that the device has."""
+        if self.plan.machine is None:
+            return None
+        costs = Costs(self.programs.on(self.plan.machine))
+        chips = self._transport.chips
+        return RunClock(costs, self.run.working_mesh, chips, self.run.slowness)
+
+    def _device_run(self, chips: list[ChipTimes]) -> DeviceRun | None:
+        device, machine = self._device, self.plan.machine
+        if device is None or machine is None:
+            return None
+        return DeviceRun.of(self.programs, machine, chips, device.events, self.run.slowness)
+
+    def _make_prefetcher(self) -> Prefetcher | None:
+        if not self.programs.prefetch:
+            return None
+        spans = self._spans
+        return Prefetcher(
+            note=None if spans is None else spans.add_prefetch,
+            note_fill=None if spans is None else spans.add_fill,
+            before_unpack=self._hooks.before_unpack,
         )
 
     def _note(self, name: str, began: float) -> None:
@@ -236,33 +232,32 @@ class Engine:
         plan, self._tokenizer = make_plan(self.run)
         return plan
 
-    def _device_run(self, chips: list[ChipTimes | None]) -> DeviceRun | None:
-        program = self._program()
-        if program is None:
-            return None
-        return DeviceRun.of(program, chips, self._device.events, self.run.slowness)
-
     def _host_trace(self, ranks: list[HostSpans]) -> Trace | None:
         return host_trace(self.run.working_mesh, ranks) if ranks else None
 
     def _report(self, scheduler: Scheduler) -> Report | None:
-        self.leave_mode()
-        chip, totals = self.chip, self._totals
+        chips = self.chips
+        totals = {mode.name: mode.totals for mode in (self.decode_mode, self.prefill_mode)}
         blocks = max(pool.peak for pool in scheduler.pools)
-        block_bytes = sum(cache.block_bytes for cache in chip.caches)
-        memory = RankMemory(
-            weights_bytes=chip.weights.packed_bytes,
-            embedding_bytes=chip.weights.embedding_bytes,
-            kv_cache_bytes=blocks * block_bytes,
-            kv_cache_reserved_bytes=self.plan.limits.n_blocks * block_bytes,
-            persistent_buffers_bytes=max(t.persistent_bytes for t in totals.values()),
-            unpacked_weights_bytes=max(t.prefetch.capacity_bytes for t in totals.values()),
-            process_bytes=proportional_set_bytes(),
-        )
-        ranks = self._transport.gather((totals, memory, self._device.times, self._spans))
+        memory = [
+            RankMemory(
+                weights_bytes=held.weights.packed_bytes,
+                embedding_bytes=held.weights.embedding_bytes,
+                kv_cache_bytes=blocks * sum(c.block_bytes for c in held.state.caches),
+                kv_cache_reserved_bytes=self.plan.limits.n_blocks
+                * sum(c.block_bytes for c in held.state.caches),
+                persistent_buffers_bytes=self.decode_mode.sent_bytes,
+                unpacked_weights_bytes=max(t.prefetch.capacity_bytes for t in totals.values()),
+                process_bytes=proportional_set_bytes() // len(chips.held),
+            )
+            for held in chips.held
+        ]
+        times = [] if self._device is None else self._device.times
+        ranks = self._transport.gather((totals, memory, times, self._spans))
         if ranks is None:
             return None
         assert self._tokenizer is not None
+        of_chips = [times for rank in ranks for times in rank[2]]
         return Report(
             run=self.run,
             precision=self.plan.precision.name,
@@ -271,11 +266,11 @@ class Engine:
             requests=scheduler.requests,
             text=[self._tokenizer.decode(r.generated) for r in scheduler.requests],
             times=self.times,
-            device=self._device_run([rank[2] for rank in ranks]),
+            device=self._device_run(of_chips),
             host_trace=self._host_trace([rank[3] for rank in ranks if rank[3] is not None]),
             decode=[rank[0][DecodeMode.name] for rank in ranks],
             prefill=[rank[0][PrefillMode.name] for rank in ranks],
-            memory=[rank[1] for rank in ranks],
+            memory=[chip for rank in ranks for chip in rank[1]],
         )
 
 

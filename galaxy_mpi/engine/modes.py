@@ -1,136 +1,337 @@
-"""Prefill and decode as modes of a chip: what lives only as long as one of them.
+"""Prefill and decode: the programs of both modes, bound when they are first needed, and run.
 
-Entering a mode makes its system, its collectives (buffers are bound when first used, indices begin
-at 0) and its weight source; leaving it releases them. Weights, caches and the batch stay.
+A decode step is one program. A prefill pass has one for each shape (`PassShape`); the last ones
+used are kept. All programs of a chip share its arrays, and the memory in which collectives meet.
 """
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.ccl import CCL, Line, Stamper
-from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.chip import Chip
-from galaxy_mpi.engine.tracing import HostSpans
-from galaxy_mpi.prefetch import (
-    DirectWeights,
-    PrefetchStats,
-    WeightId,
-    WeightPrefetcher,
-    WeightSource,
-)
-from galaxy_mpi.systems import PageTable, PrefillPass, System
+from galaxy_mpi.ccl.algorithms import Algorithms
+from galaxy_mpi.engine.chips import Chips
+from galaxy_mpi.models.programs import Programs
+from galaxy_mpi.prefetch import DirectFeed, Prefetcher, PrefetchFeed, PrefetchStats
+from galaxy_mpi.program import BoundProgram, Program, Tap, bind_program
+from galaxy_mpi.systems import ChipBinder, PageTable, PassShape, PrefillPass, WeightFeed
+from galaxy_mpi.timing.run_clock import ProgramClocks
 
-__all__ = ["DecodeMode", "ModeTotals", "PrefillMode"]
+__all__ = [
+    "DecodeMode",
+    "MakeTap",
+    "ModeTotals",
+    "NoClock",
+    "PrefillMode",
+    "Ready",
+    "at_layer_ends",
+]
+
+MakeTap = Callable[[Program], Tap]
+
+MOST_PASS_ROWS = 16_384
+"""Rows of all prefill programs that are kept; at least one is."""
 
 
 @dataclass
 class ModeTotals:
-    """What a mode has cost since the beginning of the run, all its lives together."""
+    """What a mode has cost since the beginning of the run."""
 
     collectives_s: float = 0.0
     prefetch: PrefetchStats = field(default_factory=PrefetchStats)
-    persistent_bytes: int = 0
-    """Of the life that had most."""
 
-    def add(self, ccl: CCL, weights: WeightSource) -> None:
-        """Note what one life has cost."""
-        self.collectives_s += ccl.host_time_s
-        self.prefetch.add(weights.stats())
-        self.persistent_bytes = max(self.persistent_bytes, ccl.buffers.n_bytes)
+
+class Timekeeper(Protocol):
+    """Keeps device time of the chips of a process: `galaxy_mpi.timing.RunClock`, or `NoClock`."""
+
+    def of(self, program: Program) -> ProgramClocks | None:
+        """Return clocks for a program that is about to be bound; None: it has no device time."""
+
+    def start(
+        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
+    ) -> None:
+        """Begin a step or a pass at time 0."""
+
+
+class NoClock:
+    """For formats that the device does not have, and for callers who ask for logits."""
+
+    def of(self, program: Program) -> None:
+        """Return nothing."""
+
+    def start(
+        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
+    ) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A program that is bound."""
+
+    bound: BoundProgram
+    inputs: list[dict[str, F32]]
+    """Of each chip of the process."""
+    clocks: ProgramClocks | None
+
+    def results(self, name: str) -> list[Any]:
+        """Return the array of a result on each chip: overwritten by the next run."""
+        return self.bound.results(name)
 
 
 class _Mode:
-    """A life of one mode."""
+    def __init__(
+        self, chips: Chips, programs: Programs, device: Timekeeper, taps: Sequence[MakeTap]
+    ) -> None:
+        self.chips, self.programs, self._device, self._taps = chips, programs, device, taps
+        self.system = programs.system
+        self.totals = ModeTotals()
 
-    def __init__(self, ccl: CCL, weights: WeightSource, totals: ModeTotals) -> None:
-        self.ccl, self._weights, self._totals = ccl, weights, totals
+    def _bind(self, program: Program, feeds: Sequence[WeightFeed], algorithms: Algorithms) -> Ready:
+        chips, taps = self.chips, tuple(make(program) for make in self._taps)
+        shapes = {name: tensor.shape for name, tensor in program.inputs.items()}
+        inputs, clocks = chips.new_inputs(shapes), self._device.of(program)
+        binders = []
+        for number, (held, feed) in enumerate(zip(chips.held, feeds, strict=True)):
+            options: dict[str, Any] = {}
+            if clocks is not None:
+                clock = clocks.chips[number]
+                options = {"clock": clock, "is_charged": clock.is_charged}
+            binders.append(
+                ChipBinder(
+                    chips.mesh,
+                    chips.planes,
+                    algorithms,
+                    held.state,
+                    feed,
+                    pool=held.pool,
+                    codecs=chips.codecs,
+                    poisons=chips.run.check,
+                    taps=taps,
+                    **options,
+                )
+            )
+        return Ready(bind_program(program, binders, inputs, chips.planes), inputs, clocks)
 
-    def leave(self) -> None:
-        """Release buffers, requests and the prefetcher's thread."""
-        self._totals.add(self.ccl, self._weights)
-        self._weights.close()
-        self.ccl.free()
-
-    def abandon(self) -> None:
-        """End the prefetcher's thread only: after an error, requests may be under way."""
-        self._weights.close()
+    def _run(self, bound: BoundProgram) -> None:
+        before = bound.crossings_s
+        with np.errstate(over="ignore"):  # silu of a very negative gate
+            bound.run()
+        self.totals.collectives_s += bound.crossings_s - before
 
 
 class DecodeMode(_Mode):
-    """One token of all users at a time, weights prefetched."""
+    """One token of all users at a time.
+
+    Parameters
+    ----------
+    chips : Chips
+    programs : Programs
+    prefetcher : Prefetcher or None
+        None: weights are unpacked when they are used.
+    device : Timekeeper
+    taps : sequence of callable
+        Make taps, given the program.
+    """
 
     name = "decode"
 
     def __init__(
         self,
-        chip: Chip,
-        run: RunConfig,
-        totals: ModeTotals,
-        clock: Stamper | None,
-        spans: HostSpans | None = None,
-        before_unpack: Callable[[WeightId], None] | None = None,
-        system: System | None = None,
+        chips: Chips,
+        programs: Programs,
+        prefetcher: Prefetcher | None,
+        device: Timekeeper | None = None,
+        taps: Sequence[MakeTap] = (),
     ) -> None:
-        kind = system or run.emulated_system
-        weights: WeightSource
-        if run.prefetch and kind.prefetch:
-            weights = WeightPrefetcher(
-                chip.weights.tensors,
-                chip.schedule,
-                capacity_bytes=chip.buffer_bytes,
-                before_unpack=before_unpack,
-                note=None if spans is None else spans.add_prefetch,
-                note_fill=None if spans is None else spans.add_fill,
-            )
-        else:
-            weights = DirectWeights(chip.weights.tensors)
-        note = None if spans is None else spans.add_collective
-        ccl = kind.decode_ccl(chip.transport, clock=clock, note=note, buffers=kind.buffers)
-        super().__init__(ccl, weights, totals)
-        self._transformer = chip.transformer
-        self.system = kind.decode(
-            ccl, weights, chip.precision, chip.shape, chip.multiply, chip.modules
+        super().__init__(chips, programs, device or NoClock(), taps)
+        self._prefetcher = prefetcher
+        self._bound: dict[bool, Ready] = {}
+        self._storage: list[F32] | None = None
+        self._planned: Ready | None = None
+
+    def run(
+        self,
+        tokens_B: Ints,
+        tables: Mapping[int, PageTable],
+        positions: Sequence[int] = (),
+        *,
+        all_logits: bool = False,
+    ) -> Ready:
+        """Run a step.
+
+        Parameters
+        ----------
+        tokens_B : ndarray of shape (B,)
+            Of all users.
+        tables : mapping of int to PageTable
+            Where the users of each column are; of the columns of this process.
+        positions : sequence of int
+            The longest user's in each column of the mesh, for device time.
+        all_logits : bool
+            Whether the result is the logits of the whole vocabulary.
+
+        Returns
+        -------
+        Ready
+            With the results, which the next run overwrites.
+        """
+        ready = self.ready(all_logits=all_logits)
+        for held, arrays, binder in zip(
+            self.chips.held, ready.inputs, ready.bound.chips, strict=True
+        ):
+            table = tables[binder.col]
+            held.state.inputs.table = table
+            held.inputs = arrays
+            self.chips.fill(held, tokens_B, table.positions_B)
+        if ready.clocks is not None:
+            self._device.start(ready.clocks, positions=positions)
+        if self._prefetcher is not None:
+            self._prefetcher.begin_step()
+        self._run(ready.bound)
+        if self._prefetcher is not None:
+            self._prefetcher.end_step()
+        return ready
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of one chip's messages, twice, because the memory for them is double."""
+        return sum(
+            2 * wire.sent_bytes
+            for ready in self._bound.values()
+            for wire in {wire.key: wire for _, wire in ready.bound.program.wires()}.values()
         )
 
-    def logits(self, tokens_B: Ints, table: PageTable) -> F32:
-        """Run a step; see `Transformer.decode`."""
-        return self._transformer.decode(self.system, tokens_B, table)
+    def abandon(self) -> None:
+        """End the prefetcher's thread only."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+
+    def free(self) -> None:
+        """Give back what the programs hold."""
+        for ready in self._bound.values():
+            ready.bound.free()
+        self._bound.clear()
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+
+    def ready(self, *, all_logits: bool = False) -> Ready:
+        """Return the program of a step, bound when it is asked for first."""
+        found = self._bound.get(all_logits)
+        if found is None:
+            program = self.programs.decode(all_logits=all_logits)
+            found = self._bind(program, self._feeds(), self.system.decode_algorithms)
+            self._bound[all_logits] = found
+        if self._prefetcher is not None and found is not self._planned:
+            self._prefetcher.plan(found.bound.calls)
+            self._planned = found
+        return found
+
+    def _feeds(self) -> list[WeightFeed]:
+        chips, prefetcher = self.chips, self._prefetcher
+        n_values = chips.largest if prefetcher is None else chips.buffer_bytes // 4
+        if self._storage is None:
+            self._storage = [np.empty(n_values, np.float32) for _ in chips.held]
+        if prefetcher is None:
+            stats = self.totals.prefetch
+            stats.peak_bytes = stats.capacity_bytes = 4 * n_values
+            return [
+                DirectFeed(held.weights.tensors, storage)
+                for held, storage in zip(chips.held, self._storage, strict=True)
+            ]
+        self.totals.prefetch = prefetcher.stats
+        return [
+            PrefetchFeed(prefetcher, held.weights.tensors, storage)
+            for held, storage in zip(chips.held, self._storage, strict=True)
+        ]
 
 
 class PrefillMode(_Mode):
-    """Whole prompts, weights unpacked when they are used."""
+    """Whole prompts, weights unpacked when they are used.
+
+    Parameters
+    ----------
+    chips, programs, device, taps
+        As in `DecodeMode`.
+    """
 
     name = "prefill"
 
     def __init__(
         self,
-        chip: Chip,
-        run: RunConfig,
-        totals: ModeTotals,
-        clock: Stamper | None,
-        spans: HostSpans | None = None,
+        chips: Chips,
+        programs: Programs,
+        device: Timekeeper | None = None,
+        taps: Sequence[MakeTap] = (),
     ) -> None:
-        kind, lines = run.emulated_system, {}
-        if run.line_reduce_scatter:
-            lines["scatter"] = Line
-        if run.line_all_gather:
-            lines["gather"] = Line
-        note = None if spans is None else spans.add_collective
-        ccl = kind.prefill_ccl(
-            chip.transport, clock=clock, note=note, buffers=kind.buffers, **lines
-        )
-        weights = DirectWeights(chip.weights.tensors)
-        super().__init__(ccl, weights, totals)
-        self._transformer = chip.transformer
-        self.system = kind.prefill(
-            ccl, weights, chip.precision, chip.shape, chip.multiply, chip.modules
-        )
+        super().__init__(chips, programs, device or NoClock(), taps)
+        self._storage = [np.empty(chips.largest, np.float32) for _ in chips.held]
+        stats = self.totals.prefetch
+        stats.peak_bytes = stats.capacity_bytes = 4 * chips.largest
+        self._kept: OrderedDict[tuple[PassShape, bool, bool], Ready] = OrderedDict()
 
-    def logits(self, work: PrefillPass, after_layer: Callable[[int, F32], None]) -> F32:
-        """Run a pass; see `Transformer.prefill`."""
-        return self._transformer.prefill(self.system, work, after_layer)
+    def run(self, work: PrefillPass, *, all_logits: bool = False, all_rows: bool = False) -> Ready:
+        """Run a pass; see `DecodeMode.run` and `Decoder.prefill`."""
+        key = (work.shape, all_logits, all_rows)
+        ready = self._kept.get(key)
+        if ready is None:
+            ready = self._kept[key] = self._bind_pass(*key)
+            self._forget()
+        self._kept.move_to_end(key)
+        tokens, positions = work.tokens, work.positions
+        residual = self.chips.precision.prefill_residual
+        for held, arrays in zip(self.chips.held, ready.inputs, strict=True):
+            held.state.inputs.work = work
+            held.inputs = arrays
+            self.chips.fill(held, tokens, positions)
+            arrays["x"][...] = residual.round(arrays["x"])
+        if ready.clocks is not None:
+            self._device.start(ready.clocks, work=work.shape)
+        self._run(ready.bound)
+        return ready
 
-    def all_logits(self, work: PrefillPass, after_layer: Callable[[int, F32], None]) -> F32:
-        """Run a pass; see `Transformer.prefill_all`."""
-        return self._transformer.prefill_all(self.system, work, after_layer)
+    def free(self) -> None:
+        """Give back what the programs hold."""
+        for ready in self._kept.values():
+            ready.bound.free()
+        self._kept.clear()
+
+    def _bind_pass(self, shape: PassShape, all_logits: bool, all_rows: bool) -> Ready:
+        program = self.programs.prefill(shape, all_logits=all_logits, all_rows=all_rows)
+        feeds = [
+            DirectFeed(held.weights.tensors, storage)
+            for held, storage in zip(self.chips.held, self._storage, strict=True)
+        ]
+        return self._bind(program, feeds, self.system.prefill_algorithms)
+
+    def _forget(self) -> None:
+        """Drop the programs that were used least recently, on all ranks alike."""
+        n_rows = sum(shape.n_rows for shape, *_ in self._kept)
+        while n_rows > MOST_PASS_ROWS and len(self._kept) > 1:
+            (shape, *_), ready = self._kept.popitem(last=False)
+            n_rows -= shape.n_rows
+            ready.bound.free()
+
+
+def at_layer_ends(hook: Callable[[int, tuple[Any, ...]], None]) -> MakeTap:
+    """Return what makes taps that call ``hook`` when a layer has run.
+
+    Parameters
+    ----------
+    hook : callable
+        Gets the number of the layer and the outputs of its last op.
+    """
+
+    def make(program: Program) -> Tap:
+        last = {use.layer: use for use in program.uses}
+
+        def tap(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
+            if use.layer >= 0 and last[use.layer] is use:
+                chip.call(hook, use.layer, outputs)
+
+        return tap
+
+    return make

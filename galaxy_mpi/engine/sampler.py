@@ -1,23 +1,12 @@
-"""From logits cut over rows to the next tokens, the same on all chips.
-
-Each row's best 32 travel over the column: values in the candidates' dtype, token numbers within
-the row's slice as 16-bit integers (32-bit where a slice is longer than 65,536).
-
-References
-----------
-.. [1] tt-metal, models/common/sampling/.
-"""
+"""From the candidates of all rows to the next tokens, the same on all chips."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32
-from galaxy_mpi.ccl import CCL, BufferKey
-from galaxy_mpi.dtypes import DType
-from galaxy_mpi.kernels import SamplingParams, choose, top_k
-from galaxy_mpi.kernels.sampling import MAX_TOP_K
-from galaxy_mpi.mesh import Axis
+from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.kernels import SamplingParams, choose
 
 __all__ = ["Sampler"]
 
@@ -28,29 +17,25 @@ class Sampler:
     Parameters
     ----------
     params : SamplingParams
-    dtype : DType
-        Of the values that travel.
-    n_valid : int, optional
-        Tokens of this row's slice that exist; the rest is padding.
+    slice_size : int
+        Tokens of a row's slice of the vocabulary.
     """
 
-    def __init__(self, params: SamplingParams, dtype: DType, n_valid: int | None = None) -> None:
-        self._params, self._dtype, self._n_valid = params, dtype, n_valid
+    def __init__(self, params: SamplingParams, slice_size: int) -> None:
+        self._params, self._slice_size = params, slice_size
         self._streams: dict[int, np.random.Generator] = {}
 
-    def sample(
-        self, ccl: CCL, logits_BV: F32, rows: Sequence[int], requests: Sequence[int]
+    def choose(
+        self, values_RBk: F32, tokens_RBk: Ints, rows: Sequence[int], requests: Sequence[int]
     ) -> dict[int, int]:
         """Return the next token of each of ``requests``.
 
         Parameters
         ----------
-        ccl : CCL
-            Of the mode.
-        logits_BV : ndarray of shape (B, V/R)
-            This row's slice of the logits; padding is overwritten.
+        values_RBk, tokens_RBk : ndarray of shape (R, B, k)
+            Candidates of each row of the mesh, best first: logits, and numbers within its slice.
         rows : sequence of int
-            Which row belongs to each request.
+            Which user belongs to each request.
         requests : sequence of int
             Their numbers: whose stream is advanced.
 
@@ -59,25 +44,18 @@ class Sampler:
         FloatingPointError
             If a request's best logit is not finite: the model diverged.
         """
-        slice_size = logits_BV.shape[1]
-        index_type = np.dtype(np.uint16 if slice_size <= 2**16 else np.uint32)
-        if self._n_valid is not None and self._n_valid < slice_size:
-            logits_BV[:, self._n_valid :] = -np.inf
-        best = top_k(logits_BV, MAX_TOP_K)
-        values = ccl.all_gather(
-            best.values, axis=Axis.ROWS, dtype=self._dtype, key=BufferKey.SAMPLING_VALUES
-        )
-        raw = ccl.all_gather_bytes(
-            best.tokens.astype(index_type).reshape(-1).view(np.uint8),
-            axis=Axis.ROWS,
-            key=BufferKey.SAMPLING_INDICES,
-        )
-        local = raw.view(index_type).reshape(values.shape).astype(np.int64)
-        tokens = local + slice_size * np.arange(len(values))[:, None, None]
-        values_UC = values[:, list(rows)].swapaxes(0, 1).reshape(len(rows), -1)
-        tokens_UC = tokens[:, list(rows)].swapaxes(0, 1).reshape(len(rows), -1)
-        if not np.isfinite(values_UC.max(initial=0.0)):
+        chosen_rows = list(rows)
+        best_RB = values_RBk[:, chosen_rows, 0]
+        if not np.isfinite(best_RB.max(axis=0, initial=-np.inf)).all():
             raise FloatingPointError("a logit is not finite: the weights or a kernel are broken")
+        if self._params.temperature == 0 or self._params.top_k == 1:
+            # Of equal logits the lowest token: the first row, and the first of its candidates.
+            row_U = best_RB.argmax(axis=0)
+            tokens_U = tokens_RBk[row_U, chosen_rows, 0] + row_U * self._slice_size
+            return dict(zip(requests, tokens_U.tolist(), strict=True))
+        first = self._slice_size * np.arange(len(values_RBk))[:, None, None]
+        values_UC: F32 = _by_user(values_RBk[:, chosen_rows])
+        tokens_UC: Ints = _by_user((tokens_RBk + first)[:, chosen_rows])
         chosen = choose(values_UC, tokens_UC, self._params, [self._stream(n) for n in requests])
         return dict(zip(requests, chosen.tolist(), strict=True))
 
@@ -89,3 +67,8 @@ class Sampler:
         if request not in self._streams:
             self._streams[request] = self._params.stream(request)
         return self._streams[request]
+
+
+def _by_user(array_RUk: Any) -> Any:
+    """Lay a user's candidates of all rows side by side: (R, U, k) to (U, R k)."""
+    return array_RUk.swapaxes(0, 1).reshape(array_RUk.shape[1], -1)

@@ -10,11 +10,10 @@ from galaxy_mpi.kernels.matmul import ROW_BLOCK, matmul, minimal_matmul
 from galaxy_mpi.kernels.multiply import Multiply, choose_multiply
 from galaxy_mpi.kernels.norm import rms_norm_heads, rms_scale, sum_of_squares
 from galaxy_mpi.kernels.rotary import RotaryTable, rotate
-from galaxy_mpi.kernels.sampling import Candidates, SamplingParams, choose, top_k
+from galaxy_mpi.kernels.sampling import SamplingParams, choose, top_k
 
 __all__ = [
     "ROW_BLOCK",
-    "Candidates",
     "Fidelity",
     "Multiply",
     "RotaryTable",

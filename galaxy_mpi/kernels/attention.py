@@ -5,7 +5,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.kernels.matmul import ROW_BLOCK
 
-__all__ = ["attention_decode", "attention_prefill"]
+__all__ = ["attend_decode", "attention_decode", "attention_prefill"]
 
 _KEY_BLOCK = 512
 """Keys handled at once in prefill, a multiple of `ROW_BLOCK`: scores stay in the L2 cache."""
@@ -31,16 +31,43 @@ def attention_decode(q_BNH: F32, k_BKTH: F32, v_BKTH: F32, positions_B: Ints) ->
     """
     n_users, n_heads, head_dim = q_BNH.shape
     n_kv, n_cached = k_BKTH.shape[1:3]
-    q: F32 = q_BNH.reshape(n_users, n_kv, n_heads // n_kv, head_dim)
-    q = q * np.float32(head_dim**-0.5)
-    scores: F32 = q @ k_BKTH.swapaxes(2, 3)  # (B, K, N/K, T)
+    out = np.empty(q_BNH.shape, np.float32)
+    scaled = np.empty((n_users, n_kv, n_heads // n_kv, head_dim), np.float32)
+    scores = np.empty((n_users, n_kv, n_heads // n_kv, n_cached), np.float32)
+    attend_decode(q_BNH, k_BKTH, v_BKTH, positions_B, scaled, scores, out)
+    return out
+
+
+def attend_decode(
+    q_BNH: F32,
+    k_BKTH: F32,
+    v_BKTH: F32,
+    positions_B: Ints,
+    scaled: F32,
+    scores: F32,
+    out_BNH: F32,
+) -> None:
+    """Do as `attention_decode` does, in arrays that are given.
+
+    Parameters
+    ----------
+    q_BNH, k_BKTH, v_BKTH, positions_B
+        As there.
+    scaled : ndarray of shape (B, K, N/K, H), float32
+    scores : ndarray of shape (B, K, N/K, T), float32
+        Overwritten.
+    out_BNH : ndarray of shape (B, N, H), float32
+        Gets the result.
+    """
+    n_cached, head_dim = k_BKTH.shape[2:]
+    np.multiply(q_BNH.reshape(scaled.shape), np.float32(head_dim**-0.5), scaled)
+    np.matmul(scaled, k_BKTH.swapaxes(2, 3), out=scores)
     future = np.arange(n_cached) > positions_B[:, None]
-    scores[np.broadcast_to(future[:, None, None], scores.shape)] = -np.inf
-    scores -= scores.max(axis=-1, keepdims=True)
+    np.copyto(scores, np.float32(-np.inf), where=future[:, None, None])
+    scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
     np.exp(scores, out=scores)
-    scores /= scores.sum(axis=-1, keepdims=True)
-    mixed: F32 = scores @ v_BKTH
-    return mixed.reshape(q_BNH.shape)
+    scores /= np.add.reduce(scores, axis=-1, keepdims=True)
+    np.matmul(scores, v_BKTH, out=out_BNH.reshape(scaled.shape))
 
 
 def attention_prefill(q_SNH: F32, k_KTH: F32, v_KTH: F32, *, start: int) -> F32:

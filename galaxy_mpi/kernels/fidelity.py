@@ -30,6 +30,16 @@ class Fidelity(Enum):
         """Return whether no bit of a weight of this format is cut off."""
         return dtype.explicit_bits <= self.value[0]
 
+    @property
+    def weight_mask(self) -> np.uint32 | None:
+        """Bits of a float32 weight that are read; None: all."""
+        return _mask(self.value[0])
+
+    @property
+    def activation_mask(self) -> np.uint32 | None:
+        """Bits of a float32 activation that are read; None: all."""
+        return _mask(self.value[1])
+
     def weight(self, values: F32) -> F32:
         """Return weights as they are read."""
         return _cut(values, self.value[0])
@@ -45,9 +55,13 @@ class Fidelity(Enum):
         return _cut(values, self.value[1])
 
 
+def _mask(bits: int) -> np.uint32 | None:
+    return None if bits == _F32_BITS else np.uint32(0xFFFFFFFF << (_F32_BITS - bits) & 0xFFFFFFFF)
+
+
 def _cut(values: F32, bits: int) -> F32:
-    if bits == _F32_BITS:
+    mask = _mask(bits)
+    if mask is None:
         return values
-    mask = np.uint32(0xFFFFFFFF << (_F32_BITS - bits) & 0xFFFFFFFF)
     cut: F32 = (np.ascontiguousarray(values).view(np.uint32) & mask).view(np.float32)
     return cut

@@ -7,12 +7,14 @@ Importing torch takes seconds in each rank, so only large weights are worth it.
 
 from collections.abc import Callable
 
+import numpy as np
+
 from galaxy_mpi.arrays import F32
 
 __all__ = ["Multiply", "choose_multiply"]
 
-Multiply = Callable[[F32, F32], F32]
-"""Returns ``x @ w`` in float32."""
+Multiply = Callable[[F32, F32, F32], object]
+"""Writes ``x @ w`` in float32 to a third array."""
 
 WORTH_TORCH = 2**20
 """Values of the largest weight from which torch is imported."""
@@ -28,12 +30,7 @@ def choose_multiply(largest: int, *, is_bfloat16: bool) -> Multiply:
     is_bfloat16 : bool
         Whether all inputs are values of bfloat16, as those of bfp8 and bfp4 are.
     """
-    return _torch() if is_bfloat16 and largest >= WORTH_TORCH else _numpy
-
-
-def _numpy(x: F32, w: F32) -> F32:
-    product: F32 = x @ w
-    return product
+    return _torch() if is_bfloat16 and largest >= WORTH_TORCH else np.matmul
 
 
 def _torch() -> Multiply:
@@ -41,14 +38,13 @@ def _torch() -> Multiply:
 
     torch.set_num_threads(1)  # one core a rank
 
-    def multiply(x: F32, w: F32) -> F32:
+    def multiply(x: F32, w: F32, out: F32) -> None:
         # The setting is the whole process's, and others there may use torch.
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("medium")  # bfloat16 inside: exact for these values
         try:
-            product: F32 = torch.mm(torch.from_numpy(x), torch.from_numpy(w)).numpy()
+            torch.mm(torch.from_numpy(x), torch.from_numpy(w), out=torch.from_numpy(out))
         finally:
             torch.set_float32_matmul_precision(before)
-        return product
 
     return multiply

@@ -20,9 +20,9 @@ def rms_scale(sums_B: F32, *, dim: int, eps: float) -> F32:
     return scale[:, None]
 
 
-def rms_norm_heads(x_BNH: F32, gain_H: F32, *, eps: float) -> F32:
-    """Normalise every head by itself: a new array of the same shape (Qwen3's q and k norms)."""
+def rms_norm_heads(x_BNH: F32, gain_H: F32, eps: float, out: F32) -> None:
+    """Normalise every head by itself into an array of the same shape (Qwen3's q and k norms)."""
     mean = np.einsum("bnh,bnh->bn", x_BNH, x_BNH) / np.float32(x_BNH.shape[-1])
     scale = np.float32(1) / np.sqrt(mean + np.float32(eps))
-    normalised: F32 = x_BNH * scale[..., None] * gain_H
-    return normalised
+    np.multiply(x_BNH, scale[..., None], out=out)
+    np.multiply(out, gain_H, out=out)

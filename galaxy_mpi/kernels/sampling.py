@@ -13,7 +13,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["MAX_TOP_K", "Candidates", "SamplingParams", "choose", "top_k"]
+__all__ = ["MAX_TOP_K", "SamplingParams", "choose", "top_k"]
 
 MAX_TOP_K = 32
 """Candidates that each row of the mesh contributes (tt-metal, models/common/sampling)."""
@@ -43,31 +43,48 @@ class SamplingParams:
         return np.random.Generator(np.random.Philox(key=[self.seed, user]))
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """Tokens that may come next, best first, per user."""
-
-    values: F32
-    """Logits, shape (B, n)."""
-    tokens: Ints
-    """Token ids, shape (B, n)."""
+_CHUNK = 32
+"""Logits whose maximum is looked at first, see `top_k`."""
 
 
-def top_k(logits_BV: F32, k: int) -> Candidates:
-    """Return the ``k`` best of each row, best first, ties by lowest index.
+def top_k(logits_BV: F32, values: F32, tokens: Ints) -> None:
+    """Find the best of each row, best first, ties by lowest index.
 
-    Rows shorter than ``k`` give all they have.
+    A row is looked at in chunks of 32: the k best logits lie in the k chunks with the largest
+    maxima (of equal ones, the first), so only these are sorted.
+
+    Parameters
+    ----------
+    logits_BV : ndarray of shape (B, V)
+    values, tokens : ndarray of shape (B, k)
+        Get the logits and their indices.
     """
-    k = min(k, logits_BV.shape[1])
+    n_rows, width = logits_BV.shape
+    k, n_chunks = values.shape[1], width // _CHUNK
+    if width % _CHUNK or n_chunks <= 2 * k:
+        best = _best(logits_BV, k)
+    else:
+        chunks = logits_BV.reshape(n_rows, n_chunks, _CHUNK)
+        chosen = _best(np.maximum.reduce(chunks, axis=2), k)
+        chosen.sort(axis=1)
+        found = np.take_along_axis(chunks, chosen[..., None], axis=1).reshape(n_rows, -1)
+        place, within = np.divmod(_best(found, k), _CHUNK)
+        best = np.take_along_axis(chosen, place, axis=1) * _CHUNK + within
+    tokens[...] = best
+    values[...] = np.take_along_axis(logits_BV, best, axis=1)
+
+
+def _best(values_BV: F32, k: int) -> Ints:
+    """Return the indices of the ``k`` best of each row, best first, ties by lowest index."""
     # Order-preserving integers: the sign bit flips positives, all bits flip negatives.
-    bits = (logits_BV + np.float32(0)).view(np.int32).astype(np.int64)
+    bits = (values_BV + np.float32(0)).view(np.int32).astype(np.int64)
     ordered = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-    keys = (-ordered << 32) | np.arange(logits_BV.shape[1])  # distinct, so the result is unique
+    keys = (-ordered << 32) | np.arange(values_BV.shape[1])  # distinct, so the result is unique
     if k < keys.shape[1]:
         keys = np.partition(keys, k - 1, axis=1)[:, :k]
     keys.sort(axis=1)
-    tokens = keys & 0xFFFFFFFF
-    return Candidates(np.take_along_axis(logits_BV, tokens, axis=1), tokens)
+    best: Ints = keys & 0xFFFFFFFF
+    return best
 
 
 def choose(

@@ -10,13 +10,14 @@ again at once: who comes again before a slow member has left counts for the next
 
 *Memory order.* What a process wrote before it entered must be seen by all who leave, on processors
 that reorder writes (ARM64) too. POSIX promises it for ``pthread_barrier_wait``, ``sem_post`` and
-``sem_wait`` ("Memory Synchronization"); an earlier barrier, of tickets taken by ``sem_trywait``,
-relied on a call that fails, which synchronizes nothing.
+``sem_wait`` ("Memory Synchronization"), and for ``sem_trywait`` that takes one. An earlier barrier,
+of tickets taken by ``sem_trywait``, relied on a call that fails, which synchronizes nothing.
 """
 
 import ctypes
 import os
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 from galaxy_mpi.arrays import Bytes
@@ -32,7 +33,14 @@ NOTICE_BYTES = 64
 
 _PROCESS_SHARED = 1
 _ATTRIBUTE_BYTES = 64
-_FUNCTIONS = ("pthread_barrier_init", "pthread_barrier_wait", "sem_init", "sem_post", "sem_wait")
+_FUNCTIONS = (
+    "pthread_barrier_init",
+    "pthread_barrier_wait",
+    "sem_init",
+    "sem_post",
+    "sem_trywait",
+    "sem_wait",
+)
 
 
 @cache
@@ -106,12 +114,21 @@ class Notice:
     ----------
     memory : Bytes
         `NOTICE_BYTES` bytes, the same for both.
+
+    Attributes
+    ----------
+    post : callable
+        Lets the other go on, now or when it comes.
+    try_take : callable
+        Takes one that has been posted: 0; or does not wait for one: -1.
     """
 
     def __init__(self, memory: Bytes) -> None:
         self._memory = memory  # keeps it mapped
-        self._place = ctypes.c_void_p(_address(memory, NOTICE_BYTES))
-        self._post, self._wait = _quick_library().sem_post, _library().sem_wait
+        self._place = place = ctypes.c_void_p(_address(memory, NOTICE_BYTES))
+        self.post: Callable[[], int] = partial(_quick_library().sem_post, place)
+        self.try_take: Callable[[], int] = partial(_quick_library().sem_trywait, place)
+        self._take: Callable[[], int] = partial(_library().sem_wait, place)
 
     def prepare(self) -> None:
         """Make it, with nothing posted; one process does, before any waits.
@@ -124,11 +141,7 @@ class Notice:
         if _library().sem_init(self._place, _PROCESS_SHARED, ctypes.c_uint(0)):
             raise CollectiveError(f"no semaphore: {os.strerror(ctypes.get_errno())}")
 
-    def post(self) -> None:
-        """Let the other go on, now or when it comes."""
-        self._post(self._place)
-
     def wait(self) -> None:
         """Return when one more has been posted."""
-        while self._wait(self._place):  # a signal came in between
+        while self._take():  # a signal came in between
             pass

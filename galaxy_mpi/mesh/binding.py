@@ -10,26 +10,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.placement import Placement
-from galaxy_mpi.mesh.plane import Boxes, Crossing, Label, RoundPeers, Table, slot_of
+from galaxy_mpi.mesh.plane import (
+    Boxes,
+    Crossing,
+    Label,
+    RoundPeers,
+    RowHops,
+    Table,
+    slot_of,
+)
+from galaxy_mpi.mesh.rounds import InRounds, RelayRows, box, box_bytes, numbered, places_of
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, padded, text_of
 
 __all__ = [
     "BoundPlane",
     "Collective",
-    "box",
-    "box_bytes",
     "line_of",
     "mismatch",
-    "numbered",
-    "places_of",
-    "spreads",
 ]
 
 _DIGEST_BITS = 63
@@ -59,6 +61,13 @@ class Collective:
         self.crossings: list[Any] = []
         self.requests: list[Any] = []
         self._data: dict[int, Bytes] = {}
+        self._ways: set[tuple[str, int]] = set()
+
+    def is_first(self, way: str, rank: int) -> bool:
+        """Return whether the rounds that have been completed had nothing "to" or "from" a rank."""
+        has_been = (way, rank) in self._ways
+        self._ways.add((way, rank))
+        return not has_been
 
     def data(self, group: int, n_bytes: int) -> Bytes:
         """Return the memory of a group: the same for all its chips, though the slot may grow."""
@@ -122,6 +131,37 @@ class BoundPlane(ABC):
         self._complete(collective, rank)
         crossing = self._crossing(collective, 0)
         return Table(rows[index], rows, memory.times[slot, group], crossing)
+
+    def relay(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
+    ) -> Table:
+        """Return the next collective of a chip as a table whose rows are passed on."""
+        collective = self._collective(rank, label, f"relay {n_bytes} {rounds}", n_bytes)
+        peers = [[hops.peers() for hops in of_member] for of_member in rounds]
+        if not collective.crossings:
+            crossings = self._round_crossings(collective, peers)
+            collective.crossings = [InRounds(collective.label, crossings)]
+        memory, number, me = self._place[rank]
+        group, places = memory.team.groups[number], places_of(peers)
+        layout = RelayRows(self.size, n_bytes, len(places), is_boxed=not self.shares_memory)
+        slot = collective.data(number, layout.n_bytes)
+        for n, hops in enumerate(rounds[me]):
+            crossing = collective.crossings[0].rounds[n]
+            for peer, row in hops.sends:
+                place, owner = places[n, me, peer, 0], self._placement.rank_of(group[peer])
+                if owner != self.rank:
+                    piece = layout.piece(slot, row, place, is_message=crossing.sends_to(owner))
+                    crossing.send(owner, rank, piece, self._tag(place, group))
+            for peer, row in hops.receives:
+                place, owner = places[n, peer, me, 0], self._placement.rank_of(group[peer])
+                if owner != self.rank:
+                    piece = layout.piece(slot, row, place, is_message=crossing.sends_to(owner))
+                    crossing.receive(owner, group[peer], rank, piece, self._tag(place, group))
+        self._complete(collective, rank)
+        rows, times = layout.rows(slot), layout.times(slot)
+        if times is None:
+            times = memory.times[collective.slot, number]
+        return Table(rows[me], rows, times, self._crossing(collective, 0))
 
     def boxes(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
@@ -308,59 +348,3 @@ def mismatch(mesh: Any, chip: int, line: bytes, other: int, other_line: bytes) -
         f"chip {mesh.coord(chip)} crosses with {texts[0]} where chip {mesh.coord(other)} crosses "
         f"with {texts[1]}{why}"
     )
-
-
-def numbered(peers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (k, peer) for each message: the k-th of this round with that peer."""
-    seen: dict[int, int] = {}
-    pairs = []
-    for peer in peers:
-        k = seen.get(peer, 0)
-        seen[peer] = k + 1
-        pairs.append((k, peer))
-    return pairs
-
-
-def spreads(rounds: Sequence[Sequence[RoundPeers]]) -> bool:
-    """Return whether who has passed all rounds knows that every member has entered the first.
-
-    Memory is taken in turns on that condition; where it does not hold, a barrier must follow.
-    """
-    known = [{member} for member in range(len(rounds))]
-    for number in range(len(rounds[0])):
-        known = [
-            known[member].union(*(known[p] for p in rounds[member][number].receives))
-            for member in range(len(rounds))
-        ]
-    return all(len(members) == len(rounds) for members in known)
-
-
-def places_of(rounds: Sequence[Sequence[RoundPeers]]) -> dict[tuple[int, int, int, int], int]:
-    """Number the boxes of a group: by (round, sender, receiver, k-th between the two)."""
-    places: dict[tuple[int, int, int, int], int] = {}
-    for receiver, of_receiver in enumerate(rounds):
-        for number, peers in enumerate(of_receiver):
-            for k, sender in numbered(peers.receives):
-                places[number, sender, receiver, k] = len(places)
-    return places
-
-
-def box_bytes(n_bytes: int, size: int) -> int:
-    """Return what a box takes with its label and times."""
-    return LINE_BYTES + _padded(8 * size) + _padded(n_bytes)
-
-
-def box(memory: Bytes, place: int, n_bytes: int, size: int) -> tuple[Bytes, Any, Any]:
-    """Return (data, times, the whole) of a box in a group's slot, by its place.
-
-    The whole begins with the label.
-    """
-    stride = box_bytes(n_bytes, size)
-    piece = memory[place * stride : (place + 1) * stride]
-    times = piece[LINE_BYTES : LINE_BYTES + 8 * size].view(np.float64)
-    begin = LINE_BYTES + _padded(8 * size)
-    return piece[begin : begin + n_bytes], times, piece[: begin + n_bytes]
-
-
-def _padded(n_bytes: int) -> int:
-    return -(-n_bytes // 64) * 64

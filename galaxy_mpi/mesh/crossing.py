@@ -3,8 +3,9 @@
 Before it meets, a process writes the labels of its chips beside the data. Behind the barrier it
 compares everybody's with what they must be: one comparison of bytes, always.
 
-Boxes have their label in front. A box is written again and again, by the same collective too, so
-the digest has the number of the notice added to it: an old label is not taken for a new one.
+Boxes have their label in front: the first from a process to another in a collective, those behind
+it are of the same. A box is written again and again, by the same collective too, so the digest has
+the number of the notice added to it: an old label is not taken for a new one.
 """
 
 from collections.abc import Sequence
@@ -101,7 +102,8 @@ class _Counted:
     """One direction between two processes."""
 
     def __init__(self, notice: Notice) -> None:
-        self.post, self.wait, self.n = notice.post, notice.wait, 0
+        self.post, self.try_take, self.wait = notice.post, notice.try_take, notice.wait
+        self.n = 0
 
 
 class NoticeCrossing:
@@ -114,9 +116,13 @@ class NoticeCrossing:
         self._notices = notices
         self._sends: dict[int, list[Any]] = {}
         self._receives: dict[int, list[Any]] = {}
-        self._to: list[tuple[_Counted, list[Any]]] = []
-        self._from: list[tuple[_Counted, list[Any]]] = []
+        self._to: list[tuple[_Counted, tuple[Any, ...]]] = []
+        self._from: list[tuple[_Counted, tuple[Any, ...]]] = []
         self._text, self._n_taken = b"", 0
+
+    def sends_to(self, rank: int) -> bool:
+        """Return whether data goes to a process as messages: to none."""
+        return False
 
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""
@@ -129,20 +135,21 @@ class NoticeCrossing:
     def complete(self, mine: Sequence[int]) -> None:
         """Take the labels: every chip of this process has bound."""
         lines, group_of = self._collective.lines, self._plane.group_of
+        is_first = self._collective.is_first
         self._text = next(iter(lines.values()))[8 : 8 + len(self._tell)]
         for rank, sends in self._sends.items():
             out: list[Any] = []
-            for chip, header in sends:
+            for chip, header in sends if is_first("to", rank) else ():
                 view, line = header.data, lines[group_of(chip)]
                 out.append((view[:8].cast("Q"), digest_of(line), view[8:], line[8:]))
-            self._to.append((self._notices.posts[rank], out))
+            self._to.append((self._notices.posts[rank], tuple(out)))
         for rank, receives in self._receives.items():
             got: list[Any] = []
-            for sender, chip, header in receives:
+            for sender, chip, header in receives if is_first("from", rank) else ():
                 line = lines[group_of(chip)]
                 place = header.data[:8].cast("Q")
                 got.append((place, digest_of(line), sender, line, header))
-            self._from.append((self._notices.takes[rank], got))
+            self._from.append((self._notices.takes[rank], tuple(got)))
 
     def __call__(self) -> None:
         """Return when all boxes of the round are there."""
@@ -152,30 +159,31 @@ class NoticeCrossing:
     def start(self) -> None:
         """Tell the others that their boxes are full."""
         for way, sends in self._to:
-            number = way.n = way.n + 1
+            way.n += 1
             for place, digest, text_place, text in sends:
                 text_place[:] = text
-                place[0] = digest + number & _DIGESTS
+                place[0] = digest + way.n & _DIGESTS
             way.post()
 
     def finish(self) -> None:
         """Return when the others have told this process the same."""
-        if not self._from:
-            return
-        count = self._count
-        self._waits.crossing = self
-        self._tell[:] = self._text
-        self._n_taken = 0
-        count[0] += 1
-        for way, _ in self._from:
-            way.wait()
+        for taken, (way, receives) in enumerate(self._from):
             way.n += 1
-            self._n_taken += 1
-        count[0] += 1
-        for way, receives in self._from:
+            if way.try_take():
+                self._sleep(way, taken)
             for place, digest, sender, line, header in receives:
                 if place[0] != digest + way.n & _DIGESTS:
                     raise self._plane.disagreement(sender, line, bytes(header))
+
+    def _sleep(self, way: _Counted, n_taken: int) -> None:
+        """Wait for one that has not been posted, and say so."""
+        count = self._count
+        self._n_taken = n_taken
+        self._waits.crossing = self
+        self._tell[:] = self._text
+        count[0] += 1
+        way.wait()
+        count[0] += 1
 
     def missing(self) -> list[int]:
         """Return the processes whose notices have not been taken."""
@@ -187,6 +195,10 @@ class Then:
 
     def __init__(self, first: Any, barrier: BarrierCrossing | Alone) -> None:
         self.label, self._first, self._barrier = first.label, first, barrier
+
+    def sends_to(self, rank: int) -> bool:
+        """Return whether data goes to a process as messages."""
+        return bool(self._first.sends_to(rank))
 
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
         """Add a box to the first, see `NoticeCrossing`."""

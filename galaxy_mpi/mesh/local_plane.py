@@ -8,12 +8,20 @@ import numpy as np
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh.mesh import Axis, Mesh
-from galaxy_mpi.mesh.plane import Boxes, Crossing, Label, RoundPeers, Table, slot_of
+from galaxy_mpi.mesh.plane import (
+    Boxes,
+    Crossing,
+    Label,
+    RoundPeers,
+    RowHops,
+    Table,
+    slot_of,
+)
 
-__all__ = ["LocalPlane"]
+__all__ = ["LocalCrossing", "LocalPlane"]
 
 
-class _LocalCrossing:
+class LocalCrossing:
     """Nothing to wait for: the runner has let every chip do what comes before.
 
     All chips must have bound the same; that is checked when they bind.
@@ -33,7 +41,7 @@ class _Collective:
         self.label, self.first_rank, self.memory = label, rank, memory
         self.times = np.full(size, np.nan)
         self.box_times: dict[tuple[int, int, int, int], Any] = {}
-        self.crossings: list[Crossing] = [_LocalCrossing(label) for _ in range(n_rounds)]
+        self.crossings: list[Crossing] = [LocalCrossing(label) for _ in range(n_rounds)]
 
 
 class LocalPlane:
@@ -56,6 +64,12 @@ class LocalPlane:
         made = self._collective(rank, label, self.size * n_bytes, 1)
         rows = made.memory[: self.size * n_bytes].reshape(self.size, n_bytes)
         return Table(rows[self._mesh.index(rank, self.axis)], rows, made.times, made.crossings[0])
+
+    def relay(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
+    ) -> Table:
+        """Return the next collective of a chip as a table: there is nobody to pass rows on to."""
+        return self.table(rank, label, n_bytes, in_parts=False)
 
     def boxes(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]

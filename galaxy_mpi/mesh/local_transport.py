@@ -44,5 +44,11 @@ class LocalTransport:
         """Return this process's value."""
         return [value]
 
+    def begin(self, what: str) -> None:
+        """Do nothing: there is nobody to wait for."""
+
+    def allow_waits(self, timeout_s: float) -> None:
+        """Do nothing: there is nobody to wait for."""
+
     def free(self) -> None:
         """Do nothing: there is nothing but memory."""

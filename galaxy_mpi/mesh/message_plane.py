@@ -106,6 +106,10 @@ class BoxMessages:
         self._text = b""
         self.requests: MessageRequests | None = None
 
+    def sends_to(self, rank: int) -> bool:
+        """Return whether data goes to a process as messages: to all."""
+        return True
+
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""
         self._add(rank, piece, tag, is_send=True)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.binding import Collective, spreads
+from galaxy_mpi.mesh.binding import Collective
 from galaxy_mpi.mesh.crossing import NoticeCrossing, Notices, Then, barrier_crossing
 from galaxy_mpi.mesh.message_plane import BoxMessages, MessagePlane, RowMessages
 from galaxy_mpi.mesh.placement import Team
 from galaxy_mpi.mesh.plane import RoundPeers
+from galaxy_mpi.mesh.rounds import spreads
 
 __all__ = ["MixedPlane"]
 
@@ -26,6 +27,10 @@ class _MixedRound:
 
     def _way(self, rank: int) -> Any:
         return self._inside if rank in self._ranks else self._outside
+
+    def sends_to(self, rank: int) -> bool:
+        """Return whether data goes to a process as messages."""
+        return rank not in self._ranks
 
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""

@@ -2,10 +2,13 @@
 
 A process plays one chip or several. A `Plane` stands for all groups of one axis that have a chip in
 this process. Programs bind their collectives to it once, in the same order on every chip, and then
-run them many times. There are two shapes of exchange:
+run them many times. There are three shapes of exchange:
 
 *Table*: a row of bytes for each member of the group. Each chip writes its own row, all cross, then
 everybody reads the others' rows.
+
+*Relay*: a table whose rows are passed on from neighbour to neighbour in rounds. Where memory is
+shared a row stays where it is, and only the notice that it is there goes round.
 
 *Boxes*: what goes from neighbour to neighbour in rounds. Each chip writes the boxes that it sends
 in a round, crosses, and reads the boxes that it received.
@@ -30,7 +33,17 @@ from numpy.typing import NDArray
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.mesh import Axis
 
-__all__ = ["N_SLOTS", "Boxes", "Crossing", "Label", "Plane", "RoundPeers", "Table", "slot_of"]
+__all__ = [
+    "N_SLOTS",
+    "Boxes",
+    "Crossing",
+    "Label",
+    "Plane",
+    "RoundPeers",
+    "RowHops",
+    "Table",
+    "slot_of",
+]
 
 N_SLOTS = 3
 """Pieces of memory that the collectives of an axis take in turns."""
@@ -114,6 +127,23 @@ class RoundPeers:
     receives: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class RowHops:
+    """Rows that one chip passes on, and those that come, in a round: (member, row) each.
+
+    Of two members at most one row goes from the one to the other in a round.
+    """
+
+    sends: tuple[tuple[int, int], ...]
+    receives: tuple[tuple[int, int], ...]
+
+    def peers(self) -> RoundPeers:
+        """Return the members alone."""
+        return RoundPeers(
+            tuple(member for member, _ in self.sends), tuple(member for member, _ in self.receives)
+        )
+
+
 class Plane(Protocol):
     """All groups of one axis that have a chip in this process."""
 
@@ -139,6 +169,20 @@ class Plane(Protocol):
             Of a row.
         in_parts : bool
             Whether member j reads part j of every row only.
+        """
+
+    def relay(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
+    ) -> Table:
+        """Return the next collective of a chip as a table whose rows are passed on.
+
+        Parameters
+        ----------
+        rank, label, n_bytes
+            As in `table`.
+        rounds : sequence of sequence of RowHops
+            By member, then by round. A member passes on its own row and those that came in rounds
+            before; at the end it has all.
         """
 
     def boxes(

@@ -9,10 +9,11 @@ that boxes go to, and one from each that they come from.
 from collections.abc import Sequence
 from typing import Any
 
-from galaxy_mpi.mesh.binding import BoundPlane, Collective, spreads
+from galaxy_mpi.mesh.binding import BoundPlane, Collective
 from galaxy_mpi.mesh.crossing import NoticeCrossing, Notices, Then, barrier_crossing
 from galaxy_mpi.mesh.placement import Team
 from galaxy_mpi.mesh.plane import RoundPeers
+from galaxy_mpi.mesh.rounds import spreads
 from galaxy_mpi.mesh.team_memory import TeamMemory
 
 __all__ = ["SharedPlane"]

@@ -1,193 +1,154 @@
 """A decoder layer and the stack of them, once for all systems.
 
-B users, S rows of a prefill pass, D model dim, F feed-forward dim, N query heads, K kv heads, H
-head dim. *_shard_* is this chip's piece; `galaxy_mpi.models.sharding` says which axis cuts what.
-No mesh, no communicator, no dtype, no time: those live below, in the system that is handed in.
+The model runs once for each program (`galaxy_mpi.program`), with tensors that have a shape and no
+values; every op that it calls notes itself. No mesh, no communicator, no dtype, no time: those live
+below, in the ops of the system that is handed in.
 """
 
-from collections.abc import Callable
-
-from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.kernels import RotaryTable
-from galaxy_mpi.models.load import ChipWeights
+from galaxy_mpi.models.config import LlamaConfig
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.systems.kv_cache import KVCache, PageTable
-from galaxy_mpi.systems.precision import HEAD
-from galaxy_mpi.systems.prefill_pass import PrefillPass
-from galaxy_mpi.systems.prefill_system import PrefillSystem
-from galaxy_mpi.systems.system import DecodeSystem
+from galaxy_mpi.program import HEAD, Program, Tensor
+from galaxy_mpi.systems.chip import VectorId
+from galaxy_mpi.systems.ops.sample import GatherLogits
+from galaxy_mpi.systems.site import Site
+from galaxy_mpi.systems.table import DecodeOps, PrefillOps, System
 
-__all__ = ["DecoderLayer", "Transformer"]
-
-
-class DecoderLayer:
-    """One layer: norm, attention, norm, feed-forward, with residual."""
-
-    def __init__(self, number: int, weights: ChipWeights, cache: KVCache) -> None:
-        self.cache = cache
-        self._number = number
-        self._wqkv, self._wo, self._w1, self._w3, self._w2 = (
-            WeightId(number, name) for name in ("wqkv", "wo", "w1", "w3", "w2")
-        )
-        self._attention_norm = weights.vectors[number, "attention_norm"]
-        self._ffn_norm = weights.vectors[number, "ffn_norm"]
-        self._qkv_bias = weights.vectors.get((number, "qkv_bias"))
-        self._q_norm = weights.vectors.get((number, "q_norm"))
-        self._k_norm = weights.vectors.get((number, "k_norm"))
-
-    def decode(
-        self,
-        system: DecodeSystem,
-        x_shard_BD: F32,
-        residual_shard_BD: F32 | None,
-        cos_sin: tuple[F32, F32],
-        table: PageTable,
-    ) -> tuple[F32, F32]:
-        """Return (x, residual), each (B, D/C): their sum is the stream after this layer.
-
-        Parameters
-        ----------
-        system : DecodeSystem
-        x_shard_BD, residual_shard_BD : ndarray of shape (B, D/C)
-            Output of the last block, and what it is to be added to.
-        cos_sin : tuple of ndarray
-            Rotary table at this column's positions.
-        table : PageTable
-            Where this column's users are.
-        """
-        system.begin_layer(self._number)
-        h_shard_BD, residual_shard_BD = system.add_norm(
-            x_shard_BD, residual_shard_BD, self._attention_norm
-        )
-        q_BNH, k_BKH, v_BKH = system.qkv_heads(h_shard_BD, self._wqkv, self._qkv_bias)
-        if self._q_norm is not None and self._k_norm is not None:
-            q_BNH, k_BKH = system.norm_heads(q_BNH, k_BKH, self._q_norm, self._k_norm)
-        q_BNH, k_BKH = system.rotate(q_BNH, k_BKH, cos_sin)
-        system.update_cache(self.cache, k_BKH, v_BKH, table)
-        attention_BNH = system.attention(q_BNH, self.cache, table)
-        x_shard_BD = system.attention_output(system.merge_heads(attention_BNH), self._wo)
-
-        h_shard_BD, residual_shard_BD = system.add_norm(
-            x_shard_BD, residual_shard_BD, self._ffn_norm
-        )
-        act_BF = system.gate_up(h_shard_BD, self._w1, self._w3)
-        return system.down(act_BF, self._w2), residual_shard_BD
-
-    def prefill(
-        self,
-        system: PrefillSystem,
-        x_shard_SD: F32,
-        cos_sin: tuple[F32, F32],
-        work: PrefillPass,
-    ) -> F32:
-        """Return the stream after this layer, (S, D/C)."""
-        system.begin_layer(self._number)
-        h_shard_SD = system.normalised(x_shard_SD, self._attention_norm)
-        q_SNH, k_SKH, v_SKH = system.qkv_heads(h_shard_SD, self._wqkv, self._qkv_bias, work)
-        if self._q_norm is not None and self._k_norm is not None:
-            q_SNH, k_SKH = system.norm_heads(q_SNH, k_SKH, self._q_norm, self._k_norm)
-        q_SNH, k_SKH = system.rotate(q_SNH, k_SKH, cos_sin)
-        k_SKH, v_SKH = system.fill_cache(self.cache, k_SKH, v_SKH, work)
-        attention_SX = system.attention(q_SNH, k_SKH, v_SKH, self.cache, work)
-        out_shard_SD = system.attention_output(attention_SX, self._wo, work)
-        x_shard_SD = system.add(x_shard_SD, out_shard_SD)
-
-        h_shard_SD = system.normalised(x_shard_SD, self._ffn_norm)
-        act_shard_SF = system.gate_up(h_shard_SD, self._w1, self._w3, work)
-        return system.add(x_shard_SD, system.down(act_shard_SF, self._w2, work))
+__all__ = ["Decoder", "decode_layer", "prefill_layer"]
 
 
-class Transformer:
-    """All layers of a model on one chip, with their caches.
+def decode_layer(
+    ops: DecodeOps,
+    layer: int,
+    model: LlamaConfig,
+    x: Tensor,
+    residual: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return (x, residual): their sum is the stream after this layer."""
+    h, residual = ops.attention_norm(x, residual, VectorId(layer, "attention_norm"))
+    bias = VectorId(layer, "qkv_bias") if model.qkv_bias else None
+    q, k, v = ops.qkv_heads(h, WeightId(layer, "wqkv"), bias)
+    if model.qk_norm:
+        q, k = ops.norm_heads(q, k, VectorId(layer, "q_norm"), VectorId(layer, "k_norm"))
+    q, k = ops.rotate(q, k, cos, sin)
+    ops.update_cache(k, v)
+    mixed = ops.merge_heads(ops.attention(q))
+    x = ops.output(mixed, WeightId(layer, "wo"))
+
+    h, residual = ops.ffn_norm(x, residual, VectorId(layer, "ffn_norm"))
+    act = ops.gate_up(h, WeightId(layer, "w1"), WeightId(layer, "w3"))
+    return ops.down(act, WeightId(layer, "w2")), residual
+
+
+def prefill_layer(
+    ops: PrefillOps, layer: int, model: LlamaConfig, x: Tensor, cos: Tensor, sin: Tensor
+) -> Tensor:
+    """Return the stream after this layer."""
+    h = ops.norm(x, VectorId(layer, "attention_norm"))
+    bias = VectorId(layer, "qkv_bias") if model.qkv_bias else None
+    q, k, v = ops.qkv_heads(h, WeightId(layer, "wqkv"), bias)
+    if model.qk_norm:
+        q, k = ops.norm_heads(q, k, VectorId(layer, "q_norm"), VectorId(layer, "k_norm"))
+    q, k = ops.rotate(q, k, cos, sin)
+    k, v = ops.fill_cache(k, v)
+    mixed = ops.attention(q, k, v)
+    x = ops.add(x, ops.output(mixed, WeightId(layer, "wo")))
+
+    h = ops.norm(x, VectorId(layer, "ffn_norm"))
+    act = ops.gate_up(h, WeightId(layer, "w1"), WeightId(layer, "w3"))
+    out: Tensor = ops.add(x, ops.down(act, WeightId(layer, "w2")))
+    return out
+
+
+class Decoder:
+    """All layers of a model, with the ops of a system.
 
     Parameters
     ----------
-    weights : ChipWeights
-    rotary : RotaryTable
-    caches : list of KVCache
-        One a layer.
+    model : LlamaConfig
+    system : System
+    site : Site
+        Of the head; a layer has its own formats (`Precision.of`).
+    head : tuple of WeightId
+        Pieces of the language-model head.
     """
 
-    def __init__(self, weights: ChipWeights, rotary: RotaryTable, caches: list[KVCache]) -> None:
-        self._weights, self._rotary = weights, rotary
-        self.layers = [DecoderLayer(number, weights, cache) for number, cache in enumerate(caches)]
+    def __init__(
+        self,
+        model: LlamaConfig,
+        system: System,
+        site: Site,
+        head: tuple[WeightId, ...] = (WeightId(HEAD, "lm_head"),),
+    ) -> None:
+        self._model, self._system, self._site, self._head = model, system, site, head
 
-    def decode(self, system: DecodeSystem, tokens_B: Ints, table: PageTable) -> F32:
-        """Run one token of every user through all layers.
+    def decode(self, *, all_logits: bool = False) -> Program:
+        """Return the program of a decode step.
+
+        Inputs: ``x`` (B, D/C), the embeddings; ``cos`` and ``sin`` (B/C, 1, 2, H/2), see
+        `galaxy_mpi.systems.ops.rotate`. Results: ``values`` and ``tokens`` (R, B, k) of the
+        candidates, or ``logits`` (R, B, V/R).
+        """
+        program, shape = Program(), self._site.shape
+        x: Tensor = program.input("x", shape.users, shape.stream)
+        residual: Tensor | None = None
+        rotary = (shape.users_each, 1, 2, shape.head_dim // 2)
+        cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
+        ops_of: dict[int, DecodeOps] = {}
+        for layer in program.layers(self._model.n_layers):
+            precision = self._site.precision.of(layer)
+            if id(precision) not in ops_of:
+                ops_of[id(precision)] = self._system.decode.at(self._site.of(precision))
+            ops = ops_of[id(precision)]
+            x, residual = decode_layer(ops, layer, self._model, x, residual, cos, sin)
+        head = self._system.decode.at(self._site)
+        h, _ = head.final_norm(x, residual, VectorId(HEAD, "norm"))
+        self._end(program, head, head.logits(h, self._head), all_logits=all_logits)
+        return program
+
+    def prefill(self, *, all_logits: bool = False, all_rows: bool = False) -> Program:
+        """Return the program of a prefill pass; inputs and results as in `decode`.
 
         Parameters
         ----------
-        system : DecodeSystem
-        tokens_B : ndarray of shape (B,)
-            Of all users.
-        table : PageTable
-            Where the users of this chip's column are.
-
-        Returns
-        -------
-        ndarray of shape (B, V/R)
-            This row's slice of the logits.
+        all_logits : bool
+            Whether the logits of the whole vocabulary are wanted, not candidates.
+        all_rows : bool
+            Whether those of every row are; the result ``row_logits`` (S, V/R) is this row's slice.
         """
-        cos_sin = self._rotary.at(table.positions_B)
-        system.weights.begin_step()
-        x_shard_BD, residual_shard_BD = self._weights.embed(tokens_B), None
-        for layer in self.layers:
-            x_shard_BD, residual_shard_BD = layer.decode(
-                system, x_shard_BD, residual_shard_BD, cos_sin, table
-            )
-        system.weights.end_step()
-        system.begin_layer(HEAD)
-        h_shard_BD, _ = system.add_norm(
-            x_shard_BD, residual_shard_BD, self._weights.vectors[-1, "norm"]
-        )
-        return system.logits(h_shard_BD, self._weights.head)
+        program, shape, work = Program("prefill"), self._site.shape, self._site.work
+        assert work is not None
+        x = program.input("x", work.n_rows, shape.stream)
+        rotary = (work.n_rows, 1, 2, shape.head_dim // 2)
+        cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
+        ops_of: dict[int, PrefillOps] = {}
+        for layer in program.layers(self._model.n_layers):
+            precision = self._site.precision.of(layer)
+            if id(precision) not in ops_of:
+                ops_of[id(precision)] = self._system.prefill.at(self._site.of(precision))
+            ops = ops_of[id(precision)]
+            x = prefill_layer(ops, layer, self._model, x, cos, sin)
+        head = self._system.prefill.at(self._site)
+        if all_rows:
+            h = head.norm(x, VectorId(HEAD, "norm"))
+            program.results["row_logits"] = head.all_logits(h, self._head)
+            return program
+        h = head.final_norm(head.last_tiles(x), VectorId(HEAD, "norm"))
+        self._end(program, head, head.logits(h, self._head), all_logits=all_logits)
+        return program
 
-    def prefill(
+    def _end(
         self,
-        system: PrefillSystem,
-        work: PrefillPass,
-        after_layer: Callable[[int, F32], None] = lambda layer, x: None,
-    ) -> F32:
-        """Run the new tokens of a pass through all layers.
-
-        Parameters
-        ----------
-        system : PrefillSystem
-        work : PrefillPass
-        after_layer : callable
-            Called with each layer's number and the stream after it.
-
-        Returns
-        -------
-        ndarray of shape (U, V/R)
-            This row's slice of the logits of each user's last token, in the order of
-            ``work.parts``.
-        """
-        tiles_SD = system.last_tiles(self._stream(system, work, after_layer), work)
-        h_shard_SD = system.normalised(tiles_SD, self._weights.vectors[-1, "norm"])
-        return system.logits(h_shard_SD, work, self._weights.head)
-
-    def prefill_all(
-        self,
-        system: PrefillSystem,
-        work: PrefillPass,
-        after_layer: Callable[[int, F32], None] = lambda layer, x: None,
-    ) -> F32:
-        """As `prefill`, but return the logits of every row: (S, V/R)."""
-        x_shard_SD = self._stream(system, work, after_layer)
-        h_shard_SD = system.normalised(x_shard_SD, self._weights.vectors[-1, "norm"])
-        return system.all_logits(h_shard_SD, work, self._weights.head)
-
-    def _stream(
-        self,
-        system: PrefillSystem,
-        work: PrefillPass,
-        after_layer: Callable[[int, F32], None],
-    ) -> F32:
-        cos_sin = self._rotary.at(work.positions)
-        x_shard_SD = system.embedded(self._weights.embed(work.tokens))
-        for number, layer in enumerate(self.layers):
-            x_shard_SD = layer.prefill(system, x_shard_SD, cos_sin, work)
-            after_layer(number, x_shard_SD)
-        system.begin_layer(HEAD)
-        return x_shard_SD
+        program: Program,
+        head: DecodeOps | PrefillOps,
+        logits: Tensor,
+        *,
+        all_logits: bool,
+    ) -> None:
+        if all_logits:
+            whole = GatherLogits(self._site, "gather_logits")(logits)
+            program.results["logits"] = whole
+            return
+        values, tokens = head.sample(logits)
+        program.results |= {"values": values, "tokens": tokens}

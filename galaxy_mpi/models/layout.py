@@ -9,6 +9,7 @@ from functools import cached_property
 
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.config import LlamaConfig
+from galaxy_mpi.systems.site import ChipShape
 
 __all__ = ["HeadSlot", "Layout"]
 
@@ -115,6 +116,24 @@ class Layout:
     def n_valid_tokens(self, row: int) -> int:
         """Return how many tokens of a row's slice of the vocabulary exist."""
         return max(0, min(self.vocab, self.config.vocab_size - row * self.vocab))
+
+    def chip_shape(self, users: int) -> ChipShape:
+        """Return the sizes of the model on one chip, for a batch of ``users``."""
+        c, cols = self.config, self.mesh.cols
+        return ChipShape(
+            users=users,
+            users_each=-(-users // cols),
+            dim=self.dim,
+            stream=self.stream,
+            model_dim=c.dim,
+            norm_eps=c.norm_eps,
+            heads=self.n_heads,
+            kv_heads=self.slots_per_row,
+            head_dim=c.head_dim,
+            hidden=self.hidden,
+            vocab=self.vocab,
+            n_columns=cols,
+        )
 
     @property
     def padding(self) -> list[str]:

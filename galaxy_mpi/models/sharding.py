@@ -23,7 +23,6 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.models.layout import Layout
-from galaxy_mpi.systems.ops import HeadLayout
 
 __all__ = ["Sharding", "TensorReader"]
 
@@ -75,12 +74,6 @@ class Sharding:
     def col(self) -> int:
         """This chip's column."""
         return self.layout.mesh.coord(self.rank)[1]
-
-    @property
-    def heads(self) -> HeadLayout:
-        """Heads of this chip."""
-        layout = self.layout
-        return HeadLayout(layout.n_heads, layout.slots_per_row, layout.config.head_dim)
 
     @property
     def n_valid_tokens(self) -> int:

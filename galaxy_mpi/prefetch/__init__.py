@@ -1,18 +1,19 @@
-"""Weights on their way to the matmul: read when used, or streamed ahead by a thread.
+"""Weights on their way to the matmul: where they lie, unpacked when used, or streamed by a thread.
 
-`DirectWeights` and `WeightPrefetcher` have the same methods and give the same values; which one a
-run has is chosen once.
+`DirectFeed` and `PrefetchFeed` bind the same values; which one a run has is chosen once.
 """
 
-from galaxy_mpi.prefetch.circular_buffer import CircularBuffer
-from galaxy_mpi.prefetch.prefetcher import WeightPrefetcher
-from galaxy_mpi.prefetch.weight_source import DirectWeights, PrefetchStats, WeightId, WeightSource
+from galaxy_mpi.prefetch.feeds import DirectFeed, Prefetcher, PrefetchFeed
+from galaxy_mpi.prefetch.places import Place, Places
+from galaxy_mpi.prefetch.weights import PrefetchStats, WeightId, buffer_bytes
 
 __all__ = [
-    "CircularBuffer",
-    "DirectWeights",
+    "DirectFeed",
+    "Place",
+    "Places",
+    "PrefetchFeed",
     "PrefetchStats",
+    "Prefetcher",
     "WeightId",
-    "WeightPrefetcher",
-    "WeightSource",
+    "buffer_bytes",
 ]

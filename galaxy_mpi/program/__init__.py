@@ -1,0 +1,34 @@
+"""A step of a model as a program: recorded once, bound to arrays once, run many times.
+
+`op` has what a program is made of, `charge` what the device is charged, `binder` turns a program
+into calls on arrays, `runner` runs the chips of a process in step.
+"""
+
+from galaxy_mpi.program.binder import Binder, Call, Codecs, Phase, Tap
+from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
+from galaxy_mpi.program.memory import Matrix
+from galaxy_mpi.program.op import HEAD, Op, Program, Tensor, Use
+from galaxy_mpi.program.pool import ArrayPool
+from galaxy_mpi.program.runner import BoundProgram, bind_program
+
+__all__ = [
+    "HEAD",
+    "ArrayPool",
+    "Binder",
+    "BoundProgram",
+    "Call",
+    "Charge",
+    "Codecs",
+    "Consumed",
+    "Cross",
+    "Kernel",
+    "Matrix",
+    "Op",
+    "Phase",
+    "Program",
+    "Take",
+    "Tap",
+    "Tensor",
+    "Use",
+    "bind_program",
+]

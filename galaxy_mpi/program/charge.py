@@ -1,7 +1,7 @@
 """What the device is charged for an op, in the order in which it happens.
 
 An op yields charges (`galaxy_mpi.program.Op.charges`); clocks add them up, traces and reports name
-them. Nothing here knows values.
+them. A program begins with an empty circular buffer and free DRAM. Nothing here knows values.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from galaxy_mpi.ccl.wire import Wire
 
-__all__ = ["Charge", "Consumed", "Cross", "Kernel", "StartPrefetcher", "Take"]
+__all__ = ["Charge", "Consumed", "Cross", "Kernel", "Take"]
 
 ByColumn = Callable[[Sequence[int]], Sequence[float]]
 """Gives seconds for each column from the longest user's position there (-1: no user)."""
@@ -24,11 +24,6 @@ class Kernel:
     cores: float
     has_gap: bool = True
     """Whether the op ends here, and the gap between ops follows; False for a part of an op."""
-
-
-@dataclass(frozen=True)
-class StartPrefetcher:
-    """The circular buffer is empty and DRAM is free from here on."""
 
 
 @dataclass(frozen=True)
@@ -66,4 +61,4 @@ class Cross:
     that takes time may come between them."""
 
 
-Charge = Kernel | StartPrefetcher | Take | Consumed | Cross
+Charge = Kernel | Take | Consumed | Cross

@@ -1,28 +1,36 @@
 """How an op is done on the machine: which ops are fused, what travels, in which dtype."""
 
-from galaxy_mpi.systems.catalogue import SYSTEMS, System, system_of
+from galaxy_mpi.systems.catalogue import SYSTEMS, system_of
+from galaxy_mpi.systems.chip import ChipBinder, ChipState, StepInputs, VectorId, WeightFeed
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.modules import Attention, Modules, RMSNorm
 from galaxy_mpi.systems.precision import PRECISIONS, Precision
-from galaxy_mpi.systems.prefill_pass import PrefillPass, PrefillUser
-from galaxy_mpi.systems.prefill_system import PrefillSystem
-from galaxy_mpi.systems.system import DecodeSystem, HeadLayout, ModelShape
+from galaxy_mpi.systems.prefill_pass import PassShape, PrefillPass, PrefillUser
+from galaxy_mpi.systems.site import ChipShape, Fabric, Site
+from galaxy_mpi.systems.table import DecodeTable, PrefillTable, System
 
 __all__ = [
     "PRECISIONS",
     "SYSTEMS",
     "Attention",
-    "DecodeSystem",
-    "HeadLayout",
+    "ChipBinder",
+    "ChipShape",
+    "ChipState",
+    "DecodeTable",
+    "Fabric",
     "KVCache",
-    "ModelShape",
     "Modules",
     "PageTable",
+    "PassShape",
     "Precision",
     "PrefillPass",
-    "PrefillSystem",
+    "PrefillTable",
     "PrefillUser",
     "RMSNorm",
+    "Site",
+    "StepInputs",
     "System",
+    "VectorId",
+    "WeightFeed",
     "system_of",
 ]

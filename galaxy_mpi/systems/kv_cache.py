@@ -6,13 +6,14 @@ and the page tables that name them.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.dtypes import DType
+from galaxy_mpi.dtypes import FLOAT32, DType
 
-__all__ = ["KVCache", "PageTable"]
+__all__ = ["CacheWriter", "KVCache", "PageTable"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class KVCache:
         Of this chip.
     dtype : DType
 
+    Attributes
+    ----------
+    rows : ndarray of shape (K, blocks, page, 2, row bytes), uint8
+        Keys and values side by side: one op packs both, one unpacks both.
+
     References
     ----------
     .. [1] tt-metal, models/demos/llama3_70b_galaxy: ``PagedAttentionConfig``, [blocks, 1, 64, 128].
@@ -75,34 +81,15 @@ class KVCache:
     def __init__(
         self, n_blocks: int, page_size: int, n_kv_heads: int, head_dim: int, *, dtype: DType
     ) -> None:
-        self.page_size, self._head_dim, self._dtype = page_size, head_dim, dtype
-        # Keys and values side by side: one op packs both, one unpacks both.
-        shape = (n_blocks, n_kv_heads, page_size, 2, dtype.row_bytes(head_dim))
-        self._rows = np.zeros(shape, np.uint8)
+        self.page_size, self.n_kv_heads, self.head_dim = page_size, n_kv_heads, head_dim
+        self.dtype = dtype
+        shape = (n_kv_heads, n_blocks, page_size, 2, dtype.row_bytes(head_dim))
+        self.rows = np.zeros(shape, np.uint8)
 
     @property
     def block_bytes(self) -> int:
         """Bytes of one block: keys and values of all its positions."""
-        return self._rows[:1].nbytes
-
-    def write(self, k_BKH: F32, v_BKH: F32, table: PageTable) -> None:
-        """Write one position of each active user, k and v in one op."""
-        blocks, places = table.slots
-        both = np.stack([k_BKH, v_BKH], axis=2)[table.active]
-        self._rows[blocks, :, places] = self._dtype.pack_rows(both)
-
-    def write_keys(self, k_BKH: F32, table: PageTable) -> None:
-        """Write one position of each active user's keys."""
-        self._write_one(0, k_BKH, table)
-
-    def write_values(self, v_BKH: F32, table: PageTable) -> None:
-        """Write one position of each active user's values."""
-        self._write_one(1, v_BKH, table)
-
-    def _write_one(self, which: int, values_BKH: F32, table: PageTable) -> None:
-        blocks, places = table.slots
-        packed = self._dtype.pack_rows(np.ascontiguousarray(values_BKH[table.active]))
-        self._rows[blocks, :, places, which] = packed
+        return self.rows[:, :1].nbytes
 
     def fill(self, k_SKH: F32, v_SKH: F32, blocks: Ints, *, start: int) -> None:
         """Write the positions ``start`` to ``start + S`` of one user.
@@ -115,12 +102,49 @@ class KVCache:
         start : int
         """
         page, place = np.divmod(np.arange(start, start + len(k_SKH)), self.page_size)
-        packed = self._dtype.pack_rows(np.stack([k_SKH, v_SKH], axis=2))
-        self._rows[blocks[page], :, place] = packed
+        packed = self.dtype.pack_rows(np.stack([k_SKH, v_SKH], axis=2))
+        self.rows[:, blocks[page], place] = packed.swapaxes(0, 1)
 
-    def read(self, blocks_GP: Ints) -> tuple[F32, F32]:
-        """Return all positions of the blocks of G users, two arrays of shape (G, K, T, H)."""
-        rows = self._rows[blocks_GP].swapaxes(1, 2)  # (G, K, P, page, 2, bytes)
-        shape = (*rows.shape[:2], -1, *rows.shape[4:])
-        both = self._dtype.unpack_rows(rows.reshape(shape), self._head_dim)
-        return both[..., 0, :], both[..., 1, :]
+    def read(self, blocks_P: Ints) -> tuple[F32, F32]:
+        """Return all positions of one user's blocks, two arrays of shape (K, T, H)."""
+        rows = self.rows[:, blocks_P]  # (K, P, page, 2, bytes)
+        both = self.dtype.unpack_rows(rows, self.head_dim)
+        both = both.reshape(self.n_kv_heads, -1, 2, self.head_dim)
+        return both[:, :, 0], both[:, :, 1]
+
+
+class CacheWriter:
+    """Writes one position of each active user, k and v in one go.
+
+    Parameters
+    ----------
+    cache : KVCache
+    both_BK2H : ndarray of shape (B, K, 2, H)
+        Where keys and values are laid side by side.
+    inputs : object
+        Its ``table`` says where the users are.
+    """
+
+    def __init__(self, cache: KVCache, both_BK2H: F32, inputs: Any) -> None:
+        self._cache, self._both, self._inputs = cache, both_BK2H, inputs
+        rows = both_BK2H.reshape(-1, cache.head_dim)
+        shape = (*both_BK2H.shape[:3], cache.dtype.row_bytes(cache.head_dim))
+        self._is_plain = cache.dtype is FLOAT32
+        self._packed = both_BK2H.view(np.uint8) if self._is_plain else np.empty(shape, np.uint8)
+        if not self._is_plain:
+            codec = cache.dtype.row_codec(len(rows), cache.head_dim)
+            self._pack, self._rows = codec.pack, rows
+            self._out = self._packed.reshape(len(rows), -1)
+
+    def write(self, k_BKH: F32, v_BKH: F32) -> None:
+        """Write; a user at position -1 is skipped."""
+        self._both[:, :, 0] = k_BKH
+        self._both[:, :, 1] = v_BKH
+        if not self._is_plain:
+            self._pack(self._rows, self._out)
+        table = self._inputs.table
+        packed = self._packed
+        if len(table.active) < len(packed):
+            packed = packed[table.active]
+        blocks, places = table.slots
+        self._cache.rows[:, blocks, places] = packed.swapaxes(0, 1)

@@ -12,10 +12,7 @@ from typing import Any
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
 from galaxy_mpi.kernels import Fidelity
 
-__all__ = ["HEAD", "KINDS", "OP_GROUPS", "PRECISIONS", "Precision"]
-
-HEAD = -1
-"""Stands for a layer's number behind the last layer."""
+__all__ = ["KINDS", "OP_GROUPS", "PRECISIONS", "Precision"]
 
 OP_GROUPS = (
     "li_ff1_3",
@@ -81,7 +78,7 @@ class Precision:
         return f"{self.name}-{zlib.crc32(repr(parts).encode()):08x}"
 
     def of(self, layer: int) -> "Precision":
-        """Return that of a layer, or of the head (`HEAD`)."""
+        """Return that of a layer; of the head if there is none of that number."""
         return self.layers[layer] if 0 <= layer < len(self.layers) else self
 
     def reading_all_bits(self) -> "Precision":

@@ -15,7 +15,14 @@ from galaxy_mpi.arrays import Ints
 from galaxy_mpi.dtypes import TILE, padded
 from galaxy_mpi.kernels import ROW_BLOCK
 
-__all__ = ["PrefillPass", "PrefillUser", "causal_pairs", "padded_length", "query_chunks"]
+__all__ = [
+    "PassShape",
+    "PrefillPass",
+    "PrefillUser",
+    "causal_pairs",
+    "padded_length",
+    "query_chunks",
+]
 
 SHORT, MIDDLE = 128, 1024
 """Padded lengths; above, the powers of two."""
@@ -57,6 +64,76 @@ class PrefillUser:
 
 
 @dataclass(frozen=True)
+class PassShape:
+    """What the program of a pass depends on: passes that share it run the same program."""
+
+    rows: tuple[int, ...]
+    """Rows that the host carries of each user, side by side."""
+    columns: tuple[int, ...]
+    """The column that holds each user's cache."""
+    n_parts: int
+    """Places of the device's sequence, with or without a user."""
+    length: int
+    """Rows of each part on the device."""
+    start: int = 0
+    """Positions that are cached already, of the one user."""
+
+    @classmethod
+    def of_prompt(cls, n_tokens: int) -> "PassShape":
+        """Return that of one prompt with nothing cached."""
+        return cls((padded(n_tokens, TILE),), (0,), 1, padded_length(n_tokens))
+
+    @property
+    def n_users(self) -> int:
+        """Users of the pass."""
+        return len(self.rows)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that the host carries."""
+        return sum(self.rows)
+
+    @property
+    def device_rows(self) -> int:
+        """Rows of the device's sequence."""
+        return self.n_parts * self.length
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the sequence takes minimal matmuls and the gather fused with w2."""
+        return self.device_rows >= MINIMAL_MATMUL_FROM
+
+    @cached_property
+    def parts(self) -> tuple[slice, ...]:
+        """The host's rows of each user."""
+        stops = np.cumsum(self.rows).tolist()
+        return tuple(slice(stop - n, stop) for stop, n in zip(stops, self.rows, strict=True))
+
+    @cached_property
+    def row_blocks(self) -> tuple[slice, ...]:
+        """Rows that are multiplied at once: up to `ROW_BLOCK` of one user, from its start.
+
+        A BLAS may add in another order when a matrix has another number of rows. A row is always
+        in a block that its own prompt decides, so its bits do not depend on who else is there or
+        on how much of the prompt was cached.
+        """
+        return tuple(
+            slice(start, min(start + ROW_BLOCK, rows.stop))
+            for rows in self.parts
+            for start in range(rows.start, rows.stop, ROW_BLOCK)
+        )
+
+    def is_distributed(self, n_columns: int) -> bool:
+        """Return whether the columns share the queries (`query_chunks`).
+
+        So it is for one user of more than 1,024 positions with nothing cached, where the padded
+        length cuts into two chunks a column of whole blocks of 128.
+        """
+        long = self.n_parts == 1 and self.start == 0 and self.length > MIDDLE
+        return n_columns > 1 and long and self.length % (2 * n_columns * ROW_BLOCK) == 0
+
+
+@dataclass(frozen=True)
 class PrefillPass:
     """Users side by side; several only if nothing is cached.
 
@@ -65,7 +142,7 @@ class PrefillPass:
     >>> tokens = np.arange(40)
     >>> users = tuple(PrefillUser(tokens, 0, column, np.array([0])) for column in (0, 3))
     >>> work = PrefillPass(users, n_parts=32)
-    >>> work.device_rows, work.n_rows, [rows for rows, _ in work.parts]
+    >>> work.shape.device_rows, work.shape.n_rows, [rows for rows, _ in work.parts]
     (4096, 128, [slice(0, 64, None), slice(64, 128, None)])
     """
 
@@ -82,53 +159,31 @@ class PrefillPass:
         """Rows of each part on the device."""
         return padded_length(max(len(user.tokens) for user in self.users))
 
-    @property
-    def device_rows(self) -> int:
-        """Rows of the device's sequence."""
-        return self.n_parts * self.length
-
-    @property
-    def is_long(self) -> bool:
-        """Return whether the sequence takes minimal matmuls and the gather fused with w2."""
-        return self.device_rows >= MINIMAL_MATMUL_FROM
+    @cached_property
+    def shape(self) -> PassShape:
+        """What the program of the pass depends on."""
+        return PassShape(
+            tuple(user.n_rows for user in self.users),
+            tuple(user.column for user in self.users),
+            self.n_parts,
+            self.length,
+            self.start,
+        )
 
     @property
     def start(self) -> int:
         """Cached positions of the one user, 0 if there are several."""
         return max(user.start for user in self.users)
 
-    @cached_property
+    @property
     def parts(self) -> list[tuple[slice, PrefillUser]]:
         """The host's rows of each user."""
-        stops = np.cumsum([user.n_rows for user in self.users]).tolist()
-        return [
-            (slice(stop - user.n_rows, stop), user)
-            for stop, user in zip(stops, self.users, strict=True)
-        ]
-
-    @property
-    def n_rows(self) -> int:
-        """Rows that the host carries."""
-        return sum(user.n_rows for user in self.users)
-
-    @cached_property
-    def row_blocks(self) -> list[slice]:
-        """Rows that are multiplied at once: up to `ROW_BLOCK` of one user, from its start.
-
-        A BLAS may add in another order when a matrix has another number of rows. A row is always
-        in a block that its own prompt decides, so its bits do not depend on who else is there or
-        on how much of the prompt was cached.
-        """
-        return [
-            slice(start, min(start + ROW_BLOCK, rows.stop))
-            for rows, _ in self.parts
-            for start in range(rows.start, rows.stop, ROW_BLOCK)
-        ]
+        return list(zip(self.shape.parts, self.users, strict=True))
 
     @property
     def tokens(self) -> Ints:
         """Tokens of the host's rows, zeros where there is none."""
-        tokens = np.zeros(self.n_rows, np.int64)
+        tokens = np.zeros(self.shape.n_rows, np.int64)
         for rows, user in self.parts:
             tokens[rows][: len(user.tokens)] = user.tokens
         return tokens
@@ -137,15 +192,6 @@ class PrefillPass:
     def positions(self) -> Ints:
         """Positions of the host's rows."""
         return np.concatenate([user.start + np.arange(user.n_rows) for user in self.users])
-
-    def is_distributed(self, n_columns: int) -> bool:
-        """Return whether the columns share the queries (`query_chunks`).
-
-        So it is for one user of more than 1,024 positions with nothing cached, where the padded
-        length cuts into two chunks a column of whole blocks of 128.
-        """
-        long = self.n_parts == 1 and self.start == 0 and self.length > MIDDLE
-        return n_columns > 1 and long and self.length % (2 * n_columns * ROW_BLOCK) == 0
 
 
 def query_chunks(length: int, n_columns: int, column: int) -> Iterator[slice]:

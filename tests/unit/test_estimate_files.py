@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from galaxy_mpi import estimate
-from galaxy_mpi.device import Machine
+from galaxy_mpi.timing import Machine
 
 GALAXY = Machine.load("wormhole_galaxy_6u")
 

@@ -1,15 +1,18 @@
 """Schedules without a single message: who sends what to whom, and what arrives where."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from galaxy_mpi.ccl import TOPOLOGIES
+from galaxy_mpi.ccl.topology import TOPOLOGIES, Line, Ring, routes
 
-SIZES = [1, 2, 3, 4, 5, 8]
+SIZES = st.integers(1, 40)
 BY_NAME = pytest.mark.parametrize("name", TOPOLOGIES)
 
 
 @BY_NAME
-@pytest.mark.parametrize("size", SIZES)
+@given(size=SIZES)
+@settings(deadline=None)
 @pytest.mark.parametrize("op", ["all_gather", "reduce_scatter"])
 def test_every_send_has_its_receive_in_the_same_round(name, size, op):
     schedules = [getattr(TOPOLOGIES[name](size), op)(i) for i in range(size)]
@@ -31,7 +34,8 @@ def test_every_send_has_its_receive_in_the_same_round(name, size, op):
 
 
 @BY_NAME
-@pytest.mark.parametrize("size", SIZES)
+@given(size=SIZES)
+@settings(deadline=None)
 def test_all_gather_sends_only_what_has_arrived_and_ends_with_everything(name, size):
     topology = TOPOLOGIES[name](size)
     have = [{i} for i in range(size)]
@@ -44,7 +48,8 @@ def test_all_gather_sends_only_what_has_arrived_and_ends_with_everything(name, s
 
 
 @BY_NAME
-@pytest.mark.parametrize("size", SIZES)
+@given(size=SIZES)
+@settings(deadline=None)
 def test_reduce_scatter_brings_every_term_to_its_owner_once(name, size):
     topology = TOPOLOGIES[name](size)
     # What a partial sum on its way contains: (chip, lane, chunk) -> terms.
@@ -62,7 +67,8 @@ def test_reduce_scatter_brings_every_term_to_its_owner_once(name, size):
     assert all(i == chunk for i, _, chunk in partial)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@given(size=SIZES)
+@settings(deadline=None)
 def test_a_ring_and_a_line_use_only_wires_between_neighbours(size):
     for i in range(size):
         for op in ("all_gather", "reduce_scatter"):
@@ -72,10 +78,43 @@ def test_a_ring_and_a_line_use_only_wires_between_neighbours(size):
                 assert all(abs(hop.peer - i) == 1 for hop in round_.sends + round_.receives)
 
 
-@pytest.mark.parametrize("size", [2, 4, 8])
+@given(size=SIZES)
+@settings(deadline=None)
 def test_a_wire_of_a_line_carries_at_most_one_chunk_a_round_and_direction(size):
     for op in ("all_gather", "reduce_scatter"):
         for i in range(size):
             for round_ in getattr(TOPOLOGIES["line"](size), op)(i):
                 peers = [hop.peer for hop in round_.sends]
                 assert len(peers) == len(set(peers))
+
+
+@BY_NAME
+@given(size=SIZES, data=st.data())
+@settings(deadline=None)
+def test_a_route_has_every_member_but_the_owner_once_and_ends_beside_it(name, size, data):
+    owner = data.draw(st.integers(0, size - 1))
+    lanes = routes(TOPOLOGIES[name](size), owner)
+    assert sorted([owner, *(member for lane in lanes for member in lane)]) == list(range(size))
+    for lane in lanes:
+        steps = [(b - a) % size for a, b in zip(lane, (*lane[1:], owner), strict=True)]
+        assert len(set(steps)) == 1
+        assert steps[0] in (1, size - 1)
+
+
+def test_a_ring_adds_behind_the_owner_first_and_a_line_from_both_ends():
+    assert routes(Ring(5), 1) == [(2, 3, 4, 0)]
+    assert routes(Line(5), 1) == [(0,), (4, 3, 2)]
+    assert routes(Line(3), 0) == [(2, 1)]
+
+
+@BY_NAME
+@given(size=st.integers(2, 40))
+@settings(deadline=None)
+def test_what_a_member_sends_it_got_in_the_round_before_or_has_of_its_own(name, size):
+    """So a box may be read for the last time in the round behind the one in which it came."""
+    for i in range(size):
+        came: set[tuple[int, int]] = set()
+        for round_ in TOPOLOGIES[name](size).reduce_scatter(i):
+            sent = {(hop.lane, hop.chunk) for hop in round_.sends}
+            assert {hop for hop in came if hop[1] != i} <= sent
+            came = {(hop.lane, hop.chunk) for hop in round_.receives}

@@ -1,0 +1,33 @@
+"""Arrays seen as matrices: leading dims flattened to rows, without a copy."""
+
+import math
+from typing import Any
+
+from numpy.typing import NDArray
+
+__all__ = ["as_rows", "matrix_shape"]
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return (product of the leading dims, last dim)."""
+    return math.prod(shape[:-1]), shape[-1]
+
+
+def as_rows(array: NDArray[Any], rows: int, width: int) -> NDArray[Any]:
+    """Return ``array`` as a matrix (rows, width), a view.
+
+    Raises
+    ------
+    ValueError
+        If the array has another number of rows or values a row, if the values of a row do not lie
+        side by side, or if the rows are not equally far apart.
+    """
+    if array.ndim == 2 and array.shape == (rows, width):
+        matrix = array
+    elif array.shape[-1:] == (width,) and math.prod(array.shape[:-1]) == rows:
+        matrix = array.reshape(rows, width, copy=False)
+    else:
+        raise ValueError(f"got shape {array.shape}, bound are {rows} rows of {width}")
+    if matrix.strides[1] != matrix.itemsize and width > 1 and rows:
+        raise ValueError(f"the values of a row must lie side by side, strides {array.strides}")
+    return matrix

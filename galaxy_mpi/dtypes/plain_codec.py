@@ -1,0 +1,109 @@
+"""float32 and bfloat16 bound to a shape, in numpy.
+
+Both travel and rest in row-major order; a chip would tile them, which moves bytes about but does
+not change their number or value.
+"""
+
+from typing import Any
+
+import numpy as np
+from ml_dtypes import bfloat16
+from numpy.typing import NDArray
+
+from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.dtypes.matrix import as_rows
+
+__all__ = ["PlainCodec", "PlainRows"]
+
+
+class PlainCodec:
+    """The `Codec` of a format whose values are items of an array.
+
+    Parameters
+    ----------
+    rows, width : int
+    item : dtype
+        ``float32`` or ``bfloat16``.
+    """
+
+    def __init__(self, rows: int, width: int, item: Any) -> None:
+        self._shape = rows, width
+        self._item = np.dtype(item)
+        self.n_bytes = rows * width * self._item.itemsize
+        # On the way from here to there; pages that are never written are never there.
+        self._rounded = np.empty(self._shape, self._item)
+        self._term = np.empty(self._shape, np.float32)
+        self._total = np.empty(self._shape, np.float32)
+
+    def pack(self, values: F32, out: Bytes) -> None:
+        """Round and pack."""
+        np.copyto(self._items(out), as_rows(values, *self._shape), casting="unsafe")
+
+    def unpack(self, packed: Bytes, out: F32) -> None:
+        """Write the values of ``packed`` to ``out``."""
+        np.copyto(as_rows(out, *self._shape), self._items(packed))
+
+    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
+        """Write the values of ``packed`` to ``out`` as bfloat16."""
+        matrix = as_rows(out, *self._shape)
+        if self._item == bfloat16:
+            np.copyto(matrix, self._items(packed).view(np.uint16))
+        else:
+            np.copyto(matrix.view(bfloat16), self._items(packed), casting="unsafe")
+
+    def round(self, values: F32, out: F32) -> None:
+        """Write the nearest values of the format to ``out``."""
+        np.copyto(self._rounded, as_rows(values, *self._shape), casting="unsafe")
+        np.copyto(as_rows(out, *self._shape), self._rounded)
+
+    def add_terms(self, blocks: Bytes, out: F32) -> None:
+        """Write the sum of the terms in ``blocks`` to ``out``."""
+        total = as_rows(out, *self._shape)
+        self.unpack(blocks[0, : self.n_bytes], total)
+        for packed in blocks[1:, : self.n_bytes]:
+            self.unpack(packed, self._term)
+            np.add(total, self._term, total)
+
+    def pack_sum(self, blocks: Bytes, out: Bytes, values: F32 | None = None) -> None:
+        """Round and pack the sum of the terms in ``blocks``."""
+        self.add_terms(blocks, self._total)
+        self.pack(self._total, out)
+        if values is not None:
+            self.unpack(out, values)
+
+    def _items(self, packed: Bytes) -> NDArray[Any]:
+        if packed.shape != (self.n_bytes,):
+            raise ValueError(f"got {packed.shape} packed bytes, {self._shape} has {self.n_bytes}")
+        items: NDArray[Any] = packed.view(self._item)
+        return items.reshape(self._shape)
+
+
+class PlainRows:
+    """The `RowCodec` of a format whose values are items of an array."""
+
+    def __init__(self, rows: int, width: int, item: Any) -> None:
+        self._item = np.dtype(item)
+        self._shape = rows, width
+        self.row_bytes = width * self._item.itemsize
+
+    def pack(self, values: F32, out: Bytes) -> None:
+        """Round and pack each row into a row of ``out``."""
+        np.copyto(self._items(out), as_rows(values, *self._shape), casting="unsafe")
+
+    def unpack(self, packed: Bytes, out: F32) -> None:
+        """Write the values of each row of ``packed`` to a row of ``out``."""
+        np.copyto(as_rows(out, *self._shape), self._items(packed))
+
+    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
+        """Write the values of each row of ``packed`` to ``out`` as bfloat16."""
+        matrix = as_rows(out, *self._shape)
+        if self._item == bfloat16:
+            np.copyto(matrix, self._items(packed).view(np.uint16))
+        else:
+            np.copyto(matrix.view(bfloat16), self._items(packed), casting="unsafe")
+
+    def _items(self, packed: Bytes) -> NDArray[Any]:
+        wanted = self._shape[0], self.row_bytes
+        if packed.shape != wanted:
+            raise ValueError(f"got packed rows of shape {packed.shape}, wanted {wanted}")
+        return packed.view(self._item)

@@ -1,0 +1,202 @@
+"""The chips of a process: what they hold from the first pass to the last, whatever the mode."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine.plan import Plan
+from galaxy_mpi.errors import UserError
+from galaxy_mpi.kernels import RotaryTable, choose_multiply
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.models import ChipWeights, ShardFile, Sharding, load_chip_weights
+from galaxy_mpi.prefetch import buffer_bytes
+from galaxy_mpi.program import ArrayPool, Codecs
+from galaxy_mpi.systems import ChipState, KVCache, Modules, Precision
+from galaxy_mpi.systems.decode_attention import Workspace
+
+__all__ = ["Chips", "Held", "honest_wait_s", "load_chips"]
+
+
+class Held:
+    """What one chip holds.
+
+    Parameters
+    ----------
+    rank : int
+    weights : ChipWeights
+    state : ChipState
+    """
+
+    def __init__(self, rank: int, weights: ChipWeights, state: ChipState) -> None:
+        self.rank, self.weights, self.state = rank, weights, state
+        self.pool = ArrayPool()
+        self.inputs: dict[str, F32] = {}
+
+
+class Chips:
+    """Weights, caches and arrays of the chips of this process.
+
+    Parameters
+    ----------
+    run : RunConfig
+    plan : Plan
+    transport : PlaneTransport
+    loaded_layer : callable
+        Called with (layer, number of layers) as weights are loaded.
+    precision : Precision, optional
+        That of the run by default.
+    modules : Modules, optional
+        Classes of attention, norm and rotary table.
+
+    Raises
+    ------
+    UserError
+        If the weights cannot be read, or the circular buffer cannot hold one.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        plan: Plan,
+        transport: PlaneTransport,
+        loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
+        precision: Precision | None = None,
+        modules: Modules | None = None,
+    ) -> None:
+        self.run, self.plan, self.transport = run, plan, transport
+        self.mesh, self.model = run.working_mesh, plan.model
+        self.modules = modules or Modules()
+        precision = precision or plan.precision
+        self.precision = precision if run.math_fidelity else precision.reading_all_bits()
+        self.layout = run.layout(plan.model)
+        self.planes = {axis: transport.plane(axis) for axis in Axis}
+        self.codecs, self._workspace = Codecs(), Workspace()
+        self.rotary: RotaryTable = self.modules.rope_class(
+            plan.model.inv_freq(), self.precision.activation.round
+        )
+        self.held = [self._load(rank, loaded_layer, precision) for rank in transport.chips]
+        tensors = self.held[0].weights.tensors
+        self.head = tuple(self.held[0].weights.head)
+        self.buffer_bytes = buffer_bytes(tensors, run.circular_buffer_bytes)
+        self.largest = max(tensor.n_values for tensor in tensors.values())
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the packed weights of all chips of this process."""
+        return sum(held.weights.packed_bytes for held in self.held)
+
+    @property
+    def columns(self) -> set[int]:
+        """Columns of the mesh that have a chip in this process."""
+        return {self.mesh.coord(held.rank)[1] for held in self.held}
+
+    def fill(self, held: Held, tokens: Ints, positions: Ints) -> None:
+        """Fill in what a step or a pass begins with: embeddings, and the rotary table."""
+        inputs = held.inputs
+        np.copyto(inputs["x"], held.weights.embed(tokens))
+        cos, sin = self.rotary.at(positions)
+        inputs["cos"][:, :, 0], inputs["cos"][:, :, 1] = cos, cos
+        np.negative(sin, out=inputs["sin"][:, :, 0])
+        inputs["sin"][:, :, 1] = sin
+
+    def new_inputs(self, shapes: Mapping[str, tuple[int, ...]]) -> list[dict[str, F32]]:
+        """Return arrays for the inputs of a program on each chip."""
+        return [
+            {name: np.zeros(shape, np.float32) for name, shape in shapes.items()} for _ in self.held
+        ]
+
+    def _load(
+        self, rank: int, loaded_layer: Callable[[int, int], None], precision: Precision
+    ) -> Held:
+        run, plan, model = self.run, self.plan, self.model
+        sharding = Sharding(self.layout, rank)
+        weights = load_chip_weights(
+            plan.checkpoint,
+            sharding,
+            self.precision,
+            lambda layer: loaded_layer(layer, model.n_layers),
+            _shard_file(run, plan, rank),
+        )
+        largest = max(tensor.n_values for tensor in weights.tensors.values())
+        shape, limits = self.layout.chip_shape(1), plan.limits
+        caches = [
+            KVCache(
+                limits.n_blocks,
+                limits.page_size,
+                shape.kv_heads,
+                model.head_dim,
+                dtype=self.precision.of(layer).kv_cache,
+            )
+            for layer in range(model.n_layers)
+        ]
+        state = ChipState(
+            rank=rank,
+            vectors=weights.vectors,
+            caches=caches,
+            multiply=choose_multiply(largest, is_bfloat16=precision.is_bfloat16),
+            n_valid_tokens=sharding.n_valid_tokens,
+            workspace=self._workspace,
+        )
+        return Held(rank, weights, state)
+
+
+def load_chips(
+    run: RunConfig,
+    plan: Plan,
+    transport: PlaneTransport,
+    loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
+    precision: Precision | None = None,
+    modules: Modules | None = None,
+    *,
+    n_tokens: int = 0,
+) -> Chips:
+    """Return this process's chips when all processes have theirs; parameters as of `Chips`.
+
+    Parameters
+    ----------
+    n_tokens : int
+        Of the longest prompt, if it is longer than those of the plan.
+
+    Raises
+    ------
+    UserError
+        On all ranks alike, if one of them cannot make its chips.
+    """
+    error: UserError | None = None
+    try:
+        chips = Chips(run, plan, transport, loaded_layer, precision, modules)
+    except UserError as failure:
+        error = failure
+    transport.agree(error)
+    longest = max(n_tokens, *(len(tokens) for tokens in plan.prompt_tokens))
+    transport.allow_waits(honest_wait_s(chips.packed_bytes, longest))
+    return chips
+
+
+def honest_wait_s(weights_bytes: int, n_tokens: int) -> float:
+    """Return the seconds of host time that ranks in good health may make each other wait.
+
+    Between two collectives a rank multiplies some of its weights with the tokens of a pass. A
+    slow host with many ranks on each core is assumed to do so with all of them at 10 MB/s for up
+    to 1,024 tokens, and 20 s are for whatever else such a host does.
+
+    Parameters
+    ----------
+    weights_bytes : int
+        Packed weights of a rank.
+    n_tokens : int
+        Of the longest prompt.
+    """
+    return 20.0 + weights_bytes / 10e6 * max(1.0, n_tokens / 1024)
+
+
+def _shard_file(run: RunConfig, plan: Plan, rank: int) -> ShardFile | None:
+    """Return where a chip's packed weights are kept, if they are."""
+    if run.weights_cache is None or plan.fingerprint is None:
+        return None
+    what = f"{run.working_mesh}-{plan.precision.key}-{plan.model.n_layers}"
+    path = run.weights_cache / plan.fingerprint / what / f"rank{rank:03}.safetensors"
+    return ShardFile(path, f"{plan.fingerprint}/{what}/{rank}/{plan.model}")

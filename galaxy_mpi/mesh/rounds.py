@@ -1,0 +1,131 @@
+"""Rounds of boxes and of rows that are passed on: where they lie, and what follows from them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_mpi.arrays import Bytes
+from galaxy_mpi.mesh.plane import Label, RoundPeers
+from galaxy_mpi.mesh.waits import LINE_BYTES
+
+__all__ = ["InRounds", "RelayRows", "box", "box_bytes", "numbered", "places_of", "spreads"]
+
+
+class InRounds:
+    """The crossings of all rounds as one: nothing is computed between them."""
+
+    def __init__(self, label: Label, rounds: Sequence[Any]) -> None:
+        self.label, self.rounds = label, tuple(rounds)
+
+    def complete(self, mine: Sequence[int]) -> None:
+        """Complete all."""
+        for crossing in self.rounds:
+            crossing.complete(mine)
+
+    def __call__(self) -> None:
+        """Cross them in order."""
+        for cross in self.rounds:
+            cross()
+
+
+class RelayRows:
+    """Where the rows of a relay lie in a slot, and behind them a label for every notice.
+
+    Where rows travel as messages each lies in a box of its own: label, time, data.
+
+    Parameters
+    ----------
+    size, n_bytes : int
+        Rows, and bytes of a row.
+    n_notices : int
+        Times that a row is passed on.
+    is_boxed : bool
+    """
+
+    def __init__(self, size: int, n_bytes: int, n_notices: int, *, is_boxed: bool) -> None:
+        self._size, self._row_bytes, self._is_boxed = size, n_bytes, is_boxed
+        self._stride = box_bytes(n_bytes, 1) if is_boxed else n_bytes
+        self._labels = _padded(size * self._stride)
+        self.n_bytes = self._labels + LINE_BYTES * n_notices
+
+    def rows(self, slot: Bytes) -> Bytes:
+        """Return the rows, (size, n_bytes)."""
+        rows = self._rows(slot)
+        begin = self._stride - _padded(self._row_bytes) if self._is_boxed else 0
+        return rows[:, begin : begin + self._row_bytes]
+
+    def times(self, slot: Bytes) -> NDArray[np.float64] | None:
+        """Return the times beside the rows, (size,); None where they are not here."""
+        if not self._is_boxed:
+            return None
+        return self._rows(slot)[:, LINE_BYTES : LINE_BYTES + 8].view(np.float64)[:, 0]
+
+    def piece(self, slot: Bytes, row: int, place: int, *, is_message: bool) -> Bytes:
+        """Return what is sent of a row: itself in its box, or the label of a notice."""
+        if is_message:
+            message: Bytes = box(slot, row, self._row_bytes, 1)[2]
+            return message
+        begin = self._labels + LINE_BYTES * place
+        return slot[begin : begin + LINE_BYTES]
+
+    def _rows(self, slot: Bytes) -> Bytes:
+        rows: Bytes = slot[: self._size * self._stride].reshape(self._size, self._stride)
+        return rows
+
+
+def numbered(peers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return (k, peer) for each message: the k-th of this round with that peer."""
+    seen: dict[int, int] = {}
+    pairs = []
+    for peer in peers:
+        k = seen.get(peer, 0)
+        seen[peer] = k + 1
+        pairs.append((k, peer))
+    return pairs
+
+
+def spreads(rounds: Sequence[Sequence[RoundPeers]]) -> bool:
+    """Return whether who has passed all rounds knows that every member has entered the first.
+
+    Memory is taken in turns on that condition; where it does not hold, a barrier must follow.
+    """
+    known = [{member} for member in range(len(rounds))]
+    for number in range(len(rounds[0])):
+        known = [
+            known[member].union(*(known[p] for p in rounds[member][number].receives))
+            for member in range(len(rounds))
+        ]
+    return all(len(members) == len(rounds) for members in known)
+
+
+def places_of(rounds: Sequence[Sequence[RoundPeers]]) -> dict[tuple[int, int, int, int], int]:
+    """Number the boxes of a group: by (round, sender, receiver, k-th between the two)."""
+    places: dict[tuple[int, int, int, int], int] = {}
+    for receiver, of_receiver in enumerate(rounds):
+        for number, peers in enumerate(of_receiver):
+            for k, sender in numbered(peers.receives):
+                places[number, sender, receiver, k] = len(places)
+    return places
+
+
+def box_bytes(n_bytes: int, size: int) -> int:
+    """Return what a box takes with its label and times."""
+    return LINE_BYTES + _padded(8 * size) + _padded(n_bytes)
+
+
+def box(memory: Bytes, place: int, n_bytes: int, size: int) -> tuple[Bytes, Any, Any]:
+    """Return (data, times, the whole) of a box in a group's slot, by its place.
+
+    The whole begins with the label.
+    """
+    stride = box_bytes(n_bytes, size)
+    piece = memory[place * stride : (place + 1) * stride]
+    times = piece[LINE_BYTES : LINE_BYTES + 8 * size].view(np.float64)
+    begin = LINE_BYTES + _padded(8 * size)
+    return piece[begin : begin + n_bytes], times, piece[: begin + n_bytes]
+
+
+def _padded(n_bytes: int) -> int:
+    return -(-n_bytes // 64) * 64

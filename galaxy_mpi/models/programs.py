@@ -1,0 +1,168 @@
+"""The programs of a model on a system, made where they are needed and kept.
+
+This is the one place that turns sizes, mesh, formats and a system into programs: clocks, budgets
+and traces read them, engines bind them::
+
+    programs = Programs(model, mesh, system_of("galaxy", mesh), precision, users=32)
+    programs.decode().charges(costs)            # a decode step of all users
+    programs.prefill(PrefillPass(...).shape)    # a pass of that shape
+    programs.mesh, programs.shape, programs.layout, programs.prefetch
+    programs.on(machine)                        # the machine as the system uses it
+
+The same object comes back as long as it is kept: so what others derive from a program may be kept
+beside it.
+"""
+
+from collections import OrderedDict
+from functools import cached_property
+
+from galaxy_mpi.dtypes import TILE
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models.config import LlamaConfig
+from galaxy_mpi.models.decoder import Decoder
+from galaxy_mpi.models.layout import Layout
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.program import HEAD, Program
+from galaxy_mpi.systems.modules import Modules
+from galaxy_mpi.systems.precision import Precision
+from galaxy_mpi.systems.prefill_pass import PassShape
+from galaxy_mpi.systems.site import ChipShape, Site
+from galaxy_mpi.systems.table import System
+from galaxy_mpi.timing.machine import Machine
+
+__all__ = ["MOST_KEPT", "WHOLE_HEAD", "Programs"]
+
+WHOLE_HEAD = (WeightId(HEAD, "lm_head"),)
+
+MOST_KEPT = 16
+"""Programs that are kept; the one that was asked for longest ago goes."""
+
+
+class Programs:
+    """Decode steps and prefill passes of one model on one system.
+
+    Parameters
+    ----------
+    model : LlamaConfig
+    mesh : Mesh
+        As asked for; that on which the system works is the attribute ``mesh``.
+    system : System
+    precision : Precision
+    users : int
+        Of a decode step.
+    prefetch : bool
+        Whether weights are prefetched where the system does it.
+    modules : Modules, optional
+        Classes of the caller's own.
+    head : tuple of WeightId
+        Pieces of the language-model head, as they lie in memory.
+
+    Examples
+    --------
+    >>> from galaxy_mpi.models.presets import PRESETS
+    >>> from galaxy_mpi.systems import PRECISIONS, system_of
+    >>> mesh = Mesh(8, 4)
+    >>> galaxy, precision = system_of("galaxy", mesh), PRECISIONS["performance"]
+    >>> programs = Programs(PRESETS["llama3-70b"], mesh, galaxy, precision, users=32)
+    >>> next(str(wire) for _, wire in programs.decode().wires() if wire.key == "WO")
+    'all_reduce WO over ROWS, bfloat8_b (32, 2048)'
+    """
+
+    def __init__(
+        self,
+        model: LlamaConfig,
+        mesh: Mesh,
+        system: System,
+        precision: Precision,
+        *,
+        users: int,
+        prefetch: bool = True,
+        modules: Modules | None = None,
+        head: tuple[WeightId, ...] = WHOLE_HEAD,
+    ) -> None:
+        self.model, self.system, self.precision = model, system, precision
+        self.asked_mesh, self.mesh = mesh, system.mesh(mesh)
+        self.layout = Layout(model, self.mesh, system.is_scattered)
+        self.prefetch = prefetch and system.prefetch
+        self.head = head
+        self._users, self._modules = users, modules or Modules()
+        self._kept: OrderedDict[tuple[object, ...], Program] = OrderedDict()
+
+    @cached_property
+    def shape(self) -> ChipShape:
+        """Sizes of the model on one chip."""
+        return self.layout.chip_shape(self._users)
+
+    def of(self, system: System) -> "Programs":
+        """Return those of the same model on another system, which cuts it alike."""
+        return Programs(
+            self.model,
+            self.asked_mesh,
+            system,
+            self.precision,
+            users=self._users,
+            modules=self._modules,
+            head=self.head,
+        )
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return self.model.n_layers
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the device keeps the buffers of collectives from step to step."""
+        return self.system.is_persistent
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Device bytes of a chip's part of the embedding."""
+        values = self.model.vocab_size * self.shape.stream
+        return values * self.precision.embedding.tile_bytes // TILE**2
+
+    def on(self, machine: Machine) -> Machine:
+        """Return a machine as the system uses it."""
+        used: Machine = self.system.fabric.on(machine)
+        return used
+
+    def site(self, work: PassShape | None = None) -> Site:
+        """Return where ops stand, in decode or in a pass."""
+        return Site(
+            self.mesh,
+            self.shape,
+            self.precision,
+            self.system.fabric,
+            self.prefetch and work is None,
+            work,
+            self._modules,
+        )
+
+    def decode(self, *, all_logits: bool = False) -> Program:
+        """Return the program of a decode step; see `Decoder.decode`."""
+        key = (None, all_logits)
+        if key not in self._kept:
+            self._keep(key, self._decoder(None).decode(all_logits=all_logits))
+        return self._found(key)
+
+    def prefill(
+        self, work: PassShape, *, all_logits: bool = False, all_rows: bool = False
+    ) -> Program:
+        """Return the program of a pass of a shape; see `Decoder.prefill`."""
+        key = (work, all_logits, all_rows)
+        if key not in self._kept:
+            program = self._decoder(work).prefill(all_logits=all_logits, all_rows=all_rows)
+            self._keep(key, program)
+        return self._found(key)
+
+    def _decoder(self, work: PassShape | None) -> Decoder:
+        return Decoder(self.model, self.system, self.site(work), self.head)
+
+    def _keep(self, key: tuple[object, ...], program: Program) -> None:
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.popitem(last=False)
+        self._kept[key] = program
+
+    def _found(self, key: tuple[object, ...]) -> Program:
+        self._kept.move_to_end(key)
+        return self._kept[key]

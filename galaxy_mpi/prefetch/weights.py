@@ -1,0 +1,69 @@
+"""Names of weights, what a weight source counts, and the size of the circular buffer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from galaxy_mpi.dtypes import PackedTensor
+from galaxy_mpi.errors import ConfigError
+
+__all__ = ["DEFAULT_BUFFER_BYTES", "PrefetchStats", "WeightId", "buffer_bytes"]
+
+DEFAULT_BUFFER_BYTES = 24 * 792_064
+"""The global circular buffer of a chip: 728 tiles of 1,088 bytes on each of 24 receiver cores
+(tt-metal, prefetcher_common.py). Here it bounds *unpacked* bytes of host memory."""
+
+
+class WeightId(NamedTuple):
+    """A matmul weight of this chip."""
+
+    layer: int
+    """Layer number, or -1 for the language-model head."""
+    name: str
+
+    def __str__(self) -> str:
+        return f"layer {self.layer} {self.name}" if self.layer >= 0 else self.name
+
+
+@dataclass
+class PrefetchStats:
+    """What a weight source counted since it was made; seconds of host time."""
+
+    stalls: int = 0
+    stall_s: float = 0.0
+    full_waits: int = 0
+    full_wait_s: float = 0.0
+    peak_bytes: int = 0
+    capacity_bytes: int = 0
+
+    def add(self, other: "PrefetchStats") -> None:
+        """Add the counts of another weight source that came after this one."""
+        self.stalls += other.stalls
+        self.stall_s += other.stall_s
+        self.full_waits += other.full_waits
+        self.full_wait_s += other.full_wait_s
+        self.peak_bytes = max(self.peak_bytes, other.peak_bytes)
+        self.capacity_bytes = max(self.capacity_bytes, other.capacity_bytes)
+
+
+def buffer_bytes(tensors: Mapping[WeightId, PackedTensor], asked: int | None) -> int:
+    """Return the capacity of the circular buffer.
+
+    Without a wish: the Galaxy's, or twice the largest weight if that is more.
+
+    Raises
+    ------
+    ConfigError
+        If ``asked`` does not hold the largest weight.
+    """
+    # In an order of its own: a shard cache gives them in another than the model does.
+    largest = max(sorted(tensors, key=str), key=lambda weight: tensors[weight].unpacked_bytes)
+    need = tensors[largest].unpacked_bytes
+    if asked is None:
+        return max(DEFAULT_BUFFER_BYTES, 2 * need)
+    if asked < need:
+        raise ConfigError(
+            f"--circular-buffer-bytes {asked} cannot hold {largest}, which has {need} bytes "
+            f"unpacked on each chip; give at least {need}, better {2 * need}"
+        )
+    return asked

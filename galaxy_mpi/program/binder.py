@@ -1,0 +1,228 @@
+"""Binding: one chip's program as calls on arrays that exist, in phases between crossings."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.ccl.algorithms import Algorithms
+from galaxy_mpi.ccl.bench import Bound, Clock
+from galaxy_mpi.ccl.wire import Wire
+from galaxy_mpi.dtypes import DType
+from galaxy_mpi.dtypes.codec import Codec
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.mesh.plane import Crossing, Label, Plane
+from galaxy_mpi.program.op import Program, Tensor, Use
+from galaxy_mpi.program.poison import POISON, PoisonedPlane
+from galaxy_mpi.program.pool import ArrayPool
+
+__all__ = ["Binder", "Call", "Codecs", "Phase", "Tap"]
+
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
+
+Tap = Callable[["Binder", Use, tuple[Any, ...]], None]
+"""Called behind each op while a program is bound, with the op's arrays: it may add calls."""
+
+
+class Codecs:
+    """The codecs that the programs of one thread share, by format and shape."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, tuple[int, ...]], Codec] = {}
+
+    def get(self, dtype: DType, shape: tuple[int, ...]) -> Codec:
+        """Return the codec of a shape."""
+        key = dtype.name, tuple(shape)
+        if key not in self._kept:
+            self._kept[key] = dtype.codec(key[1])
+        return self._kept[key]
+
+
+@dataclass
+class Phase:
+    """The calls of a chip between two crossings."""
+
+    calls: list[Call] = field(default_factory=list)
+    crossing: Crossing | None = None
+    """Behind the calls; None behind the last phase."""
+
+
+class Binder:
+    """One chip's program under construction.
+
+    Parameters
+    ----------
+    mesh : Mesh
+    rank : int
+        Of the chip.
+    planes : mapping of Axis to Plane
+    algorithms : Algorithms
+        How collectives run.
+    pool : ArrayPool, optional
+        Shared by all programs of the chip, which run one after the other.
+    codecs : Codecs, optional
+        Shared by all programs of the thread.
+    clock : Clock, optional
+        The chip's device clock.
+    is_charged : callable, optional
+        Says, given the use of an op and a wire, whether the clock is charged for it.
+    taps : tuple of Tap
+    poisons : bool
+        Whether memory is overwritten as soon as it may be (`galaxy_mpi.program.poison`).
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        rank: int,
+        planes: Mapping[Axis, Plane],
+        algorithms: Algorithms,
+        *,
+        pool: ArrayPool | None = None,
+        codecs: Codecs | None = None,
+        clock: Clock | None = None,
+        is_charged: Callable[[Use, Wire], bool] = lambda use, wire: True,
+        taps: tuple[Tap, ...] = (),
+        poisons: bool = False,
+    ) -> None:
+        self.mesh, self.rank, self.clock = mesh, rank, clock
+        self._is_charged = is_charged
+        self._codecs = codecs or Codecs()
+        self.row, self.col = mesh.coord(rank)
+        self._algorithms, self._taps = algorithms, taps
+        self._planes = planes
+        self._poisoned: tuple[PoisonedPlane, ...] = ()
+        if poisons:
+            self._poisoned = tuple(PoisonedPlane(plane, self.call) for plane in planes.values())
+            self._planes = {plane.axis: plane for plane in self._poisoned}
+        self.pool = pool or ArrayPool()
+        self.phases = [Phase()]
+        self.arrays: dict[Tensor, Any] = {}
+        self._taken: list[Any] = []
+        self._program, self._last_uses = Program(), dict[Tensor, int]()
+        self._n_collectives = 0
+        self._use: Use | None = None
+
+    def ran_as(self) -> dict[str, str]:
+        """Return in words what the collective of each buffer runs as, for reports."""
+        return self._algorithms.ran_as(wire for _, wire in self._program.wires())
+
+    def plane(self, axis: Axis) -> Plane:
+        """Return the connection of this chip's group along ``axis``."""
+        return self._planes[axis]
+
+    def index(self, axis: Axis) -> int:
+        """Return this chip's place in its group along ``axis``."""
+        return self.row if axis is Axis.ROWS else self.col
+
+    def size(self, axis: Axis) -> int:
+        """Return the members of a group along ``axis``."""
+        return self.mesh.size(axis)
+
+    def label(self, wire: Wire) -> Label:
+        """Return what all members must agree on in the next exchange."""
+        number = self._n_collectives
+        self._n_collectives += 1
+        op = "" if self._use is None else f", op {self._use.op.name} of layer {self._use.layer}"
+        return Label(wire.digest(number), f"{wire}{op}")
+
+    def array(self, *shape: int) -> F32:
+        """Return an array that lives until the op ends, or as long as it is read as its output."""
+        values = self.pool.take(*shape)
+        self._taken.append(values)
+        return values
+
+    def bytes(self, *shape: int) -> Bytes:
+        """Return bytes that live as an `array` does."""
+        values = self.pool.take_bytes(int(np.prod(shape)))
+        self._taken.append(values)
+        return values.reshape(shape)
+
+    def codec(self, dtype: DType, shape: tuple[int, ...]) -> Codec:
+        """Return the codec of a shape; all ops of the thread share it."""
+        return self._codecs.get(dtype, shape)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Add a call to the phase."""
+        self.phases[-1].calls.append((function, arguments))
+
+    def cross(self, crossing: Crossing) -> None:
+        """End the phase; the next one begins behind the crossing."""
+        self.phases[-1].crossing = crossing
+        self.phases.append(Phase())
+        for plane in self._poisoned:
+            plane.passed(crossing)
+
+    def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
+        """Return a collective to be written to and crossed, see `galaxy_mpi.ccl.bench.Bound`."""
+        is_first = self._carries_time(wire)
+        return self._algorithms.bind(self, wire, by_rows=by_rows, is_first=is_first)
+
+    def slabs(self, wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Bound]]:
+        """Yield rows and the collective of these rows, for an op that uses rows as they come.
+
+        Each is to be written to and crossed before the next is asked for.
+
+        Parameters
+        ----------
+        wire : Wire
+            Of the whole tensor (S, W).
+        pieces : sequence of slice, optional
+            Rows that are not cut, side by side.
+        """
+        is_first = self._carries_time(wire)
+        return self._algorithms.slabs(self, wire, pieces, is_first=is_first)
+
+    def bind(self, program: Program, inputs: Mapping[str, Any]) -> None:
+        """Bind all of a program.
+
+        Parameters
+        ----------
+        program : Program
+        inputs : mapping of str to array
+            The arrays of `Program.inputs`, which are filled in before each run.
+        """
+        self.begin(program, inputs)
+        for number in range(len(program.uses)):
+            self.bind_use(number)
+
+    def begin(self, program: Program, inputs: Mapping[str, Any]) -> None:
+        """Begin to bind a program, see `bind`."""
+        for name, tensor in program.inputs.items():
+            self.arrays[tensor] = inputs[name]
+        self._program, self._last_uses = program, program.last_uses()
+        for tensor in (*program.inputs.values(), *program.results.values()):
+            self._last_uses[tensor] = len(program.uses)
+
+    def bind_use(self, number: int) -> None:
+        """Bind one op: all chips of a process bind it before any binds the next."""
+        use = self._use = self._program.uses[number]
+        inputs = [self.arrays[i] if isinstance(i, Tensor) else i for i in use.inputs]
+        made = use.op.bind(self, *inputs)
+        outputs = made if isinstance(made, tuple) else (made,) if use.outputs else ()
+        for tensor, array in zip(use.outputs, outputs, strict=True):
+            self.arrays[tensor] = array
+        for tap in self._taps:
+            tap(self, use, outputs)
+        self._release(number)
+
+    def result(self, name: str) -> Any:
+        """Return the array of a result of the program."""
+        return self.arrays[self._program.results[name]]
+
+    def _carries_time(self, wire: Wire) -> bool:
+        return self._use is None or self._is_charged(self._use, wire)
+
+    def _release(self, number: int) -> None:
+        """Give back what no later op reads."""
+        dead = [tensor for tensor in self.arrays if self._last_uses[tensor] <= number]
+        arrays = [*self._taken, *(self.arrays.pop(tensor) for tensor in dead)]
+        kept = {self.pool.owner(array) for array in self.arrays.values()}
+        for owner in {self.pool.owner(array) for array in arrays} - kept:
+            if owner is not None:
+                storage = self.pool.give_back(owner)
+                if self._poisoned:
+                    self.call(storage.fill, POISON)
+        self._taken.clear()

@@ -1,0 +1,96 @@
+"""A debugging aid (``--check``): memory is overwritten as soon as it may be.
+
+The rules of lifetime (`galaxy_mpi.mesh.plane`) say from when on received memory may be written
+again. Usually it is, but later, so a call that reads too late mostly finds what it expects. Here
+every place that a chip writes in a collective is filled with 0xFF, NaN in float32, as soon as the
+collective before it on the axis has been passed; so are arrays that are given back to the pool.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from galaxy_mpi.arrays import Bytes
+from galaxy_mpi.mesh.mesh import Axis
+from galaxy_mpi.mesh.plane import Boxes, Crossing, Label, Plane, RoundPeers, RowHops, Table
+
+__all__ = ["POISON", "PoisonedPlane"]
+
+POISON = 0xFF
+"""Four of them are a NaN in float32, as are two in bfloat16."""
+
+
+class PoisonedPlane:
+    """A plane as one chip sees it while it binds a program, see `Plane`.
+
+    A collective may be bound before the one ahead of it is passed; its memory is free behind that
+    one only, so the fill is added there.
+
+    Parameters
+    ----------
+    plane : Plane
+    call : callable
+        Adds a call to the chip's program.
+    """
+
+    def __init__(self, plane: Plane, call: Callable[..., None]) -> None:
+        self._plane, self._call = plane, call
+        self.axis: Axis = plane.axis
+        self.size, self.shares_memory = plane.size, plane.shares_memory
+        self._n_bound = self._n_passed = 0
+        self._last: dict[int, int] = {}
+        """By the last crossing of a collective: its number."""
+        self._waiting: dict[int, list[Bytes]] = {}
+
+    def table(self, rank: int, label: Label, n_bytes: int, *, in_parts: bool) -> Table:
+        """Return the next collective of a chip as a table."""
+        made = self._plane.table(rank, label, n_bytes, in_parts=in_parts)
+        self._bind([made.mine], made.crossing)
+        return made
+
+    def relay(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
+    ) -> Table:
+        """Return the next collective of a chip as a table whose rows are passed on."""
+        made = self._plane.relay(rank, label, n_bytes, rounds)
+        self._bind([made.mine], made.crossing)
+        return made
+
+    def boxes(
+        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
+    ) -> Boxes:
+        """Return the next collective of a chip as boxes."""
+        made = self._plane.boxes(rank, label, n_bytes, rounds)
+        self._bind([box for of_round in made.sends for box in of_round], made.crossings[-1])
+        return made
+
+    def passed(self, crossing: Crossing) -> None:
+        """Note that a crossing has been added, of this plane or another."""
+        number = self._last.pop(id(crossing), None)
+        if number is not None:
+            self._n_passed = number + 1
+            for memory in self._waiting.pop(self._n_passed, ()):
+                self._call(memory.fill, POISON)
+
+    def begin(self) -> None:
+        """Do nothing: who binds programs begins with the plane itself."""
+
+    def end(self) -> None:
+        """Do nothing: who binds programs ends with the plane itself."""
+
+    def closing(self) -> Sequence[Crossing]:
+        """Return what a program crosses at its end."""
+        return self._plane.closing()
+
+    def release(self, program: Any) -> None:
+        """Give back what a program bound."""
+        self._plane.release(program)
+
+    def _bind(self, written: list[Bytes], last: Crossing) -> None:
+        number = self._n_bound
+        self._n_bound += 1
+        self._last[id(last)] = number
+        if number > self._n_passed:
+            self._waiting[number] = written
+            return
+        for memory in written:
+            self._call(memory.fill, POISON)

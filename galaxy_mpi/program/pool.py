@@ -1,0 +1,86 @@
+"""Arrays of one chip's programs: made while they are bound, reused as soon as nobody reads them.
+
+A program runs in the order in which it is bound. So an array that no later op reads may be given
+to a later op, and layers that are alike come to use the same few arrays. Programs of a chip run
+one after the other, so they share a pool too: all of a program's arrays are free for the next one.
+"""
+
+from bisect import bisect_left, insort
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Bytes
+
+__all__ = ["ArrayPool"]
+
+_ALIGNMENT = 64
+
+_MOST_WASTE = 4
+"""A free piece may be so many times as large as what is asked for."""
+
+
+class ArrayPool:
+    """Storage that is given out and taken back while programs are bound.
+
+    Attributes
+    ----------
+    n_bytes : int
+        Bytes of all storage made so far.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[tuple[int, int]] = []  # (size, address), ascending
+        self._pieces: dict[int, Bytes] = {}
+        self._out: set[int] = set()
+        self.n_bytes = 0
+
+    def take(self, *shape: int) -> F32:
+        """Return a float32 array; what it holds is undefined."""
+        values: F32 = self.take_bytes(4 * prod(shape)).view(np.float32).reshape(shape)
+        return values
+
+    def take_bytes(self, n_bytes: int) -> Bytes:
+        """Return so many bytes, aligned to a cache line."""
+        size = max(_ALIGNMENT, -(-n_bytes // _ALIGNMENT) * _ALIGNMENT)
+        place = bisect_left(self._free, (size, 0))
+        if place < len(self._free) and self._free[place][0] <= _MOST_WASTE * size:
+            _, address = self._free.pop(place)
+        else:
+            raw = np.zeros(size + _ALIGNMENT, np.uint8)
+            start = -_address(raw) % _ALIGNMENT
+            piece = raw[start : start + size]
+            address = _address(piece)
+            self._pieces[address] = piece
+            self.n_bytes += size
+        self._out.add(address)
+        return self._pieces[address][:n_bytes]
+
+    def owner(self, array: Any) -> int | None:
+        """Return which piece of storage an array is a view of, None if of none given out."""
+        if not isinstance(array, np.ndarray):
+            return None
+        root = array
+        while isinstance(root.base, np.ndarray):
+            root = root.base
+        start = _address(root)
+        address = start + -start % _ALIGNMENT
+        return address if address in self._out else None
+
+    def give_back(self, owner: int) -> Bytes:
+        """Take storage back: no call that is bound from now on reads what it holds."""
+        self._out.discard(owner)
+        piece = self._pieces[owner]
+        insort(self._free, (len(piece), owner))
+        return piece
+
+    def give_back_all(self) -> None:
+        """Take everything back: the program is bound."""
+        for owner in list(self._out):
+            self.give_back(owner)
+
+
+def _address(array: np.ndarray[Any, Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address

@@ -1,0 +1,58 @@
+"""An older description's claims about the Galaxy beside what the device model says of them.
+
+Figures of the claims: an earlier write-up of this system that measurements have since corrected
+(README, "Device time"). Nothing is fitted to them.
+"""
+
+from dataclasses import dataclass, replace
+
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import Programs
+from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
+from galaxy_mpi.timing import Estimator, Machine
+
+__all__ = ["Claim", "older_claims"]
+
+POSITION = 127
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim."""
+
+    what: str
+    claimed: str
+    modelled: str
+
+
+def older_claims() -> list[Claim]:
+    """Return each claim that the model can speak to, Llama-70B with 32 users."""
+    machine, mesh = Machine.load("wormhole_galaxy_6u"), Mesh(8, 4)
+    model, precision = PRESETS["llama3-70b"], PRECISIONS["performance"]
+    system = system_of("galaxy", mesh)
+
+    def estimator(machine: Machine = machine, *, prefetch: bool = True) -> Estimator:
+        programs = Programs(model, mesh, system, precision, users=32, prefetch=prefetch)
+        return Estimator(programs, machine)
+
+    galaxy = estimator()
+    step_s = galaxy.step([POSITION] * mesh.cols).seconds
+    without_s = estimator(prefetch=False).step([POSITION] * mesh.cols).seconds
+    lines_s = estimator(replace(machine, topology="line")).step([POSITION] * mesh.cols).seconds
+    claims = [
+        Claim("decode layer", "150 us", f"{step_s / model.n_layers * 1e6:.0f} us"),
+        Claim("decode step", "12 ms", f"{step_s * 1e3:.2f} ms"),
+        Claim("tokens/s", "2667", f"{32 / step_s:.0f}"),
+        Claim("prefetcher", "2.3 x, or 20 to 30 %", f"{without_s / step_s - 1:.0%}"),
+        Claim("rings instead of lines", "20 to 30 %", f"{lines_s / step_s - 1:.0%}"),
+    ]
+    for n_tokens, claimed in (
+        (128, "160 ms"),
+        (1024, "1200 ms"),
+        (2048, "2400 ms"),
+        (4096, "6400 ms"),
+    ):
+        seconds = galaxy.prefill(PassShape.of_prompt(n_tokens)).seconds
+        claims.append(Claim(f"prefill, {n_tokens} tokens", claimed, f"{seconds * 1e3:.0f} ms"))
+    return claims

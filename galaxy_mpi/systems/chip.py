@@ -1,0 +1,140 @@
+"""What ops find on a chip when they bind: weights, caches, the inputs of a step, a multiplier."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.ccl.algorithms import Algorithms
+from galaxy_mpi.dtypes import FLOAT32, DType
+from galaxy_mpi.kernels import Multiply
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.mesh.plane import Plane
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.program import Binder
+from galaxy_mpi.systems.decode_attention import Workspace
+from galaxy_mpi.systems.kv_cache import KVCache, PageTable
+from galaxy_mpi.systems.prefill_pass import PrefillPass
+from galaxy_mpi.systems.site import Site
+
+__all__ = ["ChipBinder", "ChipState", "StepInputs", "VectorId", "WeightFeed"]
+
+
+class VectorId(NamedTuple):
+    """A parameter of this chip that is no matrix: a norm's gain, a bias."""
+
+    layer: int
+    name: str
+
+
+class WeightFeed(Protocol):
+    """Brings weights to where a program reads them."""
+
+    def take(self, chip: Binder, weight: WeightId) -> F32:
+        """Add what makes a weight (in, out) ready, and return where it will be."""
+
+    def done(self, chip: Binder) -> None:
+        """Add that the weight taken last has been read."""
+
+
+@dataclass
+class StepInputs:
+    """What a step or a pass is about: filled in before it runs."""
+
+    table: PageTable | None = None
+    """Decode: where this column's users are."""
+    work: PrefillPass | None = None
+    """Prefill: whose prompts."""
+    positions: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Of the rows that are rotated."""
+
+
+@dataclass
+class ChipState:
+    """What a chip holds from the first pass to the last, whatever the mode."""
+
+    rank: int
+    vectors: Mapping[tuple[int, str], F32]
+    caches: list[KVCache]
+    """One a layer."""
+    multiply: Multiply
+    n_valid_tokens: int
+    """Tokens of this row's slice of the vocabulary that exist; the rest is padding."""
+    workspace: Workspace
+    """Chips of one process may share it."""
+    inputs: StepInputs = field(default_factory=StepInputs)
+
+
+class ChipBinder(Binder):
+    """A `Binder` with the chip's weights, caches and inputs at hand.
+
+    Parameters
+    ----------
+    mesh, planes, algorithms
+        As in `Binder`.
+    state : ChipState
+    weights : WeightFeed
+    **options
+        As in `Binder`.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        planes: Mapping[Axis, Plane],
+        algorithms: Algorithms,
+        state: ChipState,
+        weights: WeightFeed,
+        **options: Any,
+    ) -> None:
+        super().__init__(mesh, state.rank, planes, algorithms, **options)
+        self.state, self.weights, self.inputs = state, weights, state.inputs
+        self.workspace = state.workspace
+
+    def vector(self, vector: VectorId) -> F32:
+        """Return a gain or a bias."""
+        return self.state.vectors[vector]
+
+    def round(self, dtype: DType, values: F32) -> None:
+        """Round an array in place; float32 adds no call."""
+        if dtype is not FLOAT32:
+            self.call(self.codec(dtype, values.shape).round, values, values)
+
+    def read_activation(self, site: Site, name: str, x: F32) -> F32:
+        """Return an activation as the matmul of a weight reads it, by its fidelity."""
+        precision = site.precision
+        if not precision.cuts_inputs:
+            return x
+        mask = precision.fidelity(name, site.mode).activation_mask
+        if mask is None:
+            return x
+        cut = self.array(*x.shape)
+        self.call(np.bitwise_and, x.view(np.uint32), mask, cut.view(np.uint32))
+        return cut
+
+    def read_weight(self, site: Site, weight: WeightId) -> F32:
+        """Take a weight, as its matmul reads it; `weights.done` ends its use."""
+        w = self.weights.take(self, weight)
+        precision, name = site.precision, weight.name.partition(".")[0]
+        if not precision.cuts_inputs:
+            return w
+        fidelity = precision.fidelity(name, site.mode)
+        if fidelity.reads_whole(precision.weight(name)):
+            return w
+        cut = self.array(*w.shape)
+        self.call(np.bitwise_and, w.view(np.uint32), fidelity.weight_mask, cut.view(np.uint32))
+        return cut
+
+    def matmul(self, site: Site, x: F32, weight: WeightId, out: Any) -> None:
+        """Multiply by a weight, not rounded; in prefill, block of rows by block of rows."""
+        read = self.read_activation(site, weight.name.partition(".")[0], x)
+        w = self.read_weight(site, weight)
+        multiply = self.state.multiply
+        if site.work is None:
+            self.call(multiply, read, w, out)
+        else:
+            for rows in site.work.row_blocks:
+                self.call(multiply, read[rows], w, out[rows])
+        self.weights.done(self)

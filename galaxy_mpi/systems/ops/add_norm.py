@@ -1,0 +1,186 @@
+"""Decode: add to the residual and normalise, statistics summed over the columns."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.dtypes import TILE
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.systems.chip import ChipBinder, VectorId
+from galaxy_mpi.systems.modules import RMSNorm
+from galaxy_mpi.systems.ops.base import SystemOp
+
+__all__ = ["AddNorm", "FusedAddNorm", "ScatteredAddNorm", "add", "normalise"]
+
+
+def add(chip: ChipBinder, op: SystemOp, x: F32, residual: F32 | None) -> F32:
+    """Bind the addition of a block's output to the residual."""
+    if residual is None:
+        return x
+    total = chip.array(*x.shape)
+    chip.call(np.add, x, residual, total)
+    chip.round(op.precision.activation, total)
+    return total
+
+
+def normalise(chip: ChipBinder, norm: RMSNorm, x: F32, total_B: F32, gain: F32) -> F32:
+    """Bind the second half of a norm; the result is not rounded."""
+    out = chip.array(*x.shape)
+    if type(norm) is not RMSNorm:  # a class of the caller's own
+        chip.call(lambda: np.copyto(out, norm.normalise(x, total_B, gain)))
+        return out
+    scale = chip.array(len(x))
+    chip.call(np.divide, total_B, np.float32(norm.dim), scale)
+    chip.call(np.add, scale, np.float32(norm.eps), scale)
+    chip.call(np.sqrt, scale, scale)
+    chip.call(np.divide, np.float32(1), scale, scale)
+    chip.call(np.multiply, x, scale[:, None], out)
+    chip.call(np.multiply, out, gain, out)
+    return out
+
+
+def statistics(chip: ChipBinder, norm: RMSNorm, x: F32, out_B: F32) -> None:
+    """Bind the first half of a norm."""
+    if type(norm) is RMSNorm:
+        chip.call(_sum_of_squares, x, out_B)
+    else:
+        chip.call(lambda: np.copyto(out_B, norm.statistics(x)))
+
+
+def _sum_of_squares(x: F32, out_B: F32) -> None:
+    np.einsum("bd,bd->b", x, x, out=out_B)
+
+
+class AddNorm(SystemOp):
+    """Generic: add; statistics; all-gather; normalise. Its name is that of the norm."""
+
+    def __call__(self, x: Tensor, residual: Tensor | None, gain: VectorId) -> tuple[Tensor, Tensor]:
+        """Return (normalised, new residual), both (B, D/C)."""
+        h, total = self.record(
+            x.program, (x, residual, gain), h=(self.rows, self.shape.dim), residual=x.shape
+        )
+        return h, total
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is the norm behind the last layer, whose residual nobody reads."""
+        return self.name == "final_norm"
+
+    @property
+    def _statistics(self) -> Wire:
+        """One number a row, which takes a tile on the device."""
+        dtype, shape = self.precision.statistics, (self.device_rows, TILE)
+        return Wire(
+            BufferKey.LAYERNORM, Axis.COLS, Kind.ALL_GATHER, dtype, shape, (self.rows, 1), links=1
+        )
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the gather of the statistics."""
+        return (self._statistics,)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Four ops: add, statistics, all-gather, normalise."""
+        if not self.is_last:
+            yield self._part(costs, "add", 1)
+        yield self._part(costs, f"{self.name}_pre", 1)
+        yield from self.cross(costs, self._statistics, name=f"all_gather_{self.name}")
+        yield self._part(costs, f"{self.name}_post", 2)
+
+    def _part(self, costs: Any, name: str, passes: int) -> Kernel:
+        seconds = costs.norm_part_s(self.shape.users, self.shape.dim, passes=passes)
+        return Kernel(name, seconds, costs.norm_cores)
+
+    def bind(
+        self, chip: ChipBinder, x: F32, residual: F32 | None, gain: VectorId
+    ) -> tuple[F32, F32]:
+        """Add, sum the statistics of all columns in their order, normalise."""
+        norm = self.site.modules.norm_class(self.shape.model_dim, self.shape.norm_eps)
+        stream = add(chip, self, x, residual)
+        gathered = chip.collective(self._statistics)
+        statistics(chip, norm, stream, gathered.term[:, 0])
+        of_columns = gathered.cross()[..., 0]
+        total = of_columns[0]
+        if len(of_columns) > 1:
+            total = chip.array(len(x))
+            chip.call(np.add, of_columns[0], of_columns[1], total)
+            for term in of_columns[2:]:
+                chip.call(np.add, total, term, total)
+        h = normalise(chip, norm, stream, total, chip.vector(gain))
+        chip.round(self.precision.activation, h)
+        return h, stream
+
+
+class FusedAddNorm(AddNorm):
+    """Galaxy: all in one op, the gather on one link (op 1 and 10 of the layer).
+
+    References
+    ----------
+    .. [1] tt-metal, models/demos/llama3_70b_galaxy/tt/distributed_norm.py, ``rms_norm``.
+    """
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """One op; behind the last layer there is no residual to write: one pass less."""
+        passes = 3 if self.is_last else 4
+        own_s = costs.norm_s(self.shape.users, self.shape.dim, passes=passes)
+        yield from self.cross(costs, self._statistics, own_s)
+
+
+class ScatteredAddNorm(AddNorm):
+    """One row of chips: the stream is gathered, and the whole is normalised on every chip."""
+
+    @property
+    def _stream(self) -> Wire:
+        dtype = self.precision.activation
+        return self.wire(BufferKey.LAYERNORM, Axis.ROWS, Kind.ALL_GATHER, dtype, self.shape.stream)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the gather of the stream."""
+        return (self._stream,)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Three ops: add, all-gather, norm."""
+        shape = self.shape
+        if not self.is_last:
+            seconds = costs.norm_part_s(shape.users, shape.stream, passes=1)
+            yield Kernel("add", seconds, costs.norm_cores)
+        yield from self.cross(costs, self._stream, name=f"all_gather_{self.name}")
+        seconds = costs.norm_part_s(shape.users, shape.dim, passes=3)
+        yield Kernel(self.name, seconds, costs.norm_cores)
+
+    def bind(
+        self, chip: ChipBinder, x: F32, residual: F32 | None, gain: VectorId
+    ) -> tuple[F32, F32]:
+        """Add what is here, gather, normalise the whole."""
+        norm = self.site.modules.norm_class(self.shape.model_dim, self.shape.norm_eps)
+        stream = add(chip, self, x, residual)
+        whole = gather_stream(chip, self, self._stream, stream)
+        total = chip.array(len(x))
+        statistics(chip, norm, whole, total)
+        h = normalise(chip, norm, whole, total, chip.vector(gain))
+        chip.round(self.precision.activation, h)
+        return h, stream
+
+
+def gather_stream(chip: ChipBinder, op: SystemOp, wire: Wire, x: F32) -> F32:
+    """Bind the gather of a scattered stream: (B, D/N) to (B, D)."""
+    gathered = chip.collective(wire)
+    chip.call(np.copyto, gathered.term, x)
+    return concat_columns(chip, gathered.cross(), op.shape.model_dim)
+
+
+def concat_columns(chip: ChipBinder, parts: F32, width: int | None = None) -> F32:
+    """Bind the concatenation of the members' columns: (C, S, W) to (S, C * W), or ``width``."""
+    n_parts, n_rows, each = parts.shape
+    width = n_parts * each if width is None else width
+    out = chip.array(n_rows, width)
+    if width == n_parts * each:
+        chip.call(np.copyto, out.reshape(n_rows, n_parts, each), parts.swapaxes(0, 1))
+        return out
+    for number in range(n_parts):
+        begin, end = number * each, min((number + 1) * each, width)
+        chip.call(np.copyto, out[:, begin:end], parts[number][:, : end - begin])
+    return out

@@ -1,0 +1,159 @@
+"""What all ops have: a site, and ways to charge what many of them do."""
+
+from typing import Any
+
+from galaxy_mpi.ccl.wire import Kind, Wire
+from galaxy_mpi.dtypes import padded
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.program import Charge, Consumed, Cross, Kernel, Matrix, Op, Take
+from galaxy_mpi.systems.site import Site
+
+__all__ = ["SystemOp"]
+
+
+class SystemOp(Op):
+    """An op of a system.
+
+    Parameters
+    ----------
+    site : Site
+    name : str
+        What reports call it; some ops of generic systems add what they do.
+    """
+
+    def __init__(self, site: Site, name: str) -> None:
+        super().__init__(name)
+        self.site, self.shape, self.precision = site, site.shape, site.precision
+
+    @property
+    def rows(self) -> int:
+        """Rows of activations on the host."""
+        return self.shape.users if self.site.work is None else self.site.work.n_rows
+
+    @property
+    def device_rows(self) -> int:
+        """Rows of activations on the device: whole tiles."""
+        work = self.site.work
+        return padded(self.shape.users) if work is None else work.device_rows
+
+    def wire(self, key: str, axis: Axis, kind: Kind, dtype: Any, width: int, **more: Any) -> Wire:
+        """Return the wire of a tensor of all rows, so many columns wide, in whole tiles."""
+        shape = (self.device_rows, padded(width))
+        return Wire(key, axis, kind, dtype, shape, (self.rows, width), **more)
+
+    def tiles(self, width: int) -> int:
+        """Return the tiles of a tensor of all rows."""
+        return padded(self.device_rows) // 32 * (padded(width) // 32)
+
+    def cross(
+        self,
+        costs: Any,
+        wire: Wire,
+        own_s: float = 0.0,
+        *,
+        name: str | None = None,
+        parts: float = 1,
+        links: float | None = None,
+        laps: int | None = None,
+        **more: Any,
+    ) -> list[Charge]:
+        """Return the charge of a collective, none in a group of one where a system skips these.
+
+        Parameters
+        ----------
+        own_s : float
+            What each chip takes by itself, beside launching it.
+        name : str, optional
+            The op's by default.
+        parts : float
+            Into how many the wire is cut: this charge is for one.
+        links : float, optional
+            Those of the wire, or of the system, by default.
+        laps : int, optional
+            See `Cross`; the system's by default.
+        """
+        fabric, size = self.site.fabric, self.site.size(wire.axis)
+        if size == 1 and fabric.skips_alone:
+            return []
+        links = links or wire.links or self.links(wire) or costs.machine.links
+        wire_s = costs.wire_s(size, wire.n_bytes / parts, links)
+        own_s += costs.machine.collective_s
+        return [Cross(name or self.name, wire, own_s, wire_s, laps=laps or fabric.laps, **more)]
+
+    def links(self, wire: Wire) -> float | None:
+        """Return the links that the system gives such a collective; None: all there are."""
+        fabric = self.site.fabric
+        scatters = wire.kind is Kind.REDUCE_SCATTER
+        return fabric.scatter_links if scatters else fabric.gather_links
+
+    def scatter_own_s(self, costs: Any, wire: Wire, elements: float) -> float:
+        """Return what the adds of a reduce-scatter take longer than the links.
+
+        Chunks are added hop by hop as they stream in.
+        """
+        size = self.site.size(wire.axis)
+        links = wire.links or self.links(wire) or costs.machine.links
+        adding_s: float = costs.add_s((size - 1) * elements)
+        own_s: float = max(0.0, adding_s - costs.wire_s(size, wire.n_bytes, links))
+        return own_s
+
+    def peak(self, costs: Any, name: str) -> float:
+        """Return the flops a second of a core at the fidelity of a weight's matmul, or `sdpa`."""
+        peak: float = costs.flops_per_core_s(self.precision.fidelity(name, self.site.mode))
+        return peak
+
+    def elementwise(
+        self, costs: Any, name: str, elements: float, cores: float, passes: float
+    ) -> Kernel:
+        """Return the charge of an op that makes so many passes over its elements."""
+        return Kernel(name, costs.elementwise_s(elements, cores, passes), cores)
+
+    def matrix(self, name: str, *, is_prefetched: bool = True) -> Matrix:
+        """Return a weight as the device holds it."""
+        precision = self.precision
+        return Matrix(
+            name,
+            *self.shape.matrices[name],
+            precision.weight(name),
+            precision.activation,
+            precision.fidelity(name, self.site.mode),
+            is_prefetched,
+        )
+
+    # Matmuls of decode: the weight is in the circular buffer, or read from DRAM by the matmul.
+
+    def matmul_cores(self, costs: Any) -> float:
+        """Return the cores that multiply in decode."""
+        cores: float = (
+            costs.machine.ring_cores if self.site.prefetch else costs.machine.worker_cores
+        )
+        return cores
+
+    def matmul_s(self, costs: Any, weight: WeightId) -> float:
+        """Return the seconds of a matmul of decode."""
+        k, n = self.shape.matrices[weight.name]
+        users, peak = self.shape.users, self.peak(costs, weight.name)
+        seconds: float
+        if self.site.prefetch:
+            seconds = costs.ring_matmul_s(users, k, n, peak)
+        else:
+            tile_bytes = self.precision.weight(weight.name).tile_bytes
+            seconds = costs.dram_matmul_s(users, k, n, tile_bytes, peak)
+        return seconds
+
+    def take(self, costs: Any, weight: WeightId) -> list[Charge]:
+        """Return the charge of waiting for a weight."""
+        if not self.site.prefetch:
+            return []
+        tile_bytes = self.precision.weight(weight.name).tile_bytes
+        return [Take(costs.weight_bytes(*self.shape.matrices[weight.name], tile_bytes))]
+
+    def consumed(self) -> list[Charge]:
+        """Return the charge of letting it go."""
+        return [Consumed()] if self.site.prefetch else []
+
+    def matmul(self, costs: Any, name: str, weight: WeightId) -> list[Charge]:
+        """Return the charges of a matmul of decode."""
+        seconds, cores = self.matmul_s(costs, weight), self.matmul_cores(costs)
+        return [*self.take(costs, weight), Kernel(name, seconds, cores), *self.consumed()]

@@ -1,0 +1,145 @@
+"""Decode and prefill: the language-model head, up to this row's slice of the logits."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.dtypes import TILE
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.systems.chip import ChipBinder
+from galaxy_mpi.systems.ops.base import SystemOp
+from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_charges
+
+__all__ = ["AllLogits", "FusedLogits", "Logits", "PrefillLogits"]
+
+
+class Logits(SystemOp):
+    """Generic, decode: matmul, all-gather over the columns, sum."""
+
+    def __call__(self, h: Tensor, head: tuple[WeightId, ...]) -> Tensor:
+        """Return (B, V/R), the same on all columns.
+
+        The head comes in pieces, so that one piece is unpacked at a time.
+        """
+        (logits,) = self.record(h.program, (h, head), logits=(self.n_rows, self.shape.vocab))
+        return logits
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the result."""
+        return self.rows
+
+    @property
+    def _sum(self) -> Wire:
+        shape, sent = (self.device_rows, self.shape.device_vocab), (self.rows, self.shape.vocab)
+        return self._wire(shape, sent)
+
+    def _wire(self, shape: tuple[int, int], sent: tuple[int, int]) -> Wire:
+        dtype = self.precision.logits
+        return Wire(BufferKey.LM_HEAD, Axis.COLS, Kind.ALL_REDUCE, dtype, shape, sent)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the all-reduce."""
+        return (self._sum,)
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Return the head, which matmuls read from DRAM."""
+        return (self.matrix("lm_head", is_prefetched=False),)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Three ops."""
+        yield self._matmul(costs)
+        yield from gather_and_add_charges(self, costs, self._sum, "lm_head")
+
+    def _matmul(self, costs: Any) -> Kernel:
+        shape, tile_bytes = self.shape.matrices["lm_head"], self.precision.head_weight.tile_bytes
+        peak = self.peak(costs, "lm_head")
+        seconds = costs.dram_matmul_s(self.shape.users, *shape, tile_bytes, peak)
+        return Kernel("lm_head_matmul", seconds, costs.machine.worker_cores)
+
+    def bind(self, chip: ChipBinder, h: F32, head: tuple[WeightId, ...]) -> F32:
+        """Multiply piece by piece, then sum."""
+        reduced = chip.collective(self._sum)
+        start = 0
+        for piece in head:
+            w = chip.read_weight(self.site, piece)
+            stop = start + w.shape[1]
+            self._multiply(chip, h, w, reduced.term[:, start:stop])
+            chip.weights.done(chip)
+            start = stop
+        logits: F32 = reduced.cross()
+        return logits
+
+    def _multiply(self, chip: ChipBinder, h: F32, w: F32, out: F32) -> None:
+        read = chip.read_activation(self.site, "lm_head", h)
+        chip.call(chip.state.multiply, read, w, out)
+
+
+class FusedLogits(Logits):
+    """Galaxy, decode: the sum is made where the blocks arrive."""
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Two ops."""
+        yield self._matmul(costs)
+        yield from add_at_once_charges(self, costs, self._sum, "all_reduce_lm_head")
+
+
+class PrefillLogits(Logits):
+    """Prefill, all systems: a tile of 32 rows of each user, of which one row is kept."""
+
+    @property
+    def n_rows(self) -> int:
+        """One row a user."""
+        assert self.site.work is not None
+        return self.site.work.n_users
+
+    @property
+    def _sum(self) -> Wire:
+        return self._wire((TILE, self.shape.device_vocab), (self.n_rows, self.shape.vocab))
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """One tile of rows, as in decode: matmul, reduce-scatter, all-gather."""
+        yield self._matmul(costs)
+        wire = self._sum
+        parts = self.site.size(wire.axis)
+        for rides in (False, True):
+            name = "all_reduce_lm_head"
+            yield from self.cross(costs, wire, name=name, parts=parts, rides=rides)
+
+    def links(self, wire: Wire) -> float | None:
+        """Return those of an all-gather, for both halves."""
+        return self.site.fabric.gather_links
+
+    def _multiply(self, chip: ChipBinder, h: F32, w: F32, out: F32) -> None:
+        """Multiply tile by tile, so that a user's bits do not depend on who else is there."""
+        read = chip.read_activation(self.site, "lm_head", h)
+        product = chip.array(TILE, w.shape[1])
+        for user in range(self.n_rows):
+            tile = read[user * TILE : (user + 1) * TILE]
+            chip.call(chip.state.multiply, tile, w, product)
+            chip.call(_keep_last, chip.inputs, user, product, out[user])
+
+
+def _keep_last(inputs: Any, user: int, product: F32, out: F32) -> None:
+    n_tokens = len(inputs.work.users[user].tokens)
+    np.copyto(out, product[(n_tokens - 1) % TILE])
+
+
+class AllLogits(PrefillLogits):
+    """Prefill: the logits of every row, (S, V/R), for callers who compare."""
+
+    @property
+    def n_rows(self) -> int:
+        """All of them."""
+        return self.rows
+
+    def _multiply(self, chip: ChipBinder, h: F32, w: F32, out: F32) -> None:
+        read = chip.read_activation(self.site, "lm_head", h)
+        assert self.site.work is not None
+        for rows in self.site.work.row_blocks:
+            chip.call(chip.state.multiply, read[rows], w, out[rows])

@@ -1,0 +1,70 @@
+"""Decode: the users of all columns come together, their heads side by side."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.dtypes import padded
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.systems.chip import ChipBinder
+from galaxy_mpi.systems.ops.base import SystemOp
+from galaxy_mpi.systems.ops.qkv_heads import of_users
+
+__all__ = ["FusedMergeHeads", "MergeHeads"]
+
+
+class MergeHeads(SystemOp):
+    """Generic: concatenate, all-gather, select the users."""
+
+    def __call__(self, mixed: Tensor) -> Tensor:
+        """Return all users' heads of this row side by side: (B, N/R * H)."""
+        shape = self.shape
+        (out,) = self.record(mixed.program, (mixed,), out=(shape.users, shape.mixed))
+        return out
+
+    @property
+    def _gather(self) -> Wire:
+        # Each column's users are padded to a whole tile, and that travels.
+        sent = (self.shape.users_each, self.shape.mixed)
+        shape, dtype = tuple(padded(n) for n in sent), self.precision.activation
+        return Wire(BufferKey.CONCAT_HEADS, Axis.COLS, Kind.ALL_GATHER, dtype, shape, sent)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the gather of the users."""
+        return (self._gather,)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Three ops: concatenate, all-gather, selection of the users."""
+        yield from of_users(self, costs, "concat_heads", self.shape.mixed)
+        yield from self.cross(costs, self._gather, name="all_gather_users")
+        yield from of_users(self, costs, "select_users", self.shape.mixed)
+
+    def bind(self, chip: ChipBinder, mixed: F32) -> F32:
+        """Gather the columns' users, one below the other."""
+        gathered = chip.collective(self._gather)
+        chip.call(np.copyto, gathered.term, mixed.reshape(self._gather.sent))
+        rows: F32 = gathered.cross().reshape(-1, self.shape.mixed)
+        return rows
+
+
+class FusedMergeHeads(MergeHeads):
+    """Galaxy: the gather over users also lays the heads side by side (op 7).
+
+    References
+    ----------
+    .. [1] tt-metal, llama_ccl.py, ``TT_CCL.all_gather_concat``.
+    """
+
+    @property
+    def _gather(self) -> Wire:
+        # Rows of users travel, not tiles.
+        shape, dtype = (self.shape.users_each, self.shape.mixed), self.precision.activation
+        return Wire(BufferKey.CONCAT_HEADS, Axis.COLS, Kind.ALL_GATHER, dtype, shape)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """One op."""
+        yield from self.cross(costs, self._gather, costs.machine.stage_s, name="all_gather_concat")

@@ -1,0 +1,205 @@
+"""Prefill: causal attention of the new tokens, over a cached prefix if there is one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.systems.chip import ChipBinder, StepInputs
+from galaxy_mpi.systems.kv_cache import KVCache
+from galaxy_mpi.systems.ops.prefill_base import PrefillOp
+from galaxy_mpi.systems.prefill_pass import causal_pairs, query_chunks
+
+__all__ = ["PrefillAttention", "RingPrefillAttention"]
+
+
+class PrefillAttention(PrefillOp):
+    """Every query on every column; with a cached prefix, only the column that has it attends.
+
+    The other columns' results are zeros, and all are summed over the columns. (The device computes
+    them before it masks them; the host does not.)
+    """
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return this row's heads side by side, (S, N/R * H), the same on all columns."""
+        inputs = (q, k, v, q.program.layer)
+        (mixed,) = self.record(q.program, inputs, mixed=(self.rows, self.shape.mixed))
+        return mixed
+
+    @property
+    def _sum(self) -> Wire:
+        dtype = self.precision.activation  # sums with zeros are exact in any
+        return self.sum_wire(BufferKey.SDPA, Axis.COLS, self.shape.mixed, dtype)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the sum over the columns, where a prefix is cached."""
+        return (self._sum,) if self.work.start else ()
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Causal work of every query; then sums where a prefix is cached."""
+        work = self.work
+        seen = slice(work.start, work.start + work.length)
+        yield self._attend(costs, work.n_parts * causal_pairs([seen]))
+        if work.start:
+            yield from self.reduce_charges(costs, self._sum, "all_reduce_attention")
+        yield from self._concat(costs)
+
+    def _attend(self, costs: Any, pairs: float) -> Kernel:
+        """Return the charge of attention over so many pairs of a query and a key, of all heads."""
+        m = costs.machine
+        peak = m.prefill_cores * self.peak(costs, "sdpa") * m.prefill_efficiency
+        arithmetic_s = 4 * pairs * self.shape.mixed / peak
+        softmax_s = costs.vector_s(pairs * self.shape.heads, m.prefill_cores, m.softmax_passes)
+        return Kernel("attention", m.launch_s + max(arithmetic_s, softmax_s), m.prefill_cores)
+
+    def _concat(self, costs: Any) -> Iterator[Charge]:
+        elements = self.device_rows * self.shape.mixed
+        yield from self.vector(costs, "concat_heads", elements, passes=1)
+
+    def bind(self, chip: ChipBinder, q: F32, k: F32, v: F32, layer: int) -> F32:
+        """Attend user by user, or over the cached prefix and the new tokens."""
+        attending = _Attending(chip, self, layer)
+        mixed = chip.array(self.rows, self.shape.mixed)
+        if self.work.start == 0:
+            chip.call(attending.every_query, q, k, v, mixed)
+            chip.round(self.precision.activation, mixed)
+            return mixed
+        reduced = chip.collective(self._sum)
+        if self.work.columns[0] == chip.col:
+            chip.call(attending.behind_prefix, q, k, v, mixed)
+            chip.round(self.precision.activation, mixed)
+            chip.call(np.copyto, reduced.term, mixed)
+        else:
+            chip.call(reduced.term.fill, 0)
+        total: F32 = reduced.cross()
+        return total
+
+
+class RingPrefillAttention(PrefillAttention):
+    """Galaxy: in long prompts the columns share the queries.
+
+    Keys and values are whole on every column. Of 2 C chunks of the queries, column i takes chunk i
+    and chunk i from the back, which is equal causal work for all; the early halves are gathered in
+    the order of the columns, the late halves in reverse.
+
+    References
+    ----------
+    .. [1] tt-metal, llama_attention.py, ``ring_distributed_scaled_dot_product_attention``.
+    """
+
+    @property
+    def _n_columns(self) -> int:
+        return self.site.size(Axis.COLS)
+
+    @property
+    def _is_distributed(self) -> bool:
+        return self.work.is_distributed(self._n_columns)
+
+    def _half(self, key: str) -> Wire:
+        shape = (self.work.length // (2 * self._n_columns), self.shape.mixed)
+        dtype = self.precision.activation
+        return Wire(key, Axis.COLS, Kind.ALL_GATHER, dtype, shape)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the gathers of the early and of the late halves."""
+        if not self._is_distributed:
+            return super().wires()
+        return (self._half(BufferKey.SDPA), self._half(BufferKey.SDPA_REVERSE))
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """This column's queries, then two gathers."""
+        if not self._is_distributed:
+            yield from super().charges(costs)
+            return
+        chunks = query_chunks(self.work.length, self._n_columns, 0)
+        yield self._attend(costs, causal_pairs(chunks))
+        for key in (BufferKey.SDPA, BufferKey.SDPA_REVERSE):
+            yield from self.cross(costs, self._half(key), name="all_gather_attention")
+        yield from self._concat(costs)
+
+    def bind(self, chip: ChipBinder, q: F32, k: F32, v: F32, layer: int) -> F32:
+        """Attend with this column's chunks of the queries, gather what all give."""
+        if not self._is_distributed:
+            return super().bind(chip, q, k, v, layer)
+        attending = _Attending(chip, self, layer)
+        length, n_columns = self.work.length, self._n_columns
+        mixed = chip.array(length, self.shape.mixed)
+        halves = np.split(mixed, 2)
+        chunks = query_chunks(length, n_columns, chip.col)
+        keys = (BufferKey.SDPA, BufferKey.SDPA_REVERSE)
+        for half, (key, chunk) in enumerate(zip(keys, chunks, strict=True)):
+            gathered = chip.collective(self._half(key))
+            chip.call(attending.chunk, q, k, v, chunk, gathered.term)
+            of_columns = gathered.cross()[:: -1 if half else 1]
+            target = halves[half].reshape(of_columns.shape)
+            chip.call(np.copyto, target, of_columns)
+        return mixed[: self.rows]
+
+
+class _Attending:
+    """The attention of one layer on one chip.
+
+    Parameters
+    ----------
+    chip : ChipBinder
+    op : PrefillAttention
+    layer : int
+    """
+
+    def __init__(self, chip: ChipBinder, op: PrefillAttention, layer: int) -> None:
+        self._cache: KVCache = chip.state.caches[layer]
+        self._inputs: StepInputs = chip.inputs
+        self._parts = op.work.parts
+        self._attend = op.site.modules.attention_class()
+        precision = op.precision
+        self._fidelity = precision.fidelity("sdpa", "prefill") if precision.cuts_inputs else None
+        self._cuts_cache = self._fidelity is not None and not self._fidelity.reads_whole(
+            precision.kv_cache
+        )
+
+    def every_query(self, q: F32, k: F32, v: F32, out: F32) -> None:
+        """Attend with all queries, user by user, with nothing cached."""
+        q, k, v = self._read(q, k, v)
+        k_KTH, v_KTH = _by_head(k), _by_head(v)
+        for rows in self._parts:
+            mixed = self._attend.prefill(q[rows], k_KTH[:, rows], v_KTH[:, rows], start=0)
+            out[rows] = mixed.reshape(len(mixed), -1)
+
+    def chunk(self, q: F32, k: F32, v: F32, chunk: slice, out: F32) -> None:
+        """Attend with some queries; rows of the device that the host does not carry are zeros."""
+        queries = q[chunk]
+        out[len(queries) :] = 0
+        if len(queries):
+            queries, k, v = self._read(queries, k, v)
+            mixed = self._attend.prefill(queries, _by_head(k), _by_head(v), start=chunk.start)
+            out[: len(queries)] = mixed.reshape(len(queries), -1)
+
+    def behind_prefix(self, q: F32, k: F32, v: F32, out: F32) -> None:
+        """Attend to the cached positions of the one user, and to the new ones."""
+        assert self._inputs.work is not None
+        (user,) = self._inputs.work.users
+        n_blocks = user.start // self._cache.page_size
+        k_cached, v_cached = self._cache.read(user.blocks[:n_blocks])
+        q, k, v = self._read(q, k, v)
+        _, k_cached, v_cached = self._read(q, k_cached, v_cached)
+        k_KTH = np.concatenate([k_cached, _by_head(k)], axis=1)
+        v_KTH = np.concatenate([v_cached, _by_head(v)], axis=1)
+        mixed = self._attend.prefill(q, k_KTH, v_KTH, start=user.start)
+        out[...] = mixed.reshape(out.shape)
+
+    def _read(self, q: F32, k: F32, v: F32) -> tuple[F32, F32, F32]:
+        """Return queries, keys and values as attention reads them, by its fidelity."""
+        fidelity = self._fidelity
+        if fidelity is None:
+            return q, k, v
+        if self._cuts_cache:
+            k, v = fidelity.weight(k), fidelity.weight(v)
+        return fidelity.activation(q), k, v
+
+
+def _by_head(values_SKH: F32) -> F32:
+    return np.ascontiguousarray(values_SKH.swapaxes(0, 1))

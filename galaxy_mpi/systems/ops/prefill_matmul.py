@@ -1,0 +1,261 @@
+"""Prefill: the matmuls of a layer and the sums behind them.
+
+Products are rounded to the format in which they are summed when they are made, block of rows by
+block of rows: on the device in the op itself where sequences are long (minimal matmul), with the
+same bits.
+
+References
+----------
+.. [1] tt-metal, llama_mlp.py, ``ttnn.experimental.minimal_matmul``,
+   ``all_gather_minimal_matmul_async``.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.systems.chip import ChipBinder, VectorId
+from galaxy_mpi.systems.ops.add_norm import concat_columns
+from galaxy_mpi.systems.ops.gate_up import silu_mul
+from galaxy_mpi.systems.ops.prefill_base import PrefillOp
+from galaxy_mpi.systems.ops.qkv_heads import Heads, product_with_bias, split_heads
+
+__all__ = [
+    "MinimalDown",
+    "PrefillDown",
+    "PrefillGateUp",
+    "PrefillOutput",
+    "PrefillQkvHeads",
+    "ScatteredPrefillDown",
+    "ScatteredPrefillOutput",
+]
+
+SLAB_ROWS = 2048
+"""Most rows that are gathered before they are multiplied: bounds memory (untuned)."""
+
+
+class PrefillQkvHeads(PrefillOp):
+    """Matmul, all-reduce over the columns, heads: every column has all heads of its row."""
+
+    def __call__(
+        self, h: Tensor, wqkv: WeightId, bias: VectorId | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q (S, N/R, H), k and v (S, K/R, H)."""
+        s = self.shape
+        n, kv = (self.rows, s.heads, s.head_dim), (self.rows, s.kv_heads, s.head_dim)
+        q, k, v = self.record(h.program, (h, wqkv, bias), q=n, k=kv, v=kv)
+        return q, k, v
+
+    @property
+    def _sum(self) -> Wire:
+        return self.sum_wire(BufferKey.QKV, Axis.COLS, self.shape.qkv)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the all-reduce."""
+        return (self._sum,)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Matmul, reduce-scatter, all-gather, heads."""
+        yield from self.prefill_matmul(costs, "qkv_matmul", "wqkv")
+        yield from self.reduce_charges(costs, self._sum, "all_reduce_qkv")
+        elements = self.device_rows * self.shape.qkv
+        yield from self.vector(costs, "create_heads", elements, passes=1)
+
+    def bind(self, chip: ChipBinder, h: F32, wqkv: WeightId, bias: VectorId | None) -> Heads:
+        """Multiply, round, sum, split."""
+        reduced = chip.collective(self._sum)
+        product_with_bias(chip, self, h, wqkv, bias, reduced.term)
+        self.round_product(chip, reduced.term)
+        return split_heads(self, reduced.cross())
+
+
+class PrefillOutput(PrefillOp):
+    """wo, and the all-reduce over the rows. `PrefillDown` has a gather in front."""
+
+    def __call__(self, x: Tensor, weight: WeightId) -> Tensor:
+        """Return the block's output, (S, D/C), the same on all rows."""
+        (out,) = self.record(x.program, (x, weight), out=(self.rows, self.shape.stream))
+        return out
+
+    @property
+    def _key(self) -> str:
+        return BufferKey.WO if self.name == "wo" else BufferKey.FF2
+
+    @property
+    def _gather(self) -> Wire:
+        width, dtype = self.shape.hidden_shard, self.precision.reduced
+        return self.wire(BufferKey.BINARY_MUL, Axis.COLS, Kind.ALL_GATHER, dtype, width)
+
+    @property
+    def _sum(self) -> Wire:
+        return self.sum_wire(self._key, Axis.ROWS, self.shape.dim)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the all-reduce."""
+        return (self._sum,)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Matmul, reduce-scatter, all-gather."""
+        yield from self.prefill_matmul(costs, f"{self.name}_matmul", self.name)
+        yield from self._sum_charges(costs)
+
+    def _sum_charges(self, costs: Any) -> Iterator[Charge]:
+        yield from self.reduce_charges(costs, self._sum, f"all_reduce_{self.name}")
+
+    def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
+        """Multiply, round, sum."""
+        reduced = chip.collective(self._sum)
+        chip.matmul(self.site, x, weight, reduced.term)
+        self.round_product(chip, reduced.term)
+        total: F32 = reduced.cross()
+        return total
+
+
+class ScatteredPrefillOutput(PrefillOutput):
+    """One row of chips: the all-reduce ends half-way, as a reduce-scatter."""
+
+    @property
+    def _scatter(self) -> Wire:
+        return self.scatter_wire(self._key, Axis.ROWS, self.shape.stream)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the reduce-scatter."""
+        return (self._scatter,)
+
+    def _sum_charges(self, costs: Any) -> Iterator[Charge]:
+        wire, name = self._scatter, f"reduce_scatter_{self.name}"
+        yield from self.scatter_charges(costs, wire, name, self.shape.stream, wire.n_bytes)
+
+    def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
+        """Multiply, round, sum, keep this chip's part."""
+        scattered = chip.collective(self._scatter)
+        term, width = scattered.term, self.shape.model_dim
+        chip.matmul(self.site, x, weight, term[:, :width])
+        if term.shape[1] > width:
+            chip.call(term[:, width:].fill, 0)
+        self.round_product(chip, term)
+        total: F32 = scattered.cross()
+        return total
+
+
+class PrefillGateUp(PrefillOp):
+    """Two matmuls, two reduce-scatters over the columns, silu and product."""
+
+    def __call__(self, h: Tensor, w1: WeightId, w3: WeightId) -> Tensor:
+        """Return silu(gate) * up, cut over the columns: (S, F/(R C))."""
+        shape = (self.rows, self.shape.hidden_shard)
+        (act,) = self.record(h.program, (h, w1, w3), act=shape)
+        return act
+
+    def _scatter(self, key: str) -> Wire:
+        return self.scatter_wire(key, Axis.COLS, self.shape.hidden_shard)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return two reduce-scatters."""
+        return (self._scatter(BufferKey.FF1), self._scatter(BufferKey.FF3))
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """A matmul and a reduce-scatter each, then silu with product."""
+        width = self.shape.hidden_shard
+        for weight, key in (("w1", BufferKey.FF1), ("w3", BufferKey.FF3)):
+            yield from self.prefill_matmul(costs, f"{weight}_matmul", weight)
+            wire, name = self._scatter(key), f"reduce_scatter_{weight}"
+            yield from self.scatter_charges(costs, wire, name, width, wire.n_bytes)
+        yield from self.vector(costs, "silu_mul", self.device_rows * width, passes=2)
+
+    def bind(self, chip: ChipBinder, h: F32, w1: WeightId, w3: WeightId) -> F32:
+        """Multiply, round, sum, keep this column's part, twice; then silu and product."""
+        parts = []
+        for weight, key in ((w1, BufferKey.FF1), (w3, BufferKey.FF3)):
+            scattered = chip.collective(self._scatter(key))
+            chip.matmul(self.site, h, weight, scattered.term)
+            self.round_product(chip, scattered.term)
+            parts.append(scattered.cross())
+        act = chip.array(*parts[0].shape)
+        silu_mul(chip, parts[0], parts[1], act)
+        chip.round(self.precision.reduced, act)
+        return act
+
+
+class PrefillDown(PrefillOutput):
+    """All-gather over the columns, w2, all-reduce over the rows."""
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the gather, and what sums."""
+        return (self._gather, *super().wires())
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Gather, matmul, sum."""
+        yield from self.cross(costs, self._gather, name="all_gather_mlp")
+        yield from super().charges(costs)
+
+    def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
+        """Gather, then as `PrefillOutput`."""
+        return super().bind(chip, gather_columns(chip, self._gather, x), weight)
+
+
+class ScatteredPrefillDown(ScatteredPrefillOutput):
+    """One row of chips: nothing to gather."""
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the gather, and what sums."""
+        return (self._gather, *super().wires())
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Gather, matmul, sum."""
+        yield from self.cross(costs, self._gather, name="all_gather_mlp")
+        yield from super().charges(costs)
+
+    def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
+        """Gather, then as `ScatteredPrefillOutput`."""
+        return super().bind(chip, gather_columns(chip, self._gather, x), weight)
+
+
+class MinimalDown(PrefillDown):
+    """Galaxy: in long sequences the gather and the matmul overlap."""
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """One op and the sum, where sequences are long."""
+        if not self.work.is_long:
+            yield from super().charges(costs)
+            return
+        more: dict[str, Any] = {
+            "beside_s": self.prefill_matmul_s(costs, "w2"),
+            "cores": costs.machine.prefill_cores,
+        }
+        yield from self.cross(costs, self._gather, name="all_gather_w2_matmul", **more)
+        yield from self._sum_charges(costs)
+
+    def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
+        """Gather slabs of rows and multiply each as it arrives: the whole is never held."""
+        if not self.work.is_long:
+            return super().bind(chip, x, weight)
+        w = chip.read_weight(self.site, weight)
+        product = chip.array(self.rows, self.shape.dim)
+        for rows, gathered in chip.slabs(self._gather, self.work.row_blocks):
+            chip.call(np.copyto, gathered.term, x[rows])
+            slab = concat_columns(chip, gathered.cross())
+            read = chip.read_activation(self.site, weight.name, slab)
+            for block in self.work.row_blocks:
+                if rows.start <= block.start < rows.stop:
+                    inside = slice(block.start - rows.start, block.stop - rows.start)
+                    chip.call(chip.state.multiply, read[inside], w, product[block])
+        chip.weights.done(chip)
+        self.round_product(chip, product)
+        reduced = chip.collective(self._sum)
+        chip.call(np.copyto, reduced.term, product)
+        total: F32 = reduced.cross()
+        return total
+
+
+def gather_columns(chip: ChipBinder, wire: Wire, x: F32) -> F32:
+    """Bind a gather and lay the columns' parts side by side: (S, W) to (S, C * W)."""
+    gathered = chip.collective(wire)
+    chip.call(np.copyto, gathered.term, x)
+    return concat_columns(chip, gathered.cross())

@@ -1,0 +1,144 @@
+"""Prefill: norms, the residual, and the rows that the head reads."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.dtypes import TILE, padded
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.systems.chip import ChipBinder, VectorId
+from galaxy_mpi.systems.ops.add_norm import concat_columns, normalise, statistics
+from galaxy_mpi.systems.ops.prefill_base import PrefillOp
+
+__all__ = ["LastTiles", "PrefillAdd", "PrefillNorm", "ScatteredPrefillNorm"]
+
+
+class PrefillNorm(PrefillOp):
+    """Statistics, all-gather, normalise."""
+
+    def __call__(self, x: Tensor, gain: VectorId) -> Tensor:
+        """Return the normalised stream, (S, D/C)."""
+        (h,) = self.record(x.program, (x, gain), h=(x.shape[0], self.shape.dim))
+        return h
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is the norm behind the last layer, of a tile of rows of each user."""
+        return self.name == "final_norm"
+
+    @property
+    def _n_rows(self) -> int:
+        return TILE if self.is_last else self.device_rows
+
+    @property
+    def _sent_rows(self) -> int:
+        return self.work.n_users * TILE if self.is_last else self.rows
+
+    @property
+    def _statistics(self) -> Wire:
+        """One number a row, which takes a tile on the device."""
+        dtype, shape = self.precision.statistics, (self._n_rows, TILE)
+        sent = (self._sent_rows, 1)
+        return Wire(BufferKey.LAYERNORM, Axis.COLS, Kind.ALL_GATHER, dtype, shape, sent, links=1)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the gather of the statistics."""
+        return (self._statistics,)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Two ops and a gather on one link."""
+        yield from self.vector(costs, "norm", self._n_rows * self.shape.dim, passes=4, n_ops=2)
+        yield from self.cross(costs, self._statistics, name="norm")
+
+    def bind(self, chip: ChipBinder, x: F32, gain: VectorId) -> F32:
+        """Sum the statistics of all columns in their order, normalise."""
+        norm = self.site.modules.norm_class(self.shape.model_dim, self.shape.norm_eps)
+        gathered = chip.collective(self._statistics)
+        statistics(chip, norm, x, gathered.term[:, 0])
+        of_columns = gathered.cross()[..., 0]
+        total = of_columns[0]
+        if len(of_columns) > 1:
+            total = chip.array(len(x))
+            chip.call(np.add, of_columns[0], of_columns[1], total)
+            for term in of_columns[2:]:
+                chip.call(np.add, total, term, total)
+        h = normalise(chip, norm, x, total, chip.vector(gain))
+        chip.round(self.precision.activation, h)
+        return h
+
+
+class ScatteredPrefillNorm(PrefillNorm):
+    """One row of chips: the stream is gathered, and the whole is normalised on every chip."""
+
+    @property
+    def _stream(self) -> Wire:
+        width, dtype = self.shape.stream, self.precision.prefill_residual
+        shape, sent = (self._n_rows, padded(width)), (self._sent_rows, width)
+        return Wire(BufferKey.LAYERNORM, Axis.ROWS, Kind.ALL_GATHER, dtype, shape, sent)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the gather of the stream."""
+        return (self._stream,)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """All-gather of the stream, norm of the whole."""
+        yield from self.cross(costs, self._stream, name="all_gather_norm")
+        yield from self.vector(costs, "norm", self._n_rows * self.shape.dim, passes=3)
+
+    def bind(self, chip: ChipBinder, x: F32, gain: VectorId) -> F32:
+        """Gather, normalise the whole."""
+        norm = self.site.modules.norm_class(self.shape.model_dim, self.shape.norm_eps)
+        gathered = chip.collective(self._stream)
+        chip.call(np.copyto, gathered.term, x)
+        whole = concat_columns(chip, gathered.cross(), self.shape.model_dim)
+        total = chip.array(len(x))
+        statistics(chip, norm, whole, total)
+        h = normalise(chip, norm, whole, total, chip.vector(gain))
+        chip.round(self.precision.activation, h)
+        return h
+
+
+class PrefillAdd(PrefillOp):
+    """The residual with a block's output added."""
+
+    def __call__(self, residual: Tensor, x: Tensor) -> Tensor:
+        """Return the new residual, (S, D/C)."""
+        (out,) = self.record(x.program, (residual, x), out=x.shape)
+        return out
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """One op."""
+        yield from self.vector(costs, "add", self.device_rows * self.shape.stream, passes=1)
+
+    def bind(self, chip: ChipBinder, residual: F32, x: F32) -> F32:
+        """Add and round."""
+        out = chip.array(*x.shape)
+        chip.call(np.add, residual, x, out)
+        chip.round(self.precision.prefill_residual, out)
+        return out
+
+
+class LastTiles(PrefillOp):
+    """The tile of 32 rows that holds each user's last token. The norm reads it where it is."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (32 U, D/C)."""
+        rows = self.work.n_users * TILE
+        (tiles,) = self.record(x.program, (x,), tiles=(rows, x.shape[1]))
+        return tiles
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Nothing."""
+        return iter(())
+
+    def bind(self, chip: ChipBinder, x: F32) -> F32:
+        """Copy; a user's rows are whole tiles, of which the last holds its last token."""
+        tiles = chip.array(self.work.n_users * TILE, x.shape[1])
+        for user, rows in enumerate(self.work.parts):
+            target = tiles[user * TILE : (user + 1) * TILE]
+            chip.call(np.copyto, target, x[rows.stop - TILE : rows.stop])
+        return tiles

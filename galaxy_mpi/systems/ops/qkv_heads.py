@@ -1,0 +1,116 @@
+"""Decode: the qkv matmul, summed over the columns, each column keeping its users, as heads."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.systems.chip import ChipBinder, VectorId
+from galaxy_mpi.systems.ops.base import SystemOp
+from galaxy_mpi.systems.ops.reduce import gather_and_add_charges
+
+__all__ = ["FusedQkvHeads", "QkvHeads", "product_with_bias", "split_heads"]
+
+Heads = tuple[F32, F32, F32]
+
+
+def split_heads(op: SystemOp, qkv_BX: F32) -> Heads:
+    """Return q (B, N, H), k (B, K, H), v (B, K, H): views."""
+    shape = op.shape
+    heads = qkv_BX.reshape(len(qkv_BX), -1, shape.head_dim)
+    cut = shape.heads + shape.kv_heads
+    return heads[:, : shape.heads], heads[:, shape.heads : cut], heads[:, cut:]
+
+
+def product_with_bias(
+    chip: ChipBinder, op: SystemOp, h: F32, wqkv: WeightId, bias: VectorId | None, out: F32
+) -> None:
+    """Bind the matmul; the bias is zero but on one column, so it is added once."""
+    chip.matmul(op.site, h, wqkv, out)
+    if bias is not None:
+        chip.call(np.add, out, chip.vector(bias), out)
+
+
+class QkvHeads(SystemOp):
+    """Generic: matmul, all-reduce, selection of this column's users, their heads."""
+
+    def __call__(
+        self, h: Tensor, wqkv: WeightId, bias: VectorId | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q (B/C, N/R, H), k and v (B/C, K/R, H) of this column's users."""
+        s = self.shape
+        n, kv = (s.users_each, s.heads, s.head_dim), (s.users_each, s.kv_heads, s.head_dim)
+        q, k, v = self.record(h.program, (h, wqkv, bias), q=n, k=kv, v=kv)
+        return q, k, v
+
+    @property
+    def _sum(self) -> Wire:
+        dtype = self.precision.reduced
+        return self.wire(BufferKey.QKV, Axis.COLS, Kind.ALL_REDUCE, dtype, self.shape.qkv)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the all-reduce."""
+        return (self._sum,)
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Return wqkv."""
+        return (self.matrix("wqkv"),)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Five ops: matmul, all-gather, sum, selection of the users, heads."""
+        yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
+        yield from gather_and_add_charges(self, costs, self._sum, "qkv")
+        yield from of_users(self, costs, "select_users", self.shape.qkv)
+        yield from of_users(self, costs, "create_heads", self.shape.qkv)
+
+    def bind(self, chip: ChipBinder, h: F32, wqkv: WeightId, bias: VectorId | None) -> Heads:
+        """Multiply, sum, select, split."""
+        reduced = chip.collective(self._sum)
+        product_with_bias(chip, self, h, wqkv, bias, reduced.term)
+        each = self.shape.users_each
+        return split_heads(self, reduced.cross()[chip.col * each : (chip.col + 1) * each])
+
+
+def of_users(op: SystemOp, costs: Any, name: str, width: int) -> Iterator[Kernel]:
+    """Yield the charge of an op over the users of a column, padded to a tile."""
+    tiles = -(-width // 32) * -(-op.shape.users_each // 32)
+    if op.site.size(Axis.COLS) > 1 or name != "select_users":
+        cores = min(costs.machine.worker_cores, tiles)
+        yield op.elementwise(costs, name, tiles * 1024, cores, 1)
+
+
+class FusedQkvHeads(QkvHeads):
+    """Galaxy: the reduce-scatter over users also splits the heads (op 2 and 3).
+
+    References
+    ----------
+    .. [1] tt-metal, llama_ccl.py, ``TT_CCL.llama_rs_create_heads``.
+    """
+
+    @property
+    def _scatter(self) -> Wire:
+        # Rows of users travel, not tiles: a column's users are fewer than a tile has rows.
+        shape, dtype = (self.shape.users_each, self.shape.qkv), self.precision.activation
+        return Wire(BufferKey.CREATE_HEADS, Axis.COLS, Kind.REDUCE_SCATTER, dtype, shape)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the reduce-scatter."""
+        return (self._scatter,)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Two ops: matmul, reduce-scatter with heads."""
+        yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
+        size, shape = self.site.size(Axis.COLS), self.shape
+        own_s = costs.machine.stage_s + costs.add_s(size * shape.users_each * shape.qkv)
+        yield from self.cross(costs, self._scatter, own_s, name="reduce_scatter_create_heads")
+
+    def bind(self, chip: ChipBinder, h: F32, wqkv: WeightId, bias: VectorId | None) -> Heads:
+        """Multiply; sum over the columns and keep this column's users."""
+        scattered = chip.collective(self._scatter, by_rows=True)
+        product_with_bias(chip, self, h, wqkv, bias, scattered.term)
+        return split_heads(self, scattered.cross())

@@ -1,0 +1,118 @@
+"""Decode: matmuls whose products are summed over a column or a row of chips."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.systems.chip import ChipBinder
+from galaxy_mpi.systems.ops.base import SystemOp
+
+__all__ = ["FusedReduce", "Reduce", "ScatteredReduce", "add_at_once_charges"]
+
+
+def gather_and_add_charges(op: SystemOp, costs: Any, wire: Wire, what: str) -> Iterator[Charge]:
+    """Yield the two ops of a generic all-reduce.
+
+    All blocks come to every member; they are added.
+    """
+    size = op.site.size(wire.axis)
+    if size > 1:
+        yield from op.cross(costs, wire, name=f"all_gather_{what}")
+        elements = size * op.tiles(wire.shape[-1]) * 1024
+        seconds = costs.machine.launch_s + costs.add_s(elements)
+        yield Kernel(f"sum_{what}", seconds, costs.machine.worker_cores)
+
+
+def add_at_once_charges(op: SystemOp, costs: Any, wire: Wire, name: str) -> Iterator[Charge]:
+    """Yield the one op of the Galaxy's all-reduce: all blocks come to every member, added once."""
+    add_s = costs.add_s(op.site.size(wire.axis) * op.tiles(wire.shape[-1]) * 1024)
+    yield from op.cross(costs, wire, add_s, name=name)
+
+
+class Reduce(SystemOp):
+    """Generic: matmul, all-gather over the rows, sum. ``wo`` and ``w2`` end like this."""
+
+    def __call__(self, x: Tensor, weight: WeightId) -> Tensor:
+        """Return the block's output, (B, D/C), the same on all rows."""
+        (out,) = self.record(x.program, (x, weight), out=(self.rows, self.shape.stream))
+        return out
+
+    @property
+    def weight(self) -> str:
+        """Name of the weight: the op's own."""
+        return self.name
+
+    @property
+    def _key(self) -> str:
+        return BufferKey.WO if self.weight == "wo" else BufferKey.FF2
+
+    @property
+    def _sum(self) -> Wire:
+        dtype = self.precision.reduced
+        return self.wire(self._key, Axis.ROWS, Kind.ALL_REDUCE, dtype, self.shape.dim)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the all-reduce."""
+        return (self._sum,)
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Return wo or w2."""
+        return (self.matrix(self.weight),)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Three ops: matmul, all-gather, sum."""
+        yield from self.matmul(costs, f"{self.weight}_matmul", WeightId(0, self.weight))
+        yield from gather_and_add_charges(self, costs, self._sum, self.weight)
+
+    def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
+        """Multiply and sum."""
+        reduced = chip.collective(self._sum)
+        chip.matmul(self.site, x, weight, reduced.term)
+        total: F32 = reduced.cross()
+        return total
+
+
+class FusedReduce(Reduce):
+    """Galaxy: the sum is made where the blocks arrive (ops 8, 9 and 15, 16)."""
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Two ops: matmul, all-reduce."""
+        yield from self.matmul(costs, f"{self.weight}_matmul", WeightId(0, self.weight))
+        yield from add_at_once_charges(self, costs, self._sum, f"all_reduce_{self.weight}")
+
+
+class ScatteredReduce(Reduce):
+    """One row of chips: the all-reduce ends half-way, as a reduce-scatter."""
+
+    @property
+    def _scatter(self) -> Wire:
+        dtype = self.precision.reduced
+        return self.wire(self._key, Axis.ROWS, Kind.REDUCE_SCATTER, dtype, self.shape.stream)
+
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the reduce-scatter."""
+        return (self._scatter,)
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Two ops: matmul, reduce-scatter."""
+        yield from self.matmul(costs, f"{self.weight}_matmul", WeightId(0, self.weight))
+        elements = self.tiles(self.shape.stream) * 1024
+        own_s = self.scatter_own_s(costs, self._scatter, elements)
+        yield from self.cross(costs, self._scatter, own_s, name=f"reduce_scatter_{self.weight}")
+
+    def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
+        """Multiply, sum, keep this chip's part."""
+        scattered = chip.collective(self._scatter)
+        padded_out = scattered.term
+        width = self.shape.model_dim
+        if padded_out.shape[-1] == width:
+            chip.matmul(self.site, x, weight, padded_out)
+        else:  # the last chip's part has columns that are zeros
+            chip.matmul(self.site, x, weight, padded_out[:, :width])
+            chip.call(padded_out[:, width:].fill, 0)
+        total: F32 = scattered.cross()
+        return total

@@ -1,0 +1,124 @@
+"""Where an op stands: sizes of the model on a chip, formats of its layer, the mesh, the links."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from galaxy_mpi.dtypes import padded
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.systems.modules import Modules
+from galaxy_mpi.systems.precision import Precision
+from galaxy_mpi.systems.prefill_pass import PassShape
+
+__all__ = ["SAMPLED", "ChipShape", "Fabric", "Site"]
+
+SAMPLED = 32
+"""Candidates that each row contributes to the choice of a token, one tile wide."""
+
+
+@dataclass(frozen=True)
+class ChipShape:
+    """Sizes of a model on one chip of a mesh, and of the batch; made by `Layout.chip_shape`."""
+
+    users: int
+    """All users of a step: rows of the activations."""
+    users_each: int
+    """Users of a column."""
+    dim: int
+    """D / C: rows of wqkv, w1 and w3."""
+    stream: int
+    """Columns of the residual: D / C, or D / N where it stays scattered over N chips."""
+    model_dim: int
+    """D, whole, without padding: what the norm divides by."""
+    norm_eps: float
+    heads: int
+    """Query heads, N / R, zeros included."""
+    kv_heads: int
+    """K / R."""
+    head_dim: int
+    hidden: int
+    """F / R."""
+    vocab: int
+    """V / R: columns of the language-model head."""
+    n_columns: int
+    """C: over which F / R is cut once more."""
+
+    @property
+    def qkv(self) -> int:
+        """(N + 2 K) H / R: columns of wqkv."""
+        return (self.heads + 2 * self.kv_heads) * self.head_dim
+
+    @property
+    def mixed(self) -> int:
+        """N H / R: columns of what attention gives, rows of wo."""
+        return self.heads * self.head_dim
+
+    @property
+    def hidden_shard(self) -> int:
+        """F / (R C)."""
+        return self.hidden // self.n_columns
+
+    @property
+    def device_vocab(self) -> int:
+        """V / R as the device pads it: whole tiles on each of 32 cores (tt-metal, lm_head.py)."""
+        return padded(self.vocab, 1024)
+
+    @property
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns of each matmul weight on a chip, (in, out)."""
+        return {
+            "wqkv": (self.dim, self.qkv),
+            "wo": (self.mixed, self.dim),
+            "w1": (self.dim, self.hidden),
+            "w3": (self.dim, self.hidden),
+            "w2": (self.hidden, self.dim),
+            "lm_head": (self.dim, self.device_vocab),
+        }
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """How a system uses the links of a machine."""
+
+    is_line: bool = False
+    """Whether a group is a line even where the machine has rings."""
+    gather_links: float | None = None
+    """Links that an all-gather takes; None: all there are."""
+    scatter_links: float | None = None
+    """Links that a reduce-scatter takes."""
+    laps: int = 1
+    """2 if buffers are made per call: a barrier goes round before the data does."""
+    skips_alone: bool = False
+    """Whether a group of one chip has no collectives."""
+
+    def on(self, machine: Any) -> Any:
+        """Return the machine as the system uses it."""
+        return replace(machine, topology="line") if self.is_line else machine
+
+
+@dataclass(frozen=True)
+class Site:
+    """All that an op's shapes, formats and charges depend on."""
+
+    mesh: Mesh
+    shape: ChipShape
+    precision: Precision
+    """Of the op's layer."""
+    fabric: Fabric = Fabric()
+    prefetch: bool = True
+    """Whether weights of a decode step come through the circular buffer."""
+    work: PassShape | None = None
+    """What is prefilled; None in decode."""
+    modules: Modules = field(default_factory=Modules)
+
+    @property
+    def mode(self) -> str:
+        """``decode`` or ``prefill``."""
+        return "decode" if self.work is None else "prefill"
+
+    def of(self, precision: Precision) -> "Site":
+        """Return the same place in a layer of another precision."""
+        return replace(self, precision=precision)
+
+    def size(self, axis: Axis) -> int:
+        """Return the members of a group along ``axis``."""
+        return self.mesh.size(axis)

@@ -1,0 +1,167 @@
+"""What a model takes of a chip's memory, by kind, in device bytes with padding.
+
+Sums of what must be there at once in decode; prefill's activations come and go and are left out.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from galaxy_mpi.dtypes import TILE, padded
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.program.charge import Cross
+from galaxy_mpi.program.memory import Matrix
+from galaxy_mpi.program.op import Program
+from galaxy_mpi.timing.costs import Costs
+from galaxy_mpi.timing.machine import Machine
+
+__all__ = ["Budget"]
+
+PAGE = 64
+"""Positions of a cache block."""
+
+
+class MemorySource(Protocol):
+    """What makes programs: `galaxy_mpi.models.Programs`."""
+
+    mesh: Mesh
+    prefetch: bool
+    """Whether weights come through the circular buffer."""
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the device keeps the buffers of collectives."""
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Device bytes of a chip's part of the embedding."""
+
+    def on(self, machine: Machine) -> Machine:
+        """Return the machine as the system uses it."""
+
+    def decode(self) -> Program:
+        """Return the program of a decode step."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes of one chip."""
+
+    weights_bytes: int
+    embedding_bytes: int
+    kv_cache_bytes: int
+    kv_cache_bytes_per_position: int
+    """Of all users of a column, in all layers."""
+    persistent_buffers_bytes: int
+    """In L1, double, spread over the worker cores."""
+    circular_buffer_bytes: int
+    """In L1, spread over the ring cores."""
+
+    @classmethod
+    def of(
+        cls,
+        programs: MemorySource,
+        machine: Machine,
+        n_positions: int,
+        circular_buffer_bytes: float | None = None,
+    ) -> "Budget":
+        """Return what a model takes when every user has ``n_positions``.
+
+        Parameters
+        ----------
+        programs : MemorySource
+        machine : Machine
+        n_positions : int
+        circular_buffer_bytes : float, optional
+            The machine's by default.
+        """
+        program, costs = programs.decode(), Costs(programs.on(machine))
+        circular = circular_buffer_bytes or machine.circular_buffer_bytes
+        position_bytes = sum(use.op.cached_bytes() for use in program.uses)
+        buffers_bytes = _buffers_bytes(program, costs, programs.mesh)
+        return cls(
+            weights_bytes=sum(
+                _matrix_bytes(costs, matrix) for use in program.uses for matrix in use.op.matrices()
+            ),
+            embedding_bytes=programs.embedding_bytes,
+            kv_cache_bytes=position_bytes * padded(n_positions, PAGE),
+            kv_cache_bytes_per_position=position_bytes,
+            persistent_buffers_bytes=2 * buffers_bytes if programs.is_persistent else 0,
+            circular_buffer_bytes=int(circular) if programs.prefetch else 0,
+        )
+
+    @property
+    def dram_bytes(self) -> int:
+        """Bytes of DRAM."""
+        return self.weights_bytes + self.embedding_bytes + self.kv_cache_bytes
+
+    def check(self, machine: Machine) -> None:
+        """Raise if the chip does not have so much.
+
+        Raises
+        ------
+        ConfigError
+            Says by how much it is over and what would fit.
+        """
+        over = self.dram_bytes - machine.dram_bytes
+        if over > 0:
+            room = machine.dram_bytes - self.weights_bytes - self.embedding_bytes
+            fitting = int(max(room, 0) // self.kv_cache_bytes_per_position) // PAGE * PAGE
+            fits = (
+                f"{fitting} positions of each user would fit; lower --input-tokens, "
+                f"--new-tokens or --users"
+                if fitting
+                else "the weights alone do not fit; take a larger --mesh or fewer --layers"
+            )
+            held = self.weights_bytes + self.embedding_bytes
+            raise ConfigError(
+                f"DRAM of a chip is over by {over / 2**20:.0f} MiB: weights and embedding "
+                f"{held / 2**20:.0f}, cache {self.kv_cache_bytes / 2**20:.0f} of "
+                f"{machine.dram_bytes / 2**20:.0f} MiB; {fits} (--allow-over-budget goes on)"
+            )
+        for what, n_bytes, cores in (
+            ("circular buffer", self.circular_buffer_bytes, machine.ring_cores),
+            ("persistent buffers", self.persistent_buffers_bytes, machine.worker_cores),
+        ):
+            over = n_bytes - cores * machine.l1_bytes
+            if over > 0:
+                raise ConfigError(
+                    f"L1 is over by {over / cores:.0f} bytes on each of {cores:.0f} cores: the "
+                    f"{what} has {n_bytes} bytes, {cores * machine.l1_bytes:.0f} would fit "
+                    f"(--allow-over-budget goes on)"
+                )
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the figures of the report."""
+        return {
+            "weights_bytes": self.weights_bytes,
+            "embedding_bytes": self.embedding_bytes,
+            "kv_cache_bytes": self.kv_cache_bytes,
+            "dram_bytes": self.dram_bytes,
+            "persistent_buffers_bytes": self.persistent_buffers_bytes,
+            "circular_buffer_bytes": self.circular_buffer_bytes,
+        }
+
+
+def _matrix_bytes(costs: Costs, matrix: Matrix) -> int:
+    if matrix.is_prefetched:
+        return costs.weight_bytes(matrix.rows, matrix.columns, matrix.dtype.tile_bytes)
+    tiles = padded(matrix.rows) // TILE * (padded(matrix.columns) // TILE)
+    return tiles * matrix.dtype.tile_bytes
+
+
+def _buffers_bytes(program: Program, costs: Costs, mesh: Mesh) -> int:
+    """Return the bytes of the buffers of a step's collectives, each once.
+
+    A buffer has a place for what each member of a group sends. Collectives of one kind, axis,
+    format and shape take turns in one buffer; a wire that the device sends in parts, behind each
+    other, needs room for a part.
+    """
+    buffers: dict[tuple[object, ...], int] = {}
+    for use in program.uses:
+        charges = use.op.priced(costs)
+        crossed = [charge.wire for charge in charges if isinstance(charge, Cross)]
+        for wire in set(crossed):
+            what = (wire.axis, wire.kind, wire.dtype.name, wire.shape)
+            buffers[what] = mesh.size(wire.axis) * wire.n_bytes // crossed.count(wire)
+    return sum(buffers.values())

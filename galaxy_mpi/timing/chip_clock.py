@@ -1,0 +1,312 @@
+"""The clock of one chip of a run, which learns from messages when the others were where.
+
+What is between two collectives is known beforehand: `ChipClock` is made with a program, as a list
+of steps. When the chip enters a collective, its time travels with the data; what comes back are the
+entry times of the whole group, and with them the clock goes on to the next collective.
+"""
+
+from collections.abc import Sequence
+from operator import add
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_mpi.ccl.wire import Kind, Wire
+from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
+from galaxy_mpi.program.op import Use
+from galaxy_mpi.timing.machine import Machine
+from galaxy_mpi.timing.slowness import Slowness
+from galaxy_mpi.timing.tape import Tape, Told
+from galaxy_mpi.timing.times import Timing
+
+__all__ = ["ChipClock", "hop_delays"]
+
+Times = NDArray[np.float64]
+
+_OP, _PART, _ATTEND, _ATTEND_PART, _TAKE, _CONSUMED, _CROSS, _END = range(8)
+"""Kinds of steps, the most frequent first."""
+
+_Step = tuple[int, Any, int]
+"""Kind; seconds, number of an attention, or `_Meeting`; and a number: of a weight, which one must
+leave first; of a collective, how many steps behind it the one is that rides along, 0 if none."""
+
+
+def hop_delays(machine: Machine, size: int) -> Times:
+    """Return the seconds that a notice takes between any two members of a group of ``size``."""
+    members = np.arange(size)
+    apart = np.abs(members[:, None] - members[None, :])
+    if machine.topology == "ring":
+        apart = np.minimum(apart, size - apart)
+    delays: Times = apart * machine.link_hop_s
+    return delays
+
+
+class _Meeting:
+    """A collective, as the members of one group take part in it.
+
+    Parameters
+    ----------
+    cross : Cross
+    delays : array
+        Of `hop_delays`.
+    factors : array
+        By which each member's ops are slower.
+    wire_factor : float
+        By which the group's slowest wire is.
+    index : int
+        This chip's.
+    """
+
+    def __init__(
+        self, cross: Cross, delays: Times, factors: Times, wire_factor: float, index: int
+    ) -> None:
+        own_s: list[float] = (cross.own_s * factors + cross.wire_s * wire_factor).tolist()
+        beside_s: list[float] = (cross.beside_s * factors).tolist()
+        rows: list[list[float]] = (delays * cross.laps).tolist()
+        self.cross = cross
+        self.members = list(zip(rows, own_s, beside_s, strict=True))
+        """Of each: how far away the others are, what it takes itself, what it does beside."""
+        self.mine = self.members[index]
+        self.index = index
+        self.reach_s = max(rows[index])
+        """How far away the farthest is."""
+
+
+class ChipClock:
+    """Device time of one chip in a program.
+
+    Parameters
+    ----------
+    tape : Tape
+    mesh : Mesh
+    rank : int
+    slowness : Slowness, optional
+
+    Attributes
+    ----------
+    now : float
+        When the worker cores are free.
+    stall_s : float
+        Seconds that they waited for the prefetcher.
+
+    Notes
+    -----
+    The prefetcher starts to read a weight when DRAM is free and the buffer has room, which is when
+    the last of the weights that must leave first was consumed: ``ready = max(dram_free, room_free)
+    + bytes / bandwidth``.
+    """
+
+    def __init__(self, tape: Tape, mesh: Mesh, rank: int, slowness: Slowness | None = None) -> None:
+        slowness = slowness or Slowness()
+        self._tape, (row, col) = tape, mesh.coord(rank)
+        self._factors = slowness.chip_factors(mesh)
+        self._factor, self._column = float(self._factors[row, col]), col
+        self._wire_factors = {
+            axis: float(slowness.wire_factors(mesh, axis)[row, col]) for axis in Axis
+        }
+        self._mesh, self._rank = mesh, rank
+        self._steps = self._list_steps()
+        self._seen: set[tuple[int, str, Axis, Kind]] = set()
+        self._attended_s: list[float] = []
+        self._own_attended_s: list[float] = []
+        self._begin()
+
+    def is_charged(self, use: Use, wire: Wire) -> bool:
+        """Return whether the exchange that is bound now is one that the clock is charged for.
+
+        The first exchange of an op is, if the op has a charge of that key, axis and kind. A slab
+        further on is not, nor is a group of one chip that a system skips.
+        """
+        what = (id(use), wire.key, wire.axis, wire.kind)
+        if what in self._seen:
+            return False
+        self._seen.add(what)
+        return any(
+            isinstance(charge, Cross)
+            and (charge.wire.key, charge.wire.axis, charge.wire.kind) == what[1:]
+            for charge in use.op.priced(self._tape.costs)
+        )
+
+    def start(self, positions: Sequence[int] = ()) -> None:
+        """Begin at time 0 and go on to the first collective.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Of a decode step: the longest user's position in each column; -1 for one without users.
+        """
+        if self._tape.attentions:
+            here = positions[self._column : self._column + 1]
+            self._attended_s = [seconds for (seconds,) in self._tape.attended_s(here)]
+            self._own_attended_s = [seconds * self._factor for seconds in self._attended_s]
+        self._begin()
+        self._play()
+
+    def enter(self, times: Times, index: int) -> None:
+        """Write when this chip enters the collective, at ``index``."""
+        times[index] = self.now
+
+    def leave(self, times: Times) -> None:
+        """Go on, given when every member entered."""
+        meeting, ahead = self._meeting()
+        entries: list[float] = times.tolist()
+        while ahead:
+            entries = [self._left(member, entries, at) for at, member in enumerate(meeting.members)]
+            self._ride(entries[meeting.index], ahead)
+            meeting, ahead = self._meeting()
+        self.now = self._left(meeting.mine, entries, meeting.index)
+        self._told.ends.append(self.now)
+        self._at += 1
+        self._play()
+
+    def leave_alike(self) -> None:
+        """Go on, if all members enter when this chip does, and none is slow."""
+        meeting, _ = self._meeting()
+        _, own_s, beside_s = meeting.mine
+        begin = self.now
+        end = begin + meeting.reach_s + own_s
+        self.now = max(end, begin + beside_s) + self._tape.gap_s
+        self._told.ends.append(self.now)
+        self._at += 1
+        self._play()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is no collective left."""
+        return self._steps[self._at][0] == _END
+
+    def finish(self) -> None:
+        """Check that all collectives were entered.
+
+        Raises
+        ------
+        CollectiveError
+            If one was not: then what is charged is not what was run.
+        """
+        if not self.is_done:
+            wire = self._meeting()[0].cross.wire
+            raise CollectiveError(
+                f"device time expects {wire}, which was never entered; mend `bind` or `charges` of "
+                f"its op, which must be one program"
+            )
+
+    def timing(self) -> Timing:
+        """Return the figures of this chip at the end."""
+        return self._tape.timing(self._told, self._attended_s, self._factor, self.now, self.stall_s)
+
+    def spans_s(self) -> list[tuple[Charge, float]]:
+        """Return each charge with its seconds at the end, gap and waiting included."""
+        return self._tape.spans_s(self._told, self._attended_s, self._factor)
+
+    # --- what is between collectives
+
+    def _begin(self) -> None:
+        self.now, self.stall_s = 0.0, 0.0
+        self._told, self._at = Told(), 0
+        self._dram_free_s = 0.0
+        self._left_s: list[float] = []
+        """When each weight left the circular buffer."""
+
+    def _list_steps(self) -> list[_Step]:
+        tape, factor, steps = self._tape, self._factor, list[_Step]()
+        bandwidth, rooms = tape.costs.machine.dram_bytes_per_s, iter(tape.rooms)
+        meetings: dict[int, _Meeting] = {}
+        for charge in tape.charges:
+            if isinstance(charge, Kernel):
+                if callable(charge.seconds):
+                    kind = _ATTEND if charge.has_gap else _ATTEND_PART
+                    steps.append((kind, tape.numbers[id(charge)], 0))
+                else:
+                    kind = _OP if charge.has_gap else _PART
+                    steps.append((kind, charge.seconds * factor, 0))
+            elif isinstance(charge, Take):
+                steps.append((_TAKE, charge.n_bytes / bandwidth, next(rooms)))
+            elif isinstance(charge, Consumed):
+                steps.append((_CONSUMED, 0.0, 0))
+            else:
+                if id(charge) not in meetings:
+                    meetings[id(charge)] = self._new_meeting(charge)
+                if charge.rides:
+                    before = _last_cross(steps)
+                    steps[before] = (*steps[before][:2], len(steps) - before)
+                steps.append((_CROSS, meetings[id(charge)], 0))
+        return [*steps, (_END, None, 0)]
+
+    def _new_meeting(self, cross: Cross) -> _Meeting:
+        axis = cross.wire.axis
+        row, col = self._mesh.coord(self._rank)
+        delays = hop_delays(self._tape.costs.machine, self._mesh.size(axis))
+        factors = self._factors[:, col] if axis is Axis.ROWS else self._factors[row, :]
+        index = self._mesh.index(self._rank, axis)
+        return _Meeting(cross, delays, factors, self._wire_factors[axis], index)
+
+    def _play(self) -> None:
+        """Go on to the next collective, or to the end."""
+        steps, at, now, gap_s = self._steps, self._at, self.now, self._tape.gap_s
+        ends = self._told.ends
+        while True:
+            kind, what, room = steps[at]
+            if kind == _OP:
+                now = now + what + gap_s
+            elif kind >= _CROSS:
+                break
+            elif kind == _CONSUMED:
+                self._left_s[-1] = now
+                at += 1
+                continue
+            elif kind == _TAKE:
+                begin = self._dram_free_s
+                if room >= 0:
+                    begin = max(begin, self._left_s[room])
+                self._dram_free_s = begin + what
+                stall_s = max(0.0, self._dram_free_s - now)
+                self._told.stalls.append(stall_s)
+                self.stall_s += stall_s
+                now += stall_s
+                self._left_s.append(now)
+            elif kind == _PART:
+                now = now + what
+            elif kind == _ATTEND:
+                now = now + self._own_attended_s[what] + gap_s
+            else:
+                now = now + self._own_attended_s[what]
+            ends.append(now)
+            at += 1
+        self._at, self.now = at, now
+
+    # --- collectives
+
+    def _meeting(self) -> tuple[_Meeting, int]:
+        """Return the collective whose turn it is, and how many steps ahead another rides along."""
+        kind, what, ahead = self._steps[self._at]
+        if kind != _CROSS:
+            raise CollectiveError(
+                "a collective is left where device time expects the end; mend `bind` or `charges` "
+                "of its op, which must be one program"
+            )
+        return what, ahead
+
+    def _left(
+        self, member: tuple[list[float], float, float], entries: list[float], index: int
+    ) -> float:
+        """Return when a member goes on behind a collective."""
+        delays, own_s, beside_s = member
+        end: float = max(map(add, entries, delays)) + own_s
+        return max(end, entries[index] + beside_s) + self._tape.gap_s
+
+    def _ride(self, now: float, ahead: int) -> None:
+        """Go on to the collective that rides; a weight may leave in between: it takes no time."""
+        self._told.ends.append(now)
+        if ahead > 1:
+            self._left_s[-1] = now
+        self._at += ahead
+
+
+def _last_cross(steps: list[_Step]) -> int:
+    at = len(steps) - 1
+    while steps[at][0] != _CROSS:
+        at -= 1
+    return at

@@ -1,0 +1,118 @@
+"""Device time without weights, values or ranks: all chips in one process."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from galaxy_mpi.dtypes import padded
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.program.op import Program
+from galaxy_mpi.timing.costs import Costs
+from galaxy_mpi.timing.machine import Machine
+from galaxy_mpi.timing.mesh_clock import MeshClock
+from galaxy_mpi.timing.slowness import Slowness
+from galaxy_mpi.timing.tape import Tape
+from galaxy_mpi.timing.times import DeviceTimes, Timing
+from galaxy_mpi.timing.trace import Trace
+
+__all__ = ["Estimator", "ProgramSource"]
+
+
+class ProgramSource(Protocol):
+    """What makes programs: `galaxy_mpi.models.Programs`."""
+
+    mesh: Mesh
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+
+    def on(self, machine: Machine) -> Machine:
+        """Return the machine as the system uses it."""
+
+    def decode(self) -> Program:
+        """Return the program of a decode step."""
+
+    def prefill(self, work: Any, /) -> Program:
+        """Return the program of a pass of a shape."""
+
+
+class Estimator:
+    """Device time of one model on one machine.
+
+    Every pass and every step is timed from a common start of all chips, because sampling joins
+    them. So its time is a function of what it does, and is kept for the next one that does the
+    same.
+
+    Parameters
+    ----------
+    programs : ProgramSource
+    machine : Machine
+    circular_buffer_bytes : float, optional
+        Device bytes; the machine's by default.
+    slowness : Slowness, optional
+        Chips and links that are slower than they should be.
+
+    Attributes
+    ----------
+    machine : Machine
+        As the system uses it.
+    """
+
+    def __init__(
+        self,
+        programs: ProgramSource,
+        machine: Machine,
+        *,
+        circular_buffer_bytes: float | None = None,
+        slowness: Slowness | None = None,
+    ) -> None:
+        self.programs, self.machine = programs, programs.on(machine)
+        self._costs = Costs(self.machine)
+        self._capacity, self._slowness = circular_buffer_bytes, slowness
+        self._decode: MeshClock | None = None
+        self._known: dict[Any, Timing] = {}
+
+    def times(self) -> DeviceTimes:
+        """Return the times of a run that has not begun."""
+        return DeviceTimes(self.programs.n_layers, self.machine.prefill_cores)
+
+    def prefill(self, work: Any, trace: Trace | None = None) -> Timing:
+        """Return the time of a pass; with a trace it is evaluated anew.
+
+        Parameters
+        ----------
+        work : galaxy_mpi.systems.PassShape
+        trace : Trace, optional
+        """
+        if trace is not None or work not in self._known:
+            self._known[work] = self._clock(self.programs.prefill(work)).run((), trace)
+        return self._known[work]
+
+    def step(self, positions: Sequence[int], trace: Trace | None = None) -> Timing:
+        """Return the time of a decode step; with a trace it is evaluated anew.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            The longest user's position in each column; -1 for a column without users.
+        trace : Trace, optional
+        """
+        # Attention works on tiles of positions.
+        what = tuple(padded(position + 1) for position in positions)
+        if trace is not None or what not in self._known:
+            if self._decode is None:
+                self._decode = self._clock(self.programs.decode())
+            self._known[what] = self._decode.run(positions, trace)
+        return self._known[what]
+
+    @property
+    def n_buffers(self) -> int:
+        """Collectives of a decode step that a system makes buffers for, unless it keeps them."""
+        crossed = self._tape_of(self.programs.decode()).crosses
+        return sum(not cross.rides for cross in crossed)
+
+    def _clock(self, program: Program) -> MeshClock:
+        return MeshClock(self._tape_of(program), self.programs.mesh, self._slowness)
+
+    def _tape_of(self, program: Program) -> Tape:
+        return Tape(program, self._costs, self._capacity)

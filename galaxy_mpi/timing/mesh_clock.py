@@ -1,0 +1,166 @@
+"""The clock of all chips of a mesh at once, without messages.
+
+It advances by the same recurrences in the same order as the clocks of a run
+(`galaxy_mpi.timing.chip_clock`), so they agree to the last bit.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
+from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays
+from galaxy_mpi.timing.slowness import Slowness
+from galaxy_mpi.timing.tape import Tape, Told
+from galaxy_mpi.timing.times import Timing
+from galaxy_mpi.timing.trace import COMPUTE, PREFETCH, Trace
+
+__all__ = ["MeshClock"]
+
+Seconds = NDArray[np.float64]
+
+
+class MeshClock:
+    """Device time of every chip in a program.
+
+    Where no chip can differ from another, one is evaluated; else times are arrays (R, C).
+
+    Parameters
+    ----------
+    tape : Tape
+    mesh : Mesh
+    slowness : Slowness, optional
+    """
+
+    def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness | None = None) -> None:
+        slowness = slowness or Slowness()
+        self._tape, self._mesh, self._slowness = tape, mesh, slowness
+        self._delays = {axis: hop_delays(tape.costs.machine, mesh.size(axis)) for axis in Axis}
+        self._one: ChipClock | None = None
+        self._last: ChipClock | _ManyChips | None = None
+        if slowness == Slowness() and all(map(_is_alike, self._delays.values())):
+            self._one = ChipClock(tape, mesh, 0)
+
+    def run(self, positions: Sequence[int] = (), trace: Trace | None = None) -> Timing:
+        """Return the time of the program, from a common start of all chips.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Of a decode step: the longest user's position in each column; -1 for one without users.
+        trace : Trace, optional
+            Gets every op, read and collective.
+        """
+        attended_s = self._tape.attended_s(positions)
+        one = self._one
+        if one is None or trace is not None or any(len(set(of)) > 1 for of in attended_s):
+            many = _ManyChips(self._tape, self._mesh, self._slowness, trace)
+            self._last = many
+            return many.run(attended_s)
+        self._last = one
+        one.start(positions)
+        while not one.is_done:
+            one.leave_alike()
+        return one.timing()
+
+    def spans_s(self) -> list[tuple[Charge, float]]:
+        """Return each charge of the last run with its seconds on chip (0, 0), as `ChipClock`."""
+        assert self._last is not None
+        return self._last.spans_s()
+
+
+def _is_alike(delays: Seconds) -> bool:
+    """Return whether each member of a group is as far from the farthest as any other is."""
+    return len(set(delays.max(axis=1).tolist())) == 1
+
+
+class _ManyChips:
+    """One evaluation of a tape, chips beside each other."""
+
+    def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness, trace: Trace | None) -> None:
+        self._tape, self._machine, self._trace = tape, tape.costs.machine, trace
+        self._factor = slowness.chip_factors(mesh)
+        self._wire_factors = {axis: slowness.wire_factors(mesh, axis) for axis in Axis}
+        self._delays = {axis: hop_delays(self._machine, mesh.size(axis)) for axis in Axis}
+        self._told = Told()
+        self._now: Seconds = np.zeros((mesh.rows, mesh.cols))
+        self._stall_s, self._dram_free_s = self._now, self._now
+        self._left_s: list[Seconds] = []
+        """When each weight left the circular buffers."""
+
+    def run(self, attended_s: list[list[float]]) -> Timing:
+        """Return the figures, given the seconds of each attention by column."""
+        tape, rooms = self._tape, iter(self._tape.rooms)
+        of_columns = [np.array(seconds) for seconds in attended_s]
+        taken_bytes = 0.0
+        for charge in tape.charges:
+            if isinstance(charge, Kernel):
+                seconds: Any = charge.seconds
+                if callable(seconds):
+                    seconds = of_columns[tape.numbers[id(charge)]]
+                self._work(charge, seconds)
+            elif isinstance(charge, Take):
+                taken_bytes = charge.n_bytes
+                self._take(taken_bytes, next(rooms))
+            elif isinstance(charge, Consumed):
+                self._left_s[-1] = self._now
+                if self._trace is not None:
+                    self._trace.fills(self._now, -taken_bytes)
+            else:
+                self._cross(charge)
+        first_s = self._attended_s = [seconds[0] for seconds in attended_s]
+        factor = float(self._factor[0, 0])
+        slowest_s, stall_s = float(np.max(self._now)), float(np.max(self._stall_s))
+        return tape.timing(self._told, first_s, factor, slowest_s, stall_s)
+
+    def spans_s(self) -> list[tuple[Charge, float]]:
+        """Return each charge with its seconds on chip (0, 0)."""
+        return self._tape.spans_s(self._told, self._attended_s, float(self._factor[0, 0]))
+
+    def _work(self, kernel: Kernel, seconds: Any) -> None:
+        end = self._now + seconds * self._factor
+        self._end(kernel.name, end, kernel.cores, self._tape.gap_s if kernel.has_gap else None)
+
+    def _take(self, n_bytes: float, room: int) -> None:
+        """Wait for a weight; see `ChipClock`."""
+        begin = self._dram_free_s
+        if room >= 0:
+            begin = np.maximum(begin, self._left_s[room])
+        self._dram_free_s = begin + n_bytes / self._machine.dram_bytes_per_s
+        stall_s = np.maximum(0.0, self._dram_free_s - self._now)
+        self._stall_s = self._stall_s + stall_s
+        self._now = self._now + stall_s
+        self._told.stalls.append(float(stall_s[0, 0]))
+        self._told.ends.append(float(self._now[0, 0]))
+        if self._trace is not None:
+            self._trace.add(PREFETCH, "weight", begin, self._dram_free_s)
+            self._trace.fills(begin, n_bytes)
+        self._left_s.append(self._now)
+
+    def _cross(self, cross: Cross) -> None:
+        axis = cross.wire.axis
+        arrived = self._arrived(axis, cross.laps)
+        wires = self._wire_factors[axis]
+        end = arrived + (cross.own_s * self._factor + cross.wire_s * wires)
+        if self._trace is not None:
+            n_bytes = self._tape.crossed_bytes(cross)
+            self._trace.collective(cross.name, axis, self._now, end, n_bytes)
+        end = np.maximum(end, self._now + cross.beside_s * self._factor)
+        self._end(cross.name, end, cross.cores, self._tape.gap_s)
+
+    def _arrived(self, axis: Axis, laps: int) -> Seconds:
+        """Return when the last of the group's data is there: entry and distance of each member."""
+        delays = self._delays[axis] * laps
+        entries: Any = self._now if axis is Axis.ROWS else self._now.T  # (members, groups)
+        arrived = (entries[None, :, :] + delays[:, :, None]).max(axis=1)
+        result: Seconds = arrived if axis is Axis.ROWS else arrived.T
+        return result
+
+    def _end(self, name: str, end: Seconds, cores: float, gap_s: float | None) -> None:
+        if self._trace is not None:
+            self._trace.add(COMPUTE, name, self._now, end, cores=cores)
+        self._now = end if gap_s is None else end + gap_s
+        self._told.ends.append(float(self._now[0, 0]))

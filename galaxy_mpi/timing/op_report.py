@@ -1,0 +1,156 @@
+"""A device trace in the form of tt-metal's op report, which the tool ``tt-perf-report`` reads.
+
+One row for each op of each chip. Figures that the model does not have are left empty.
+
+References
+----------
+.. [1] tt-perf-report 1.4, CSV format v2.1.
+"""
+
+import csv
+import io
+from typing import Any
+
+from galaxy_mpi.dtypes import BFP4, BFP8, DType
+from galaxy_mpi.kernels import Fidelity
+from galaxy_mpi.program.memory import Matrix
+from galaxy_mpi.program.op import Program
+from galaxy_mpi.timing.machine import Machine
+from galaxy_mpi.timing.trace import COMPUTE, Trace
+
+__all__ = ["op_report_csv"]
+
+OP_CODES = {
+    "rms_norm_attention": "RMSAllGather",
+    "rms_norm_mlp": "RMSAllGather",
+    "final_norm": "RMSAllGather",
+    "norm": "LayerNorm",
+    "reduce_scatter_create_heads": "LlamaReduceScatter",
+    "create_heads": "NlpCreateHeads",
+    "concat_heads": "NLPConcatHeads",
+    "rotary": "RotaryEmbeddingLlama",
+    "update_cache": "PagedUpdateCacheDeviceOperation",
+    "fill_cache": "PagedUpdateCacheDeviceOperation",
+    "attention": "ScaledDotProductAttentionDecode",
+    "all_gather_concat": "AllGatherConcat",
+    "w1_w3_matmul_reduce_scatter_w1": "Matmul",
+    "all_gather_w2_matmul": "AllGatherMatmul",
+    "silu_mul": "BinaryNg",
+    "add": "BinaryNg",
+    "reshards": "Reshard",
+    "typecasts": "Typecast",
+    "top_k": "Reduce",
+    "sampling": "ArgMax",
+}
+"""Names of the device's ops; others are told by their beginning (`_op_code`)."""
+
+MATRICES = {
+    "qkv_matmul": "wqkv",
+    "wo_matmul": "wo",
+    "w1_matmul": "w1",
+    "w3_matmul": "w3",
+    "w1_w3_matmul_reduce_scatter_w1": "w1",
+    "w2_matmul": "w2",
+    "all_gather_w2_matmul": "w2",
+    "lm_head_matmul": "lm_head",
+}
+
+_FIDELITIES = {Fidelity.LOFI: "LoFi", Fidelity.HIFI2: "HiFi2", Fidelity.HIFI4: "HiFi4"}
+
+_TENSORS = ("INPUT_0", "INPUT_1", "OUTPUT_0")
+_DIMS = ("W", "Z", "Y", "X")
+
+COLUMNS = (
+    "OP CODE",
+    "OP TYPE",
+    "GLOBAL CALL COUNT",
+    "DEVICE ID",
+    "DEVICE ARCH",
+    "ATTRIBUTES",
+    "MATH FIDELITY",
+    "CORE COUNT",
+    "AVAILABLE WORKER CORE COUNT",
+    "HOST START TS",
+    "DEVICE KERNEL DURATION [ns]",
+    "OP TO OP LATENCY [ns]",
+    *(f"{tensor}_{dim}_PAD[LOGICAL]" for tensor in _TENSORS for dim in _DIMS),
+    *(f"{tensor}_{what}" for tensor in _TENSORS for what in ("DATATYPE", "MEMORY")),
+)
+
+
+def op_report_csv(trace: Trace, machine: Machine, step: Program) -> str:
+    """Return the text of the report.
+
+    Parameters
+    ----------
+    trace : Trace
+        Of device time.
+    machine : Machine
+    step : Program
+        A decode step, whose matmuls are described.
+    """
+    users, matrices = step.inputs["x"].shape[0], dict[str, Matrix]()
+    for use in step.uses:
+        for matrix in use.op.matrices():
+            matrices.setdefault(matrix.name, matrix)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for rank, spans in trace.spans(COMPUTE).items():
+        events = [event for event in spans if not event["name"].endswith("_gap")]
+        end_us = events[0]["ts"] if events else 0.0
+        for number, event in enumerate(events):
+            row = {
+                "OP CODE": _op_code(event["name"]),
+                "OP TYPE": "tt_dnn_device",
+                "GLOBAL CALL COUNT": number * 1024 + rank,
+                "DEVICE ID": rank,
+                "DEVICE ARCH": "wormhole",
+                "ATTRIBUTES": event["name"],
+                "CORE COUNT": round(event["args"]["cores"]) or "",
+                "AVAILABLE WORKER CORE COUNT": round(machine.prefill_cores),
+                "HOST START TS": round(event["ts"] * 1e3),
+                "DEVICE KERNEL DURATION [ns]": round(event["dur"] * 1e3),
+                "OP TO OP LATENCY [ns]": round((event["ts"] - end_us) * 1e3),
+            }
+            if event["name"] in MATRICES:
+                row |= _matmul(matrices[MATRICES[event["name"]]], users)
+            writer.writerow(row)
+            end_us = event["ts"] + event["dur"]
+    return text.getvalue()
+
+
+def _op_code(name: str) -> str:
+    if name in OP_CODES:
+        return OP_CODES[name]
+    for beginning, code in (
+        ("all_reduce", "AllReduceAsync"),
+        ("all_gather", "AllGatherAsync"),
+        ("reduce_scatter", "ReduceScatterMinimalAsync"),
+        ("sum_", "FastReduceNC"),
+        ("select_users", "Matmul"),
+        ("rotary_", "RotaryEmbeddingLlama"),
+        ("update_cache_", "PagedUpdateCacheDeviceOperation"),
+        ("rms_norm_", "LayerNorm"),
+    ):
+        if name.startswith(beginning):
+            return code
+    return "Matmul" if name.endswith("_matmul") else name
+
+
+def _matmul(weight: Matrix, users: int) -> dict[str, Any]:
+    k, n = weight.rows, weight.columns
+    shapes = {"INPUT_0": (users, k), "INPUT_1": (k, n), "OUTPUT_0": (users, n)}
+    row: dict[str, Any] = {"MATH FIDELITY": _FIDELITIES[weight.fidelity]}
+    for tensor, (height, width) in shapes.items():
+        for dim, size in zip(_DIMS, (1, 1, height, width), strict=True):
+            row[f"{tensor}_{dim}_PAD[LOGICAL]"] = f"{size}[{size}]"
+        of_weight = tensor == "INPUT_1"
+        row[f"{tensor}_DATATYPE"] = _datatype(weight.dtype if of_weight else weight.activation)
+        in_dram = of_weight and not weight.is_prefetched
+        row[f"{tensor}_MEMORY"] = "DEV_0_DRAM_INTERLEAVED" if in_dram else "DEV_0_L1_WIDTH_SHARDED"
+    return row
+
+
+def _datatype(dtype: DType) -> str:
+    return {BFP4.name: "BFLOAT4_B", BFP8.name: "BFLOAT8_B"}.get(dtype.name, "BFLOAT16")

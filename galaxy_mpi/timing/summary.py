@@ -1,0 +1,53 @@
+"""Device figures for people: rows of a summary, and a table by op."""
+
+from typing import Any
+
+from galaxy_mpi.timing.budget import Budget
+
+__all__ = ["budget_rows", "device_rows", "op_table"]
+
+Rows = list[tuple[str, str]]
+
+
+def device_rows(figures: dict[str, Any]) -> Rows:
+    """Return name and value of each figure of `DeviceTimes.to_dict`."""
+    step_s, stall_s = figures["decode_step_s"], figures["prefetch_stall_s"]
+    stall = stall_s / step_s if step_s else 0.0
+    links = ", ".join(f"{a} {n / 2**10:.1f} KiB" for a, n in figures["link_bytes"].items())
+    return [
+        ("device: decode step", f"{step_s * 1e3:.3f} ms, {figures['steps']} steps"),
+        ("device: decode layer", f"{figures['decode_layer_s'] * 1e6:.2f} us"),
+        ("device: tokens/s/user", f"{figures['tokens_per_s_per_user']:.2f}"),
+        ("device: tokens/s", f"{figures['tokens_per_s']:.1f} (all users)"),
+        ("device: time to first token", f"{figures['time_to_first_token_s'] * 1e3:.2f} ms (mean)"),
+        ("device: prefetch stall", f"{stall_s * 1e6:.1f} us a step ({stall:.1%})"),
+        ("device: cores in use", f"{figures['core_utilization']:.1%} of core time in steps"),
+        ("device: bytes of a link a step", links or "none"),
+    ]
+
+
+def budget_rows(budget: Budget) -> Rows:
+    """Return what a chip holds."""
+
+    def mib(n_bytes: float) -> str:
+        return f"{n_bytes / 2**20:.1f} MiB"
+
+    return [
+        ("chip: weights, embedding", mib(budget.weights_bytes + budget.embedding_bytes)),
+        ("chip: KV cache", mib(budget.kv_cache_bytes)),
+        ("chip: persistent buffers (L1)", mib(budget.persistent_buffers_bytes)),
+        ("chip: circular buffer (L1)", mib(budget.circular_buffer_bytes)),
+    ]
+
+
+def op_table(figures: dict[str, Any], most: int | None = None) -> list[str]:
+    """Return a line for each op of a decode step, or for ``most`` of them, the longest first."""
+    lines = [f"{'op of a decode step, chip (0, 0)':<34}{'us a step':>11}{'share':>8}"]
+    ops = sorted(figures["by_op_s"].items(), key=lambda item: -item[1])
+    known = [(name, seconds) for name, seconds in ops if seconds > 0]
+    for name, seconds in known[:most]:
+        share = seconds / figures["decode_step_s"]
+        lines.append(f"{name:<34}{seconds * 1e6:>11.1f}{share:>8.1%}")
+    if most is not None and len(known) > most:
+        lines.append(f"... and {len(known) - most} more ops (--json has all)")
+    return lines

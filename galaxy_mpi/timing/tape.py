@@ -1,0 +1,211 @@
+"""The charges of a program as one flat list, with what all clocks need of it worked out once.
+
+A *moment* is where an op, a part of one, a wait for a weight or a collective ends. Clocks note the
+time of each moment of chip (0, 0), which is the one whose ops are told apart; `Tape.timing` makes
+the figures of them.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
+from galaxy_mpi.program.op import Program
+from galaxy_mpi.timing.costs import Costs
+from galaxy_mpi.timing.times import Timing
+
+__all__ = ["STALL", "Tape", "Told"]
+
+STALL = "prefetch_stall"
+"""Under which waiting for weights is told."""
+
+
+class Told:
+    """What a clock has noted of chip (0, 0)."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        """The time of each moment."""
+        self.stalls: list[float] = []
+        """Seconds of each wait for a weight."""
+
+
+class Tape:
+    """What chips are charged for, in order; the same for all chips of a mesh.
+
+    Parameters
+    ----------
+    program : Program
+    costs : Costs
+        Of the machine as the program's system uses it.
+    capacity_bytes : float, optional
+        Of the circular buffer, in device bytes; the machine's by default.
+
+    Attributes
+    ----------
+    charges : list of Charge
+    rooms : list of int
+        For each weight, which one must have left the circular buffer before it can be read: its
+        number, -1 if there is room.
+    attentions : list of Kernel
+        Those whose seconds follow from positions, each once.
+    """
+
+    def __init__(self, program: Program, costs: Costs, capacity_bytes: float | None = None) -> None:
+        self.costs = costs
+        self.gap_s = costs.gap_s(program.mode)
+        self.charges: list[Charge] = [charge for _, charge in program.charges(costs)]
+        capacity = costs.machine.circular_buffer_bytes if capacity_bytes is None else capacity_bytes
+        self.rooms = _rooms([c.n_bytes for c in self.charges if isinstance(c, Take)], capacity)
+        self.attentions: list[Kernel] = []
+        known: set[int] = set()
+        for charge in self.charges:
+            if isinstance(charge, Kernel) and callable(charge.seconds) and id(charge) not in known:
+                known.add(id(charge))
+                self.attentions.append(charge)
+        _check_rides(self.charges)
+
+    def attended_s(self, positions: Sequence[int]) -> list[list[float]]:
+        """Return the seconds of each of `attentions` in the columns of ``positions``."""
+        found = []
+        for kernel in self.attentions:
+            assert callable(kernel.seconds)
+            found.append(list(kernel.seconds(positions)))
+        return found
+
+    @cached_property
+    def numbers(self) -> dict[int, int]:
+        """Place of each of `attentions`, by its identity."""
+        return {id(kernel): number for number, kernel in enumerate(self.attentions)}
+
+    @property
+    def crosses(self) -> list[Cross]:
+        """The collectives."""
+        return [charge for charge in self.charges if isinstance(charge, Cross)]
+
+    @cached_property
+    def link_bytes(self) -> dict[Axis, float]:
+        """Bytes that the busiest link of each axis carries, one direction."""
+        found = dict.fromkeys(Axis, 0.0)
+        for cross in self.crosses:
+            found[cross.wire.axis] += self.crossed_bytes(cross)
+        return found
+
+    def crossed_bytes(self, cross: Cross) -> float:
+        """Return what the busiest link carries of a collective."""
+        return cross.wire_s * self.costs.machine.link_bytes_per_s
+
+    def timing(
+        self, told: Told, attended_s: Sequence[float], factor: float, seconds: float, stall_s: float
+    ) -> Timing:
+        """Return the figures of a step or pass.
+
+        Parameters
+        ----------
+        told : Told
+            Of chip (0, 0).
+        attended_s : sequence of float
+            Seconds of each of `attentions` there, were the chip not slow.
+        factor : float
+            By which its ops are slower.
+        seconds : float
+            When the last chip is done.
+        stall_s : float
+            Of the chip that waited longest.
+        """
+        moments, taken = self._moments, self._taken_s(attended_s, factor)
+        spans = self._spans_s(told, taken)
+        # Sums in the order of the moments, as a clock would add them.
+        by_op_s = {name: _sum(spans[places]) for name, places in moments.by_name.items()}
+        link_bytes = {axis.name: n_bytes for axis, n_bytes in self.link_bytes.items()}
+        return Timing(seconds, by_op_s, stall_s, _sum(moments.cores * taken), link_bytes)
+
+    def spans_s(
+        self, told: Told, attended_s: Sequence[float], factor: float
+    ) -> list[tuple[Charge, float]]:
+        """Return each charge that has a moment with its seconds, gap and waiting included."""
+        spans = self._spans_s(told, self._taken_s(attended_s, factor)).tolist()
+        charges = [charge for charge in self.charges if not isinstance(charge, Consumed)]
+        return list(zip(charges, spans, strict=True))
+
+    def _taken_s(self, attended_s: Sequence[float], factor: float) -> NDArray[np.float64]:
+        """Return what each moment's op takes of its cores."""
+        taken = self._moments.seconds.copy()
+        for number, places in enumerate(self._moments.attended):
+            taken[places] = attended_s[number]
+        taken *= factor
+        return taken
+
+    def _spans_s(self, told: Told, taken: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how long after the one before it each moment comes."""
+        spans = np.diff(np.array(told.ends), prepend=0.0)
+        spans[self._moments.parts] = taken[self._moments.parts]
+        spans[self._moments.takes] = told.stalls
+        return spans
+
+    @cached_property
+    def _moments(self) -> "_Moments":
+        return _Moments(self)
+
+
+class _Moments:
+    """The moments of a tape, as columns of a table."""
+
+    def __init__(self, tape: Tape) -> None:
+        charges = [charge for charge in tape.charges if not isinstance(charge, Consumed)]
+        seconds, cores, parts, takes = [], [], [], []
+        by_name: dict[str, list[int]] = {}
+        self.attended: list[list[int]] = [[] for _ in tape.attentions]
+        for place, charge in enumerate(charges):
+            name, taken, on_cores = STALL, 0.0, 0.0
+            if isinstance(charge, Take):
+                takes.append(place)
+            elif isinstance(charge, Cross):
+                name, taken, on_cores = charge.name, charge.beside_s, charge.cores
+            else:
+                name, on_cores = charge.name, charge.cores
+                if callable(charge.seconds):
+                    self.attended[tape.numbers[id(charge)]].append(place)
+                else:
+                    taken = charge.seconds
+                if not charge.has_gap:
+                    parts.append(place)
+            by_name.setdefault(name, []).append(place)
+            seconds.append(taken)
+            cores.append(on_cores)
+        self.seconds, self.cores = np.array(seconds, np.float64), np.array(cores, np.float64)
+        self.parts, self.takes = np.array(parts, np.int64), np.array(takes, np.int64)
+        self.by_name = {name: np.array(places) for name, places in by_name.items()}
+
+
+def _sum(values: NDArray[np.float64]) -> float:
+    """Return a sum that is made from left to right."""
+    return float(np.add.accumulate(values)[-1]) if len(values) else 0.0
+
+
+def _rooms(sizes: Sequence[float], capacity: float) -> list[int]:
+    """Return, for each weight, the last one before it that must leave the buffer first; or -1."""
+    rooms = []
+    for number, n_bytes in enumerate(sizes):
+        held, room = n_bytes, -1
+        for before in range(number - 1, -1, -1):
+            held += sizes[before]
+            if held > capacity:
+                room = before
+                break
+        rooms.append(room)
+    return rooms
+
+
+def _check_rides(charges: Sequence[Charge]) -> None:
+    """Raise if something that takes time comes before a collective that rides."""
+    before: Charge | None = None
+    for charge in charges:
+        if isinstance(charge, Cross) and charge.rides:
+            rides = isinstance(before, Cross) and before.wire.axis is charge.wire.axis
+            assert rides, f"{charge.name} rides, but not behind a collective of its axis"
+        if not isinstance(charge, Consumed):
+            before = charge

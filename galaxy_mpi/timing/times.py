@@ -1,0 +1,92 @@
+"""Device time of passes and steps, and of a run as their sum."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["DeviceTimes", "Timing"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Device time of one pass or step; by op for chip (0, 0)."""
+
+    seconds: float
+    by_op_s: dict[str, float]
+    stall_s: float
+    """Of the chip that waited longest for its prefetcher."""
+    core_s: float
+    """Core-seconds that ops of chip (0, 0) occupied, arithmetic of collectives not counted."""
+    link_bytes: dict[str, float]
+    """Of the busiest link of each axis, one direction."""
+
+
+@dataclass
+class DeviceTimes:
+    """Device time of a run: sums over its passes and steps."""
+
+    n_layers: int
+    n_cores: float
+    """Tensix cores of a chip."""
+    now_s: float = 0.0
+    """Device time since the beginning."""
+    step_s: list[float] = field(default_factory=list)
+    n_step_tokens: int = 0
+    by_op_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Of all decode steps."""
+    prefill_by_op_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    prefetch_stall_s: float = 0.0
+    """Of all decode steps."""
+    core_s: float = 0.0
+    """Core-seconds of all decode steps."""
+    link_bytes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Of the busiest link of each axis, in all decode steps."""
+    first_token_s: dict[int, float] = field(default_factory=dict)
+    """When each request had its first token, by number: waiting for a place included."""
+
+    def add_prefill(self, timing: Timing, requests: Sequence[int]) -> None:
+        """Note a pass that gave ``requests`` their first tokens."""
+        self.now_s += timing.seconds
+        for name, seconds in timing.by_op_s.items():
+            self.prefill_by_op_s[name] += seconds
+        for request in requests:
+            self.first_token_s[request] = self.now_s
+
+    def add_step(self, timing: Timing, n_tokens: int) -> None:
+        """Note a step that gave so many tokens."""
+        self.now_s += timing.seconds
+        self.step_s.append(timing.seconds)
+        self.n_step_tokens += n_tokens
+        self.prefetch_stall_s += timing.stall_s
+        self.core_s += timing.core_s
+        for axis, n_bytes in timing.link_bytes.items():
+            self.link_bytes[axis] += n_bytes
+        for name, seconds in timing.by_op_s.items():
+            self.by_op_s[name] += seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures of the report, with the unit in each name; means over the steps.
+
+        ``time_to_first_token_s`` is the mean over requests from the beginning of the run to the
+        end of the pass that gave their first token. ``tokens_per_s_per_user`` is steps over their
+        time, ``tokens_per_s`` the tokens of all users in steps over the same. ``by_op_s`` is of
+        chip (0, 0), gaps and waiting included, and adds up to its step. ``core_utilization`` is
+        the share of all cores and of the time in which an op occupied a core.
+        """
+        n_steps, total_s = max(len(self.step_s), 1), sum(self.step_s)
+        first = self.first_token_s.values()
+        return {
+            "decode_step_s": total_s / n_steps,
+            "decode_layer_s": total_s / n_steps / self.n_layers,
+            "time_to_first_token_s": sum(first) / len(first) if first else 0.0,
+            "tokens_per_s_per_user": len(self.step_s) / total_s if total_s else 0.0,
+            "tokens_per_s": self.n_step_tokens / total_s if total_s else 0.0,
+            "prefetch_stall_s": self.prefetch_stall_s / n_steps,
+            "core_utilization": self.core_s / (total_s * self.n_cores) if total_s else 0.0,
+            "by_op_s": {name: s / n_steps for name, s in self.by_op_s.items()},
+            "link_bytes": {axis: n_bytes / n_steps for axis, n_bytes in self.link_bytes.items()},
+            "prefill_by_op_s": dict(self.prefill_by_op_s),
+            "steps": len(self.step_s),
+            "run_s": self.now_s,
+        }

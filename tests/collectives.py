@@ -1,0 +1,83 @@
+"""Collectives as programs of one op, on all chips of a mesh in this process."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.ccl.wire import Kind, Wire
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.mesh.local_plane import LocalPlane
+from galaxy_mpi.program import Binder, BoundProgram, Op, Program, bind_program
+
+BindTo = Callable[..., Any]
+
+
+class Exchange(Op):
+    """An op that writes its input to a collective and returns a copy of what comes out."""
+
+    def __init__(self, bind: BindTo) -> None:
+        super().__init__("exchange")
+        self._bind = bind
+
+    def charges(self, costs):
+        return iter(())
+
+    def bind(self, chip, values):
+        bound = self._bind(chip)
+        chip.call(np.copyto, bound.term, values)
+        result = bound.cross()
+        out = np.empty(result.shape, result.dtype)
+        chip.call(np.copyto, out, result)
+        return out
+
+
+def program_of(binds: list[BindTo], shape: tuple[int, ...]) -> Program:
+    """Return a program of collectives, all with the same input; results r0, r1, ..."""
+    program = Program()
+    values = program.input("values", *shape)
+    for number, bind in enumerate(binds):
+        op = Exchange(bind)
+        program.results[f"r{number}"] = op.record(program, (values,), out=shape)[0]
+    return program
+
+
+def bound_on(mesh: Mesh, binds: list[BindTo], terms: list[np.ndarray], **more) -> BoundProgram:
+    """Return a program bound on all chips of a mesh; ``terms`` by rank."""
+    planes = {axis: LocalPlane(mesh, axis) for axis in Axis}
+    clocks = more.pop("clocks", [None] * mesh.n_chips)
+    chips = [
+        Binder(mesh, rank, planes, None, clock=clocks[rank], **more) for rank in range(mesh.n_chips)
+    ]
+    program = program_of(binds, terms[0].shape)
+    return bind_program(program, chips, [{"values": term} for term in terms], planes)
+
+
+def on_a_row(size: int, bind: BindTo, terms: list[np.ndarray], **more) -> list[np.ndarray]:
+    """Run one collective over COLS of a 1 x size mesh; return the result of each chip."""
+    bound = bound_on(Mesh(1, size), [bind], terms, **more)
+    bound.run()
+    return bound.results("r0")
+
+
+def wire_of(
+    kind: Kind, dtype, sent: tuple[int, ...], axis: Axis = Axis.COLS, *, key: str = "TEST"
+) -> Wire:
+    """Return a wire of a collective, over a row unless said otherwise."""
+    return Wire(key, axis, kind, dtype, sent)
+
+
+class Clock:
+    """A device clock that notes what it is told."""
+
+    def __init__(self, now: float) -> None:
+        self.now, self.left = now, []
+        self.n_entered = self.n_left = 0
+
+    def enter(self, times: np.ndarray, index: int) -> None:
+        times[index] = self.now
+        self.n_entered += 1
+
+    def leave(self, times: np.ndarray) -> None:
+        self.left = times.tolist()
+        self.n_left += 1

@@ -1,12 +1,20 @@
 # The emulator in a container: docker build -t galaxy_mpi . && docker run --rm galaxy_mpi
-FROM python:3.11.7-slim-bookworm
-
+#
+# The first stage has a C compiler, for the compiled codec; what runs has none.
+FROM python:3.11.7-slim-bookworm AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 # Installed by the script that the tests exercise, into /opt/galaxy_mpi/.venv.
+COPY . /opt/galaxy_mpi
+WORKDIR /opt/galaxy_mpi
+RUN sh launch/setup.sh && .venv/bin/python -c "import galaxy_mpi.dtypes._compiled" && rm -rf build
+
+FROM python:3.11.7-slim-bookworm
 RUN useradd --create-home galaxy
-COPY --chown=galaxy . /opt/galaxy_mpi
+COPY --from=build --chown=galaxy /opt/galaxy_mpi /opt/galaxy_mpi
 WORKDIR /opt/galaxy_mpi
 USER galaxy
-RUN sh launch/setup.sh
 
 # What activation does. The two variables matter only to `docker run --user root`.
 ENV PATH=/opt/galaxy_mpi/.venv/bin:$PATH \

@@ -1,9 +1,10 @@
 """A decode step on 32 ranks beside one process of transformers, in one run, in turns.
 
     mpirun -n 32 python benchmarks/decode_step.py [--model demo,smollm2-135m] [--profile]
+    mpirun -n 2 python benchmarks/decode_step.py --chips-per-rank 16
 
 32 users, each some tokens in. transformers runs on rank 0, float32, two threads, the same model
-sizes with random weights, while the other ranks sleep in a meeting. Every figure is the median of
+sizes with random weights, while the other ranks sleep at a barrier. Every figure is the median of
 all steps of all turns, on rank 0's clock. ``--profile`` says, for each model, where the processor's
 time of a step goes, by kind of work, as the mean of all ranks.
 """
@@ -14,8 +15,7 @@ import argparse
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -25,32 +25,23 @@ one_thread_per_rank()
 import numpy as np  # noqa: E402
 
 from galaxy_mpi.config import RunConfig  # noqa: E402
-from galaxy_mpi.dtypes.block_float import BlockFloat  # noqa: E402
-from galaxy_mpi.dtypes.plain_float import BFloat16, Float32  # noqa: E402
 from galaxy_mpi.engine import Engine  # noqa: E402
-from galaxy_mpi.engine.modes import DecodeMode, ModeTotals  # noqa: E402
 from galaxy_mpi.mesh import Mesh  # noqa: E402
-from galaxy_mpi.mesh.board import SharedBoard  # noqa: E402
 from galaxy_mpi.mesh.mpi import MpiTransport  # noqa: E402
 from galaxy_mpi.models import LlamaConfig  # noqa: E402
-from galaxy_mpi.prefetch.circular_buffer import CircularBuffer  # noqa: E402
-from galaxy_mpi.systems.matrix_unit import MatrixUnit  # noqa: E402
-from galaxy_mpi.systems.modules import Attention  # noqa: E402
+from galaxy_mpi.program import BoundProgram  # noqa: E402
 
 USERS, POSITION = 32, 16
-PRECISIONS = ("float32", "performance")
 
-KINDS = {
-    "arithmetic": [(MatrixUnit, "__call__"), (Attention, "decode")],
-    "formats": [
-        (kind, name)
-        for kind in (BlockFloat, BFloat16, Float32)
-        for name in ("pack", "unpack", "round", "pack_rows", "unpack_rows")
-    ],
-    "meeting": [(SharedBoard, "meet")],
-    "weights": [(CircularBuffer, "pop")],
-}
-"""What is timed as one kind of work; the rest of a step is Python and numpy around it."""
+KINDS = (
+    ("crossings", ("_cross",)),
+    ("weights", ("wait_for", "release")),
+    ("formats", ("pack", "unpack", "round", "add_terms", "pack_sum")),
+    ("attention", ("attend",)),
+    ("matmul", ("matmul", "multiply")),
+    ("top-k", ("top_k",)),
+)
+"""Calls of a program by their names, as kinds of work; all others are elementwise."""
 
 
 def reference(model: LlamaConfig) -> Callable[[], float]:
@@ -89,34 +80,19 @@ def reference(model: LlamaConfig) -> Callable[[], float]:
     return step
 
 
-@contextmanager
-def timed_by_kind() -> Iterator[dict[str, float]]:
-    """Yield the processor seconds of this thread by kind, what is nested counted once."""
-    seconds: dict[str, float] = defaultdict(float)
-    stack: list[float] = []
-    kept = []
-    for kind, places in KINDS.items():
-        for owner, name in places:
-            plain = getattr(owner, name)
+def kind_of(call: Callable[..., Any]) -> str:
+    """Return the kind of work of a call."""
+    name = getattr(call, "__name__", "")
+    return next((kind for kind, names in KINDS if name in names), "elementwise")
 
-            def timed(*args: Any, plain: Any = plain, kind: str = kind, **options: Any) -> Any:
-                began = time.thread_time()
-                stack.append(0.0)
-                try:
-                    return plain(*args, **options)
-                finally:
-                    taken = time.thread_time() - began
-                    seconds[kind] += taken - stack.pop()
-                    if stack:
-                        stack[-1] += taken
 
-            kept.append((owner, name, plain))
-            setattr(owner, name, timed)
-    try:
-        yield seconds
-    finally:
-        for owner, name, plain in kept:
-            setattr(owner, name, plain)
+def timed_by_kind(bound: BoundProgram, seconds: dict[str, float]) -> None:
+    """Run a program once, adding the processor seconds of this thread by kind."""
+    clock = time.thread_time
+    for call, arguments in bound.calls:
+        began = clock()
+        call(*arguments)
+        seconds[kind_of(call)] += clock() - began
 
 
 class Ours:
@@ -131,30 +107,28 @@ class Ours:
         scheduler = engine.new_scheduler()
         while requests := scheduler.next_prefill():
             engine.prefill(scheduler, requests)
-        engine.leave_mode()
-        self._tokens, self._table = scheduler.tokens, scheduler.page_table(engine.chip.column)
+        self._tokens = scheduler.tokens
+        self._tables = {column: scheduler.page_table(column) for column in engine.chips.columns}
+        self._positions = scheduler.longest_positions()
         self._rows = [request.place for request in scheduler.active]
-        self._mode: Any = None
+        self.step()
+
+    @property
+    def bound(self) -> BoundProgram:
+        return self.engine.decode_mode.ready().bound
 
     def step(self) -> float:
         began = time.perf_counter()
-        logits = self._mode.logits(self._tokens, self._table)
-        self.engine.sampler.sample(self._mode.ccl, logits, self._rows, self._rows)
+        ready = self.engine.decode_mode.run(self._tokens, self._tables, self._positions)
+        values, tokens = ready.results("values")[0], ready.results("tokens")[0]
+        self.engine.sampler.choose(values, tokens, self._rows, self._rows)
         return time.perf_counter() - began
 
-    @contextmanager
-    def mode(self) -> Iterator[None]:
-        self._mode = DecodeMode(self.engine.chip, self.run, ModeTotals(), None)
-        self.step()
-        yield
-        self._mode.leave()
 
-
-def measure(
-    transport: MpiTransport, name: str, mesh: Mesh, turns: int, steps: int, profile: bool
-) -> None:
+def measure(transport: MpiTransport, name: str, mesh: Mesh, arguments: argparse.Namespace) -> None:
     """Print the figures of one model."""
-    ours = {p: Ours(transport, name, p, mesh) for p in PRECISIONS}
+    turns, steps = arguments.turns, arguments.steps
+    ours = {p: Ours(transport, name, p, mesh) for p in arguments.precision.split(",")}
     model = ours["float32"].engine.plan.model
     theirs = reference(model) if transport.rank == 0 else None
     taken: dict[str, list[float]] = defaultdict(list)
@@ -163,8 +137,8 @@ def measure(
             theirs()
             taken["transformers"] += [theirs() for _ in range(steps)]
         for precision, run in ours.items():
-            with run.mode():
-                taken[precision] += [run.step() for _ in range(steps)]
+            run.step()
+            taken[precision] += [run.step() for _ in range(steps)]
     if transport.rank == 0:
         base = statistics.median(taken["transformers"])
         print(f"\n{name}: {model.n_layers} layers, dim {model.dim}, {USERS} users, mesh {mesh}")
@@ -176,21 +150,25 @@ def measure(
                 f"{max(seconds) * 1e3:>9.1f}{median / base:>16.2f}x",
                 flush=True,
             )
-    if profile:
+    if arguments.profile:
         for precision, run in ours.items():
             _profile(transport, precision, run, steps)
 
 
 def _profile(transport: MpiTransport, precision: str, run: Ours, steps: int) -> None:
-    with run.mode(), timed_by_kind() as seconds:
-        seconds.clear()
-        began, whole = time.perf_counter(), time.thread_time()
-        process = time.process_time()
+    seconds: dict[str, float] = defaultdict(float)
+    plain, bound = BoundProgram.run, run.bound
+    began, whole = time.perf_counter(), time.thread_time()
+    process = time.process_time()
+    BoundProgram.run = lambda self: timed_by_kind(self, seconds)  # type: ignore[method-assign]
+    try:
         for _ in range(steps):
             run.step()
-        whole, process = time.thread_time() - whole, time.process_time() - process
-        wall = time.perf_counter() - began
-    seconds["Python and numpy around"] = whole - sum(seconds.values())
+    finally:
+        BoundProgram.run = plain  # type: ignore[method-assign]
+    whole, process = time.thread_time() - whole, time.process_time() - process
+    wall = time.perf_counter() - began
+    seconds[f"around {len(bound.calls)} calls"] = whole - sum(seconds.values())
     seconds["prefetcher's thread"] = process - whole
     everyone = transport.gather(dict(seconds))
     if everyone is None:
@@ -212,13 +190,15 @@ def main() -> None:
     parser.add_argument("--mesh", default="8x4")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="in each turn, behind one untimed")
+    parser.add_argument("--chips-per-rank", type=int, default=1)
+    parser.add_argument("--precision", default="float32,performance", help="which of ours")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     mesh = Mesh.parse(arguments.mesh)
     np.seterr(all="ignore")  # random weights
-    with MpiTransport.connect(mesh) as transport:
+    with MpiTransport.connect(mesh, chips_per_rank=arguments.chips_per_rank) as transport:
         for name in arguments.model.split(","):
-            measure(transport, name, mesh, arguments.turns, arguments.steps, arguments.profile)
+            measure(transport, name, mesh, arguments)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from typing import NoReturn
 
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.mesh.ending import say
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher
+from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.mesh.transport import PlaneTransport
 
 __all__ = [
@@ -68,7 +68,6 @@ def add_transport(parser: ArgumentParser) -> None:
         help=f"end the run when a chip waits longer for another; 0: never; without it "
         f"{WAIT_TIMEOUT_S:.0f}, and more for large models and long prompts",
     )
-
 
     parser.add_argument(
         "--chips-per-rank",

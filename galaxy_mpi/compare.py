@@ -18,22 +18,16 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_mesh
 from galaxy_mpi.config import RunConfig, formats
-from galaxy_mpi.timing import Machine
-from galaxy_mpi.engine import Engine
-from galaxy_mpi.engine.comparison import (
-    Row,
-    device_figures,
-    host_figures,
-    rows_of,
-    table,
-    to_dict,
-)
-from galaxy_mpi.engine.ideas import variants
-from galaxy_mpi.engine.what_if import WhatIf
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.mesh import Mesh, Transport
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.output import write_bytes, write_text
 from galaxy_mpi.plot import grouped_bars_png
+from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, table, to_dict
+from galaxy_mpi.studies.host_steps import host_figures
+from galaxy_mpi.studies.ideas import variants
+from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.timing import Machine
 
 __all__ = ["build_parser", "main"]
 
@@ -81,15 +75,15 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
         layers=arguments.layers,
         **chosen,
     )
-    program, found = what_if.program, variants(Mesh.parse(arguments.mesh))
+    programs, found = what_if.programs, variants(Mesh.parse(arguments.mesh))
 
     def play() -> None:
         device = device_figures(
             found,
-            program.model,
-            program.machine,
-            program.mesh,
-            program.precision,
+            programs.model,
+            what_if.emulated_machine,
+            programs.mesh,
+            programs.precision,
             users=arguments.users,
             position=arguments.position,
         )
@@ -100,7 +94,7 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
 
 def _prepare_values(
     arguments: argparse.Namespace,
-) -> tuple[Mesh, Callable[[Transport], None]]:
+) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
     if arguments.turns < 1:
         raise ConfigError(f"--turns must be at least 1, got {arguments.turns}")
     mesh = Mesh.parse(arguments.mesh)
@@ -116,7 +110,9 @@ def _prepare_values(
         **formats(arguments.precision, arguments.optimizations),
     )
 
-    def play(transport: Transport) -> None:
+    def play(transport: PlaneTransport) -> None:
+        from galaxy_mpi.engine import Engine  # here, not above: device time needs none
+
         with Engine(run, transport) as engine:
             host = host_figures(engine, found, arguments.turns)
             plan = engine.plan

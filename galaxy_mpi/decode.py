@@ -71,7 +71,9 @@ def build_parser() -> ArgumentParser:
     add("--page-size", type=int, default=64, metavar="N", help="positions of a KV cache block")
     add("--cache-blocks", type=int, default=2048, metavar="N", help="KV cache blocks of a column")
     add("--no-prefix-cache", action="store_true", help="compute what other prompts began with too")
-    add("--collectives", metavar="NAME", help="direct, ring or line for all; as the system has them")
+    add(
+        "--collectives", metavar="NAME", help="direct, ring or line for all; as the system has them"
+    )
     add(
         "--check",
         action="store_true",

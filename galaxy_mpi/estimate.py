@@ -16,13 +16,13 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.config import formats
-from galaxy_mpi.timing import MACHINES
-from galaxy_mpi.engine.what_if import WhatIf
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import write_bytes, write_text
 from galaxy_mpi.plot import bars_png, lines_png
+from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems import SYSTEMS
+from galaxy_mpi.timing import MACHINES
 
 __all__ = ["build_parser", "main"]
 
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.trace is not None:
                 write_text(arguments.trace, what_if.trace.to_json())
             if arguments.profile_csv is not None:
-                write_text(arguments.profile_csv, what_if.profile_csv())
+                write_text(arguments.profile_csv, what_if.op_report_csv())
             if arguments.plot is not None:
                 by_op_us = {name: s * 1e6 for name, s in report["device"]["by_op_s"].items()}
                 title = f"{arguments.model}: a decode step by op, chip (0, 0)"

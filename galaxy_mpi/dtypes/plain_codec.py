@@ -11,7 +11,7 @@ from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Bytes
-from galaxy_mpi.dtypes.matrix import matrix_shape
+from galaxy_mpi.dtypes.matrix import as_rows
 
 __all__ = ["PlainCodec", "PlainRows"]
 
@@ -21,52 +21,48 @@ class PlainCodec:
 
     Parameters
     ----------
-    shape : tuple of int
+    rows, width : int
     item : dtype
         ``float32`` or ``bfloat16``.
     """
 
-    def __init__(self, shape: tuple[int, ...], item: Any) -> None:
-        self._shape = shape
+    def __init__(self, rows: int, width: int, item: Any) -> None:
+        self._shape = rows, width
         self._item = np.dtype(item)
-        rows, width = matrix_shape(shape)
         self.n_bytes = rows * width * self._item.itemsize
-        # Terms and values on the way; pages that are never written are never there.
-        self._rounded = np.empty(shape, self._item)
-        self._term = np.empty(shape, np.float32)
-        self._total = np.empty(shape, np.float32)
+        # On the way from here to there; pages that are never written are never there.
+        self._rounded = np.empty(self._shape, self._item)
+        self._term = np.empty(self._shape, np.float32)
+        self._total = np.empty(self._shape, np.float32)
 
     def pack(self, values: F32, out: Bytes) -> None:
         """Round and pack."""
-        self._check(values)
-        np.copyto(self._items(out), values, casting="unsafe")
+        np.copyto(self._items(out), as_rows(values, *self._shape), casting="unsafe")
 
     def unpack(self, packed: Bytes, out: F32) -> None:
         """Write the values of ``packed`` to ``out``."""
-        self._check(out)
-        np.copyto(out, self._items(packed))
+        np.copyto(as_rows(out, *self._shape), self._items(packed))
 
     def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
         """Write the values of ``packed`` to ``out`` as bfloat16."""
-        self._check(out)
-        np.copyto(out.view(bfloat16), self._items(packed), casting="unsafe")
+        matrix = as_rows(out, *self._shape)
+        if self._item == bfloat16:
+            np.copyto(matrix, self._items(packed).view(np.uint16))
+        else:
+            np.copyto(matrix.view(bfloat16), self._items(packed), casting="unsafe")
 
     def round(self, values: F32, out: F32) -> None:
         """Write the nearest values of the format to ``out``."""
-        self._check(values)
-        self._check(out)
-        if self._item == np.float32:
-            np.copyto(out, values)
-        else:
-            np.copyto(self._rounded, values, casting="unsafe")
-            np.copyto(out, self._rounded)
+        np.copyto(self._rounded, as_rows(values, *self._shape), casting="unsafe")
+        np.copyto(as_rows(out, *self._shape), self._rounded)
 
     def add_terms(self, blocks: Bytes, out: F32) -> None:
         """Write the sum of the terms in ``blocks`` to ``out``."""
-        self.unpack(blocks[0, : self.n_bytes], out)
+        total = as_rows(out, *self._shape)
+        self.unpack(blocks[0, : self.n_bytes], total)
         for packed in blocks[1:, : self.n_bytes]:
             self.unpack(packed, self._term)
-            np.add(out, self._term, out)
+            np.add(total, self._term, total)
 
     def pack_sum(self, blocks: Bytes, out: Bytes, values: F32 | None = None) -> None:
         """Round and pack the sum of the terms in ``blocks``."""
@@ -81,10 +77,6 @@ class PlainCodec:
         items: NDArray[Any] = packed.view(self._item)
         return items.reshape(self._shape)
 
-    def _check(self, values: NDArray[Any]) -> None:
-        if values.shape != self._shape:
-            raise ValueError(f"got values {values.shape}, the codec is bound to {self._shape}")
-
 
 class PlainRows:
     """The `RowCodec` of a format whose values are items of an array."""
@@ -96,21 +88,22 @@ class PlainRows:
 
     def pack(self, values: F32, out: Bytes) -> None:
         """Round and pack each row into a row of ``out``."""
-        np.copyto(self._items(out, values), values, casting="unsafe")
+        np.copyto(self._items(out), as_rows(values, *self._shape), casting="unsafe")
 
     def unpack(self, packed: Bytes, out: F32) -> None:
         """Write the values of each row of ``packed`` to a row of ``out``."""
-        np.copyto(out, self._items(packed, out))
+        np.copyto(as_rows(out, *self._shape), self._items(packed))
 
     def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
         """Write the values of each row of ``packed`` to ``out`` as bfloat16."""
-        np.copyto(out.view(bfloat16), self._items(packed, out), casting="unsafe")
+        matrix = as_rows(out, *self._shape)
+        if self._item == bfloat16:
+            np.copyto(matrix, self._items(packed).view(np.uint16))
+        else:
+            np.copyto(matrix.view(bfloat16), self._items(packed), casting="unsafe")
 
-    def _items(self, packed: Bytes, values: NDArray[Any]) -> NDArray[Any]:
+    def _items(self, packed: Bytes) -> NDArray[Any]:
         wanted = self._shape[0], self.row_bytes
-        if packed.shape != wanted or values.shape != self._shape:
-            raise ValueError(
-                f"got rows of {packed.shape} bytes and {values.shape} values, "
-                f"wanted {wanted} and {self._shape}"
-            )
+        if packed.shape != wanted:
+            raise ValueError(f"got packed rows of shape {packed.shape}, wanted {wanted}")
         return packed.view(self._item)

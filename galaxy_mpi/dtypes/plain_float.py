@@ -7,11 +7,11 @@ not change their number or value.
 import math
 
 import numpy as np
-from ml_dtypes import bfloat16
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.dtypes.bound import Bound
 from galaxy_mpi.dtypes.codec import Codec, RowCodec
+from galaxy_mpi.dtypes.matrix import matrix_shape
 from galaxy_mpi.dtypes.plain_codec import PlainCodec, PlainRows
 
 __all__ = ["BFloat16", "Float32"]
@@ -26,7 +26,7 @@ class Float32(Bound):
 
     def codec(self, shape: tuple[int, ...]) -> Codec:
         """Return what copies arrays of ``shape``."""
-        return PlainCodec(shape, np.float32)
+        return PlainCodec(*matrix_shape(shape), np.float32)
 
     def row_codec(self, rows: int, width: int) -> RowCodec:
         """Return what copies rows."""
@@ -61,11 +61,11 @@ class BFloat16(Bound):
 
     def codec(self, shape: tuple[int, ...]) -> Codec:
         """Return what packs and unpacks arrays of ``shape``; it belongs to one thread."""
-        return PlainCodec(shape, bfloat16)
+        return self.codecs.bfloat16(*matrix_shape(shape))
 
     def row_codec(self, rows: int, width: int) -> RowCodec:
         """Return what packs ``rows`` rows, each by itself; it belongs to one thread."""
-        return PlainRows(rows, width, bfloat16)
+        return self.codecs.bfloat16_rows(rows, width)
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
         """Return how many bytes `pack` makes of an array of ``shape``."""

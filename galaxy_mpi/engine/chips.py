@@ -105,8 +105,7 @@ class Chips:
     def new_inputs(self, shapes: Mapping[str, tuple[int, ...]]) -> list[dict[str, F32]]:
         """Return arrays for the inputs of a program on each chip."""
         return [
-            {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-            for _ in self.held
+            {name: np.zeros(shape, np.float32) for name, shape in shapes.items()} for _ in self.held
         ]
 
     def _load(
@@ -201,4 +200,3 @@ def _shard_file(run: RunConfig, plan: Plan, rank: int) -> ShardFile | None:
     what = f"{run.working_mesh}-{plan.precision.key}-{plan.model.n_layers}"
     path = run.weights_cache / plan.fingerprint / what / f"rank{rank:03}.safetensors"
     return ShardFile(path, f"{plan.fingerprint}/{what}/{rank}/{plan.model}")
-

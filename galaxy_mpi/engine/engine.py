@@ -18,8 +18,8 @@ from types import TracebackType
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
 from galaxy_mpi.engine.chips import load_chips
+from galaxy_mpi.engine.host_trace import HostSpans, host_trace
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
-from galaxy_mpi.engine.device_run import DeviceRun
 from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, at_layer_ends
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.report import Report
@@ -27,11 +27,12 @@ from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
-from galaxy_mpi.engine.host_trace import TRACED_STEPS, HostSpans, host_trace
 from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher, WeightId
 from galaxy_mpi.timing import Costs, Trace
+from galaxy_mpi.timing.device_run import DeviceRun
+from galaxy_mpi.timing.replay import TRACED_STEPS
 from galaxy_mpi.timing.run_clock import ChipTimes, RunClock
 
 __all__ = ["Engine", "Hooks"]

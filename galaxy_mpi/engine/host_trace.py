@@ -4,14 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from galaxy_mpi.timing import Trace
 from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.timing import Trace
 
-__all__ = ["TRACED_STEPS", "HostSpans", "host_trace"]
-
-TRACED_STEPS = 4
-"""Decode steps that a trace has, with the passes before the last of them: a step of 80 layers on
-32 chips has 170,000 events."""
+__all__ = ["HostSpans", "host_trace"]
 
 STEPS, COLLECTIVES, PREFETCH = "steps", "collectives", "prefetch"
 

@@ -1,7 +1,7 @@
 """Prefill and decode: the programs of both modes, bound when they are first needed, and run.
 
-A decode step is one program. A prefill pass has one for each shape (`PassShape`); the last ones used
-are kept. All programs of a chip share its arrays, and the memory in which collectives meet.
+A decode step is one program. A prefill pass has one for each shape (`PassShape`); the last ones
+used are kept. All programs of a chip share its arrays, and the memory in which collectives meet.
 """
 
 from collections import OrderedDict
@@ -15,10 +15,10 @@ from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.engine.chips import Chips
 from galaxy_mpi.models.programs import Programs
-from galaxy_mpi.prefetch import DirectFeed, PrefetchFeed, Prefetcher, PrefetchStats
+from galaxy_mpi.prefetch import DirectFeed, Prefetcher, PrefetchFeed, PrefetchStats
 from galaxy_mpi.program import BoundProgram, Program, Tap, bind_program
-from galaxy_mpi.timing.run_clock import ProgramClocks
 from galaxy_mpi.systems import ChipBinder, PageTable, PassShape, PrefillPass, WeightFeed
+from galaxy_mpi.timing.run_clock import ProgramClocks
 
 __all__ = [
     "DecodeMode",
@@ -90,9 +90,7 @@ class _Mode:
         self.system = programs.system
         self.totals = ModeTotals()
 
-    def _bind(
-        self, program: Program, feeds: Sequence[WeightFeed], algorithms: Algorithms
-    ) -> Ready:
+    def _bind(self, program: Program, feeds: Sequence[WeightFeed], algorithms: Algorithms) -> Ready:
         chips, taps = self.chips, tuple(make(program) for make in self._taps)
         shapes = {name: tensor.shape for name, tensor in program.inputs.items()}
         inputs, clocks = chips.new_inputs(shapes), self._device.of(program)
@@ -275,9 +273,7 @@ class PrefillMode(_Mode):
         stats.peak_bytes = stats.capacity_bytes = 4 * chips.largest
         self._kept: OrderedDict[tuple[PassShape, bool, bool], Ready] = OrderedDict()
 
-    def run(
-        self, work: PrefillPass, *, all_logits: bool = False, all_rows: bool = False
-    ) -> Ready:
+    def run(self, work: PrefillPass, *, all_logits: bool = False, all_rows: bool = False) -> Ready:
         """Run a pass; see `DecodeMode.run` and `Decoder.prefill`."""
         key = (work.shape, all_logits, all_rows)
         ready = self._kept.get(key)

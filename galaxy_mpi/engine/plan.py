@@ -12,7 +12,6 @@ from galaxy_mpi.checkpoints import (
     open_model,
 )
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.timing import Machine
 from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
@@ -20,6 +19,7 @@ from galaxy_mpi.kernels.sampling import MAX_TOP_K
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.systems import PRECISIONS, Precision
 from galaxy_mpi.systems.optimizations import read_optimizations
+from galaxy_mpi.timing import Machine
 
 __all__ = ["Plan", "make_plan"]
 

@@ -6,15 +6,15 @@ from typing import Any
 
 from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.timing import Trace
-from galaxy_mpi.engine.device_report import budget_rows, device_rows, op_table
-from galaxy_mpi.engine.device_run import DeviceRun
 from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.request import EndReason, Request
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import write_text
+from galaxy_mpi.timing import Trace
+from galaxy_mpi.timing.device_run import DeviceRun
+from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table
 
 __all__ = ["SCHEMA_VERSION", "Report"]
 
@@ -144,7 +144,7 @@ class Report:
             if run.trace_path is not None:
                 write_text(run.trace_path, device.trace.to_json())
             if run.profile_path is not None:
-                write_text(run.profile_path, device.profile_csv())
+                write_text(run.profile_path, device.op_report_csv())
 
     def to_text(self, *, show_all: bool) -> str:
         """Return prompts with continuations, a table by user and the summary."""

@@ -1,6 +1,7 @@
 """From the candidates of all rows to the next tokens, the same on all chips."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,10 +54,8 @@ class Sampler:
             tokens_U = tokens_RBk[row_U, chosen_rows, 0] + row_U * self._slice_size
             return dict(zip(requests, tokens_U.tolist(), strict=True))
         first = self._slice_size * np.arange(len(values_RBk))[:, None, None]
-        values_UC, tokens_UC = (
-            array[:, chosen_rows].swapaxes(0, 1).reshape(len(chosen_rows), -1)
-            for array in (values_RBk, tokens_RBk + first)
-        )
+        values_UC: F32 = _by_user(values_RBk[:, chosen_rows])
+        tokens_UC: Ints = _by_user((tokens_RBk + first)[:, chosen_rows])
         chosen = choose(values_UC, tokens_UC, self._params, [self._stream(n) for n in requests])
         return dict(zip(requests, chosen.tolist(), strict=True))
 
@@ -68,3 +67,8 @@ class Sampler:
         if request not in self._streams:
             self._streams[request] = self._params.stream(request)
         return self._streams[request]
+
+
+def _by_user(array_RUk: Any) -> Any:
+    """Lay a user's candidates of all rows side by side: (R, U, k) to (U, R k)."""
+    return array_RUk.swapaxes(0, 1).reshape(array_RUk.shape[1], -1)

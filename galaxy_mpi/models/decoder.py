@@ -57,7 +57,8 @@ def prefill_layer(
 
     h = ops.norm(x, VectorId(layer, "ffn_norm"))
     act = ops.gate_up(h, WeightId(layer, "w1"), WeightId(layer, "w3"))
-    return ops.add(x, ops.down(act, WeightId(layer, "w2")))
+    out: Tensor = ops.add(x, ops.down(act, WeightId(layer, "w2")))
+    return out
 
 
 class Decoder:
@@ -94,12 +95,12 @@ class Decoder:
         residual: Tensor | None = None
         rotary = (shape.users_each, 1, 2, shape.head_dim // 2)
         cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
-        ops_of = {}
+        ops_of: dict[int, DecodeOps] = {}
         for layer in program.layers(self._model.n_layers):
             precision = self._site.precision.of(layer)
-            ops = ops_of.get(id(precision))
-            if ops is None:
-                ops = ops_of[id(precision)] = self._system.decode.at(self._site.of(precision))
+            if id(precision) not in ops_of:
+                ops_of[id(precision)] = self._system.decode.at(self._site.of(precision))
+            ops = ops_of[id(precision)]
             x, residual = decode_layer(ops, layer, self._model, x, residual, cos, sin)
         head = self._system.decode.at(self._site)
         h, _ = head.final_norm(x, residual, VectorId(HEAD, "norm"))
@@ -121,12 +122,12 @@ class Decoder:
         x = program.input("x", work.n_rows, shape.stream)
         rotary = (work.n_rows, 1, 2, shape.head_dim // 2)
         cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
-        ops_of = {}
+        ops_of: dict[int, PrefillOps] = {}
         for layer in program.layers(self._model.n_layers):
             precision = self._site.precision.of(layer)
-            ops = ops_of.get(id(precision))
-            if ops is None:
-                ops = ops_of[id(precision)] = self._system.prefill.at(self._site.of(precision))
+            if id(precision) not in ops_of:
+                ops_of[id(precision)] = self._system.prefill.at(self._site.of(precision))
+            ops = ops_of[id(precision)]
             x = prefill_layer(ops, layer, self._model, x, cos, sin)
         head = self._system.prefill.at(self._site)
         if all_rows:

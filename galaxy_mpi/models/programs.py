@@ -16,6 +16,7 @@ beside it.
 from collections import OrderedDict
 from functools import cached_property
 
+from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.config import LlamaConfig
 from galaxy_mpi.models.decoder import Decoder
@@ -92,10 +93,33 @@ class Programs:
         """Sizes of the model on one chip."""
         return self.layout.chip_shape(self._users)
 
+    def of(self, system: System) -> "Programs":
+        """Return those of the same model on another system, which cuts it alike."""
+        return Programs(
+            self.model,
+            self.asked_mesh,
+            system,
+            self.precision,
+            users=self._users,
+            modules=self._modules,
+            head=self.head,
+        )
+
     @property
     def n_layers(self) -> int:
         """Layers of the model."""
         return self.model.n_layers
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the device keeps the buffers of collectives from step to step."""
+        return self.system.is_persistent
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Device bytes of a chip's part of the embedding."""
+        values = self.model.vocab_size * self.shape.stream
+        return values * self.precision.embedding.tile_bytes // TILE**2
 
     def on(self, machine: Machine) -> Machine:
         """Return a machine as the system uses it."""

@@ -116,7 +116,8 @@ class Prefetcher:
     """A thread that unpacks the weights of a step ahead of the matmuls of a process's chips.
 
     It plays the Galaxy's 12 sender cores. It is started once a step, goes through all weights in
-    the order in which the program reads them, and ends by itself. It touches arrays only, never MPI.
+    the order in which the program reads them, and ends by itself. It touches arrays only, never
+    MPI.
 
     Parameters
     ----------

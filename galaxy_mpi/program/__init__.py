@@ -6,21 +6,23 @@ into calls on arrays, `runner` runs the chips of a process in step.
 
 from galaxy_mpi.program.binder import Binder, Call, Codecs, Phase, Tap
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
+from galaxy_mpi.program.memory import Matrix
 from galaxy_mpi.program.op import HEAD, Op, Program, Tensor, Use
 from galaxy_mpi.program.pool import ArrayPool
 from galaxy_mpi.program.runner import BoundProgram, bind_program
 
 __all__ = [
     "HEAD",
+    "ArrayPool",
     "Binder",
     "BoundProgram",
-    "ArrayPool",
     "Call",
     "Charge",
     "Codecs",
     "Consumed",
     "Cross",
     "Kernel",
+    "Matrix",
     "Op",
     "Phase",
     "Program",

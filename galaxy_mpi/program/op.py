@@ -12,6 +12,7 @@ from typing import Any
 
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.program.charge import Charge
+from galaxy_mpi.program.memory import Matrix
 
 __all__ = ["HEAD", "Op", "Program", "Tensor", "Use"]
 
@@ -47,6 +48,14 @@ class Op(ABC):
     def wires(self) -> tuple[Wire, ...]:
         """Return the messages of the op, in order."""
         return ()
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Return the matmul weights of the op, in the order in which it takes them."""
+        return ()
+
+    def cached_bytes(self) -> int:
+        """Return the device bytes of the op's cache, for each position of every user."""
+        return 0
 
     @abstractmethod
     def charges(self, costs: Any) -> Iterator[Charge]:

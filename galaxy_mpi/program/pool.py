@@ -1,8 +1,8 @@
 """Arrays of one chip's programs: made while they are bound, reused as soon as nobody reads them.
 
-A program runs in the order in which it is bound. So an array that no later op reads may be given to a
-later op, and layers that are alike come to use the same few arrays. Programs of a chip run one after
-the other, so they share a pool too: all of a program's arrays are free for the next one.
+A program runs in the order in which it is bound. So an array that no later op reads may be given
+to a later op, and layers that are alike come to use the same few arrays. Programs of a chip run
+one after the other, so they share a pool too: all of a program's arrays are free for the next one.
 """
 
 from bisect import bisect_left, insort

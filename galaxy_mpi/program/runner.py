@@ -1,7 +1,7 @@
 """Runs the programs of the chips of a process, in step.
 
-Phase k of every chip, then the crossing behind it, once for the process. What comes out of binding is
-one flat list of calls: nothing is looked up while it runs.
+Phase k of every chip, then the crossing behind it, once for the process. What comes out of binding
+is one flat list of calls: nothing is looked up while it runs.
 """
 
 import time
@@ -60,7 +60,10 @@ class BoundProgram:
             call(*arguments)
 
     def results(self, name: str) -> list[Any]:
-        """Return the array of a result on each chip of this process: overwritten by the next run."""
+        """Return the array of a result on each chip of this process.
+
+        Overwritten by the next run.
+        """
         return [chip.result(name) for chip in self.chips]
 
     def free(self) -> None:

@@ -130,9 +130,7 @@ class CacheWriter:
         rows = both_BK2H.reshape(-1, cache.head_dim)
         shape = (*both_BK2H.shape[:3], cache.dtype.row_bytes(cache.head_dim))
         self._is_plain = cache.dtype is FLOAT32
-        self._packed = (
-            both_BK2H.view(np.uint8) if self._is_plain else np.empty(shape, np.uint8)
-        )
+        self._packed = both_BK2H.view(np.uint8) if self._is_plain else np.empty(shape, np.uint8)
         if not self._is_plain:
             codec = cache.dtype.row_codec(len(rows), cache.head_dim)
             self._pack, self._rows = codec.pack, rows

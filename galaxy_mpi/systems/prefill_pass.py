@@ -78,6 +78,11 @@ class PassShape:
     start: int = 0
     """Positions that are cached already, of the one user."""
 
+    @classmethod
+    def of_prompt(cls, n_tokens: int) -> "PassShape":
+        """Return that of one prompt with nothing cached."""
+        return cls((padded(n_tokens, TILE),), (0,), 1, padded_length(n_tokens))
+
     @property
     def n_users(self) -> int:
         """Users of the pass."""

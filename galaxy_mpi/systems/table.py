@@ -1,7 +1,10 @@
 """A system as tables of op classes: which op does what, in each mode.
 
 The Galaxy is the generic system with some entries replaced, and so is every idea of
-`galaxy_mpi.compare`: ``replace(system, decode=replace(system.decode, merge_heads=FusedMergeHeads))``.
+`galaxy_mpi.compare`::
+
+    replace(system, decode=replace(system.decode, merge_heads=FusedMergeHeads))
+
 A new op is one file in `galaxy_mpi.systems.ops` and one field here.
 """
 

@@ -1,8 +1,9 @@
 """The generic system: separate ops on a line, weights read when used, buffers made per call.
 
 On a single row or column of chips only heads, feed-forward and vocabulary are cut, over all chips
-(``Axis.ROWS`` of N rows of one chip, however the mesh was written). There an all-reduce ends half-way,
-as a reduce-scatter: the stream stays cut, (B, D/N), and is gathered when the next norm reads it.
+(``Axis.ROWS`` of N rows of one chip, however the mesh was written). There an all-reduce ends half-
+way, as a reduce-scatter: the stream stays cut, (B, D/N), and is gathered when the next norm reads
+it.
 
 References
 ----------
@@ -30,7 +31,12 @@ from galaxy_mpi.systems.ops.prefill_matmul import (
     ScatteredPrefillDown,
     ScatteredPrefillOutput,
 )
-from galaxy_mpi.systems.ops.prefill_norm import LastTiles, PrefillAdd, PrefillNorm, ScatteredPrefillNorm
+from galaxy_mpi.systems.ops.prefill_norm import (
+    LastTiles,
+    PrefillAdd,
+    PrefillNorm,
+    ScatteredPrefillNorm,
+)
 from galaxy_mpi.systems.ops.qkv_heads import QkvHeads
 from galaxy_mpi.systems.ops.reduce import Reduce, ScatteredReduce
 from galaxy_mpi.systems.ops.rotate import Rotate

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.program.charge import Consumed, Cross, Kernel, Take
+from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Use
 from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.slowness import Slowness
@@ -196,6 +196,10 @@ class ChipClock:
     def timing(self) -> Timing:
         """Return the figures of this chip at the end."""
         return self._tape.timing(self._told, self._attended_s, self._factor, self.now, self.stall_s)
+
+    def spans_s(self) -> list[tuple[Charge, float]]:
+        """Return each charge with its seconds at the end, gap and waiting included."""
+        return self._tape.spans_s(self._told, self._attended_s, self._factor)
 
     # --- what is between collectives
 

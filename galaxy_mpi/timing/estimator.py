@@ -105,6 +105,14 @@ class Estimator:
             self._known[what] = self._decode.run(positions, trace)
         return self._known[what]
 
+    @property
+    def n_buffers(self) -> int:
+        """Collectives of a decode step that a system makes buffers for, unless it keeps them."""
+        crossed = self._tape_of(self.programs.decode()).crosses
+        return sum(not cross.rides for cross in crossed)
+
     def _clock(self, program: Program) -> MeshClock:
-        tape = Tape(program, self._costs, self._capacity)
-        return MeshClock(tape, self.programs.mesh, self._slowness)
+        return MeshClock(self._tape_of(program), self.programs.mesh, self._slowness)
+
+    def _tape_of(self, program: Program) -> Tape:
+        return Tape(program, self._costs, self._capacity)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.program.charge import Consumed, Cross, Kernel, Take
+from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.tape import Tape, Told
@@ -40,6 +40,7 @@ class MeshClock:
         self._tape, self._mesh, self._slowness = tape, mesh, slowness
         self._delays = {axis: hop_delays(tape.costs.machine, mesh.size(axis)) for axis in Axis}
         self._one: ChipClock | None = None
+        self._last: ChipClock | _ManyChips | None = None
         if slowness == Slowness() and all(map(_is_alike, self._delays.values())):
             self._one = ChipClock(tape, mesh, 0)
 
@@ -56,11 +57,19 @@ class MeshClock:
         attended_s = self._tape.attended_s(positions)
         one = self._one
         if one is None or trace is not None or any(len(set(of)) > 1 for of in attended_s):
-            return _ManyChips(self._tape, self._mesh, self._slowness, trace).run(attended_s)
+            many = _ManyChips(self._tape, self._mesh, self._slowness, trace)
+            self._last = many
+            return many.run(attended_s)
+        self._last = one
         one.start(positions)
         while not one.is_done:
             one.leave_alike()
         return one.timing()
+
+    def spans_s(self) -> list[tuple[Charge, float]]:
+        """Return each charge of the last run with its seconds on chip (0, 0), as `ChipClock`."""
+        assert self._last is not None
+        return self._last.spans_s()
 
 
 def _is_alike(delays: Seconds) -> bool:
@@ -102,10 +111,14 @@ class _ManyChips:
                     self._trace.fills(self._now, -taken_bytes)
             else:
                 self._cross(charge)
-        first_s = [seconds[0] for seconds in attended_s]
+        first_s = self._attended_s = [seconds[0] for seconds in attended_s]
         factor = float(self._factor[0, 0])
         slowest_s, stall_s = float(np.max(self._now)), float(np.max(self._stall_s))
         return tape.timing(self._told, first_s, factor, slowest_s, stall_s)
+
+    def spans_s(self) -> list[tuple[Charge, float]]:
+        """Return each charge with its seconds on chip (0, 0)."""
+        return self._tape.spans_s(self._told, self._attended_s, float(self._factor[0, 0]))
 
     def _work(self, kernel: Kernel, seconds: Any) -> None:
         end = self._now + seconds * self._factor

@@ -81,13 +81,17 @@ class Tape:
         """Place of each of `attentions`, by its identity."""
         return {id(kernel): number for number, kernel in enumerate(self.attentions)}
 
+    @property
+    def crosses(self) -> list[Cross]:
+        """The collectives."""
+        return [charge for charge in self.charges if isinstance(charge, Cross)]
+
     @cached_property
     def link_bytes(self) -> dict[Axis, float]:
         """Bytes that the busiest link of each axis carries, one direction."""
         found = dict.fromkeys(Axis, 0.0)
-        for charge in self.charges:
-            if isinstance(charge, Cross):
-                found[charge.wire.axis] += self.crossed_bytes(charge)
+        for cross in self.crosses:
+            found[cross.wire.axis] += self.crossed_bytes(cross)
         return found
 
     def crossed_bytes(self, cross: Cross) -> float:
@@ -112,18 +116,35 @@ class Tape:
         stall_s : float
             Of the chip that waited longest.
         """
-        moments = self._moments
-        taken = moments.seconds.copy()
-        for number, places in enumerate(moments.attended):
-            taken[places] = attended_s[number]
-        taken *= factor
-        spans = np.diff(np.array(told.ends), prepend=0.0)
-        spans[moments.parts] = taken[moments.parts]
-        spans[moments.takes] = told.stalls
+        moments, taken = self._moments, self._taken_s(attended_s, factor)
+        spans = self._spans_s(told, taken)
         # Sums in the order of the moments, as a clock would add them.
         by_op_s = {name: _sum(spans[places]) for name, places in moments.by_name.items()}
         link_bytes = {axis.name: n_bytes for axis, n_bytes in self.link_bytes.items()}
         return Timing(seconds, by_op_s, stall_s, _sum(moments.cores * taken), link_bytes)
+
+    def spans_s(
+        self, told: Told, attended_s: Sequence[float], factor: float
+    ) -> list[tuple[Charge, float]]:
+        """Return each charge that has a moment with its seconds, gap and waiting included."""
+        spans = self._spans_s(told, self._taken_s(attended_s, factor)).tolist()
+        charges = [charge for charge in self.charges if not isinstance(charge, Consumed)]
+        return list(zip(charges, spans, strict=True))
+
+    def _taken_s(self, attended_s: Sequence[float], factor: float) -> NDArray[np.float64]:
+        """Return what each moment's op takes of its cores."""
+        taken = self._moments.seconds.copy()
+        for number, places in enumerate(self._moments.attended):
+            taken[places] = attended_s[number]
+        taken *= factor
+        return taken
+
+    def _spans_s(self, told: Told, taken: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how long after the one before it each moment comes."""
+        spans = np.diff(np.array(told.ends), prepend=0.0)
+        spans[self._moments.parts] = taken[self._moments.parts]
+        spans[self._moments.takes] = told.stalls
+        return spans
 
     @cached_property
     def _moments(self) -> "_Moments":

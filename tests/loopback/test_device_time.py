@@ -6,44 +6,34 @@ each other by what the messages say. Equal to the last bit means that both are t
 
 import csv
 import json
-import random
-import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from galaxy_mpi.ccl import BufferKey
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.timing import ChipClock, Collective, Machine, Tape
-from galaxy_mpi.engine import Engine, Hooks
-from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.estimator import Estimator
-from galaxy_mpi.errors import CollectiveError
-from galaxy_mpi.mesh import Axis, LoopbackWorld, Mesh
-from galaxy_mpi.mesh.loopback import LoopbackExchange
-from galaxy_mpi.systems import PRECISIONS, PrefillPass, PrefillUser
+from galaxy_mpi.engine import Engine
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh.local_transport import LocalTransport
+from galaxy_mpi.models import Programs
+from galaxy_mpi.studies.whole_run import run_all, run_one
+from galaxy_mpi.systems import PRECISIONS, PassShape
+from galaxy_mpi.timing import Estimator, Machine
 from tests.prompts import prompt_of
 
 MACHINE = Machine.load("wormhole_galaxy_6u")
 RUN = RunConfig(max_new_tokens=4, batch=8, mesh=Mesh(2, 2), prompt_tokens=((1,),))
 
 
-def play(run, before_step=lambda step: None, before_unpack=None):
-    """Return rank 0's report and its model."""
-
-    def chip(transport):
-        hooks = Hooks(before_step=before_step, before_unpack=before_unpack)
-        with Engine(run, transport, hooks) as engine:
-            return engine.generate(), engine.plan.model
-
-    return LoopbackWorld(run.mesh).run(chip)[0]
+def play(run):
+    """Return the report and the model of a run with all chips in this process."""
+    with Engine(run, LocalTransport(run.working_mesh)) as engine:
+        return engine.generate(), engine.plan.model
 
 
 def estimator_of(run, model):
-    precision = PRECISIONS[run.precision]
-    program = DeviceProgram(model, MACHINE, run.mesh, precision, users=8)
-    return Estimator(program, slowness=run.slowness)
+    precision, users = PRECISIONS[run.precision], run.batch
+    programs = Programs(model, run.mesh, run.emulated_system, precision, users=users)
+    return Estimator(programs, MACHINE, slowness=run.slowness)
 
 
 def prompts(*lengths):
@@ -60,7 +50,7 @@ def test_a_run_takes_what_is_estimated_to_the_last_bit(mesh, slow):
         run = replace(run, slow_chips=(f"{last},1.7",), slow_links=(f"{last},COLS,3",))
     report, model = play(run)
     estimator = estimator_of(run, model)
-    expected, found = estimator.run(20, 3), report.device.times
+    expected, found = run_one(estimator, 20, 3, 8), report.device.times
     assert found.step_s == expected.step_s
     assert found.by_op_s == expected.by_op_s
     assert found.prefetch_stall_s == expected.prefetch_stall_s
@@ -89,7 +79,9 @@ def test_long_prefills_of_any_kind_take_what_is_estimated(lengths, lines):
     )
     report, model = play(run)
     estimator = estimator_of(run, model)
-    assert report.device.times.now_s == sum(estimator.prefill(n).seconds for n in lengths)
+    assert report.device.times.now_s == sum(
+        estimator.prefill(PassShape.of_prompt(n)).seconds for n in lengths
+    )
 
 
 def test_a_prefix_from_the_cache_takes_less_device_time():
@@ -99,26 +91,6 @@ def test_a_prefix_from_the_cache_takes_less_device_time():
     assert [request.n_cached for request in report.requests] == [0, 256]
     first, second = (report.device.times.first_token_s[n] for n in (0, 1))
     assert second - first < first
-
-
-def test_nothing_of_the_host_shows_in_device_time(monkeypatch):
-    """Random sleeps in ranks, messages and the prefetcher's thread; weights without a thread."""
-    run = replace(RUN, prompt_tokens=prompts(20, 30, 40, 50), slow_chips=("0,1,1.3",))
-    plain, _ = play(run)
-    chance, step = random.Random(1), LoopbackExchange.step
-
-    def late(*_):
-        time.sleep(chance.random() * 0.003)
-
-    def late_step(self, number):
-        late()
-        step(self, number)
-
-    monkeypatch.setattr(LoopbackExchange, "step", late_step)
-    for _ in range(2):
-        slept, _ = play(run, before_step=late, before_unpack=late)
-        assert slept.to_dict()["device"] == plain.to_dict()["device"]
-        assert slept.tokens == plain.tokens
 
 
 def test_float32_has_no_device_time():
@@ -131,17 +103,11 @@ def test_a_run_of_all_users_is_what_is_estimated_of_all_users():
     """Twenty short prompts go through one pass, side by side."""
     run = replace(RUN, mesh=Mesh(1, 2), batch=20, prompt_tokens=prompts(*[20] * 20))
     report, model = play(run)
-    program = DeviceProgram(model, MACHINE, run.mesh, PRECISIONS[run.precision], users=20)
-    expected = Estimator(program).run_all(20, 3)
+    estimator = estimator_of(run, model)
+    expected = run_all(estimator, 20, 3, 20)
     assert report.device.times.to_dict() == expected.to_dict()
-    assert (
-        expected.first_token_s[19]
-        == Estimator(program)
-        .prefill_pass(
-            PrefillPass(tuple(PrefillUser(np.zeros(20), 0, 0, np.zeros(1)) for _ in range(20)), 20)
-        )
-        .seconds
-    )
+    side_by_side = PassShape((32,) * 20, (0,) * 10 + (1,) * 10, 20, 128)
+    assert expected.first_token_s[19] == estimator.prefill(side_by_side).seconds
 
 
 def test_the_summary_shows_both_clocks():
@@ -180,37 +146,7 @@ def test_a_run_writes_traces_of_both_clocks_and_an_op_report(tmp_path):
     assert content["otherData"] == {"schema_version": 2, "clock": "host"}
     spans = [e for e in content["traceEvents"] if e["ph"] == "X"]
     assert min(e["ts"] for e in spans) == 0
-    of_rank = [e for e in spans if e["pid"] == 3]
+    of_rank = [e for e in spans if e["pid"] == 0]
     assert [e["name"] for e in of_rank if e["tid"] == 0] == ["prefill"] * 8 + ["decode"] * 4
-    assert sum(e["tid"] == 2 for e in of_rank) == 4 * 4 * 5  # steps, layers, weights
-    fills = [e["args"]["bytes"] for e in content["traceEvents"] if e["ph"] == "C"]
-    assert len(fills) == 4 * 4 * 4 * 5 * 2  # chips; each weight comes and goes
-    assert 0 == min(fills) < max(fills) <= report.decode[0].prefetch.capacity_bytes
-    assert {"WO", "GATE_UP"} < {e["name"] for e in of_rank if e["tid"] == 1}
     rows = list(csv.DictReader(ops.open()))
     assert {row["DEVICE ID"] for row in rows} == {"0", "1", "2", "3"}
-
-
-def clock_of(*collectives):
-    tape = Tape(0, 0.0)
-    for key, axis in collectives:
-        tape.op("work", 1.0, 1)
-        tape.collective(Collective(key.lower(), key, axis, 1.0, 0.5))
-    clock = ChipClock(MACHINE, Mesh(2, 2), 0)
-    clock.start(tape)
-    return clock
-
-
-def test_values_that_depart_from_the_times_are_an_error():
-    clock = clock_of((BufferKey.WO, Axis.ROWS), (BufferKey.FF2, Axis.ROWS))
-    assert clock.enter(BufferKey.WO, Axis.ROWS) == 1.0
-    clock.leave(np.array([1.0, 4.0]))
-    assert clock.now == 4.0 + MACHINE.link_hop_s + 1.5
-    with pytest.raises(CollectiveError, match="QKV over ROWS is entered where .* FF2 over ROWS"):
-        clock.enter(BufferKey.QKV, Axis.ROWS)
-    with pytest.raises(CollectiveError, match="expects FF2, which was never entered"):
-        clock.finish()
-    ended = clock_of()
-    ended.finish()
-    with pytest.raises(CollectiveError, match="expects the end"):
-        ended.enter(BufferKey.WO, Axis.ROWS)

@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from galaxy_mpi.config import RunConfig
-from galaxy_mpi.timing import Machine
-from galaxy_mpi.engine import Engine
 from galaxy_mpi.engine.comparison import device_figures, host_figures
 from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.engine.ideas import IDEAS, variants
+
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine import Engine
 from galaxy_mpi.mesh import LoopbackWorld, Mesh
 from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.timing import Machine
 from tests.families import FAMILIES, random_prompts, write_family
 from tests.prompts import prompt_of
 from tests.reference import greedy_tokens

@@ -9,9 +9,9 @@ from mpi4py import MPI
 from galaxy_mpi.checkpoints import locate
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine
-from galaxy_mpi.engine.device_times import Timing
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi import MpiTransport
+from galaxy_mpi.timing import Timing
 from tests.conftest import what_lives
 from tests.prompts import LENGTHS, default_ids, prompt_of
 

@@ -7,21 +7,21 @@ from dataclasses import replace
 import pytest
 
 from galaxy_mpi import estimate, validate
-from galaxy_mpi.timing import Machine
-from galaxy_mpi.timing.published import CALIBRATION, read_measurements
-from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.program import __main__ as program_command
+from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
+from galaxy_mpi.timing import Estimator, Machine
+from galaxy_mpi.timing.published import CALIBRATION, read_measurements
 
 GALAXY = Machine.load("wormhole_galaxy_6u")
 
 
 def estimator_of(model, machine, mesh, *, users=32, prefetch=True, **changes):
-    precision = PRECISIONS["performance"]
-    program = DeviceProgram(model, machine, mesh, precision, users=users, prefetch=prefetch)
-    return Estimator(program, **changes)
+    system, precision = system_of("galaxy", mesh), PRECISIONS["performance"]
+    programs = Programs(model, mesh, system, precision, users=users, prefetch=prefetch)
+    return Estimator(programs, machine, **changes)
 
 
 def step_s(*, position=127, model="llama3-70b", machine=GALAXY, mesh="8x4", **changes):
@@ -72,7 +72,7 @@ def test_any_mesh_has_a_time_and_more_chips_take_less(mesh):
 
 def test_the_longest_prompt_takes_seconds_of_device_time_and_few_of_host_time():
     estimator = estimator_of(PRESETS["llama3-70b"], GALAXY, Mesh(8, 4))
-    long_s, short_s = (estimator.prefill(n).seconds for n in (131_072, 4096))
+    long_s, short_s = (estimator.prefill(PassShape.of_prompt(n)).seconds for n in (131_072, 4096))
     assert long_s > 32 * short_s  # attention grows faster than the rest
 
 
@@ -234,3 +234,55 @@ def test_a_broken_file_of_measurements_is_one_line(tmp_path, text, said, capsys)
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("system", ["galaxy", "tt_transformers"])
+def test_users_of_one_length_take_as_long_side_by_side_wherever_their_caches_are(system):
+    mesh = Mesh(2, 2)
+    model, formats = replace(PRESETS["llama3-8b"], n_layers=2), PRECISIONS["performance"]
+    programs = Programs(model, mesh, system_of(system, mesh), formats, users=32)
+    estimator = Estimator(programs, GALAXY)
+    shapes = [PassShape((32,) * 20, columns, 32, 128) for columns in ((0,) * 20, (0, 1) * 10)]
+    first, second = (estimator.prefill(shape) for shape in shapes)
+    assert first == second
+    assert first.seconds > estimator.prefill(PassShape.of_prompt(20)).seconds
+
+
+def test_programs_that_were_not_asked_for_are_forgotten():
+    mesh, formats = Mesh(2, 2), PRECISIONS["performance"]
+    model = replace(PRESETS["llama3-8b"], n_layers=1)
+    programs = Programs(model, mesh, system_of("galaxy", mesh), formats, users=32)
+    first, decode = programs.prefill(PassShape.of_prompt(1)), programs.decode()
+    for n_tokens in range(33, 33 + 32 * 20, 32):
+        programs.prefill(PassShape.of_prompt(n_tokens))
+        assert programs.decode() is decode
+    again = programs.prefill(PassShape.of_prompt(1))
+    assert again is not first
+    assert again is programs.prefill(PassShape.of_prompt(32))
+
+
+def test_the_program_of_a_step_is_told_in_full_for_one_layer(capsys):
+    assert program_command.main(["--model", "demo", "--mesh", "2x2", "--layer", "1"]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert sum("update_cache" in line for line in lines) == 2  # the op, its charge; of one layer
+    assert [line.split()[1:3] for line in lines if "exchanges" in line][:4] == [
+        ["layer", str(number)] for number in range(4)
+    ]
+    assert "reduce_scatter CREATE_HEADS over COLS, bfloat16 (16, 512): 16,384 bytes; direct" in text
+    assert "wait for a weight of 104,448 bytes" in text
+    told_ms = float(text.partition(" ms of device time")[0].rpartition(" ")[2])
+    of_lines_us = sum(float(line.split()[3 if "layer " in line else 4]) for line in lines
+                      if "exchanges" in line)  # fmt: skip
+    assert of_lines_us == pytest.approx(told_ms * 1e3, rel=1e-3)
+    assert program_command.main(["--layer", "4"]) == 2
+    assert "--layer must be 0 to 3, got 4" in capsys.readouterr().err
+
+
+def test_a_pass_is_told_with_the_algorithms_of_prefill(capsys):
+    words = ["--mesh", "2x2", "--system", "tt_transformers", "--prefill", "200"]
+    assert program_command.main(words) == 0
+    text = capsys.readouterr().out
+    assert "a prefill pass of 200 tokens" in text
+    assert "all_reduce WO over ROWS, bfloat8_b (224, 128): 30,464 bytes" in text
+    assert "; line" in text

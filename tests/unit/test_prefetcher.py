@@ -2,11 +2,11 @@ import time
 
 import numpy as np
 import pytest
+from galaxy_mpi.prefetch.prefetcher import DEFAULT_BUFFER_BYTES, buffer_bytes
 
 from galaxy_mpi.dtypes import BFP4, BFP8, PackedTensor
 from galaxy_mpi.errors import ConfigError, PrefetchError
 from galaxy_mpi.prefetch import DirectWeights, WeightId, WeightPrefetcher
-from galaxy_mpi.prefetch.prefetcher import DEFAULT_BUFFER_BYTES, buffer_bytes
 
 SCHEDULE = [
     WeightId(layer, name) for layer in range(3) for name in ("wqkv", "wo", "w1", "w3", "w2")

@@ -58,9 +58,7 @@ def _sum_of_squares(x: F32, out_B: F32) -> None:
 class AddNorm(SystemOp):
     """Generic: add; statistics; all-gather; normalise. Its name is that of the norm."""
 
-    def __call__(
-        self, x: Tensor, residual: Tensor | None, gain: VectorId
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, residual: Tensor | None, gain: VectorId) -> tuple[Tensor, Tensor]:
         """Return (normalised, new residual), both (B, D/C)."""
         h, total = self.record(
             x.program, (x, residual, gain), h=(self.rows, self.shape.dim), residual=x.shape
@@ -137,9 +135,7 @@ class ScatteredAddNorm(AddNorm):
     @property
     def _stream(self) -> Wire:
         dtype = self.precision.activation
-        return self.wire(
-            BufferKey.LAYERNORM, Axis.ROWS, Kind.ALL_GATHER, dtype, self.shape.stream
-        )
+        return self.wire(BufferKey.LAYERNORM, Axis.ROWS, Kind.ALL_GATHER, dtype, self.shape.stream)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the gather of the stream."""

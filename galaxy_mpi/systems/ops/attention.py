@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from galaxy_mpi.arrays import F32
+from galaxy_mpi.dtypes import TILE, padded
 from galaxy_mpi.program import Charge, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.decode_attention import AttentionStep
@@ -19,6 +20,12 @@ class Attention(SystemOp):
         """Return (B/C, N/R, H), not rounded yet: it is packed next."""
         (mixed,) = self.record(q.program, (q, q.program.layer), mixed=q.shape)
         return mixed
+
+    def cached_bytes(self) -> int:
+        """Return the bytes of a key and a value of each kv head, for each user of a column."""
+        shape, tile_bytes = self.shape, self.precision.kv_cache.tile_bytes
+        tiles = padded(shape.head_dim) // TILE
+        return shape.users_each * shape.kv_heads * 2 * tile_bytes * tiles // TILE
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """One op, in each column as long as its longest user takes."""

@@ -6,7 +6,7 @@ from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Consumed, Cross, Kernel, Op, Take
+from galaxy_mpi.program import Charge, Consumed, Cross, Kernel, Matrix, Op, Take
 from galaxy_mpi.systems.site import Site
 
 __all__ = ["SystemOp"]
@@ -79,9 +79,7 @@ class SystemOp(Op):
         links = links or wire.links or self.links(wire) or costs.machine.links
         wire_s = costs.wire_s(size, wire.n_bytes / parts, links)
         own_s += costs.machine.collective_s
-        return [
-            Cross(name or self.name, wire, own_s, wire_s, laps=laps or fabric.laps, **more)
-        ]
+        return [Cross(name or self.name, wire, own_s, wire_s, laps=laps or fabric.laps, **more)]
 
     def links(self, wire: Wire) -> float | None:
         """Return the links that the system gives such a collective; None: all there are."""
@@ -97,7 +95,8 @@ class SystemOp(Op):
         size = self.site.size(wire.axis)
         links = wire.links or self.links(wire) or costs.machine.links
         adding_s: float = costs.add_s((size - 1) * elements)
-        return max(0.0, adding_s - costs.wire_s(size, wire.n_bytes, links))
+        own_s: float = max(0.0, adding_s - costs.wire_s(size, wire.n_bytes, links))
+        return own_s
 
     def peak(self, costs: Any, name: str) -> float:
         """Return the flops a second of a core at the fidelity of a weight's matmul, or `sdpa`."""
@@ -109,6 +108,18 @@ class SystemOp(Op):
     ) -> Kernel:
         """Return the charge of an op that makes so many passes over its elements."""
         return Kernel(name, costs.elementwise_s(elements, cores, passes), cores)
+
+    def matrix(self, name: str, *, is_prefetched: bool = True) -> Matrix:
+        """Return a weight as the device holds it."""
+        precision = self.precision
+        return Matrix(
+            name,
+            *self.shape.matrices[name],
+            precision.weight(name),
+            precision.activation,
+            precision.fidelity(name, self.site.mode),
+            is_prefetched,
+        )
 
     # Matmuls of decode: the weight is in the circular buffer, or read from DRAM by the matmul.
 

@@ -9,7 +9,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.add_norm import concat_columns
 from galaxy_mpi.systems.ops.base import SystemOp
@@ -48,6 +48,10 @@ class GateUp(SystemOp):
     def wires(self) -> tuple[Wire, ...]:
         """Return two reduce-scatters and the gather."""
         return (self._scatter(BufferKey.FF1), self._scatter(BufferKey.FF3), self._gather)
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Return w1 and w3."""
+        return (self.matrix("w1"), self.matrix("w3"))
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Six ops."""

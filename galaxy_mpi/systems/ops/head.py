@@ -10,7 +10,7 @@ from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_charges
@@ -46,6 +46,10 @@ class Logits(SystemOp):
     def wires(self) -> tuple[Wire, ...]:
         """Return the all-reduce."""
         return (self._sum,)
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Return the head, which matmuls read from DRAM."""
+        return (self.matrix("lm_head", is_prefetched=False),)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Three ops."""

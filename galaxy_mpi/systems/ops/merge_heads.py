@@ -67,6 +67,4 @@ class FusedMergeHeads(MergeHeads):
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """One op."""
-        yield from self.cross(
-            costs, self._gather, costs.machine.stage_s, name="all_gather_concat"
-        )
+        yield from self.cross(costs, self._gather, costs.machine.stage_s, name="all_gather_concat")

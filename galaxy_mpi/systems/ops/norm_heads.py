@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.kernels import rms_norm_heads
 from galaxy_mpi.program import Charge, Tensor

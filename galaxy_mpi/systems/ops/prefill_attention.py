@@ -203,4 +203,3 @@ class _Attending:
 
 def _by_head(values_SKH: F32) -> F32:
     return np.ascontiguousarray(values_SKH.swapaxes(0, 1))
-

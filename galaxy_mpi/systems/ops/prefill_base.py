@@ -7,7 +7,6 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Charge, Kernel
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp

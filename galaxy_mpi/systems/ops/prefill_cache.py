@@ -18,7 +18,10 @@ class FillCache(PrefillOp):
     """Two casts and two writes."""
 
     def __call__(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write k and v, (S, K/R, H), of this column's users; return both as the cache holds them."""
+        """Write k and v, (S, K/R, H), of this column's users.
+
+        Return both as the cache holds them.
+        """
         k_out, v_out = self.record(k.program, (k, v, k.program.layer), k=k.shape, v=v.shape)
         return k_out, v_out
 

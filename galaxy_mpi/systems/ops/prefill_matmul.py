@@ -1,11 +1,13 @@
 """Prefill: the matmuls of a layer and the sums behind them.
 
-Products are rounded to the format in which they are summed when they are made, block of rows by block
-of rows: on the device in the op itself where sequences are long (minimal matmul), with the same bits.
+Products are rounded to the format in which they are summed when they are made, block of rows by
+block of rows: on the device in the op itself where sequences are long (minimal matmul), with the
+same bits.
 
 References
 ----------
-.. [1] tt-metal, llama_mlp.py, ``ttnn.experimental.minimal_matmul``, ``all_gather_minimal_matmul_async``.
+.. [1] tt-metal, llama_mlp.py, ``ttnn.experimental.minimal_matmul``,
+   ``all_gather_minimal_matmul_async``.
 """
 
 from collections.abc import Iterator
@@ -74,7 +76,7 @@ class PrefillQkvHeads(PrefillOp):
 
 
 class PrefillOutput(PrefillOp):
-    """wo, and the all-reduce over the rows."""
+    """wo, and the all-reduce over the rows. `PrefillDown` has a gather in front."""
 
     def __call__(self, x: Tensor, weight: WeightId) -> Tensor:
         """Return the block's output, (S, D/C), the same on all rows."""
@@ -84,6 +86,11 @@ class PrefillOutput(PrefillOp):
     @property
     def _key(self) -> str:
         return BufferKey.WO if self.name == "wo" else BufferKey.FF2
+
+    @property
+    def _gather(self) -> Wire:
+        width, dtype = self.shape.hidden_shard, self.precision.reduced
+        return self.wire(BufferKey.BINARY_MUL, Axis.COLS, Kind.ALL_GATHER, dtype, width)
 
     @property
     def _sum(self) -> Wire:
@@ -171,18 +178,13 @@ class PrefillGateUp(PrefillOp):
             self.round_product(chip, scattered.term)
             parts.append(scattered.cross())
         act = chip.array(*parts[0].shape)
-        silu_mul(chip, *parts, act)
+        silu_mul(chip, parts[0], parts[1], act)
         chip.round(self.precision.reduced, act)
         return act
 
 
 class PrefillDown(PrefillOutput):
     """All-gather over the columns, w2, all-reduce over the rows."""
-
-    @property
-    def _gather(self) -> Wire:
-        width, dtype = self.shape.hidden_shard, self.precision.reduced
-        return self.wire(BufferKey.BINARY_MUL, Axis.COLS, Kind.ALL_GATHER, dtype, width)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the gather, and what sums."""
@@ -200,8 +202,6 @@ class PrefillDown(PrefillOutput):
 
 class ScatteredPrefillDown(ScatteredPrefillOutput):
     """One row of chips: nothing to gather."""
-
-    _gather = PrefillDown._gather
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the gather, and what sums."""

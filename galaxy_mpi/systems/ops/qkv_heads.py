@@ -9,7 +9,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import gather_and_add_charges
@@ -57,6 +57,10 @@ class QkvHeads(SystemOp):
         """Return the all-reduce."""
         return (self._sum,)
 
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Return wqkv."""
+        return (self.matrix("wqkv"),)
+
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Five ops: matmul, all-gather, sum, selection of the users, heads."""
         yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
@@ -103,9 +107,7 @@ class FusedQkvHeads(QkvHeads):
         yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
         size, shape = self.site.size(Axis.COLS), self.shape
         own_s = costs.machine.stage_s + costs.add_s(size * shape.users_each * shape.qkv)
-        yield from self.cross(
-            costs, self._scatter, own_s, name="reduce_scatter_create_heads"
-        )
+        yield from self.cross(costs, self._scatter, own_s, name="reduce_scatter_create_heads")
 
     def bind(self, chip: ChipBinder, h: F32, wqkv: WeightId, bias: VectorId | None) -> Heads:
         """Multiply; sum over the columns and keep this column's users."""

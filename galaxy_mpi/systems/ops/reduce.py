@@ -7,7 +7,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 
@@ -15,7 +15,10 @@ __all__ = ["FusedReduce", "Reduce", "ScatteredReduce", "add_at_once_charges"]
 
 
 def gather_and_add_charges(op: SystemOp, costs: Any, wire: Wire, what: str) -> Iterator[Charge]:
-    """Yield the two ops of a generic all-reduce: all blocks come to every member; they are added."""
+    """Yield the two ops of a generic all-reduce.
+
+    All blocks come to every member; they are added.
+    """
     size = op.site.size(wire.axis)
     if size > 1:
         yield from op.cross(costs, wire, name=f"all_gather_{what}")
@@ -56,6 +59,10 @@ class Reduce(SystemOp):
         """Return the all-reduce."""
         return (self._sum,)
 
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Return wo or w2."""
+        return (self.matrix(self.weight),)
+
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Three ops: matmul, all-gather, sum."""
         yield from self.matmul(costs, f"{self.weight}_matmul", WeightId(0, self.weight))
@@ -84,9 +91,7 @@ class ScatteredReduce(Reduce):
     @property
     def _scatter(self) -> Wire:
         dtype = self.precision.reduced
-        return self.wire(
-            self._key, Axis.ROWS, Kind.REDUCE_SCATTER, dtype, self.shape.stream
-        )
+        return self.wire(self._key, Axis.ROWS, Kind.REDUCE_SCATTER, dtype, self.shape.stream)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the reduce-scatter."""

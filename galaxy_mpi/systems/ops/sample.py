@@ -106,9 +106,7 @@ class GatherLogits(SystemOp):
 
     def bind(self, chip: ChipBinder, logits: F32) -> F32:
         """Gather in float32, whatever the formats."""
-        wire = Wire(
-            BufferKey.LOGITS, Axis.ROWS, Kind.ALL_GATHER, FLOAT32, logits.shape
-        )
+        wire = Wire(BufferKey.LOGITS, Axis.ROWS, Kind.ALL_GATHER, FLOAT32, logits.shape)
         gathered = chip.collective(wire)
         chip.call(np.copyto, gathered.term, logits)
         whole = chip.array(self.site.size(Axis.ROWS), *logits.shape)

@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from galaxy_mpi.checkpoints import model_sizes
-from galaxy_mpi.device import Machine, Slowness, Trace
-from galaxy_mpi.engine.budget import Budget
-from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.device_report import budget_rows, device_rows, op_table
-from galaxy_mpi.engine.estimator import Estimator, one_user
-from galaxy_mpi.engine.profile import profile_csv
-from galaxy_mpi.engine.tracing import RunEvents, device_trace
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.systems import PRECISIONS, system_of
+from galaxy_mpi.models import LlamaConfig, Programs
+from galaxy_mpi.studies.whole_run import run_all, run_one
+from galaxy_mpi.systems import PRECISIONS, PassShape, Precision, system_of
 from galaxy_mpi.systems.optimizations import read_optimizations
+from galaxy_mpi.timing import Budget, Estimator, Machine, Slowness, Trace
+from galaxy_mpi.timing.op_report import op_report_csv
+from galaxy_mpi.timing.replay import Events, device_trace
+from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table
 
 __all__ = ["PREFILLS", "WhatIf"]
 
@@ -79,38 +77,38 @@ class WhatIf:
         if self.prefill not in PREFILLS:
             raise ConfigError(f"--prefill is {' or '.join(PREFILLS)}, got {self.prefill!r}")
         if not self.allow_over_budget:
-            self.budget.check(self.program.machine)
+            self.budget.check(self.emulated_machine)
         self._slowness()
 
     @cached_property
-    def program(self) -> DeviceProgram:
-        """What is charged."""
+    def emulated_machine(self) -> Machine:
+        """Whose constants count."""
         machine = Machine.load(self.machine)
-        machine = replace(
+        return replace(
             machine,
             links=self.links or machine.links,
             topology=self.topology or machine.topology,
         )
-        model, mesh = self._model_sizes(), Mesh.parse(self.mesh or machine.mesh)
-        if self.optimizations is None:
-            precision = PRECISIONS[self.precision]
-        else:
-            precision = read_optimizations(self.optimizations, model.n_layers)
-        return DeviceProgram(
+
+    @cached_property
+    def programs(self) -> Programs:
+        """What is charged."""
+        model, mesh = self._model_sizes(), Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        return Programs(
             model,
-            machine,
             mesh,
-            precision,
+            system_of(self.system, mesh),
+            self._formats(model),
             users=self.users,
             prefetch=self.prefetch,
-            system=system_of(self.system, mesh),
         )
 
     @cached_property
     def estimator(self) -> Estimator:
         """The clocks."""
         return Estimator(
-            self.program,
+            self.programs,
+            self.emulated_machine,
             circular_buffer_bytes=self.circular_buffer_bytes,
             slowness=self._slowness(),
         )
@@ -119,47 +117,48 @@ class WhatIf:
     def budget(self) -> Budget:
         """Memory of a chip at the end of the run."""
         n_positions = self.input_tokens + self.new_tokens
-        return Budget.of(self.program, n_positions, self.circular_buffer_bytes)
+        machine = self.emulated_machine
+        return Budget.of(self.programs, machine, n_positions, self.circular_buffer_bytes)
 
     @cached_property
     def report(self) -> dict[str, Any]:
         """What ``--json`` writes."""
-        run = self.estimator.run if self.prefill == "one" else self.estimator.run_all
+        run = run_one if self.prefill == "one" else run_all
+        times = run(self.estimator, self.input_tokens, self.new_tokens, self.users)
         return {
             "schema_version": 1,
             "model": self.model,
-            "mesh": str(self.program.asked_mesh),
+            "mesh": str(self.programs.asked_mesh),
             "machine": self.machine,
             "system": self.system,
-            "precision": self.program.precision.name,
+            "precision": self.programs.precision.name,
             "users": self.users,
             "input_tokens": self.input_tokens,
             "new_tokens": self.new_tokens,
             "prefill": self.prefill,
             "memory": self.budget.to_dict(),
-            "device": run(self.input_tokens, self.new_tokens).to_dict(),
+            "device": times.to_dict(),
         }
 
     @cached_property
     def trace(self) -> Trace:
         """A prompt's pass and the decode step behind it."""
-        events = RunEvents()
-        events.add(one_user(self.input_tokens))
-        events.add([self.input_tokens] * self.program.mesh.cols)
-        return device_trace(self.estimator, self.program.mesh, events)
+        events = Events()
+        events.add(PassShape.of_prompt(self.input_tokens))
+        events.add([self.input_tokens] * self.programs.mesh.cols)
+        return device_trace(self.estimator, events)
 
-    def profile_csv(self) -> str:
-        """Return `trace` as an op report; see `galaxy_mpi.engine.profile`."""
-        p = self.program
-        return profile_csv(self.trace, p.machine, p.sizes, p.precision)
+    def op_report_csv(self) -> str:
+        """Return `trace` as an op report; see `galaxy_mpi.timing.op_report`."""
+        return op_report_csv(self.trace, self.emulated_machine, self.programs.decode())
 
     def table(self) -> str:
         """Return the figures for people."""
-        figures, model = self.report["device"], self.program.model
+        figures, model = self.report["device"], self.programs.model
         rows = [
             ("model", f"{self.model}, {model.n_layers} layers, dim {model.dim}"),
-            ("mesh, machine", f"{self.program.asked_mesh}, {self.machine}"),
-            ("system, precision", f"{self.system}, {self.program.precision.name}"),
+            ("mesh, machine", f"{self.programs.asked_mesh}, {self.machine}"),
+            ("system, precision", f"{self.system}, {self.programs.precision.name}"),
             ("users, tokens", f"{self.users}, {self.input_tokens} in, {self.new_tokens} new"),
             *device_rows(figures),
             *budget_rows(self.budget),
@@ -169,8 +168,13 @@ class WhatIf:
         return "\n".join([*lines, "", *op_table(figures)])
 
     def _slowness(self) -> Slowness:
-        asked, working = self.program.asked_mesh, self.program.mesh
+        asked, working = self.programs.asked_mesh, self.programs.mesh
         return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
+
+    def _formats(self, model: LlamaConfig) -> Precision:
+        if self.optimizations is None:
+            return PRECISIONS[self.precision]
+        return read_optimizations(self.optimizations, model.n_layers)
 
     def _model_sizes(self) -> LlamaConfig:
         model = model_sizes(self.model)

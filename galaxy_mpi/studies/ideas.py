@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
-from galaxy_mpi.ccl import DecodeCCL, PersistentBuffers, Ring, SeparateDecodeCCL
+from galaxy_mpi.ccl.algorithms import gather_and_add, gather_over, scatter_over
+from galaxy_mpi.ccl.topology import Ring
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.systems import System, system_of
@@ -40,7 +40,7 @@ CLAIMS = {
     "prefetcher": Claim("20-30 %, or 2.3x", 1.20, 2.30),
     "all": Claim("50-75 %", 1.50, 1.75),
 }
-"""Of each group of ideas: an earlier write-up of this system (`galaxy_mpi.engine.claims`)."""
+"""Of each group of ideas: an earlier write-up of this system (`galaxy_mpi.studies.claims`)."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,26 @@ class Idea:
     """Takes a system and the Galaxy, and returns the system with the change."""
 
 
-def _with_ops(ops: tuple[str, ...], timing: tuple[str, ...] | None = None) -> Callable[..., System]:
-    """Return a change that takes ops from the Galaxy: one op there, several here."""
+def _with_ops(*names: str) -> Callable[[System, System], System]:
+    """Return a change that takes ops of a decode step from the Galaxy."""
 
     def apply(system: System, galaxy: System) -> System:
-        decode = {name: getattr(galaxy.decode, name) for name in ops}
-        charged = {name: getattr(galaxy.decode_timing, name) for name in timing or ops}
-        return replace(
-            system,
-            decode=type("Mixed", (system.decode,), decode),
-            decode_timing=type("MixedTiming", (system.decode_timing,), charged),
-        )
+        ops = {name: getattr(galaxy.decode, name) for name in names}
+        return replace(system, decode=replace(system.decode, **ops))
 
     return apply
 
 
 def _ring(system: System, galaxy: System) -> System:
-    ccl = partial(SeparateDecodeCCL, scatter=Ring, gather=Ring)
-    return replace(system, decode_ccl=ccl, fabric=replace(system.fabric, is_line=False))
+    algorithms = replace(
+        system.decode_algorithms,
+        name="ring",
+        all_gather=gather_over(Ring),
+        reduce_scatter=scatter_over(Ring),
+        all_reduce=gather_and_add(Ring),
+    )
+    fabric = replace(system.fabric, is_line=False)
+    return replace(system, decode_algorithms=algorithms, fabric=fabric)
 
 
 def _all_links(system: System, galaxy: System) -> System:
@@ -80,13 +82,12 @@ def _all_links(system: System, galaxy: System) -> System:
 
 
 def _at_once(system: System, galaxy: System) -> System:
-    reduced = ("attention_output", "down", "logits")
-    system = _with_ops(reduced, (*reduced, "_all_reduce_at_once"))(system, galaxy)
-    return replace(system, decode_ccl=DecodeCCL)
+    system = _with_ops("output", "down", "logits")(system, galaxy)
+    return replace(system, decode_algorithms=galaxy.decode_algorithms)
 
 
 def _persistent(system: System, galaxy: System) -> System:
-    return replace(system, buffers=PersistentBuffers, fabric=replace(system.fabric, laps=1))
+    return replace(system, is_persistent=True, fabric=replace(system.fabric, laps=1))
 
 
 def _prefetcher(system: System, galaxy: System) -> System:
@@ -96,11 +97,11 @@ def _prefetcher(system: System, galaxy: System) -> System:
 IDEAS = (
     Idea(_RING, _RING, _ring),
     Idea("all links", "all links", _all_links),
-    Idea("add, norm and its gather in one op", _FUSED, _with_ops(("add_norm",))),
-    Idea("reduce-scatter and heads in one op", _FUSED, _with_ops(("qkv_heads",))),
-    Idea("all-gather and concat in one op", _FUSED, _with_ops(("merge_heads",))),
-    Idea("two matmuls and reduce-scatter in one", _FUSED, _with_ops(("gate_up",))),
-    Idea("q with k, k with v in one op", _FUSED, _with_ops(("rotate", "update_cache"))),
+    Idea("add, norm and its gather in one op", _FUSED, _with_ops("add_norm")),
+    Idea("reduce-scatter and heads in one op", _FUSED, _with_ops("qkv_heads")),
+    Idea("all-gather and concat in one op", _FUSED, _with_ops("merge_heads")),
+    Idea("two matmuls and reduce-scatter in one", _FUSED, _with_ops("gate_up")),
+    Idea("q with k, k with v in one op", _FUSED, _with_ops("rotate", "update_cache")),
     Idea("all-reduce: all blocks at once", _FUSED, _at_once),
     Idea("persistent buffers", "persistent buffers", _persistent),
     Idea("prefetcher", "prefetcher", _prefetcher),

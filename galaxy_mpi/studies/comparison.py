@@ -1,42 +1,18 @@
 """What each idea of the Galaxy is worth: rows of figures, from TT-Transformers to the Galaxy."""
 
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from galaxy_mpi.arrays import Ints
-from galaxy_mpi.device import Collective, Machine, Tape
-from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.device_times import Timing
-from galaxy_mpi.engine.engine import Engine
-from galaxy_mpi.engine.estimator import Estimator
-from galaxy_mpi.engine.ideas import CLAIMS, IDEAS, Variant
-from galaxy_mpi.engine.modes import DecodeMode, ModeTotals
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.models import LlamaConfig, Programs
+from galaxy_mpi.studies.host_steps import HostFigures
+from galaxy_mpi.studies.ideas import CLAIMS, IDEAS, Variant
 from galaxy_mpi.systems import Precision
+from galaxy_mpi.timing import Estimator, Machine, Timing
 
-__all__ = ["HostFigures", "Row", "device_figures", "host_figures", "rows_of", "table", "to_dict"]
-
-STEPS = 2
-"""Steps that are timed in a turn of a variant, behind one that is not."""
-
-
-@dataclass(frozen=True)
-class HostFigures:
-    """A variant on this computer."""
-
-    step_s: tuple[float, ...]
-    """Median of each turn."""
-    allocations: float
-    """Buffers that a rank makes in a step."""
-    allocated_bytes: float
-    stall_s: float
-    """Of a step, waiting for the prefetcher."""
-    tokens: tuple[int, ...]
-    """What the users' next tokens are."""
+__all__ = ["Row", "device_figures", "rows_of", "table", "to_dict"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +24,7 @@ class Row:
     is_alone: bool
     device: Timing | None
     allocations: int
-    """Buffers that the timing program makes in a step."""
+    """Buffers that the device makes in a step."""
     device_gain: float | None
     """Time before this idea over the time with it, the ones before it being on (or none, if it is
     alone); of the first line 1."""
@@ -74,49 +50,11 @@ def device_figures(
     """Return the device time of a decode step of each variant, and the buffers it makes."""
     found = []
     for variant in variants:
-        program = DeviceProgram(model, machine, mesh, precision, users=users, system=variant.system)
-        positions = [position] * program.mesh.cols
-        tape = Tape(0, machine.op_gap_s)
-        program.decode(tape, positions)
-        n_made = sum(isinstance(entry, Collective) and not entry.rides for entry in tape.entries)
-        timing = Estimator(program).step(positions)
-        found.append((timing, 0 if program.is_persistent else n_made))
+        programs = Programs(model, mesh, variant.system, precision, users=users)
+        estimator = Estimator(programs, machine)
+        timing = estimator.step([position] * programs.mesh.cols)
+        found.append((timing, 0 if programs.is_persistent else estimator.n_buffers))
     return found
-
-
-def host_figures(engine: Engine, variants: Sequence[Variant], turns: int) -> list[HostFigures]:
-    """Time decode steps of each variant on all ranks alike: in turns, so that all see the same.
-
-    The prompts are prefilled once; then every step is the same one, behind them.
-    """
-    scheduler = engine.new_scheduler()
-    while requests := scheduler.next_prefill():
-        engine.prefill(scheduler, requests)
-    engine.leave_mode()
-    chip, table = engine.chip, scheduler.page_table(engine.chip.column)
-    places: Ints = scheduler.tokens
-    numbers = [request.number for request in scheduler.active]
-    rows = [request.place for request in scheduler.active]
-    times: list[list[float]] = [[] for _ in variants]
-    last: list[tuple[float, float, float, tuple[int, ...]]] = []
-    for _ in range(turns):
-        last = []
-        for variant, medians in zip(variants, times, strict=True):
-            totals, taken = ModeTotals(), []
-            mode = DecodeMode(chip, engine.run, totals, None, system=variant.system)
-            for step in range(STEPS + 1):
-                began, buffers = time.perf_counter(), mode.ccl.buffers
-                made, n_bytes = buffers.n_made, buffers.n_bytes_made
-                logits = mode.logits(places, table)
-                sampled = engine.sampler.sample(mode.ccl, logits, rows, numbers)
-                if step:
-                    taken.append(time.perf_counter() - began)
-                made, n_bytes = buffers.n_made - made, buffers.n_bytes_made - n_bytes
-            mode.leave()
-            medians.append(statistics.median(taken))
-            stall_s = totals.prefetch.stall_s / (STEPS + 1)
-            last.append((made, n_bytes, stall_s, tuple(sampled.values())))
-    return [HostFigures(tuple(t), *figures) for t, figures in zip(times, last, strict=True)]
 
 
 def rows_of(
@@ -135,7 +73,7 @@ def rows_of(
                 group=variant.idea.group if variant.idea else "",
                 is_alone=variant.is_alone,
                 device=timing,
-                allocations=n_made if device else int(host[number].allocations) if host else 0,
+                allocations=n_made,
                 device_gain=device[before][0].seconds / timing.seconds
                 if device and timing
                 else None,
@@ -179,8 +117,9 @@ def to_dict(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "allocations": row.allocations,
             "host_step_s": row.host_step_s,
             "host_gain": row.host_gain,
-            "host_allocations": host.allocations if host else None,
-            "host_allocated_bytes": host.allocated_bytes if host else None,
+            # A program that is bound once makes nothing when it runs.
+            "host_allocations": 0 if host else None,
+            "host_allocated_bytes": 0 if host else None,
             "host_stall_s": host.stall_s if host else None,
         }
         records.append(record)

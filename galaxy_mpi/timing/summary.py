@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from galaxy_mpi.engine.budget import Budget
+from galaxy_mpi.timing.budget import Budget
 
 __all__ = ["budget_rows", "device_rows", "op_table"]
 

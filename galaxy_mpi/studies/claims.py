@@ -6,12 +6,11 @@ Figures of the claims: an earlier write-up of this system that measurements have
 
 from dataclasses import dataclass, replace
 
-from galaxy_mpi.device import Machine
-from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.estimator import Estimator
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
+from galaxy_mpi.timing import Estimator, Machine
 
 __all__ = ["Claim", "older_claims"]
 
@@ -31,10 +30,11 @@ def older_claims() -> list[Claim]:
     """Return each claim that the model can speak to, Llama-70B with 32 users."""
     machine, mesh = Machine.load("wormhole_galaxy_6u"), Mesh(8, 4)
     model, precision = PRESETS["llama3-70b"], PRECISIONS["performance"]
+    system = system_of("galaxy", mesh)
 
     def estimator(machine: Machine = machine, *, prefetch: bool = True) -> Estimator:
-        program = DeviceProgram(model, machine, mesh, precision, users=32, prefetch=prefetch)
-        return Estimator(program)
+        programs = Programs(model, mesh, system, precision, users=32, prefetch=prefetch)
+        return Estimator(programs, machine)
 
     galaxy = estimator()
     step_s = galaxy.step([POSITION] * mesh.cols).seconds
@@ -53,6 +53,6 @@ def older_claims() -> list[Claim]:
         (2048, "2400 ms"),
         (4096, "6400 ms"),
     ):
-        seconds = galaxy.prefill(n_tokens).seconds
+        seconds = galaxy.prefill(PassShape.of_prompt(n_tokens)).seconds
         claims.append(Claim(f"prefill, {n_tokens} tokens", claimed, f"{seconds * 1e3:.0f} ms"))
     return claims

@@ -11,14 +11,14 @@ import csv
 import io
 from typing import Any
 
-from galaxy_mpi.device import Machine, Trace
-from galaxy_mpi.device.trace import COMPUTE
 from galaxy_mpi.dtypes import BFP4, BFP8, DType
 from galaxy_mpi.kernels import Fidelity
-from galaxy_mpi.systems import Precision
-from galaxy_mpi.systems.timing import ChipSizes
+from galaxy_mpi.program.memory import Matrix
+from galaxy_mpi.program.op import Program
+from galaxy_mpi.timing.machine import Machine
+from galaxy_mpi.timing.trace import COMPUTE, Trace
 
-__all__ = ["profile_csv"]
+__all__ = ["op_report_csv"]
 
 OP_CODES = {
     "rms_norm_attention": "RMSAllGather",
@@ -78,7 +78,7 @@ COLUMNS = (
 )
 
 
-def profile_csv(trace: Trace, machine: Machine, sizes: ChipSizes, precision: Precision) -> str:
+def op_report_csv(trace: Trace, machine: Machine, step: Program) -> str:
     """Return the text of the report.
 
     Parameters
@@ -86,9 +86,13 @@ def profile_csv(trace: Trace, machine: Machine, sizes: ChipSizes, precision: Pre
     trace : Trace
         Of device time.
     machine : Machine
-    sizes : ChipSizes
-    precision : Precision
+    step : Program
+        A decode step, whose matmuls are described.
     """
+    users, matrices = step.inputs["x"].shape[0], dict[str, Matrix]()
+    for use in step.uses:
+        for matrix in use.op.matrices():
+            matrices.setdefault(matrix.name, matrix)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
@@ -110,7 +114,7 @@ def profile_csv(trace: Trace, machine: Machine, sizes: ChipSizes, precision: Pre
                 "OP TO OP LATENCY [ns]": round((event["ts"] - end_us) * 1e3),
             }
             if event["name"] in MATRICES:
-                row |= _matmul(MATRICES[event["name"]], sizes, precision)
+                row |= _matmul(matrices[MATRICES[event["name"]]], users)
             writer.writerow(row)
             end_us = event["ts"] + event["dur"]
     return text.getvalue()
@@ -134,17 +138,16 @@ def _op_code(name: str) -> str:
     return "Matmul" if name.endswith("_matmul") else name
 
 
-def _matmul(weight: str, sizes: ChipSizes, precision: Precision) -> dict[str, Any]:
-    k, n = sizes.matrices[weight]
-    shapes = {"INPUT_0": (sizes.users, k), "INPUT_1": (k, n), "OUTPUT_0": (sizes.users, n)}
-    row: dict[str, Any] = {"MATH FIDELITY": _FIDELITIES[precision.fidelity(weight)]}
+def _matmul(weight: Matrix, users: int) -> dict[str, Any]:
+    k, n = weight.rows, weight.columns
+    shapes = {"INPUT_0": (users, k), "INPUT_1": (k, n), "OUTPUT_0": (users, n)}
+    row: dict[str, Any] = {"MATH FIDELITY": _FIDELITIES[weight.fidelity]}
     for tensor, (height, width) in shapes.items():
         for dim, size in zip(_DIMS, (1, 1, height, width), strict=True):
             row[f"{tensor}_{dim}_PAD[LOGICAL]"] = f"{size}[{size}]"
         of_weight = tensor == "INPUT_1"
-        dtype = precision.weight(weight) if of_weight else precision.activation
-        row[f"{tensor}_DATATYPE"] = _datatype(dtype)
-        in_dram = of_weight and weight == "lm_head"
+        row[f"{tensor}_DATATYPE"] = _datatype(weight.dtype if of_weight else weight.activation)
+        in_dram = of_weight and not weight.is_prefetched
         row[f"{tensor}_MEMORY"] = "DEV_0_DRAM_INTERLEAVED" if in_dram else "DEV_0_L1_WIDTH_SHARDED"
     return row
 

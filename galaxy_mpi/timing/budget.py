@@ -4,16 +4,43 @@ Sums of what must be there at once in decode; prefill's activations come and go 
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from galaxy_mpi.timing import Costs, Machine
 from galaxy_mpi.dtypes import TILE, padded
-from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.program.charge import Cross
+from galaxy_mpi.program.memory import Matrix
+from galaxy_mpi.program.op import Program
+from galaxy_mpi.timing.costs import Costs
+from galaxy_mpi.timing.machine import Machine
 
 __all__ = ["Budget"]
 
 PAGE = 64
 """Positions of a cache block."""
+
+
+class MemorySource(Protocol):
+    """What makes programs: `galaxy_mpi.models.Programs`."""
+
+    mesh: Mesh
+    prefetch: bool
+    """Whether weights come through the circular buffer."""
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the device keeps the buffers of collectives."""
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Device bytes of a chip's part of the embedding."""
+
+    def on(self, machine: Machine) -> Machine:
+        """Return the machine as the system uses it."""
+
+    def decode(self) -> Program:
+        """Return the program of a decode step."""
 
 
 @dataclass(frozen=True)
@@ -32,50 +59,35 @@ class Budget:
 
     @classmethod
     def of(
-        cls, program: DeviceProgram, n_positions: int, circular_buffer_bytes: float | None = None
+        cls,
+        programs: MemorySource,
+        machine: Machine,
+        n_positions: int,
+        circular_buffer_bytes: float | None = None,
     ) -> "Budget":
-        """Return what a model takes when every user has ``n_positions``."""
-        model, machine, mesh = program.model, program.machine, program.mesh
-        precision, sizes, costs = program.precision, program.sizes, Costs(machine)
-        q_width = sizes.heads * sizes.head_dim
-        layers = [precision.of(layer) for layer in range(model.n_layers)]
-        layers_bytes = sum(
-            costs.weight_bytes(*shape, of_layer.weight(name).tile_bytes)
-            for name, shape in sizes.matrices.items()
-            for of_layer in layers
-            if name != "lm_head"
-        )
-        head_tiles = padded(sizes.dim) // TILE * (padded(sizes.vocab) // TILE)
-        head_bytes = head_tiles * precision.head_weight.tile_bytes
-        embedding_bytes = (
-            model.vocab_size * sizes.stream * precision.embedding.tile_bytes // TILE**2
-        )
-        head_tiles_each = padded(sizes.head_dim) // TILE
-        cached = sum(of_layer.kv_cache.tile_bytes for of_layer in layers) * head_tiles_each
-        position_bytes = sizes.users_each * sizes.kv_heads * 2 * cached // TILE
-        gathered = (
-            (mesh.rows, sizes.dim),
-            (mesh.cols, sizes.vocab),
-            (mesh.cols, sizes.hidden_shard),
-            (mesh.cols, sizes.hidden_shard),
-        )
-        packed = sum(members * padded(width) // TILE for members, width in gathered)
-        rows = 2 * mesh.cols * sizes.users_each * (sizes.qkv + q_width)
-        small = (mesh.cols + 2 * mesh.rows) * precision.statistics.tile_bytes
-        tiles_high = padded(sizes.users) // TILE
-        buffers = tiles_high * packed * precision.reduced.tile_bytes + rows + small
-        circular = (
-            machine.circular_buffer_bytes
-            if circular_buffer_bytes is None
-            else (circular_buffer_bytes)
-        )
+        """Return what a model takes when every user has ``n_positions``.
+
+        Parameters
+        ----------
+        programs : MemorySource
+        machine : Machine
+        n_positions : int
+        circular_buffer_bytes : float, optional
+            The machine's by default.
+        """
+        program, costs = programs.decode(), Costs(programs.on(machine))
+        circular = circular_buffer_bytes or machine.circular_buffer_bytes
+        position_bytes = sum(use.op.cached_bytes() for use in program.uses)
+        buffers_bytes = _buffers_bytes(program, costs, programs.mesh)
         return cls(
-            weights_bytes=layers_bytes + head_bytes,
-            embedding_bytes=embedding_bytes,
+            weights_bytes=sum(
+                _matrix_bytes(costs, matrix) for use in program.uses for matrix in use.op.matrices()
+            ),
+            embedding_bytes=programs.embedding_bytes,
             kv_cache_bytes=position_bytes * padded(n_positions, PAGE),
             kv_cache_bytes_per_position=position_bytes,
-            persistent_buffers_bytes=2 * buffers if program.is_persistent else 0,
-            circular_buffer_bytes=int(circular) if program.has_prefetcher else 0,
+            persistent_buffers_bytes=2 * buffers_bytes if programs.is_persistent else 0,
+            circular_buffer_bytes=int(circular) if programs.prefetch else 0,
         )
 
     @property
@@ -129,3 +141,27 @@ class Budget:
             "persistent_buffers_bytes": self.persistent_buffers_bytes,
             "circular_buffer_bytes": self.circular_buffer_bytes,
         }
+
+
+def _matrix_bytes(costs: Costs, matrix: Matrix) -> int:
+    if matrix.is_prefetched:
+        return costs.weight_bytes(matrix.rows, matrix.columns, matrix.dtype.tile_bytes)
+    tiles = padded(matrix.rows) // TILE * (padded(matrix.columns) // TILE)
+    return tiles * matrix.dtype.tile_bytes
+
+
+def _buffers_bytes(program: Program, costs: Costs, mesh: Mesh) -> int:
+    """Return the bytes of the buffers of a step's collectives, each once.
+
+    A buffer has a place for what each member of a group sends. Collectives of one kind, axis,
+    format and shape take turns in one buffer; a wire that the device sends in parts, behind each
+    other, needs room for a part.
+    """
+    buffers: dict[tuple[object, ...], int] = {}
+    for use in program.uses:
+        charges = use.op.priced(costs)
+        crossed = [charge.wire for charge in charges if isinstance(charge, Cross)]
+        for wire in set(crossed):
+            what = (wire.axis, wire.kind, wire.dtype.name, wire.shape)
+            buffers[what] = mesh.size(wire.axis) * wire.n_bytes // crossed.count(wire)
+    return sum(buffers.values())

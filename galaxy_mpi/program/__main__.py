@@ -1,0 +1,117 @@
+"""What a step does, phase by phase: ``python -m galaxy_mpi.program --model demo --mesh 2x2``.
+
+A command, which is why it may know what is above this package.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from galaxy_mpi.blas import one_thread_per_rank
+
+if __name__ == "__main__":
+    one_thread_per_rank()
+
+from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.config import formats
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.output import write_text
+from galaxy_mpi.studies.listing import Listing
+from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.systems import SYSTEMS, PassShape
+from galaxy_mpi.timing import Costs
+
+__all__ = ["build_parser", "main"]
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = ArgumentParser(
+        "galaxy_mpi.program",
+        "Print the program of a decode step or a prefill pass: phases, ops, tensors, messages, "
+        "and what the device is charged for each.",
+    )
+    add = parser.add_argument
+    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.estimate")
+    add("--mesh", default="2x2", metavar="RxC", help="rows x columns")
+    add("--system", default="galaxy", help=" or ".join(SYSTEMS))
+    add("--precision", help="performance (default) or accuracy")
+    add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.estimate")
+    add("--machine", default="wormhole_galaxy_6u", metavar="NAME|FILE", help="of device time")
+    add("--users", type=int, default=32, metavar="N", help="users of a decode step")
+    add("--position", type=int, default=128, metavar="N", help="of all users in the step")
+    add("--prefill", type=int, metavar="N", help="a pass of one prompt of N tokens instead")
+    add("--layer", type=int, default=0, metavar="N", help="the layer that is shown in full")
+    add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
+    add("--output", type=Path, metavar="FILE", help="write it to a file")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the program."""
+
+    def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
+        what_if = WhatIf(
+            model=arguments.model,
+            users=arguments.users,
+            input_tokens=arguments.prefill or arguments.position,
+            new_tokens=1,
+            mesh=arguments.mesh,
+            machine=arguments.machine,
+            system=arguments.system,
+            **formats(arguments.precision, arguments.optimizations),
+            prefetch=not arguments.no_prefetch,
+            allow_over_budget=True,
+        )
+        programs = what_if.programs
+        if not 0 <= arguments.layer < programs.n_layers:
+            raise ConfigError(
+                f"--layer must be 0 to {programs.n_layers - 1}, got {arguments.layer}"
+            )
+        text = _text(what_if, arguments.prefill, arguments.layer)
+
+        def play() -> None:
+            if arguments.output is None:
+                print(text)
+            write_text(arguments.output, f"{text}\n")
+
+        return play
+
+    return run_alone(build_parser(), argv, prepare)
+
+
+def _text(what_if: WhatIf, n_tokens: int | None, layer: int) -> str:
+    programs, system = what_if.programs, what_if.programs.system
+    costs = Costs(programs.on(what_if.emulated_machine))
+    if n_tokens is None:
+        what, program = f"a decode step of {what_if.users} users", programs.decode()
+        algorithms = system.decode_algorithms
+    else:
+        what = f"a prefill pass of {n_tokens} tokens"
+        program = programs.prefill(PassShape.of_prompt(n_tokens))
+        algorithms = system.prefill_algorithms
+    positions = [what_if.input_tokens] * programs.mesh.cols
+    listing = Listing(program, costs, programs.mesh, algorithms, positions)
+    shape, timing = programs.shape, listing.timing
+    inputs = ", ".join(f"{name} {tensor.shape}" for name, tensor in program.inputs.items())
+    results = ", ".join(f"{name} {tensor.shape}" for name, tensor in program.results.items())
+    padding = ", ".join(programs.layout.padding) or "none"
+    return "\n".join(
+        [
+            f"{what}: {what_if.model} on {programs.asked_mesh}, system {system.name}, "
+            f"{programs.precision.name}",
+            f"a chip has {shape.heads} heads and {shape.kv_heads} kv heads of {shape.head_dim}, "
+            f"dim {shape.dim}, feed-forward {shape.hidden}, vocabulary {shape.vocab}, "
+            f"{shape.users_each} users; padding: {padding}",
+            f"reads {inputs}; makes {results}",
+            f"{len(program.uses)} ops in {listing.n_phases} phases, which chips run alone; "
+            f"= is where they meet; {timing.seconds * 1e3:.3f} ms of device time, gaps included",
+            "",
+            *listing.lines(layer),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

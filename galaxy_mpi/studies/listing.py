@@ -1,0 +1,142 @@
+"""A program as text: phases, ops, tensors, messages, charges."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from galaxy_mpi.ccl.algorithms import Algorithms
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.program import HEAD, Charge, Consumed, Cross, Kernel, Program, Take, Tensor, Use
+from galaxy_mpi.timing import Costs, Tape
+from galaxy_mpi.timing.mesh_clock import MeshClock
+
+__all__ = ["Listing"]
+
+_WIDTH = 34
+
+
+@dataclass
+class _Listed:
+    """An op with its charges."""
+
+    use: Use
+    phase: int
+    """In which it begins."""
+    charges: list[tuple[Charge, float]] = field(default_factory=list)
+    """With the seconds of each."""
+
+    @property
+    def seconds(self) -> float:
+        """Of the op."""
+        return sum(seconds for _, seconds in self.charges)
+
+    @property
+    def crossings(self) -> list[Cross]:
+        """What is exchanged; what rides goes with the one before it."""
+        return [c for c, _ in self.charges if isinstance(c, Cross) and not c.rides]
+
+
+class Listing:
+    """What a program does, in lines.
+
+    Parameters
+    ----------
+    program : Program
+    costs : Costs
+    mesh : Mesh
+    algorithms : Algorithms
+        How its collectives run on the host.
+    positions : list of int
+        Of a decode step, by column.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        costs: Costs,
+        mesh: Mesh,
+        algorithms: Algorithms,
+        positions: list[int],
+    ) -> None:
+        self._program, self._costs, self._mesh = program, costs, mesh
+        self._algorithms = algorithms
+        tape = Tape(program, costs)
+        clock = MeshClock(tape, mesh)
+        self.timing = clock.run(positions)
+        spans, phase = iter(clock.spans_s()), 0
+        self._ops: list[_Listed] = []
+        for use in program.uses:
+            op = _Listed(use, phase)
+            for charge in use.op.priced(costs):
+                op.charges.append((charge, 0.0) if isinstance(charge, Consumed) else next(spans))
+            phase += len(op.crossings)
+            self._ops.append(op)
+        self.n_phases = phase + 1
+
+    def lines(self, layer: int) -> Iterator[str]:
+        """Yield a line for each layer; ``layer``, and what is around the layers, in full."""
+        yield f"{'phase':>5}  {'op, and what it is charged':<{_WIDTH}} {'device us':>9}"
+        for number, ops in groupby(self._ops, key=lambda op: op.use.layer):
+            listed = list(ops)
+            if number in (HEAD, layer):
+                yield self._heading("around the layers" if number == HEAD else number, listed)
+                for op in listed:
+                    yield from self._op(op)
+            else:
+                yield self._heading(number, listed)
+
+    def _heading(self, what: int | str, ops: list[_Listed]) -> str:
+        name = what if isinstance(what, str) else f"layer {what}"
+        n_crossings, seconds = sum(len(op.crossings) for op in ops), sum(op.seconds for op in ops)
+        return (
+            f"{ops[0].phase:>5}  {name:<{_WIDTH}} {seconds * 1e6:>9.2f}  {len(ops)} ops, "
+            f"{n_crossings} exchanges"
+        )
+
+    def _op(self, op: _Listed) -> Iterator[str]:
+        use = op.use
+        reads = ", ".join(filter(None, map(_read, use.inputs)))
+        makes = ", ".join(f"{_last(t.name)} {t.shape}" for t in use.outputs)
+        yield f"{op.phase:>5}  {use.op.name:<{_WIDTH}} {'':>9}  {type(use.op).__name__}"
+        yield f"{'':<7}  {reads} -> {makes or 'the cache'}"
+        for charge, seconds in op.charges:
+            yield from self._charge(charge, seconds)
+
+    def _charge(self, charge: Charge, seconds: float) -> Iterator[str]:
+        if isinstance(charge, Take):
+            name, what = "prefetch_stall", f"wait for a weight of {charge.n_bytes:,.0f} bytes"
+        elif isinstance(charge, Kernel):
+            name, what = charge.name, f"{charge.cores:.0f} cores" if charge.cores else ""
+        elif isinstance(charge, Cross):
+            name, what = charge.name, self._meeting(charge)
+        else:
+            return
+        sign = "=" if isinstance(charge, Cross) else " "
+        line = f"{'':<5} {sign} {name:<{_WIDTH - 1}} {seconds * 1e6:>9.2f}  {what}"
+        yield line.rstrip()
+
+    def _meeting(self, cross: Cross) -> str:
+        wire = cross.wire
+        if cross.rides:
+            return f"{wire.kind.value} over {wire.axis.name}: rides with the one before it"
+        alone = self._mesh.size(wire.axis) == 1
+        how = "alone" if alone else self._algorithms.words(wire.kind)
+        beside = f", {cross.cores:.0f} cores beside it" if cross.beside_s else ""
+        n_bytes = f"{wire.sent_bytes:,} bytes"
+        if wire.n_bytes != wire.sent_bytes:
+            n_bytes += f", {wire.n_bytes:,} on the device"
+        return f"{wire}: {n_bytes}; {how}{beside}"
+
+
+def _read(value: object) -> str:
+    """Return what an op reads in words: tensors, weights by their names."""
+    if isinstance(value, Tensor):
+        return f"{_last(value.name)} {value.shape}"
+    if isinstance(value, tuple):
+        name = getattr(value, "name", None)
+        return str(name) if name else ", ".join(filter(None, map(_read, value)))
+    return ""
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

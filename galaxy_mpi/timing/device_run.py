@@ -1,0 +1,71 @@
+"""All that rank 0 knows of device time at the end of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from galaxy_mpi.timing.budget import Budget, MemorySource
+from galaxy_mpi.timing.estimator import Estimator, ProgramSource
+from galaxy_mpi.timing.machine import Machine
+from galaxy_mpi.timing.op_report import op_report_csv
+from galaxy_mpi.timing.replay import Events, device_trace
+from galaxy_mpi.timing.run_clock import ChipTimes, join
+from galaxy_mpi.timing.slowness import Slowness
+from galaxy_mpi.timing.times import DeviceTimes
+from galaxy_mpi.timing.trace import Trace
+
+__all__ = ["DeviceRun", "Source"]
+
+
+class Source(ProgramSource, MemorySource, Protocol):
+    """What makes programs: `galaxy_mpi.models.Programs`."""
+
+
+@dataclass(frozen=True)
+class DeviceRun:
+    """Times of a run, and what traces and budgets are made from."""
+
+    programs: Source
+    machine: Machine
+    times: DeviceTimes
+    events: Events
+    slowness: Slowness
+
+    @classmethod
+    def of(
+        cls,
+        programs: Source,
+        machine: Machine,
+        chips: Sequence[ChipTimes],
+        events: Events,
+        slowness: Slowness,
+    ) -> "DeviceRun":
+        """Join what the chips of a run have noted.
+
+        Parameters
+        ----------
+        programs : Source
+        machine : Machine
+        chips : sequence of ChipTimes
+            Of all chips.
+        events : Events
+        slowness : Slowness
+        """
+        times = DeviceTimes(programs.n_layers, machine.prefill_cores)
+        return cls(programs, machine, join(chips, times), events, slowness)
+
+    def budget(self, n_positions: int) -> Budget:
+        """Return the memory of a chip whose users have so many positions."""
+        return Budget.of(self.programs, self.machine, n_positions)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The first passes and steps, evaluated once more on all chips at once."""
+        return device_trace(
+            Estimator(self.programs, self.machine, slowness=self.slowness), self.events
+        )
+
+    def op_report_csv(self) -> str:
+        """Return the same as an op report; see `galaxy_mpi.timing.op_report`."""
+        return op_report_csv(self.trace, self.machine, self.programs.decode())

@@ -1,0 +1,314 @@
+"""The device model: constants, costs and clocks against sums done by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from galaxy_mpi.errors import CollectiveError, ConfigError
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.models import Programs
+from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.program import Consumed, Kernel, Take
+from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
+from galaxy_mpi.timing import (
+    MACHINES,
+    ChipClock,
+    Costs,
+    Machine,
+    MeshClock,
+    Slowness,
+    Tape,
+    Trace,
+)
+from galaxy_mpi.timing.machine import read_constants
+from galaxy_mpi.timing.published import CALIBRATION, read_measurements
+from tests.charged import cross, program_of, tape_of
+
+GALAXY = Machine.load("wormhole_galaxy_6u")
+COSTS = Costs(GALAXY)
+BFP8, BFP4 = 1088, 576
+
+
+def profile(tmp_path, change):
+    """Return the path of the Galaxy's profile with something changed."""
+    name = f"{CALIBRATION.parent.parent}/machines/wormhole_galaxy_6u.yaml"
+    with open(name, encoding="utf-8") as file:
+        content = yaml.safe_load(file)
+    change(content)
+    path = tmp_path / "machine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_every_constant_says_its_unit_and_where_it_is_from(name):
+    published = {m.name for m in read_measurements(CALIBRATION)}
+    published |= {"decode step at 4096 tokens", "prefill of 128 tokens", "prefill of 4096 tokens"}
+    published |= {"decode_layer_gaps_us per_layer over 16 ops"}
+    for key, constant in read_constants(name).items():
+        assert constant.unit, key
+        assert constant.source, key
+        for what in filter(None, constant.fitted.split(", ")):
+            assert what in published, f"{key} is fitted to {what}"
+
+
+def test_a_profile_from_a_file_is_taken_as_it_is(tmp_path):
+    path = profile(tmp_path, lambda c: c["constants"]["links"].update(value=3))
+    assert Machine.load(path).links == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["constants"].pop("links"), "missing links; unknown nothing"),
+        (lambda c: c["constants"].update(speed={"value": 1}), "unknown speed"),
+        (lambda c: c["constants"]["links"].update(value="four"), "links needs a value above 0"),
+        (lambda c: c["constants"]["links"].update(value=-1), "links needs a value above 0, got -1"),
+        (lambda c: c["constants"]["links"].pop("source"), "links needs a unit and a source"),
+        (lambda c: c.update(topology="torus"), "topology is ring or line, got 'torus'"),
+        (lambda c: c.pop("constants"), "has no `constants`"),
+    ],
+)
+def test_a_broken_profile_is_refused_with_what_is_wrong(tmp_path, change, said):
+    with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
+        Machine.load(profile(tmp_path, change))
+
+
+def test_an_unknown_machine_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="no machine 'tpu'; choose n150, n300, t3000"):
+        Machine.load("tpu")
+
+
+def test_bytes_of_a_layer_are_those_of_the_published_layout():
+    """Llama-70B on 8x4, padded to the banks: 3.34 + 2.51 + 4.42 + 4.42 + 8.77 MB."""
+    weights = [
+        (2048, 1280, BFP8, 3.34),
+        (1024, 2048, BFP8, 2.51),
+        (2048, 3584, BFP4, 4.42),
+        (2048, 3584, BFP4, 4.42),
+        (3584, 2048, BFP8, 8.77),
+    ]
+    for k, n, tile_bytes, megabytes in weights:
+        assert COSTS.weight_bytes(k, n, tile_bytes) / 1e6 == pytest.approx(megabytes, abs=0.006)
+
+
+def test_a_matmul_on_the_ring_pays_for_its_padding():
+    """1024 rows of a weight are 32 tiles: 24 cores take two each, as if there were 48."""
+    peak = 2e12
+    arithmetic_s = 2 * 32 * (48 * 32) * (72 * 32) / (24 * peak)
+    overhead_s = GALAXY.launch_s + 24 * GALAXY.ring_core_hop_s
+    assert COSTS.ring_matmul_s(32, 1024, 2048, peak) == pytest.approx(overhead_s + arithmetic_s)
+    assert COSTS.ring_matmul_s(1, 1024, 2048, peak) == COSTS.ring_matmul_s(32, 1536, 2304, peak)
+
+
+def test_a_matmul_from_dram_takes_its_bytes_or_its_arithmetic():
+    reading_s = 2048 * 16384 / 1024 * BFP8 / GALAXY.dram_bytes_per_s
+    few = COSTS.dram_matmul_s(32, 2048, 16384, BFP8, 2e12)
+    assert few == pytest.approx(GALAXY.launch_s + reading_s)
+    many = COSTS.dram_matmul_s(4096, 2048, 16384, BFP8, 2e12)
+    assert many == pytest.approx(GALAXY.launch_s + 2 * 4096 * 2048 * 16384 / (50 * 2e12))
+
+
+def test_the_busiest_wire_of_rings_and_lines():
+    """Counted block by block: on a ring each goes the shorter way (half and half at the middle)."""
+    for size in (2, 3, 4, 8):
+        ring = np.zeros((size, 2))
+        line = np.zeros((size, 2))
+        for source in range(size):
+            for target in range(size):
+                ahead = (target - source) % size
+                ways = [(0, ahead)] if 2 * ahead < size else [(1, size - ahead)]
+                share = 1.0
+                if 2 * ahead == size:
+                    ways, share = [(0, ahead), (1, ahead)], 0.5
+                for way, steps in ways:
+                    if steps:
+                        last = (target - (1 if way == 0 else -1)) % size
+                        ring[last, way] += share  # what crosses the wire into the target
+                if source != target:
+                    line[target, int(source > target)] += 1
+        wire_s = 1 / (4 * GALAXY.link_bytes_per_s)
+        assert COSTS.wire_s(size, 1, 4) == pytest.approx(ring.sum(axis=1).max() / 2 * wire_s)
+    slow = Costs(replace(GALAXY, topology="line"))
+    assert slow.wire_s(4, 1, 4) == pytest.approx(3 * wire_s)
+
+
+def run(*charges, mesh="1x1", costs=COSTS, slow=(), links=(), capacity_bytes=None):
+    """Return the figures of a program of charges, and the time of each chip, (R, C)."""
+    mesh = Mesh.parse(mesh)
+    slowness = Slowness.parse(slow, links, mesh)
+    tape = tape_of(costs, *charges, capacity_bytes=capacity_bytes)
+    timing = MeshClock(tape, mesh, slowness).run([0] * mesh.cols)
+    chips = play_chips(tape, mesh, slowness)
+    now = np.array([chip.now for chip in chips]).reshape(mesh.rows, mesh.cols)
+    assert timing.seconds == now.max()
+    return timing, now
+
+
+def play_chips(tape, mesh, slowness, positions=None):
+    """Play the clocks of all chips of a run, each told when the others of its group entered."""
+    chips = [ChipClock(tape, mesh, rank, slowness) for rank in range(mesh.n_chips)]
+    for chip in chips:
+        chip.start(positions or [0] * mesh.cols)
+    for charge in tape.crosses:
+        if charge.rides:
+            continue
+        axis, entries = charge.wire.axis, {}
+        for rank, chip in enumerate(chips):
+            group = tuple(mesh.group(rank, axis))
+            times = entries.setdefault(group, np.zeros(len(group)))
+            chip.enter(times, mesh.index(rank, axis))
+        for rank, chip in enumerate(chips):
+            chip.leave(entries[tuple(mesh.group(rank, axis))])
+    for chip in chips:
+        chip.finish()
+    return chips
+
+
+def test_a_collective_waits_for_the_farthest_and_the_latest():
+    """Chip 0 works for 1 s, the others for half as long; then 0.25 s of collective, and hops."""
+    _, now = run(
+        Kernel("work", 0.5, 1, has_gap=False),
+        cross("gather", Axis.COLS, 0.2, 0.05),
+        mesh="1x4",
+        slow=["0,0,2"],
+    )
+    hop, gap = GALAXY.link_hop_s, GALAXY.op_gap_s
+    expected = 1.0 + np.array([0.45, 0.25, 0.25, 0.25]) + np.array([0, 1, 2, 1]) * hop + gap
+    np.testing.assert_allclose(now[0], expected, rtol=0, atol=1e-12)
+
+
+def test_a_barrier_goes_round_before_the_data_does():
+    once, twice = (
+        run(cross("gather", Axis.COLS, 0.0, 0.0, laps=laps), mesh="1x4")[0].seconds
+        for laps in (1, 2)
+    )
+    assert twice - once == pytest.approx(2 * GALAXY.link_hop_s)
+
+
+def test_a_column_does_not_wait_for_another_column():
+    work = Kernel("work", 0.5, 1)
+    _, now = run(work, cross("gather", Axis.ROWS, 0.0, 0.0), mesh="2x2", slow=["0,0,2"])
+    assert (now[:, 0] >= 1.0).all()
+    assert (now[:, 1] < 0.6).all()
+
+
+def test_a_slow_link_slows_its_group_only():
+    gather = cross("gather", Axis.COLS, 0.0, 1.0)
+    _, now = run(gather, mesh="2x2", links=["1,0,COLS,3"])
+    assert (now[0] < 1.1).all()
+    assert (now[1] > 3.0).all()
+
+
+def test_the_prefetcher_stalls_as_its_recurrence_says():
+    """Three weights of 600 bytes through a buffer of 1000: each waits for the one before."""
+    costs = Costs(replace(GALAXY, dram_bytes_per_s=100.0, op_gap_s=1e-9))
+
+    def matmul(seconds):
+        return Kernel("matmul", seconds, 24, has_gap=False)
+
+    def now_behind(*charges):
+        return run(*charges, costs=costs, capacity_bytes=1000)[1][0, 0]
+
+    charges = [Take(600)]
+    assert now_behind(*charges) == 6.0  # read from 0 to 6
+    charges += [matmul(1.0), Consumed(), Take(600)]
+    assert now_behind(*charges) == 13.0  # room from 7, read from 7 to 13
+    charges += [matmul(10.0), Consumed(), Take(300)]
+    timing, now = run(*charges, costs=costs, capacity_bytes=1000)
+    assert now[0, 0] == 23.0  # 300 fit beside 600: read from 13 to 16, no stall
+    assert timing.stall_s == timing.by_op_s["prefetch_stall"] == 12.0
+    assert timing.by_op_s["matmul"] == 11.0
+    assert timing.core_s == 24 * 11.0
+
+
+def test_work_beside_a_collective_is_hidden_by_it_or_hides_it():
+    hidden = cross("both", Axis.COLS, 1.5, 0.5, beside_s=1.0)
+    assert run(hidden)[0].seconds == pytest.approx(2.0 + GALAXY.op_gap_s)
+    hides = cross("both", Axis.COLS, 1.0, 0.0, beside_s=2.0)
+    assert run(hidden, hides)[0].seconds == pytest.approx(4.0 + 2 * GALAXY.op_gap_s)
+
+
+def test_a_weight_may_leave_between_a_collective_and_the_one_that_rides_with_it():
+    first, second = (
+        cross("both", Axis.COLS, own_s, 0.5, key="GATE_UP", rides=own_s > 0, beside_s=1.0)
+        for own_s in (0.0, 0.25)
+    )
+    timing, now = run(
+        Kernel("work", 1.0, 1), Take(100), (first, Consumed(), second), mesh="1x4", slow=["0,2,1.5"]
+    )
+    assert timing.seconds == now.max() > 1.5 + 1.5  # the slow chip's work and what is beside it
+    with pytest.raises(AssertionError, match="rides, but not behind a collective of its axis"):
+        run(first, Kernel("work", 1.0, 1), second)
+
+
+@pytest.mark.parametrize("mesh", ["1x1", "1x3", "2x2", "3x2", "8x4"])
+@pytest.mark.parametrize("system", ["galaxy", "tt_transformers"])
+@pytest.mark.parametrize("slow", [False, True])
+def test_chips_that_know_each_other_by_messages_agree_with_all_at_once(mesh, system, slow):
+    """To the last bit; columns are at different positions, one has no user."""
+    mesh = Mesh.parse(mesh)
+    last = f"{mesh.rows - 1},{mesh.cols - 1}"
+    asked = Slowness.parse(*(([f"{last},1.7"], [f"{last},COLS,3"]) if slow else ([], [])), mesh)
+    model = replace(PRESETS["smollm2-135m"], n_layers=2)
+    emulated = system_of(system, mesh)
+    programs = Programs(model, mesh, emulated, PRECISIONS["performance"], users=8)
+    slowness = asked.moved(mesh, programs.mesh)
+    costs = Costs(programs.on(GALAXY))
+    positions = [-1, 500, 40, 3000][-programs.mesh.cols :]
+    for program in (programs.decode(), programs.prefill(PassShape.of_prompt(1500))):
+        tape = Tape(program, costs)
+        timing = MeshClock(tape, programs.mesh, slowness).run(positions)
+        chips = play_chips(tape, programs.mesh, slowness, positions)
+        assert timing.seconds == max(chip.now for chip in chips)
+        assert timing.stall_s == max(chip.stall_s for chip in chips)
+        own = chips[0].timing()
+        assert own == replace(timing, seconds=own.seconds, stall_s=own.stall_s)
+
+
+def test_where_no_chip_differs_one_is_evaluated_and_bits_are_those_of_all():
+    model = replace(PRESETS["llama3-70b"], n_layers=3)
+    mesh = Mesh(8, 4)
+    galaxy, formats = system_of("galaxy", mesh), PRECISIONS["performance"]
+    programs = Programs(model, mesh, galaxy, formats, users=32)
+    for program in (programs.decode(), programs.prefill(PassShape.of_prompt(5000))):
+        clock = MeshClock(Tape(program, COSTS), mesh)
+        positions = [700] * 4
+        assert clock.run(positions) == clock.run(positions, Trace(mesh))
+
+
+def test_a_collective_that_is_never_entered_is_an_error():
+    tape = tape_of(COSTS, cross("wo", Axis.ROWS, 1.0, 0.5), cross("ff2", Axis.ROWS, 1.0, 0.5))
+    clock = ChipClock(tape, Mesh(2, 2), 0)
+    clock.start()
+    clock.leave(np.array([1.0, 4.0]))
+    assert clock.now == 4.0 + GALAXY.link_hop_s + 1.5 + GALAXY.op_gap_s
+    with pytest.raises(CollectiveError, match="expects all_gather FF2 over ROWS.*never entered"):
+        clock.finish()
+    clock.leave(np.array([9.0, 9.0]))
+    clock.finish()
+    with pytest.raises(CollectiveError, match="left where device time expects the end"):
+        clock.leave(np.array([9.0, 9.0]))
+
+
+def test_the_first_exchange_of_an_op_is_charged_and_no_other():
+    gather, other = cross("gather", Axis.ROWS, 1.0, 0.5), cross("other", Axis.ROWS, 1.0, 0.5)
+    program = program_of(gather, gather)
+    clock = ChipClock(Tape(program, COSTS), Mesh(2, 2), 0)
+    first, second = program.uses
+    assert clock.is_charged(first, gather.wire)
+    assert not clock.is_charged(first, gather.wire)  # a slab further on
+    assert clock.is_charged(second, gather.wire)
+    assert not clock.is_charged(second, other.wire)  # a group that the system skips
+
+
+def test_attention_reads_multiplies_and_normalises():
+    short = COSTS.attention_s(8, 8, 1, 128, 127, BFP8, 2e12)
+    assert short == COSTS.attention_s(8, 8, 1, 128, 96, BFP8, 2e12)  # whole tiles of positions
+    times = [COSTS.attention_s(8, 8, 1, 128, p, BFP8, 2e12) for p in (1023, 2047, 4095)]
+    assert times[2] - times[1] == pytest.approx(2 * (times[1] - times[0]))
+    # Eight kv heads of one user each keep every byte: reading is the bound.
+    wide = COSTS.attention_s(1, 1, 1, 4096, 131_071, BFP8, 2e12)
+    assert wide >= 2 * 131_072 * 4096 / 1024 * BFP8 / GALAXY.dram_bytes_per_s

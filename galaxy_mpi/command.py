@@ -103,9 +103,12 @@ def run_alone(
             print(parser.format_help(), end="")
             return 0
         prepare(arguments)()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"galaxy_mpi: {error}", file=sys.stderr, flush=True)
+        say(f"galaxy_mpi: {error}\n")
         return EXIT_USER_ERROR
+    except BrokenPipeError:  # whoever reads has enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -113,7 +113,8 @@ def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:
         content = text.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--text {text} cannot be read as UTF-8: {error}") from None
-    tokens = tokenizer.encode(content, 1)[:n_tokens]
+    # Of a long text only the beginning is looked at; no token is longer than that.
+    tokens = tokenizer.encode(content[: 128 * n_tokens], 1)[:n_tokens]
     most = min(plan.model.max_seq_len, plan.limits.n_positions)
     if not 2 <= len(tokens) <= most:
         raise ConfigError(f"--text {text} has {len(tokens)} tokens; 2 to {most} can be compared")

@@ -1,22 +1,25 @@
 """A model that was named, opened: sizes, tensors, tokenizer, chat template, defaults."""
 
+import functools
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from galaxy_mpi.checkpoints.chat_template import ChatTemplate
 from galaxy_mpi.checkpoints.checkpoint import Checkpoint
 from galaxy_mpi.checkpoints.gguf_file import GgufFile
-from galaxy_mpi.checkpoints.hugging_face import open_folder, read_config, read_json
+from galaxy_mpi.checkpoints.hugging_face import open_folder
+from galaxy_mpi.checkpoints.hugging_face_config import (
+    Advice,
+    notes_on_config,
+    read_advice,
+    read_config,
+)
 from galaxy_mpi.checkpoints.locate import locate
 from galaxy_mpi.checkpoints.meta import MetaCheckpoint, is_meta_folder, open_meta
 from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
-from galaxy_mpi.checkpoints.tokenizer import (
-    ChatTemplate,
-    NumberTokenizer,
-    TextTokenizer,
-    Tokenizer,
-)
+from galaxy_mpi.checkpoints.tokenizer import NumberTokenizer, TextTokenizer, Tokenizer
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.config import LlamaConfig
 from galaxy_mpi.models.presets import PRESETS
@@ -34,8 +37,8 @@ class ModelFiles:
     checkpoint: Checkpoint | MetaCheckpoint | RandomCheckpoint
     tokenizer: Tokenizer
     chat: ChatTemplate | None
-    generation: dict[str, Any]
-    """Of ``generation_config.json``; empty without one."""
+    advice: Advice
+    """Of ``generation_config.json``."""
     where: str
     paths: tuple[Path, ...] = ()
     """Files that hold the weights; none if they are made up."""
@@ -71,7 +74,12 @@ def model_sizes(model: str) -> LlamaConfig:
     path = locate(model)
     if path.is_file():
         return GgufFile(path).config
-    return open_meta(path).config if is_meta_folder(path) else read_config(path)
+    if is_meta_folder(path):
+        return open_meta(path).config
+    config = read_config(path)
+    for note in notes_on_config(path):
+        _say_once(note)
+    return config
 
 
 def open_model(model: str, n_layers: int | None = None) -> ModelFiles:
@@ -93,14 +101,14 @@ def open_model(model: str, n_layers: int | None = None) -> ModelFiles:
     if model in PRESETS:
         config = _first_layers(PRESETS[model], n_layers, f"the preset {model}")
         numbers = NumberTokenizer(config.vocab_size)
-        return ModelFiles(config, RandomCheckpoint(config), numbers, None, {}, model)
+        return ModelFiles(config, RandomCheckpoint(config), numbers, None, Advice(), model)
     path = locate(model)
     if path.is_file():
         file = GgufFile(path)
         config = _first_layers(file.config, n_layers, f"the model in {path}")
         tokenizer, chat = TextTokenizer.of_gguf(file), ChatTemplate.of_gguf(file)
         checkpoint = file.checkpoint(config)
-        return ModelFiles(config, checkpoint, tokenizer, chat, {}, str(path), (path,))
+        return ModelFiles(config, checkpoint, tokenizer, chat, Advice(), str(path), (path,))
     return _open_folder(path, n_layers)
 
 
@@ -110,15 +118,18 @@ def _open_folder(path: Path, n_layers: int | None) -> ModelFiles:
         config = _first_layers(checkpoint.config, n_layers, f"the model in {path}")
         checkpoint = replace(checkpoint, config=config)
         tokenizer, chat = TextTokenizer.of_folder(path), ChatTemplate.of_folder(path)
-        return ModelFiles(config, checkpoint, tokenizer, chat, {}, str(path), checkpoint.paths)
+        return ModelFiles(
+            config, checkpoint, tokenizer, chat, Advice(), str(path), checkpoint.paths
+        )
     config = _first_layers(read_config(path), n_layers, f"the model in {path}")
-    generation = path / "generation_config.json"
+    for note in notes_on_config(path):
+        _say_once(note)
     return ModelFiles(
         config,
         open_folder(path, config),
         TextTokenizer.of_folder(path),
         ChatTemplate.of_folder(path),
-        read_json(generation) if generation.is_file() else {},
+        read_advice(path),
         str(path),
         tuple(sorted(path.glob("*.safetensors"))),
     )
@@ -130,3 +141,8 @@ def _first_layers(config: LlamaConfig, n_layers: int | None, what: str) -> Llama
             f"--layers {n_layers}: {what} has {config.n_layers} layers; ask for as many or fewer"
         )
     return replace(config, n_layers=n_layers or config.n_layers)
+
+
+@functools.cache
+def _say_once(note: str) -> None:
+    logging.getLogger(__name__).warning("galaxy_mpi: %s", note)

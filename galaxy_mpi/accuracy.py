@@ -103,8 +103,8 @@ def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Names
         "math_fidelity": not arguments.no_fidelity,
         "precisions": [row.to_dict() for row in rows],
     }
-    write_text(arguments.json, json.dumps(content, indent=2) + "\n")
     print(_table(rows), flush=True)
+    write_text(arguments.json, json.dumps(content, indent=2) + "\n")
 
 
 def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:

@@ -133,7 +133,7 @@ def _read(name: str) -> tuple[dict[str, Any], dict[str, Constant]]:
 def _read_yaml(path: Path, name: str) -> dict[str, Any]:
     import yaml  # here, not above: 31 of 32 ranks read no profile
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # the library has no types
         """Knows no aliases: ten lines of them are a billion values."""
 
         def compose_node(self, parent: Any, index: Any) -> Any:

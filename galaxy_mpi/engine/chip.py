@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
+from galaxy_mpi.engine.request import CacheLimits
+from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import choose_multiply
 from galaxy_mpi.mesh import Transport
-from galaxy_mpi.models import ShardFile, Sharding, Transformer, load_chip_weights
+from galaxy_mpi.models import LlamaConfig, ShardFile, Sharding, Transformer, load_chip_weights
 from galaxy_mpi.prefetch.prefetcher import buffer_bytes
 from galaxy_mpi.systems import KVCache, ModelShape, Modules, Precision
 
@@ -61,18 +63,29 @@ class Chip:
         self.buffer_bytes = buffer_bytes(self.weights.tensors, run.circular_buffer_bytes)
         self.schedule = self.weights.schedule(model.n_layers)
         self.shape = ModelShape(model.dim, model.norm_eps, sharding.heads)
-        self.caches = [
-            KVCache(
-                limits.n_blocks,
-                limits.page_size,
-                sharding.heads.n_kv_heads,
-                model.head_dim,
-                dtype=self.precision.of(layer).kv_cache,
-            )
-            for layer in range(model.n_layers)
-        ]
+        self.caches = self._make_caches(limits, sharding, model)
         rotary = self.modules.rope_class(model.inv_freq(), self.precision.activation.round)
         self.transformer = Transformer(self.weights, rotary, self.caches)
+
+    def _make_caches(
+        self, limits: CacheLimits, sharding: Sharding, model: LlamaConfig
+    ) -> list[KVCache]:
+        try:
+            return [
+                KVCache(
+                    limits.n_blocks,
+                    limits.page_size,
+                    sharding.heads.n_kv_heads,
+                    model.head_dim,
+                    dtype=self.precision.of(layer).kv_cache,
+                )
+                for layer in range(model.n_layers)
+            ]
+        except (MemoryError, ValueError):  # numpy refuses sizes past 2**63 with the second
+            raise ConfigError(
+                f"the KV cache of {limits.n_blocks} blocks of {limits.page_size} positions in "
+                f"{model.n_layers} layers is more than this computer gives; lower --cache-blocks"
+            ) from None
 
 
 def _shard_file(run: RunConfig, plan: Plan, rank: int) -> ShardFile | None:

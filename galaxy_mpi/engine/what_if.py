@@ -21,7 +21,7 @@ from galaxy_mpi.systems.optimizations import read_optimizations
 
 __all__ = ["PREFILLS", "WhatIf"]
 
-MAX_TOKENS = 131_072
+MAX_TOKENS, MAX_CHIPS = 131_072, 4096
 
 PREFILLS = ("one", "all")
 
@@ -92,6 +92,10 @@ class WhatIf:
             topology=self.topology or machine.topology,
         )
         model, mesh = self._model_sizes(), Mesh.parse(self.mesh or machine.mesh)
+        if mesh.n_chips > MAX_CHIPS:
+            raise ConfigError(
+                f"the {mesh} mesh has {mesh.n_chips} chips, at most {MAX_CHIPS} can be"
+            )
         if self.optimizations is None:
             precision = PRECISIONS[self.precision]
         else:

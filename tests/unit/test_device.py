@@ -1,5 +1,7 @@
 """The device model: constants, costs and clocks against sums done by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -71,11 +73,11 @@ def test_a_broken_profile_is_refused_with_what_is_wrong(tmp_path, change, said):
 
 @pytest.mark.parametrize("text", ["125e+9", "1.25e11", "125000000000"])
 def test_floats_are_read_as_people_write_them(tmp_path, text):
-    path = profile(tmp_path, lambda c: None)
+    path = Path(profile(tmp_path, lambda c: None))
     content = path.read_text()
     assert "value: 12500000000.0" in content
     path.write_text(content.replace("value: 12500000000.0", f"value: {text}"))
-    assert Machine.load(path).link_bytes_per_s == 125e9
+    assert Machine.load(str(path)).link_bytes_per_s == 125e9
 
 
 @pytest.mark.parametrize(

@@ -180,8 +180,14 @@ def test_an_architecture_that_is_not_known_lists_those_that_are(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("expert_count", 8), ("rope.dimension_count", 8), ("attention.value_length", 32)]
-    + [("logit_scale", 0.5), ("rope.scaling.type", "yarn"), ("attn_logit_softcapping", 50.0)],
+    [
+        ("expert_count", 8),
+        ("rope.dimension_count", 8),
+        ("attention.value_length", 32),
+        ("logit_scale", 0.5),
+        ("rope.scaling.type", "yarn"),
+        ("attn_logit_softcapping", 50.0),
+    ],
 )
 def test_maths_that_is_not_done_is_refused_by_name(tmp_path, name, value):
     path = tmp_path / "model.gguf"

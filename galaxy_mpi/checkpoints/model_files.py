@@ -1,13 +1,14 @@
 """A model that was named, opened: sizes, tensors, tokenizer, chat template, defaults."""
 
 import functools
-import hashlib
 import logging
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from galaxy_mpi.checkpoints.chat_template import ChatTemplate
 from galaxy_mpi.checkpoints.checkpoint import Checkpoint
+from galaxy_mpi.checkpoints.fingerprint import Piece, fingerprint
 from galaxy_mpi.checkpoints.gguf_file import GgufFile
 from galaxy_mpi.checkpoints.hugging_face import open_folder
 from galaxy_mpi.checkpoints.hugging_face_config import (
@@ -20,13 +21,11 @@ from galaxy_mpi.checkpoints.locate import locate
 from galaxy_mpi.checkpoints.meta import MetaCheckpoint, is_meta_folder, open_meta
 from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
 from galaxy_mpi.checkpoints.tokenizer import NumberTokenizer, TextTokenizer, Tokenizer
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import CheckpointError, ConfigError
 from galaxy_mpi.models.config import LlamaConfig
 from galaxy_mpi.models.presets import PRESETS
 
 __all__ = ["ModelFiles", "model_sizes", "open_model"]
-
-_PROBE_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -44,21 +43,36 @@ class ModelFiles:
     """Files that hold the weights; none if they are made up."""
 
     def fingerprint(self) -> str | None:
-        """Return what changes when a file of the weights does; None without files.
+        """Return what changes when the weights do (`galaxy_mpi.checkpoints.fingerprint`).
 
-        Of each file: name, size, time of its last change, and its first and last 64 KiB.
+        None without files. The same weights in another folder are the same.
+
+        Raises
+        ------
+        CheckpointError
+            If a file cannot be read any more.
         """
         if not self.paths:
             return None
-        digest = hashlib.sha256()
-        for path in self.paths:
-            status = path.stat()
-            digest.update(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(_PROBE_BYTES))
-                file.seek(max(0, status.st_size - _PROBE_BYTES))
-                digest.update(file.read(_PROBE_BYTES))
-        return digest.hexdigest()[:32]
+        if isinstance(self.checkpoint, Checkpoint):
+            stored = sorted(self.checkpoint.tensors.items())
+            pieces = [(each.path, each.offset, each.n_bytes) for _, each in stored]
+            what = repr([(key, each.kind, each.shape) for key, each in stored])
+            what += str(self.checkpoint.interleaved)
+        else:  # of these only the library knows where tensors are
+            pieces = [piece for path in self.paths for piece in _cut(path)]
+            what = type(self.checkpoint).__name__
+        try:
+            return fingerprint(pieces, what)
+        except OSError as error:
+            raise CheckpointError(f"{self.where} cannot be read: {error.strerror}") from None
+
+
+def _cut(path: Path, n_pieces: int = 256) -> list[Piece]:
+    """Return a file in pieces of which each is sampled."""
+    size = path.stat().st_size
+    edges = [size * n // n_pieces for n in range(n_pieces + 1)]
+    return [(path, start, stop - start) for start, stop in pairwise(edges)]
 
 
 def model_sizes(model: str) -> LlamaConfig:

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import logging
 import resource
 import sys
 import tempfile
@@ -26,6 +27,7 @@ def main() -> int:
     for name in names:
         if name not in FORMATS:
             parser.error(f"no format {name!r}; choose {', '.join(FORMATS)}")
+    logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     n_escaped = 0
     for name in names:
@@ -52,7 +54,7 @@ def main() -> int:
                 folder_of.mkdir(parents=True, exist_ok=True)
                 stem = hashlib.sha256(content).hexdigest()[:12]
                 (folder_of / stem).write_bytes(content)
-                print(f"\n{folder_of / stem}\n{trace}")
+                print(f"\n{folder_of / stem}\n{trace[:4000]}")
     return 1 if n_escaped else 0
 
 

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from galaxy_mpi.checkpoints import ChatTemplate, GgufFile, TextTokenizer, open_folder, read_config
-from galaxy_mpi.checkpoints.locate import BUILT_IN
 from galaxy_mpi.checkpoints.meta import open_meta
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.device import Machine
 from galaxy_mpi.device.published import CALIBRATION, read_measurements
 from galaxy_mpi.engine.plan import make_plan
 from galaxy_mpi.engine.what_if import WhatIf
+from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, Sharding
 from galaxy_mpi.models.load import load_chip_weights, shard_parts
@@ -56,7 +55,7 @@ class Format:
 def _model(folder: Path) -> Path:
     """Write a folder that has everything."""
     write_model(folder)
-    shutil.copy(BUILT_IN["demo"] / "tokenizer.json", folder)
+    (folder / "tokenizer.json").write_bytes(_tokenizer())
     (folder / "generation_config.json").write_text(
         json.dumps({"do_sample": True, "temperature": 0.6, "top_k": 5, "top_p": 0.9})
     )
@@ -291,7 +290,7 @@ def _shard_cache(folder: Path) -> Format:
         path.write_bytes(content)
         found = file.read(parts)
         if found is None:
-            return
+            raise CheckpointError("not used, and made anew")
         # What is believed is what was written, to the last bit.
         assert found.tensors.keys() == weights.tensors.keys()
         for name, tensor in found.tensors.items():

@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -136,6 +137,44 @@ def damaged_bytes(good: bytes, chance: random.Random, first: int | None = None) 
     return bytes(content)
 
 
+LONG_WORDS = (
+    "[" * 50_000,
+    '{"a":' * 50_000,
+    "9" * 5000,
+    '"' + "9" * 5000 + '"',
+    "0x" + "f" * 5000,
+    "!!timestamp 2001-99-99",
+    "!!int x",
+    "!!float x",
+    "!!binary '*'",
+    "!!set {a, b}",
+    "? [1, 2]\n: 3",
+    "<<: [1]",
+    "&a [*a]",
+    "2001-99-99",
+    "7: {value: 1}",
+    "null: {value: 1}",
+    "190:20:30",
+    ".nan",
+    "-.inf",
+    "1_000",
+    "0o777",
+    "\\u0000",
+)
+"""Pieces that take the place of a whole word."""
+
+
+def damaged_words(good: bytes, chance: random.Random) -> bytes:
+    """Return text in which words became others."""
+    text = good.decode("utf-8", "replace")
+    for _ in range(chance.choice((1, 1, 2))):
+        spans = [match.span() for match in re.finditer(r'"[^"]*"|[\w.+-]+', text)]
+        if spans:
+            start, stop = chance.choice(spans)
+            text = text[:start] + chance.choice((*WORDS, *LONG_WORDS)) + text[stop:]
+    return text.encode("utf-8", "replace")
+
+
 def damaged_tree(good: Any, chance: random.Random) -> Any:
     """Return a structure with values replaced, taken out, put in or exchanged."""
     tree = copy.deepcopy(good)
@@ -193,8 +232,9 @@ def _either(
     read: Callable[[bytes], Any],
     write: Callable[[Any], bytes],
 ) -> bytes:
-    if chance.random() < 0.3:
-        return damaged_bytes(good, chance)
+    kind = chance.random()
+    if kind < 0.5:
+        return (damaged_bytes if kind < 0.25 else damaged_words)(good, chance)
     content = write(damaged_tree(read(good), chance))
     return damaged_bytes(content, chance) if chance.random() < 0.1 else content
 

@@ -1,11 +1,14 @@
 """What all commands share: arguments that only rank 0 complains about, and a common end.
 
-An error that the user can mend is known to all ranks, and rank 0 prints its one line. Any other
-error on any rank prints that rank's traceback and ends all ranks at once, because the others
-would wait for it in a collective.
+An error that the user can mend and that all ranks raise together is told by rank 0 in one line. An
+error on one rank alone, of the user or any other, `SystemExit` and interrupts too, is told by that
+rank and ends all ranks at once, because the others would wait for it in a collective.
 """
 
 import argparse
+import atexit
+import contextlib
+import math
 import os
 import sys
 import traceback
@@ -14,6 +17,8 @@ from typing import NoReturn
 
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh, Transport
+from galaxy_mpi.mesh.ending import say
+from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher
 
 __all__ = [
     "EXIT_USER_ERROR",
@@ -25,8 +30,8 @@ __all__ = [
 
 EXIT_USER_ERROR = 2
 
-RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
-"""In which launchers tell a process its rank, before MPI is started."""
+WAIT_TIMEOUT_S = 20.0
+"""Longest wait for another chip, unless the user or the size of the model asks for more."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -48,11 +53,18 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def add_transport(parser: ArgumentParser) -> None:
-    """Add the argument of commands that run on ranks."""
+    """Add the arguments of commands that run on ranks."""
     parser.add_argument(
         "--transport",
         default="auto",
         help="auto, mpi (persistent requests) or shared (memory of one host)",
+    )
+    parser.add_argument(
+        "--wait-timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"end the run when a chip waits longer for another; 0: never; without it "
+        f"{WAIT_TIMEOUT_S:.0f}, and more for large models and long prompts",
     )
 
 
@@ -104,26 +116,92 @@ def run_on_mesh(
         raised here or, on all ranks alike, by the second.
     """
     # Here, not above: importing a command must not start MPI.
-    from galaxy_mpi.mesh.mpi import MpiTransport, abort, world_rank
+    from galaxy_mpi.mesh import mpi
 
+    try:
+        end_with_launcher()
+        atexit.register(mpi.finalize)
+        chosen = _prepared(parser, argv, prepare)
+        if chosen is not None:
+            arguments, mesh, play = chosen
+            given = arguments.wait_timeout
+            with mpi.MpiTransport.connect(
+                mesh,
+                kind=arguments.transport,
+                timeout_s=WAIT_TIMEOUT_S if given is None else given,
+                is_timeout_fixed=given is not None,
+            ) as transport:
+                play(transport)
+    except BaseException as error:
+        if isinstance(error, UserError) and error.is_common:
+            return _told_by_rank_0(error)
+        try:
+            _tell(error)
+        finally:
+            mpi.abort(EXIT_USER_ERROR if isinstance(error, UserError) else 1)
+    return 0
+
+
+_Play = Callable[[Transport], None]
+
+
+def _prepared(
+    parser: ArgumentParser,
+    argv: Sequence[str] | None,
+    prepare: Callable[[argparse.Namespace], tuple[Mesh, _Play]],
+) -> tuple[argparse.Namespace, Mesh, _Play] | None:
+    """Return the arguments and what `run_on_mesh` prepares; None if help was all.
+
+    Hosts may differ (folders, environment), so all ranks learn of an error on any of them.
+    """
+    from galaxy_mpi.mesh import mpi
+
+    found: tuple[argparse.Namespace, Mesh, _Play] | None = None
+    error: UserError | None = None
     try:
         arguments = parser.parse_args(argv)
         if arguments.help:
-            if world_rank() == 0:
-                print(parser.format_help(), end="")
-            return 0
-        mesh, play = prepare(arguments)
-        with MpiTransport.connect(mesh, kind=arguments.transport) as transport:
-            play(transport)
-    except UserError as error:
-        # Only rank 0 exits with an error: mpirun ends everybody at the first non-zero exit,
-        # and that must not come before the line is out.
-        if world_rank() != 0 or os.environ.get("SLURM_PROCID", "0") != "0":
-            return 0
-        print(f"galaxy_mpi: {error}", file=sys.stderr, flush=True)
-        return EXIT_USER_ERROR
-    except Exception:
-        # One write: what other ranks print cannot come between its lines.
-        sys.stderr.write(f"galaxy_mpi: rank {world_rank()} failed:\n{traceback.format_exc()}")
-        abort()
-    return 0
+            if mpi.world_rank() == 0:
+                print(parser.format_help(), end="", flush=True)
+        else:
+            _check_timeout(arguments.wait_timeout)
+            found = (arguments, *prepare(arguments))
+    except UserError as failure:
+        error = failure
+    mpi.agree(error)
+    return found
+
+
+def _check_timeout(seconds: float | None) -> None:
+    if seconds is not None and not (seconds >= 0 and math.isfinite(seconds)):
+        raise ConfigError(f"--wait-timeout must be 0 or more seconds, got {seconds}")
+
+
+def _told_by_rank_0(error: UserError) -> int:
+    """Return the exit code for an error that all ranks have.
+
+    Only rank 0 exits with an error: mpirun ends everybody at the first non-zero exit, and that
+    must not come before the line is out.
+    """
+    from galaxy_mpi.mesh.mpi import world_rank
+
+    if world_rank() != 0 or os.environ.get("SLURM_PROCID", "0") != "0":
+        return 0
+    say(f"galaxy_mpi: {error}\n")
+    return EXIT_USER_ERROR
+
+
+def _tell(error: BaseException) -> None:
+    """Say on standard error what happened to this rank alone, if that is possible.
+
+    One write: what other ranks print cannot come between its lines.
+    """
+    if isinstance(error, UserError):
+        say(f"galaxy_mpi: {error}\n")
+        return
+    rank = "?"
+    with contextlib.suppress(Exception):  # where MPI itself is what failed
+        from galaxy_mpi.mesh.mpi import world_rank
+
+        rank = str(world_rank())
+    say(f"galaxy_mpi: rank {rank} failed:\n{traceback.format_exc()}")

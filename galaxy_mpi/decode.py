@@ -188,12 +188,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failure_for_tests(rank: int) -> Callable[[int], None]:
-    """Return what fails where GALAXY_MPI_TEST_FAIL=RANK:STEP asks a rank to."""
-    fail_rank, _, fail_step = os.environ.get("GALAXY_MPI_TEST_FAIL", "").partition(":")
+    """Return what fails where GALAXY_MPI_TEST_FAIL=RANK:STEP[:KIND] asks a rank to."""
+    asked = os.environ.get("GALAXY_MPI_TEST_FAIL", "").split(":")
+    kinds: dict[str, type[BaseException]] = {
+        "user": ConfigError,
+        "exit": SystemExit,
+        "interrupt": KeyboardInterrupt,
+        "panic": BaseException,
+    }
+    kind = kinds.get(asked[2], RuntimeError) if len(asked) > 2 else RuntimeError
 
     def before_step(step: int) -> None:
-        if fail_rank == str(rank) and fail_step == str(step):
-            raise RuntimeError(f"GALAXY_MPI_TEST_FAIL asked rank {rank} to fail")
+        if asked[:2] == [str(rank), str(step)]:
+            raise kind(f"GALAXY_MPI_TEST_FAIL asked rank {rank} to fail")
 
     return before_step
 

@@ -4,6 +4,8 @@
 traceback. The others mean that the run itself broke.
 """
 
+from typing import TypeVar
+
 __all__ = [
     "BufferClosedError",
     "CheckpointError",
@@ -12,11 +14,23 @@ __all__ = [
     "MeshError",
     "PrefetchError",
     "UserError",
+    "common",
 ]
+
+_E = TypeVar("_E", bound="UserError")
 
 
 class UserError(ValueError):
     """What was asked for cannot be done; the message says what to do instead."""
+
+    is_common = False
+    """Whether all ranks raise it together, so that one of them may speak for all."""
+
+
+def common(error: _E) -> _E:
+    """Return an error that all ranks raise together: they know, or agreed on, the same."""
+    error.is_common = True
+    return error
 
 
 class ConfigError(UserError):

@@ -15,10 +15,10 @@ from galaxy_mpi.ccl import BufferKey
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig, formats
 from galaxy_mpi.dtypes import FLOAT32
-from galaxy_mpi.engine.chip import Chip
+from galaxy_mpi.engine.chip import Chip, honest_wait_s, load_chip
 from galaxy_mpi.engine.modes import DecodeMode, ModeTotals, PrefillMode
 from galaxy_mpi.engine.plan import Plan, make_plan
-from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import RotaryTable
 from galaxy_mpi.mesh import Axis, Mesh, Transport
 from galaxy_mpi.systems import (
@@ -132,14 +132,11 @@ def create_model(
 
         transport = MpiTransport(run.working_mesh, comm)
     plan, tokenizer = transport.from_root(lambda: make_plan(run))
-    error: UserError | None = None
-    try:
-        modules = Modules(attention_class, norm_class, rope_class)
-        chip = Chip(run, plan, transport, lambda layer, n: None, modules=modules)
-    except UserError as failure:
-        error = failure
-    transport.agree(error)
-    return Model(run, plan, tokenizer, chip, transport, min(max_seq_len, plan.model.max_seq_len))
+    modules = Modules(attention_class, norm_class, rope_class)
+    chip = load_chip(run, plan, transport, modules=modules)
+    longest = min(max_seq_len, plan.model.max_seq_len)
+    transport.allow_waits(honest_wait_s(chip.weights.packed_bytes, longest))
+    return Model(run, plan, tokenizer, chip, transport, longest)
 
 
 class Generator:

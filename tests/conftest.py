@@ -1,8 +1,29 @@
 """Shared by all tests."""
 
+import gc
+import os
+import threading
+from collections import Counter
+
 import numpy as np
 
 
 def exact_operand(chip: int, shape: tuple[int, ...]) -> np.ndarray:
     """Small integers as floats: sums over any mesh are exact in any order and in bfloat8_b."""
     return np.random.default_rng(chip).integers(-3, 4, shape).astype(np.float32)
+
+
+def what_lives() -> dict[str, int]:
+    """Return how many there are of the package's objects, by kind, of threads and of files.
+
+    Memory in bytes depends on the machine's allocator; what is leaked shows as one more of these.
+    """
+    gc.collect()
+    kinds = (type(thing) for thing in gc.get_objects())
+    found = Counter(
+        f"{kind.__module__}.{kind.__qualname__}"
+        for kind in kinds
+        if str(kind.__module__).partition(".")[0] == "galaxy_mpi"
+    )
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    return {**found, "threads": threading.active_count(), "files": files}

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.engine.request import CacheLimits
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.kernels import choose_multiply
 from galaxy_mpi.mesh import Transport
 from galaxy_mpi.models import LlamaConfig, ShardFile, Sharding, Transformer, load_chip_weights
 from galaxy_mpi.prefetch.prefetcher import buffer_bytes
 from galaxy_mpi.systems import KVCache, ModelShape, Modules, Precision
 
-__all__ = ["Chip"]
+__all__ = ["Chip", "honest_wait_s", "load_chip"]
 
 
 class Chip:
@@ -86,6 +86,49 @@ class Chip:
                 f"the KV cache of {limits.n_blocks} blocks of {limits.page_size} positions in "
                 f"{model.n_layers} layers is more than this computer gives; lower --cache-blocks"
             ) from None
+
+
+def load_chip(
+    run: RunConfig,
+    plan: Plan,
+    transport: Transport,
+    loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
+    precision: Precision | None = None,
+    modules: Modules | None = None,
+) -> Chip:
+    """Return this rank's chip when all ranks have theirs; parameters as of `Chip`.
+
+    Raises
+    ------
+    UserError
+        On all ranks alike, if one of them cannot make its chip.
+    """
+    error: UserError | None = None
+    try:
+        chip = Chip(run, plan, transport, loaded_layer, precision, modules)
+    except UserError as failure:
+        error = failure
+    transport.agree(error)
+    longest = max(len(tokens) for tokens in plan.prompt_tokens)
+    transport.allow_waits(honest_wait_s(chip.weights.packed_bytes, longest))
+    return chip
+
+
+def honest_wait_s(weights_bytes: int, n_tokens: int) -> float:
+    """Return the seconds of host time that ranks in good health may make each other wait.
+
+    Between two collectives a rank multiplies some of its weights with the tokens of a pass. A
+    slow host with many ranks on each core is assumed to do so with all of them at 10 MB/s for up
+    to 1,024 tokens, and 20 s are for whatever else such a host does.
+
+    Parameters
+    ----------
+    weights_bytes : int
+        Packed weights of a rank.
+    n_tokens : int
+        Of the longest prompt.
+    """
+    return 20.0 + weights_bytes / 10e6 * max(1.0, n_tokens / 1024)
 
 
 def _shard_file(run: RunConfig, plan: Plan, rank: int) -> ShardFile | None:

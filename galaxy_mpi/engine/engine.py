@@ -18,7 +18,7 @@ from types import TracebackType
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
 from galaxy_mpi.device import Trace
-from galaxy_mpi.engine.chip import Chip
+from galaxy_mpi.engine.chip import load_chip
 from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.device_run import DeviceRun
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
@@ -31,7 +31,6 @@ from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.engine.tracing import TRACED_STEPS, HostSpans, host_trace
-from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh import Transport
 from galaxy_mpi.prefetch import WeightId
 
@@ -71,12 +70,7 @@ class Engine:
         began = time.perf_counter()
         self._tokenizer: Tokenizer | None = None
         self.plan = transport.from_root(self._make_plan)
-        error: UserError | None = None
-        try:
-            self.chip = Chip(run, self.plan, transport, self._hooks.loaded_layer)
-        except UserError as failure:
-            error = failure
-        transport.agree(error)
+        self.chip = load_chip(run, self.plan, transport, self._hooks.loaded_layer)
         self.sampler = Sampler(
             self.plan.sampling, self.chip.precision.candidates, self.chip.n_valid_tokens
         )
@@ -132,6 +126,7 @@ class Engine:
 
     def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:
         """Run the prompts of `Scheduler.next_prefill` and give each its first token."""
+        self._transport.begin(f"prefill after decode step {self.times.n_steps}")
         mode = self.prefill_mode()
         began = time.perf_counter()
         work = scheduler.prefill_pass(requests)
@@ -149,6 +144,7 @@ class Engine:
 
     def decode(self, scheduler: Scheduler) -> None:
         """Run one step of all users that have a place."""
+        self._transport.begin(f"decode step {self.times.n_steps + 1}")
         mode = self.decode_mode()
         began = time.perf_counter()
         self._device.begin_step(scheduler.longest_positions())

@@ -6,7 +6,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.chip import Chip
+from galaxy_mpi.engine.chip import honest_wait_s, load_chip
 from galaxy_mpi.engine.modes import ModeTotals, PrefillMode
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.mesh import Transport
@@ -49,7 +49,8 @@ def forced_answers(
     UserError
         On all ranks alike, if the weights cannot be read.
     """
-    chip = Chip(run, plan, transport, lambda layer, n_layers: None, precision)
+    chip = load_chip(run, plan, transport, precision=precision)
+    transport.allow_waits(honest_wait_s(chip.weights.packed_bytes, len(tokens)))
     mode = PrefillMode(chip, run, ModeTotals(), None)
     n_blocks = plan.limits.blocks_for(len(tokens))
     user = PrefillUser(np.array(tokens), 0, 0, np.arange(n_blocks))

@@ -155,6 +155,13 @@ class LoopbackTransport:
     def free(self) -> None:
         """Do nothing: there is nothing but memory."""
 
+    def begin(self, what: str) -> None:
+        """Do nothing: a wait without end is an error here, with its traceback."""
+
+    def allow_waits(self, timeout_s: float) -> None:
+        """Let the chips of this world wait at least so many seconds for each other."""
+        self.world.timeout_s = max(self.world.timeout_s, timeout_s)
+
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere."""
         values: list[_T] = self.world.share(self.rank, value)

@@ -9,24 +9,29 @@ Only the main thread calls MPI (``MPI_THREAD_FUNNELED``). No MPI collective carr
 model; the few used here (`from_root`, `agree`, `gather`) belong to set-up and to reports.
 
 A wait inside MPI cannot be given a timeout, so a watchdog thread looks once a second whether the
-main thread is still in the same wait, and ends the rank with a line that names both chips.
+main thread is still in the same wait, and ends the rank with a line that names both chips. Ranks
+also end with their launcher (`galaxy_mpi.mesh.lifeline`), and all of them with an error that
+nobody catches on one (`galaxy_mpi.mesh.uncaught`).
 """
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import mpi4py
 
-from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.errors import ConfigError, UserError, common
+from galaxy_mpi.mesh.ending import end_within, flush
+from galaxy_mpi.mesh.lifeline import end_with_launcher
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi_group import MpiGroup
+from galaxy_mpi.mesh.uncaught import UncaughtErrors
 from galaxy_mpi.mesh.watchdog import WAIT_TIMEOUT_S, Watchdog
 from galaxy_mpi.mesh.world import check_world
 
-__all__ = ["TRANSPORTS", "MpiTransport", "abort", "world_rank"]
+__all__ = ["TRANSPORTS", "MpiTransport", "abort", "agree", "finalize", "world_rank"]
 
 _T = TypeVar("_T")
 
@@ -52,11 +57,32 @@ def world_rank() -> int:
     return rank
 
 
-def abort() -> None:
-    """End all ranks of the run at once."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    _start_mpi().COMM_WORLD.Abort(1)
+def agree(error: UserError | None) -> None:
+    """Raise the first error that any rank of the run brings, on every rank."""
+    _raise_first(_start_mpi().COMM_WORLD.allgather(error))
+
+
+def abort(code: int = 1) -> NoReturn:
+    """End all ranks of the run at once with an exit code, whatever becomes of their output."""
+    try:
+        end_within(code)
+        flush()
+        _start_mpi().COMM_WORLD.Abort(code)
+    finally:
+        os._exit(code)
+
+
+def finalize() -> None:
+    """End MPI, if it runs: before Python's threads end, which see that a launcher is gone."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
+
+
+def _raise_first(errors: list[UserError | None]) -> None:
+    for error in errors:
+        if error is not None:
+            raise common(error)
 
 
 class MpiTransport:
@@ -69,6 +95,10 @@ class MpiTransport:
         Communicator of ``mesh.n_chips`` ranks; the world by default. Duplicated.
     kind : str
         One of ``TRANSPORTS``.
+    timeout_s : float
+        Seconds of host time that a wait for another chip may take; 0: for ever.
+    is_timeout_fixed : bool
+        Whether `allow_waits` is not to change that.
 
     Raises
     ------
@@ -85,16 +115,24 @@ class MpiTransport:
         *,
         kind: str = "auto",
         timeout_s: float = WAIT_TIMEOUT_S,
+        is_timeout_fixed: bool = False,
     ) -> None:
         if kind not in TRANSPORTS:
-            raise ConfigError(f"no transport {kind!r}; choose {', '.join(TRANSPORTS)}")
+            raise common(ConfigError(f"no transport {kind!r}; choose {', '.join(TRANSPORTS)}"))
+        end_with_launcher()
         self._mpi = _start_mpi()
         world = self._mpi.COMM_WORLD if comm is None else comm
         check_world(mesh, world.size, dict(os.environ))
         self.mesh = mesh
         self._comm = world.Dup()
         self.rank: int = self._comm.rank
-        self._watchdog = Watchdog(timeout_s)
+        # Alone, a process has nobody who would wait for it.
+        self._uncaught = (
+            None
+            if self._mpi.COMM_WORLD.size == 1
+            else UncaughtErrors(self._mpi.COMM_WORLD.rank, abort)
+        )
+        self._watchdog = Watchdog(timeout_s, is_fixed=is_timeout_fixed)
         self._groups = {
             axis: MpiGroup(self._mpi, self._comm, mesh, self.rank, axis, self._watchdog, kind)
             for axis in Axis
@@ -103,12 +141,26 @@ class MpiTransport:
     @classmethod
     @contextmanager
     def connect(
-        cls, mesh: Mesh, comm: Any = None, *, kind: str = "auto"
+        cls,
+        mesh: Mesh,
+        comm: Any = None,
+        *,
+        kind: str = "auto",
+        timeout_s: float = WAIT_TIMEOUT_S,
+        is_timeout_fixed: bool = False,
     ) -> Iterator["MpiTransport"]:
         """Yield a transport and free its communicators afterwards."""
-        transport = cls(mesh, comm, kind=kind)
+        transport = cls(
+            mesh, comm, kind=kind, timeout_s=timeout_s, is_timeout_fixed=is_timeout_fixed
+        )
         try:
             yield transport
+        except SystemExit:
+            raise
+        except BaseException:
+            if transport._uncaught is not None:  # whoever catches it goes on as they like
+                transport._uncaught.ignore_exit()
+            raise
         finally:
             transport._watchdog.close()
         transport.free()
@@ -127,15 +179,21 @@ class MpiTransport:
                 outcome = (None, error)
         value, failure = self._comm.bcast(outcome)
         if failure is not None:
-            raise failure
+            raise common(failure)
         result: _T = value
         return result
 
     def agree(self, error: UserError | None) -> None:
         """Raise the first error that any rank brings, on every rank."""
-        for other in self._comm.allgather(error):
-            if other is not None:
-                raise other
+        _raise_first(self._comm.allgather(error))
+
+    def begin(self, what: str) -> None:
+        """Say what this chip is about now, for the message of a wait without end."""
+        self._watchdog.doing = what
+
+    def allow_waits(self, timeout_s: float) -> None:
+        """Let this chip wait so many seconds for others, unless the user said how long."""
+        self._watchdog.allow(timeout_s)
 
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere."""
@@ -148,3 +206,5 @@ class MpiTransport:
         for group in self._groups.values():
             group.free()
         self._comm.Free()
+        if self._uncaught is not None:
+            self._uncaught.close()

@@ -83,7 +83,7 @@ class MpiExchange:
         self._receives = [requests(comm.Recv_init, step.receives) for step in steps]
         self._all_sends = [request for step in self._sends for request in step]
         self._all_receives = [request for step in self._receives for request in step]
-        # One ticket a step, made here: the watchdog compares identities.
+        # Made here, not at every wait.
         self._tickets = [(self, step) for step in range(len(steps))]
 
     def begin(self) -> None:

@@ -154,6 +154,12 @@ class Transport(Protocol):
     def free(self) -> None:
         """Release the connection. Collective: every chip calls it."""
 
+    def begin(self, what: str) -> None:
+        """Say what this chip is about now, for the message of a wait without end."""
+
+    def allow_waits(self, timeout_s: float) -> None:
+        """Let this chip wait so many seconds for others, if it would not; see `honest_wait_s`."""
+
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere. For reports, not for steps."""
 

@@ -1,6 +1,6 @@
 """Whether the ranks of a run fit its mesh, and what to type when they do not."""
 
-from galaxy_mpi.errors import MeshError
+from galaxy_mpi.errors import MeshError, common
 from galaxy_mpi.mesh.mesh import Mesh
 
 __all__ = ["check_world"]
@@ -18,11 +18,16 @@ def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str]) -> None:
         return
     got = f"the {mesh} mesh needs {mesh.n_chips} ranks, this run has {n_ranks}"
     if n_ranks == 1 and int(environ.get("SLURM_NTASKS", "1")) > 1:
-        raise MeshError(
-            f"{got}: srun started {environ['SLURM_NTASKS']} processes that do not know each other; "
-            f"use `mpirun -n {mesh.n_chips}` inside the allocation, or srun with this MPI's --mpi"
+        raise common(
+            MeshError(
+                f"{got}: srun started {environ['SLURM_NTASKS']} processes that do not know each "
+                f"other; use `mpirun -n {mesh.n_chips}` inside the allocation, or srun with this "
+                f"MPI's --mpi"
+            )
         )
-    raise MeshError(f"{got}: start it with `mpirun -n {mesh.n_chips}` or pass {_fitting(n_ranks)}")
+    raise common(
+        MeshError(f"{got}: start it with `mpirun -n {mesh.n_chips}` or pass {_fitting(n_ranks)}")
+    )
 
 
 def _fitting(n_ranks: int) -> str:

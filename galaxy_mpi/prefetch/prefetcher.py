@@ -36,7 +36,8 @@ def buffer_bytes(tensors: Mapping[WeightId, PackedTensor], asked: int | None) ->
     ConfigError
         If ``asked`` does not hold the largest weight.
     """
-    largest = max(tensors, key=lambda weight: tensors[weight].unpacked_bytes)
+    # In an order of its own: a shard cache gives them in another than the model does.
+    largest = max(sorted(tensors, key=str), key=lambda weight: tensors[weight].unpacked_bytes)
     need = tensors[largest].unpacked_bytes
     if asked is None:
         return max(DEFAULT_BUFFER_BYTES, 2 * need)

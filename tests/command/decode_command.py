@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
@@ -12,19 +14,34 @@ ROOT = Path(__file__).parents[2]
 LIMIT_S = 600
 
 
-def run(ranks: int, *arguments: str, cwd: Path | None = None, **environ: str):
-    """Run the bare command with only what activation sets in the environment."""
-    env = {
+MARK = f"GALAXY_MPI_TEST_RUN={uuid.uuid4().hex}"
+"""In the environment of all that these tests start: others may run the same commands beside."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return only what activation sets, the mark of these tests, and ``more``."""
+    name, value = MARK.split("=")
+    return {
         "PATH": f"{MPIRUN.parent}:{os.environ['PATH']}",
         "HOME": os.environ.get("HOME", "/"),
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        **environ,
+        name: value,
+        **more,
     }
+
+
+def command(ranks: int, *arguments: str) -> list[str]:
+    """Return the bare command."""
+    return ["mpirun", "-n", str(ranks), "python", "-m", "galaxy_mpi.decode", *arguments]
+
+
+def run(ranks: int, *arguments: str, cwd: Path | None = None, **environ: str):
+    """Run the bare command with only what activation sets in the environment."""
     return subprocess.run(
-        ["mpirun", "-n", str(ranks), "python", "-m", "galaxy_mpi.decode", *arguments],
+        command(ranks, *arguments),
         cwd=cwd,
-        env=env,
+        env=environment(**environ),
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
@@ -39,17 +56,31 @@ def tokens_and_rest(path: Path) -> dict:
     return found
 
 
-def still_running() -> list[str]:
-    """Return the command lines of decode ranks that are alive."""
+def still_running() -> list[int]:
+    """Return the ranks of these tests' own runs that are alive: not mpirun, not a shell."""
     alive = []
-    for status in Path("/proc").glob("[0-9]*/cmdline"):
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = status.read_bytes().split(b"\0")
+            words = (folder / "cmdline").read_bytes().split(b"\0")  # of a zombie: nothing
+            is_own = MARK.encode() in (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"galaxy_mpi.decode" in words and b"python" in words[0]:
-            alive.append(b" ".join(words).decode())
-    return alive
+        if is_own and b"python" in words[0] and int(folder.name) != os.getpid():
+            alive.append(int(folder.name))
+    return sorted(alive)
+
+
+def shared_files(ranks: Iterable[int]) -> set[str]:
+    """Return the files in folders for temporary and shared ones that processes have mapped."""
+    found = set()
+    for pid in ranks:
+        try:
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        except OSError:
+            continue
+        places = (line.split(maxsplit=5)[-1] for line in lines)
+        found |= {place for place in places if place.startswith(("/dev/shm/", "/tmp/"))}
+    return {place for place in found if not place.endswith((".so", " (deleted)"))}
 
 
 def nobody_is_left() -> bool:

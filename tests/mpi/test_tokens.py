@@ -1,5 +1,6 @@
 """The model over real ranks: the tokens of transformers, short prompts and long ones."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -8,9 +9,10 @@ from mpi4py import MPI
 from galaxy_mpi.checkpoints import locate
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine
-from galaxy_mpi.engine.memory import proportional_set_bytes
-from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.engine.device_times import Timing
+from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi import MpiTransport
+from tests.conftest import what_lives
 from tests.prompts import LENGTHS, default_ids, prompt_of
 
 MESH = {4: Mesh(2, 2), 8: Mesh(2, 4), 32: Mesh(8, 4)}.get(MPI.COMM_WORLD.size)
@@ -58,13 +60,51 @@ def test_tokens_do_not_depend_on_transport_or_prefetcher():
 @pytest.mark.skipif(MPI.COMM_WORLD.size != 4, reason="shown by 4 ranks as well as by more")
 @pytest.mark.parametrize("kind", ["auto", "mpi"])
 def test_switching_modes_again_and_again_leaks_nothing(kind):
+    """After every ten switches there is as much of everything that can be counted."""
     run = RunConfig(mesh=MESH, prompt_tokens=((1, 2, 3),) * 400, batch=MESH.cols, max_new_tokens=2)
-    sizes = []
+    counts, storage = [], []
     with MpiTransport.connect(run.mesh, kind=kind) as transport, Engine(run, transport) as engine:
+        groups = [transport.group(axis) for axis in Axis]
+        bound = Counter()
+        for group in groups:
+            count_bound(group, bound)
         scheduler = engine.new_scheduler()
-        for target in (60, 120):
+        for target in range(10, 70, 10):
             while len(engine.times.switch_s) < target:
                 engine.prefill(scheduler, scheduler.next_prefill())
                 engine.decode(scheduler)
-            sizes.append(proportional_set_bytes())
-    assert sizes[1] < sizes[0] + 2 * 2**20
+            engine.leave_mode()
+            lives = what_lives() | {"bound and not freed": bound["bound"] - bound["freed"]}
+            del lives[f"{Timing.__module__}.Timing"]  # the report keeps one of each pass
+            counts.append(lives)
+            storage.append([group.allocate(64).__array_interface__["data"] for group in groups])
+            for group in groups:
+                group.recycle()
+    assert bound["bound"] > 100
+    assert counts[-1]["bound and not freed"] == 0
+    for count in counts[1:]:
+        assert count == counts[0]
+    if kind != "mpi":  # where storage has a place of its own, it begins there again
+        for places in storage[1:]:
+            assert places == storage[0]
+
+
+def count_bound(group, bound):
+    """Count the exchanges and tables that a group gives out, and those that are freed."""
+
+    def counted(make):
+        def made(*arguments, **options):
+            thing = make(*arguments, **options)
+            free = thing.free
+
+            def freed():
+                bound["freed"] += 1
+                free()
+
+            bound["bound"] += 1
+            thing.free = freed
+            return thing
+
+        return made
+
+    group.bind, group.board = counted(group.bind), counted(group.board)

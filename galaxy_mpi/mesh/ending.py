@@ -1,0 +1,61 @@
+"""How a process ends that others wait for: at once, whatever becomes of what it prints.
+
+A standard error that is closed, full or read by nobody must not keep a rank alive. So all that is
+said here is said in one write whose failure does not count, and a timer ends the process if even
+that write does not return.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+from typing import Any, NoReturn
+
+__all__ = ["end_process", "end_within", "flush", "say"]
+
+GRACE_S = 3.0
+"""Longest that last words and the library's own ending may take."""
+
+
+def say(text: str) -> None:
+    """Write a text to standard error in one write, if that is possible.
+
+    Not through the stream where it has a descriptor: another thread may hold the stream's lock.
+    """
+    stream = sys.stderr
+    if stream is None:  # Python was started with a closed descriptor
+        return
+    with contextlib.suppress(Exception):
+        try:
+            os.write(stream.fileno(), text.encode("utf-8", "backslashreplace"))
+        except (AttributeError, ValueError):  # a stream without a descriptor
+            stream.write(text)
+
+
+def flush() -> None:
+    """Flush standard output and error; what cannot be flushed is lost."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def end_within(code: int, grace_s: float = GRACE_S) -> None:
+    """End this process with ``code`` in ``grace_s`` seconds, if nothing else has ended it."""
+    with contextlib.suppress(Exception):  # an interpreter that ends starts no threads
+        timer: Any = threading.Timer(grace_s, os._exit, [code])
+        timer.daemon = True
+        timer.start()
+
+
+def end_process(message: str = "", code: int = 1) -> NoReturn:
+    """End this process, from any thread, with last words if they can be written.
+
+    Whoever started the ranks ends the others, because ``code`` is not 0.
+    """
+    try:
+        end_within(code)
+        flush()
+        if message:
+            say(message)
+    finally:
+        os._exit(code)

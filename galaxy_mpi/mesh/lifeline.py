@@ -1,0 +1,112 @@
+"""A rank ends when its launcher is gone: no rank is left behind by a killed mpirun.
+
+A killed launcher (mpirun, the launch daemon of a host, a job step of Slurm) ends nobody: ranks
+that wait in shared memory or poll in MPI do so for ever. Two things look after that:
+
+* the kernel kills this process when its parent ends (Linux, ``PR_SET_PDEATHSIG``): at once, and
+  also inside MPI's finalize, where no thread of Python runs any more;
+* a thread looks twice a second whether every process between the launcher and this one still has
+  the parent that it had. That also sees a launcher behind a shell script, works on systems
+  without the former, and where a thread of the launcher started the rank: the kernel would take
+  the end of that thread for the end of the parent.
+
+A process that no launcher started is left alone: it may outlive its terminal.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+from galaxy_mpi.mesh.ending import end_process
+
+__all__ = ["ancestry", "end_with_launcher", "is_cut"]
+
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
+"""In which launchers tell a process its rank; a launcher itself does not have them."""
+
+_INTERVAL_S = 0.5
+_THREAD = "lifeline"
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_launcher() -> None:
+    """End this process from now on when its launcher ends. A second call does nothing."""
+    if any(thread.name == _THREAD for thread in threading.enumerate()):
+        return
+    if not any(name in os.environ for name in RANK_VARIABLES):
+        return
+    chain = ancestry(os.environ)
+    _ask_kernel(chain[1])
+    threading.Thread(target=_watch, args=(chain,), name=_THREAD, daemon=True).start()
+
+
+def ancestry(environ: Mapping[str, str]) -> list[int]:
+    """Return the processes from this one up to its launcher.
+
+    Parents that have this rank's variables, such as a shell script around it, lie in between. The
+    first one without them, or whose variables cannot be read, is the launcher.
+    """
+    mine = {f"{name}={environ[name]}".encode() for name in RANK_VARIABLES if name in environ}
+    chain = [os.getpid(), os.getppid()]
+    while mine & _variables(chain[-1]):
+        parent = _parent(chain[-1])
+        if parent is None or parent in chain:
+            break
+        chain.append(parent)
+    return chain
+
+
+def is_cut(chain: list[int]) -> bool:
+    """Return whether a process of the chain has lost its parent: orphans get another one."""
+    return any(_parent(child) != parent for child, parent in pairwise(chain))
+
+
+def _watch(chain: list[int]) -> None:
+    while not is_cut(chain):
+        time.sleep(_INTERVAL_S)
+    end_process()  # in silence: whoever would have read it is gone
+
+
+def _ask_kernel(parent: int) -> None:
+    """Have the kernel end this process with its parent, if the parent's main thread started it."""
+    if sys.platform != "linux" or os.getpid() not in _children(parent):
+        return
+    try:
+        library = ctypes.CDLL(None)
+        library.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    except (OSError, AttributeError):
+        return
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        end_process()
+
+
+def _children(pid: int) -> Iterable[int]:
+    """Return the processes that the main thread of a process has started."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (OSError, ValueError):
+        return []
+
+
+def _parent(pid: int) -> int | None:
+    """Return the parent of a process, None if there is no such process or no way to know."""
+    if pid == os.getpid():
+        return os.getppid()
+    try:
+        # "PID (NAME) STATE PARENT ...": the name may hold anything, brackets too.
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _variables(pid: int) -> set[bytes]:
+    try:
+        return set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    except OSError:
+        return set()

@@ -1,0 +1,84 @@
+"""An error that nobody catches in a caller's script ends all ranks, not only its own.
+
+A rank that left its script by an exception would go to MPI's finalize, and the others would wait
+for it in a collective. While a transport is open, an uncaught exception in any thread ends the run
+after its traceback, and so does leaving by ``sys.exit`` with an error.
+"""
+
+import atexit
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from galaxy_mpi.mesh.ending import end_process
+
+__all__ = ["UncaughtErrors"]
+
+
+class UncaughtErrors:
+    """What Python calls for errors that nobody caught, while this is open.
+
+    Parameters
+    ----------
+    rank : int
+        Of this process.
+    abort : callable
+        Ends all ranks with an exit code, called on the main thread.
+    """
+
+    def __init__(self, rank: int, abort: Callable[[int], None]) -> None:
+        self._rank, self._abort = rank, abort
+        self._is_open, self._exit_code = True, 0
+        self._report, self._report_thread = sys.excepthook, threading.excepthook
+        self._exit: Callable[[Any], Any] = sys.exit
+        # Kept: each access makes another bound method, and `close` compares.
+        self._mine = (self._in_main, self._in_thread, self._leave)
+        sys.excepthook, threading.excepthook = self._mine[:2]
+        sys.exit = self._mine[2]
+        atexit.register(self._at_exit)
+
+    def ignore_exit(self) -> None:
+        """Let the process end with whatever code, from now on."""
+        atexit.unregister(self._at_exit)
+
+    def close(self) -> None:
+        """Put back what was there, unless somebody else has put in theirs since."""
+        self._is_open = False
+        if sys.excepthook is self._mine[0]:
+            sys.excepthook = self._report
+        if threading.excepthook is self._mine[1]:
+            threading.excepthook = self._report_thread
+        if sys.exit is self._mine[2]:
+            sys.exit = self._exit  # type: ignore[assignment]
+        self.ignore_exit()
+
+    def _in_main(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._report(kind, error, trace)
+        finally:
+            if self._is_open:
+                self._abort(1)
+
+    def _in_thread(self, arguments: Any) -> None:
+        try:
+            self._report_thread(arguments)
+        finally:
+            # Only the main thread may call MPI; the launcher ends the others.
+            if self._is_open and not issubclass(arguments.exc_type, SystemExit):
+                end_process(f"galaxy_mpi: rank {self._rank}: a thread failed; see above\n")
+
+    def _leave(self, status: Any = None, /) -> Any:
+        """Note the exit code; Python itself does not tell it to whoever runs at exit."""
+        if threading.current_thread() is threading.main_thread():
+            self._exit_code = (
+                0 if status is None else status & 0xFF if isinstance(status, int) else 1
+            )
+        return self._exit(status)
+
+    def _at_exit(self) -> None:
+        if self._is_open and self._exit_code:
+            self._abort(self._exit_code)

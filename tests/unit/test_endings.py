@@ -1,0 +1,151 @@
+"""What ends a process, without ranks: the watchdog's counting, the lifeline, last words."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from galaxy_mpi.mesh.lifeline import ancestry, is_cut
+from galaxy_mpi.mesh.watchdog import Watchdog
+
+LIMIT_S = 120
+
+CLOSED_PIPE = "import os; r, w = os.pipe(); os.dup2(w, 2); os.close(r); os.close(w)\n"
+FULL_PIPE = """
+import os
+r, w = os.pipe()
+os.set_blocking(w, False)
+try:
+    while True: os.write(w, bytes(4096))
+except BlockingIOError: pass
+os.set_blocking(w, True)
+os.dup2(w, 2)
+"""
+
+
+class Forever:
+    """What is waited for."""
+
+    def describe(self, step, waited_s):
+        return f"waited for ever in step {step}"
+
+
+def python(code: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=LIMIT_S, check=False, **options
+    )
+
+
+def test_many_short_waits_with_the_same_ticket_are_not_one_long_one():
+    """Whenever the watchdog looks, the rank is in this wait, but it is another one each time."""
+    said = []
+    watchdog = Watchdog(timeout_s=0.2, expired=said.append)
+    ticket = (Forever(), 0)
+    for _ in range(500):
+        watchdog.waiting = None
+        watchdog.waiting = ticket
+        time.sleep(0.002)
+    assert said == []
+    deadline = time.monotonic() + LIMIT_S
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert said == ["waited for ever in step 0"]
+    watchdog.close()
+
+
+@pytest.mark.parametrize(("is_fixed", "ends"), [(False, False), (True, True)])
+def test_a_large_model_is_given_more_time_unless_the_user_said_how_long(is_fixed, ends):
+    said = threading.Event()
+    watchdog = Watchdog(0.2, is_fixed=is_fixed, expired=lambda line: said.set())
+    watchdog.allow(1e9)
+    watchdog.waiting = (Forever(), 0)
+    assert said.wait(LIMIT_S if ends else 2.0) == ends
+    watchdog.close()
+
+
+def test_a_timeout_of_0_is_none():
+    said = []
+    watchdog = Watchdog(0, expired=said.append)
+    watchdog.waiting = (Forever(), 0)
+    time.sleep(1.5)
+    assert said == []
+    watchdog.close()
+
+
+WAIT = """
+import threading
+from galaxy_mpi.mesh.watchdog import Watchdog
+class Forever:
+    def describe(self, step, waited_s): return LINE
+Watchdog(0.2).waiting = (Forever(), 0)
+threading.Event().wait(100)
+"""
+
+
+@pytest.mark.parametrize("stderr", [CLOSED_PIPE, FULL_PIPE, "import os; os.close(2)\n"])
+def test_a_standard_error_that_takes_nothing_does_not_stop_the_watchdog(stderr):
+    assert python(stderr + WAIT.replace("LINE", "'stuck'")).returncode == 1
+
+
+def test_the_watchdog_says_what_it_ends_for_and_ends_if_it_fails_itself():
+    result = python(WAIT.replace("LINE", "'stuck'"))
+    assert (result.returncode, result.stderr) == (1, b"galaxy_mpi: stuck\n")
+    result = python(WAIT.replace("LINE", "1 / 0"))
+    assert result.returncode == 1
+    assert b"ZeroDivisionError" in result.stderr
+
+
+def test_the_launcher_is_the_first_ancestor_without_the_ranks_variables():
+    """This process - a shell with the variable - a rank with the variable."""
+    code = (
+        "import os; from galaxy_mpi.mesh.lifeline import *; c = ancestry(os.environ); "
+        "print(*c, is_cut(c))"
+    )
+    result = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -c "{code}"; exit $?'],
+        env=os.environ | {"PMIX_RANK": "7531"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
+    )
+    _, shell, launcher, cut = result.stdout.split()
+    assert (int(launcher), cut) == (os.getpid(), "False")
+    assert int(shell) != os.getpid()
+
+
+def test_without_a_launcher_the_chain_ends_at_the_parent():
+    assert ancestry({}) == [os.getpid(), os.getppid()]
+    assert not is_cut([os.getpid(), os.getppid()])
+    assert is_cut([os.getpid(), os.getpid()])
+
+
+LAUNCHER = """
+import os, subprocess, sys, time
+rank = "from galaxy_mpi.mesh.lifeline import *; end_with_launcher(); print(1, flush=True);"
+rank += "import time; time.sleep(600)"
+words = [sys.executable, "-c", rank]
+if SHELL:
+    words = ["sh", "-c", '"$@"; exit $?', "sh", *words]
+os.environ["PMIX_RANK"] = "7531"
+child = subprocess.Popen(words)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("shell", [False, True])
+def test_a_killed_launcher_takes_its_ranks_along(shell):
+    """The pipe is held by the rank: its end of file says that the rank is gone."""
+    code = LAUNCHER.replace("SHELL", str(shell))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout.readline() == b"1\n"
+        time.sleep(0.3)
+        os.kill(launcher.pid, signal.SIGKILL)
+        gone = threading.Event()
+        reader = threading.Thread(target=lambda: (launcher.stdout.read(), gone.set()), daemon=True)
+        reader.start()
+        assert gone.wait(LIMIT_S)

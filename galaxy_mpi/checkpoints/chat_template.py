@@ -16,7 +16,7 @@ __all__ = ["ChatTemplate"]
 
 _CHILD = Path(__file__).parent / "render_template.py"
 
-_WALL_S = 60
+_WALL_S = 15
 """Of all prompts; the child has less of the processor, but a host may be busy."""
 
 _MOST_BYTES = 2**20

@@ -55,7 +55,9 @@ def locate(model: str) -> Path:
     try:
         path = Path(model).expanduser()
         if path.exists():
-            return path
+            return _readable(path)
+    except CheckpointError:
+        raise
     except (OSError, RuntimeError, ValueError):  # a name too long, ~nobody, a zero byte
         pass
     names = ", ".join((*BUILT_IN, *FETCHED, *PRESETS))
@@ -64,6 +66,12 @@ def locate(model: str) -> Path:
         f"*.safetensors, tokenizer.json), a Meta folder (params.json, consolidated.*.pth), a GGUF "
         f"file or one of: {names}"
     )
+
+
+def _readable(path: Path) -> Path:
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise CheckpointError(f"{path} cannot be read: Permission denied; is it another user's?")
+    return path
 
 
 def default_prompts() -> list[str]:

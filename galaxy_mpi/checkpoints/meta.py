@@ -196,7 +196,7 @@ _KEYS = """
 dim n_layers n_heads n_kv_heads head_dim hidden_dim vocab_size multiple_of ffn_dim_multiplier
 norm_eps rope_theta use_scaled_rope rope_scaling_factor max_seq_len max_batch_size
 model_parallel_size"""
-"""Known ones; hidden_dim and those of widths are held against the tensors."""
+"""Known ones; the feed-forward width is taken from the tensors."""
 
 
 def _config(fields: Fields) -> LlamaConfig:

@@ -17,10 +17,11 @@ def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str]) -> None:
     if n_ranks == mesh.n_chips:
         return
     got = f"the {mesh} mesh needs {mesh.n_chips} ranks, this run has {n_ranks}"
-    if n_ranks == 1 and int(environ.get("SLURM_NTASKS", "1")) > 1:
+    tasks = environ.get("SLURM_NTASKS", "1")
+    if n_ranks == 1 and tasks not in ("", "0", "1") and tasks.isdecimal():
         raise common(
             MeshError(
-                f"{got}: srun started {environ['SLURM_NTASKS']} processes that do not know each "
+                f"{got}: srun started {tasks[:9]} processes that do not know each "
                 f"other; use `mpirun -n {mesh.n_chips}` inside the allocation, or srun with this "
                 f"MPI's --mpi"
             )

@@ -145,3 +145,9 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
 def test_names_that_no_file_can_have_are_a_line(model):
     with pytest.raises(CheckpointError, match="no model folder at"):
         locate(model)
+
+
+def test_a_folder_that_may_not_be_read_is_a_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(CheckpointError, match="cannot be read: Permission denied"):
+        locate(str(tmp_path))

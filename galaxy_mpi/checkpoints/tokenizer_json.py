@@ -6,11 +6,12 @@ fills up prompts (``truncation``, ``padding``) is left out, as transformers does
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from galaxy_mpi.errors import CheckpointError
-from galaxy_mpi.fields import read_json_fields, shown
+from galaxy_mpi.fields import read_bounded, read_json_fields, shown
 
 __all__ = ["read_tokenizer_json"]
 
@@ -53,6 +54,9 @@ def read_tokenizer_json(path: Path) -> str:
                 f"{path}: the replacements of its {part} can make a text {growth} times as long, "
                 f"at most {_MOST_GROWTH} is known; fetch the file again"
             )
+    if "truncation" not in fields and "padding" not in fields:
+        with suppress(OSError, ValueError):
+            return read_bounded(path, _MOST_BYTES).decode("utf-8")  # faster than to write it anew
     return json.dumps(content)
 
 

@@ -49,7 +49,7 @@ def locate(model: str) -> Path:
         return BUILT_IN[model]
     if model in FETCHED:
         path = fetched(model)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise CheckpointError(f"{model} is not at {path}: sh launch/fetch_model.sh {model}")
         return path
     try:

@@ -1,5 +1,6 @@
 """What rank 0 finds out before a run and tells the others."""
 
+import os
 from dataclasses import dataclass
 
 from galaxy_mpi.checkpoints import (
@@ -79,7 +80,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         precision = read_optimizations(run.optimizations, model.n_layers)
     on_device = machine if precision.is_bfloat16 else None
     sampling = _sampling(run, files)
-    if run.weights_cache is not None and run.weights_cache.is_file():
+    if run.weights_cache is not None and os.path.isfile(run.weights_cache):
         raise ConfigError(f"--weights-cache {run.weights_cache} is a file; name a folder, or off")
     fingerprint = None if run.weights_cache is None else files.fingerprint()
     plan = Plan(

@@ -32,6 +32,14 @@ _VALUES = (
     "1x9999999999",
     "0,0,2",
     "0,0,nan",
+    "7x3",
+    "1x32",
+    "64x1",
+    "3x20",
+    "16",
+    "0,0,COLS,3",
+    "tt_transformers",
+    "t3000",
     "7,3,ROWS,1e5",
     "9,9,9",
     ",,,",
@@ -95,7 +103,10 @@ def play_words(content: bytes, model: Path) -> None:
         if arguments.sweep is not None:
             estimate._prepare_sweep(estimate.build_parser(), words, arguments)
         else:
-            estimate._what_if(arguments)
+            what_if = replace(estimate._what_if(arguments), layers=1, new_tokens=1)
+            if what_if.program.mesh.n_chips <= 64 and what_if.input_tokens <= 1000:
+                assert what_if.report["device"]["decode_step_s"] > 0
+                what_if.table()
     elif command == "compare":
         compare._prepare_timing(arguments)
     elif command == "accuracy":

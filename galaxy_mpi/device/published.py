@@ -15,7 +15,7 @@ CALIBRATION = Path(__file__).parent / "published" / "galaxy_6u.json"
 
 MAX_TOKENS = 131_072
 
-_MOST_S = 1e6
+_LEAST_S, _MOST_S = 1e-12, 1e6
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,20 @@ def _measurements(content: Fields) -> Iterator[Measurement]:
     for kind, key in (("layer", "decode_layer_us"), ("tail", "decode_tail_us")):
         times_us = content.object(key)
         for name in times_us.names:
-            yield Measurement(kind, name, times_us.number(name, most=_MOST_S * 1e6) * 1e-6, ops)
+            yield Measurement(
+                kind,
+                name,
+                times_us.number(name, above=_LEAST_S * 1e6, most=_MOST_S * 1e6) * 1e-6,
+                ops,
+            )
     for entry in content.objects("end_to_end"):
         tokens, users = _sizes(entry, "input_tokens")
         what = f"{entry.text('what')}, {tokens} tokens"
-        seconds = entry.number("ms", most=_MOST_S * 1e3) * 1e-3
+        seconds = entry.number("ms", above=_LEAST_S * 1e3, most=_MOST_S * 1e3) * 1e-3
         yield Measurement("decode", what, seconds, source.text("end_to_end"), tokens, users)
     for entry in content.objects("prefill_s"):
         tokens, users = _sizes(entry, "tokens")
-        what, seconds = f"prefill, {tokens} tokens", entry.number("s", most=_MOST_S)
+        what, seconds = f"prefill, {tokens} tokens", entry.number("s", above=_LEAST_S, most=_MOST_S)
         yield Measurement("prefill", what, seconds, source.text("prefill"), tokens, users)
 
 

@@ -121,6 +121,7 @@ class LlamaConfig:
 
 
 def _check_positive(name: str, value: float) -> None:
-    # float32 holds no more: a larger one would be infinite where it is used.
-    if not (0 < value <= float(np.finfo(np.float32).max) and math.isfinite(value)):
+    # float32 holds nothing else: it would be infinite, or 0, where it is used.
+    bounds = np.finfo(np.float32)
+    if not (float(bounds.tiny) <= value <= float(bounds.max) and math.isfinite(value)):
         raise CheckpointError(f"{name} must be a number above 0, got {value!r}")

@@ -39,7 +39,7 @@ SMALL = {
 }
 
 
-NO_NUMBERS = (-1.0, 0, float("nan"), float("inf"))
+NO_NUMBERS = (-1.0, 0, 1e-60, float("nan"), float("inf"))
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -183,7 +183,7 @@ def test_a_broken_config(tmp_path, text):
         ({"num_hidden_layers": -1}, "num_hidden_layers must be .* 1 to 1000, got -1"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers must be .* 1 to 1000"),
         ({"rms_norm_eps": "x"}, "rms_norm_eps must be a number above 0, .* got 'x'"),
-        *(({"rms_norm_eps": x}, "rms_norm_eps must be a number above 0") for x in NO_NUMBERS),
+        *(({"rms_norm_eps": x}, "norm_eps must be a number above 0") for x in NO_NUMBERS),
         *(({"rope_theta": x}, "rope_theta must be a number above 0") for x in NO_NUMBERS),
         ({"rope_parameters": {"rope_theta": -1.0}}, "rope_theta must be a number above 0"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "rope type 'yarn' is not known"),

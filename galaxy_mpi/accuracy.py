@@ -18,12 +18,15 @@ from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.teacher import forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.mesh import Mesh, Transport
 from galaxy_mpi.output import write_text
 from galaxy_mpi.systems import SYSTEMS
 from galaxy_mpi.systems.precision import KINDS, PRECISIONS
 
 __all__ = ["build_parser", "main"]
+
+_MOST_TEXT_BYTES = 2**28
 
 
 def build_parser() -> ArgumentParser:
@@ -110,8 +113,8 @@ def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Names
 def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:
     plan, tokenizer = make_plan(run)
     try:
-        content = text.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_bounded(text, _MOST_TEXT_BYTES).decode("utf-8")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--text {text} cannot be read as UTF-8: {error}") from None
     # Of a long text only the beginning is looked at; no token is longer than that.
     tokens = tokenizer.encode(content[: 128 * n_tokens], 1)[:n_tokens]

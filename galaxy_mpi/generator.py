@@ -12,7 +12,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl import BufferKey
-from galaxy_mpi.checkpoints import Tokenizer
+from galaxy_mpi.checkpoints import Tokenizer, check_prompts
 from galaxy_mpi.config import MAX_USERS, RunConfig, formats
 from galaxy_mpi.dtypes import FLOAT32
 from galaxy_mpi.engine.chip import Chip, honest_wait_s, load_chip
@@ -54,6 +54,7 @@ class Model:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text."""
+        check_prompts([text], self.plan.model.max_seq_len)
         return self.tokenizer.encode(text, 1)
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -154,7 +154,7 @@ def gelu(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (chat_bomb, "chat template cannot be rendered: it takes too long"),
+        (chat_bomb, "chat template cannot be rendered: it takes"),
         (evil_regex, "cannot tokenize prompt 1: Onig: Regex search error"),
         (gelu, "hidden_act is 'gelu', which changes the maths and is not done here"),
     ],

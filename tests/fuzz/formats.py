@@ -43,7 +43,7 @@ class Format:
     play : callable
         Reads it; raises UserError if it cannot.
     limit_s : float
-        How long that may take.
+        Seconds of the processor that this may take: a busy host changes nothing.
     """
 
     good: bytes

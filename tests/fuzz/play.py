@@ -44,10 +44,10 @@ def play(what: Format, inputs: Iterable[bytes]) -> Outcome:
     def too_slow(_: int, frame: FrameType | None) -> None:
         raise TooSlowError(f"longer than {what.limit_s} s")
 
-    outcome, before = Outcome(), signal.signal(signal.SIGALRM, too_slow)
+    outcome, before = Outcome(), signal.signal(signal.SIGPROF, too_slow)
     try:
         for content in inputs:
-            signal.setitimer(signal.ITIMER_REAL, what.limit_s)
+            signal.setitimer(signal.ITIMER_PROF, what.limit_s)
             try:
                 what.play(content)
                 outcome.n_accepted += 1
@@ -60,7 +60,7 @@ def play(what: Format, inputs: Iterable[bytes]) -> Outcome:
             except BaseException:  # a library's panic is no Exception
                 outcome.escaped.append((content, traceback.format_exc()))
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGPROF, before)
     return outcome

@@ -71,9 +71,11 @@ class MessageRequests:
         self._starts[0] = [*(r for of_round in receives for r in of_round), *sends[0]]
         self._waits = list(receives)
         self._waits[-1] = [*receives[-1], *(r for of_round in sends for r in of_round)]
+        self._n_started = self._n_finished = 0
 
     def start(self, number: int) -> None:
         """Start the messages of a round."""
+        self._n_started += 1
         self._start_all(self._starts[number])
 
     def finish(self, number: int) -> bool:
@@ -82,12 +84,15 @@ class MessageRequests:
             self._wait_all(self._waits[number])
         except self._errors:
             return False
+        self._n_finished += 1
         return True
 
     def free(self) -> None:
-        """Free the requests."""
-        for request in self._all:
-            request.Free()
+        """Free the requests, unless some are underway for ever because a collective failed."""
+        n_rounds = len(self._waits)
+        if self._n_started == self._n_finished and self._n_started % n_rounds == 0:
+            for request in self._all:
+                request.Free()
         self._all.clear()
 
 

@@ -12,6 +12,7 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import __main__ as program_command
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
+from galaxy_mpi.systems.optimizations import read_optimizations
 from galaxy_mpi.timing import Estimator, Machine
 from galaxy_mpi.timing.published import CALIBRATION, read_measurements
 
@@ -289,3 +290,17 @@ def test_a_pass_is_told_with_the_algorithms_of_prefill(capsys):
     assert "a prefill pass of 200 tokens" in text
     assert "all_reduce WO over ROWS, bfloat8_b (224, 128): 30,464 bytes" in text
     assert "; line" in text
+
+
+def test_layers_of_equal_formats_share_their_ops(tmp_path):
+    path = tmp_path / "formats.json"
+    entry = {"precision_cfg": {"ff2": "bfp4"}}
+    path.write_text(json.dumps({"decoders": {"default": entry, "1": {}, "2": entry}}))
+    mesh, model = Mesh(2, 2), replace(PRESETS["llama3-8b"], n_layers=4)
+    different = json.dumps({"decoders": {"2": entry}})
+    for text, n_kinds in ((path.read_text(), 1), (different, 2)):
+        path.write_text(text)
+        formats = read_optimizations(path, 4)
+        programs = Programs(model, mesh, system_of("galaxy", mesh), formats, users=32)
+        kinds = {use.op for use in programs.decode().uses if use.op.name == "gate_up"}
+        assert len(kinds) == n_kinds

@@ -1,6 +1,6 @@
 """The model as a library: for people who know tt_transformers' ``Generator``.
 
-Every rank of a communicator makes the same calls; README, "From Python", has a script. NAMES.md
+Every rank of a communicator makes the same calls; docs/python.md has a script. NAMES.md
 maps the original's names to those here.
 """
 

@@ -20,7 +20,7 @@ from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_
 from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import write_bytes, write_text
 from galaxy_mpi.plot import grouped_bars_png
 from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, table, to_dict
@@ -94,7 +94,7 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
 
 def _prepare_values(
     arguments: argparse.Namespace,
-) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
+) -> tuple[Mesh, Callable[[Transport], None]]:
     if arguments.turns < 1:
         raise ConfigError(f"--turns must be at least 1, got {arguments.turns}")
     mesh = Mesh.parse(arguments.mesh)
@@ -110,7 +110,7 @@ def _prepare_values(
         **formats(arguments.precision, arguments.optimizations),
     )
 
-    def play(transport: PlaneTransport) -> None:
+    def play(transport: Transport) -> None:
         from galaxy_mpi.engine import Engine  # here, not above: device time needs none
 
         with Engine(run, transport) as engine:

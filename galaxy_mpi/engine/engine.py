@@ -66,9 +66,7 @@ class Engine:
         On all ranks alike, if the model or the prompts cannot be used.
     """
 
-    def __init__(
-        self, run: RunConfig, transport: Transport, hooks: Hooks | None = None
-    ) -> None:
+    def __init__(self, run: RunConfig, transport: Transport, hooks: Hooks | None = None) -> None:
         self.run, self._transport, self._hooks = run, transport, hooks or Hooks()
         began = time.perf_counter()
         self._tokenizer: Tokenizer | None = None

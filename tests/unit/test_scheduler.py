@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from galaxy_mpi.engine import EndReason, Scheduler
-from galaxy_mpi.engine.request import CacheLimits
+from galaxy_mpi.engine.request import CacheLimits, EndReason
+from galaxy_mpi.engine.scheduler import Scheduler
 
 
 def make(prompts, n_places=4, n_columns=2, *, n_blocks=100, page=64, longest=4096, **changes):

@@ -68,7 +68,7 @@ def test_replicas_are_identical_bit_for_bit(precision, n_tokens):
         def tap(chip, use, outputs):
             for tensor, array in zip(use.outputs, outputs, strict=True):
                 if tensor.name.endswith((".residual", "add.out")):
-                    chip.call(lambda: residuals[chip.rank].append(array.tobytes()))
+                    chip.call(lambda a=array: residuals[chip.rank].append(a.tobytes()))
 
         return tap
 

@@ -7,8 +7,8 @@ import pytest
 
 from galaxy_mpi.checkpoints import locate
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.request import EndReason
 from galaxy_mpi.engine.modes import MOST_PASS_ROWS, PrefillMode
+from galaxy_mpi.engine.request import EndReason
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.systems import PassShape

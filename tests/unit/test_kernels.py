@@ -1,6 +1,5 @@
 """Kernels against plain float64 arithmetic, written another way."""
 
-
 import numpy as np
 import pytest
 

@@ -20,7 +20,7 @@ from galaxy_mpi.engine.teacher import forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import write_text
 from galaxy_mpi.systems import SYSTEMS
 from galaxy_mpi.systems.precision import KINDS, PRECISIONS
@@ -54,7 +54,7 @@ def build_parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print a table."""
 
-    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
+    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], None]]:
         if arguments.tokens < 2:
             raise ConfigError(f"--tokens must be at least 2, got {arguments.tokens}")
         runs = [
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for precision in arguments.precision.split(",")
         ]
 
-        def play(transport: PlaneTransport) -> None:
+        def play(transport: Transport) -> None:
             _play(transport, runs, arguments)
 
         return runs[0].working_mesh, play
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_on_mesh(build_parser(), argv, prepare)
 
 
-def _play(transport: PlaneTransport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:
+def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:
     plan, tokens = transport.from_root(lambda: _plan(runs[0], arguments.text, arguments.tokens))
     right, error = None, None
     if transport.rank == 0:

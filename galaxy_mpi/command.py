@@ -20,7 +20,7 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import say
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
 from galaxy_mpi.mesh.local_transport import LocalTransport
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 
 __all__ = [
     "EXIT_USER_ERROR",
@@ -115,7 +115,7 @@ def run_alone(
 def run_on_mesh(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[PlaneTransport], None]]],
+    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[Transport], None]]],
 ) -> int:
     """Parse, connect and play this rank; return the exit code.
 
@@ -159,7 +159,7 @@ def run_on_mesh(
     return 0
 
 
-_Play = Callable[[PlaneTransport], None]
+_Play = Callable[[Transport], None]
 
 
 def _all_chips_here(

@@ -20,7 +20,7 @@ from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_
 from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import grouped_bars_png
 from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, table, to_dict
@@ -107,7 +107,7 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
 
 def _prepare_values(
     arguments: argparse.Namespace,
-) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
+) -> tuple[Mesh, Callable[[Transport], None]]:
     _check(arguments)
     mesh = Mesh.parse(arguments.mesh)
     found = variants(mesh)
@@ -122,7 +122,7 @@ def _prepare_values(
         **formats(arguments.precision, arguments.optimizations),
     )
 
-    def play(transport: PlaneTransport) -> None:
+    def play(transport: Transport) -> None:
         from galaxy_mpi.engine import Engine  # here, not above: device time needs none
 
         with Engine(run, transport) as engine:

@@ -20,7 +20,7 @@ from galaxy_mpi.engine import Engine
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.progress import Progress
 from galaxy_mpi.systems import SYSTEMS
@@ -177,12 +177,12 @@ def _switch(name: str) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Decode and print what came out and what it cost."""
 
-    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
+    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], None]]:
         run = run_config(arguments)
         if arguments.quiet:
             logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
 
-        def play(transport: PlaneTransport) -> None:
+        def play(transport: Transport) -> None:
             shown = transport.rank == 0 and not arguments.quiet
             with Progress(enabled=shown) as progress:
                 hooks = replace(progress.hooks(), before_step=_failure_for_tests(transport.rank))

@@ -10,7 +10,7 @@ from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.kernels import RotaryTable, choose_multiply
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import ChipWeights, ShardFile, Sharding, load_chip_weights
 from galaxy_mpi.prefetch import buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs
@@ -43,7 +43,7 @@ class Chips:
     ----------
     run : RunConfig
     plan : Plan
-    transport : PlaneTransport
+    transport : Transport
     loaded_layer : callable
         Called with (layer, number of layers) as weights are loaded.
     precision : Precision, optional
@@ -61,7 +61,7 @@ class Chips:
         self,
         run: RunConfig,
         plan: Plan,
-        transport: PlaneTransport,
+        transport: Transport,
         loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
         precision: Precision | None = None,
         modules: Modules | None = None,
@@ -152,7 +152,7 @@ class Chips:
 def load_chips(
     run: RunConfig,
     plan: Plan,
-    transport: PlaneTransport,
+    transport: Transport,
     loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
     precision: Precision | None = None,
     modules: Modules | None = None,

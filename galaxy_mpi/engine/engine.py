@@ -27,7 +27,7 @@ from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher, WeightId
 from galaxy_mpi.timing import Costs, Trace
@@ -56,7 +56,7 @@ class Engine:
     Parameters
     ----------
     run : RunConfig
-    transport : PlaneTransport
+    transport : Transport
         Of ``run.working_mesh``.
     hooks : Hooks, optional
 
@@ -66,9 +66,7 @@ class Engine:
         On all ranks alike, if the model or the prompts cannot be used.
     """
 
-    def __init__(
-        self, run: RunConfig, transport: PlaneTransport, hooks: Hooks | None = None
-    ) -> None:
+    def __init__(self, run: RunConfig, transport: Transport, hooks: Hooks | None = None) -> None:
         self.run, self._transport, self._hooks = run, transport, hooks or Hooks()
         began = time.perf_counter()
         self._tokenizer: Tokenizer | None = None

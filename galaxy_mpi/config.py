@@ -10,7 +10,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
-from galaxy_mpi.systems import PRECISIONS, System, system_of
+from galaxy_mpi.systems import System, Wanted, system_of
 from galaxy_mpi.timing import Slowness
 
 __all__ = ["MAX_USERS", "RunConfig", "formats"]
@@ -43,6 +43,8 @@ class RunConfig:
     precision: str = "performance"
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
+    formats: str | None = None
+    """``TENSOR=FORMAT,...``: what is stored otherwise than by the system's own table."""
     math_fidelity: bool = True
     """Whether matmuls read only the bits of their inputs that the chip's do."""
     sampling: SamplingParams | None = None
@@ -96,8 +98,7 @@ class RunConfig:
             raise ConfigError(
                 f"no collectives {self.collectives!r}; choose {', '.join(COLLECTIVES)}"
             )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"no precision {self.precision!r}; choose {', '.join(PRECISIONS)}")
+        is_float32 = self.wanted.is_float32
         for name, value, least in (
             ("--max-new-tokens", self.max_new_tokens, 1),
             ("--batch", self.batch, 1),
@@ -109,13 +110,18 @@ class RunConfig:
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
         of_device = (self.trace_path, self.profile_path, *self.slow_chips, *self.slow_links)
-        if self.precision == "float32" and self.optimizations is None and any(of_device):
+        if is_float32 and any(of_device):
             raise ConfigError(
                 "--trace, --profile-csv, --slow-chip and --slow-link are of device time, which "
                 "float32 does not have; choose --precision performance or accuracy"
             )
         if self.batch is not None and self.batch > MAX_USERS:
             raise ConfigError(f"--batch is at most {MAX_USERS} users, got {self.batch}")
+
+    @property
+    def wanted(self) -> Wanted:
+        """The formats that are asked for."""
+        return Wanted(self.precision, self.optimizations, self.formats)
 
     @property
     def emulated_system(self) -> System:
@@ -173,21 +179,26 @@ class RunConfig:
         return list(self.prompts)
 
 
-def formats(precision: str | None, optimizations: str | None) -> dict[str, Any]:
-    """Return the arguments of `RunConfig` that ``--precision`` and ``--optimizations`` mean.
+def formats(
+    precision: str | None, optimizations: str | None, changes: str | None = None
+) -> dict[str, Any]:
+    """Return the arguments of `RunConfig` that mean what is asked for.
+
+    These are ``--precision``, ``--optimizations`` and ``--formats``.
 
     Raises
     ------
     ConfigError
         If both are given.
     """
+    given: dict[str, Any] = {} if changes is None else {"formats": changes}
     if optimizations is None:
-        return {"precision": precision or "performance"}
+        return given | {"precision": precision or "performance"}
     if precision is not None:
         raise ConfigError("give --precision or --optimizations, not both")
     if optimizations in ("performance", "accuracy"):
-        return {"precision": optimizations}
-    return {"optimizations": Path(optimizations)}
+        return given | {"precision": optimizations}
+    return given | {"optimizations": Path(optimizations)}
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -10,18 +10,10 @@ References
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+
+from galaxy_mpi.systems.settings import ModelSizes
 
 __all__ = ["PUBLISHED", "Published", "published"]
-
-
-class Sizes(Protocol):
-    """What tells models apart."""
-
-    dim: int
-    n_layers: int
-    hidden_dim: int
-    vocab_size: int
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ PUBLISHED = (
 )
 
 
-def published(model: Sizes, mesh: str, system: str, precision: str) -> tuple[int, int] | None:
+def published(model: ModelSizes, mesh: str, system: str, precision: str) -> tuple[int, int] | None:
     """Return top-1 and top-5 in percent, None if there are none for a model on a mesh."""
     sizes = (model.dim, model.n_layers, model.hidden_dim, model.vocab_size)
     if system != "tt_transformers" or precision not in ("performance", "accuracy"):

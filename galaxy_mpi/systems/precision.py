@@ -194,11 +194,10 @@ def made_of(name: str, table: FormatTable, settings: Sequence[Setting]) -> Preci
     layers = []
     for number, setting in enumerate(settings):
         before = settings[max(number - 1, 0)]
-        is_last = number + 1 == len(settings)
         one = replace(
             _of_layer(name, table, setting),
             before=table.formats("decode", before.formats["activation"]),
-            next_input=FLOAT32 if is_last else inputs[number + 1],
+            next_input=inputs[min(number + 1, len(inputs) - 1)],
         )
         # Layers that are the same share one object, and so their ops.
         layers.append(made.setdefault(repr(one), one))

@@ -58,24 +58,30 @@ print([name for name in sys.modules if name.startswith("galaxy_mpi.systems.galax
 
 def test_the_ideas_end_at_the_galaxy_to_the_bit():
     found = variants(MESH)
-    device = device_figures(found, MODEL, MACHINE, MESH, PRECISION, users=32, position=200)
+    device = device_figures(found, MODEL, MACHINE, MESH, Wanted(), users=32, position=200)
 
-    def step(system):
-        programs = Programs(MODEL, MESH, system_of(system, MESH), PRECISION, users=32)
+    def step(system, formats):
+        precision = Wanted().on(system_of(formats, MESH), MODEL)
+        programs = Programs(MODEL, MESH, system_of(system, MESH), precision, users=32)
         return Estimator(programs, MACHINE).step([200] * 4)
 
-    assert device[0][0] == step("tt_transformers")
-    assert device[len(IDEAS)][0] == step("galaxy")
-    assert device[len(IDEAS)][1] == 0 < device[0][1] == 9 * MODEL.n_layers + 4
+    # The first as it is; then all in the Galaxy's formats, and only there are ideas compared.
+    assert device[0][0] == step("tt_transformers", "tt_transformers")
+    assert device[1][0] == step("tt_transformers", "galaxy") != device[0][0]
+    last = 1 + len(IDEAS)
+    assert device[last][0] == step("galaxy", "galaxy")
+    assert device[last][1] == 0 < device[0][1] == 9 * MODEL.n_layers + 4
     rows = rows_of(found, device, None)
-    assert [row.is_alone for row in rows] == [False] * (1 + len(IDEAS)) + [True] * len(IDEAS)
+    assert [row.is_alone for row in rows] == [False] * (1 + last) + [True] * len(IDEAS)
+    assert [row.name for row in rows[:2]] == ["tt_transformers", "formats of the Galaxy"]
     product = 1.0
-    for row in rows[1 : 1 + len(IDEAS)]:
+    for row in rows[2 : 1 + last]:
         product *= row.device_gain
-    assert product == pytest.approx(device[0][0].seconds / device[len(IDEAS)][0].seconds)
+    assert product == pytest.approx(device[1][0].seconds / device[last][0].seconds)
     for number in range(len(IDEAS)):  # every one of them makes the device faster, by itself
-        assert device[len(IDEAS) + 1 + number][0].seconds < device[0][0].seconds
-    text = table(rows)
+        assert device[last + 1 + number][0].seconds < device[1][0].seconds
+    text = table(rows, MODEL, found)
+    assert "decode: bfloat16 -> bfloat8_b: last_sum, attention_norm, mlp_norm, final_norm" in text
     for idea in IDEAS:
         assert f"+ {idea.name}" in text
     assert all(claim.text in text for claim in CLAIMS.values())
@@ -97,7 +103,7 @@ def test_compare_writes_rows_and_a_picture(tmp_path, capsys):
         words += [option, str(path)]
     assert compare.main(words) == 0
     rows = json.loads(files[0].read_text())["rows"]
-    assert len(rows) == 1 + 2 * len(IDEAS) == len(files[1].read_text().splitlines()) - 1
+    assert len(rows) == 2 + 2 * len(IDEAS) == len(files[1].read_text().splitlines()) - 1
     assert files[2].read_bytes().startswith(b"\x89PNG")
     assert "claimed" in capsys.readouterr().out
 

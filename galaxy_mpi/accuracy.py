@@ -24,6 +24,7 @@ from galaxy_mpi.engine.outliers import Outlier, outliers
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.teacher import Answers, forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.models import LlamaConfig
@@ -33,6 +34,8 @@ from galaxy_mpi.systems import SYSTEMS, Precision
 from galaxy_mpi.systems.precision import KINDS
 
 __all__ = ["build_parser", "main"]
+
+_MOST_TEXT_BYTES = 2**28
 
 
 def build_parser() -> ArgumentParser:
@@ -143,10 +146,10 @@ def _play(transport: PlaneTransport, runs: list[RunConfig], arguments: argparse.
         ],
         "outliers": [outlier.to_dict() for outlier in worst],
     }
-    write_text(arguments.json, json.dumps(content, indent=2) + "\n")
     print(_table(rows, plan.model, arguments))
     print("\nwhere block floats lose most (in float32):")
     print("\n".join(map(str, worst)), flush=True)
+    write_text(arguments.json, json.dumps(content, indent=2) + "\n")
 
 
 def _precisions(run: RunConfig, plan: Plan, arguments: argparse.Namespace) -> Iterator[Precision]:
@@ -172,10 +175,11 @@ def _published(
 def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:
     plan, tokenizer = make_plan(run)
     try:
-        content = text.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_bounded(text, _MOST_TEXT_BYTES).decode("utf-8")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--text {text} cannot be read as UTF-8: {error}") from None
-    tokens = tokenizer.encode(content, 1)[:n_tokens]
+    # Of a long text only the beginning is looked at; no token is longer than that.
+    tokens = tokenizer.encode(content[: 128 * n_tokens], 1)[:n_tokens]
     most = min(plan.model.max_seq_len, plan.limits.n_positions)
     if not 2 <= len(tokens) <= most:
         raise ConfigError(f"--text {text} has {len(tokens)} tokens; 2 to {most} can be compared")

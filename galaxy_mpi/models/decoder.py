@@ -10,6 +10,7 @@ from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import HEAD, Program, Tensor
 from galaxy_mpi.systems.chip import VectorId
 from galaxy_mpi.systems.ops.sample import GatherLogits
+from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.site import Site
 from galaxy_mpi.systems.table import DecodeOps, PrefillOps, System
 
@@ -95,12 +96,12 @@ class Decoder:
         residual: Tensor | None = None
         rotary = (shape.users_each, 1, 2, shape.head_dim // 2)
         cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
-        ops_of: dict[int, DecodeOps] = {}
+        ops_of: dict[Precision, DecodeOps] = {}
         for layer in program.layers(self._model.n_layers):
             precision = self._site.precision.of(layer)
-            if id(precision) not in ops_of:
-                ops_of[id(precision)] = self._system.decode.at(self._site.of(precision))
-            ops = ops_of[id(precision)]
+            if precision not in ops_of:
+                ops_of[precision] = self._system.decode.at(self._site.of(precision))
+            ops = ops_of[precision]
             x, residual = decode_layer(ops, layer, self._model, x, residual, cos, sin)
         head = self._system.decode.at(self._site)
         h, _ = head.final_norm(x, residual, VectorId(HEAD, "norm"))
@@ -122,12 +123,12 @@ class Decoder:
         x = program.input("x", work.n_rows, shape.stream)
         rotary = (work.n_rows, 1, 2, shape.head_dim // 2)
         cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
-        ops_of: dict[int, PrefillOps] = {}
+        ops_of: dict[Precision, PrefillOps] = {}
         for layer in program.layers(self._model.n_layers):
             precision = self._site.precision.of(layer)
-            if id(precision) not in ops_of:
-                ops_of[id(precision)] = self._system.prefill.at(self._site.of(precision))
-            ops = ops_of[id(precision)]
+            if precision not in ops_of:
+                ops_of[precision] = self._system.prefill.at(self._site.of(precision))
+            ops = ops_of[precision]
             x = prefill_layer(ops, layer, self._model, x, cos, sin)
         head = self._system.prefill.at(self._site)
         if all_rows:

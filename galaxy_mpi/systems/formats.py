@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import shown
 
 __all__ = ["FORMAT_NAMES", "MODES", "TENSORS", "Act", "FormatTable", "Formats", "Row", "parse"]
 
@@ -183,11 +184,13 @@ def parse(text: str) -> dict[tuple[str, str], DType]:
         where, _, name = part.partition("=")
         mode, dot, tensor = where.rpartition(".")
         if tensor not in TENSORS:
-            raise ConfigError(f"--formats: no tensor {tensor!r}; choose {', '.join(TENSORS)}")
+            raise ConfigError(f"--formats: no tensor {shown(tensor)}; choose {', '.join(TENSORS)}")
         if dot and mode not in MODES:
-            raise ConfigError(f"--formats: no mode {mode!r}; choose {', '.join(MODES)}")
+            raise ConfigError(f"--formats: no mode {shown(mode)}; choose {', '.join(MODES)}")
         if name not in FORMAT_NAMES:
-            raise ConfigError(f"--formats: {tensor} is {name!r}; choose {', '.join(FORMAT_NAMES)}")
+            raise ConfigError(
+                f"--formats: {tensor} is {shown(name)}; choose {', '.join(FORMAT_NAMES)}"
+            )
         for each in (mode,) if dot else MODES:
             changes[each, tensor] = FORMAT_NAMES[name]
     return changes

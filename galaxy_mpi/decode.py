@@ -54,6 +54,12 @@ def build_parser() -> ArgumentParser:
         metavar="NAME|FILE",
         help="performance, accuracy, or a JSON file with the formats of each layer",
     )
+    add(
+        "--formats",
+        metavar="TENSOR=FORMAT,...",
+        help="what is stored otherwise than the system's table says, as decode.wo_sum=bf16 "
+        "(galaxy_mpi.systems.formats)",
+    )
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
     add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
     add("--temperature", type=float, help="0 is greedy (default; in chats as the model advises)")
@@ -120,7 +126,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         batch=arguments.batch,
         mesh=Mesh.parse(arguments.mesh),
         system=arguments.system,
-        **formats(arguments.precision, arguments.optimizations),
+        **formats(arguments.precision, arguments.optimizations, arguments.formats),
         math_fidelity=not arguments.no_fidelity,
         sampling=_sampling(arguments),
         seed=arguments.seed,

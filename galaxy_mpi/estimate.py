@@ -65,6 +65,7 @@ def build_parser() -> ArgumentParser:
         metavar="NAME|FILE",
         help="performance, accuracy, or a JSON file with the formats of each layer",
     )
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
     add("--layers", type=int, metavar="N", help="only the first N layers")
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
     add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes a chip")
@@ -143,7 +144,7 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
         links=arguments.links,
         topology=arguments.topology,
         system=arguments.system,
-        **formats(arguments.precision, arguments.optimizations),
+        **formats(arguments.precision, arguments.optimizations, arguments.formats),
         layers=arguments.layers,
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,

@@ -75,7 +75,7 @@ class Chips:
         self.planes = {axis: transport.plane(axis) for axis in Axis}
         self.codecs, self._workspace = Codecs(), Workspace()
         self.rotary: RotaryTable = self.modules.rope_class(
-            plan.model.inv_freq(), self.precision.activation.round
+            plan.model.inv_freq(), self.precision.rotary_table.round
         )
         self.held = [self._load(rank, loaded_layer, precision) for rank in transport.chips]
         tensors = self.held[0].weights.tensors

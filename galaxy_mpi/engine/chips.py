@@ -7,7 +7,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
-from galaxy_mpi.errors import UserError
+from galaxy_mpi.errors import UserError, ValuesError
 from galaxy_mpi.kernels import RotaryTable, choose_multiply
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.transport import PlaneTransport
@@ -98,6 +98,13 @@ class Chips:
         inputs = held.inputs
         np.copyto(inputs["x"], held.weights.embed(tokens))
         cos, sin = self.rotary.at(positions)
+        for values in (cos, sin):
+            wanted = inputs["cos"][:, :, 0].shape
+            if np.shape(values) != wanted:
+                raise ValuesError(
+                    f"{type(self.rotary).__name__}.at returned shape {np.shape(values)}, "
+                    f"not {wanted}"
+                )
         inputs["cos"][:, :, 0], inputs["cos"][:, :, 1] = cos, cos
         np.negative(sin, out=inputs["sin"][:, :, 0])
         inputs["sin"][:, :, 1] = sin
@@ -132,6 +139,7 @@ class Chips:
             )
             for layer in range(model.n_layers)
         ]
+        heads, kv_heads = self.layout.head_numbers(sharding.row)
         state = ChipState(
             rank=rank,
             vectors=weights.vectors,
@@ -139,6 +147,8 @@ class Chips:
             multiply=choose_multiply(largest, is_bfloat16=precision.is_bfloat16),
             n_valid_tokens=sharding.n_valid_tokens,
             workspace=self._workspace,
+            heads=heads,
+            kv_heads=kv_heads,
         )
         return Held(rank, weights, state)
 

@@ -14,6 +14,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.engine.chips import Chips
+from galaxy_mpi.engine.value_checks import Replicas, finite, finite_logits
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import DirectFeed, Prefetcher, PrefetchFeed, PrefetchStats
 from galaxy_mpi.program import BoundProgram, Program, Tap, bind_program
@@ -86,7 +87,10 @@ class _Mode:
     def __init__(
         self, chips: Chips, programs: Programs, device: Timekeeper, taps: Sequence[MakeTap]
     ) -> None:
-        self.chips, self.programs, self._device, self._taps = chips, programs, device, taps
+        self.chips, self.programs, self._device = chips, programs, device
+        self._replicas = Replicas(chips.mesh, chips.transport) if chips.run.check else None
+        checks = [finite_logits] if self._replicas is None else [finite, self._replicas.tap]
+        self._taps = [*checks, *taps]
         self.system = programs.system
         self.totals = ModeTotals()
 
@@ -118,8 +122,10 @@ class _Mode:
 
     def _run(self, bound: BoundProgram) -> None:
         before = bound.crossings_s
-        with np.errstate(over="ignore"):  # silu of a very negative gate
+        with np.errstate(all="ignore"):  # silu of a very negative gate; logits are looked at
             bound.run()
+        if self._replicas is not None:
+            self._replicas.compare(bound.program)
         self.totals.collectives_s += bound.crossings_s - before
 
 

@@ -21,7 +21,7 @@ from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.output import write_text
-from galaxy_mpi.systems import SYSTEMS
+from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.systems.precision import KINDS, PRECISIONS
 
 __all__ = ["build_parser", "main"]
@@ -39,7 +39,7 @@ def build_parser() -> ArgumentParser:
     add("--tokens", type=int, default=512, metavar="N", help="its first N tokens")
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--layers", type=int, metavar="N", help="only the first N layers, of the reference too")
-    add("--system", default="galaxy", help=" or ".join(SYSTEMS))
+    add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
     add("--precision", default="performance,accuracy,float32", metavar="P,...", help="which")
     add("--by-kind", action="store_true", help="also round one kind of tensor at a time")
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 model=arguments.model,
                 prompt_tokens=((0,),),
                 mesh=Mesh.parse(arguments.mesh),
-                system=arguments.system,
+                system=chosen_system(arguments.system),
                 precision=precision,
                 n_layers=arguments.layers,
                 math_fidelity=not arguments.no_fidelity,

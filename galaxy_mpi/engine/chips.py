@@ -68,7 +68,7 @@ class Chips:
     ) -> None:
         self.run, self.plan, self.transport = run, plan, transport
         self.mesh, self.model = run.working_mesh, plan.model
-        self.modules = modules or Modules()
+        self.modules = modules or run.modules
         precision = precision or plan.precision
         self.precision = precision if run.math_fidelity else precision.reading_all_bits()
         self.layout = run.layout(plan.model)

@@ -28,6 +28,7 @@ __all__ = [
     "NoClock",
     "PrefillMode",
     "Ready",
+    "Watcher",
     "at_layer_ends",
 ]
 
@@ -83,14 +84,33 @@ class Ready:
         return self.bound.results(name)
 
 
+class Watcher(Protocol):
+    """Looks at the values of every pass and step."""
+
+    def tap(self, program: Program) -> Tap:
+        """Return what looks at a program."""
+
+    def start(self, mode: str) -> None:
+        """Begin a pass or a step."""
+
+    def end(self, program: Program) -> None:
+        """End it; collective."""
+
+
 class _Mode:
     def __init__(
-        self, chips: Chips, programs: Programs, device: Timekeeper, taps: Sequence[MakeTap]
+        self,
+        chips: Chips,
+        programs: Programs,
+        device: Timekeeper,
+        taps: Sequence[MakeTap],
+        watchers: Sequence[Watcher],
     ) -> None:
         self.chips, self.programs, self._device = chips, programs, device
-        self._replicas = Replicas(chips.mesh, chips.transport) if chips.run.check else None
-        checks = [finite_logits] if self._replicas is None else [finite, self._replicas.tap]
-        self._taps = [*checks, *taps]
+        checked: list[Watcher] = [Replicas(chips.mesh, chips.transport)] if chips.run.check else []
+        self._watchers = [*checked, *watchers]
+        looks = finite if chips.run.check else finite_logits
+        self._taps = [looks, *(watcher.tap for watcher in self._watchers), *taps]
         self.system = programs.system
         self.totals = ModeTotals()
 
@@ -122,10 +142,12 @@ class _Mode:
 
     def _run(self, bound: BoundProgram) -> None:
         before = bound.crossings_s
+        for watcher in self._watchers:
+            watcher.start(bound.program.mode)
         with np.errstate(all="ignore"):  # silu of a very negative gate; logits are looked at
             bound.run()
-        if self._replicas is not None:
-            self._replicas.compare(bound.program)
+        for watcher in self._watchers:
+            watcher.end(bound.program)
         self.totals.collectives_s += bound.crossings_s - before
 
 
@@ -141,6 +163,7 @@ class DecodeMode(_Mode):
     device : Timekeeper
     taps : sequence of callable
         Make taps, given the program.
+    watchers : sequence of Watcher
     """
 
     name = "decode"
@@ -152,8 +175,9 @@ class DecodeMode(_Mode):
         prefetcher: Prefetcher | None,
         device: Timekeeper | None = None,
         taps: Sequence[MakeTap] = (),
+        watchers: Sequence[Watcher] = (),
     ) -> None:
-        super().__init__(chips, programs, device or NoClock(), taps)
+        super().__init__(chips, programs, device or NoClock(), taps, watchers)
         self._prefetcher = prefetcher
         self._bound: dict[bool, Ready] = {}
         self._storage: list[F32] | None = None
@@ -260,7 +284,7 @@ class PrefillMode(_Mode):
 
     Parameters
     ----------
-    chips, programs, device, taps
+    chips, programs, device, taps, watchers
         As in `DecodeMode`.
     """
 
@@ -272,8 +296,9 @@ class PrefillMode(_Mode):
         programs: Programs,
         device: Timekeeper | None = None,
         taps: Sequence[MakeTap] = (),
+        watchers: Sequence[Watcher] = (),
     ) -> None:
-        super().__init__(chips, programs, device or NoClock(), taps)
+        super().__init__(chips, programs, device or NoClock(), taps, watchers)
         self._storage = [np.empty(chips.largest, np.float32) for _ in chips.held]
         stats = self.totals.prefetch
         stats.peak_bytes = stats.capacity_bytes = 4 * chips.largest

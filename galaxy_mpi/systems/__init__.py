@@ -8,6 +8,7 @@ from galaxy_mpi.systems.precision import PRECISIONS, Precision
 from galaxy_mpi.systems.prefill_pass import PassShape, PrefillPass, PrefillUser
 from galaxy_mpi.systems.site import ChipShape, Fabric, Site
 from galaxy_mpi.systems.table import DecodeTable, PrefillTable, System
+from galaxy_mpi.systems.user_file import chosen_modules, chosen_system
 
 __all__ = [
     "PRECISIONS",
@@ -32,5 +33,7 @@ __all__ = [
     "System",
     "VectorId",
     "WeightFeed",
+    "chosen_modules",
+    "chosen_system",
     "system_of",
 ]

@@ -1,6 +1,8 @@
 """The constants of a machine, read from a YAML profile that names unit and source of each."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,57 @@ class Machine:
         values: dict[str, Any] = {key: constant.value for key, constant in constants.items()}
         return cls(**head, **values)
 
+    def with_constants(self, settings: Sequence[str]) -> "Machine":
+        """Return the same machine with other constants.
+
+        Parameters
+        ----------
+        settings : sequence of str
+            ``machine.NAME=VALUE`` each.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such constant, or the value is none.
+
+        Examples
+        --------
+        >>> machine = Machine.load("wormhole_galaxy_6u")
+        >>> machine.with_constants(["machine.link_bytes_per_s=6.25e9"]).link_bytes_per_s
+        6250000000.0
+        """
+        known = [field.name for field in fields(Machine) if field.name not in ("name", "mesh")]
+        values: dict[str, Any] = {}
+        for setting in settings:
+            key, is_given, text = setting.partition("=")
+            prefix, _, name = key.strip().partition(".")
+            if not is_given or prefix != "machine":
+                raise ConfigError(f"--set is machine.NAME=VALUE, got {setting!r}")
+            if name not in known:
+                near = get_close_matches(name, known, 3) or known
+                raise ConfigError(f"--set: a machine has no {name!r}; choose {', '.join(near)}")
+            if name == "topology":
+                if text not in TOPOLOGIES:
+                    raise ConfigError(f"--set {key} is {' or '.join(TOPOLOGIES)}, got {text!r}")
+                values[name] = text
+                continue
+            number = _number(text)
+            if number is None:
+                raise ConfigError(f"--set {key} needs a number above 0, got {text!r}")
+            values[name] = number
+        return replace(self, **values)
+
+
+def _number(value: Any) -> float | None:
+    """Return a constant, None if it is none. YAML takes 125e+9 for a text, as it has no point."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if 0 < number < 1e30 else None
+
 
 def read_constants(name: str) -> dict[str, Constant]:
     """Return the constants of a profile with their units and sources."""
@@ -138,8 +191,9 @@ def _read_yaml(path: Path, name: str) -> dict[str, Any]:
 
 def _constant(path: Path, key: str, entry: Any) -> Constant:
     value = entry.get("value") if isinstance(entry, dict) else None
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1e30:
+    number = _number(value)
+    if number is None:
         raise ConfigError(f"machine {path}: {key} needs a value above 0, got {value!r}")
     if not entry.get("unit") or not entry.get("source"):
         raise ConfigError(f"machine {path}: {key} needs a unit and a source")
-    return Constant(float(value), entry["unit"], entry["source"], entry.get("fitted", ""))
+    return Constant(number, entry["unit"], entry["source"], entry.get("fitted", ""))

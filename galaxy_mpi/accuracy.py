@@ -30,7 +30,7 @@ from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.published_accuracy import published
-from galaxy_mpi.systems import SYSTEMS, Precision
+from galaxy_mpi.systems import SYSTEMS, Precision, chosen_system
 from galaxy_mpi.systems.precision import KINDS
 
 __all__ = ["build_parser", "main"]
@@ -58,7 +58,7 @@ def build_parser() -> ArgumentParser:
     )
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--layers", type=int, metavar="N", help="only the first N layers, of the reference too")
-    add("--system", default="galaxy", help=" or ".join(SYSTEMS))
+    add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
     add("--precision", metavar="P,...", help="performance,accuracy,float32, which is the default")
     add(
         "--optimizations",
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 model=arguments.model,
                 prompt_tokens=((0,),),
                 mesh=Mesh.parse(arguments.mesh),
-                system=arguments.system,
+                system=chosen_system(arguments.system),
                 formats=arguments.formats,
                 n_layers=arguments.layers,
                 math_fidelity=not arguments.no_fidelity,

@@ -50,6 +50,11 @@ class Cross:
     """What each chip takes by itself."""
     wire_s: float
     """In which the busiest link passes its bytes."""
+    block_s: float | None = None
+    """In which a link passes one member's bytes: behind the farthest member's first byte, no more
+    than that is left. None: nothing streams, everything comes behind it."""
+    link_bytes: float | None = None
+    """Of the busiest link; None: what it passes in that time at its full rate."""
     laps: int = 1
     """Traversals of the group's longest path: 1 with the data, 2 with a barrier before it."""
     beside_s: float = 0.0

@@ -10,9 +10,11 @@ from math import gcd
 
 from galaxy_mpi.dtypes import TILE, padded
 
-__all__ = ["multicast_blocks", "norm_cores"]
+__all__ = ["multicast_blocks", "norm_cores", "whole_hidden"]
 
 _WANTED, _MOST = 32, 64
+
+_FEWEST_CORES, _PADDED_CORES = 8, 16
 
 
 @cache
@@ -42,3 +44,20 @@ def multicast_blocks(k: int, n: int) -> int:
     """
     common = gcd(padded(k) // TILE, padded(n) // TILE)
     return max(n for n in range(1, min(common, _MOST) + 1) if common % n == 0)
+
+
+@cache
+def whole_hidden(dim: int, hidden: int) -> int:
+    """Return a chip's feed-forward width as the generic system pads it.
+
+    Where dim and width share few divisors, it is padded to a tile on each of 16 cores
+    (``default_padded_cores``, ``PAD_MLP_CORES``).
+
+    Examples
+    --------
+    >>> whole_hidden(8192, 29568 // 8), whole_hidden(5120, 27648 // 8), whole_hidden(4096, 1792)
+    (4096, 3584, 1792)
+    """
+    if multicast_blocks(dim, hidden) >= min(_FEWEST_CORES, padded(dim) // TILE):
+        return hidden
+    return padded(hidden, _PADDED_CORES * TILE)

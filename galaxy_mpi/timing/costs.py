@@ -12,7 +12,7 @@ from galaxy_mpi.dtypes import TILE, padded
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.program.spent import Bound, Spent
 from galaxy_mpi.timing.attention_costs import decode_attention_s, prefill_attention_s
-from galaxy_mpi.timing.cores import multicast_blocks, norm_cores
+from galaxy_mpi.timing.cores import multicast_blocks, norm_cores, whole_hidden
 from galaxy_mpi.timing.machine import Machine
 
 __all__ = ["Costs"]
@@ -119,6 +119,10 @@ class Costs:
         """Blocks of an activation: the cores that hold it, at most 64."""
         return multicast_blocks(k, n)
 
+    def whole_hidden(self, dim: int, hidden: int) -> int:
+        """Feed-forward width of a chip as the generic system pads it."""
+        return whole_hidden(dim, hidden)
+
     # --- vectors
 
     def vector_s(self, elements: float, cores: float, passes: float) -> float:
@@ -173,7 +177,7 @@ class Costs:
         m = self.machine
         terms = {
             Bound.VECTOR: self.vector_s(elements, m.prefill_cores, passes),
-            Bound.DRAM: n_bytes / m.dram_bytes_per_s,
+            Bound.DRAM: n_bytes / m.streamed_bytes_per_s,
         }
         return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes)
 
@@ -200,8 +204,11 @@ class Costs:
         share = min(1.0, padded(rows) / TILE / grid_rows)
         peak = m.prefill_cores * share * flops_per_core_s * m.prefill_efficiency
         arithmetic_s = 2 * padded(rows) * padded(k) * padded(n) / peak
-        n_bytes = padded(k) // TILE * (padded(n) // TILE) * tile_bytes + activation_bytes
-        terms = {Bound.FLOPS: arithmetic_s, Bound.DRAM: n_bytes / m.dram_bytes_per_s}
+        weight_bytes = padded(k) // TILE * (padded(n) // TILE) * tile_bytes
+        reading_s = weight_bytes / m.prefill_weight_bytes_per_s
+        streamed_s = activation_bytes / m.streamed_bytes_per_s
+        terms = {Bound.FLOPS: arithmetic_s, Bound.DRAM: max(reading_s, streamed_s)}
+        n_bytes = weight_bytes + activation_bytes
         flops = self._lofi_flops(2 * padded(rows) * padded(k) * padded(n) / flops_per_core_s)
         return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes, flops=flops)
 

@@ -1,6 +1,7 @@
 """The constants of a machine, read from a YAML profile that names unit and source of each."""
 
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ OF_CORES_S = (
     "multicast_block_s",
     "collective_s",
     "generic_collective_s",
+    "generic_step_s",
     "dram_round_trip_s",
     "op_gap_s",
     "sampling_gap_s",
@@ -92,6 +94,7 @@ class Machine:
     multicast_block_s: float
     collective_s: float
     generic_collective_s: float
+    generic_step_s: float
     link_hop_s: float
     dram_round_trip_s: float
     attention_bytes_per_core_s: float
@@ -100,6 +103,8 @@ class Machine:
     op_gap_s: float
     prefill_op_s: float
     prefill_efficiency: float
+    prefill_weight_bytes_per_s: float
+    streamed_bytes_per_s: float
     gather_bytes_per_worker_s: float
     scatter_bytes_per_worker_s: float
     host_step_s: float
@@ -146,6 +151,19 @@ class Machine:
 def read_constants(name: str) -> dict[str, Constant]:
     """Return the constants of a profile with their units and sources."""
     return _read(name)[1]
+
+
+@cache
+def read_profile(name: str) -> tuple[dict[str, Any], dict[str, Constant], frozenset[str]]:
+    """Return name, mesh and topology of a profile of the package, its constants, and its own."""
+    head, constants = _read(name)
+    own = _read_yaml(_FOLDER / f"{name}.yaml", name)["constants"]
+    return head, constants, frozenset(own)
+
+
+def profile_path(name: str) -> Path:
+    """Return the file of a profile of the package."""
+    return _FOLDER / f"{name}.yaml"
 
 
 def _read(name: str) -> tuple[dict[str, Any], dict[str, Constant]]:

@@ -8,10 +8,13 @@ from typing import Any
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["CALIBRATION", "Measurement", "read_measurements"]
+__all__ = ["CALIBRATION", "MORE", "Measurement", "read_measurements"]
 
-CALIBRATION = Path(__file__).parent / "published" / "galaxy_6u.json"
-"""The only published times that constants may be fitted to."""
+CALIBRATION = Path(__file__).parent / "published" / "timing.json"
+"""Published times of the Galaxy that constants may be fitted to."""
+
+MORE = Path(__file__).parent / "published" / "timing_more.json"
+"""Those of links, long prefills, and the generic system on one, two and eight chips."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class SystemOp(Op):
         name: str | None = None,
         parts: float = 1,
         links: float | None = None,
-        laps: int | None = None,
+        laps: float | None = None,
         block_bytes: float | None = None,
         worker: float | None = None,
         **more: Any,
@@ -73,7 +73,7 @@ class SystemOp(Op):
             Into how many the wire is cut: this charge is for one.
         links : float, optional
             Those of the wire, or of the system, by default.
-        laps : int, optional
+        laps : float, optional
             See `Cross`; the system's by default.
         block_bytes : float, optional
             What each member sends, if it is not the wire's part.
@@ -87,15 +87,18 @@ class SystemOp(Op):
         block = wire.n_bytes / parts if block_bytes is None else block_bytes
         wire_s = self._wire_s(costs, wire, block, links, worker)
         blocks = costs.wire_blocks(size)
+        m = costs.machine
+        # Buffers per call need a barrier, their addresses are sent each time, and cores pass on
+        # what comes; persistent ones are written by the fabric itself.
+        is_persistent = fabric.laps == 1
+        steps = 0.0 if is_persistent else m.generic_step_s / m.link_hop_s
+        own_s += m.collective_s if is_persistent else m.generic_collective_s
         more = {
             "block_s": wire_s / blocks if blocks >= 1 else wire_s,
             "link_bytes": blocks * block / links,
-            "laps": laps or fabric.laps,
+            "laps": laps or fabric.laps + steps,
             **more,
         }
-        # Buffers per call need a barrier, and their addresses are sent each time.
-        m = costs.machine
-        own_s += m.collective_s if fabric.laps == 1 else m.generic_collective_s
         return [Cross(name or self.name, wire, own_s, wire_s, **more)]
 
     def _wire_s(
@@ -169,6 +172,10 @@ class SystemOp(Op):
         elif self.site.fabric.ring_matmuls:
             seconds = costs.ring_matmul_s(users, k, n, peak, tile_bytes)
         else:
+            if weight.name in ("w1", "w3"):
+                n = costs.whole_hidden(k, n)
+            elif weight.name == "w2":
+                k = costs.whole_hidden(n, k)
             blocks = self._blocks(costs, weight.name, k, n)
             seconds = costs.bank_matmul_s(users, k, n, tile_bytes, peak, blocks)
         return seconds

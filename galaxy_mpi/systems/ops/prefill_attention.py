@@ -60,7 +60,7 @@ class PrefillAttention(PrefillOp):
         shape, work, precision = self.shape, self.work, self.precision
         keys = work.start + self.device_rows
         width = shape.kv_heads * shape.head_dim
-        n_bytes = precision.activation.packed_bytes((padded(2 * queries), padded(shape.mixed)))
+        n_bytes = self.formats.attention.packed_bytes((padded(2 * queries), padded(shape.mixed)))
         n_bytes += precision.kv_cache.packed_bytes((padded(2 * keys), padded(width)))
         seconds = costs.prefill_attention_s(
             pairs, queries, shape.heads, shape.head_dim, self.peak(costs, "sdpa"), n_bytes

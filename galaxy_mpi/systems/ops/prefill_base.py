@@ -43,7 +43,7 @@ class PrefillOp(SystemOp):
         dtype : DType, optional
             Their format; that of activations by default.
         """
-        tile_bytes = (dtype or self.precision.activation).tile_bytes
+        tile_bytes = (dtype or self.formats.attention_norm).tile_bytes
         for _ in range(n_ops):
             each = elements / n_ops
             seconds = costs.streamed_s(each, passes, tensors * each * tile_bytes / TILE**2)
@@ -53,7 +53,7 @@ class PrefillOp(SystemOp):
         """Return the slower of reading and writing, and multiplying on all cores."""
         k, n = self.shape.matrices[weight]
         tile_bytes = self.precision.weight(weight).tile_bytes
-        moved = self.precision.reduced.packed_bytes((self.device_rows, padded(k) + padded(n)))
+        moved = self.formats.w2_product.packed_bytes((self.device_rows, padded(k) + padded(n)))
         peak = self.peak(costs, weight)
         seconds: Spent = costs.prefill_matmul_s(self.device_rows, k, n, tile_bytes, peak, moved)
         return seconds

@@ -194,7 +194,7 @@ class PrefillGateUp(PrefillOp):
             yield from self.prefill_matmul(costs, f"{weight}_matmul", weight)
             wire, name = self._scatter(key), f"reduce_scatter_{weight}"
             yield from self.scatter_charges(costs, wire, name, width, wire.n_bytes)
-        more: dict[str, Any] = {"passes": 2, "tensors": 3, "dtype": self.precision.reduced}
+        more: dict[str, Any] = {"passes": 2, "tensors": 3, "dtype": self.formats.act}
         yield from self.vector(costs, "silu_mul", self.device_rows * width, **more)
 
     def bind(self, chip: ChipBinder, h: F32, w1: WeightId, w3: WeightId) -> F32:

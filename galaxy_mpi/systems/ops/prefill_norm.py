@@ -135,7 +135,7 @@ class PrefillAdd(PrefillOp):
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """One op."""
-        elements, dtype = self.device_rows * self.shape.stream, self.precision.prefill_residual
+        elements, dtype = self.device_rows * self.shape.stream, self.formats.attention_sum
         yield from self.vector(costs, "add", elements, passes=1, tensors=3, dtype=dtype)
 
     def bind(self, chip: ChipBinder, residual: F32, x: F32) -> F32:

@@ -51,19 +51,19 @@ def test_tokens_and_figures_outside_host_are_the_same_on_another_transport(refer
     assert tokens_and_rest(tmp_path / "a.json") == tokens_and_rest(reference[1])
 
 
-def test_five_runs_and_a_busy_machine_give_the_same_bytes(tmp_path):
+def test_runs_and_a_busy_machine_give_the_same_bytes(tmp_path):
     arguments = ["--mesh", "2x2", "--max-new-tokens", "6", "--quiet", "--temperature", "0.8"]
     outcomes = []
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        for number in range(5):
+        for number in range(3):
             path = tmp_path / f"{number}.json"
             result = run(4, *arguments, "--json", str(path))
             assert result.returncode == 0, result.stderr
             assert result.stderr == ""
             texts = result.stdout.split("user  prompt")[0]
             outcomes.append((texts, tokens_and_rest(path)))
-            if number == 2:
+            if number == 1:
                 busy.kill()
     finally:
         busy.kill()

@@ -57,8 +57,8 @@ def test_one_process_needs_no_mpi():
     """Not even its library: a rank's first use of it would be seen here."""
     code = (
         "import sys; from galaxy_mpi import decode\n"
-        "code = decode.main(['--mesh', '1x2', '--chips-per-rank', '2', '--max-new-tokens', '1', '--batch', '2', "
-        "'--quiet'])\n"
+        "code = decode.main('--mesh 1x2 --chips-per-rank 2 --max-new-tokens 1 --batch 2 --quiet'"
+        ".split())\n"
         "assert code == 0 and 'mpi4py.MPI' not in sys.modules\n"
     )
     result = subprocess.run(

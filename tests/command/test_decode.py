@@ -175,11 +175,11 @@ def test_without_mpirun_one_chip_is_a_run_and_leaves_nothing(tmp_path):
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
 
-def test_an_exception_inside_one_rank_ends_all_32_with_its_traceback():
-    result = run(32, GALAXY_MPI_TEST_FAIL="13:2")
+def test_an_exception_inside_one_rank_ends_all_with_its_traceback():
+    result = run(8, "--mesh", "2x4", "--batch", "4", GALAXY_MPI_TEST_FAIL="5:2")
     assert result.returncode != 0
-    assert "galaxy_mpi: rank 13 failed:" in result.stderr
-    assert "RuntimeError: GALAXY_MPI_TEST_FAIL asked rank 13 to fail" in result.stderr
+    assert "galaxy_mpi: rank 5 failed:" in result.stderr
+    assert "RuntimeError: GALAXY_MPI_TEST_FAIL asked rank 5 to fail" in result.stderr
     assert result.stderr.count("Traceback") == 1
     assert nobody_is_left()
 

@@ -62,7 +62,8 @@ def test_a_stopped_rank_ends_the_run_after_the_wait_timeout_with_op_step_and_chi
     assert job.returncode != 0
     assert b"galaxy_mpi: decode step" in said
     assert b"waited 3 s for chip (0, " in said
-    assert b"over COLS, step 0; did that rank end or stop?" in said
+    assert b" over COLS, " in said
+    assert b"did that rank end or stop?" in said
     assert nobody_is_left()
 
 

@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -184,10 +183,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play(transport: PlaneTransport) -> None:
             shown = transport.rank == 0 and not arguments.quiet
-            with Progress(enabled=shown) as progress:
-                hooks = replace(progress.hooks(), before_step=_failure_for_tests(transport.rank))
-                with Engine(run, transport, hooks) as engine:
-                    report = engine.generate()
+            with (
+                Progress(enabled=shown) as progress,
+                Engine(run, transport, progress.hooks()) as engine,
+            ):
+                report = engine.generate()
             if report is not None:
                 # The text first: what was computed is not lost with a disk that is full.
                 print(report.to_text(show_all=arguments.show_all), flush=True)
@@ -196,24 +196,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run.working_mesh, play
 
     return run_on_mesh(build_parser(), argv, prepare)
-
-
-def _failure_for_tests(rank: int) -> Callable[[int], None]:
-    """Return what fails where GALAXY_MPI_TEST_FAIL=RANK:STEP[:KIND] asks a rank to."""
-    asked = os.environ.get("GALAXY_MPI_TEST_FAIL", "").split(":")
-    kinds: dict[str, type[BaseException]] = {
-        "user": ConfigError,
-        "exit": SystemExit,
-        "interrupt": KeyboardInterrupt,
-        "panic": BaseException,
-    }
-    kind = kinds.get(asked[2], RuntimeError) if len(asked) > 2 else RuntimeError
-
-    def before_step(step: int) -> None:
-        if asked[:2] == [str(rank), str(step)]:
-            raise kind(f"GALAXY_MPI_TEST_FAIL asked rank {rank} to fail")
-
-    return before_step
 
 
 if __name__ == "__main__":

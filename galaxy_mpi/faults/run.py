@@ -233,8 +233,7 @@ def _report(
     if not path.exists():
         return None, []
     try:
-        users = json.loads(path.read_text())["users"]
-        tokens = [user["tokens"] for user in users]
+        tokens = list(json.loads(path.read_text())["tokens"])
     except (ValueError, KeyError, TypeError) as error:
         return None, [f"a report that is not whole ({error!r})"]
     if golden is not None and tokens != list(golden):

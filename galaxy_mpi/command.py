@@ -20,7 +20,7 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import say
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
 from galaxy_mpi.mesh.local_transport import LocalTransport
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 
 __all__ = [
     "EXIT_USER_ERROR",
@@ -118,7 +118,7 @@ def add_transport(parser: ArgumentParser) -> None:
 def run_alone(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], Callable[[], None]],
+    prepare: Callable[[argparse.Namespace], Callable[[], int | None]],
 ) -> int:
     """Parse and play in one process, without MPI; return the exit code.
 
@@ -130,7 +130,8 @@ def run_alone(
     argv : sequence of str or None
         None: the command line.
     prepare : callable
-        Turns the arguments into what is to be done. Either may raise errors of the user.
+        Turns the arguments into what is to be done, which may return an exit code. Either may
+        raise errors of the user.
     """
     if is_other_rank(os.environ):
         return 0
@@ -139,8 +140,9 @@ def run_alone(
         if arguments.help:
             print(parser.format_help(), end="")
             return 0
-        prepare(arguments)()
+        code = prepare(arguments)() or 0
         sys.stdout.flush()
+        return code
     except UserError as error:
         return _refuse(error)
     except BrokenPipeError:  # whoever reads has enough, as `| head` has
@@ -151,7 +153,7 @@ def run_alone(
 def run_on_mesh(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[PlaneTransport], None]]],
+    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[Transport], int | None]]],
 ) -> int:
     """Parse, connect and play this rank; return the exit code.
 
@@ -173,6 +175,7 @@ def run_on_mesh(
     # Here, not above: importing a command must not start MPI.
     from galaxy_mpi.mesh import mpi
 
+    code = 0
     try:
         end_with_launcher()
         atexit.register(mpi.finalize)
@@ -187,7 +190,7 @@ def run_on_mesh(
                 is_timeout_fixed=given is not None,
                 chips_per_rank=arguments.chips_per_rank,
             ) as transport:
-                play(transport)
+                code = play(transport) or 0
     except BaseException as error:
         if isinstance(error, UserError) and error.is_common:
             return _told_by_rank_0(error)
@@ -195,17 +198,18 @@ def run_on_mesh(
             _tell(error)
         finally:
             mpi.abort(EXIT_USER_ERROR if isinstance(error, UserError) else 1)
-    return 0
+    return code
 
 
-_Play = Callable[[PlaneTransport], None]
+_Play = Callable[[Transport], int | None]
+"""Returns an exit code on rank 0, or None for 0."""
 
 
 def _without_mpi(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
     prepare: Callable[[argparse.Namespace], tuple[Mesh, _Play]],
-) -> Callable[[], None] | None:
+) -> Callable[[], int] | None:
     """Return what this process does without MPI; None if it is one rank of several.
 
     That is to show help, or to play all chips of the mesh.
@@ -220,18 +224,18 @@ def _without_mpi(
         return None
     arguments = parser.parse_args(argv)
     if arguments.help:
-        return lambda: print(parser.format_help(), end="", flush=True)
+        return lambda: print(parser.format_help(), end="", flush=True) or 0
     _check_timeout(arguments.wait_timeout)
     mesh, play = prepare(arguments)
     if arguments.chips_per_rank != mesh.n_chips:
         return None
-    return lambda: play(LocalTransport(mesh))
+    return lambda: play(LocalTransport(mesh)) or 0
 
 
-def _play_alone(play: Callable[[], None]) -> int:
+def _play_alone(play: Callable[[], int]) -> int:
     """Play in this process; return the exit code."""
     try:
-        play()
+        return play()
     except UserError as error:
         return _refuse(error)
     except BrokenPipeError:  # whoever reads has enough, as `| head` has

@@ -40,9 +40,11 @@ from galaxy_mpi.systems.ops.prefill_norm import (
 from galaxy_mpi.systems.ops.qkv_heads import QkvHeads
 from galaxy_mpi.systems.ops.reduce import Reduce, ScatteredReduce
 from galaxy_mpi.systems.ops.rotate import Rotate
-from galaxy_mpi.systems.ops.sample import Sample
+from galaxy_mpi.systems.ops.sample import HostSample
+from galaxy_mpi.systems.settings import TT_TRANSFORMERS_SETTINGS
 from galaxy_mpi.systems.site import Fabric
 from galaxy_mpi.systems.table import DecodeTable, PrefillTable, System
+from galaxy_mpi.systems.tt_transformers_formats import MESH_FORMATS, ROW_FORMATS
 
 __all__ = ["TT_TRANSFORMERS", "TT_TRANSFORMERS_1D"]
 
@@ -60,7 +62,7 @@ TT_TRANSFORMERS = System(
         gate_up=GateUp,
         down=Reduce,
         logits=Logits,
-        sample=Sample,
+        sample=HostSample,
     ),
     prefill=PrefillTable(
         norm=PrefillNorm,
@@ -76,9 +78,19 @@ TT_TRANSFORMERS = System(
         last_tiles=LastTiles,
         logits=PrefillLogits,
         all_logits=AllLogits,
-        sample=Sample,
+        sample=HostSample,
     ),
-    fabric=Fabric(is_line=True, gather_links=2, scatter_links=1, laps=2, skips_alone=True),
+    fabric=Fabric(
+        is_line=True,
+        gather_links=2,
+        scatter_links=1,
+        laps=2,
+        skips_alone=True,
+        workers=2,
+        ring_matmuls=False,
+    ),
+    formats=MESH_FORMATS,
+    settings=TT_TRANSFORMERS_SETTINGS,
     decode_algorithms=GENERIC_DECODE,
     prefill_algorithms=GENERIC_PREFILL,
     is_persistent=False,
@@ -99,6 +111,7 @@ TT_TRANSFORMERS_1D = replace(
         output=ScatteredPrefillOutput,
         down=ScatteredPrefillDown,
     ),
-    fabric=replace(TT_TRANSFORMERS.fabric, gather_links=1),
+    formats=ROW_FORMATS,
+    fabric=replace(TT_TRANSFORMERS.fabric, gather_links=1, is_line=False),
     is_scattered=True,
 )

@@ -10,12 +10,15 @@ from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_charges
 
 __all__ = ["AllLogits", "FusedLogits", "Logits", "PrefillLogits"]
+
+HEAD_COLUMNS_PER_CORE = 668
+"""Most columns of a split of the head on a core (tt-metal, tt_transformers, model_config.py)."""
 
 
 class Logits(SystemOp):
@@ -29,6 +32,10 @@ class Logits(SystemOp):
         (logits,) = self.record(h.program, (h, head), logits=(self.n_rows, self.shape.vocab))
         return logits
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"logits": ((), (Axis.ROWS,))}
+
     @property
     def n_rows(self) -> int:
         """Rows of the result."""
@@ -40,7 +47,7 @@ class Logits(SystemOp):
         return self._wire(shape, sent)
 
     def _wire(self, shape: tuple[int, int], sent: tuple[int, int]) -> Wire:
-        dtype = self.precision.logits
+        dtype = self.formats.logits
         return Wire(BufferKey.LM_HEAD, Axis.COLS, Kind.ALL_REDUCE, dtype, shape, sent)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -57,10 +64,16 @@ class Logits(SystemOp):
         yield from gather_and_add_charges(self, costs, self._sum, "lm_head")
 
     def _matmul(self, costs: Any) -> Kernel:
-        shape, tile_bytes = self.shape.matrices["lm_head"], self.precision.head_weight.tile_bytes
-        peak = self.peak(costs, "lm_head")
-        seconds = costs.dram_matmul_s(self.shape.users, *shape, tile_bytes, peak)
-        return Kernel("lm_head_matmul", seconds, costs.machine.worker_cores)
+        (k, n), tile_bytes = self.shape.matrices["lm_head"], self.precision.head_weight.tile_bytes
+        peak, users, m = self.peak(costs, "lm_head"), self.shape.users, costs.machine
+        if self.site.fabric.ring_matmuls or self.site.work is not None:
+            seconds = costs.head_matmul_s(users, k, n, tile_bytes, peak)
+            return Kernel("lm_head_matmul", seconds, m.worker_cores)
+        # In as many matmuls as L1 needs, each with all blocks of the activation.
+        blocks = costs.multicast_blocks(k, k)
+        splits = -(-n // (HEAD_COLUMNS_PER_CORE * blocks))
+        seconds = costs.bank_matmul_s(users, k, n, tile_bytes, peak, splits * blocks)
+        return Kernel("lm_head_matmul", seconds, m.bank_cores)
 
     def bind(self, chip: ChipBinder, h: F32, head: tuple[WeightId, ...]) -> F32:
         """Multiply piece by piece, then sum."""

@@ -29,7 +29,6 @@ from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import write_text
 from galaxy_mpi.program import Choice
 from galaxy_mpi.progress import Progress
-from galaxy_mpi.studies.against import run_against
 from galaxy_mpi.systems import SYSTEMS, chosen_modules, chosen_system
 
 GOLDEN_DIFFERS = 1
@@ -249,6 +248,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             with Progress(enabled=shown) as progress:
                 hooks = replace(progress.hooks(), before_step=_failure_for_tests(transport.rank))
                 if arguments.against is not None:
+                    # Here, not above: a run alone needs no study.
+                    from galaxy_mpi.studies.against import run_against
+
                     report, against = run_against(run, arguments.against, transport, hooks)
                 else:
                     against = None

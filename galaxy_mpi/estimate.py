@@ -33,7 +33,7 @@ def build_parser() -> ArgumentParser:
         "galaxy_mpi.estimate",
         "Say what a run would take on the emulated chips, without computing it.",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("model and prompts").add_argument
     add(
         "--model",
         default="llama3-70b",
@@ -49,6 +49,8 @@ def build_parser() -> ArgumentParser:
         metavar="WHAT",
         help="one: time to first token is that of one prompt; all: of all users' prompts, as a run",
     )
+    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", metavar="RxC", help="rows x columns, instead of the machine's")
     add(
         "--machine",
@@ -78,9 +80,9 @@ def build_parser() -> ArgumentParser:
         help="performance, accuracy, or a JSON file with the formats of each layer",
     )
     add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
-    add("--layers", type=int, metavar="N", help="only the first N layers")
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
     add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes a chip")
+    add = parser.add_argument_group("what if").add_argument
     add(
         "--slow-chip",
         action="append",
@@ -97,6 +99,7 @@ def build_parser() -> ArgumentParser:
     )
     add("--allow-over-budget", action="store_true", help="go on if a chip lacks the memory")
     add("--sweep", metavar="KEY=A,B,C", help="one row for each value of an option, as --links=1,2")
+    add = parser.add_argument_group("output").add_argument
     add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep")
     add("--trace", type=Path, metavar="FILE", help="write a prompt and a step for ui.perfetto.dev")
     add("--profile-csv", type=Path, metavar="FILE", help="write the same for tt-perf-report")

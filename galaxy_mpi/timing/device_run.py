@@ -8,7 +8,6 @@ from typing import Protocol
 from galaxy_mpi.timing.budget import Budget, MemorySource
 from galaxy_mpi.timing.estimator import Estimator, ProgramSource
 from galaxy_mpi.timing.machine import Machine
-from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
 from galaxy_mpi.timing.run_clock import ChipTimes, join
 from galaxy_mpi.timing.slowness import Slowness
@@ -68,4 +67,6 @@ class DeviceRun:
 
     def op_report_csv(self) -> str:
         """Return the same as an op report; see `galaxy_mpi.timing.op_report`."""
+        from galaxy_mpi.timing.op_report import op_report_csv  # here: for one option of rank 0
+
         return op_report_csv(self.trace, self.machine, self.programs.decode())

@@ -222,7 +222,7 @@ def _switch(name: str) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Decode and print what came out and what it cost."""
 
-    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
+    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], int]]:
         run = run_config(arguments)
         golden = _golden(arguments)
 

@@ -16,7 +16,10 @@ from galaxy_mpi.systems.ops.reduce import FusedReduce
 from tests.chips.changes import RUN, play, with_decode
 
 ALL = Choice(steps="p1-3,1-2")
-COMMAND = "--mesh 2x2 --chips-per-rank 4 --layers 2 --batch 4 --max-new-tokens 4 --quiet".split()
+COMMAND = [
+    *("--mesh", "2x2", "--chips-per-rank", "4", "--layers", "2"),
+    *("--batch", "4", "--max-new-tokens", "4", "--quiet"),
+]
 
 
 def test_values_on_a_mesh_are_those_of_one_chip(tmp_path):

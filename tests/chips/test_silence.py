@@ -87,7 +87,9 @@ def test_chips_that_should_hold_the_same_are_compared():
 
     apart = with_decode(add_norm=Apart)
     play(RUN, system=apart)  # nobody looks
-    said = r"rms_norm_attention of layer 1: its output residual .* all rows, .*\(0, 0\) and \(1, 0\)"
+    said = (
+        r"rms_norm_attention of layer 1: its output residual .* all rows, .*\(0, 0\) and \(1, 0\)"
+    )
     with pytest.raises(ValuesError, match=said):
         play(RUN, system=apart, check=True)
 

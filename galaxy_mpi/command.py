@@ -18,9 +18,9 @@ from typing import NoReturn
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import say
-from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher
+from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
 from galaxy_mpi.mesh.local_transport import LocalTransport
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 
 __all__ = [
     "EXIT_USER_ERROR",
@@ -96,23 +96,28 @@ def run_alone(
         Turns the arguments into what is to be done, which may return an exit code. Either may
         raise errors of the user.
     """
-    if any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES):
+    if is_other_rank(os.environ):
         return 0
     try:
         arguments = parser.parse_args(argv)
         if arguments.help:
             print(parser.format_help(), end="")
             return 0
-        return prepare(arguments)() or 0
+        code = prepare(arguments)() or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
-        print(f"galaxy_mpi: {error}", file=sys.stderr, flush=True)
+        say(f"galaxy_mpi: {error}\n")
         return EXIT_USER_ERROR
+    except BrokenPipeError:  # whoever reads has enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def run_on_mesh(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[PlaneTransport], int | None]]],
+    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[Transport], int | None]]],
 ) -> int:
     """Parse, connect and play this rank; return the exit code.
 
@@ -157,7 +162,7 @@ def run_on_mesh(
     return code
 
 
-_Play = Callable[[PlaneTransport], int | None]
+_Play = Callable[[Transport], int | None]
 """Returns an exit code on rank 0, or None for 0."""
 
 
@@ -230,7 +235,7 @@ def _told_by_rank_0(error: UserError) -> int:
     """
     from galaxy_mpi.mesh.mpi import world_rank
 
-    if world_rank() != 0 or os.environ.get("SLURM_PROCID", "0") != "0":
+    if world_rank() != 0 or is_other_rank(os.environ, ["SLURM_PROCID"]):
         return 0
     say(f"galaxy_mpi: {error}\n")
     return EXIT_USER_ERROR

@@ -1,6 +1,7 @@
 """Continue prompts on the emulated mesh: ``mpirun -n 32 python -m galaxy_mpi.decode``."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from galaxy_mpi.engine.report import Report
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import write_text
 from galaxy_mpi.program import Choice
@@ -77,6 +78,12 @@ def build_parser() -> ArgumentParser:
         "--optimizations",
         metavar="NAME|FILE",
         help="performance, accuracy, or a JSON file with the formats of each layer",
+    )
+    add(
+        "--formats",
+        metavar="TENSOR=FORMAT,...",
+        help="what is stored otherwise than the system's table says, as decode.wo_sum=bf16 "
+        "(galaxy_mpi.systems.formats)",
     )
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
     add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
@@ -162,7 +169,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         mesh=Mesh.parse(arguments.mesh),
         system=chosen_system(arguments.system),
         constants=tuple(arguments.set),
-        **formats(arguments.precision, arguments.optimizations),
+        **formats(arguments.precision, arguments.optimizations, arguments.formats),
         math_fidelity=not arguments.no_fidelity,
         sampling=_sampling(arguments),
         seed=arguments.seed,
@@ -222,11 +229,17 @@ def _switch(name: str) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Decode and print what came out and what it cost."""
 
+<<<<<<< HEAD
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], int]]:
+=======
+    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], int]]:
+>>>>>>> program
         run = run_config(arguments)
         golden = _golden(arguments)
+        if arguments.quiet:
+            logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
 
-        def play(transport: PlaneTransport) -> int:
+        def play(transport: Transport) -> int:
             shown = transport.rank == 0 and not arguments.quiet
             with Progress(enabled=shown) as progress:
                 hooks = replace(progress.hooks(), before_step=_failure_for_tests(transport.rank))
@@ -239,10 +252,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if report is None:
                 return 0
             more = {} if against is None else {"against": against.to_dict()}
-            report.write_files(**more)
+            # The text first: what was computed is not lost with a disk that is full.
             print(report.to_text(show_all=arguments.show_all), flush=True)
             if against is not None:
                 print(against.to_text(), flush=True)
+            report.write_files(**more)
             if arguments.update_golden:
                 write_text(arguments.golden, report.to_json())
             return 0 if golden is None else _told_golden(golden, report)

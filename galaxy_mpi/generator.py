@@ -1,6 +1,6 @@
 """The model as a library: for people who know tt_transformers' ``Generator``.
 
-Every rank of a communicator makes the same calls; README, "From Python", has a script. NAMES.md
+Every rank of a communicator makes the same calls; docs/python.md has a script. NAMES.md
 maps the original's names to those here.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.checkpoints import Tokenizer
+from galaxy_mpi.checkpoints import Tokenizer, check_prompts
 from galaxy_mpi.config import MAX_USERS, RunConfig, formats
 from galaxy_mpi.engine.chips import Chips, load_chips
 from galaxy_mpi.engine.modes import DecodeMode, MakeTap, NoClock, PrefillMode
@@ -20,7 +20,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import RotaryTable
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.local_transport import LocalTransport
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher
 from galaxy_mpi.systems import (
@@ -50,7 +50,7 @@ class Model:
     plan: Plan
     tokenizer: Tokenizer
     chips: Chips
-    transport: PlaneTransport
+    transport: Transport
     max_seq_len: int
 
     @property
@@ -60,6 +60,7 @@ class Model:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text."""
+        check_prompts([text], self.plan.model.max_seq_len)
         return self.tokenizer.encode(text, 1)
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -148,7 +149,7 @@ def create_model(
         check=check,
         **chosen,
     )
-    transport: PlaneTransport
+    transport: Transport
     if comm is None:
         transport = LocalTransport(run.working_mesh)
     else:

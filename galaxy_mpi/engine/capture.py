@@ -14,7 +14,7 @@ import numpy as np
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.program import HEAD, Binder, Choice, Cut, Program, Tap, Use
 
 __all__ = ["Capture", "join_parts"]
@@ -29,10 +29,10 @@ class Capture:
         Made if need be.
     choice : Choice
     mesh : Mesh
-    transport : PlaneTransport
+    transport : Transport
     """
 
-    def __init__(self, folder: Path, choice: Choice, mesh: Mesh, transport: PlaneTransport) -> None:
+    def __init__(self, folder: Path, choice: Choice, mesh: Mesh, transport: Transport) -> None:
         self._folder, self._choice, self._mesh = folder, choice, mesh
         self._transport = transport
         self._n_runs = Counter[str]()

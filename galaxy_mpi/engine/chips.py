@@ -7,10 +7,10 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
-from galaxy_mpi.errors import UserError, ValuesError
+from galaxy_mpi.errors import ConfigError, UserError, ValuesError
 from galaxy_mpi.kernels import RotaryTable, choose_multiply
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import ChipWeights, ShardFile, Sharding, load_chip_weights
 from galaxy_mpi.prefetch import buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs
@@ -43,7 +43,7 @@ class Chips:
     ----------
     run : RunConfig
     plan : Plan
-    transport : PlaneTransport
+    transport : Transport
     loaded_layer : callable
         Called with (layer, number of layers) as weights are loaded.
     precision : Precision, optional
@@ -61,7 +61,7 @@ class Chips:
         self,
         run: RunConfig,
         plan: Plan,
-        transport: PlaneTransport,
+        transport: Transport,
         loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
         precision: Precision | None = None,
         modules: Modules | None = None,
@@ -75,7 +75,7 @@ class Chips:
         self.planes = {axis: transport.plane(axis) for axis in Axis}
         self.codecs, self._workspace = Codecs(), Workspace()
         self.rotary: RotaryTable = self.modules.rope_class(
-            plan.model.inv_freq(), self.precision.activation.round
+            plan.model.inv_freq(), self.precision.rotary_table.round
         )
         self.held = [self._load(rank, loaded_layer, precision) for rank in transport.chips]
         tensors = self.held[0].weights.tensors
@@ -129,16 +129,22 @@ class Chips:
         )
         largest = max(tensor.n_values for tensor in weights.tensors.values())
         shape, limits = self.layout.chip_shape(1), plan.limits
-        caches = [
-            KVCache(
-                limits.n_blocks,
-                limits.page_size,
-                shape.kv_heads,
-                model.head_dim,
-                dtype=self.precision.of(layer).kv_cache,
-            )
-            for layer in range(model.n_layers)
-        ]
+        try:
+            caches = [
+                KVCache(
+                    limits.n_blocks,
+                    limits.page_size,
+                    shape.kv_heads,
+                    model.head_dim,
+                    dtype=self.precision.of(layer).kv_cache,
+                )
+                for layer in range(model.n_layers)
+            ]
+        except (MemoryError, ValueError):  # numpy refuses sizes past 2**63 with the second
+            raise ConfigError(
+                f"the KV cache of {limits.n_blocks} blocks of {limits.page_size} positions in "
+                f"{model.n_layers} layers is more than this computer gives; lower --cache-blocks"
+            ) from None
         heads, kv_heads = self.layout.head_numbers(sharding.row)
         state = ChipState(
             rank=rank,
@@ -157,7 +163,7 @@ class Chips:
 def load_chips(
     run: RunConfig,
     plan: Plan,
-    transport: PlaneTransport,
+    transport: Transport,
     loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
     precision: Precision | None = None,
     modules: Modules | None = None,

@@ -28,7 +28,7 @@ from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher, WeightId
 from galaxy_mpi.systems import PassShape
@@ -58,7 +58,7 @@ class Engine:
     Parameters
     ----------
     run : RunConfig
-    transport : PlaneTransport
+    transport : Transport
         Of ``run.working_mesh``.
     hooks : Hooks, optional
     forced : sequence of sequence of int, optional
@@ -80,7 +80,7 @@ class Engine:
     def __init__(
         self,
         run: RunConfig,
-        transport: PlaneTransport,
+        transport: Transport,
         hooks: Hooks | None = None,
         forced: Sequence[Sequence[int]] | None = None,
     ) -> None:

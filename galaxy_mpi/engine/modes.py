@@ -313,12 +313,12 @@ class PrefillMode(_Mode):
             self._forget()
         self._kept.move_to_end(key)
         tokens, positions = work.tokens, work.positions
-        residual = self.chips.precision.prefill_residual
+        stream = self.chips.precision.of(0).prefill.layer_input
         for held, arrays in zip(self.chips.held, ready.inputs, strict=True):
             held.state.inputs.work = work
             held.inputs = arrays
             self.chips.fill(held, tokens, positions)
-            arrays["x"][...] = residual.round(arrays["x"])
+            arrays["x"][...] = stream.round(arrays["x"])
         if ready.clocks is not None:
             self._device.start(ready.clocks, work=work.shape)
         self._run(ready.bound)

@@ -12,7 +12,7 @@ import numpy as np
 
 from galaxy_mpi.errors import ValuesError, common
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.program import Binder, Cut, Program, Tap, Tensor, Use
 
 __all__ = ["Replicas", "finite", "finite_logits", "logits_of"]
@@ -73,10 +73,10 @@ class Replicas:
     Parameters
     ----------
     mesh : Mesh
-    transport : PlaneTransport
+    transport : Transport
     """
 
-    def __init__(self, mesh: Mesh, transport: PlaneTransport) -> None:
+    def __init__(self, mesh: Mesh, transport: Transport) -> None:
         self._mesh, self._transport = mesh, transport
         self._digests: dict[tuple[Key, int], bytes] = {}
 

@@ -10,6 +10,7 @@ from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import HEAD, Program, Tensor
 from galaxy_mpi.systems.chip import VectorId
 from galaxy_mpi.systems.ops.sample import GatherLogits
+from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.site import Site
 from galaxy_mpi.systems.table import DecodeOps, PrefillOps, System
 
@@ -45,7 +46,7 @@ def prefill_layer(
     ops: PrefillOps, layer: int, model: LlamaConfig, x: Tensor, cos: Tensor, sin: Tensor
 ) -> Tensor:
     """Return the stream after this layer."""
-    h = ops.norm(x, VectorId(layer, "attention_norm"))
+    h = ops.attention_norm(x, VectorId(layer, "attention_norm"))
     bias = VectorId(layer, "qkv_bias") if model.qkv_bias else None
     q, k, v = ops.qkv_heads(h, WeightId(layer, "wqkv"), bias)
     if model.qk_norm:
@@ -53,11 +54,11 @@ def prefill_layer(
     q, k = ops.rotate(q, k, cos, sin)
     k, v = ops.fill_cache(k, v)
     mixed = ops.attention(q, k, v)
-    x = ops.add(x, ops.output(mixed, WeightId(layer, "wo")))
+    x = ops.attention_add(x, ops.output(mixed, WeightId(layer, "wo")))
 
-    h = ops.norm(x, VectorId(layer, "ffn_norm"))
+    h = ops.ffn_norm(x, VectorId(layer, "ffn_norm"))
     act = ops.gate_up(h, WeightId(layer, "w1"), WeightId(layer, "w3"))
-    out: Tensor = ops.add(x, ops.down(act, WeightId(layer, "w2")))
+    out: Tensor = ops.ffn_add(x, ops.down(act, WeightId(layer, "w2")))
     return out
 
 
@@ -95,12 +96,12 @@ class Decoder:
         residual: Tensor | None = None
         rotary = (shape.users_each, 1, 2, shape.head_dim // 2)
         cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
-        ops_of: dict[int, DecodeOps] = {}
+        ops_of: dict[Precision, DecodeOps] = {}
         for layer in program.layers(self._model.n_layers):
             precision = self._site.precision.of(layer)
-            if id(precision) not in ops_of:
-                ops_of[id(precision)] = self._system.decode.at(self._site.of(precision))
-            ops = ops_of[id(precision)]
+            if precision not in ops_of:
+                ops_of[precision] = self._system.decode.at(self._site.of(precision))
+            ops = ops_of[precision]
             x, residual = decode_layer(ops, layer, self._model, x, residual, cos, sin)
         head = self._system.decode.at(self._site)
         h, _ = head.final_norm(x, residual, VectorId(HEAD, "norm"))
@@ -122,16 +123,16 @@ class Decoder:
         x = program.input("x", work.n_rows, shape.stream)
         rotary = (work.n_rows, 1, 2, shape.head_dim // 2)
         cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
-        ops_of: dict[int, PrefillOps] = {}
+        ops_of: dict[Precision, PrefillOps] = {}
         for layer in program.layers(self._model.n_layers):
             precision = self._site.precision.of(layer)
-            if id(precision) not in ops_of:
-                ops_of[id(precision)] = self._system.prefill.at(self._site.of(precision))
-            ops = ops_of[id(precision)]
+            if precision not in ops_of:
+                ops_of[precision] = self._system.prefill.at(self._site.of(precision))
+            ops = ops_of[precision]
             x = prefill_layer(ops, layer, self._model, x, cos, sin)
         head = self._system.prefill.at(self._site)
         if all_rows:
-            h = head.norm(x, VectorId(HEAD, "norm"))
+            h = head.all_norm(x, VectorId(HEAD, "norm"))
             program.results["row_logits"] = head.all_logits(h, self._head)
             return program
         h = head.final_norm(head.last_tiles(x), VectorId(HEAD, "norm"))

@@ -38,6 +38,7 @@ def build_parser() -> ArgumentParser:
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
     add("--precision", help="performance (default) or accuracy")
     add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.estimate")
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
     add("--machine", default="wormhole_galaxy_6u", metavar="NAME|FILE", help="of device time")
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--position", type=int, default=128, metavar="N", help="of all users in the step")
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             mesh=arguments.mesh,
             machine=arguments.machine,
             system=chosen_system(arguments.system),
-            **formats(arguments.precision, arguments.optimizations),
+            **formats(arguments.precision, arguments.optimizations, arguments.formats),
             prefetch=not arguments.no_prefetch,
             allow_over_budget=True,
         )

@@ -9,7 +9,7 @@ from typing import Any
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.engine.report import Report
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.studies.differences import Differences, compare_captures
 from galaxy_mpi.systems import PRECISIONS
 
@@ -44,7 +44,7 @@ class Against:
 
 
 def run_against(
-    run: RunConfig, other: str, transport: PlaneTransport, hooks: Hooks
+    run: RunConfig, other: str, transport: Transport, hooks: Hooks
 ) -> tuple[Report | None, Against | None]:
     """Run twice. The second run goes on with the tokens of the first, so that steps are alike.
 
@@ -54,7 +54,7 @@ def run_against(
         Its captured values go to ``capture_path``/run and /against, if it has one.
     other : str
         A precision, or a file with formats.
-    transport : PlaneTransport
+    transport : Transport
     hooks : Hooks
 
     Returns

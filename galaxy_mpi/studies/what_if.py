@@ -10,8 +10,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig, Programs
 from galaxy_mpi.studies.whole_run import run_all, run_one
-from galaxy_mpi.systems import PRECISIONS, PassShape, Precision, System, system_of
-from galaxy_mpi.systems.optimizations import read_optimizations
+from galaxy_mpi.systems import PassShape, System, Wanted, system_of
 from galaxy_mpi.timing import Budget, Estimator, Machine, Slowness, Trace
 from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
@@ -19,7 +18,7 @@ from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table
 
 __all__ = ["PREFILLS", "WhatIf"]
 
-MAX_TOKENS = 131_072
+MAX_TOKENS, MAX_CHIPS = 131_072, 4096
 
 PREFILLS = ("one", "all")
 
@@ -52,6 +51,8 @@ class WhatIf:
     precision: str = "performance"
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
+    formats: str | None = None
+    """``TENSOR=FORMAT,...``: what is stored otherwise than by the system's own table."""
     layers: int | None = None
     prefetch: bool = True
     circular_buffer_bytes: int | None = None
@@ -93,6 +94,11 @@ class WhatIf:
         )
 
     @property
+    def wanted(self) -> Wanted:
+        """The formats that are asked for."""
+        return Wanted(self.precision, self.optimizations, self.formats)
+
+    @property
     def system_name(self) -> str:
         """What reports call the system."""
         return self.system.name if isinstance(self.system, System) else self.system
@@ -101,11 +107,16 @@ class WhatIf:
     def programs(self) -> Programs:
         """What is charged."""
         model, mesh = self._model_sizes(), Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        if mesh.n_chips > MAX_CHIPS:
+            raise ConfigError(
+                f"the {mesh} mesh has {mesh.n_chips} chips, at most {MAX_CHIPS} can be"
+            )
+        system = system_of(self.system, mesh)
         return Programs(
             model,
             mesh,
-            system_of(self.system, mesh),
-            self._formats(model),
+            system,
+            self.wanted.on(system, model),
             users=self.users,
             prefetch=self.prefetch,
         )
@@ -177,11 +188,6 @@ class WhatIf:
     def _slowness(self) -> Slowness:
         asked, working = self.programs.asked_mesh, self.programs.mesh
         return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
-
-    def _formats(self, model: LlamaConfig) -> Precision:
-        if self.optimizations is None:
-            return PRECISIONS[self.precision]
-        return read_optimizations(self.optimizations, model.n_layers)
 
     def _model_sizes(self) -> LlamaConfig:
         model = model_sizes(self.model)

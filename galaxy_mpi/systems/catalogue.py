@@ -1,12 +1,13 @@
-"""The systems there are, by name."""
+"""The systems there are, by name, and what they store for most models."""
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.systems.galaxy import GALAXY
+from galaxy_mpi.systems.precision import FLOAT32_PRECISION, made_of
 from galaxy_mpi.systems.table import System
 from galaxy_mpi.systems.tt_transformers import TT_TRANSFORMERS, TT_TRANSFORMERS_1D
 
-__all__ = ["SYSTEMS", "system_of"]
+__all__ = ["PRECISIONS", "SYSTEMS", "system_of"]
 
 SYSTEMS = ("galaxy", "tt_transformers")
 
@@ -31,3 +32,10 @@ def system_of(name: str | System, mesh: Mesh) -> System:
     if name == "tt_transformers":
         return TT_TRANSFORMERS_1D if 1 in (mesh.rows, mesh.cols) else TT_TRANSFORMERS
     raise ConfigError(f"no system {name!r}; choose {', '.join(SYSTEMS)}, or name FILE.py:NAME")
+
+
+PRECISIONS = {
+    name: made_of(name, GALAXY.formats, [choices[-1].setting])
+    for name, choices in vars(GALAXY.settings).items()
+} | {"float32": FLOAT32_PRECISION}
+"""Those of the Galaxy for most models, by name; ops of every system can run with them."""

@@ -12,6 +12,7 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import __main__ as program_command
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
+from galaxy_mpi.systems.optimizations import read_optimizations
 from galaxy_mpi.timing import Estimator, Machine
 from galaxy_mpi.timing.published import CALIBRATION, read_measurements
 
@@ -175,7 +176,7 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--circular-buffer-bytes", "40000000"], "L1 is over by"),
         (["--slow-chip", "1,2"], "--slow-chip is ROW,COLUMN,FACTOR"),
         (["--slow-chip", "8,0,2"], "chip (8, 0) is outside the 8x4 mesh"),
-        (["--slow-chip", "0,0,-2"], "must be above 0, got -2.0"),
+        (["--slow-chip", "0,0,-2"], "must be above 1e-6 and below 1e6, got -2.0"),
         (["--slow-link", "0,0,UP,2"], "--slow-link is ROW,COLUMN,ROWS|COLS,FACTOR"),
         (["--sweep", "links"], "--sweep takes an option and its values"),
         (["--sweep", "links=1,none"], "invalid int value: 'none'"),
@@ -219,11 +220,14 @@ def test_validate_predicts_what_a_file_adds(tmp_path, capsys):
     ("text", "said"),
     [
         ("{", "not readable JSON"),
-        ("[]", "another form"),
+        ("[]", "holds no JSON object"),
+        ("{}", "source must be an object"),
+        ('{"source": {"decode_ops": "x"}, "decode_layer_us": {"wo": NaN}}', "wo must be a number"),
+        ('{"source": {}, "end_to_end": 7}', "end_to_end must be a list of objects, got 7"),
         ('{"source": {}}', "has no times"),
         (
             '{"source": {"prefill": "x"}, "prefill_s": [{"tokens": 0, "users": 1, "s": 1}]}',
-            "'prefill, 0 tokens': needs a time above 0, 1 token or more",
+            "prefill_s[0]: tokens must be a whole number from 1 to 131072, got 0",
         ),
     ],
 )
@@ -286,3 +290,17 @@ def test_a_pass_is_told_with_the_algorithms_of_prefill(capsys):
     assert "a prefill pass of 200 tokens" in text
     assert "all_reduce WO over ROWS, bfloat8_b (224, 128): 30,464 bytes" in text
     assert "; line" in text
+
+
+def test_layers_of_equal_formats_share_their_ops(tmp_path):
+    path = tmp_path / "formats.json"
+    entry = {"precision_cfg": {"ff2": "bfp4"}}
+    path.write_text(json.dumps({"decoders": {"default": entry, "1": {}, "2": entry}}))
+    mesh, model = Mesh(2, 2), replace(PRESETS["llama3-8b"], n_layers=4)
+    different = json.dumps({"decoders": {"2": entry}})
+    for text, n_kinds in ((path.read_text(), 1), (different, 2)):
+        path.write_text(text)
+        formats = read_optimizations(path, 4)
+        programs = Programs(model, mesh, system_of("galaxy", mesh), formats, users=32)
+        kinds = {use.op for use in programs.decode().uses if use.op.name == "gate_up"}
+        assert len(kinds) == n_kinds

@@ -12,6 +12,17 @@ from galaxy_mpi.systems.site import Site
 __all__ = ["SystemOp"]
 
 
+_INPUTS = {
+    "wqkv": "attention_norm",
+    "wo": "attention",
+    "w1": "mlp_norm",
+    "w3": "mlp_norm",
+    "w2": "act",
+    "lm_head": "final_norm",
+}
+"""What each weight is multiplied by."""
+
+
 class SystemOp(Op):
     """An op of a system.
 
@@ -25,6 +36,7 @@ class SystemOp(Op):
     def __init__(self, site: Site, name: str) -> None:
         super().__init__(name)
         self.site, self.shape, self.precision = site, site.shape, site.precision
+        self.formats = site.precision.formats(site.mode)
 
     @property
     def rows(self) -> int:
@@ -127,7 +139,7 @@ class SystemOp(Op):
             name,
             *self.shape.matrices[name],
             precision.weight(name),
-            precision.activation,
+            getattr(self.formats, _INPUTS[name]),
             precision.fidelity(name, self.site.mode),
             is_prefetched,
         )

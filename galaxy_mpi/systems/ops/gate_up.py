@@ -41,12 +41,12 @@ class GateUp(SystemOp):
         return {"act": ((), (Axis.ROWS,))}
 
     def _scatter(self, key: str) -> Wire:
-        width, dtype = self.shape.hidden_shard, self.precision.reduced
+        width, dtype = self.shape.hidden_shard, self.formats.gate_up_sum
         return self.wire(key, Axis.COLS, Kind.REDUCE_SCATTER, dtype, width)
 
     @property
     def _gather(self) -> Wire:
-        width, dtype = self.shape.hidden_shard, self.precision.reduced
+        width, dtype = self.shape.hidden_shard, self.formats.act
         return self.wire(BufferKey.BINARY_MUL, Axis.COLS, Kind.ALL_GATHER, dtype, width)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -79,6 +79,7 @@ class GateUp(SystemOp):
         products = [chip.array(self.rows, self.shape.hidden) for _ in (w1, w3)]
         for weight, product in zip((w1, w3), products, strict=True):
             chip.matmul(self.site, h, weight, product)
+            chip.round(self.formats.gate_up_product, product)
         parts = []
         for key, product in zip((BufferKey.FF1, BufferKey.FF3), products, strict=True):
             scattered = chip.collective(self._scatter(key))
@@ -135,5 +136,7 @@ class FusedGateUp(GateUp):
         scattered = chip.collective(self._both)
         for number, weight in enumerate((w1, w3)):
             chip.matmul(self.site, h, weight, scattered.term[number])
+            if self.formats.gate_up_product is not self.formats.gate_up_sum:
+                chip.round(self.formats.gate_up_product, scattered.term[number])
         gate, up = scattered.cross()
         return self._gathered(chip, gate, up)

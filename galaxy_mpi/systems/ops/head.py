@@ -44,7 +44,7 @@ class Logits(SystemOp):
         return self._wire(shape, sent)
 
     def _wire(self, shape: tuple[int, int], sent: tuple[int, int]) -> Wire:
-        dtype = self.precision.logits
+        dtype = self.formats.logits
         return Wire(BufferKey.LM_HEAD, Axis.COLS, Kind.ALL_REDUCE, dtype, shape, sent)
 
     def wires(self) -> tuple[Wire, ...]:

@@ -34,7 +34,7 @@ class MergeHeads(SystemOp):
     def _gather(self) -> Wire:
         # Each column's users are padded to a whole tile, and that travels.
         sent = (self.shape.users_each, self.shape.mixed)
-        shape, dtype = tuple(padded(n) for n in sent), self.precision.activation
+        shape, dtype = tuple(padded(n) for n in sent), self.formats.attention
         return Wire(BufferKey.CONCAT_HEADS, Axis.COLS, Kind.ALL_GATHER, dtype, shape, sent)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -66,7 +66,7 @@ class FusedMergeHeads(MergeHeads):
     @property
     def _gather(self) -> Wire:
         # Rows of users travel, not tiles.
-        shape, dtype = (self.shape.users_each, self.shape.mixed), self.precision.activation
+        shape, dtype = (self.shape.users_each, self.shape.mixed), self.formats.attention
         return Wire(BufferKey.CONCAT_HEADS, Axis.COLS, Kind.ALL_GATHER, dtype, shape)
 
     def charges(self, costs: Any) -> Iterator[Charge]:

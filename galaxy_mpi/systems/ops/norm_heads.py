@@ -44,6 +44,6 @@ class NormHeads(SystemOp):
         for heads, gain in ((q, q_gain), (k, k_gain)):
             out = chip.array(*heads.shape)
             chip.call(rms_norm_heads, heads, chip.vector(gain), self.shape.norm_eps, out)
-            chip.round(self.precision.activation, out)
+            chip.round(self.formats.head_norm, out)
             outputs.append(out)
         return outputs[0], outputs[1]

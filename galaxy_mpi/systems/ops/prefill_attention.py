@@ -37,7 +37,7 @@ class PrefillAttention(PrefillOp):
 
     @property
     def _sum(self) -> Wire:
-        dtype = self.precision.activation  # sums with zeros are exact in any
+        dtype = self.formats.attention  # sums with zeros are exact in any
         return self.sum_wire(BufferKey.SDPA, Axis.COLS, self.shape.mixed, dtype)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -65,18 +65,27 @@ class PrefillAttention(PrefillOp):
         elements = self.device_rows * self.shape.mixed
         yield from self.vector(costs, "concat_heads", elements, passes=1)
 
+    def queries(self, chip: ChipBinder, q: F32) -> F32:
+        """Bind the cast of the queries to what attention reads."""
+        if self.formats.queries is self.formats.rotary:
+            return q
+        out = chip.array(*q.shape)
+        chip.call(np.copyto, out, q)
+        chip.round(self.formats.queries, out)
+        return out
+
     def bind(self, chip: ChipBinder, q: F32, k: F32, v: F32, layer: int) -> F32:
         """Attend user by user, or over the cached prefix and the new tokens."""
         attending = _Attending(chip, self, layer)
-        mixed = chip.array(self.rows, self.shape.mixed)
+        q, mixed = self.queries(chip, q), chip.array(self.rows, self.shape.mixed)
         if self.work.start == 0:
             chip.call(attending.every_query, q, k, v, mixed)
-            chip.round(self.precision.activation, mixed)
+            chip.round(self.formats.attention, mixed)
             return mixed
         reduced = chip.collective(self._sum)
         if self.work.columns[0] == chip.col:
             chip.call(attending.behind_prefix, q, k, v, mixed)
-            chip.round(self.precision.activation, mixed)
+            chip.round(self.formats.attention, mixed)
             chip.call(np.copyto, reduced.term, mixed)
         else:
             chip.call(reduced.term.fill, 0)
@@ -106,7 +115,7 @@ class RingPrefillAttention(PrefillAttention):
 
     def _half(self, key: str) -> Wire:
         shape = (self.work.length // (2 * self._n_columns), self.shape.mixed)
-        dtype = self.precision.activation
+        dtype = self.formats.attention
         return Wire(key, Axis.COLS, Kind.ALL_GATHER, dtype, shape)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -132,7 +141,7 @@ class RingPrefillAttention(PrefillAttention):
             return super().bind(chip, q, k, v, layer)
         attending = _Attending(chip, self, layer)
         length, n_columns = self.work.length, self._n_columns
-        mixed = chip.array(length, self.shape.mixed)
+        q, mixed = self.queries(chip, q), chip.array(length, self.shape.mixed)
         halves = np.split(mixed, 2)
         chunks = query_chunks(length, n_columns, chip.col)
         keys = (BufferKey.SDPA, BufferKey.SDPA_REVERSE)

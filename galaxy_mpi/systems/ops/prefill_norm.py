@@ -8,7 +8,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.calls import add_rows
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
-from galaxy_mpi.dtypes import TILE, padded
+from galaxy_mpi.dtypes import TILE, DType, padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
@@ -36,6 +36,13 @@ class PrefillNorm(PrefillOp):
         return self.name == "final_norm"
 
     @property
+    def _normed(self) -> DType:
+        f = self.formats
+        return {"attention_norm": f.attention_norm, "ffn_norm": f.mlp_norm}.get(
+            self.name, f.final_norm
+        )
+
+    @property
     def _n_rows(self) -> int:
         return TILE if self.is_last else self.device_rows
 
@@ -46,7 +53,7 @@ class PrefillNorm(PrefillOp):
     @property
     def _statistics(self) -> Wire:
         """One number a row, which takes a tile on the device."""
-        dtype, shape = self.precision.statistics, (self._n_rows, TILE)
+        dtype, shape = self.formats.statistics, (self._n_rows, TILE)
         sent = (self._sent_rows, 1)
         return Wire(BufferKey.LAYERNORM, Axis.COLS, Kind.ALL_GATHER, dtype, shape, sent, links=1)
 
@@ -70,7 +77,7 @@ class PrefillNorm(PrefillOp):
             total = chip.array(len(x))
             add_rows(chip, of_columns, total)
         h = normalise(chip, norm, x, total, chip.vector(gain))
-        chip.round(self.precision.activation, h)
+        chip.round(self._normed, h)
         return h
 
 
@@ -83,7 +90,10 @@ class ScatteredPrefillNorm(PrefillNorm):
 
     @property
     def _stream(self) -> Wire:
-        width, dtype = self.shape.stream, self.precision.prefill_residual
+        f, width = self.formats, self.shape.stream
+        dtype = {"attention_norm": f.layer_input, "ffn_norm": f.attention_sum}.get(
+            self.name, f.mlp_sum
+        )
         shape, sent = (self._n_rows, padded(width)), (self._sent_rows, width)
         return Wire(BufferKey.LAYERNORM, Axis.ROWS, Kind.ALL_GATHER, dtype, shape, sent)
 
@@ -105,7 +115,7 @@ class ScatteredPrefillNorm(PrefillNorm):
         total = chip.array(len(x))
         statistics(chip, norm, whole, total)
         h = normalise(chip, norm, whole, total, chip.vector(gain))
-        chip.round(self.precision.activation, h)
+        chip.round(self._normed, h)
         return h
 
 
@@ -126,10 +136,15 @@ class PrefillAdd(PrefillOp):
         yield from self.vector(costs, "add", self.device_rows * self.shape.stream, passes=1)
 
     def bind(self, chip: ChipBinder, residual: F32, x: F32) -> F32:
-        """Add and round."""
+        """Add and round; behind the feed-forward, also to what the next layer reads."""
         out = chip.array(*x.shape)
         chip.call(np.add, residual, x, out)
-        chip.round(self.precision.prefill_residual, out)
+        if self.name == "attention_add":
+            chip.round(self.formats.attention_sum, out)
+            return out
+        chip.round(self.formats.mlp_sum, out)
+        if self.precision.next_input is not self.formats.mlp_sum:
+            chip.round(self.precision.next_input, out)
         return out
 
 

@@ -30,10 +30,17 @@ def split_heads(op: SystemOp, qkv_BX: F32) -> Heads:
 def product_with_bias(
     chip: ChipBinder, op: SystemOp, h: F32, wqkv: WeightId, bias: VectorId | None, out: F32
 ) -> None:
-    """Bind the matmul; the bias is zero but on one column, so it is added once."""
+    """Bind the matmul; the bias is zero but on one column, so it is added once.
+
+    It is added by another op, which reads the product as that is stored.
+    """
     chip.matmul(op.site, h, wqkv, out)
+    product = op.formats.qkv_product
     if bias is not None:
+        chip.round(product, out)
         chip.call(np.add, out, chip.vector(bias), out)
+    if op.site.work is not None or product is not op.formats.qkv_sum:
+        chip.round(product, out)
 
 
 class QkvHeads(SystemOp):
@@ -54,7 +61,7 @@ class QkvHeads(SystemOp):
 
     @property
     def _sum(self) -> Wire:
-        dtype = self.precision.reduced
+        dtype = self.formats.qkv_sum
         return self.wire(BufferKey.QKV, Axis.COLS, Kind.ALL_REDUCE, dtype, self.shape.qkv)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -99,7 +106,7 @@ class FusedQkvHeads(QkvHeads):
     @property
     def _scatter(self) -> Wire:
         # Rows of users travel, not tiles: a column's users are fewer than a tile has rows.
-        shape, dtype = (self.shape.users_each, self.shape.qkv), self.precision.activation
+        shape, dtype = (self.shape.users_each, self.shape.qkv), self.formats.qkv_sum
         return Wire(BufferKey.CREATE_HEADS, Axis.COLS, Kind.REDUCE_SCATTER, dtype, shape)
 
     def wires(self) -> tuple[Wire, ...]:

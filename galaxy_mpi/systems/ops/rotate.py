@@ -57,12 +57,12 @@ class Rotate(SystemOp):
         if both is not None:
             out = chip.array(*both.shape)
             rotate_into(chip, both, cos, sin, out)
-            chip.round(self.precision.activation, out)
+            chip.round(self.formats.rotary, out)
             return out[:, :n_heads], out[:, n_heads:]
         q_out, k_out = chip.array(*q.shape), chip.array(*k.shape)
         for x, to in ((q, q_out), (k, k_out)):
             rotate_into(chip, x, cos, sin, to)
-            chip.round(self.precision.activation, to)
+            chip.round(self.formats.rotary, to)
         return q_out, k_out
 
 

@@ -45,7 +45,7 @@ class Sample(SystemOp):
 
     @property
     def _values(self) -> Wire:
-        return self._gather(BufferKey.SAMPLING_VALUES, self.precision.candidates)
+        return self._gather(BufferKey.SAMPLING_VALUES, self.formats.candidates)
 
     @property
     def _tokens(self) -> Wire:

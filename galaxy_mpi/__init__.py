@@ -6,6 +6,7 @@ and what is named here is loaded when it is first used::
     from galaxy_mpi import Generator, create_model
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,5 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name in ("Generator", "create_model"):
-        from galaxy_mpi import generator
-
-        return getattr(generator, name)
+        return getattr(import_module("galaxy_mpi.generator"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

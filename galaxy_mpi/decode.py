@@ -229,11 +229,7 @@ def _switch(name: str) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Decode and print what came out and what it cost."""
 
-<<<<<<< HEAD
-    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], int]]:
-=======
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], int]]:
->>>>>>> program
         run = run_config(arguments)
         golden = _golden(arguments)
         if arguments.quiet:

@@ -12,8 +12,8 @@ from galaxy_mpi.systems.ops.reduce import FusedReduce
 
 class Bfp4Reduce(FusedReduce):
     def __init__(self, site, name):
-        precision = replace(site.precision, reduced=BFP4)
-        super().__init__(replace(site, precision=precision), name)
+        formats = replace(site.precision.decode, wo_sum=BFP4, w2_sum=BFP4)
+        super().__init__(site.of(replace(site.precision, decode=formats)), name)
 
 
 SYSTEM = replace(

@@ -145,7 +145,7 @@ def build_parser() -> ArgumentParser:
     add(
         "--against",
         metavar="NAME|FILE",
-        help="run again in another precision (or formats of a file) with the same tokens, and say "
+        help="run again in another precision or system (or formats of a file) with the same tokens, and say "
         "where values differ",
     )
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
@@ -189,6 +189,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         machine=arguments.machine,
         slow_chips=tuple(arguments.slow_chip),
         slow_links=tuple(arguments.slow_link),
+        argv=("galaxy_mpi.decode", *getattr(arguments, "argv", ())),
         capture_path=arguments.capture,
         capture=Choice(arguments.capture_ops, arguments.capture_layers, arguments.capture_steps),
         json_path=arguments.json,
@@ -230,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Decode and print what came out and what it cost."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], int]]:
+        arguments.argv = list(sys.argv[1:] if argv is None else argv)
         run = run_config(arguments)
         golden = _golden(arguments)
         if arguments.quiet:

@@ -91,6 +91,8 @@ class ChipClock:
         When the worker cores are free.
     stall_s : float
         Seconds that they waited for the prefetcher.
+    waits_s : dict of int to float
+        Seconds that they waited in collectives, by the rank of the chip that came last.
 
     Notes
     -----
@@ -157,6 +159,9 @@ class ChipClock:
             entries = [self._left(member, entries, at) for at, member in enumerate(meeting.members)]
             self._ride(entries[meeting.index], ahead)
             meeting, ahead = self._meeting()
+        last = max(entries)
+        if last > entries[meeting.index]:
+            self._note_wait(meeting, entries, last)
         self.now = self._left(meeting.mine, entries, meeting.index)
         self._told.ends.append(self.now)
         self._at += 1
@@ -205,6 +210,7 @@ class ChipClock:
 
     def _begin(self) -> None:
         self.now, self.stall_s = 0.0, 0.0
+        self.waits_s: dict[int, float] = {}
         self._told, self._at = Told(), 0
         self._dram_free_s = 0.0
         self._left_s: list[float] = []
@@ -296,6 +302,17 @@ class ChipClock:
         delays, own_s, beside_s = member
         end: float = max(map(add, entries, delays)) + own_s
         return max(end, entries[index] + beside_s) + self._tape.gap_s
+
+    def _note_wait(self, meeting: _Meeting, entries: list[float], last: float) -> None:
+        """Note for whom this chip waits, and how long beyond what notices take."""
+        begin = max(map(add, entries, meeting.mine[0]))
+        waited_s = begin - entries[meeting.index] - meeting.reach_s
+        if waited_s > 0:
+            row, col = self._mesh.coord(self._rank)
+            other = entries.index(last)
+            is_column = meeting.cross.wire.axis is Axis.ROWS
+            rank = self._mesh.rank(*((other, col) if is_column else (row, other)))
+            self.waits_s[rank] = self.waits_s.get(rank, 0.0) + waited_s
 
     def _ride(self, now: float, ahead: int) -> None:
         """Go on to the collective that rides; a weight may leave in between: it takes no time."""

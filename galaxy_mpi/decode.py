@@ -145,8 +145,8 @@ def build_parser() -> ArgumentParser:
     add(
         "--against",
         metavar="NAME|FILE",
-        help="run again in another precision or system (or formats of a file) with the same tokens, and say "
-        "where values differ",
+        help="run again in another precision or system (or formats of a file) with the same "
+        "tokens, and say where values differ",
     )
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
     add("--trace", type=Path, metavar="FILE", help="write the first steps for ui.perfetto.dev")

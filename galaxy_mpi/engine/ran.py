@@ -18,7 +18,7 @@ from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.systems import Modules, PassShape, System
 from galaxy_mpi.timing import Machine
 
-__all__ = ["ran_rows", "what_ran"]
+__all__ = ["ran_rows", "versions", "what_ran"]
 
 _LONG = ("prompts", "prompt_tokens", "argv")
 
@@ -49,12 +49,17 @@ def what_ran(
         },
         "machine": None if machine is None else asdict(programs.on(machine)),
         "checksums": dict(checksums),
-        "versions": {
-            "galaxy_mpi": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "codec": codec_name(),
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes."""
+    return {
+        "galaxy_mpi": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "codec": codec_name(),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from galaxy_mpi import decode
+from galaxy_mpi import decode, estimate
 from galaxy_mpi.dtypes import codec_name
 from galaxy_mpi.mesh import Mesh
 from tests.chips.changes import RUN, play
@@ -73,3 +73,13 @@ def test_a_slow_wire_points_at_its_group():
     slow = play(RUN, **run, slow_links=("1,0,COLS,30",))
     chips = [one["chip"] for one in slow.to_dict()["device"]["stragglers"]]
     assert sorted(chips) == [[1, 0], [1, 1]]
+
+
+def test_an_estimate_says_what_was_asked(capsys):
+    options = ["--model", "demo", "--set", "machine.links=1", "--json", "-"]
+    assert estimate.main(options) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == documented("## estimate --json")
+    assert found["run"]["argv"] == ["galaxy_mpi.estimate", *options]
+    assert found["run"]["machine"]["links"] == 1
+    assert found["constants"] == ["machine.links=1"]

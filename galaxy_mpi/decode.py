@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -240,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         def play(transport: Transport) -> int:
             shown = transport.rank == 0 and not arguments.quiet
             with Progress(enabled=shown) as progress:
-                hooks = replace(progress.hooks(), before_step=_failure_for_tests(transport.rank))
+                hooks = progress.hooks()
                 if arguments.against is not None:
                     report, against = run_against(run, arguments.against, transport, hooks)
                 else:
@@ -278,24 +277,6 @@ def _told_golden(golden: Golden, report: Report) -> int:
     lines = golden.differences(report.tokens)
     print("\n".join(["", *(lines or [f"all users are as in {golden.path}"])]), flush=True)
     return GOLDEN_DIFFERS if lines else 0
-
-
-def _failure_for_tests(rank: int) -> Callable[[int], None]:
-    """Return what fails where GALAXY_MPI_TEST_FAIL=RANK:STEP[:KIND] asks a rank to."""
-    asked = os.environ.get("GALAXY_MPI_TEST_FAIL", "").split(":")
-    kinds: dict[str, type[BaseException]] = {
-        "user": ConfigError,
-        "exit": SystemExit,
-        "interrupt": KeyboardInterrupt,
-        "panic": BaseException,
-    }
-    kind = kinds.get(asked[2], RuntimeError) if len(asked) > 2 else RuntimeError
-
-    def before_step(step: int) -> None:
-        if asked[:2] == [str(rank), str(step)]:
-            raise kind(f"GALAXY_MPI_TEST_FAIL asked rank {rank} to fail")
-
-    return before_step
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ The order of a run, on every rank::
     rank 0 gathers counters and writes the report
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from types import TracebackType
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
 from galaxy_mpi.engine.capture import Capture
-from galaxy_mpi.engine.chips import load_chips
+from galaxy_mpi.engine.chips import check_memory, load_chips
 from galaxy_mpi.engine.host_trace import HostSpans, host_trace
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, Watcher, at_layer_ends
@@ -267,6 +268,7 @@ class Engine:
 
     def _make_plan(self) -> Plan:
         plan, self._tokenizer = make_plan(self.run)
+        check_memory(self.run, plan, len(self._transport.chips), dict(os.environ))
         return plan
 
     def _host_trace(self, ranks: list[HostSpans]) -> Trace | None:

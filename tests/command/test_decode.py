@@ -15,7 +15,9 @@ from tests.command.decode_command import (
     MPIRUN,
     command,
     environment,
+    faulty,
     nobody_is_left,
+    play,
     run,
     shared_files,
     still_running,
@@ -176,10 +178,10 @@ def test_without_mpirun_one_chip_is_a_run_and_leaves_nothing(tmp_path):
 
 
 def test_an_exception_inside_one_rank_ends_all_with_its_traceback():
-    result = run(8, "--mesh", "2x4", "--batch", "4", GALAXY_MPI_TEST_FAIL="5:2")
+    result = play(faulty(8, "raise", 5, "--mesh", "2x4", "--batch", "4"))
     assert result.returncode != 0
     assert "galaxy_mpi: rank 5 failed:" in result.stderr
-    assert "RuntimeError: GALAXY_MPI_TEST_FAIL asked rank 5 to fail" in result.stderr
+    assert "RuntimeError: asked to fail" in result.stderr
     assert result.stderr.count("Traceback") == 1
     assert nobody_is_left()
 

@@ -151,8 +151,8 @@ def build_parser() -> ArgumentParser:
     add(
         "--against",
         metavar="NAME|FILE",
-        help="run again in another precision (or formats of a file) with the same tokens, and say "
-        "where values differ",
+        help="run again in another precision or system (or formats of a file) with the same "
+        "tokens, and say where values differ",
     )
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
@@ -196,6 +196,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         machine=arguments.machine,
         slow_chips=tuple(arguments.slow_chip),
         slow_links=tuple(arguments.slow_link),
+        argv=("galaxy_mpi.decode", *getattr(arguments, "argv", ())),
         capture_path=arguments.capture,
         capture=Choice(arguments.capture_ops, arguments.capture_layers, arguments.capture_steps),
         json_path=arguments.json,
@@ -237,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Decode and print what came out and what it cost."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], int]]:
+        arguments.argv = list(sys.argv[1:] if argv is None else argv)
         run = run_config(arguments)
         golden = _golden(arguments)
         if arguments.quiet:

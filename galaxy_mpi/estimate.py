@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -16,6 +17,7 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.config import formats
+from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import check_writable, write_all
@@ -124,7 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         what_if = _what_if(arguments)
 
         def play() -> None:
-            report = what_if.report
+            machine = what_if.programs.on(what_if.emulated_machine)
+            said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
+            report = what_if.report | {"run": said | {"machine": asdict(machine)}}
             text = json.dumps(report, indent=2) + "\n"
             # What goes to standard output first: it is not lost with a disk that is full.
             is_shown = str(arguments.json) == "-"

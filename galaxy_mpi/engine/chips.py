@@ -155,6 +155,7 @@ class Chips:
             n_valid_tokens=sharding.n_valid_tokens,
             workspace=self._workspace,
             heads=heads,
+            n_heads=model.n_heads,
             kv_heads=kv_heads,
         )
         return Held(rank, weights, state)

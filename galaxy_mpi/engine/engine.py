@@ -24,6 +24,7 @@ from galaxy_mpi.engine.host_trace import HostSpans, host_trace
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, Watcher, at_layer_ends
 from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
@@ -309,6 +310,13 @@ class Engine:
             decode=[rank[0][DecodeMode.name] for rank in ranks],
             prefill=[rank[0][PrefillMode.name] for rank in ranks],
             memory=[chip for rank in ranks for chip in rank[1]],
+            ran=what_ran(
+                self.run,
+                self.programs,
+                self.plan.machine,
+                self.plan.sampling,
+                self.plan.checksums,
+            ),
         )
 
 

@@ -111,6 +111,8 @@ class ChipClock:
         When the worker cores are free.
     stall_s : float
         Seconds that they waited for the prefetcher.
+    waits_s : dict of int to float
+        Seconds that they waited in collectives, by the rank of the chip that came last.
 
     Notes
     -----
@@ -185,6 +187,9 @@ class ChipClock:
             ]
             self._ride(entries[meeting.index], ahead)
             meeting, ahead = self._meeting()
+        last = max(entries)
+        if last > entries[meeting.index]:
+            self._note_wait(meeting, entries, last)
         self.now = self._issued(self._left(meeting.mine, entries, meeting.index), self._at)
         self._told.ends.append(self.now)
         self._at += 1
@@ -233,6 +238,7 @@ class ChipClock:
 
     def _begin(self) -> None:
         self.now, self.stall_s = 0.0, 0.0
+        self.waits_s: dict[int, float] = {}
         self._told, self._at = Told(), 0
         self._dram_free_s = 0.0
         self._left_s: list[float] = []
@@ -333,6 +339,19 @@ class ChipClock:
         end: float = max(max(map(add, entries, far)) + block_s,
                          max(map(add, entries, near)) + wire_s) + own_s  # fmt: skip
         return max(end, entries[index] + beside_s) + self._tape.gap_s
+
+    def _note_wait(self, meeting: _Meeting, entries: list[float], last: float) -> None:
+        """Note for whom this chip waits, and how long beyond what notices take."""
+        far, block_s, near, wire_s, *_ = meeting.mine
+        mine = entries[meeting.index]
+        begin = max(max(map(add, entries, far)) + block_s, max(map(add, entries, near)) + wire_s)
+        waited_s = begin - mine - max(max(far) + block_s, max(near) + wire_s)
+        if waited_s > 0:
+            row, col = self._mesh.coord(self._rank)
+            other = entries.index(last)
+            is_column = meeting.cross.wire.axis is Axis.ROWS
+            rank = self._mesh.rank(*((other, col) if is_column else (row, other)))
+            self.waits_s[rank] = self.waits_s.get(rank, 0.0) + waited_s
 
     def _issued(self, now: float, at: int) -> float:
         """Return when the op behind a step can begin: not before the host has issued it."""

@@ -26,11 +26,11 @@ from galaxy_mpi.engine.teacher import Answers, forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.published_accuracy import published
-from galaxy_mpi.systems import SYSTEMS, Precision
+from galaxy_mpi.systems import SYSTEMS, Precision, chosen_system
 from galaxy_mpi.systems.precision import KINDS
 
 __all__ = ["build_parser", "main", "run_configs"]
@@ -58,7 +58,7 @@ def build_parser() -> ArgumentParser:
     )
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--layers", type=int, metavar="N", help="only the first N layers, of the reference too")
-    add("--system", default="galaxy", help=" or ".join(SYSTEMS))
+    add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
     add("--precision", metavar="P,...", help="performance,accuracy,float32, which is the default")
     add(
         "--optimizations",
@@ -79,10 +79,10 @@ def build_parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print a table."""
 
-    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
+    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], None]]:
         runs = run_configs(arguments)
 
-        def play(transport: PlaneTransport) -> None:
+        def play(transport: Transport) -> None:
             _play(transport, runs, arguments)
 
         return runs[0].working_mesh, play
@@ -113,7 +113,7 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
             model=arguments.model,
             prompt_tokens=((0,),),
             mesh=Mesh.parse(arguments.mesh),
-            system=arguments.system,
+            system=chosen_system(arguments.system),
             formats=arguments.formats,
             n_layers=arguments.layers,
             math_fidelity=not arguments.no_fidelity,
@@ -124,7 +124,7 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     ]
 
 
-def _play(transport: PlaneTransport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:
+def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:
     plan, tokens = transport.from_root(lambda: _plan(runs[0], arguments.text, arguments.tokens))
     right, worst, error = None, list[Outlier](), None
     if transport.rank == 0:

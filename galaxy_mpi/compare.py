@@ -21,7 +21,7 @@ from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_
 from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import grouped_bars_png
@@ -110,7 +110,7 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
 
 def _prepare_values(
     arguments: argparse.Namespace,
-) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
+) -> tuple[Mesh, Callable[[Transport], None]]:
     _check(arguments)
     mesh = Mesh.parse(arguments.mesh)
     found = variants(mesh)
@@ -125,7 +125,7 @@ def _prepare_values(
         **formats(arguments.precision, arguments.optimizations, arguments.formats),
     )
 
-    def play(transport: PlaneTransport) -> None:
+    def play(transport: Transport) -> None:
         from galaxy_mpi.engine import Engine  # here, not above: device time needs none
 
         generic = replace(run, system="tt_transformers")

@@ -12,8 +12,9 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
 from galaxy_mpi.models.config import MOST_LAYERS
 from galaxy_mpi.output import check_writable
-from galaxy_mpi.systems import System, Wanted, system_of
-from galaxy_mpi.timing import Slowness
+from galaxy_mpi.program import Choice
+from galaxy_mpi.systems import Modules, System, Wanted, system_of
+from galaxy_mpi.timing import Machine, Slowness
 
 __all__ = ["MAX_USERS", "RunConfig", "formats"]
 
@@ -47,7 +48,10 @@ class RunConfig:
     batch: int | None = None
     """User places; None: 32."""
     mesh: Mesh = field(default_factory=Mesh)
-    system: str = "galaxy"
+    system: str | System = "galaxy"
+    """A name, or a system of the caller's own."""
+    modules: Modules = field(default_factory=Modules)
+    """Classes of the caller's own."""
     precision: str = "performance"
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
@@ -82,10 +86,15 @@ class RunConfig:
     """Whether memory is overwritten as soon as it may be, and chips are compared in every step."""
     machine: str = "wormhole_galaxy_6u"
     """Whose constants device time is computed with: a name or a YAML file."""
+    constants: tuple[str, ...] = ()
+    """``machine.NAME=VALUE`` each: constants instead of the machine's."""
     slow_chips: tuple[str, ...] = ()
     """``ROW,COLUMN,FACTOR`` each: chips that are slower on the device clock."""
     slow_links: tuple[str, ...] = ()
     """``ROW,COLUMN,ROWS|COLS,FACTOR`` each."""
+    capture_path: Path | None = None
+    """Folder in which values behind ops are kept."""
+    capture: Choice = field(default_factory=Choice)
     json_path: Path | None = None
     trace_path: Path | None = None
     """Where the first steps go as a trace of device time."""
@@ -149,6 +158,16 @@ class RunConfig:
         if self.collectives is not None:
             decode, prefill = (a.over(self.collectives) for a in (decode, prefill))
         return replace(system, decode_algorithms=decode, prefill_algorithms=prefill)
+
+    @property
+    def system_name(self) -> str:
+        """What reports call the system."""
+        return self.system.name if isinstance(self.system, System) else self.system
+
+    @property
+    def emulated_machine(self) -> Machine:
+        """Whose constants device time is computed with."""
+        return Machine.load(self.machine).with_constants(self.constants)
 
     @property
     def working_mesh(self) -> Mesh:

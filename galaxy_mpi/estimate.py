@@ -21,7 +21,7 @@ from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import bars_png, lines_png
 from galaxy_mpi.studies.what_if import WhatIf
-from galaxy_mpi.systems import SYSTEMS
+from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.timing import MACHINES
 
 __all__ = ["build_parser", "main"]
@@ -58,7 +58,19 @@ def build_parser() -> ArgumentParser:
     )
     add("--links", type=int, metavar="N", help="links between neighbours, instead of the machine's")
     add("--topology", metavar="T", help="ring or line, instead of the machine's")
-    add("--system", default="galaxy", help=" or ".join(SYSTEMS))
+    add(
+        "--system",
+        default="galaxy",
+        metavar="NAME|FILE.py:NAME",
+        help=f"{' or '.join(SYSTEMS)}, or a System of your own",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="machine.NAME=VALUE",
+        help="another value of a constant of the machine; may be repeated",
+    )
     add("--precision", help="performance (default) or accuracy")
     add(
         "--optimizations",
@@ -143,7 +155,8 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
         machine=arguments.machine,
         links=arguments.links,
         topology=arguments.topology,
-        system=arguments.system,
+        system=chosen_system(arguments.system),
+        constants=tuple(arguments.set),
         **formats(arguments.precision, arguments.optimizations, arguments.formats),
         layers=arguments.layers,
         prefetch=not arguments.no_prefetch,

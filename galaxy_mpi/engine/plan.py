@@ -51,7 +51,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         If the model or a prompt cannot be used.
     """
     run.check_writable()
-    machine = Machine.load(run.machine)
+    machine = run.emulated_machine
     prompts = run.read_prompts(default_prompts())
     files = open_model(run.model, run.n_layers)
     model, tokenizer = files.config, files.tokenizer

@@ -15,7 +15,7 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chips import Chips, load_chips
 from galaxy_mpi.engine.modes import DecodeMode, MakeTap, PrefillMode
 from galaxy_mpi.engine.plan import Plan
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.program import HEAD, Binder, Program, Tap, Use
 from galaxy_mpi.systems import PageTable, Precision, PrefillPass, PrefillUser
@@ -37,7 +37,7 @@ class Answers:
 def forced_answers(
     run: RunConfig,
     plan: Plan,
-    transport: PlaneTransport,
+    transport: Transport,
     tokens: Sequence[int],
     precision: Precision | None = None,
     n_prefilled: int | None = None,
@@ -49,7 +49,7 @@ def forced_answers(
     run : RunConfig
         With the precision and the mesh.
     plan : Plan
-    transport : PlaneTransport
+    transport : Transport
     tokens : list of int
         At most as many as the cache of a column holds.
     precision : Precision, optional

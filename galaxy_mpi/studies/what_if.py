@@ -10,7 +10,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig, Programs
 from galaxy_mpi.studies.whole_run import run_all, run_one
-from galaxy_mpi.systems import PassShape, Wanted, system_of
+from galaxy_mpi.systems import PassShape, System, Wanted, system_of
 from galaxy_mpi.timing import Budget, Estimator, Machine, Slowness, Trace
 from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
@@ -43,9 +43,11 @@ class WhatIf:
     of all users, as a run prefills them."""
     mesh: str | None = None
     machine: str = "wormhole_galaxy_6u"
+    constants: tuple[str, ...] = ()
+    """``machine.NAME=VALUE`` each: constants instead of the machine's."""
     links: int | None = None
     topology: str | None = None
-    system: str = "galaxy"
+    system: str | System = "galaxy"
     precision: str = "performance"
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
@@ -84,7 +86,7 @@ class WhatIf:
     @cached_property
     def emulated_machine(self) -> Machine:
         """Whose constants count."""
-        machine = Machine.load(self.machine)
+        machine = Machine.load(self.machine).with_constants(self.constants)
         return replace(
             machine,
             links=self.links or machine.links,
@@ -95,6 +97,11 @@ class WhatIf:
     def wanted(self) -> Wanted:
         """The formats that are asked for."""
         return Wanted(self.precision, self.optimizations, self.formats)
+
+    @property
+    def system_name(self) -> str:
+        """What reports call the system."""
+        return self.system.name if isinstance(self.system, System) else self.system
 
     @cached_property
     def programs(self) -> Programs:
@@ -141,7 +148,7 @@ class WhatIf:
             "model": self.model,
             "mesh": str(self.programs.asked_mesh),
             "machine": self.machine,
-            "system": self.system,
+            "system": self.system_name,
             "precision": self.programs.precision.name,
             "users": self.users,
             "input_tokens": self.input_tokens,
@@ -169,7 +176,7 @@ class WhatIf:
         rows = [
             ("model", f"{self.model}, {model.n_layers} layers, dim {model.dim}"),
             ("mesh, machine", f"{self.programs.asked_mesh}, {self.machine}"),
-            ("system, precision", f"{self.system}, {self.programs.precision.name}"),
+            ("system, precision", f"{self.system_name}, {self.programs.precision.name}"),
             ("users, tokens", f"{self.users}, {self.input_tokens} in, {self.new_tokens} new"),
             *device_rows(figures),
             *budget_rows(self.budget),

@@ -8,6 +8,7 @@ from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PassShape, PrefillPass, PrefillUser
 from galaxy_mpi.systems.site import ChipShape, Fabric, Site
 from galaxy_mpi.systems.table import DecodeTable, PrefillTable, System
+from galaxy_mpi.systems.user_file import chosen_modules, chosen_system
 from galaxy_mpi.systems.wanted import Wanted
 
 __all__ = [
@@ -34,5 +35,7 @@ __all__ = [
     "VectorId",
     "Wanted",
     "WeightFeed",
+    "chosen_modules",
+    "chosen_system",
     "system_of",
 ]

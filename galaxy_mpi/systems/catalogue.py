@@ -12,8 +12,8 @@ __all__ = ["PRECISIONS", "SYSTEMS", "system_of"]
 SYSTEMS = ("galaxy", "tt_transformers")
 
 
-def system_of(name: str, mesh: Mesh) -> System:
-    """Return the system of a name for a mesh.
+def system_of(name: str | System, mesh: Mesh) -> System:
+    """Return the system of a name for a mesh; one that is none of ours is returned as it is.
 
     Raises
     ------
@@ -25,11 +25,13 @@ def system_of(name: str, mesh: Mesh) -> System:
     >>> system_of("tt_transformers", Mesh(1, 8)).mesh(Mesh(1, 8))
     Mesh(rows=8, cols=1)
     """
+    if isinstance(name, System):
+        return name
     if name == "galaxy":
         return GALAXY
     if name == "tt_transformers":
         return TT_TRANSFORMERS_1D if 1 in (mesh.rows, mesh.cols) else TT_TRANSFORMERS
-    raise ConfigError(f"no system {name!r}; choose {', '.join(SYSTEMS)}")
+    raise ConfigError(f"no system {name!r}; choose {', '.join(SYSTEMS)}, or name FILE.py:NAME")
 
 
 PRECISIONS = {

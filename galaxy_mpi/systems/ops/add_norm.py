@@ -10,9 +10,9 @@ from galaxy_mpi.ccl.calls import add_rows
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import TILE, DType
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
-from galaxy_mpi.systems.modules import RMSNorm
+from galaxy_mpi.systems.modules import RMSNorm, put
 from galaxy_mpi.systems.ops.base import SystemOp
 
 __all__ = ["AddNorm", "FusedAddNorm", "ScatteredAddNorm", "add", "normalise"]
@@ -36,7 +36,7 @@ def normalise(chip: ChipBinder, norm: RMSNorm, x: F32, total_B: F32, gain: F32) 
     """Bind the second half of a norm; the result is not rounded."""
     out = chip.array(*x.shape)
     if type(norm) is not RMSNorm:  # a class of the caller's own
-        chip.call(lambda: np.copyto(out, norm.normalise(x, total_B, gain)))
+        chip.call(lambda: put(out, norm.normalise(x, total_B, gain), norm, "normalise"))
         return out
     scale = chip.array(len(x))
     chip.call(np.divide, total_B, np.float32(norm.dim), scale)
@@ -53,7 +53,7 @@ def statistics(chip: ChipBinder, norm: RMSNorm, x: F32, out_B: F32) -> None:
     if type(norm) is RMSNorm:
         chip.call(_sum_of_squares, x, out_B)
     else:
-        chip.call(lambda: np.copyto(out_B, norm.statistics(x)))
+        chip.call(lambda: put(out_B, norm.statistics(x), norm, "statistics"))
 
 
 def _sum_of_squares(x: F32, out_B: F32) -> None:
@@ -69,6 +69,10 @@ class AddNorm(SystemOp):
             x.program, (x, residual, gain), h=(self.rows, self.shape.dim), residual=x.shape
         )
         return h, total
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"h": ((), (Axis.COLS,)), "residual": self.stream_cut}
 
     @property
     def is_last(self) -> bool:
@@ -156,6 +160,10 @@ class FusedAddNorm(AddNorm):
 
 class ScatteredAddNorm(AddNorm):
     """One row of chips: the stream is gathered, and the whole is normalised on every chip."""
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"h": ((), ()), "residual": self.stream_cut}
 
     @property
     def _stream(self) -> Wire:

@@ -6,7 +6,7 @@ from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Consumed, Cross, Kernel, Matrix, Op, Take
+from galaxy_mpi.program import Charge, Consumed, Cross, Cut, Kernel, Matrix, Op, Take
 from galaxy_mpi.systems.site import Site
 
 __all__ = ["SystemOp"]
@@ -42,6 +42,17 @@ class SystemOp(Op):
     def rows(self) -> int:
         """Rows of activations on the host."""
         return self.shape.users if self.site.work is None else self.site.work.n_rows
+
+    @property
+    def stream_cut(self) -> Cut:
+        """How the stream is cut: over the columns, or over the rows where it stays scattered."""
+        is_scattered = self.shape.stream != self.shape.dim
+        return ((), (Axis.ROWS if is_scattered else Axis.COLS,))
+
+    @property
+    def heads_cut(self) -> Cut:
+        """How heads are cut: over the rows; in decode the columns share the users."""
+        return ((Axis.COLS,) if self.site.work is None else (), (Axis.ROWS,), ())
 
     @property
     def device_rows(self) -> int:

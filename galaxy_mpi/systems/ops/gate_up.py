@@ -9,7 +9,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.add_norm import concat_columns
 from galaxy_mpi.systems.ops.base import SystemOp
@@ -35,6 +35,10 @@ class GateUp(SystemOp):
         """Return silu(gate) * up, gathered over the columns: (B, F/R)."""
         (act,) = self.record(h.program, (h, w1, w3), act=(self.rows, self.shape.hidden))
         return act
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"act": ((), (Axis.ROWS,))}
 
     def _scatter(self, key: str) -> Wire:
         width, dtype = self.shape.hidden_shard, self.formats.gate_up_sum

@@ -9,7 +9,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.qkv_heads import of_users
@@ -25,6 +25,10 @@ class MergeHeads(SystemOp):
         shape = self.shape
         (out,) = self.record(mixed.program, (mixed,), out=(shape.users, shape.mixed))
         return out
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"out": ((), (Axis.ROWS,))}
 
     @property
     def _gather(self) -> Wire:

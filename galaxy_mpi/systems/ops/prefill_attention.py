@@ -8,9 +8,10 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, StepInputs
 from galaxy_mpi.systems.kv_cache import KVCache
+from galaxy_mpi.systems.modules import put
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
 from galaxy_mpi.systems.prefill_pass import causal_pairs, query_chunks
 
@@ -29,6 +30,10 @@ class PrefillAttention(PrefillOp):
         inputs = (q, k, v, q.program.layer)
         (mixed,) = self.record(q.program, inputs, mixed=(self.rows, self.shape.mixed))
         return mixed
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"mixed": ((), (Axis.ROWS,))}
 
     @property
     def _sum(self) -> Wire:
@@ -163,7 +168,7 @@ class _Attending:
         self._cache: KVCache = chip.state.caches[layer]
         self._inputs: StepInputs = chip.inputs
         self._parts = op.work.parts
-        self._attend = op.site.modules.attention_class()
+        self._attend = op.site.modules.attention(layer, chip.state)
         precision = op.precision
         self._fidelity = precision.fidelity("sdpa", "prefill") if precision.cuts_inputs else None
         self._cuts_cache = self._fidelity is not None and not self._fidelity.reads_whole(
@@ -174,9 +179,9 @@ class _Attending:
         """Attend with all queries, user by user, with nothing cached."""
         q, k, v = self._read(q, k, v)
         k_KTH, v_KTH = _by_head(k), _by_head(v)
-        for rows in self._parts:
-            mixed = self._attend.prefill(q[rows], k_KTH[:, rows], v_KTH[:, rows], start=0)
-            out[rows] = mixed.reshape(len(mixed), -1)
+        for user, rows in enumerate(self._parts):
+            keys, values = k_KTH[:, rows], v_KTH[:, rows]
+            self._prefill(user, q[rows], keys, values, 0, out[rows])
 
     def chunk(self, q: F32, k: F32, v: F32, chunk: slice, out: F32) -> None:
         """Attend with some queries; rows of the device that the host does not carry are zeros."""
@@ -184,8 +189,8 @@ class _Attending:
         out[len(queries) :] = 0
         if len(queries):
             queries, k, v = self._read(queries, k, v)
-            mixed = self._attend.prefill(queries, _by_head(k), _by_head(v), start=chunk.start)
-            out[: len(queries)] = mixed.reshape(len(queries), -1)
+            target = out[: len(queries)]
+            self._prefill(0, queries, _by_head(k), _by_head(v), chunk.start, target)
 
     def behind_prefix(self, q: F32, k: F32, v: F32, out: F32) -> None:
         """Attend to the cached positions of the one user, and to the new ones."""
@@ -197,8 +202,14 @@ class _Attending:
         _, k_cached, v_cached = self._read(q, k_cached, v_cached)
         k_KTH = np.concatenate([k_cached, _by_head(k)], axis=1)
         v_KTH = np.concatenate([v_cached, _by_head(v)], axis=1)
-        mixed = self._attend.prefill(q, k_KTH, v_KTH, start=user.start)
-        out[...] = mixed.reshape(out.shape)
+        self._prefill(0, q, k_KTH, v_KTH, user.start, out)
+
+    def _prefill(self, user: int, q: F32, k: F32, v: F32, start: int, out: F32) -> None:
+        """Attend with the queries of a user; ``out`` has their heads side by side."""
+        assert self._inputs.work is not None
+        who, attend = self._inputs.work.users[user], self._attend
+        attend.n_tokens = who.start + len(who.tokens)
+        put(out.reshape(q.shape), attend.prefill(q, k, v, start=start), attend, "prefill")
 
     def _read(self, q: F32, k: F32, v: F32) -> tuple[F32, F32, F32]:
         """Return queries, keys and values as attention reads them, by its fidelity."""

@@ -19,7 +19,7 @@ from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.add_norm import concat_columns
 from galaxy_mpi.systems.ops.gate_up import silu_mul
@@ -52,6 +52,10 @@ class PrefillQkvHeads(PrefillOp):
         q, k, v = self.record(h.program, (h, wqkv, bias), q=n, k=kv, v=kv)
         return q, k, v
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return dict.fromkeys(("q", "k", "v"), self.heads_cut)
+
     @property
     def _sum(self) -> Wire:
         return self.sum_wire(BufferKey.QKV, Axis.COLS, self.shape.qkv, self.formats.qkv_sum)
@@ -81,6 +85,10 @@ class PrefillOutput(PrefillOp):
         """Return the block's output, (S, D/C), the same on all rows."""
         (out,) = self.record(x.program, (x, weight), out=(self.rows, self.shape.stream))
         return out
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"out": self.stream_cut}
 
     @property
     def _key(self) -> str:
@@ -159,6 +167,10 @@ class PrefillGateUp(PrefillOp):
         shape = (self.rows, self.shape.hidden_shard)
         (act,) = self.record(h.program, (h, w1, w3), act=shape)
         return act
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"act": ((), (Axis.ROWS, Axis.COLS))}
 
     def _scatter(self, key: str) -> Wire:
         dtype = self.formats.gate_up_sum

@@ -10,7 +10,7 @@ from galaxy_mpi.ccl.calls import add_rows
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import TILE, DType, padded
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.add_norm import concat_columns, normalise, statistics
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
@@ -25,6 +25,10 @@ class PrefillNorm(PrefillOp):
         """Return the normalised stream, (S, D/C)."""
         (h,) = self.record(x.program, (x, gain), h=(x.shape[0], self.shape.dim))
         return h
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"h": ((), (Axis.COLS,))}
 
     @property
     def is_last(self) -> bool:
@@ -80,6 +84,10 @@ class PrefillNorm(PrefillOp):
 class ScatteredPrefillNorm(PrefillNorm):
     """One row of chips: the stream is gathered, and the whole is normalised on every chip."""
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"h": ((), ())}
+
     @property
     def _stream(self) -> Wire:
         f, width = self.formats, self.shape.stream
@@ -119,6 +127,10 @@ class PrefillAdd(PrefillOp):
         (out,) = self.record(x.program, (residual, x), out=x.shape)
         return out
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"out": self.stream_cut}
+
     def charges(self, costs: Any) -> Iterator[Charge]:
         """One op."""
         yield from self.vector(costs, "add", self.device_rows * self.shape.stream, passes=1)
@@ -144,6 +156,10 @@ class LastTiles(PrefillOp):
         rows = self.work.n_users * TILE
         (tiles,) = self.record(x.program, (x,), tiles=(rows, x.shape[1]))
         return tiles
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"tiles": self.stream_cut}
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Nothing."""

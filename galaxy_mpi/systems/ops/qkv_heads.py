@@ -9,7 +9,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import gather_and_add_charges
@@ -54,6 +54,10 @@ class QkvHeads(SystemOp):
         n, kv = (s.users_each, s.heads, s.head_dim), (s.users_each, s.kv_heads, s.head_dim)
         q, k, v = self.record(h.program, (h, wqkv, bias), q=n, k=kv, v=kv)
         return q, k, v
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return dict.fromkeys(("q", "k", "v"), self.heads_cut)
 
     @property
     def _sum(self) -> Wire:

@@ -8,7 +8,7 @@ from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 
@@ -41,6 +41,10 @@ class Reduce(SystemOp):
         """Return the block's output, (B, D/C), the same on all rows."""
         (out,) = self.record(x.program, (x, weight), out=(self.rows, self.shape.stream))
         return out
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"out": self.stream_cut}
 
     @property
     def weight(self) -> str:

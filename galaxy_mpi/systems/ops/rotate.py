@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 
@@ -34,6 +34,10 @@ class Rotate(SystemOp):
         """Return q and k with their positions rotated in."""
         q_out, k_out = self.record(q.program, (q, k, cos, sin), q=q.shape, k=k.shape)
         return q_out, k_out
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return dict.fromkeys(("q", "k"), self.heads_cut)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Two ops; in decode each head of a user is in a row of tiles of its own."""

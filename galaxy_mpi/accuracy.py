@@ -46,7 +46,7 @@ def build_parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.decode")
-    add("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text")
+    add("--text", type=Path, metavar="FILE", help="UTF-8 text; must be given")
     add("--tokens", type=int, default=1024, metavar="N", help="its first N tokens")
     add(
         "--prefill",
@@ -98,6 +98,8 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     ConfigError
         If a value cannot be used.
     """
+    if arguments.text is None:
+        raise ConfigError("--text is missing; give a file of UTF-8 text")
     for name, value, least in (("tokens", arguments.tokens, 2), ("prefill", arguments.prefill, 1)):
         if value < least:
             raise ConfigError(f"--{name} must be at least {least}, got {value}")

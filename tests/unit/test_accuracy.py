@@ -1,10 +1,11 @@
-"""Figures of accuracy by hand: agreement at positions, published figures, where block floats lose."""
+"""Figures of accuracy by hand: agreement, published figures, where block floats lose."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from galaxy_mpi import accuracy
 from galaxy_mpi.engine.agreement import compare
 from galaxy_mpi.engine.outliers import outliers
 from galaxy_mpi.engine.teacher import Answers
@@ -61,7 +62,7 @@ def test_published_figures_are_of_the_same_model_on_the_same_machine():
 
 
 def test_an_outlier_is_named_by_layer_and_channel_with_what_its_block_loses():
-    """256 leaves its block steps of 4, in which ones are zeros; in the other block they are exact."""
+    """256 leaves its block steps of 4, in which ones are zeros; elsewhere they are exact."""
     plain, other = np.ones((3, 32), np.float32), np.ones((3, 32), np.float32)
     other[:, 21] = -256
     worst, best = outliers({"stream": [plain, other]})
@@ -69,3 +70,10 @@ def test_an_outlier_is_named_by_layer_and_channel_with_what_its_block_loses():
     assert (worst.ratio, worst.error, worst.share) == (256, 1, 1)
     assert (best.layer, best.ratio, best.error) == (0, 1, 0)
     assert "layer 1   channel 21" in str(worst)
+
+
+def test_help_needs_nothing_else_and_what_is_missing_is_a_line(capsys):
+    assert accuracy.main(["--help", "--chips-per-rank", "32"]) == 0
+    assert "--optimizations FILE" in capsys.readouterr().out
+    assert accuracy.main(["--mesh", "1x1"]) == 2
+    assert capsys.readouterr().err == ("galaxy_mpi: --text is missing; give a file of UTF-8 text\n")

@@ -45,6 +45,7 @@ GALAXY = replace(
         down=MinimalDown,  # long prompts: the gather overlaps the matmul
     ),
     formats=GALAXY_FORMATS,
+    other_formats=(),
     settings=GALAXY_SETTINGS,
     fabric=Fabric(),
     decode_algorithms=DIRECT,

@@ -81,6 +81,7 @@ TT_TRANSFORMERS = System(
         sample=Sample,
     ),
     formats=MESH_FORMATS,
+    other_formats=(ROW_FORMATS, MESH_FORMATS),
     settings=TT_TRANSFORMERS_SETTINGS,
     fabric=Fabric(is_line=True, gather_links=2, scatter_links=1, laps=2, skips_alone=True),
     decode_algorithms=GENERIC_DECODE,

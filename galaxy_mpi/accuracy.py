@@ -33,7 +33,7 @@ from galaxy_mpi.studies.published_accuracy import published
 from galaxy_mpi.systems import SYSTEMS, Precision, chosen_system
 from galaxy_mpi.systems.precision import KINDS
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "main", "run_configs"]
 
 _MOST_TEXT_BYTES = 2**28
 
@@ -82,35 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print a table."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], None]]:
-        if arguments.text is None:
-            raise ConfigError("--text FILE is required (see galaxy-mpi accuracy --help)")
-        for name in ("tokens", "prefill"):
-            least = 2 if name == "tokens" else 1
-            if getattr(arguments, name) < least:
-                raise ConfigError(
-                    f"--{name} must be at least {least}, got {getattr(arguments, name)}"
-                )
-        names = arguments.precision
-        if names is None:
-            names = "" if arguments.optimizations else "performance,accuracy,float32"
-        wanted: list[dict[str, Any]] = [{"precision": n} for n in names.split(",") if n]
-        wanted += [{"optimizations": path} for path in arguments.optimizations]
-        runs = [
-            RunConfig(
-                model=arguments.model,
-                prompt_tokens=((0,),),
-                mesh=Mesh.parse(arguments.mesh),
-                system=chosen_system(arguments.system),
-                formats=arguments.formats,
-                n_layers=arguments.layers,
-                math_fidelity=not arguments.no_fidelity,
-                json_path=arguments.json,
-                **each,
-            )
-            for each in wanted
-        ]
-        if not runs:
-            raise ConfigError("--precision names nothing; give performance, accuracy or float32")
+        runs = run_configs(arguments)
 
         def play(transport: Transport) -> None:
             _play(transport, runs, arguments)
@@ -118,6 +90,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return runs[0].working_mesh, play
 
     return run_on_mesh(build_parser(), argv, prepare)
+
+
+def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
+    """Return the checked configurations of parsed arguments, one for each row of the table.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be used.
+    """
+    if arguments.text is None:
+        raise ConfigError("--text is missing; give a file of UTF-8 text")
+    for name, value, least in (("tokens", arguments.tokens, 2), ("prefill", arguments.prefill, 1)):
+        if value < least:
+            raise ConfigError(f"--{name} must be at least {least}, got {value}")
+    names = arguments.precision
+    if names is None:
+        names = "" if arguments.optimizations else "performance,accuracy,float32"
+    wanted: list[dict[str, Any]] = [{"precision": name} for name in names.split(",") if name]
+    wanted += [{"optimizations": path} for path in arguments.optimizations]
+    if not wanted:
+        raise ConfigError("--precision names nothing; give performance, accuracy or float32")
+    return [
+        RunConfig(
+            model=arguments.model,
+            prompt_tokens=((0,),),
+            mesh=Mesh.parse(arguments.mesh),
+            system=chosen_system(arguments.system),
+            formats=arguments.formats,
+            n_layers=arguments.layers,
+            math_fidelity=not arguments.no_fidelity,
+            json_path=arguments.json,
+            **each,
+        )
+        for each in wanted
+    ]
 
 
 def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:

@@ -56,7 +56,7 @@ class RunConfig:
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
     formats: str | None = None
-    """``TENSOR=FORMAT,...``: what is stored otherwise than by the system's own table."""
+    """``TABLE,TENSOR=FORMAT,...``: what is stored otherwise than by the system's own table."""
     math_fidelity: bool = True
     """Whether matmuls read only the bits of their inputs that the chip's do."""
     sampling: SamplingParams | None = None

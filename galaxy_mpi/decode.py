@@ -85,8 +85,8 @@ def build_parser() -> ArgumentParser:
     add(
         "--formats",
         metavar="TENSOR=FORMAT,...",
-        help="what is stored otherwise than the system's table says, as decode.wo_sum=bf16 "
-        "(galaxy_mpi.systems.formats)",
+        help="what is stored otherwise than the system's table says, as decode.wo_sum=bf16; "
+        "first, on several rows and columns, row or mesh may name a table of tt_transformers",
     )
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
     add(

@@ -31,6 +31,8 @@ class Row:
     alone); of the first line 1."""
     host: HostFigures | None
     host_gain: float | None
+    other_tokens: int | None
+    """Users whose next token is another than that of the variant before."""
 
     @property
     def host_step_s(self) -> float | None:
@@ -82,6 +84,7 @@ def rows_of(
                 else None,
                 host=host[number] if host else None,
                 host_gain=_paired(host[before], host[number]) if host else None,
+                other_tokens=_changed(host[before], host[number]) if host else None,
             )
         )
     return rows
@@ -90,6 +93,11 @@ def rows_of(
 def _paired(before: HostFigures, after: HostFigures) -> float:
     """Return the median of the ratios of each turn."""
     return statistics.median(a / b for a, b in zip(before.step_s, after.step_s, strict=True))
+
+
+def _changed(before: HostFigures, after: HostFigures) -> int:
+    """Return how many users get another next token."""
+    return sum(a != b for a, b in zip(before.tokens, after.tokens, strict=True))
 
 
 def _gains(rows: Sequence[Row]) -> dict[str, float]:
@@ -124,6 +132,7 @@ def to_dict(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "host_allocations": 0 if host else None,
             "host_allocated_bytes": 0 if host else None,
             "host_stall_s": host.stall_s if host else None,
+            "other_tokens": row.other_tokens,
         }
         records.append(record)
     return records
@@ -154,9 +163,7 @@ def table(rows: Sequence[Row], model: LlamaConfig, variants: Sequence[Variant]) 
     if tokens:
         same = "the same" if len(tokens) == 1 else f"{len(tokens)} different ones (roundings)"
         lines += ["", f"next tokens of all variants: {same}"]
-        own, galaxys = (row.host.tokens for row in rows[:2] if row.host is not None)
-        n_others = sum(a != b for a, b in zip(own, galaxys, strict=True))
-        lines.append(f"of the formats: {n_others} of {len(own)} users get another token")
+        lines.append(f"of the formats: {rows[1].other_tokens} users get another token")
     lines += ["", *_stored(model, variants)]
     return "\n".join(lines)
 

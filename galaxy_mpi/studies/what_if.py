@@ -52,7 +52,7 @@ class WhatIf:
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
     formats: str | None = None
-    """``TENSOR=FORMAT,...``: what is stored otherwise than by the system's own table."""
+    """``TABLE,TENSOR=FORMAT,...``: what is stored otherwise than by the system's own table."""
     layers: int | None = None
     prefetch: bool = True
     circular_buffer_bytes: int | None = None

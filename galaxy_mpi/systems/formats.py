@@ -8,7 +8,7 @@ has no such tensor. With a layer's ``activation`` a table gives `Formats`, which
     table.of(model).formats("decode", activation=None).wo_product
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -166,21 +166,44 @@ class FormatTable:
         return Formats(**found)
 
 
-def parse(text: str) -> dict[tuple[str, str], DType]:
-    """Return the changes of ``TENSOR=FORMAT,MODE.TENSOR=FORMAT,...``, by mode and tensor.
+def parse(text: str, names: Sequence[str] = ()) -> tuple[str, dict[tuple[str, str], DType]]:
+    """Return what ``TABLE,TENSOR=FORMAT,MODE.TENSOR=FORMAT,...`` says.
+
+    Parameters
+    ----------
+    text : str
+        Any of its parts may be missing.
+    names : sequence of str
+        Of the tables that may come first.
+
+    Returns
+    -------
+    str
+        Name of the table; empty for the one that the system has.
+    dict of (str, str) to DType
+        Other formats, by mode and tensor.
 
     Raises
     ------
     ConfigError
-        If there is no such tensor, mode or format; the message lists what there is.
+        If there is no such table, tensor, mode or format; the message lists what there is.
 
     Examples
     --------
-    >>> {key: dtype.name for key, dtype in parse("decode.wo_sum=bf16").items()}
-    {('decode', 'wo_sum'): 'bfloat16'}
+    >>> table, changes = parse("row,decode.wo_sum=bf16", ["row", "mesh"])
+    >>> table, {key: dtype.name for key, dtype in changes.items()}
+    ('row', {('decode', 'wo_sum'): 'bfloat16'})
     """
     changes: dict[tuple[str, str], DType] = {}
-    for part in text.split(","):
+    first, *parts = text.split(",")
+    table = "" if "=" in first else first
+    if table and table not in names:
+        tables = f"a table ({', '.join(names)}) or " if names else ""
+        raise ConfigError(
+            f"--formats: {shown(first)} is nothing; give {tables}TENSOR=FORMAT with one of "
+            f"{', '.join(TENSORS)}"
+        )
+    for part in parts if table else [first, *parts]:
         where, _, name = part.partition("=")
         mode, dot, tensor = where.rpartition(".")
         if tensor not in TENSORS:
@@ -193,7 +216,7 @@ def parse(text: str) -> dict[tuple[str, str], DType]:
             )
         for each in (mode,) if dot else MODES:
             changes[each, tensor] = FORMAT_NAMES[name]
-    return changes
+    return table, changes
 
 
 def differing(ours: FormatTable, theirs: FormatTable, model: Model) -> Iterator[tuple[Any, ...]]:

@@ -52,6 +52,7 @@ GALAXY = replace(
         sample=Sample,
     ),
     formats=GALAXY_FORMATS,
+    other_formats=(),
     settings=GALAXY_SETTINGS,
     fabric=Fabric(),
     decode_algorithms=DIRECT,

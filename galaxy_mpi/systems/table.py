@@ -163,6 +163,8 @@ class System:
     """What every tensor is stored in."""
     settings: Settings
     """What ``performance`` and ``accuracy`` mean."""
+    other_formats: tuple[FormatTable, ...] = ()
+    """Tables that may be asked for instead, by name."""
     fabric: Fabric = field(default_factory=Fabric)
     decode_algorithms: Algorithms = DIRECT
     """How the collectives of a decode step run on the host."""

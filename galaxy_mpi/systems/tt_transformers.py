@@ -90,6 +90,7 @@ TT_TRANSFORMERS = System(
         ring_matmuls=False,
     ),
     formats=MESH_FORMATS,
+    other_formats=(ROW_FORMATS, MESH_FORMATS),
     settings=TT_TRANSFORMERS_SETTINGS,
     decode_algorithms=GENERIC_DECODE,
     prefill_algorithms=GENERIC_PREFILL,

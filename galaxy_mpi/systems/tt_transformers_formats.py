@@ -6,7 +6,8 @@ has several rows and columns.
 
 Machine classes: one chip and one row of chips have `ROW_FORMATS`, 32 chips `MESH_FORMATS`. Other
 meshes of several rows and columns do not exist in the original; they have `MESH_FORMATS` here,
-because ``tt_all_reduce`` takes its two-dimensional branch wherever no side is 1.
+because ``tt_all_reduce`` takes its two-dimensional branch wherever no side is 1; ``--formats row``
+asks for the other.
 """
 
 from galaxy_mpi.dtypes import BF16, BFP8
@@ -23,7 +24,7 @@ _HEAD = "lm_head.py, forward: lm_head_dtype or ttnn.bfloat8_b"
 _CANDIDATES = "models/common/sampling: values are gathered in bf16"
 
 ROW_FORMATS = FormatTable(
-    "tt_transformers, one row of chips",
+    "row",
     (
         Row("layer_input", _BF16, _BF16, _INPUT),
         Row("attention_sum", _BF16, _BF16, "decoder.py, forward: dtype None, so the residual's"),
@@ -59,7 +60,7 @@ ROW_FORMATS = FormatTable(
 )
 
 MESH_FORMATS = FormatTable(
-    "tt_transformers, 32 chips",
+    "mesh",
     (
         Row("layer_input", _BF16, _BF16, _INPUT),
         Row("attention_sum", BF16, BF16, "decoder.py, forward: dtype=ttnn.bfloat16 if TG"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.fields import shown
-from galaxy_mpi.systems.formats import parse
+from galaxy_mpi.systems.formats import FormatTable, parse
 from galaxy_mpi.systems.optimizations import default_name, read_optimizations
 from galaxy_mpi.systems.precision import FLOAT32_PRECISION, Precision, made_of
 from galaxy_mpi.systems.settings import ModelSizes
@@ -33,15 +33,13 @@ class Wanted:
     optimizations: Path | None = None
     """A file with the groups of each layer, instead of ``name``."""
     changes: str | None = None
-    """``TENSOR=FORMAT,...``: what is stored otherwise than the system's table says."""
+    """``TABLE,TENSOR=FORMAT,...``: another table of the system, and what is stored otherwise."""
 
     def __post_init__(self) -> None:
         if self.name not in PRECISION_NAMES:
             raise ConfigError(
                 f"no precision {shown(self.name)}; choose {', '.join(PRECISION_NAMES)}"
             )
-        if self.changes is not None:
-            parse(self.changes)
 
     @property
     def is_float32(self) -> bool:
@@ -58,12 +56,17 @@ class Wanted:
         """
         if self.is_float32:
             return FLOAT32_PRECISION
-        table = system.formats.of(model)
-        if self.changes is not None:
-            table = table.changed(parse(self.changes))
+        table = self._table(system, model)
         if self.optimizations is None:
             return made_of(self.name, table, [system.settings.choice(self.name, model).setting])
         base = system.settings.choice(default_name(self.optimizations), model).setting
         layers = read_optimizations(self.optimizations, model.n_layers, base)
         made = made_of(self.optimizations.stem, table, layers)
         return made if made.layers else replace(made, layers=(made,) * model.n_layers)
+
+    def _table(self, system: "System", model: ModelSizes) -> FormatTable:
+        if self.changes is None:
+            return system.formats.of(model)
+        tables = {table.name: table for table in system.other_formats}
+        name, changes = parse(self.changes, list(tables))
+        return tables.get(name, system.formats).of(model).changed(changes)

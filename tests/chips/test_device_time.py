@@ -14,7 +14,7 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.studies.whole_run import run_all, run_one
-from galaxy_mpi.systems import PRECISIONS, PassShape
+from galaxy_mpi.systems import PassShape
 from galaxy_mpi.timing import Estimator, Machine
 from tests.chips import playing
 from tests.prompts import prompt_of
@@ -30,8 +30,8 @@ def play(run):
 
 
 def estimator_of(run, model):
-    precision, users = PRECISIONS[run.precision], run.batch
-    programs = Programs(model, run.mesh, run.emulated_system, precision, users=users)
+    precision = run.wanted.on(run.emulated_system, model)
+    programs = Programs(model, run.mesh, run.emulated_system, precision, users=run.batch)
     return Estimator(programs, MACHINE, slowness=run.slowness)
 
 

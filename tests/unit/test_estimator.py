@@ -11,8 +11,7 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import __main__ as program_command
-from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
-from galaxy_mpi.systems.optimizations import read_optimizations
+from galaxy_mpi.systems import PRECISIONS, PassShape, Wanted, system_of
 from galaxy_mpi.timing import Estimator, Machine
 from galaxy_mpi.timing.published import CALIBRATION, read_measurements
 
@@ -295,12 +294,13 @@ def test_a_pass_is_told_with_the_algorithms_of_prefill(capsys):
 def test_layers_of_equal_formats_share_their_ops(tmp_path):
     path = tmp_path / "formats.json"
     entry = {"precision_cfg": {"ff2": "bfp4"}}
-    path.write_text(json.dumps({"decoders": {"default": entry, "1": {}, "2": entry}}))
+    path.write_text(json.dumps({"decoders": {"default": entry, "1": {}}}))
     mesh, model = Mesh(2, 2), replace(PRESETS["llama3-8b"], n_layers=4)
     different = json.dumps({"decoders": {"2": entry}})
     for text, n_kinds in ((path.read_text(), 1), (different, 2)):
         path.write_text(text)
-        formats = read_optimizations(path, 4)
-        programs = Programs(model, mesh, system_of("galaxy", mesh), formats, users=32)
+        system = system_of("galaxy", mesh)
+        formats = Wanted(optimizations=path).on(system, model)
+        programs = Programs(model, mesh, system, formats, users=32)
         kinds = {use.op for use in programs.decode().uses if use.op.name == "gate_up"}
         assert len(kinds) == n_kinds

@@ -172,13 +172,23 @@ def test_float32_rounds_nothing_on_any_system():
         ("wo=bf16", "no tensor 'wo'; choose layer_input, attention_sum"),
         ("train.act=bf16", "no mode 'train'; choose decode, prefill"),
         ("act=float32", "act is 'float32'; choose bfp4, bfp8, bf16"),
-        ("act", "act is ''; choose"),
+        ("act", "'act' is nothing; give TENSOR=FORMAT with one of layer_input"),
     ],
 )
 def test_other_formats_that_cannot_be_are_refused_with_the_list(text, says):
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert says in str(caught.value)
+
+
+def test_a_mesh_has_the_table_that_is_asked_for():
+    mesh, row = (system_of("tt_transformers", Mesh.parse(m)) for m in ("2x2", "1x2"))
+    asked = Wanted("accuracy", changes="row,decode.act=bf16").on(mesh, NARROW)
+    own = Wanted("accuracy").on(row, NARROW)
+    assert asked.prefill == own.prefill != Wanted("accuracy").on(mesh, NARROW).prefill
+    assert asked.decode == replace(own.decode, act=BF16)
+    with pytest.raises(ConfigError, match=r"'ring' is nothing; give a table \(row, mesh\) or"):
+        Wanted(changes="ring").on(mesh, NARROW)
 
 
 # --- runs obey: a cell that is changed changes bytes on the wire, or bits of values

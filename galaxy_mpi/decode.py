@@ -21,6 +21,7 @@ from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.output import print_text
 from galaxy_mpi.progress import Progress
 from galaxy_mpi.systems import SYSTEMS
 
@@ -190,8 +191,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 report = engine.generate()
             if report is not None:
                 # The text first: what was computed is not lost with a disk that is full.
-                print(report.to_text(show_all=arguments.show_all), flush=True)
-                report.write_files()
+                try:
+                    print_text(report.to_text(show_all=arguments.show_all))
+                finally:
+                    report.write_files()
 
         return run.working_mesh, play
 

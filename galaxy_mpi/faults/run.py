@@ -140,10 +140,9 @@ def _words(case: Case) -> list[str]:
     if not case.moment:
         fault = "none"
     launcher = Path(sys.executable).parent / "mpirun"
+    mpirun = [str(launcher) if launcher.exists() else "mpirun", "-n", str(layout.n_ranks)]
     return [
-        str(launcher) if launcher.exists() else "mpirun",
-        "-n",
-        str(layout.n_ranks),
+        *(mpirun if layout.n_ranks else ()),
         *case.around_rank,
         sys.executable,
         "-m",

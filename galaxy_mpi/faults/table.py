@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from galaxy_mpi.faults.case import Case, Layout
-from galaxy_mpi.faults.surroundings import surroundings
+from galaxy_mpi.faults.surroundings import streams, surroundings
 
 __all__ = ["LAYOUTS", "cases"]
 
@@ -11,6 +11,8 @@ MEMORY = Layout("memory", 2, ("--mesh", "1x2", "--transport", "shared"))
 MESSAGES = Layout("messages", 2, ("--mesh", "1x2", "--transport", "mpi"))
 CHIPS = Layout("chips", 2, ("--mesh", "2x2", "--chips-per-rank", "2"))
 HOSTS = Layout("hosts", 4, ("--mesh", "2x2"), {"GALAXY_MPI_TEST_HOSTS": "2"})
+
+ALONE = Layout("alone", 0, ("--mesh", "1x2", "--chips-per-rank", "2"))
 
 LAYOUTS = (MEMORY, MESSAGES, CHIPS, HOSTS)
 """Ranks that share memory, that send messages, that play several chips, on two pretended hosts."""
@@ -28,6 +30,7 @@ def cases() -> list[Case]:
         *_collectives(),
         *_files(),
         *surroundings(MEMORY),
+        *streams(ALONE),
     ]
 
 

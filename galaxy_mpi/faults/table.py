@@ -72,7 +72,9 @@ def _signals() -> Iterator[Case]:
                     is_quick=quick and victim == last,
                 )
     for layout in (MEMORY, MESSAGES):
-        for signal, number in (("term", 15), ("hup", 1), ("segv", 11)):
+        # Open MPI takes SIGHUP for itself; that of a terminal goes to the launcher too.
+        yield Case(layout, "hup", "step", "1", codes=(0,), has_report=True)
+        for signal, number in (("term", 15), ("segv", 11)):
             for moment in ("load", "step"):
                 yield Case(
                     layout,
@@ -93,7 +95,7 @@ def _said_of_stop(moment: str, victim: str, layout: Layout) -> Iterator[str]:
         yield rf"galaxy_mpi: {_WAITS[moment]}: .* waited \d+ s for .*over (COLS|ROWS)"
         yield r"(rank|chips?) .*is stopped" if layout.n_ranks == 2 else "waited"
     elif moment in ("load", "report") and layout.n_ranks == 2:
-        yield rf"galaxy_mpi: .*rank {1 - int(victim)} waited .*: rank {victim} is stopped"
+        yield r"galaxy_mpi: .*chip.* waited \d+ s in .*: chip.* (is|are) stopped"
     elif moment in ("start", "set-up", "handover", "end"):
         yield "Timeout|is stopped|waited"
 

@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -17,6 +19,7 @@ from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.flight_recorder import recording
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import PlaneTransport
@@ -104,6 +107,12 @@ def build_parser() -> ArgumentParser:
     add("--trace", type=Path, metavar="FILE", help="write the first steps for ui.perfetto.dev")
     add("--trace-host", type=Path, metavar="FILE", help="the same in this computer's time")
     add("--profile-csv", type=Path, metavar="FILE", help="write the first steps for tt-perf-report")
+    add(
+        "--flight",
+        type=Path,
+        metavar="FOLDER",
+        help="keep each rank's last 1,000 events there if the run does not end well",
+    )
     add("--show-all", action="store_true", help="print all users, not the first 4")
     add("--quiet", action="store_true", help="nothing on standard error but errors")
     add_transport(parser)
@@ -184,11 +193,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play(transport: PlaneTransport) -> None:
             shown = transport.rank == 0 and not arguments.quiet
-            with (
-                Progress(enabled=shown) as progress,
-                Engine(run, transport, progress.hooks()) as engine,
-            ):
-                report = engine.generate()
+            with ExitStack() as stack:
+                hooks = stack.enter_context(Progress(enabled=shown)).hooks()
+                if arguments.flight is not None:
+                    flight = stack.enter_context(recording(arguments.flight, transport.rank))
+                    hooks = replace(
+                        hooks,
+                        before_step=flight.step,
+                        before_unpack=flight.weight,
+                        before_crossing=flight.crossing,
+                    )
+                report = stack.enter_context(Engine(run, transport, hooks)).generate()
             if report is not None:
                 # The text first: what was computed is not lost with a disk that is full.
                 try:

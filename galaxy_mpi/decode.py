@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -21,11 +23,12 @@ from galaxy_mpi.engine import Engine
 from galaxy_mpi.engine.golden import Golden
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.flight_recorder import recording
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import write_text
+from galaxy_mpi.output import print_text, write_text
 from galaxy_mpi.program import Choice
 from galaxy_mpi.progress import Progress
 from galaxy_mpi.systems import SYSTEMS, chosen_modules, chosen_system
@@ -159,6 +162,12 @@ def build_parser() -> ArgumentParser:
     add("--trace", type=Path, metavar="FILE", help="write the first steps for ui.perfetto.dev")
     add("--trace-host", type=Path, metavar="FILE", help="the same in this computer's time")
     add("--profile-csv", type=Path, metavar="FILE", help="write the first steps for tt-perf-report")
+    add(
+        "--flight",
+        type=Path,
+        metavar="FOLDER",
+        help="keep each rank's last 1,000 events there if the run does not end well",
+    )
     add("--show-all", action="store_true", help="print all users, not the first 4")
     add("--quiet", action="store_true", help="nothing on standard error but errors")
     add_transport(parser)
@@ -246,8 +255,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play(transport: Transport) -> int:
             shown = transport.rank == 0 and not arguments.quiet
-            with Progress(enabled=shown) as progress:
-                hooks = progress.hooks()
+            with ExitStack() as stack:
+                hooks = stack.enter_context(Progress(enabled=shown)).hooks()
+                if arguments.flight is not None:
+                    flight = stack.enter_context(recording(arguments.flight, transport.rank))
+                    hooks = replace(
+                        hooks,
+                        before_step=flight.step,
+                        before_unpack=flight.weight,
+                        before_crossing=flight.crossing,
+                    )
                 if arguments.against is not None:
                     # Here, not above: a run alone needs no study.
                     from galaxy_mpi.studies.against import run_against
@@ -255,16 +272,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                     report, against = run_against(run, arguments.against, transport, hooks)
                 else:
                     against = None
-                    with Engine(run, transport, hooks) as engine:
-                        report = engine.generate()
-            if report is None:
-                return 0
-            more = {} if against is None else {"against": against.to_dict()}
-            # The text first: what was computed is not lost with a disk that is full.
-            print(report.to_text(show_all=arguments.show_all), flush=True)
-            if against is not None:
-                print(against.to_text(), flush=True)
-            report.write_files(**more)
+                    report = stack.enter_context(Engine(run, transport, hooks)).generate()
+                if report is None:
+                    return 0
+                more = {} if against is None else {"against": against.to_dict()}
+                # The text first: what was computed is not lost with a disk that is full.
+                try:
+                    print_text(report.to_text(show_all=arguments.show_all))
+                    if against is not None:
+                        print_text(against.to_text())
+                finally:
+                    report.write_files(**more)
             if arguments.update_golden:
                 write_text(arguments.golden, report.to_json())
             return 0 if golden is None else _told_golden(golden, report)

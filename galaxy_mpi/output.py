@@ -3,15 +3,38 @@
 import contextlib
 import errno
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["check_writable", "write_all", "write_bytes", "write_text"]
+__all__ = ["check_writable", "print_text", "write_all", "write_bytes", "write_text"]
 
 _DRAFT = ".galaxy_mpi-"
 """What names of drafts begin with: short, because the whole file may have the longest name."""
+
+
+def print_text(text: str) -> None:
+    """Print a text, if somebody reads: whoever has enough of it, as `| head` has, is no error.
+
+    Raises
+    ------
+    ConfigError
+        If standard output cannot be written for another reason.
+    """
+    if sys.stdout is None:  # Python was started with a closed descriptor
+        return
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # What is left in the stream would fail once more when Python ends.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise ConfigError(
+                f"standard output cannot be written: {error.strerror}; send it elsewhere"
+            ) from None
 
 
 def write_text(path: Path | None, text: str) -> None:

@@ -21,4 +21,6 @@ for ranks in 2 4 8 32; do
     timeout 1500 mpirun -n "$ranks" sh launch/pytest_rank.sh tests/mpi --with-mpi "$@" || failed=1
 done
 python -m pytest tests/command "$@" || failed=1
+# Runs in which one thing is broken.
+python -m pytest tests/faults "$@" || failed=1
 exit "$failed"

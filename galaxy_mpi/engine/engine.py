@@ -30,6 +30,7 @@ from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
+from galaxy_mpi.mesh.plane import Crossing
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher, WeightId
@@ -52,6 +53,7 @@ class Hooks:
     before_step: Callable[[int], None] = lambda step: None
     after_step: Callable[[int, Scheduler], None] = lambda step, scheduler: None
     before_unpack: Callable[[WeightId], None] | None = None
+    before_crossing: Callable[[Crossing], None] | None = None
 
 
 class Engine:
@@ -111,6 +113,7 @@ class Engine:
         self.prefill_mode = PrefillMode(
             self.chips, self.programs, self._device or NoClock(), [ends], watchers
         )
+        self.decode_mode.note = self.prefill_mode.note = self._hooks.before_crossing
         self._mode = ""
 
     def __enter__(self) -> "Engine":

@@ -15,6 +15,7 @@ from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.engine.chips import Chips
 from galaxy_mpi.engine.value_checks import Replicas, finite, finite_logits
+from galaxy_mpi.mesh.plane import Crossing
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import DirectFeed, Prefetcher, PrefetchFeed, PrefetchStats
 from galaxy_mpi.program import BoundProgram, Program, Tap, bind_program
@@ -113,6 +114,7 @@ class _Mode:
         self._taps = [looks, *(watcher.tap for watcher in self._watchers), *taps]
         self.system = programs.system
         self.totals = ModeTotals()
+        self.note: Callable[[Crossing], None] | None = None
 
     def _bind(self, program: Program, feeds: Sequence[WeightFeed], algorithms: Algorithms) -> Ready:
         chips, taps = self.chips, tuple(make(program) for make in self._taps)
@@ -138,7 +140,8 @@ class _Mode:
                     **options,
                 )
             )
-        return Ready(bind_program(program, binders, inputs, chips.planes), inputs, clocks)
+        bound = bind_program(program, binders, inputs, chips.planes, note=self.note)
+        return Ready(bound, inputs, clocks)
 
     def _run(self, bound: BoundProgram) -> None:
         before = bound.crossings_s

@@ -24,7 +24,7 @@ class Trap:
     moment : str
         One of `MOMENTS`.
     act : callable
-        Called with the crossing that was about to happen, None at other moments; returns what the
+        Called with the crossing that was about to happen, "start", or None; returns what the
         crossing is replaced with, None if it is to happen as it was.
     """
 
@@ -35,7 +35,7 @@ class Trap:
     def set(self) -> None:
         """Put the trap where the moment comes by."""
         if self._moment == "start":
-            self._spring(None)
+            self._spring("start")
         elif self._moment == "set-up":
             self._before(planes.Planes, "__init__")
         elif self._moment == "handover":

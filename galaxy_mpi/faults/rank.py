@@ -65,6 +65,7 @@ def main(argv: list[str]) -> int:
     for module in (mpi, guard):  # so that the laboratory need not wait for a minute
         vars(module).update(START_S=10.0, END_S=10.0)
     watchdog._PATIENT_S = 5.0
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, and whoever starts us, may ignore it
     if rank in (mine, "all"):
         _set(fault, moment)
     return decode.main(arguments)
@@ -82,7 +83,8 @@ def _act(fault: str, crossing: Any) -> Callable[[], None] | None:
     _note()
     if fault.startswith("launcher-"):
         os.kill(ancestry(os.environ)[-1], _SIGNALS[fault.removeprefix("launcher-")])
-        time.sleep(_LONG_S)
+        # At the start nobody looks yet: then the run is to fail by itself.
+        time.sleep(1.0 if crossing == "start" else _LONG_S)
     elif fault in _SIGNALS:
         os.kill(os.getpid(), _SIGNALS[fault])
     elif fault in _ERRORS:

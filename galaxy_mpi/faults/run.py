@@ -78,7 +78,7 @@ def golden_tokens(layout: Layout) -> Sequence[object]:
     RuntimeError
         If even that does not end well.
     """
-    outcome = play(Case(layout, "none", "step", "0", within_s=LIMIT_S, codes=(0,)), None)
+    outcome = play(Case(layout, "none", within_s=LIMIT_S, codes=(0,)), None)
     if outcome.problems:
         raise RuntimeError(f"a run without a fault fails: {outcome.problems}\n{outcome.errors}")
     return list(json.loads(outcome.last))
@@ -140,10 +140,9 @@ def _words(case: Case) -> list[str]:
     if not case.moment:
         fault = "none"
     launcher = Path(sys.executable).parent / "mpirun"
+    mpirun = [str(launcher) if launcher.exists() else "mpirun", "-n", str(layout.n_ranks)]
     return [
-        str(launcher) if launcher.exists() else "mpirun",
-        "-n",
-        str(layout.n_ranks),
+        *(mpirun if layout.n_ranks else ()),
         *case.around_rank,
         sys.executable,
         "-m",

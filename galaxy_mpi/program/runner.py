@@ -28,6 +28,8 @@ class BoundProgram:
         One a chip of this process, all bound.
     planes : sequence of Plane
         To which their collectives are bound.
+    note : callable, optional
+        Called with each crossing before it is crossed.
 
     Attributes
     ----------
@@ -37,8 +39,14 @@ class BoundProgram:
         Seconds of host time that all runs spent in crossings.
     """
 
-    def __init__(self, program: Program, chips: Sequence[Binder], planes: Sequence[Plane]) -> None:
-        self.program, self.chips = program, chips
+    def __init__(
+        self,
+        program: Program,
+        chips: Sequence[Binder],
+        planes: Sequence[Plane],
+        note: Callable[[Crossing], None] | None = None,
+    ) -> None:
+        self.program, self.chips, self._note = program, chips, note
         self.calls: list[Call] = []
         self.crossings_s = 0.0
         for phases in zip(*(chip.phases for chip in chips), strict=True):
@@ -97,6 +105,8 @@ class BoundProgram:
     def _add(self, crossings: Iterable[Crossing]) -> None:
         for crossing in crossings:
             if not isinstance(crossing, LocalCrossing):
+                if self._note is not None:
+                    self.calls.append((self._note, (crossing,)))
                 self.calls.append((self._cross, (crossing,)))
 
     def _cross(self, crossing: Crossing) -> None:
@@ -111,6 +121,7 @@ def bind_program(
     inputs: Sequence[Mapping[str, Any]],
     planes: Mapping[Axis, Plane],
     around: Callable[[int, Binder], None] = lambda number, chip: None,
+    note: Callable[[Crossing], None] | None = None,
 ) -> BoundProgram:
     """Bind a program on the chips of a process.
 
@@ -123,6 +134,8 @@ def bind_program(
     planes : mapping of Axis to Plane
     around : callable
         Called with (number, chip) before a chip binds the op of that number.
+    note : callable, optional
+        Called with each crossing before it is crossed.
     """
     for plane in planes.values():
         plane.begin()
@@ -132,7 +145,7 @@ def bind_program(
         for chip in chips:
             around(number, chip)
             chip.bind_use(number)
-    bound = BoundProgram(program, chips, list(planes.values()))
+    bound = BoundProgram(program, chips, list(planes.values()), note)
     for chip in chips:
         chip.pool.give_back_all()
     return bound

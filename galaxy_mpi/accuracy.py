@@ -18,6 +18,7 @@ from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.teacher import forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import PlaneTransport
 from galaxy_mpi.output import write_text
@@ -25,6 +26,8 @@ from galaxy_mpi.systems import SYSTEMS
 from galaxy_mpi.systems.precision import KINDS, PRECISIONS
 
 __all__ = ["build_parser", "main"]
+
+_MOST_TEXT_BYTES = 2**28
 
 
 def build_parser() -> ArgumentParser:
@@ -104,17 +107,18 @@ def _play(transport: PlaneTransport, runs: list[RunConfig], arguments: argparse.
         "math_fidelity": not arguments.no_fidelity,
         "precisions": [row.to_dict() for row in rows],
     }
-    write_text(arguments.json, json.dumps(content, indent=2) + "\n")
     print(_table(rows), flush=True)
+    write_text(arguments.json, json.dumps(content, indent=2) + "\n")
 
 
 def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:
     plan, tokenizer = make_plan(run)
     try:
-        content = text.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_bounded(text, _MOST_TEXT_BYTES).decode("utf-8")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--text {text} cannot be read as UTF-8: {error}") from None
-    tokens = tokenizer.encode(content, 1)[:n_tokens]
+    # Of a long text only the beginning is looked at; no token is longer than that.
+    tokens = tokenizer.encode(content[: 128 * n_tokens], 1)[:n_tokens]
     most = min(plan.model.max_seq_len, plan.limits.n_positions)
     if not 2 <= len(tokens) <= most:
         raise ConfigError(f"--text {text} has {len(tokens)} tokens; 2 to {most} can be compared")

@@ -18,7 +18,7 @@ from typing import NoReturn
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import say
-from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher
+from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
 from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.mesh.transport import PlaneTransport
 
@@ -95,7 +95,7 @@ def run_alone(
     prepare : callable
         Turns the arguments into what is to be done. Either may raise errors of the user.
     """
-    if any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES):
+    if is_other_rank(os.environ):
         return 0
     try:
         arguments = parser.parse_args(argv)
@@ -103,9 +103,12 @@ def run_alone(
             print(parser.format_help(), end="")
             return 0
         prepare(arguments)()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"galaxy_mpi: {error}", file=sys.stderr, flush=True)
+        say(f"galaxy_mpi: {error}\n")
         return EXIT_USER_ERROR
+    except BrokenPipeError:  # whoever reads has enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -229,7 +232,7 @@ def _told_by_rank_0(error: UserError) -> int:
     """
     from galaxy_mpi.mesh.mpi import world_rank
 
-    if world_rank() != 0 or os.environ.get("SLURM_PROCID", "0") != "0":
+    if world_rank() != 0 or is_other_rank(os.environ, ["SLURM_PROCID"]):
         return 0
     say(f"galaxy_mpi: {error}\n")
     return EXIT_USER_ERROR

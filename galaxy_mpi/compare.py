@@ -21,7 +21,7 @@ from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import PlaneTransport
-from galaxy_mpi.output import write_bytes, write_text
+from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import grouped_bars_png
 from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, table, to_dict
 from galaxy_mpi.studies.host_steps import host_figures
@@ -64,7 +64,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_on_mesh(build_parser(), words, _prepare_values)
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise if a number cannot be."""
+    for option, value, most in (
+        ("--turns", arguments.turns, 10**6),
+        ("--position", arguments.position, 131_072),
+    ):
+        if not 1 <= value <= most:
+            raise ConfigError(f"{option} must be 1 to {most}, got {value}")
+
+
 def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
+    _check(arguments)
+    for option in ("json", "csv", "plot"):
+        check_writable(f"--{option}", getattr(arguments, option))
     chosen = formats(arguments.precision, arguments.optimizations)
     what_if = WhatIf(
         model=arguments.model,
@@ -95,8 +108,7 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
 def _prepare_values(
     arguments: argparse.Namespace,
 ) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
-    if arguments.turns < 1:
-        raise ConfigError(f"--turns must be at least 1, got {arguments.turns}")
+    _check(arguments)
     mesh = Mesh.parse(arguments.mesh)
     found = variants(mesh)
     run = RunConfig(
@@ -144,13 +156,16 @@ def _report(arguments: argparse.Namespace, rows: list[Row]) -> None:
         "position": arguments.position,
         "rows": records,
     }
-    write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+    print(table(rows), flush=True)
+    files: list[tuple[Path | None, str | bytes]] = [
+        (arguments.json, json.dumps(content, indent=2) + "\n")
+    ]
     if arguments.csv is not None:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
-        write_text(arguments.csv, text.getvalue())
+        files.append((arguments.csv, text.getvalue()))
     if arguments.plot is not None:
         cumulative = [row for row in rows if not row.is_alone]
         series = {
@@ -160,8 +175,8 @@ def _report(arguments: argparse.Namespace, rows: list[Row]) -> None:
             series["host ms"] = [(row.host_step_s or 0.0) * 1e3 for row in cumulative]
         names = [cumulative[0].name, *(f"+ {row.name}" for row in cumulative[1:])]
         title = f"{arguments.model}, {arguments.mesh}: a decode step"
-        write_bytes(arguments.plot, grouped_bars_png(title, names, series))
-    print(table(rows), flush=True)
+        files.append((arguments.plot, grouped_bars_png(title, names, series)))
+    write_all(files)
 
 
 if __name__ == "__main__":

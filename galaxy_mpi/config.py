@@ -1,15 +1,17 @@
 """What a run is: the arguments of a command, checked."""
 
-import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from galaxy_mpi.ccl.algorithms import COLLECTIVES
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import read_bounded, shown
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
+from galaxy_mpi.models.config import MOST_LAYERS
+from galaxy_mpi.output import check_writable
 from galaxy_mpi.systems import PRECISIONS, System, system_of
 from galaxy_mpi.timing import Slowness
 
@@ -17,6 +19,12 @@ __all__ = ["MAX_USERS", "RunConfig", "formats"]
 
 MAX_USERS = 32
 """Users of a decode batch: the rows of a tile."""
+
+MOST_TOKENS = 2**20
+"""Positions that no model has."""
+
+MOST_POSITIONS = 2**26
+"""Of the KV cache of a column: 32 users of 2 million."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +105,28 @@ class RunConfig:
                 f"no collectives {self.collectives!r}; choose {', '.join(COLLECTIVES)}"
             )
         if self.precision not in PRECISIONS:
-            raise ConfigError(f"no precision {self.precision!r}; choose {', '.join(PRECISIONS)}")
-        for name, value, least in (
-            ("--max-new-tokens", self.max_new_tokens, 1),
-            ("--batch", self.batch, 1),
-            ("--layers", self.n_layers, 1),
-            ("--circular-buffer-bytes", self.circular_buffer_bytes, 1),
-            ("--page-size", self.page_size, 1),
-            ("--cache-blocks", self.cache_blocks, 1),
+            raise ConfigError(
+                f"no precision {shown(self.precision)}; choose {', '.join(PRECISIONS)}"
+            )
+        for name, value, most in (
+            ("--max-new-tokens", self.max_new_tokens, MOST_TOKENS),
+            ("--batch", self.batch, None),
+            ("--layers", self.n_layers, MOST_LAYERS),
+            ("--circular-buffer-bytes", self.circular_buffer_bytes, 2**40),
+            ("--page-size", self.page_size, 2**16),
+            ("--cache-blocks", self.cache_blocks, 2**20),
         ):
-            if value is not None and value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+            if value is not None and most is not None and value > most:
+                raise ConfigError(f"{name} must be at most {most}, got {value}")
+        n_positions = self.page_size * self.cache_blocks
+        if n_positions > MOST_POSITIONS:
+            raise ConfigError(
+                f"--page-size {self.page_size} and --cache-blocks {self.cache_blocks} are "
+                f"{n_positions} positions a column, at most {MOST_POSITIONS} can be; take fewer "
+                f"blocks"
+            )
         of_device = (self.trace_path, self.profile_path, *self.slow_chips, *self.slow_links)
         if self.precision == "float32" and self.optimizations is None and any(of_device):
             raise ConfigError(
@@ -150,8 +169,7 @@ class RunConfig:
             ("--trace-host", self.host_trace_path),
             ("--profile-csv", self.profile_path),
         ):
-            if path is not None:
-                _check_writable(option, path)
+            check_writable(option, path)
 
     def read_prompts(self, defaults: list[str]) -> list[str]:
         """Return the prompts of the run; of ``defaults`` as many as the batch has places.
@@ -190,14 +208,19 @@ def formats(precision: str | None, optimizations: str | None) -> dict[str, Any]:
     return {"optimizations": Path(optimizations)}
 
 
+_MOST_PROMPT_BYTES = 2**28
+
+
 def _read_lines(path: Path) -> list[str]:
     """Return the prompts of a file, one a line."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_bounded(path, _MOST_PROMPT_BYTES).splitlines()
     except OSError as error:
         raise ConfigError(
             f"--prompts-file {path}: {error.strerror}; give a text file with one prompt a line"
         ) from None
+    except ValueError as error:
+        raise ConfigError(f"--prompts-file {path}: {error}; give a shorter file") from None
     if not lines:
         raise ConfigError(f"--prompts-file {path} has no line; give one prompt a line")
     prompts = []
@@ -214,17 +237,3 @@ def _read_lines(path: Path) -> list[str]:
                 f"--prompts-file {path}, line {number} is empty; every line is a prompt"
             )
     return prompts
-
-
-def _check_writable(option: str, path: Path) -> None:
-    """Raise if no file can be made beside ``path``; nothing is left behind."""
-    if path.is_dir():
-        raise ConfigError(f"{option} {path} is a folder; give the name of a file")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"{option} {path} cannot be written: {error.strerror}; name a file in a folder that "
-            f"exists and can be written to"
-        ) from None

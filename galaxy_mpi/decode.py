@@ -1,6 +1,7 @@
 """Continue prompts on the emulated mesh: ``mpirun -n 32 python -m galaxy_mpi.decode``."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -178,6 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
         run = run_config(arguments)
+        if arguments.quiet:
+            logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
 
         def play(transport: PlaneTransport) -> None:
             shown = transport.rank == 0 and not arguments.quiet
@@ -186,8 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with Engine(run, transport, hooks) as engine:
                     report = engine.generate()
             if report is not None:
-                report.write_files()
+                # The text first: what was computed is not lost with a disk that is full.
                 print(report.to_text(show_all=arguments.show_all), flush=True)
+                report.write_files()
 
         return run.working_mesh, play
 

@@ -18,7 +18,7 @@ from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.config import formats
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import write_bytes, write_text
+from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import bars_png, lines_png
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems import SYSTEMS
@@ -99,25 +99,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
         if arguments.csv is not None and arguments.sweep is None:
             raise ConfigError("--csv writes the rows of a --sweep; add one")
+        for option in _FILES:
+            path = getattr(arguments, option.replace("-", "_"))
+            if not (option == "json" and str(path) == "-"):
+                check_writable(f"--{option}", path)
         if arguments.sweep is not None:
             return _prepare_sweep(parser, words, arguments)
         what_if = _what_if(arguments)
 
         def play() -> None:
             report = what_if.report
+            text = json.dumps(report, indent=2) + "\n"
+            # What goes to standard output first: it is not lost with a disk that is full.
+            is_shown = str(arguments.json) == "-"
+            print(text if is_shown else what_if.table() + "\n", end="", flush=True)
+            files: list[tuple[Path | None, str | bytes]] = []
+            if not is_shown:
+                files.append((arguments.json, text))
             if arguments.trace is not None:
-                write_text(arguments.trace, what_if.trace.to_json())
+                files.append((arguments.trace, what_if.trace.to_json()))
             if arguments.profile_csv is not None:
-                write_text(arguments.profile_csv, what_if.op_report_csv())
+                files.append((arguments.profile_csv, what_if.op_report_csv()))
             if arguments.plot is not None:
                 by_op_us = {name: s * 1e6 for name, s in report["device"]["by_op_s"].items()}
                 title = f"{arguments.model}: a decode step by op, chip (0, 0)"
-                write_bytes(arguments.plot, bars_png(title, by_op_us, "us"))
-            if str(arguments.json) == "-":
-                print(json.dumps(report, indent=2))
-                return
-            write_text(arguments.json, json.dumps(report, indent=2) + "\n")
-            print(what_if.table())
+                files.append((arguments.plot, bars_png(title, by_op_us, "us")))
+            write_all(files)
 
         return play
 
@@ -147,6 +154,7 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
 
 
 _FILES = ("json", "csv", "trace", "profile-csv", "plot")
+_MOST_SWEPT = 1000
 _NOT_SWEPT = (*_FILES, "sweep", "help", "no-prefetch", "allow-over-budget")
 
 SWEEP_COLUMNS = (
@@ -163,6 +171,9 @@ def _prepare_sweep(
 ) -> Callable[[], None]:
     key, _, values = arguments.sweep.partition("=")
     key = key.lstrip("-")
+    words_of_values = values.split(",")
+    if len(words_of_values) > _MOST_SWEPT:
+        raise ConfigError(f"--sweep takes at most {_MOST_SWEPT} values, got {len(words_of_values)}")
     if not values or key in _NOT_SWEPT:
         raise ConfigError(
             f"--sweep takes an option and its values, for example links=1,2,3,4; "
@@ -170,8 +181,7 @@ def _prepare_sweep(
         )
     # Said once more behind the others, where the last one counts.
     estimates = {
-        value: _what_if(parser.parse_args([*words, f"--{key}", value]))
-        for value in values.split(",")
+        value: _what_if(parser.parse_args([*words, f"--{key}", value])) for value in words_of_values
     }
 
     def play() -> None:
@@ -183,11 +193,6 @@ def _prepare_sweep(
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_text(arguments.csv, text.getvalue())
-        if arguments.plot is not None:
-            lines = {name: [row[name] for row in rows] for name in SWEEP_COLUMNS}
-            write_bytes(arguments.plot, lines_png(arguments.model, key, list(estimates), lines))
-        write_text(arguments.json, json.dumps(rows, indent=2) + "\n")
         width = max(len(key), *(len(value) for value in estimates)) + 2
         print(f"{key:<{width}}{'step ms':>10}{'tok/s/user':>12}{'tok/s':>10}{'first token ms':>16}"
               f"{'stall us':>10}")  # fmt: skip
@@ -198,6 +203,13 @@ def _prepare_sweep(
                 f"{row['time_to_first_token_s'] * 1e3:>16.1f}"
                 f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
             )
+        files: list[tuple[Path | None, str | bytes]] = [(arguments.csv, text.getvalue())]
+        if str(arguments.json) != "-":
+            files.append((arguments.json, json.dumps(rows, indent=2) + "\n"))
+        if arguments.plot is not None:
+            lines = {name: [row[name] for row in rows] for name in SWEEP_COLUMNS}
+            files.append((arguments.plot, lines_png(arguments.model, key, list(estimates), lines)))
+        write_all(files)
 
     return play
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.checkpoints import Tokenizer
+from galaxy_mpi.checkpoints import Tokenizer, check_prompts
 from galaxy_mpi.config import MAX_USERS, RunConfig, formats
 from galaxy_mpi.engine.chips import Chips, load_chips
 from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
@@ -56,6 +56,7 @@ class Model:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text."""
+        check_prompts([text], self.plan.model.max_seq_len)
         return self.tokenizer.encode(text, 1)
 
     def decode(self, tokens: Sequence[int]) -> str:

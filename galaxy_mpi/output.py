@@ -1,20 +1,29 @@
 """Files that a command writes: whole or not at all."""
 
+import contextlib
+import errno
 import os
+import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["write_bytes", "write_text"]
+__all__ = ["check_writable", "write_all", "write_bytes", "write_text"]
+
+_DRAFT = ".galaxy_mpi-"
+"""What names of drafts begin with: short, because the whole file may have the longest name."""
 
 
 def write_text(path: Path | None, text: str) -> None:
     """Write ``text`` as UTF-8; see `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path | None, content: bytes) -> None:
     """Write ``content``, whole or not at all; nothing without a path.
+
+    A link stays one: what it points to is written. A file that there is already keeps its mode.
 
     Raises
     ------
@@ -23,17 +32,113 @@ def write_bytes(path: Path | None, content: bytes) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; give the name of a file")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.exists() and not path.is_file():  # a device or pipe cannot be replaced
-            path.write_bytes(content)
+        _write(path, content)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _cannot_write(str(path), error) from None
+
+
+def write_all(files: Iterable[tuple[Path | None, str | bytes]]) -> None:
+    """Write several files; one that cannot be written does not keep the others from it.
+
+    Raises
+    ------
+    ConfigError
+        That of the first that could not be written, when the others are.
+    """
+    failed: ConfigError | None = None
+    for path, content in files:
+        try:
+            if isinstance(content, str):
+                write_text(path, content)
+            else:
+                write_bytes(path, content)
+        except ConfigError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """Raise if a file could not be written at the end of a run; nothing is left behind.
+
+    Raises
+    ------
+    ConfigError
+        Naming the option and the reason.
+    """
+    if path is None:
+        return
+    try:
+        target = _target(path)
+        if _is_special(target):  # a device or pipe: only writing shows
             return
-        draft.write_bytes(content)
-        draft.replace(path)
-    except OSError as error:
+        draft = _make_draft(target)
+        os.close(draft[0])
+        draft[1].unlink()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _cannot_write(f"{option} {path}", error) from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    target = _target(path)
+    if _is_special(target):  # a device or pipe cannot be replaced
+        with target.open("wb", buffering=0) as file:
+            _write_whole(file.fileno(), content)
+        return
+    descriptor, draft = _make_draft(target)
+    try:
+        with contextlib.closing(os.fdopen(descriptor, "wb", buffering=0)) as file:
+            _write_whole(file.fileno(), content)
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(file.fileno(), target.stat().st_mode & 0o7777)
+        draft.replace(target)
+    except BaseException:
         draft.unlink(missing_ok=True)
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}; name a file in a folder that exists"
-        ) from None
+        raise
+
+
+def _target(path: Path) -> Path:
+    """Return the file that is written: behind links, in a folder that there is.
+
+    Raises
+    ------
+    OSError
+        If there can be no such file, or it may not be written.
+    """
+    target = path.resolve()
+    with contextlib.suppress(FileNotFoundError):
+        target.stat()  # names that are too long raise here
+        if target.is_dir():
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # A draft could replace it, but whoever took the right away meant it.
+        if not os.access(target, os.W_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    return target
+
+
+def _is_special(target: Path) -> bool:
+    return target.exists() and not target.is_file()
+
+
+def _make_draft(target: Path) -> tuple[int, Path]:
+    """Open a file beside ``target`` that nobody else has; its mode is what the user's files get."""
+    draft = target.with_name(f"{_DRAFT}{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.open(draft, flags, 0o666), draft
+
+
+def _write_whole(descriptor: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _cannot_write(what: str, error: Exception) -> ConfigError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, IsADirectoryError):
+        return ConfigError(f"{what} is a folder; give the name of a file")
+    return ConfigError(
+        f"{what} cannot be written: {reason}; name a file in a folder that exists and can be "
+        f"written to"
+    )

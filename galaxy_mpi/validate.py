@@ -18,7 +18,7 @@ from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import write_text
+from galaxy_mpi.output import check_writable, write_text
 from galaxy_mpi.studies.claims import Claim, older_claims
 from galaxy_mpi.studies.whole_run import run_one
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
@@ -92,14 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
 
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
+        check_writable("--json", arguments.json)
         more = [] if arguments.golden is None else read_measurements(arguments.golden)
 
         def play() -> None:
             rows = compare(read_measurements(CALIBRATION), is_calibration=True)
             rows += compare(more, is_calibration=False)
-            write_text(arguments.json, json.dumps(_to_json(rows), indent=2) + "\n")
             print(_table(rows))
-            print(_claims_table(older_claims()))
+            print(_claims_table(older_claims()), flush=True)
+            write_text(arguments.json, json.dumps(_to_json(rows), indent=2) + "\n")
 
         return play
 

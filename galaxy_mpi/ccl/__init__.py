@@ -1,51 +1,30 @@
-"""Collectives over a row or a column of chips, written out hop by hop.
+"""Collectives over a row or a column of chips, as parts of a chip's program.
 
-`topology` says who sends which chunk to whom in which step (integers only), `collectives` walks
-such a schedule over a transport, `gathered` has the reductions of decode. `ccl`, `prefill_ccl`
-and `separate_ccl` are what a chip uses: its collectives in each mode, over `buffers`.
+`wire` says what a collective carries. `algorithms` says how each runs, and is the place to begin:
+in one step (`direct`), or hop by hop over the schedules of `topology` (`rows` for blocks that are
+passed on, `stepwise` for sums that grow on the way); `split` makes an all-reduce of the two,
+`owner` does what the hops would do in one step, `slabs` cuts what is long.
 """
 
-from galaxy_mpi.ccl.buffers import Buffers, BuffersPerCall, PersistentBuffers
-from galaxy_mpi.ccl.ccl import CCL, BufferKey, DecodeCCL
-from galaxy_mpi.ccl.collectives import AllGather, AllReduce, GatherAndAdd, ReduceScatter
-from galaxy_mpi.ccl.gathered import (
-    GatheredAllReduce,
-    GatheredBlocks,
-    GatheredReduceScatter,
-    PlainAllReduce,
-    ScatteredAllReduce,
-    all_reduce_at_once,
-)
-from galaxy_mpi.ccl.prefill_ccl import PrefillCCL
-from galaxy_mpi.ccl.separate_ccl import SeparateCCL, SeparateDecodeCCL
-from galaxy_mpi.ccl.stamps import Stamper
+from galaxy_mpi.ccl.algorithms import COLLECTIVES, Algorithms
+from galaxy_mpi.ccl.bench import Bench, Bound, Clock
 from galaxy_mpi.ccl.topology import TOPOLOGIES, Hop, Line, Ring, Round, Topology
+from galaxy_mpi.ccl.wire import BufferKey, Index, Kind, Wire
 
 __all__ = [
-    "CCL",
+    "COLLECTIVES",
     "TOPOLOGIES",
-    "AllGather",
-    "AllReduce",
+    "Algorithms",
+    "Bench",
+    "Bound",
     "BufferKey",
-    "Buffers",
-    "BuffersPerCall",
-    "DecodeCCL",
-    "GatherAndAdd",
-    "GatheredAllReduce",
-    "GatheredBlocks",
-    "GatheredReduceScatter",
+    "Clock",
     "Hop",
+    "Index",
+    "Kind",
     "Line",
-    "PersistentBuffers",
-    "PlainAllReduce",
-    "PrefillCCL",
-    "ReduceScatter",
     "Ring",
     "Round",
-    "ScatteredAllReduce",
-    "SeparateCCL",
-    "SeparateDecodeCCL",
-    "Stamper",
     "Topology",
-    "all_reduce_at_once",
+    "Wire",
 ]

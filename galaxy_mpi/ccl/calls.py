@@ -44,13 +44,19 @@ def round_in_place(bench: Bench, dtype: DType, values: F32) -> None:
 
 
 def add_rows(bench: Bench, rows: F32, out: F32) -> None:
-    """Add float32 terms in the order of the members."""
+    """Add float32 terms in the order of the members.
+
+    numpy adds whole rows one after the other when it reduces the outermost dim. Where that is the
+    only dim longer than 1 it would not (it adds in pairs), so there rows are added one by one.
+    """
     if len(rows) == 1:
         bench.call(np.copyto, out, rows[0])
-        return
-    bench.call(np.add, rows[0], rows[1], out)
-    for row in rows[2:]:
-        bench.call(np.add, out, row, out)
+    elif out.size > 1:
+        bench.call(np.add.reduce, rows, 0, None, out)
+    else:
+        bench.call(np.add, rows[0], rows[1], out)
+        for row in rows[2:]:
+            bench.call(np.add, out, row, out)
 
 
 def whole_shape(wire: Wire, size: int, *, by_rows: bool) -> tuple[int, ...]:

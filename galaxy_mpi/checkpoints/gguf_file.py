@@ -14,6 +14,7 @@ from galaxy_mpi.checkpoints.checkpoint import Checkpoint, expected_shapes
 from galaxy_mpi.checkpoints.gguf_header import walk_header
 from galaxy_mpi.checkpoints.stored import PLAIN_KINDS, FileMaps, Stored
 from galaxy_mpi.errors import CheckpointError
+from galaxy_mpi.fields import shown
 from galaxy_mpi.models.config import LlamaConfig
 
 __all__ = ["GgufFile"]
@@ -24,6 +25,25 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen3": {"qk_norm": True},
 }
 """Architectures, and what their layers have that Llama's do not; Mistral's files say ``llama``."""
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "rope.scaling.type": ("none", ""),
+    "rope.scaling.attn_factor": (1,),
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "attention.logit_softcapping": (0,),
+    "final_logit_softcapping": (0,),
+    "attn_logit_softcapping": (0,),
+    "attention.scale": (0,),
+    "attention.clamp_kqv": (0,),
+    "attention.max_alibi_bias": (0,),
+    "attention.causal": (True,),
+    "logit_scale": (0, 1),
+    "embedding_scale": (0, 1),
+    "residual_scale": (0, 1),
+    "use_parallel_residual": (False,),
+}
+"""Fields that change the maths and are not done here, with the values at which they do not."""
 
 _NAMES = {
     "wq": "blk.{}.attn_q.weight",
@@ -110,7 +130,23 @@ class GgufFile:
                 raise KeyError(f"{architecture}.{name}")
             return value
 
+        for name, neutral in _NEUTRAL.items():
+            value = self._fields.get(f"{architecture}.{name}")
+            if value is not None and value not in neutral:
+                raise CheckpointError(
+                    f"{self._path}: {architecture}.{name} is {shown(value)}, which changes the "
+                    f"maths and is not done here; choose another model"
+                )
         dim, n_heads = size("embedding_length"), size("attention.head_count")
+        head_dim = size("attention.key_length", dim // n_heads)
+        for name in ("rope.dimension_count", "attention.value_length"):
+            if size(name, head_dim) != head_dim:
+                raise CheckpointError(
+                    f"{self._path}: {architecture}.{name} is {shown(size(name))}, heads have "
+                    f"{head_dim}; heads that are rotated in part, or of two sizes, are not done "
+                    f"here; choose another model"
+                )
+        window = size("attention.sliding_window", 0)
         eos = [self.field(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot")]
         return LlamaConfig(
             dim=dim,
@@ -118,12 +154,13 @@ class GgufFile:
             n_layers=size("block_count"),
             n_heads=n_heads,
             n_kv_heads=size("attention.head_count_kv", n_heads),
-            head_dim=size("attention.key_length", dim // n_heads),
+            head_dim=head_dim,
             vocab_size=self._stored["token_embd.weight"].shape[0],
             norm_eps=float(size("attention.layer_norm_rms_epsilon")),
             rope_theta=float(size("rope.freq_base", 10_000.0)),
             rope_factors=self._rope_factors(),
-            max_seq_len=size("context_length"),
+            # Within its window a sliding one sees all there is.
+            max_seq_len=min(size("context_length"), window or size("context_length")),
             tie_embeddings="output.weight" not in self._stored,
             eos_tokens=tuple(dict.fromkeys(int(token) for token in eos if token is not None)),
             **ARCHITECTURES[architecture],

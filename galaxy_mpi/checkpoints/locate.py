@@ -1,9 +1,11 @@
 """From what the user typed after ``--model`` to files."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from galaxy_mpi.errors import CheckpointError
+from galaxy_mpi.fields import shown
 from galaxy_mpi.models.presets import PRESETS
 
 __all__ = ["BUILT_IN", "cache_folder", "default_prompts", "fetched", "locate"]
@@ -16,8 +18,18 @@ FETCHED = {"smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 
 
 def cache_folder() -> Path:
-    """Return the user's folder for what can be fetched or made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "galaxy_mpi"
+    """Return the user's folder for what can be fetched or made again.
+
+    A user without a home has one for temporary files; a relative ``XDG_CACHE_HOME`` counts for
+    nothing, as its specification says.
+    """
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(named):
+        return Path(named) / "galaxy_mpi"
+    try:
+        return Path.home() / ".cache" / "galaxy_mpi"
+    except RuntimeError:  # neither HOME nor an entry in passwd, as in some containers
+        return Path(tempfile.gettempdir()) / f"galaxy_mpi-{os.getuid()}"
 
 
 def fetched(name: str) -> Path:
@@ -37,18 +49,29 @@ def locate(model: str) -> Path:
         return BUILT_IN[model]
     if model in FETCHED:
         path = fetched(model)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise CheckpointError(f"{model} is not at {path}: sh launch/fetch_model.sh {model}")
         return path
-    path = Path(model).expanduser()
-    if path.exists():
-        return path
+    try:
+        path = Path(model).expanduser()
+        if path.exists():
+            return _readable(path)
+    except CheckpointError:
+        raise
+    except (OSError, RuntimeError, ValueError):  # a name too long, ~nobody, a zero byte
+        pass
     names = ", ".join((*BUILT_IN, *FETCHED, *PRESETS))
     raise CheckpointError(
-        f"no model folder at {model!r}: --model takes a Hugging Face folder (config.json, "
+        f"no model folder at {shown(model)}: --model takes a Hugging Face folder (config.json, "
         f"*.safetensors, tokenizer.json), a Meta folder (params.json, consolidated.*.pth), a GGUF "
         f"file or one of: {names}"
     )
+
+
+def _readable(path: Path) -> Path:
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise CheckpointError(f"{path} cannot be read: Permission denied; is it another user's?")
+    return path
 
 
 def default_prompts() -> list[str]:

@@ -4,7 +4,7 @@ Files are opened by torch with ``weights_only`` (nothing in them is executed) an
 Rows of wq and wk are in Meta's order; see `Checkpoint`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.checkpoints.checkpoint import expected_shapes, half_split
-from galaxy_mpi.checkpoints.hugging_face import eos_tokens, read_json
+from galaxy_mpi.checkpoints.hugging_face_config import eos_tokens, read_json
 from galaxy_mpi.errors import CheckpointError
-from galaxy_mpi.models.config import LlamaConfig, RopeScaling
+from galaxy_mpi.fields import Fields, shown
+from galaxy_mpi.models.config import LARGEST_SIZE, MOST_LAYERS, LlamaConfig, RopeScaling
 
 __all__ = ["MetaCheckpoint", "is_meta_folder", "open_meta"]
 
@@ -174,19 +175,12 @@ def open_meta(folder: Path) -> MetaCheckpoint:
         probe = MetaCheckpoint(config, paths)
         vocab_size = config.vocab_size if config.vocab_size > 1 else probe.shape("output", -1)[0]
         hidden_dim = probe.shape("w1", 0)[0]
-        config = LlamaConfig(
-            **(
-                config.__dict__
-                | {"vocab_size": vocab_size, "hidden_dim": hidden_dim}
-                | {"eos_tokens": eos_tokens(folder, {})}
-            )
+        config = replace(
+            config, vocab_size=vocab_size, hidden_dim=hidden_dim, eos_tokens=eos_tokens(folder)
         )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(
-            f"{path} lacks a field or has one of the wrong kind: {error}; fetch the file again"
-        ) from None
+    except CheckpointError as error:
+        named = str(error) if str(folder) in str(error) else f"{path}: {error}"
+        raise CheckpointError(named) from None
     checkpoint = MetaCheckpoint(config, paths)
     for (name, layer), shape in expected_shapes(config).items():
         found = checkpoint.shape(name, layer)
@@ -198,21 +192,39 @@ def open_meta(folder: Path) -> MetaCheckpoint:
     return checkpoint
 
 
-def _config(fields: dict[str, Any]) -> LlamaConfig:
-    dim, n_heads = fields["dim"], fields["n_heads"]
-    factor = float(fields.get("rope_scaling_factor") or 8.0)
-    scaling = RopeScaling(factor, 1.0, 4.0, 8192) if fields.get("use_scaled_rope") else None
+_KEYS = """
+dim n_layers n_heads n_kv_heads head_dim hidden_dim vocab_size multiple_of ffn_dim_multiplier
+norm_eps rope_theta use_scaled_rope rope_scaling_factor max_seq_len max_batch_size
+model_parallel_size"""
+"""Known ones; the feed-forward width is taken from the tensors."""
+
+
+def _config(fields: Fields) -> LlamaConfig:
+    for name in fields.names:
+        # What is not asked for changes nothing.
+        if name not in _KEYS.split() and fields.raw(name) not in (False, 0, [], {}):
+            raise CheckpointError(
+                f"{fields.where}: {shown(name)} is not known here and may change the maths; "
+                f"known: {', '.join(sorted(_KEYS.split()))}"
+            )
+    dim = fields.whole("dim", most=LARGEST_SIZE)
+    n_heads = fields.whole("n_heads", most=LARGEST_SIZE)
+    factor = fields.number("rope_scaling_factor", 8.0, most=1e6)
+    is_scaled = fields.flag("use_scaled_rope", False)
+    max_seq_len = fields.whole("max_seq_len", 8192, most=LARGEST_SIZE)
+    # -1 in old files: as many as there are rows.
+    vocab_size = fields.whole("vocab_size", -1, least=-1, most=LARGEST_SIZE)
     return LlamaConfig(
         dim=dim,
         hidden_dim=1,
-        n_layers=fields["n_layers"],
+        n_layers=fields.whole("n_layers", most=MOST_LAYERS),
         n_heads=n_heads,
-        n_kv_heads=fields.get("n_kv_heads") or n_heads,
-        head_dim=dim // n_heads,
-        vocab_size=max(1, fields.get("vocab_size", 1)),
-        norm_eps=float(fields["norm_eps"]),
-        rope_theta=float(fields.get("rope_theta", 10_000.0)),
-        rope_scaling=scaling,
-        max_seq_len=131_072 if scaling else int(fields.get("max_seq_len", 8192)),
+        n_kv_heads=fields.whole("n_kv_heads", n_heads, most=LARGEST_SIZE),
+        head_dim=fields.whole("head_dim", max(dim // n_heads, 1), most=LARGEST_SIZE),
+        vocab_size=max(1, vocab_size),
+        norm_eps=fields.number("norm_eps", most=1.0),
+        rope_theta=fields.number("rope_theta", 10_000.0),
+        rope_scaling=RopeScaling(factor, 1.0, 4.0, 8192) if is_scaled else None,
+        max_seq_len=131_072 if is_scaled else max_seq_len,
         tie_embeddings=False,
     )

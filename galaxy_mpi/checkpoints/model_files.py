@@ -1,29 +1,31 @@
 """A model that was named, opened: sizes, tensors, tokenizer, chat template, defaults."""
 
-import hashlib
+import functools
+import logging
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
+from galaxy_mpi.checkpoints.chat_template import ChatTemplate
 from galaxy_mpi.checkpoints.checkpoint import Checkpoint
+from galaxy_mpi.checkpoints.fingerprint import Piece, fingerprint
 from galaxy_mpi.checkpoints.gguf_file import GgufFile
-from galaxy_mpi.checkpoints.hugging_face import open_folder, read_config, read_json
+from galaxy_mpi.checkpoints.hugging_face import open_folder
+from galaxy_mpi.checkpoints.hugging_face_config import (
+    Advice,
+    notes_on_config,
+    read_advice,
+    read_config,
+)
 from galaxy_mpi.checkpoints.locate import locate
 from galaxy_mpi.checkpoints.meta import MetaCheckpoint, is_meta_folder, open_meta
 from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
-from galaxy_mpi.checkpoints.tokenizer import (
-    ChatTemplate,
-    NumberTokenizer,
-    TextTokenizer,
-    Tokenizer,
-)
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.checkpoints.tokenizer import NumberTokenizer, TextTokenizer, Tokenizer
+from galaxy_mpi.errors import CheckpointError, ConfigError
 from galaxy_mpi.models.config import LlamaConfig
 from galaxy_mpi.models.presets import PRESETS
 
 __all__ = ["ModelFiles", "model_sizes", "open_model"]
-
-_PROBE_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,43 @@ class ModelFiles:
     checkpoint: Checkpoint | MetaCheckpoint | RandomCheckpoint
     tokenizer: Tokenizer
     chat: ChatTemplate | None
-    generation: dict[str, Any]
-    """Of ``generation_config.json``; empty without one."""
+    advice: Advice
+    """Of ``generation_config.json``."""
     where: str
     paths: tuple[Path, ...] = ()
     """Files that hold the weights; none if they are made up."""
 
     def fingerprint(self) -> str | None:
-        """Return what changes when a file of the weights does; None without files.
+        """Return what changes when the weights do (`galaxy_mpi.checkpoints.fingerprint`).
 
-        Of each file: name, size, time of its last change, and its first and last 64 KiB.
+        None without files. The same weights in another folder are the same.
+
+        Raises
+        ------
+        CheckpointError
+            If a file cannot be read any more.
         """
         if not self.paths:
             return None
-        digest = hashlib.sha256()
-        for path in self.paths:
-            status = path.stat()
-            digest.update(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(_PROBE_BYTES))
-                file.seek(max(0, status.st_size - _PROBE_BYTES))
-                digest.update(file.read(_PROBE_BYTES))
-        return digest.hexdigest()[:32]
+        if isinstance(self.checkpoint, Checkpoint):
+            stored = sorted(self.checkpoint.tensors.items())
+            pieces = [(each.path, each.offset, each.n_bytes) for _, each in stored]
+            what = repr([(key, each.kind, each.shape) for key, each in stored])
+            what += str(self.checkpoint.interleaved)
+        else:  # of these only the library knows where tensors are
+            pieces = [piece for path in self.paths for piece in _cut(path)]
+            what = type(self.checkpoint).__name__
+        try:
+            return fingerprint(pieces, what)
+        except OSError as error:
+            raise CheckpointError(f"{self.where} cannot be read: {error.strerror}") from None
+
+
+def _cut(path: Path, n_pieces: int = 256) -> list[Piece]:
+    """Return a file in pieces of which each is sampled."""
+    size = path.stat().st_size
+    edges = [size * n // n_pieces for n in range(n_pieces + 1)]
+    return [(path, start, stop - start) for start, stop in pairwise(edges)]
 
 
 def model_sizes(model: str) -> LlamaConfig:
@@ -71,7 +88,12 @@ def model_sizes(model: str) -> LlamaConfig:
     path = locate(model)
     if path.is_file():
         return GgufFile(path).config
-    return open_meta(path).config if is_meta_folder(path) else read_config(path)
+    if is_meta_folder(path):
+        return open_meta(path).config
+    config = read_config(path)
+    for note in notes_on_config(path):
+        _say_once(note)
+    return config
 
 
 def open_model(model: str, n_layers: int | None = None) -> ModelFiles:
@@ -93,14 +115,14 @@ def open_model(model: str, n_layers: int | None = None) -> ModelFiles:
     if model in PRESETS:
         config = _first_layers(PRESETS[model], n_layers, f"the preset {model}")
         numbers = NumberTokenizer(config.vocab_size)
-        return ModelFiles(config, RandomCheckpoint(config), numbers, None, {}, model)
+        return ModelFiles(config, RandomCheckpoint(config), numbers, None, Advice(), model)
     path = locate(model)
     if path.is_file():
         file = GgufFile(path)
         config = _first_layers(file.config, n_layers, f"the model in {path}")
         tokenizer, chat = TextTokenizer.of_gguf(file), ChatTemplate.of_gguf(file)
         checkpoint = file.checkpoint(config)
-        return ModelFiles(config, checkpoint, tokenizer, chat, {}, str(path), (path,))
+        return ModelFiles(config, checkpoint, tokenizer, chat, Advice(), str(path), (path,))
     return _open_folder(path, n_layers)
 
 
@@ -110,15 +132,18 @@ def _open_folder(path: Path, n_layers: int | None) -> ModelFiles:
         config = _first_layers(checkpoint.config, n_layers, f"the model in {path}")
         checkpoint = replace(checkpoint, config=config)
         tokenizer, chat = TextTokenizer.of_folder(path), ChatTemplate.of_folder(path)
-        return ModelFiles(config, checkpoint, tokenizer, chat, {}, str(path), checkpoint.paths)
+        return ModelFiles(
+            config, checkpoint, tokenizer, chat, Advice(), str(path), checkpoint.paths
+        )
     config = _first_layers(read_config(path), n_layers, f"the model in {path}")
-    generation = path / "generation_config.json"
+    for note in notes_on_config(path):
+        _say_once(note)
     return ModelFiles(
         config,
         open_folder(path, config),
         TextTokenizer.of_folder(path),
         ChatTemplate.of_folder(path),
-        read_json(generation) if generation.is_file() else {},
+        read_advice(path),
         str(path),
         tuple(sorted(path.glob("*.safetensors"))),
     )
@@ -130,3 +155,8 @@ def _first_layers(config: LlamaConfig, n_layers: int | None, what: str) -> Llama
             f"--layers {n_layers}: {what} has {config.n_layers} layers; ask for as many or fewer"
         )
     return replace(config, n_layers=n_layers or config.n_layers)
+
+
+@functools.cache
+def _say_once(note: str) -> None:
+    logging.getLogger(__name__).warning("galaxy_mpi: %s", note)

@@ -1,15 +1,17 @@
-"""Text to tokens and back, by the model's own tokenizer; prompts of chats by its own template."""
+"""Text to tokens and back, by the model's own tokenizer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from galaxy_mpi.checkpoints.chat_template import ChatTemplate
 from galaxy_mpi.checkpoints.gguf_file import GgufFile
-from galaxy_mpi.checkpoints.hugging_face import read_json
+from galaxy_mpi.checkpoints.tokenizer_json import read_tokenizer_json
 from galaxy_mpi.errors import CheckpointError, ConfigError
+from galaxy_mpi.fields import is_text
 
-__all__ = ["ChatTemplate", "NumberTokenizer", "TextTokenizer", "Tokenizer"]
+__all__ = ["NumberTokenizer", "TextTokenizer", "Tokenizer", "check_prompts"]
 
 _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -21,85 +23,69 @@ _CONTROL, _USER_DEFINED = 3, 4
 """Types of tokens in GGUF."""
 
 
-@dataclass(frozen=True)
-class ChatTemplate:
-    """A model's chat template.
+_MOST_CHARACTERS_A_POSITION = 128
+"""Of a prompt: the longest tokens there are. A longer prompt does not fit, whatever is in it."""
+
+
+def check_prompts(prompts: Sequence[str], max_seq_len: int) -> None:
+    """Raise if a prompt is no text, or too long to be looked at.
+
+    Tokens are counted later; this keeps a tokenizer from working on what can never fit.
 
     Parameters
     ----------
-    source : str
-        Jinja.
-    tokens : dict of str to str
-        Special tokens that the template names, as ``bos_token``.
+    prompts : sequence of str
+    max_seq_len : int
+        Positions of the model.
+
+    Raises
+    ------
+    ConfigError
+        Naming the prompt.
     """
+    most = max_seq_len * _MOST_CHARACTERS_A_POSITION
+    for number, prompt in enumerate(prompts, 1):
+        if not is_text(prompt):
+            raise ConfigError(f"prompt {number} is not UTF-8; give it as UTF-8")
+        if len(prompt) > most:
+            raise ConfigError(
+                f"prompt {number} has {len(prompt)} characters; the model was made for "
+                f"{max_seq_len} positions, which {most} characters are always too many for: "
+                f"shorten the prompt"
+            )
 
-    source: str
-    tokens: dict[str, str]
 
-    def apply(self, prompt: str) -> str:
-        """Return the text of a chat of one message by the user, up to where the model goes on.
+@contextmanager
+def _library(what: str) -> Iterator[None]:
+    """Turn whatever the tokenizers library raises into a checkpoint error.
 
-        Raises
-        ------
-        CheckpointError
-            If the template cannot be rendered.
-        """
-        from jinja2 import TemplateError  # here, not above: only for chats
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        def refuse(message: str) -> None:
-            raise TemplateError(message)
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = refuse
-        messages = [{"role": "user", "content": prompt}]
-        try:
-            template = environment.from_string(self.source)
-            return template.render(messages=messages, add_generation_prompt=True, **self.tokens)
-        except Exception as error:  # a template may do anything that Jinja lets it
-            raise CheckpointError(
-                f"the model's chat template cannot be rendered: {error}; leave out --chat"
-            ) from None
-
-    @classmethod
-    def of_folder(cls, folder: Path) -> "ChatTemplate | None":
-        """Return the template of a Hugging Face folder; None if it has none."""
-        path = folder / "tokenizer_config.json"
-        fields = read_json(path) if path.is_file() else {}
-        source = fields.get("chat_template")
-        if source is None and (folder / "chat_template.jinja").is_file():
-            source = (folder / "chat_template.jinja").read_text("utf-8")
-        if isinstance(source, list):  # several, by name
-            source = next((e["template"] for e in source if e.get("name") == "default"), None)
-        if not isinstance(source, str):
-            return None
-        tokens = {}
-        for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
-            token = fields.get(name)
-            token = token.get("content") if isinstance(token, dict) else token
-            tokens[name] = token if isinstance(token, str) else ""
-        return cls(source, tokens)
-
-    @classmethod
-    def of_gguf(cls, file: GgufFile) -> "ChatTemplate | None":
-        """Return the template of a GGUF file; None if it has none."""
-        source = file.field("tokenizer.chat_template")
-        if source is None:
-            return None
-        known = file.field("tokenizer.ggml.tokens")
-        tokens = {}
-        for name in ("bos", "eos", "unknown", "padding"):
-            number = file.field(f"tokenizer.ggml.{name}_token_id")
-            short = {"unknown": "unk", "padding": "pad"}.get(name, name)
-            tokens[f"{short}_token"] = "" if number is None else known[number]
-        return cls(source, tokens)
+    Its panics are no `Exception`: they would pass by everybody who catches these, and end one rank
+    while the others wait for it.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except CheckpointError:
+        raise
+    except BaseException as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{what}: {reason}; fetch the model's files again") from None
 
 
 class TextTokenizer:
-    """A tokenizer of the tokenizers library. Only rank 0 makes one."""
+    """A tokenizer of the tokenizers library. Only rank 0 makes one.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Cuts and fills up nothing.
+    where : str
+        Its file, for messages.
+    """
+
+    def __init__(self, tokenizer: Any, where: str) -> None:
+        self._tokenizer, self._where = tokenizer, where
 
     @classmethod
     def of_folder(cls, folder: Path) -> "TextTokenizer":
@@ -119,10 +105,11 @@ class TextTokenizer:
                 f"no tokenizer at {path}: the model folder needs tokenizer.json (for Meta's "
                 f"folders, that of the same model on Hugging Face)"
             )
-        try:
-            return cls(Tokenizer.from_file(str(path)))
-        except Exception as error:  # tokenizers raises plain Exception
-            raise CheckpointError(f"{path} is not a tokenizer: {error}") from None
+        text = read_tokenizer_json(path)
+        with _library(f"{path} is not a tokenizer"):
+            found = cls(Tokenizer.from_str(text), str(path))
+            found._try_out()
+            return found
 
     @classmethod
     def of_gguf(cls, file: GgufFile) -> "TextTokenizer":
@@ -148,12 +135,12 @@ class TextTokenizer:
             "qwen2": split(_QWEN2_SPLIT),
         }
         kind, before = file.field("tokenizer.ggml.model"), file.field("tokenizer.ggml.pre", "gpt-2")
-        if kind != "gpt2" or before not in known:
+        if kind != "gpt2" or not isinstance(before, str) or before not in known:
             raise CheckpointError(
                 f"the GGUF file's tokenizer is {kind!r}, {before!r}; known: 'gpt2' with "
                 f"{', '.join(known)}; take the model's Hugging Face folder instead"
             )
-        try:
+        with _library("the GGUF file's tokenizer is broken"):
             tokens = file.field("tokenizer.ggml.tokens")
             merges = [tuple(pair.split(" ")) for pair in file.field("tokenizer.ggml.merges")]
             vocabulary = {token: number for number, token in enumerate(tokens)}
@@ -171,9 +158,14 @@ class TextTokenizer:
                 tokenizer.post_processor = TemplateProcessing(
                     single=f"{tokens[number]} $A", special_tokens=[(tokens[number], number)]
                 )
-        except Exception as error:  # the header may hold anything
-            raise CheckpointError(f"the GGUF file's tokenizer is broken: {error}") from None
-        return cls(tokenizer)
+            found = cls(tokenizer, "the GGUF file")
+            found._try_out()
+            return found
+
+    def _try_out(self) -> None:
+        """Tokenize a little and back: some of what is wrong with a tokenizer shows only then."""
+        ids = self._tokenizer.encode("Hello, 42!").ids
+        self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def encode(self, prompt: str, number: int, *, chat: ChatTemplate | None = None) -> list[int]:
         """Return the prompt's token ids; begin-of-text is added where the model wants it.
@@ -192,18 +184,31 @@ class TextTokenizer:
             If there is nothing to encode.
         """
         if chat is not None:
-            text = chat.apply(prompt)
-            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        else:
-            ids = self._tokenizer.encode(prompt).ids
-        if not prompt or not ids:
-            raise ConfigError(f"prompt {number} is empty; a prompt needs at least one character")
-        return ids
+            return self.encode_chat(chat.apply(prompt), number)
+        return self._ids(prompt, number, begins=True)
+
+    def encode_chat(self, text: str, number: int) -> list[int]:
+        """Return the token ids of a chat that its template made; nothing is added.
+
+        Raises
+        ------
+        ConfigError
+            If there is nothing to encode.
+        """
+        return self._ids(text, number, begins=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of generated tokens, special ones left out."""
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        with _library(f"{self._where} cannot make text of tokens"):
+            text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text
+
+    def _ids(self, text: str, number: int, *, begins: bool) -> list[int]:
+        with _library(f"{self._where} cannot tokenize prompt {number}"):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=begins).ids
+        if not text or not ids:
+            raise ConfigError(f"prompt {number} is empty; a prompt needs at least one character")
+        return ids
 
 
 class NumberTokenizer:
@@ -219,9 +224,13 @@ class NumberTokenizer:
 
     def encode(self, prompt: str, number: int, *, chat: ChatTemplate | None = None) -> list[int]:
         """Return a token for each byte."""
-        if not prompt:
+        return self.encode_chat(prompt, number)
+
+    def encode_chat(self, text: str, number: int) -> list[int]:
+        """Return a token for each byte."""
+        if not text:
             raise ConfigError(f"prompt {number} is empty; a prompt needs at least one character")
-        return [byte % self._vocab_size for byte in prompt.encode()]
+        return [byte % self._vocab_size for byte in text.encode()]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the tokens' numbers."""

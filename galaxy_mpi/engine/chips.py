@@ -7,7 +7,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
-from galaxy_mpi.errors import UserError
+from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.kernels import RotaryTable, choose_multiply
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.transport import PlaneTransport
@@ -122,16 +122,22 @@ class Chips:
         )
         largest = max(tensor.n_values for tensor in weights.tensors.values())
         shape, limits = self.layout.chip_shape(1), plan.limits
-        caches = [
-            KVCache(
-                limits.n_blocks,
-                limits.page_size,
-                shape.kv_heads,
-                model.head_dim,
-                dtype=self.precision.of(layer).kv_cache,
-            )
-            for layer in range(model.n_layers)
-        ]
+        try:
+            caches = [
+                KVCache(
+                    limits.n_blocks,
+                    limits.page_size,
+                    shape.kv_heads,
+                    model.head_dim,
+                    dtype=self.precision.of(layer).kv_cache,
+                )
+                for layer in range(model.n_layers)
+            ]
+        except (MemoryError, ValueError):  # numpy refuses sizes past 2**63 with the second
+            raise ConfigError(
+                f"the KV cache of {limits.n_blocks} blocks of {limits.page_size} positions in "
+                f"{model.n_layers} layers is more than this computer gives; lower --cache-blocks"
+            ) from None
         state = ChipState(
             rank=rank,
             vectors=weights.vectors,

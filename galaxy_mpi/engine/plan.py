@@ -1,5 +1,6 @@
 """What rank 0 finds out before a run and tells the others."""
 
+import os
 from dataclasses import dataclass
 
 from galaxy_mpi.checkpoints import (
@@ -8,6 +9,7 @@ from galaxy_mpi.checkpoints import (
     ModelFiles,
     RandomCheckpoint,
     Tokenizer,
+    check_prompts,
     default_prompts,
     open_model,
 )
@@ -58,7 +60,13 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     if run.chat and chat is None:
         raise ConfigError(f"--chat: {files.where} has no chat template; leave out --chat")
     if run.prompt_tokens is None:
-        tokens = [tokenizer.encode(prompt, n, chat=chat) for n, prompt in enumerate(prompts, 1)]
+        check_prompts(prompts, model.max_seq_len)
+        if chat is None:
+            tokens = [tokenizer.encode(prompt, n) for n, prompt in enumerate(prompts, 1)]
+        else:
+            texts = chat.apply_to_all(prompts)
+            check_prompts(texts, model.max_seq_len)
+            tokens = [tokenizer.encode_chat(text, n) for n, text in enumerate(texts, 1)]
     else:
         tokens = [list(ids) for ids in run.prompt_tokens]
         prompts = [tokenizer.decode(ids) for ids in tokens]
@@ -72,7 +80,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         precision = read_optimizations(run.optimizations, model.n_layers)
     on_device = machine if precision.is_bfloat16 else None
     sampling = _sampling(run, files)
-    if run.weights_cache is not None and run.weights_cache.is_file():
+    if run.weights_cache is not None and os.path.isfile(run.weights_cache):
         raise ConfigError(f"--weights-cache {run.weights_cache} is a file; name a folder, or off")
     fingerprint = None if run.weights_cache is None else files.fingerprint()
     plan = Plan(
@@ -93,13 +101,13 @@ def _sampling(run: RunConfig, files: ModelFiles) -> SamplingParams:
     """Return how tokens are chosen: as asked; in chats, else as the model's makers advise."""
     if run.sampling is not None:
         return run.sampling
-    advice = files.generation
-    if not run.chat or not advice.get("do_sample"):
+    advice = files.advice
+    if not run.chat or not advice.does_sample:
         return SamplingParams(seed=run.seed)
     return SamplingParams(
-        temperature=float(advice.get("temperature") or 1.0),
-        top_k=min(int(advice.get("top_k") or MAX_TOP_K), MAX_TOP_K),
-        top_p=float(advice.get("top_p") or 1.0),
+        temperature=advice.temperature or 1.0,
+        top_k=min(advice.top_k or MAX_TOP_K, MAX_TOP_K),
+        top_p=advice.top_p,
         seed=run.seed,
     )
 

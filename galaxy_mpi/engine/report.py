@@ -11,7 +11,7 @@ from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.request import EndReason, Request
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.output import write_text
+from galaxy_mpi.output import write_all
 from galaxy_mpi.timing import Trace
 from galaxy_mpi.timing.device_run import DeviceRun
 from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table
@@ -134,17 +134,23 @@ class Report:
         return max(len(r.prompt) + len(r.generated) for r in self.requests)
 
     def write_files(self) -> None:
-        """Write the files that the run was asked for, each whole or not at all."""
+        """Write the files that the run was asked for, each whole or not at all.
+
+        Raises
+        ------
+        ConfigError
+            If one cannot be written; the others are.
+        """
         run, device = self.run, self.device
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        write_text(run.json_path, text)
-        if self.host_trace is not None:
-            write_text(run.host_trace_path, self.host_trace.to_json())
-        if device is not None:
-            if run.trace_path is not None:
-                write_text(run.trace_path, device.trace.to_json())
-            if run.profile_path is not None:
-                write_text(run.profile_path, device.op_report_csv())
+        files = [(run.json_path, text)]
+        if self.host_trace is not None and run.host_trace_path is not None:
+            files.append((run.host_trace_path, self.host_trace.to_json()))
+        if device is not None and run.trace_path is not None:
+            files.append((run.trace_path, device.trace.to_json()))
+        if device is not None and run.profile_path is not None:
+            files.append((run.profile_path, device.op_report_csv()))
+        write_all(files)
 
     def to_text(self, *, show_all: bool) -> str:
         """Return prompts with continuations, a table by user and the summary."""

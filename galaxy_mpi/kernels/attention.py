@@ -1,6 +1,7 @@
 """Attention over cached positions: one new token per user, or a whole prompt."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.kernels.matmul import ROW_BLOCK
@@ -34,7 +35,8 @@ def attention_decode(q_BNH: F32, k_BKTH: F32, v_BKTH: F32, positions_B: Ints) ->
     out = np.empty(q_BNH.shape, np.float32)
     scaled = np.empty((n_users, n_kv, n_heads // n_kv, head_dim), np.float32)
     scores = np.empty((n_users, n_kv, n_heads // n_kv, n_cached), np.float32)
-    attend_decode(q_BNH, k_BKTH, v_BKTH, positions_B, scaled, scores, out)
+    future = (np.arange(n_cached) > positions_B[:, None])[:, None, None]
+    attend_decode(q_BNH, k_BKTH, v_BKTH, future, scaled, scores, out)
     return out
 
 
@@ -42,7 +44,7 @@ def attend_decode(
     q_BNH: F32,
     k_BKTH: F32,
     v_BKTH: F32,
-    positions_B: Ints,
+    future: NDArray[np.bool_],
     scaled: F32,
     scores: F32,
     out_BNH: F32,
@@ -51,19 +53,20 @@ def attend_decode(
 
     Parameters
     ----------
-    q_BNH, k_BKTH, v_BKTH, positions_B
+    q_BNH, k_BKTH, v_BKTH
         As there.
+    future : ndarray of shape (B, 1, 1, T), bool
+        Positions behind each user's own.
     scaled : ndarray of shape (B, K, N/K, H), float32
     scores : ndarray of shape (B, K, N/K, T), float32
         Overwritten.
     out_BNH : ndarray of shape (B, N, H), float32
         Gets the result.
     """
-    n_cached, head_dim = k_BKTH.shape[2:]
+    head_dim = k_BKTH.shape[3]
     np.multiply(q_BNH.reshape(scaled.shape), np.float32(head_dim**-0.5), scaled)
     np.matmul(scaled, k_BKTH.swapaxes(2, 3), out=scores)
-    future = np.arange(n_cached) > positions_B[:, None]
-    np.copyto(scores, np.float32(-np.inf), where=future[:, None, None])
+    np.copyto(scores, np.float32(-np.inf), where=future)
     scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= np.add.reduce(scores, axis=-1, keepdims=True)

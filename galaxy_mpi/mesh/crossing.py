@@ -160,6 +160,9 @@ class NoticeCrossing:
         """Tell the others that their boxes are full."""
         for way, sends in self._to:
             way.n += 1
+            if sends:
+                # Who finds another label says what this process is in.
+                self._tell[:] = self._text
             for place, digest, text_place, text in sends:
                 text_place[:] = text
                 place[0] = digest + way.n & _DIGESTS

@@ -7,6 +7,7 @@ host may connect there, so who does must be the same user and know a secret that
 strangers are ignored, and nobody waits for ever.
 """
 
+import errno
 import mmap
 import os
 import secrets
@@ -15,6 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -64,14 +66,28 @@ def map_file(file: int, n_bytes: int) -> Bytes:
         If there is no memory, or no address space, for them.
     """
     try:
-        # Unlike ftruncate it never makes a file shorter, so processes need not agree on who is
-        # first; and memory that is missing is missed here, not by a signal at the first touch.
-        os.posix_fallocate(file, 0, n_bytes)
+        missing = n_bytes - os.fstat(file).st_size
+        if missing > 0:
+            # The kernel would rather end processes, of anybody, than refuse.
+            if missing > _available_bytes():
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            # Unlike ftruncate it never makes a file shorter, so processes need not agree on who is
+            # first; and memory that is missing is missed here, not by a signal at the first touch.
+            os.posix_fallocate(file, 0, n_bytes)
         return np.frombuffer(mmap.mmap(file, n_bytes), np.uint8)
     except (OSError, ValueError) as error:
         raise CollectiveError(
-            f"no shared memory of {n_bytes} bytes: {error}; see `ulimit -a`, or use --transport mpi"
+            f"no shared memory of {n_bytes} bytes: {error}; see `free` and `ulimit -a`"
         ) from error
+
+
+def _available_bytes() -> int:
+    """Return how much memory this host can give without taking it from others."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            return int(rest.split()[0]) * 1024
+    return sys.maxsize
 
 
 class GrowingMemory:

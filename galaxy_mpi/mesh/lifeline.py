@@ -25,10 +25,26 @@ from pathlib import Path
 
 from galaxy_mpi.mesh.ending import end_process
 
-__all__ = ["ancestry", "end_with_launcher", "is_cut"]
+__all__ = ["ancestry", "end_with_launcher", "is_cut", "is_other_rank"]
 
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 """In which launchers tell a process its rank; a launcher itself does not have them."""
+
+SHELLS = (
+    "sh",
+    "bash",
+    "dash",
+    "ash",
+    "zsh",
+    "fish",
+    "ksh",
+    "csh",
+    "tcsh",
+    "tmux",
+    "screen",
+    "sshd",
+)
+"""What a person works in; no launcher is called so. Interpreters of Python count too."""
 
 _INTERVAL_S = 0.5
 _THREAD = "lifeline"
@@ -46,13 +62,13 @@ def end_with_launcher() -> None:
     threading.Thread(target=_watch, args=(chain,), name=_THREAD, daemon=True).start()
 
 
-def ancestry(environ: Mapping[str, str]) -> list[int]:
+def ancestry(environ: Mapping[str, str], names: Iterable[str] = RANK_VARIABLES) -> list[int]:
     """Return the processes from this one up to its launcher.
 
     Parents that have this rank's variables, such as a shell script around it, lie in between. The
     first one without them, or whose variables cannot be read, is the launcher.
     """
-    mine = {f"{name}={environ[name]}".encode() for name in RANK_VARIABLES if name in environ}
+    mine = {f"{name}={environ[name]}".encode() for name in names if name in environ}
     chain = [os.getpid(), os.getppid()]
     while mine & _variables(chain[-1]):
         parent = _parent(chain[-1])
@@ -60,6 +76,31 @@ def ancestry(environ: Mapping[str, str]) -> list[int]:
             break
         chain.append(parent)
     return chain
+
+
+def is_other_rank(environ: Mapping[str, str], names: Iterable[str] = RANK_VARIABLES) -> bool:
+    """Return whether a launcher started this process as a rank that is not 0.
+
+    A variable alone does not say so: one that was exported in a shell, or came along from another
+    run, would make a command that nobody launched end in silence.
+
+    Parameters
+    ----------
+    environ : mapping of str to str
+    names : iterable of str
+        Variables in which launchers tell a rank.
+    """
+    told = [name for name in names if environ.get(name, "0") != "0"]
+    return bool(told) and not _is_shell(ancestry(environ, told)[-1])
+
+
+def _is_shell(pid: int) -> bool:
+    """Return whether a process is one that people, and no launchers, start commands in."""
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text().strip().lstrip("-")
+    except (OSError, ValueError):
+        return False
+    return name in SHELLS or name.startswith(("python", "pytest"))
 
 
 def is_cut(chain: list[int]) -> bool:

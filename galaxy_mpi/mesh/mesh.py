@@ -56,9 +56,9 @@ class Mesh:
         MeshError
             If ``text`` is not of that form, or a side is 0.
         """
-        match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+        match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.strip().lower())
         if match is None:
-            raise MeshError(f"a mesh is written ROWSxCOLUMNS, for example 8x4; got {text!r}")
+            raise MeshError(f"a mesh is written ROWSxCOLUMNS, for example 8x4; got {text[:80]!r}")
         return cls(int(match[1]), int(match[2]))
 
     @property

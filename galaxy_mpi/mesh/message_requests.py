@@ -7,8 +7,9 @@ released.
 The MPI library is handed in by `galaxy_mpi.mesh.mpi`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from galaxy_mpi.errors import CollectiveError
@@ -53,7 +54,16 @@ class MessageRequests:
         self, mpi: Any, comm: Any, rounds: Sequence[Sequence[Message]], kept: object
     ) -> None:
         self._kept, self._errors = kept, mpi.Exception
-        self._start_all, self._wait_all = mpi.Prequest.Startall, mpi.Request.Waitall
+
+        def start(requests: list[Any]) -> Callable[[], object]:
+            if len(requests) == 1:  # a hop: one request is started and waited for more quickly
+                return requests[0].Start  # type: ignore[no-any-return]
+            return partial(mpi.Prequest.Startall, requests)
+
+        def wait(requests: list[Any]) -> Callable[[], object]:
+            if len(requests) == 1:
+                return requests[0].Wait  # type: ignore[no-any-return]
+            return partial(mpi.Request.Waitall, requests)
 
         def request(message: Message) -> Any:
             lengths = [n_bytes for _, n_bytes in message.pieces]
@@ -67,27 +77,32 @@ class MessageRequests:
         sends = [[request(m) for m in of_round if m.is_send] for of_round in rounds]
         receives = [[request(m) for m in of_round if not m.is_send] for of_round in rounds]
         self._all = [r for of_round in (*receives, *sends) for r in of_round]
-        self._starts = list(sends)
-        self._starts[0] = [*(r for of_round in receives for r in of_round), *sends[0]]
-        self._waits = list(receives)
-        self._waits[-1] = [*receives[-1], *(r for of_round in sends for r in of_round)]
+        everything = [r for of_round in receives for r in of_round]
+        self._starts = [start([*everything, *sends[0]]), *(start(r) for r in sends[1:])]
+        sent = [r for of_round in sends for r in of_round]
+        self._waits = [*(wait(r) for r in receives[:-1]), wait([*receives[-1], *sent])]
+        self._n_started = self._n_finished = 0
 
     def start(self, number: int) -> None:
         """Start the messages of a round."""
-        self._start_all(self._starts[number])
+        self._n_started += 1
+        self._starts[number]()
 
     def finish(self, number: int) -> bool:
         """Return when the messages of a round are here: False if one was larger than its place."""
         try:
-            self._wait_all(self._waits[number])
+            self._waits[number]()
         except self._errors:
             return False
+        self._n_finished += 1
         return True
 
     def free(self) -> None:
-        """Free the requests."""
-        for request in self._all:
-            request.Free()
+        """Free the requests, unless some are underway for ever because a collective failed."""
+        n_rounds = len(self._waits)
+        if self._n_started == self._n_finished and self._n_started % n_rounds == 0:
+            for request in self._all:
+                request.Free()
         self._all.clear()
 
 

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.errors import CollectiveError, MeshError
 from galaxy_mpi.mesh.meeting import MEETING_BYTES, Meeting, can_meet
 from galaxy_mpi.mesh.transport import Exchange, Step
 
@@ -86,9 +86,8 @@ class SharedMemory(_Arena):
     """
 
     def __init__(self, peers: Sequence[int]) -> None:
-        self.file = os.memfd_create("galaxy_mpi", os.MFD_CLOEXEC)
-        os.ftruncate(self.file, ARENA_BYTES)
-        super().__init__(_map(self.file))
+        self.file, memory = _reserve()
+        super().__init__(memory)
         self.bells = {peer: os.eventfd(0, os.EFD_CLOEXEC | os.EFD_SEMAPHORE) for peer in peers}
 
     def offset(self, data: Bytes) -> int:
@@ -107,9 +106,7 @@ class CommonFile:
     """Memory that one member of a group offers to all."""
 
     def __init__(self) -> None:
-        self.file = os.memfd_create("galaxy_mpi", os.MFD_CLOEXEC)
-        os.ftruncate(self.file, ARENA_BYTES)
-        self.memory = _map(self.file)
+        self.file, self.memory = _reserve()
 
     def close(self) -> None:
         """Close the file; others have it by now."""
@@ -136,6 +133,29 @@ class CommonMemory(_Arena):
         """Take back all that was allocated, when nobody reads it any more."""
         super().recycle()
         self.meeting.meet()
+
+
+def _reserve() -> tuple[int, Bytes]:
+    """Return an anonymous file of the size of an arena, and its memory.
+
+    Raises
+    ------
+    MeshError
+        If a limit of this user forbids it.
+    """
+    file = -1
+    try:
+        file = os.memfd_create("galaxy_mpi", os.MFD_CLOEXEC)
+        os.ftruncate(file, ARENA_BYTES)
+        return file, _map(file)
+    except (OSError, MemoryError) as error:
+        if file >= 0:
+            os.close(file)
+        raise MeshError(
+            f"no {ARENA_BYTES >> 30} GiB of address space for shared memory: "
+            f"{getattr(error, 'strerror', None) or error}; lift `ulimit -v` and `ulimit -f`, or "
+            f"take --transport mpi"
+        ) from None
 
 
 def _map(file: int) -> Bytes:

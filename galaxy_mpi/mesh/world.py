@@ -29,10 +29,11 @@ def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str], chips_per_ran
         return
     each = "" if chips_per_rank == 1 else f" of {chips_per_rank} chips each"
     got = f"the {mesh} mesh needs {needed} ranks{each}, this run has {n_ranks}"
-    if n_ranks == 1 and int(environ.get("SLURM_NTASKS", "1")) > 1:
+    tasks = environ.get("SLURM_NTASKS", "1")
+    if n_ranks == 1 and tasks not in ("", "0", "1") and tasks.isdecimal():
         raise common(
             MeshError(
-                f"{got}: srun started {environ['SLURM_NTASKS']} processes that do not know each "
+                f"{got}: srun started {tasks[:9]} processes that do not know each "
                 f"other; use `mpirun -n {needed}` inside the allocation, or srun with this MPI's "
                 f"--mpi"
             )

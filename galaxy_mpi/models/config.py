@@ -1,5 +1,6 @@
 """Sizes of a Llama-family model."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,10 +8,10 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.errors import CheckpointError
 
-__all__ = ["LlamaConfig", "RopeScaling"]
+__all__ = ["LARGEST_SIZE", "MOST_LAYERS", "LlamaConfig", "RopeScaling"]
 
 
-_MOST_LAYERS, _LARGEST = 1000, 2**26
+MOST_LAYERS, LARGEST_SIZE = 1000, 2**26
 """Beyond what a model has: a header that says more is broken."""
 
 
@@ -27,6 +28,16 @@ class RopeScaling:
     low_freq_factor: float
     high_freq_factor: float
     original_max_position: int
+
+    def __post_init__(self) -> None:
+        _check_positive("factor", self.factor)
+        _check_positive("low_freq_factor", self.low_freq_factor)
+        _check_positive("high_freq_factor", self.high_freq_factor)
+        if not self.low_freq_factor < self.high_freq_factor:
+            raise CheckpointError(
+                f"high_freq_factor ({self.high_freq_factor}) of the rotary scaling must be above "
+                f"low_freq_factor ({self.low_freq_factor})"
+            )
 
     def scale(self, frequencies: F32) -> F32:
         """Return the scaled frequencies, radians per position."""
@@ -78,9 +89,13 @@ class LlamaConfig:
             size = getattr(self, name)
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise CheckpointError(f"{name} must be a positive whole number, got {size!r}")
-            most = _MOST_LAYERS if name == "n_layers" else _LARGEST
+            most = MOST_LAYERS if name == "n_layers" else LARGEST_SIZE
             if size > most:
                 raise CheckpointError(f"{name} must be at most {most}, got {size}")
+        _check_positive("norm_eps", self.norm_eps)
+        _check_positive("rope_theta", self.rope_theta)
+        for factor in self.rope_factors or ():
+            _check_positive("a rotary factor", factor)
         if self.n_heads % self.n_kv_heads:
             raise CheckpointError(
                 f"n_kv_heads ({self.n_kv_heads}) must divide n_heads ({self.n_heads})"
@@ -103,3 +118,10 @@ class LlamaConfig:
             frequencies = frequencies / np.array(self.rope_factors, np.float32)
         result: F32 = frequencies.astype(np.float32)
         return result
+
+
+def _check_positive(name: str, value: float) -> None:
+    # float32 holds nothing else: it would be infinite, or 0, where it is used.
+    bounds = np.finfo(np.float32)
+    if not (float(bounds.tiny) <= value <= float(bounds.max) and math.isfinite(value)):
+        raise CheckpointError(f"{name} must be a number above 0, got {value!r}")

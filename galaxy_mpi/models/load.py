@@ -8,12 +8,13 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.dtypes import TILE, DType, PackedTensor
-from galaxy_mpi.models.shard_cache import ShardFile, Shards
+from galaxy_mpi.models.layout import Layout
+from galaxy_mpi.models.shard_cache import Part, Parts, ShardFile, Shards
 from galaxy_mpi.models.sharding import Sharding, TensorReader
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.precision import Precision
 
-__all__ = ["ChipWeights", "load_chip_weights"]
+__all__ = ["ChipWeights", "load_chip_weights", "shard_parts"]
 
 LAYER_WEIGHTS = ("wqkv", "wo", "w1", "w3", "w2")
 """The matmul weights of a layer in the order in which decode takes them."""
@@ -71,7 +72,7 @@ def load_chip_weights(
         Where packed weights are kept. One that cannot be written is left alone.
     """
     config, layout = sharding.layout.config, sharding.layout
-    shards = None if cache is None else cache.read(precision)
+    shards = None if cache is None else cache.read(shard_parts(sharding, precision))
     if shards is None:
         shards = _pack(reader, sharding, precision, progress)
         if cache is not None:
@@ -91,6 +92,41 @@ def load_chip_weights(
         embedding_dtype=precision.embedding,
         embedding_bytes=config.vocab_size * precision.embedding.row_bytes(layout.stream),
     )
+
+
+def shard_parts(sharding: Sharding, precision: Precision) -> Parts:
+    """Return what one chip holds: shapes and formats, by layer and name."""
+    layout, config = sharding.layout, sharding.layout.config
+    heads = layout.n_heads * config.head_dim
+    qkv = heads + 2 * layout.slots_per_row * config.head_dim
+    shapes = {
+        "wqkv": (layout.dim, qkv),
+        "wo": (heads, layout.dim),
+        "w1": (layout.dim, layout.hidden),
+        "w3": (layout.dim, layout.hidden),
+        "w2": (layout.hidden, layout.dim),
+    }
+    vectors = {"attention_norm": layout.dim, "ffn_norm": layout.dim}
+    if config.qkv_bias:
+        vectors["qkv_bias"] = qkv
+    if config.qk_norm:
+        vectors |= {"q_norm": config.head_dim, "k_norm": config.head_dim}
+    parts: Parts = {(-1, "norm"): Part((layout.dim,), precision.embedding, is_vector=True)}
+    for layer in range(config.n_layers):
+        for name, shape in shapes.items():
+            parts[layer, name] = Part(shape, precision.of(layer).weight(name))
+        for name, width in vectors.items():
+            parts[layer, name] = Part((width,), precision.embedding, is_vector=True)
+    widest = max((n_in * n_out for n_in, n_out in shapes.values()), default=0)
+    for number, (_, n) in enumerate(_head_pieces(layout, widest)):
+        parts[-1, f"lm_head.{number}"] = Part((layout.dim, n), precision.weight("lm_head"))
+    return parts
+
+
+def _head_pieces(layout: Layout, most_values: int) -> list[tuple[int, int]]:
+    """Return first token and tokens of each piece of the head, none of more values than that."""
+    width = max(TILE, most_values // layout.dim // TILE * TILE)
+    return [(start, min(width, layout.vocab - start)) for start in range(0, layout.vocab, width)]
 
 
 def _pack(
@@ -130,10 +166,8 @@ def _read_head(
     """Yield the head in pieces no larger, unpacked, than the largest layer weight."""
     layout = sharding.layout
     name = "embedding" if layout.config.tie_embeddings else "output"
-    first, n_tokens = sharding.row * layout.vocab, layout.vocab
-    width = max(TILE, piece_values // layout.dim // TILE * TILE)
-    for number, start in enumerate(range(0, n_tokens, width)):
-        n = min(width, n_tokens - start)
+    first = sharding.row * layout.vocab
+    for number, (start, n) in enumerate(_head_pieces(layout, piece_values)):
         values = sharding.read_tokens(reader, name, first + start, n)
         weight = WeightId(-1, f"lm_head.{number}")
         packed = PackedTensor.of(np.ascontiguousarray(values.T), precision.weight("lm_head"))

@@ -1,28 +1,60 @@
 """Packed shards on disk: what a rank packed once, the next run maps.
 
-One safetensors file a rank, written whole or not at all. A file that was cut short, changed, or
-made for another model, mesh or precision is not used, and made anew.
+One safetensors file a rank, written whole or not at all. A file that was cut short, changed, made
+for another model, mesh or precision, or by another user is not used, and made anew. What is in a
+file is decided by the layout, never by the file: it only has to fit.
 """
 
 import json
+import math
 import os
 import zlib
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from galaxy_mpi.arrays import F32, Bytes
-from galaxy_mpi.dtypes import PackedTensor
+from galaxy_mpi.dtypes import FLOAT32, DType, PackedTensor
+from galaxy_mpi.models.shard_folder import (
+    draft_path,
+    is_private,
+    make_private,
+    prune,
+    remove_drafts,
+)
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.systems.precision import Precision
 
-__all__ = ["ShardFile", "Shards"]
+__all__ = ["Part", "ShardFile", "Shards"]
 
-_SCHEMA = 1
+_SCHEMA = 2
+
+_MOST_HEADER_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a tensor of a file must be."""
+
+    shape: tuple[int, ...]
+    dtype: DType
+    """Of a matrix; vectors are plain float32."""
+    is_vector: bool = False
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that it has."""
+        if self.is_vector:
+            return FLOAT32.tile_bytes // 1024 * math.prod(self.shape)
+        return self.dtype.packed_bytes(self.shape)
+
+
+Parts = dict[tuple[int, str], Part]
+"""By layer and name."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +72,7 @@ class ShardFile:
     Parameters
     ----------
     path : Path
+        In a folder of its kind, in a folder of its model, in that of the cache.
     key : str
         Says of which model, mesh, precision and rank the shards are.
     """
@@ -47,35 +80,35 @@ class ShardFile:
     path: Path
     key: str
 
-    def read(self, precision: Precision) -> Shards | None:
-        """Return the shards, mapped; None if the file is not there or cannot be believed."""
+    def read(self, parts: Parts) -> Shards | None:
+        """Return the shards, mapped; None if the file is not there or cannot be believed.
+
+        Parameters
+        ----------
+        parts : dict
+            What the layout asks for.
+        """
         try:
-            with safe_open(str(self.path), framework="numpy") as file:
-                metadata = json.loads((file.metadata() or {})["galaxy_mpi"])
-            if metadata["schema"] != _SCHEMA or metadata["key"] != self.key:
-                return None
-            described = metadata["tensors"]
-            parts = self._parts()
-            if set(parts) != set(described):
-                return None
-            if any(_checksum(data) != described[name]["crc"] for name, data in parts.items()):
-                return None
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            raw = self._map()
+            found = self._believed(raw, {_full_name(key): part for key, part in parts.items()})
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return None
+        if found is None:
+            return None
+        with suppress(OSError):
+            os.utime(self.path)  # so that what is used is not pruned
         tensors: dict[WeightId, PackedTensor] = {}
         vectors: dict[tuple[int, str], F32] = {}
-        for full_name, data in parts.items():
-            layer, kind, name = full_name.split("/")
-            if kind == "vector":
-                vectors[int(layer), name] = data.view(np.float32)
+        for key, part in parts.items():
+            data = found[_full_name(key)]
+            if part.is_vector:
+                vectors[key] = data.view(np.float32)
             else:
-                shape = tuple(described[full_name]["shape"])
-                dtype = precision.of(int(layer)).weight(name)
-                tensors[WeightId(int(layer), name)] = PackedTensor(data, shape, dtype)
+                tensors[WeightId(*key)] = PackedTensor(data, part.shape, part.dtype)
         return Shards(tensors, vectors)
 
     def write(self, shards: Shards) -> None:
-        """Write the shards.
+        """Write the shards; leave no drafts of runs that were killed.
 
         Raises
         ------
@@ -83,39 +116,81 @@ class ShardFile:
             If they cannot be written; nothing is left then.
         """
         parts: dict[str, Bytes] = {}
-        described: dict[str, Any] = {}
         for weight, tensor in shards.tensors.items():
-            name = f"{weight.layer}/packed/{weight.name}"
+            name = _full_name((weight.layer, weight.name))
             parts[name] = np.ascontiguousarray(tensor.data)
-            described[name] = {"shape": tensor.shape, "crc": _checksum(parts[name])}
-        for (layer, vector), values in shards.vectors.items():
-            name = f"{layer}/vector/{vector}"
-            parts[name] = np.ascontiguousarray(values).view(np.uint8)
-            described[name] = {"crc": _checksum(parts[name])}
-        # One entry: the library writes several in any order, and the same shards are to be the
-        # same bytes.
-        content = {"schema": _SCHEMA, "key": self.key, "tensors": described}
-        metadata = {"galaxy_mpi": json.dumps(content)}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        for key, values in shards.vectors.items():
+            parts[_full_name(key)] = np.ascontiguousarray(values).view(np.uint8)
+        # One entry and its checksum: the library writes several in any order, and the same shards
+        # are to be the same bytes.
+        checksums = {name: _checksum(data) for name, data in parts.items()}
+        content = json.dumps({"schema": _SCHEMA, "key": self.key, "crc": checksums})
+        metadata = {"galaxy_mpi": f"{zlib.crc32(content.encode()):08x} {content}"}
+        folder = self.path.parent
+        make_private(folder)
+        remove_drafts(folder)
+        draft = draft_path(self.path)
         try:
+            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             save_file(parts, draft, metadata)
             draft.replace(self.path)
         except SafetensorError as error:
             raise OSError(str(error)) from None
         finally:
             draft.unlink(missing_ok=True)
+        if self.path.stem == "rank000":  # one rank is enough
+            prune(folder.parent.parent, keep=folder)
 
-    def _parts(self) -> dict[str, Bytes]:
-        """Return the data of each tensor, mapped."""
-        raw = np.memmap(self.path, np.uint8, mode="r")
-        n_header = 8 + int.from_bytes(raw[:8].tobytes(), "little")
-        header = json.loads(raw[8:n_header].tobytes())
-        return {
-            name: np.asarray(raw[n_header + entry["data_offsets"][0] :][: entry["shape"][0]])
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
+    def _map(self) -> Bytes:
+        """Return the file's bytes, mapped.
+
+        Raises
+        ------
+        OSError
+            If it is not there, or another user could have written it.
+        """
+        for folder in (self.path.parent, self.path.parent.parent):
+            if not is_private(os.lstat(folder)):
+                raise PermissionError(f"{folder} is another user's, or open to others")
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with closing(os.fdopen(descriptor, "rb")) as file:
+            if not is_private(os.fstat(descriptor)):
+                raise PermissionError(f"{self.path} is another user's, or open to others")
+            mapped: Bytes = np.memmap(file, np.uint8, mode="r")
+        return mapped
+
+    def _believed(self, raw: Bytes, parts: dict[str, Part]) -> dict[str, Bytes] | None:
+        """Return the data of each tensor, None if anything is not as it must be."""
+        n_header = int.from_bytes(raw[:8].tobytes(), "little")
+        if not 2 <= n_header <= min(_MOST_HEADER_BYTES, len(raw) - 8):
+            return None
+        header = json.loads(raw[8 : 8 + n_header].tobytes())
+        checksum, _, text = header.pop("__metadata__")["galaxy_mpi"].partition(" ")
+        if int(checksum, 16) != zlib.crc32(text.encode()):
+            return None
+        content = json.loads(text)
+        if content["schema"] != _SCHEMA or content["key"] != self.key:
+            return None
+        if not header.keys() == content["crc"].keys() == parts.keys():
+            return None
+        found: dict[str, Bytes] = {}
+        at = 0
+        for name, (start, stop) in sorted(
+            ((name, entry["data_offsets"]) for name, entry in header.items()),
+            key=lambda pair: int(pair[1][0]),
+        ):
+            if start != at or stop - start != parts[name].n_bytes:
+                return None
+            found[name] = np.asarray(raw[8 + n_header + start : 8 + n_header + stop])
+            at = stop
+        if 8 + n_header + at != len(raw):
+            return None
+        crc: dict[str, Any] = content["crc"]
+        return found if all(_checksum(data) == crc[name] for name, data in found.items()) else None
+
+
+def _full_name(key: tuple[int, str]) -> str:
+    return f"{key[0]}/{key[1]}"
 
 
 def _checksum(data: Bytes) -> int:

@@ -19,7 +19,7 @@ from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table
 
 __all__ = ["PREFILLS", "WhatIf"]
 
-MAX_TOKENS = 131_072
+MAX_TOKENS, MAX_CHIPS = 131_072, 4096
 
 PREFILLS = ("one", "all")
 
@@ -94,6 +94,10 @@ class WhatIf:
     def programs(self) -> Programs:
         """What is charged."""
         model, mesh = self._model_sizes(), Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        if mesh.n_chips > MAX_CHIPS:
+            raise ConfigError(
+                f"the {mesh} mesh has {mesh.n_chips} chips, at most {MAX_CHIPS} can be"
+            )
         return Programs(
             model,
             mesh,

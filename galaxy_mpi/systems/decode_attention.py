@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import FLOAT32
 from galaxy_mpi.kernels.attention import attend_decode
 from galaxy_mpi.systems.kv_cache import KVCache
@@ -78,15 +78,17 @@ class AttentionStep:
         table = self._inputs.table
         groups = table.same_length
         if len(groups) == 1 and len(groups[0][0]) == len(q_BNH):
-            self._attend_group(q_BNH, groups[0][1], table.positions_B, out_BNH)
+            places, blocks_GP = groups[0]
+            self._attend_group(q_BNH, places, blocks_GP, out_BNH)
             return
         out_BNH.fill(0)
         for places, blocks_GP in groups:
             mixed = np.empty((len(places), *q_BNH.shape[1:]), np.float32)
-            self._attend_group(q_BNH[places], blocks_GP, table.positions_B[places], mixed)
+            self._attend_group(q_BNH[places], places, blocks_GP, mixed)
             out_BNH[places] = mixed
 
-    def _attend_group(self, q: F32, blocks_GP: Any, positions: Any, out: F32) -> None:
+    def _attend_group(self, q: F32, places: Ints, blocks_GP: Ints, out: F32) -> None:
+        table = self._inputs.table
         k, v = self._read(blocks_GP)
         if self._fidelity is not None:
             q = self._fidelity.activation(q)
@@ -96,9 +98,10 @@ class AttentionStep:
             n_kv, per_kv = k.shape[1], q.shape[1] // k.shape[1]
             scores = self._workspace.values("scores", len(q), n_kv, per_kv, k.shape[2])
             scaled = self._workspace.values("queries", len(q), n_kv, per_kv, q.shape[2])
-            attend_decode(q, k, v, positions, scaled, scores, out)
+            future = table.future(places, k.shape[2])
+            attend_decode(q, k, v, future, scaled, scores, out)
         else:
-            out[...] = self._attend.decode(q, k, v, positions)
+            out[...] = self._attend.decode(q, k, v, table.positions_B[places])
 
     def _read(self, blocks_GP: Any) -> tuple[F32, F32]:
         """Return all positions of the blocks of G users, two arrays of shape (G, K, T, H)."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType
@@ -51,6 +52,21 @@ class PageTable:
             places = self.active[n_blocks == n]
             groups.append((places, self.blocks_BP[places, :n]))
         return groups
+
+    def future(self, places: Ints, n_cached: int) -> NDArray[np.bool_]:
+        """Return which of so many positions are behind each user's own, (B, 1, 1, T).
+
+        Kept for the step: all layers ask for the same.
+        """
+        key = (places.tobytes(), n_cached)
+        if key not in self._futures:
+            behind = np.arange(n_cached) > self.positions_B[places][:, None]
+            self._futures[key] = behind[:, None, None]
+        return self._futures[key]
+
+    @cached_property
+    def _futures(self) -> dict[tuple[bytes, int], NDArray[np.bool_]]:
+        return {}
 
 
 class KVCache:

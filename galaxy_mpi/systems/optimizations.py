@@ -16,13 +16,13 @@ References
    ``parse_decoder_json``.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, DType
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import read_json_fields, shown
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.systems.precision import OP_GROUPS, PRECISIONS, Precision
 
@@ -68,22 +68,16 @@ def read_optimizations(path: Path, n_layers: int) -> Precision:
         If it cannot be read, or names what there is not; the message lists what there is.
     """
     where = f"--optimizations {path}"
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{where}: {error.strerror}; choose performance, accuracy or a JSON file"
-        ) from None
-    except ValueError as error:
-        raise ConfigError(f"{where} is not readable JSON: {error}") from None
+    advice = "choose performance, accuracy or a JSON file"
+    content = read_json_fields(path, where, ConfigError, advice).to_dict()
     decoders = _entry(where, content, {"decoders"}).get("decoders")
     if not isinstance(decoders, dict):
         raise ConfigError(f'{where} has no "decoders"; compare galaxy_mpi.systems.optimizations')
+    layers_known = {str(layer) for layer in range(n_layers)}
     for number in decoders:
-        is_layer = number.isascii() and number.isdecimal() and int(number) < n_layers
-        if number != _DEFAULT and not is_layer:
+        if number != _DEFAULT and number not in layers_known:
             raise ConfigError(
-                f"{where} names decoder {number!r}; the model has 0 to {n_layers - 1}, "
+                f"{where} names decoder {shown(number)}; the model has 0 to {n_layers - 1}, "
                 f"and {_DEFAULT} stands for the others"
             )
     base = replace(PRECISIONS["performance"], name=path.stem)
@@ -115,20 +109,20 @@ def _choices(
     pairs = []
     for group, value in _entry(where, given, None).items():
         name = _IN_CAPITALS.get(group.lower(), group.lower())
-        choice = str(value).lower()
+        choice = value.lower() if isinstance(value, str) else ""
         choice = _IN_CAPITALS.get(choice, choice)
         if name not in groups:
-            raise ConfigError(f"{where}: no group {group!r}; choose {', '.join(groups)}")
+            raise ConfigError(f"{where}: no group {shown(group)}; choose {', '.join(groups)}")
         if choice not in values:
-            raise ConfigError(f"{where}: {group} is {value!r}; choose {', '.join(values)}")
+            raise ConfigError(f"{where}: {group} is {shown(value)}; choose {', '.join(values)}")
         pairs.append((name, choice))
     return pairs
 
 
 def _entry(where: str, value: Any, known: set[str] | None) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{where}: expected an object, got {json.dumps(value)[:40]}")
+        raise ConfigError(f"{where}: expected an object, got {shown(value)}")
     for key in value:
         if known is not None and key not in known:
-            raise ConfigError(f"{where}: no key {key!r}; choose {', '.join(sorted(known))}")
+            raise ConfigError(f"{where}: no key {shown(key)}; choose {', '.join(sorted(known))}")
     return value

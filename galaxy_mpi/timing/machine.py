@@ -1,10 +1,13 @@
 """The constants of a machine, read from a YAML profile that names unit and source of each."""
 
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, MeshError
+from galaxy_mpi.fields import read_bounded, shown
+from galaxy_mpi.mesh import Mesh
 
 __all__ = ["MACHINES", "Constant", "Machine"]
 
@@ -14,6 +17,11 @@ MACHINES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 """Names of the profiles that come with the package."""
 
 TOPOLOGIES = ("ring", "line")
+
+_MOST_BYTES = 2**20
+
+_COUNTS = ("links", "worker_cores", "prefill_cores", "ring_cores")
+"""Constants that count things: there is at least one."""
 
 
 @dataclass(frozen=True)
@@ -98,21 +106,26 @@ def _read(name: str) -> tuple[dict[str, Any], dict[str, Constant]]:
     base = profile.get("extends")
     if base is not None:
         if base not in MACHINES:
-            raise ConfigError(f"machine {path} extends {base!r}; choose {', '.join(MACHINES)}")
+            raise ConfigError(f"machine {path} extends {shown(base)}; choose {', '.join(MACHINES)}")
         whole = _read_yaml(_FOLDER / f"{base}.yaml", base)
         whole_constants = whole["constants"] | profile["constants"]
         profile = whole | profile | {"constants": whole_constants}
-    head = {key: str(profile.get(key, "")) for key in ("name", "mesh", "topology")}
+    head = {key: str(profile.get(key, ""))[:200] for key in ("name", "mesh", "topology")}
     if head["topology"] not in TOPOLOGIES:
         raise ConfigError(
             f"machine {path}: topology is {' or '.join(TOPOLOGIES)}, got {head['topology']!r}"
         )
+    try:
+        Mesh.parse(head["mesh"])
+    except MeshError as error:
+        raise ConfigError(f"machine {path}: {error}") from None
     wanted = {field.name for field in fields(Machine)} - set(head)
     found = set(profile["constants"])
     if wanted != found:
+        unknown = [shown(key) for key in profile["constants"] if key not in wanted][:8]
         raise ConfigError(
             f"machine {path}: missing {', '.join(sorted(wanted - found)) or 'nothing'}; "
-            f"unknown {', '.join(sorted(found - wanted)) or 'nothing'}"
+            f"unknown {', '.join(unknown) or 'nothing'}"
         )
     return head, {key: _constant(path, key, value) for key, value in profile["constants"].items()}
 
@@ -120,14 +133,24 @@ def _read(name: str) -> tuple[dict[str, Any], dict[str, Constant]]:
 def _read_yaml(path: Path, name: str) -> dict[str, Any]:
     import yaml  # here, not above: 31 of 32 ranks read no profile
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # the library has no types
+        """Knows no aliases: ten lines of them are a billion values."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark
+                raise ValueError(f"it has an alias (*) in line {mark.line + 1}; write it out")
+            return super().compose_node(parent, index)
+
     try:
-        profile = yaml.safe_load(path.read_text("utf-8"))
+        profile = yaml.load(read_bounded(path, _MOST_BYTES).decode("utf-8"), Loader)
     except OSError:
         raise ConfigError(
-            f"no machine {name!r}; choose {', '.join(MACHINES)} or name a YAML file"
+            f"no machine {shown(name)}; choose {', '.join(MACHINES)} or name a YAML file"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        what = " ".join(str(error).split())
+    # The library raises more than its own: of dates that are none, keys that are lists.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        what = " ".join(str(error).split())[:300]
         raise ConfigError(f"machine {path} is not readable YAML: {what}") from None
     if not isinstance(profile, dict) or not isinstance(profile.get("constants"), dict):
         raise ConfigError(
@@ -137,9 +160,19 @@ def _read_yaml(path: Path, name: str) -> dict[str, Any]:
 
 
 def _constant(path: Path, key: str, entry: Any) -> Constant:
-    value = entry.get("value") if isinstance(entry, dict) else None
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1e30:
-        raise ConfigError(f"machine {path}: {key} needs a value above 0, got {value!r}")
-    if not entry.get("unit") or not entry.get("source"):
+    given = entry if isinstance(entry, dict) else {}
+    value: Any = given.get("value")
+    if isinstance(value, str):
+        # YAML takes 125e+9 for a text, for want of a dot.
+        with suppress(ValueError):
+            value = float(value)
+    least, most = (1.0, 2.0**20) if key in _COUNTS else (0.0, 1e30)
+    if type(value) not in (int, float) or not least <= value <= most or value == 0:
+        wanted = f"a value from 1 to {most:.0f}" if key in _COUNTS else "a value above 0"
+        raise ConfigError(f"machine {path}: {key} needs {wanted}, got {shown(value)}")
+    words = {name: given.get(name, "") for name in ("unit", "source", "fitted")}
+    if not all(isinstance(word, str) for word in words.values()):
+        raise ConfigError(f"machine {path}: unit, source and fitted of {key} must be texts")
+    if not words["unit"] or not words["source"]:
         raise ConfigError(f"machine {path}: {key} needs a unit and a source")
-    return Constant(float(value), entry["unit"], entry["source"], entry.get("fitted", ""))
+    return Constant(float(value), words["unit"], words["source"], words["fitted"])

@@ -1,17 +1,21 @@
 """Published device times, each with its source, and how a modelled one compares."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import Fields, read_json_fields
 
 __all__ = ["CALIBRATION", "Measurement", "read_measurements"]
 
 CALIBRATION = Path(__file__).parent / "published" / "galaxy_6u.json"
 """The only published times that constants may be fitted to."""
+
+
+MAX_TOKENS = 131_072
+
+_LEAST_S, _MOST_S = 1e-12, 1e6
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,6 @@ class Measurement:
     """Input tokens, for end to end."""
     users: int = 32
 
-    def __post_init__(self) -> None:
-        least_tokens = 1 if self.kind in ("decode", "prefill") else 0
-        if not (self.seconds > 0 and self.tokens >= least_tokens and 1 <= self.users <= 32):
-            raise ConfigError(
-                f"published time {self.name!r}: needs a time above 0, 1 token or more and 1 to 32 "
-                f"users, got {self.seconds} s, {self.tokens} tokens, {self.users} users"
-            )
-
 
 def read_measurements(path: Path) -> list[Measurement]:
     """Read a file of the form of `CALIBRATION`.
@@ -44,35 +40,39 @@ def read_measurements(path: Path) -> list[Measurement]:
     ConfigError
         If it cannot be read or is of another form.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        found = list(_measurements(content, content["source"]))
-    except ConfigError as error:
-        raise ConfigError(f"--golden {path}: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"--golden {path}: {error.strerror}; compare {CALIBRATION}") from None
-    except ValueError as error:
-        raise ConfigError(
-            f"--golden {path} is not readable JSON: {error}; compare {CALIBRATION}"
-        ) from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"--golden {path} has another form (lacks {error}); compare {CALIBRATION}"
-        ) from None
+    where = f"--golden {path}"
+    content = read_json_fields(path, where, ConfigError, f"compare {CALIBRATION}")
+    found = list(_measurements(content))
     if not found:
-        raise ConfigError(f"--golden {path} has no times; compare {CALIBRATION}")
+        raise ConfigError(f"{where} has no times; compare {CALIBRATION}")
     return found
 
 
-def _measurements(content: dict[str, Any], source: dict[str, str]) -> Iterator[Measurement]:
-    ops = source.get("decode_ops", "")
+def _measurements(content: Fields) -> Iterator[Measurement]:
+    if "source" not in content:
+        raise content.wrong("source", "an object that names where the times are from")
+    source = content.object("source")
+    ops = source.text("decode_ops", "")
     for kind, key in (("layer", "decode_layer_us"), ("tail", "decode_tail_us")):
-        for name, micros in content.get(key, {}).items():
-            yield Measurement(kind, name, micros * 1e-6, ops)
-    for entry in content.get("end_to_end", []):
-        what = f"{entry['what']}, {entry['input_tokens']} tokens"
-        seconds, tokens = entry["ms"] * 1e-3, entry["input_tokens"]
-        yield Measurement("decode", what, seconds, source["end_to_end"], tokens, entry["users"])
-    for entry in content.get("prefill_s", []):
-        what, tokens = f"prefill, {entry['tokens']} tokens", entry["tokens"]
-        yield Measurement("prefill", what, entry["s"], source["prefill"], tokens, entry["users"])
+        times_us = content.object(key)
+        for name in times_us.names:
+            yield Measurement(
+                kind,
+                name,
+                times_us.number(name, above=_LEAST_S * 1e6, most=_MOST_S * 1e6) * 1e-6,
+                ops,
+            )
+    for entry in content.objects("end_to_end"):
+        tokens, users = _sizes(entry, "input_tokens")
+        what = f"{entry.text('what')}, {tokens} tokens"
+        seconds = entry.number("ms", above=_LEAST_S * 1e3, most=_MOST_S * 1e3) * 1e-3
+        yield Measurement("decode", what, seconds, source.text("end_to_end"), tokens, users)
+    for entry in content.objects("prefill_s"):
+        tokens, users = _sizes(entry, "tokens")
+        what, seconds = f"prefill, {tokens} tokens", entry.number("s", above=_LEAST_S, most=_MOST_S)
+        yield Measurement("prefill", what, seconds, source.text("prefill"), tokens, users)
+
+
+def _sizes(entry: Fields, tokens: str) -> tuple[int, int]:
+    """Return tokens and users of a time: none that could not be modelled."""
+    return entry.whole(tokens, most=MAX_TOKENS), entry.whole("users", most=32)

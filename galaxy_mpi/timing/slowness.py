@@ -60,9 +60,10 @@ class Slowness:
                     f"chip ({row_}, {col_}) is outside the {mesh} mesh: rows 0 to {mesh.rows - 1}, "
                     f"columns 0 to {mesh.cols - 1}"
                 )
-            if not 0 < factor_ < 1e6:
+            if not 1e-6 < factor_ < 1e6:
                 raise ConfigError(
-                    f"the factor of chip ({row_}, {col_}) must be above 0, got {factor_}"
+                    f"the factor of chip ({row_}, {col_}) must be above 1e-6 and below 1e6, "
+                    f"got {factor_}"
                 )
         return cls(slow_chips, slow_links)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from galaxy_mpi.checkpoints import locate
-from tests.command.decode_command import refused, run
+from tests.command.decode_command import nobody_is_left, refused, run
 
 
 def test_a_wrong_number_of_ranks_says_what_to_type():
@@ -119,3 +119,77 @@ def test_a_prompts_file_that_is_no_text(tmp_path):
 
 def test_a_switch_that_is_neither_0_nor_1():
     refused(run(2, "--mesh", "1x2", LINE_RS="yes"), "LINE_RS is 1 (line) or 0 (ring), got 'yes'")
+
+
+def test_numbers_that_no_run_can_have_are_one_line():
+    for arguments, said in (
+        (["--page-size", str(10**12)], "--page-size must be at most 65536"),
+        (["--cache-blocks", str(10**15)], "--cache-blocks must be at most 1048576"),
+        (["--page-size", "65536", "--cache-blocks", "65536"], "positions a column, at most"),
+        (["--max-new-tokens", "9" * 30], "--max-new-tokens must be at most 1048576"),
+        (["--circular-buffer-bytes", "9" * 30], "--circular-buffer-bytes must be at most"),
+        (["--prompt", "a\udcff"], "prompt 1 is not UTF-8"),
+        (["--model", "~nobody-of-this-name/x"], "no model folder at '~nobody-of-this-name/x'"),
+    ):
+        refused(run(2, "--mesh", "1x2", *arguments), said)
+
+
+def chat_bomb(folder: Path) -> None:
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": loop}))
+
+
+def evil_regex(folder: Path) -> None:
+    fields = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
+    fields["pre_tokenizer"] = split | {"invert": False}
+    (folder / "tokenizer.json").write_text(json.dumps(fields), "utf-8")
+
+
+def gelu(folder: Path) -> None:
+    text = (folder / "config.json").read_text().replace('"silu"', '"gelu"')
+    (folder / "config.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (chat_bomb, "chat template cannot be rendered: it takes"),
+        (evil_regex, "cannot tokenize prompt 1: Onig: Regex search error"),
+        (gelu, "hidden_act is 'gelu', which changes the maths and is not done here"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_hostile_model_folders_end_all_ranks_with_a_line(tmp_path, damage, said):
+    folder = tmp_path / "model"
+    shutil.copytree(locate("demo"), folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "x"}))
+    damage(folder)
+    chat = ["--chat"] if damage is chat_bomb else []
+    result = run(2, "--mesh", "1x2", "--model", str(folder), "--prompt", "a" * 60 + "!", *chat)
+    refused(result, said)
+
+
+def test_what_was_computed_is_printed_though_a_file_cannot_be_written(tmp_path):
+    trace = tmp_path / "trace.json"
+    files = ["--json", "/dev/full", "--trace", str(trace)]
+    result = run(2, "--mesh", "1x2", "--prompt", "She", "--max-new-tokens", "2", *files)
+    assert result.returncode != 0
+    assert "[user 0] She|" in result.stdout
+    assert "host: decode step" in result.stdout
+    assert "galaxy_mpi: /dev/full cannot be written: No space left on device" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert nobody_is_left()
+
+
+def test_keys_that_nobody_knows_are_told_once_and_not_to_the_quiet(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(locate("demo"), folder)
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"wobble": 3}))
+    words = ["--mesh", "1x2", "--model", str(folder), "--prompt", "She", "--max-new-tokens", "1"]
+    result = run(2, *words)
+    assert result.returncode == 0
+    assert result.stderr.count("config.json: not known here, and not used: wobble") == 1
+    assert run(2, *words, "--quiet").stderr == ""

@@ -55,10 +55,63 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
         )
         assert told.returncode == 0, told.stderr
         rows = json.loads(path.read_text())
-        assert len(rows) == 2 * 2 * 3 * 2  # implementations, axes, ops, sizes
+        ways = {"ring"} if extra else {"ring", "direct"}
+        assert len(rows) == (len(ways) + 1) * 2 * 3 * 2  # implementations, axes, ops, sizes
         assert {row["implementation"] for row in rows} == {"galaxy_mpi", "mpi"}
+        assert {row["topology"] for row in rows} == {*ways, ""}
         assert {row["wrong"] for row in rows} == {0}
-        assert "geometric mean" in told.stdout
+        for way in ways:
+            assert f"# galaxy_mpi {way} / mpi: geometric mean" in told.stdout
+        names, units = told.stdout.splitlines()[:2]
+        assert names.startswith("# implementation")
+        assert units.split()[:3] == ["#", "B", "values"]
+        assert [r["device_peak_GBps"] > r["device_busbw_GBps"] for r in rows] == [True] * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--collectives", "all_gather,broadcast"], "no collective 'broadcast'; choose all_gather"),
+        (["--axes", "DEPTH"], "no axis 'DEPTH'; choose ROWS, COLS"),
+        (["--peers", "nccl"], "no peer 'nccl'; choose mpi, gloo"),
+        (["--sizes", "2K,big"], "a size is a number of bytes such as 2048, 16K or 1M; got 'big'"),
+        (["-b", "4K", "-e", "2K"], "nothing to run"),
+        (["-f", "1"], "--stepfactor must be at least 2, got 1"),
+        (["--links", "0"], "--links must be at least 1, got 0"),
+    ],
+)
+def test_the_collectives_benchmark_refuses_what_there_is_not(arguments, said):
+    told = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "ring_collectives.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert told.returncode != 0
+    assert [line for line in told.stderr.splitlines() if said in line] == told.stderr.splitlines()
+
+
+def test_device_time_follows_the_topology_and_the_links():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from collective_report import device
+    finally:
+        sys.path.pop(0)
+    size, n_bytes = 8, 2**20
+    seconds = {
+        (topology, links): device("all_gather", size, n_bytes, topology, links)[0]
+        for topology in ("ring", "line", "direct")
+        for links in (1, 4)
+    }
+    for topology in ("ring", "line", "direct"):
+        assert seconds[topology, 1] > 2 * seconds[topology, 4]
+    # The end of a line passes seven blocks where a ring passes three and a half each way.
+    assert seconds["line", 4] > 1.5 * seconds["ring", 4]
+    assert seconds["direct", 4] == seconds["ring", 4]
+    scattered = device("reduce_scatter", size, n_bytes, "ring", 4)[0]
+    reduced = device("all_reduce", size, n_bytes, "ring", 4)[0]
+    assert reduced == pytest.approx(scattered + seconds["ring", 4])
 
 
 @pytest.mark.parametrize(

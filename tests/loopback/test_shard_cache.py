@@ -1,6 +1,9 @@
 """Packed shards on disk: the same run from them, and from any broken one."""
 
+import json
 import os
+import shutil
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -99,11 +102,112 @@ def test_a_changed_model_another_mesh_or_precision_have_their_own(tmp_path, read
         assert tokens_of(other) == tokens_of(replace(other, weights_cache=None))
         assert reads
     weights = next(folder.glob("*.safetensors"))
+    content, status = bytearray(weights.read_bytes()), weights.stat()
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert weights.stat().st_size == status.st_size
+    reads.clear()
+    assert tokens_of(run) == tokens_of(replace(run, weights_cache=None))
+    assert reads  # same size, same time, another value in the middle
+
+
+def test_the_same_weights_are_kept_once(tmp_path, reads):
+    folder = write_family("llama", tmp_path / "model")
+    run = replace(RUN, model=str(folder), weights_cache=tmp_path / "cache")
+    tokens_of(run)
+    kept = files(tmp_path / "cache")
     later = time.time_ns() + 10**9
-    os.utime(weights, ns=(later, later))
+    for path in folder.glob("*.safetensors"):
+        os.utime(path, ns=(later, later))
+    shutil.copytree(folder, tmp_path / "copy")
+    reads.clear()
+    tokens_of(run)
+    tokens_of(replace(run, model=str(tmp_path / "copy")))
+    assert reads == []
+    assert files(tmp_path / "cache") == kept
+
+
+@pytest.mark.parametrize("damage", ["metadata", "names", "shapes", "offsets", "longer"])
+def test_a_torn_header_is_made_anew_once(tmp_path, reads, damage):
+    run = replace(RUN, weights_cache=tmp_path)
+    expected = tokens_of(run)
+    first, *_ = files(tmp_path)
+    good = first.read_bytes()
+    n = 8 + int.from_bytes(good[:8], "little")
+    header = json.loads(good[8:n])
+    names = [name for name in header if name != "__metadata__"]
+    if damage == "metadata":
+        header["__metadata__"] = {"galaxy_mpi": "[]"}
+    elif damage == "names":
+        header["x"] = header.pop(names[0])
+    elif damage == "shapes":
+        header[names[0]]["shape"] = [[]]
+        header[names[0]]["data_offsets"] = {}
+    elif damage == "offsets":
+        header[names[0]]["data_offsets"] = [10**40, 2]
+    text = json.dumps(header).encode()
+    bad = len(text).to_bytes(8, "little") + text + good[n:]
+    first.write_bytes(bad + b"x" if damage == "longer" else bad)
+    for n_reads in (True, False):
+        reads.clear()
+        assert tokens_of(run) == expected
+        assert bool(reads) is n_reads
+    assert first.read_bytes() == good
+
+
+def test_what_others_could_have_written_is_not_used(tmp_path, reads):
+    run = replace(RUN, weights_cache=tmp_path / "cache")
+    expected = tokens_of(run)
+    first, *_ = files(tmp_path / "cache")
+    for path in (first, first.parent, first.parent.parent):
+        assert path.stat().st_mode & 0o077 == 0
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o022)
+        reads.clear()
+        assert tokens_of(run) == expected
+        assert reads
+        path.chmod(mode)
+    first.rename(first.with_name("elsewhere"))
+    first.symlink_to(first.with_name("elsewhere"))
+    reads.clear()
+    assert tokens_of(run) == expected
+    assert reads
+    assert not first.is_symlink()  # replaced by a file
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_another_user_owns_is_not_used(tmp_path, reads):
+    run = replace(RUN, weights_cache=tmp_path / "cache")
+    tokens_of(run)
+    first, *_ = files(tmp_path / "cache")
+    os.chown(first, 65534, 65534)
     reads.clear()
     tokens_of(run)
     assert reads
+
+
+def test_drafts_of_runs_that_were_killed_are_removed(tmp_path):
+    run = replace(RUN, weights_cache=tmp_path)
+    tokens_of(run)
+    folder = files(tmp_path)[0].parent
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
+    node, mine = os.uname().nodename, os.getpid()
+    left = {
+        f".draft-{node}-{int(gone.stdout)}-0123abcd": False,
+        f".draft-{node}-{mine}-0123abcd": True,
+        ".draft-another-host-1-0123abcd": True,
+        ".rank000.safetensors.77": False,
+        "mine.txt": True,
+    }
+    for name in left:
+        (folder / name).write_text("x")
+    long_ago = time.time() - 100_000
+    os.utime(folder / ".rank000.safetensors.77", (long_ago, long_ago))
+    for path in folder.glob("rank*"):
+        path.unlink()
+    tokens_of(run)
+    assert {name: (folder / name).exists() for name in left} == left
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):

@@ -6,6 +6,7 @@ whatever is read too late shows as NaN.
 
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from galaxy_mpi.ccl.algorithms import COLLECTIVES, GALAXY_PREFILL, GENERIC_DECOD
 from galaxy_mpi.ccl.wire import Kind
 from galaxy_mpi.dtypes import BFP8, FLOAT32
 from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.mesh.mpi import MpiTransport
 from galaxy_mpi.mesh.planes import HOSTS_VARIABLE
 from galaxy_mpi.program import Binder, bind_program
@@ -102,3 +104,91 @@ def test_all_collectives_over_both_axes(kind, dtype, text, chips_per_rank, monke
             assert clock.left == list(mesh.group(chip, Axis.COLS))
             skipped = sum(mesh.size(axis) == 1 for axis in Axis) * len(Kind)
             assert clock.n_left == 3 * (len(asked) - skipped)
+
+
+def run_once(transport, way, terms):
+    """Return the bits of every collective of a way, over both axes, on each chip here."""
+    mesh, planes = transport.mesh, {axis: transport.plane(axis) for axis in Axis}
+    wires = [
+        wire_of(kind, BFP8, SHAPE, axis)
+        for axis in Axis
+        for kind in (Kind.ALL_REDUCE, Kind.ALL_GATHER)
+    ]
+    binds = [lambda chip, wire=wire: way.bind(chip, wire) for wire in wires]
+    chips = [Binder(mesh, chip, planes, None) for chip in transport.chips]
+    inputs = [{"values": terms[chip]} for chip in transport.chips]
+    bound = bind_program(program_of(binds, SHAPE), chips, inputs, planes)
+    bound.run()
+    results = [[r.tobytes() for r in bound.results(f"r{n}")] for n in range(len(wires))]
+    bound.free()
+    return results
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_transports_give_the_same_bits(way, monkeypatch):
+    """With values that no order and no format represents exactly."""
+    text, chips_per_rank = MESHES.get(SIZE, [(f"1x{SIZE}", 1)])[-1]
+    mesh = Mesh.parse(text)
+    terms = [
+        np.random.default_rng(chip).standard_normal(SHAPE).astype(np.float32)
+        for chip in range(mesh.n_chips)
+    ]
+    found = []
+    for kind, hosts in KINDS.values():
+        monkeypatch.setenv(HOSTS_VARIABLE, str(hosts))
+        with MpiTransport.connect(mesh, kind=kind, chips_per_rank=chips_per_rank) as transport:
+            found.append(run_once(transport, way, terms))
+            mine = slice(transport.chips[0], transport.chips[-1] + 1)
+    alone = [result[mine] for result in run_once(LocalTransport(mesh), way, terms)]
+    assert all(results == alone for results in found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_programs_follow_each_other_in_the_same_memory(kind, monkeypatch):
+    """A fast rank is in the next program while a slow one still reads what the last one brought."""
+    mesh = Mesh.parse(MESHES.get(SIZE, [(f"1x{SIZE}", 1)])[0][0])
+    transport_kind, hosts = KINDS[kind]
+    monkeypatch.setenv(HOSTS_VARIABLE, str(hosts))
+    with MpiTransport.connect(mesh, kind=transport_kind) as transport:
+        planes = {axis: transport.plane(axis) for axis in Axis}
+        rank, chance, value = transport.rank, random.Random(transport.rank), np.zeros(SHAPE, "f4")
+
+        def program(way, kinds):
+            wires = [wire_of(what, FLOAT32, SHAPE, axis) for axis in Axis for what in kinds]
+
+            def bind_to(wire):
+                def bind(chip):
+                    chip.call(pause, chance)
+                    return way.bind(chip, wire)
+
+                return bind
+
+            chip = Binder(mesh, rank, planes, None, poisons=True)
+            asked = program_of([bind_to(wire) for wire in wires], SHAPE)
+            return bind_program(asked, [chip], [{"values": value}], planes), wires
+
+        programs = [
+            program(COLLECTIVES["direct"], [Kind.ALL_GATHER]),
+            program(GALAXY_PREFILL, [Kind.ALL_REDUCE, Kind.ALL_GATHER, Kind.ALL_REDUCE]),
+            program(GENERIC_DECODE, [Kind.ALL_REDUCE]),
+        ]
+        for turn in range(24):
+            bound, wires = programs[turn % 3 if turn < 12 else turn % 2]
+            value[...] = exact_operand(100 * turn + rank, SHAPE)
+            bound.run()
+            for number, wire in enumerate(wires):
+                group = mesh.group(rank, wire.axis)
+                terms = [exact_operand(100 * turn + member, SHAPE) for member in group]
+                right = right_of(wire.kind, terms, mesh.index(rank, wire.axis))
+                np.testing.assert_array_equal(bound.results(f"r{number}")[0], right)
+        for bound, _ in programs:
+            bound.free()
+
+
+def test_shared_memory_has_no_name_to_leave_behind():
+    mesh = Mesh.parse(MESHES.get(SIZE, [(f"1x{SIZE}", 1)])[0][0])
+    with MpiTransport.connect(mesh, kind="shared") as transport:
+        run_once(transport, GALAXY_PREFILL, [np.zeros(SHAPE, np.float32)] * mesh.n_chips)
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        ours = [line.split(maxsplit=5)[-1] for line in maps if "memfd:galaxy_mpi" in line]
+        assert set(ours) == {"/memfd:galaxy_mpi (deleted)"}

@@ -176,7 +176,7 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--circular-buffer-bytes", "40000000"], "L1 is over by"),
         (["--slow-chip", "1,2"], "--slow-chip is ROW,COLUMN,FACTOR"),
         (["--slow-chip", "8,0,2"], "chip (8, 0) is outside the 8x4 mesh"),
-        (["--slow-chip", "0,0,-2"], "must be above 0, got -2.0"),
+        (["--slow-chip", "0,0,-2"], "must be above 1e-6 and below 1e6, got -2.0"),
         (["--slow-link", "0,0,UP,2"], "--slow-link is ROW,COLUMN,ROWS|COLS,FACTOR"),
         (["--sweep", "links"], "--sweep takes an option and its values"),
         (["--sweep", "links=1,none"], "invalid int value: 'none'"),
@@ -220,11 +220,14 @@ def test_validate_predicts_what_a_file_adds(tmp_path, capsys):
     ("text", "said"),
     [
         ("{", "not readable JSON"),
-        ("[]", "another form"),
+        ("[]", "holds no JSON object"),
+        ("{}", "source must be an object"),
+        ('{"source": {"decode_ops": "x"}, "decode_layer_us": {"wo": NaN}}', "wo must be a number"),
+        ('{"source": {}, "end_to_end": 7}', "end_to_end must be a list of objects, got 7"),
         ('{"source": {}}', "has no times"),
         (
             '{"source": {"prefill": "x"}, "prefill_s": [{"tokens": 0, "users": 1, "s": 1}]}',
-            "'prefill, 0 tokens': needs a time above 0, 1 token or more",
+            "prefill_s[0]: tokens must be a whole number from 1 to 131072, got 0",
         ),
     ],
 )

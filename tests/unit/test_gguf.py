@@ -26,7 +26,7 @@ TEMPLATE = (
 )
 
 
-def write_file(path, architecture="llama", kind="F32", pre="smollm", extra=None):
+def write_file(path, architecture="llama", kind="F32", pre="smollm", extra=None, fields=None):
     """Write a random model of one layer; return its tensors as they are in Meta's order."""
     rng, s = np.random.default_rng(0), SIZES
     q, kv = s["heads"] * s["head_dim"], s["kv_heads"] * s["head_dim"]
@@ -76,6 +76,9 @@ def write_file(path, architecture="llama", kind="F32", pre="smollm", extra=None)
             writer.add_tensor(name, raw, raw_dtype=kind_id)
         else:
             writer.add_tensor(name, values)
+    for name, value in (fields or {}).items():
+        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+        add[type(value)](name, value)
     for name, values in (extra or {}).items():
         writer.add_tensor(name, values)
     writer.write_header_to_file()
@@ -173,6 +176,30 @@ def test_an_architecture_that_is_not_known_lists_those_that_are(tmp_path):
     write_file(path, "gemma")
     with pytest.raises(CheckpointError, match="'gemma' is not known; known: llama, qwen2, qwen3"):
         GgufFile(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("expert_count", 8),
+        ("rope.dimension_count", 8),
+        ("attention.value_length", 32),
+        ("logit_scale", 0.5),
+        ("rope.scaling.type", "yarn"),
+        ("attn_logit_softcapping", 50.0),
+    ],
+)
+def test_maths_that_is_not_done_is_refused_by_name(tmp_path, name, value):
+    path = tmp_path / "model.gguf"
+    write_file(path, fields={f"llama.{name}": value})
+    with pytest.raises(CheckpointError, match=rf"llama\.{name} is {value!r}"):
+        GgufFile(path)
+
+
+def test_a_window_bounds_the_positions(tmp_path):
+    path = tmp_path / "model.gguf"
+    write_file(path, fields={"llama.attention.sliding_window": 100})
+    assert GgufFile(path).config.max_seq_len == 100
 
 
 @pytest.mark.parametrize("keep", [0, 3, 24, 300, 2000, -1, -5000])

@@ -118,7 +118,7 @@ def test_params_of_another_model_or_none(tmp_path):
     with pytest.raises(CheckpointError, match=r"has shape .*, params.json asks for"):
         open_meta(tmp_path)
     path.write_text(json.dumps({k: v for k, v in PARAMS.items() if k != "n_heads"}))
-    with pytest.raises(CheckpointError, match="lacks a field"):
+    with pytest.raises(CheckpointError, match="lacks the field 'n_heads'"):
         open_meta(tmp_path)
     path.write_text(json.dumps(PARAMS))
     with pytest.raises(ConfigError, match="has 2 layers; ask for as many or fewer"):

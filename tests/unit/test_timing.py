@@ -1,6 +1,7 @@
 """The device model: constants, costs and clocks against sums done by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,9 +64,18 @@ def test_a_profile_from_a_file_is_taken_as_it_is(tmp_path):
     ("change", "said"),
     [
         (lambda c: c["constants"].pop("links"), "missing links; unknown nothing"),
-        (lambda c: c["constants"].update(speed={"value": 1}), "unknown speed"),
-        (lambda c: c["constants"]["links"].update(value="four"), "links needs a value above 0"),
-        (lambda c: c["constants"]["links"].update(value=-1), "links needs a value above 0, got -1"),
+        (lambda c: c["constants"].update(speed={"value": 1}), "unknown 'speed'"),
+        (
+            lambda c: c["constants"]["links"].update(value="four"),
+            "links needs a value from 1 to 1048576",
+        ),
+        (lambda c: c["constants"]["links"].update(value=-1), "links needs a value .* got -1"),
+        (lambda c: c["constants"]["launch_s"].update(value=0), "launch_s needs a value above 0"),
+        (lambda c: c["constants"].update({7: {"value": 1}}), "unknown 7"),
+        (lambda c: c["constants"].update(launch_s=[1]), "launch_s needs a value above 0, got None"),
+        (lambda c: c["constants"]["links"].update(unit=[1]), "unit, source and fitted of links"),
+        (lambda c: c.update(mesh="eight"), "a mesh is written ROWSxCOLUMNS"),
+        (lambda c: c.update(extends=["n150"]), "extends \\['n150'\\]; choose n150"),
         (lambda c: c["constants"]["links"].pop("source"), "links needs a unit and a source"),
         (lambda c: c.update(topology="torus"), "topology is ring or line, got 'torus'"),
         (lambda c: c.pop("constants"), "has no `constants`"),
@@ -74,6 +84,36 @@ def test_a_profile_from_a_file_is_taken_as_it_is(tmp_path):
 def test_a_broken_profile_is_refused_with_what_is_wrong(tmp_path, change, said):
     with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
         Machine.load(profile(tmp_path, change))
+
+
+@pytest.mark.parametrize("text", ["125e+9", "1.25e11", "125000000000"])
+def test_floats_are_read_as_people_write_them(tmp_path, text):
+    path = Path(profile(tmp_path, lambda c: None))
+    content = path.read_text()
+    assert "value: 12500000000.0" in content
+    path.write_text(content.replace("value: 12500000000.0", f"value: {text}"))
+    assert Machine.load(str(path)).link_bytes_per_s == 125e9
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [x, x]\nb: [*a, *a]\n", "it has an alias .* in line 2; write it out"),
+        ("a: 2001-99-99\n", "not readable YAML"),
+        ("? [1, 2]\n: 3\n", "not readable YAML"),
+        ("a: " + "[" * 5000, "not readable YAML"),
+        ("a: 0x" + "f" * 9000, "has no `constants`"),
+        ("x" * 2**21, "larger than 1 MiB"),
+        ("\x00", "not readable YAML"),
+    ],
+)
+def test_text_that_is_no_profile_is_one_line(tmp_path, text, said):
+    path = tmp_path / "machine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        Machine.load(str(path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 def test_an_unknown_machine_lists_the_known_ones():

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.calls import add_rows
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import TILE, padded
 from galaxy_mpi.mesh import Axis
@@ -63,9 +64,7 @@ class PrefillNorm(PrefillOp):
         total = of_columns[0]
         if len(of_columns) > 1:
             total = chip.array(len(x))
-            chip.call(np.add, of_columns[0], of_columns[1], total)
-            for term in of_columns[2:]:
-                chip.call(np.add, total, term, total)
+            add_rows(chip, of_columns, total)
         h = normalise(chip, norm, x, total, chip.vector(gain))
         chip.round(self.precision.activation, h)
         return h

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from galaxy_mpi.studies.ideas import IDEAS
 
+from galaxy_mpi.studies.ideas import IDEAS
 from tests.command.decode_command import LIMIT_S, MPIRUN, ROOT, refused, run
 
 

@@ -20,7 +20,7 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import say
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
 from galaxy_mpi.mesh.local_transport import LocalTransport
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 
 __all__ = [
     "EXIT_USER_ERROR",
@@ -81,7 +81,7 @@ def add_transport(parser: ArgumentParser) -> None:
 def run_alone(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], Callable[[], None]],
+    prepare: Callable[[argparse.Namespace], Callable[[], int | None]],
 ) -> int:
     """Parse and play in one process, without MPI; return the exit code.
 
@@ -93,7 +93,8 @@ def run_alone(
     argv : sequence of str or None
         None: the command line.
     prepare : callable
-        Turns the arguments into what is to be done. Either may raise errors of the user.
+        Turns the arguments into what is to be done, which may return an exit code. Either may
+        raise errors of the user.
     """
     if is_other_rank(os.environ):
         return 0
@@ -102,8 +103,9 @@ def run_alone(
         if arguments.help:
             print(parser.format_help(), end="")
             return 0
-        prepare(arguments)()
+        code = prepare(arguments)() or 0
         sys.stdout.flush()
+        return code
     except UserError as error:
         say(f"galaxy_mpi: {error}\n")
         return EXIT_USER_ERROR
@@ -115,7 +117,7 @@ def run_alone(
 def run_on_mesh(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[PlaneTransport], None]]],
+    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[Transport], int | None]]],
 ) -> int:
     """Parse, connect and play this rank; return the exit code.
 
@@ -134,6 +136,7 @@ def run_on_mesh(
     alone = _all_chips_here(parser, argv, prepare)
     if alone is not None:
         return _play_alone(alone)
+    code = 0
     try:
         end_with_launcher()
         atexit.register(mpi.finalize)
@@ -148,7 +151,7 @@ def run_on_mesh(
                 is_timeout_fixed=given is not None,
                 chips_per_rank=arguments.chips_per_rank,
             ) as transport:
-                play(transport)
+                code = play(transport) or 0
     except BaseException as error:
         if isinstance(error, UserError) and error.is_common:
             return _told_by_rank_0(error)
@@ -156,17 +159,18 @@ def run_on_mesh(
             _tell(error)
         finally:
             mpi.abort(EXIT_USER_ERROR if isinstance(error, UserError) else 1)
-    return 0
+    return code
 
 
-_Play = Callable[[PlaneTransport], None]
+_Play = Callable[[Transport], int | None]
+"""Returns an exit code on rank 0, or None for 0."""
 
 
 def _all_chips_here(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
     prepare: Callable[[argparse.Namespace], tuple[Mesh, _Play]],
-) -> Callable[[], None] | None:
+) -> Callable[[], int] | None:
     """Return what runs if this process plays all chips of the mesh, without MPI; None if not."""
     if any(name in os.environ for name in RANK_VARIABLES):
         return None
@@ -179,17 +183,16 @@ def _all_chips_here(
         return None  # told where all ranks are asked
     if arguments.chips_per_rank != mesh.n_chips:
         return None
-    return lambda: play(LocalTransport(mesh))
+    return lambda: play(LocalTransport(mesh)) or 0
 
 
-def _play_alone(play: Callable[[], None]) -> int:
+def _play_alone(play: Callable[[], int]) -> int:
     """Play in this process; return the exit code."""
     try:
-        play()
+        return play()
     except UserError as error:
         say(f"galaxy_mpi: {error}\n")
         return EXIT_USER_ERROR
-    return 0
 
 
 def _prepared(

@@ -9,6 +9,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -20,12 +21,13 @@ from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_
 from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import grouped_bars_png
 from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, table, to_dict
 from galaxy_mpi.studies.host_steps import host_figures
-from galaxy_mpi.studies.ideas import variants
+from galaxy_mpi.studies.ideas import Variant, variants
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.timing import Machine
 
@@ -44,6 +46,7 @@ def build_parser() -> ArgumentParser:
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--precision", help="performance (default), accuracy or float32 (no device time)")
     add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.decode")
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
     add("--layers", type=int, metavar="N", help="only the first N layers")
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--position", type=int, default=128, metavar="N", help="of the step, in device time")
@@ -78,7 +81,7 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
     _check(arguments)
     for option in ("json", "csv", "plot"):
         check_writable(f"--{option}", getattr(arguments, option))
-    chosen = formats(arguments.precision, arguments.optimizations)
+    chosen = formats(arguments.precision, arguments.optimizations, arguments.formats)
     what_if = WhatIf(
         model=arguments.model,
         users=arguments.users,
@@ -96,18 +99,18 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
             programs.model,
             what_if.emulated_machine,
             programs.mesh,
-            programs.precision,
+            what_if.wanted,
             users=arguments.users,
             position=arguments.position,
         )
-        _report(arguments, rows_of(found, device, None))
+        _report(arguments, programs.model, found, rows_of(found, device, None))
 
     return play
 
 
 def _prepare_values(
     arguments: argparse.Namespace,
-) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
+) -> tuple[Mesh, Callable[[Transport], None]]:
     _check(arguments)
     mesh = Mesh.parse(arguments.mesh)
     found = variants(mesh)
@@ -119,14 +122,17 @@ def _prepare_values(
         machine=arguments.machine,
         prefix_caching=False,
         json_path=arguments.json,
-        **formats(arguments.precision, arguments.optimizations),
+        **formats(arguments.precision, arguments.optimizations, arguments.formats),
     )
 
-    def play(transport: PlaneTransport) -> None:
+    def play(transport: Transport) -> None:
         from galaxy_mpi.engine import Engine  # here, not above: device time needs none
 
+        generic = replace(run, system="tt_transformers")
+        with Engine(generic, transport) as engine:
+            host = host_figures(engine, found[:1], arguments.turns)
         with Engine(run, transport) as engine:
-            host = host_figures(engine, found, arguments.turns)
+            host += host_figures(engine, found[1:], arguments.turns)
             plan = engine.plan
         if transport.rank != 0:
             return
@@ -137,16 +143,18 @@ def _prepare_values(
                 plan.model,
                 Machine.load(arguments.machine),
                 mesh,
-                plan.precision,
+                run.wanted,
                 users=arguments.users,
                 position=arguments.position,
             )
-        _report(arguments, rows_of(found, device, host))
+        _report(arguments, plan.model, found, rows_of(found, device, host))
 
     return mesh, play
 
 
-def _report(arguments: argparse.Namespace, rows: list[Row]) -> None:
+def _report(
+    arguments: argparse.Namespace, model: LlamaConfig, found: list[Variant], rows: list[Row]
+) -> None:
     records = to_dict(rows)
     content = {
         "schema_version": 1,
@@ -156,7 +164,7 @@ def _report(arguments: argparse.Namespace, rows: list[Row]) -> None:
         "position": arguments.position,
         "rows": records,
     }
-    print(table(rows), flush=True)
+    print(table(rows, model, found), flush=True)
     files: list[tuple[Path | None, str | bytes]] = [
         (arguments.json, json.dumps(content, indent=2) + "\n")
     ]

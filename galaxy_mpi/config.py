@@ -6,14 +6,15 @@ from typing import Any
 
 from galaxy_mpi.ccl.algorithms import COLLECTIVES
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.fields import read_bounded, shown
+from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
 from galaxy_mpi.models.config import MOST_LAYERS
 from galaxy_mpi.output import check_writable
-from galaxy_mpi.systems import PRECISIONS, System, system_of
-from galaxy_mpi.timing import Slowness
+from galaxy_mpi.program import Choice
+from galaxy_mpi.systems import Modules, System, Wanted, system_of
+from galaxy_mpi.timing import Machine, Slowness
 
 __all__ = ["MAX_USERS", "RunConfig", "formats"]
 
@@ -47,10 +48,15 @@ class RunConfig:
     batch: int | None = None
     """User places; None: 32."""
     mesh: Mesh = field(default_factory=Mesh)
-    system: str = "galaxy"
+    system: str | System = "galaxy"
+    """A name, or a system of the caller's own."""
+    modules: Modules = field(default_factory=Modules)
+    """Classes of the caller's own."""
     precision: str = "performance"
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
+    formats: str | None = None
+    """``TENSOR=FORMAT,...``: what is stored otherwise than by the system's own table."""
     math_fidelity: bool = True
     """Whether matmuls read only the bits of their inputs that the chip's do."""
     sampling: SamplingParams | None = None
@@ -80,10 +86,15 @@ class RunConfig:
     """Whether memory is overwritten as soon as it may be, and chips are compared in every step."""
     machine: str = "wormhole_galaxy_6u"
     """Whose constants device time is computed with: a name or a YAML file."""
+    constants: tuple[str, ...] = ()
+    """``machine.NAME=VALUE`` each: constants instead of the machine's."""
     slow_chips: tuple[str, ...] = ()
     """``ROW,COLUMN,FACTOR`` each: chips that are slower on the device clock."""
     slow_links: tuple[str, ...] = ()
     """``ROW,COLUMN,ROWS|COLS,FACTOR`` each."""
+    capture_path: Path | None = None
+    """Folder in which values behind ops are kept."""
+    capture: Choice = field(default_factory=Choice)
     json_path: Path | None = None
     trace_path: Path | None = None
     """Where the first steps go as a trace of device time."""
@@ -104,10 +115,7 @@ class RunConfig:
             raise ConfigError(
                 f"no collectives {self.collectives!r}; choose {', '.join(COLLECTIVES)}"
             )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"no precision {shown(self.precision)}; choose {', '.join(PRECISIONS)}"
-            )
+        is_float32 = self.wanted.is_float32
         for name, value, most in (
             ("--max-new-tokens", self.max_new_tokens, MOST_TOKENS),
             ("--batch", self.batch, None),
@@ -128,13 +136,18 @@ class RunConfig:
                 f"blocks"
             )
         of_device = (self.trace_path, self.profile_path, *self.slow_chips, *self.slow_links)
-        if self.precision == "float32" and self.optimizations is None and any(of_device):
+        if is_float32 and any(of_device):
             raise ConfigError(
                 "--trace, --profile-csv, --slow-chip and --slow-link are of device time, which "
                 "float32 does not have; choose --precision performance or accuracy"
             )
         if self.batch is not None and self.batch > MAX_USERS:
             raise ConfigError(f"--batch is at most {MAX_USERS} users, got {self.batch}")
+
+    @property
+    def wanted(self) -> Wanted:
+        """The formats that are asked for."""
+        return Wanted(self.precision, self.optimizations, self.formats)
 
     @property
     def emulated_system(self) -> System:
@@ -145,6 +158,16 @@ class RunConfig:
         if self.collectives is not None:
             decode, prefill = (a.over(self.collectives) for a in (decode, prefill))
         return replace(system, decode_algorithms=decode, prefill_algorithms=prefill)
+
+    @property
+    def system_name(self) -> str:
+        """What reports call the system."""
+        return self.system.name if isinstance(self.system, System) else self.system
+
+    @property
+    def emulated_machine(self) -> Machine:
+        """Whose constants device time is computed with."""
+        return Machine.load(self.machine).with_constants(self.constants)
 
     @property
     def working_mesh(self) -> Mesh:
@@ -191,21 +214,26 @@ class RunConfig:
         return list(self.prompts)
 
 
-def formats(precision: str | None, optimizations: str | None) -> dict[str, Any]:
-    """Return the arguments of `RunConfig` that ``--precision`` and ``--optimizations`` mean.
+def formats(
+    precision: str | None, optimizations: str | None, changes: str | None = None
+) -> dict[str, Any]:
+    """Return the arguments of `RunConfig` that mean what is asked for.
+
+    These are ``--precision``, ``--optimizations`` and ``--formats``.
 
     Raises
     ------
     ConfigError
         If both are given.
     """
+    given: dict[str, Any] = {} if changes is None else {"formats": changes}
     if optimizations is None:
-        return {"precision": precision or "performance"}
+        return given | {"precision": precision or "performance"}
     if precision is not None:
         raise ConfigError("give --precision or --optimizations, not both")
     if optimizations in ("performance", "accuracy"):
-        return {"precision": optimizations}
-    return {"optimizations": Path(optimizations)}
+        return given | {"precision": optimizations}
+    return given | {"optimizations": Path(optimizations)}
 
 
 _MOST_PROMPT_BYTES = 2**28

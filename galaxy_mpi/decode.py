@@ -17,13 +17,21 @@ from galaxy_mpi.checkpoints import cache_folder
 from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.engine import Engine
+from galaxy_mpi.engine.golden import Golden
+from galaxy_mpi.engine.report import Report
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.output import write_text
+from galaxy_mpi.program import Choice
 from galaxy_mpi.progress import Progress
-from galaxy_mpi.systems import SYSTEMS
+from galaxy_mpi.studies.against import run_against
+from galaxy_mpi.systems import SYSTEMS, chosen_modules, chosen_system
+
+GOLDEN_DIFFERS = 1
+"""Exit code."""
 
 __all__ = ["build_parser", "main", "run_config"]
 
@@ -47,12 +55,35 @@ def build_parser() -> ArgumentParser:
     add("--max-new-tokens", type=int, default=32, metavar="N", help="tokens to generate per user")
     add("--batch", type=int, metavar="N", help="user places, at most 32; more prompts queue")
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
-    add("--system", default="galaxy", help=f"{' or '.join(SYSTEMS)}")
+    add(
+        "--system",
+        default="galaxy",
+        metavar="NAME|FILE.py:NAME",
+        help=f"{' or '.join(SYSTEMS)}, or a System of your own",
+    )
+    add(
+        "--attention-class",
+        metavar="FILE.py:CLASS",
+        help="attention of your own, made from galaxy_mpi.systems.Attention",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="machine.NAME=VALUE",
+        help="another value of a constant of the machine; may be repeated",
+    )
     add("--precision", help="performance (default), accuracy or float32")
     add(
         "--optimizations",
         metavar="NAME|FILE",
         help="performance, accuracy, or a JSON file with the formats of each layer",
+    )
+    add(
+        "--formats",
+        metavar="TENSOR=FORMAT,...",
+        help="what is stored otherwise than the system's table says, as decode.wo_sum=bf16 "
+        "(galaxy_mpi.systems.formats)",
     )
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
     add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
@@ -100,6 +131,23 @@ def build_parser() -> ArgumentParser:
         metavar="R,C,AXIS,FACTOR",
         help="device time: wires from a chip to the next along ROWS or COLS; may be repeated",
     )
+    add(
+        "--golden",
+        type=Path,
+        metavar="FILE",
+        help="exit with 1 if tokens differ from those of FILE, which --json wrote",
+    )
+    add("--update-golden", action="store_true", help="write the --golden file instead")
+    add("--capture", type=Path, metavar="DIR", help="keep values behind ops, see galaxy_mpi.diff")
+    add("--capture-ops", metavar="NAMES", help="of ops, * for any letters: w2,qkv_heads.q")
+    add("--capture-layers", metavar="LIST", help="numbers, ranges and head: 0,4-7,head")
+    add("--capture-steps", default="p1,1", metavar="LIST", help="of steps, p for passes: p1,1-3")
+    add(
+        "--against",
+        metavar="NAME|FILE",
+        help="run again in another precision (or formats of a file) with the same tokens, and say "
+        "where values differ",
+    )
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
     add("--trace", type=Path, metavar="FILE", help="write the first steps for ui.perfetto.dev")
     add("--trace-host", type=Path, metavar="FILE", help="the same in this computer's time")
@@ -119,13 +167,15 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         max_new_tokens=arguments.max_new_tokens,
         batch=arguments.batch,
         mesh=Mesh.parse(arguments.mesh),
-        system=arguments.system,
-        **formats(arguments.precision, arguments.optimizations),
+        system=chosen_system(arguments.system),
+        constants=tuple(arguments.set),
+        **formats(arguments.precision, arguments.optimizations, arguments.formats),
         math_fidelity=not arguments.no_fidelity,
         sampling=_sampling(arguments),
         seed=arguments.seed,
         chat=arguments.chat,
         n_layers=arguments.layers,
+        modules=chosen_modules(arguments.attention_class),
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,
         weights_cache=None if arguments.weights_cache == "off" else Path(arguments.weights_cache),
@@ -139,6 +189,8 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         machine=arguments.machine,
         slow_chips=tuple(arguments.slow_chip),
         slow_links=tuple(arguments.slow_link),
+        capture_path=arguments.capture,
+        capture=Choice(arguments.capture_ops, arguments.capture_layers, arguments.capture_steps),
         json_path=arguments.json,
         trace_path=arguments.trace,
         host_trace_path=arguments.trace_host,
@@ -177,25 +229,53 @@ def _switch(name: str) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Decode and print what came out and what it cost."""
 
-    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[PlaneTransport], None]]:
+    def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], int]]:
         run = run_config(arguments)
+        golden = _golden(arguments)
         if arguments.quiet:
             logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
 
-        def play(transport: PlaneTransport) -> None:
+        def play(transport: Transport) -> int:
             shown = transport.rank == 0 and not arguments.quiet
             with Progress(enabled=shown) as progress:
                 hooks = replace(progress.hooks(), before_step=_failure_for_tests(transport.rank))
-                with Engine(run, transport, hooks) as engine:
-                    report = engine.generate()
-            if report is not None:
-                # The text first: what was computed is not lost with a disk that is full.
-                print(report.to_text(show_all=arguments.show_all), flush=True)
-                report.write_files()
+                if arguments.against is not None:
+                    report, against = run_against(run, arguments.against, transport, hooks)
+                else:
+                    against = None
+                    with Engine(run, transport, hooks) as engine:
+                        report = engine.generate()
+            if report is None:
+                return 0
+            more = {} if against is None else {"against": against.to_dict()}
+            # The text first: what was computed is not lost with a disk that is full.
+            print(report.to_text(show_all=arguments.show_all), flush=True)
+            if against is not None:
+                print(against.to_text(), flush=True)
+            report.write_files(**more)
+            if arguments.update_golden:
+                write_text(arguments.golden, report.to_json())
+            return 0 if golden is None else _told_golden(golden, report)
 
         return run.working_mesh, play
 
     return run_on_mesh(build_parser(), argv, prepare)
+
+
+def _golden(arguments: argparse.Namespace) -> Golden | None:
+    """Return what tokens are compared with."""
+    if arguments.golden is None:
+        if arguments.update_golden:
+            raise ConfigError("--update-golden writes the file of --golden; name one")
+        return None
+    return None if arguments.update_golden else Golden.read(arguments.golden)
+
+
+def _told_golden(golden: Golden, report: Report) -> int:
+    """Print which users differ; return the exit code."""
+    lines = golden.differences(report.tokens)
+    print("\n".join(["", *(lines or [f"all users are as in {golden.path}"])]), flush=True)
+    return GOLDEN_DIFFERS if lines else 0
 
 
 def _failure_for_tests(rank: int) -> Callable[[int], None]:

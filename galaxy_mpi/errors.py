@@ -14,6 +14,7 @@ __all__ = [
     "MeshError",
     "PrefetchError",
     "UserError",
+    "ValuesError",
     "common",
 ]
 
@@ -43,6 +44,10 @@ class MeshError(UserError):
 
 class CheckpointError(UserError):
     """A model folder cannot be used as it is."""
+
+
+class ValuesError(UserError):
+    """What was computed cannot be right; the message names op, layer and chip where it shows."""
 
 
 class CollectiveError(RuntimeError):

@@ -21,7 +21,7 @@ from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import bars_png, lines_png
 from galaxy_mpi.studies.what_if import WhatIf
-from galaxy_mpi.systems import SYSTEMS
+from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.timing import MACHINES
 
 __all__ = ["build_parser", "main"]
@@ -58,13 +58,26 @@ def build_parser() -> ArgumentParser:
     )
     add("--links", type=int, metavar="N", help="links between neighbours, instead of the machine's")
     add("--topology", metavar="T", help="ring or line, instead of the machine's")
-    add("--system", default="galaxy", help=" or ".join(SYSTEMS))
+    add(
+        "--system",
+        default="galaxy",
+        metavar="NAME|FILE.py:NAME",
+        help=f"{' or '.join(SYSTEMS)}, or a System of your own",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="machine.NAME=VALUE",
+        help="another value of a constant of the machine; may be repeated",
+    )
     add("--precision", help="performance (default) or accuracy")
     add(
         "--optimizations",
         metavar="NAME|FILE",
         help="performance, accuracy, or a JSON file with the formats of each layer",
     )
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
     add("--layers", type=int, metavar="N", help="only the first N layers")
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
     add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes a chip")
@@ -142,8 +155,9 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
         machine=arguments.machine,
         links=arguments.links,
         topology=arguments.topology,
-        system=arguments.system,
-        **formats(arguments.precision, arguments.optimizations),
+        system=chosen_system(arguments.system),
+        constants=tuple(arguments.set),
+        **formats(arguments.precision, arguments.optimizations, arguments.formats),
         layers=arguments.layers,
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,

@@ -1,6 +1,6 @@
 """The model as a library: for people who know tt_transformers' ``Generator``.
 
-Every rank of a communicator makes the same calls; README, "From Python", has a script. NAMES.md
+Every rank of a communicator makes the same calls; docs/python.md has a script. NAMES.md
 maps the original's names to those here.
 """
 
@@ -20,7 +20,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import RotaryTable
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.local_transport import LocalTransport
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher
 from galaxy_mpi.systems import (
@@ -46,7 +46,7 @@ class Model:
     plan: Plan
     tokenizer: Tokenizer
     chips: Chips
-    transport: PlaneTransport
+    transport: Transport
     max_seq_len: int
 
     @property
@@ -131,7 +131,7 @@ def create_model(
         cache_blocks=-(-max_batch_size // cols) * -(-max_seq_len // PAGE_SIZE),
         **chosen,
     )
-    transport: PlaneTransport
+    transport: Transport
     if comm is None:
         transport = LocalTransport(run.working_mesh)
     else:

@@ -14,7 +14,7 @@ failed=0
 # The examples in docstrings; pure functions; all chips in one process; real ranks; whole commands.
 OPENBLAS_NUM_THREADS=1 python -m pytest --doctest-modules galaxy_mpi "$@" || failed=1
 python -m pytest tests/unit "$@" || failed=1
-OPENBLAS_NUM_THREADS=1 python -m pytest tests/loopback "$@" || failed=1
+OPENBLAS_NUM_THREADS=1 python -m pytest tests/chips "$@" || failed=1
 # The same collectives and tokens over real ranks. Only rank 0 prints, unless another fails.
 for ranks in 2 4 8 32; do
     echo "== $ranks ranks"

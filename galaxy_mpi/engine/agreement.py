@@ -37,10 +37,12 @@ class Agreement:
     """Figures of one precision."""
 
     precision: str
+    positions: int
+    """At which it was asked."""
     top1: float
     """Share of positions at which both have the same best token."""
     top5: float
-    """Share of positions at which the reference's best token is among the five best."""
+    """Share of positions at which the best token is among the reference's five best."""
     logits_pcc: float
     """Pearson's correlation of all logits."""
     perplexity: float
@@ -54,13 +56,19 @@ class Agreement:
 
 
 def compare(precision: str, found: Answers, right: Answers, tokens: list[int]) -> Agreement:
-    """Compare answers at all positions of a text."""
+    """Compare answers at the positions of a text for which both have them."""
+    first, n = found.first, len(found.logits_TV)
+    positions = slice(first, first + n)
+    right = Answers(right.logits_TV[positions], right.streams_LTD[:, positions], first)
+    tokens = tokens[first : first + n + 1]
     best = right.logits_TV.argmax(axis=1)
-    five = np.argpartition(-found.logits_TV, min(4, found.logits_TV.shape[1] - 1), axis=1)[:, :5]
+    ours = found.logits_TV.argmax(axis=1)
+    five = np.argpartition(-right.logits_TV, min(4, right.logits_TV.shape[1] - 1), axis=1)[:, :5]
     return Agreement(
         precision=precision,
-        top1=float(np.mean(found.logits_TV.argmax(axis=1) == best)),
-        top5=float(np.mean((five == best[:, None]).any(axis=1))),
+        positions=n,
+        top1=float(np.mean(ours == best)),
+        top5=float(np.mean((five == ours[:, None]).any(axis=1))),
         logits_pcc=_pcc(found.logits_TV, right.logits_TV),
         perplexity=_perplexity(found.logits_TV, tokens),
         reference_perplexity=_perplexity(right.logits_TV, tokens),
@@ -80,14 +88,23 @@ def _pcc(ours: F32, theirs: F32) -> float:
 
 
 def _perplexity(logits_TV: F32, tokens: list[int]) -> float:
-    logits = logits_TV[:-1].astype(np.float64)
+    logits = logits_TV[: len(tokens) - 1].astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     surprise = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), tokens[1:]]
     return math.exp(float(surprise.mean()))
 
 
-def reference_answers(files: ModelFiles, tokens: list[int]) -> Answers:
+def reference_answers(
+    files: ModelFiles, tokens: list[int], inputs: dict[str, list[F32]] | None = None
+) -> Answers:
     """Return what transformers says in float32, with the weights of the checkpoint.
+
+    Parameters
+    ----------
+    files : ModelFiles
+    tokens : list of int
+    inputs : dict of str to list, optional
+        Filled with what matmuls read, (T, W) of each layer: ``attention`` and ``act``.
 
     Raises
     ------
@@ -128,6 +145,12 @@ def reference_answers(files: ModelFiles, tokens: list[int]) -> Answers:
     streams: list[F32] = []
     for layer in model.model.layers:
         layer.register_forward_hook(lambda _m, _i, out: streams.append(_first(out)))
+        for name, part in (("attention", layer.self_attn.o_proj), ("act", layer.mlp.down_proj)):
+            if inputs is not None:
+                kept = inputs.setdefault(name, [])
+                part.register_forward_pre_hook(
+                    lambda _m, given, kept=kept: kept.append(_first(given))
+                )
     with torch.no_grad():
         logits = model(torch.tensor([tokens]), use_cache=False).logits[0]
     return Answers(logits.float().numpy(), np.stack(streams))

@@ -7,10 +7,10 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
-from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.errors import ConfigError, UserError, ValuesError
 from galaxy_mpi.kernels import RotaryTable, choose_multiply
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import ChipWeights, ShardFile, Sharding, load_chip_weights
 from galaxy_mpi.prefetch import buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs
@@ -43,7 +43,7 @@ class Chips:
     ----------
     run : RunConfig
     plan : Plan
-    transport : PlaneTransport
+    transport : Transport
     loaded_layer : callable
         Called with (layer, number of layers) as weights are loaded.
     precision : Precision, optional
@@ -61,21 +61,21 @@ class Chips:
         self,
         run: RunConfig,
         plan: Plan,
-        transport: PlaneTransport,
+        transport: Transport,
         loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
         precision: Precision | None = None,
         modules: Modules | None = None,
     ) -> None:
         self.run, self.plan, self.transport = run, plan, transport
         self.mesh, self.model = run.working_mesh, plan.model
-        self.modules = modules or Modules()
+        self.modules = modules or run.modules
         precision = precision or plan.precision
         self.precision = precision if run.math_fidelity else precision.reading_all_bits()
         self.layout = run.layout(plan.model)
         self.planes = {axis: transport.plane(axis) for axis in Axis}
         self.codecs, self._workspace = Codecs(), Workspace()
         self.rotary: RotaryTable = self.modules.rope_class(
-            plan.model.inv_freq(), self.precision.activation.round
+            plan.model.inv_freq(), self.precision.rotary_table.round
         )
         self.held = [self._load(rank, loaded_layer, precision) for rank in transport.chips]
         tensors = self.held[0].weights.tensors
@@ -98,6 +98,13 @@ class Chips:
         inputs = held.inputs
         np.copyto(inputs["x"], held.weights.embed(tokens))
         cos, sin = self.rotary.at(positions)
+        for values in (cos, sin):
+            wanted = inputs["cos"][:, :, 0].shape
+            if np.shape(values) != wanted:
+                raise ValuesError(
+                    f"{type(self.rotary).__name__}.at returned shape {np.shape(values)}, "
+                    f"not {wanted}"
+                )
         inputs["cos"][:, :, 0], inputs["cos"][:, :, 1] = cos, cos
         np.negative(sin, out=inputs["sin"][:, :, 0])
         inputs["sin"][:, :, 1] = sin
@@ -138,6 +145,7 @@ class Chips:
                 f"the KV cache of {limits.n_blocks} blocks of {limits.page_size} positions in "
                 f"{model.n_layers} layers is more than this computer gives; lower --cache-blocks"
             ) from None
+        heads, kv_heads = self.layout.head_numbers(sharding.row)
         state = ChipState(
             rank=rank,
             vectors=weights.vectors,
@@ -145,6 +153,8 @@ class Chips:
             multiply=choose_multiply(largest, is_bfloat16=precision.is_bfloat16),
             n_valid_tokens=sharding.n_valid_tokens,
             workspace=self._workspace,
+            heads=heads,
+            kv_heads=kv_heads,
         )
         return Held(rank, weights, state)
 
@@ -152,7 +162,7 @@ class Chips:
 def load_chips(
     run: RunConfig,
     plan: Plan,
-    transport: PlaneTransport,
+    transport: Transport,
     loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
     precision: Precision | None = None,
     modules: Modules | None = None,

@@ -11,25 +11,27 @@ The order of a run, on every rank::
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
+from galaxy_mpi.engine.capture import Capture
 from galaxy_mpi.engine.chips import load_chips
 from galaxy_mpi.engine.host_trace import HostSpans, host_trace
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
-from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, at_layer_ends
+from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, Watcher, at_layer_ends
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.times import RunTimes
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher, WeightId
+from galaxy_mpi.systems import PassShape
 from galaxy_mpi.timing import Costs, Trace
 from galaxy_mpi.timing.device_run import DeviceRun
 from galaxy_mpi.timing.replay import TRACED_STEPS
@@ -56,9 +58,18 @@ class Engine:
     Parameters
     ----------
     run : RunConfig
-    transport : PlaneTransport
+    transport : Transport
         Of ``run.working_mesh``.
     hooks : Hooks, optional
+    forced : sequence of sequence of int, optional
+        Tokens that each request goes on with, whatever is chosen; see ``chosen``.
+
+    Attributes
+    ----------
+    chosen : dict of int to list of int
+        The tokens that were chosen for each request.
+    requests : list of Request
+        Of the run, on all ranks.
 
     Raises
     ------
@@ -67,7 +78,11 @@ class Engine:
     """
 
     def __init__(
-        self, run: RunConfig, transport: PlaneTransport, hooks: Hooks | None = None
+        self,
+        run: RunConfig,
+        transport: Transport,
+        hooks: Hooks | None = None,
+        forced: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.run, self._transport, self._hooks = run, transport, hooks or Hooks()
         began = time.perf_counter()
@@ -80,12 +95,19 @@ class Engine:
         self.programs = self._make_programs()
         self._device = self._make_clock()
         self._prefilled: list[Request] = []
+        self._forced, self.chosen = forced, dict[int, list[int]]()
+        self.requests: list[Request] = []
+        watchers = self._make_watchers()
         self.decode_mode = DecodeMode(
-            self.chips, self.programs, self._make_prefetcher(), self._device or NoClock()
+            self.chips,
+            self.programs,
+            self._make_prefetcher(),
+            self._device or NoClock(),
+            watchers=watchers,
         )
         ends = at_layer_ends(lambda layer, outputs: self._layer_ended(layer))
         self.prefill_mode = PrefillMode(
-            self.chips, self.programs, self._device or NoClock(), [ends]
+            self.chips, self.programs, self._device or NoClock(), [ends], watchers
         )
         self._mode = ""
 
@@ -111,6 +133,7 @@ class Engine:
     def generate(self) -> Report | None:
         """Take every request to its end; return the report on rank 0, None elsewhere."""
         scheduler, hooks, times = self.new_scheduler(), self._hooks, self.times
+        self.requests = scheduler.requests
         times.start()
         while not scheduler.is_done:
             while requests := scheduler.next_prefill():
@@ -180,6 +203,11 @@ class Engine:
         self._hooks.prefilled_layer(self._prefilled, layer, self.plan.model.n_layers)
 
     def _advance(self, scheduler: Scheduler, sampled: dict[int, int]) -> None:
+        for number, token in sampled.items():
+            self.chosen.setdefault(number, []).append(token)
+        if self._forced is not None:
+            generated = {n: len(scheduler.requests[n].generated) for n in sampled}
+            sampled = {n: self._forced[n][at] for n, at in generated.items()}
         scheduler.advance(sampled)
         for number in sampled:
             if scheduler.requests[number].ended is not None:
@@ -197,6 +225,14 @@ class Engine:
             modules=chips.modules,
             head=chips.head,
         )
+
+    def _make_watchers(self) -> list[Watcher]:
+        run = self.run
+        if run.capture_path is None:
+            return []
+        of_prompt = self.programs.prefill(PassShape.of_prompt(1))
+        run.capture.check(self.programs.decode(), of_prompt)
+        return [Capture(run.capture_path, run.capture, run.working_mesh, self._transport)]
 
     def _make_clock(self) -> RunClock | None:
         """Return what keeps device time, for formats that the device has."""

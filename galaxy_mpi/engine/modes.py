@@ -14,6 +14,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.engine.chips import Chips
+from galaxy_mpi.engine.value_checks import Replicas, finite, finite_logits
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import DirectFeed, Prefetcher, PrefetchFeed, PrefetchStats
 from galaxy_mpi.program import BoundProgram, Program, Tap, bind_program
@@ -27,6 +28,7 @@ __all__ = [
     "NoClock",
     "PrefillMode",
     "Ready",
+    "Watcher",
     "at_layer_ends",
 ]
 
@@ -82,11 +84,33 @@ class Ready:
         return self.bound.results(name)
 
 
+class Watcher(Protocol):
+    """Looks at the values of every pass and step."""
+
+    def tap(self, program: Program) -> Tap:
+        """Return what looks at a program."""
+
+    def start(self, mode: str) -> None:
+        """Begin a pass or a step."""
+
+    def end(self, program: Program) -> None:
+        """End it; collective."""
+
+
 class _Mode:
     def __init__(
-        self, chips: Chips, programs: Programs, device: Timekeeper, taps: Sequence[MakeTap]
+        self,
+        chips: Chips,
+        programs: Programs,
+        device: Timekeeper,
+        taps: Sequence[MakeTap],
+        watchers: Sequence[Watcher],
     ) -> None:
-        self.chips, self.programs, self._device, self._taps = chips, programs, device, taps
+        self.chips, self.programs, self._device = chips, programs, device
+        checked: list[Watcher] = [Replicas(chips.mesh, chips.transport)] if chips.run.check else []
+        self._watchers = [*checked, *watchers]
+        looks = finite if chips.run.check else finite_logits
+        self._taps = [looks, *(watcher.tap for watcher in self._watchers), *taps]
         self.system = programs.system
         self.totals = ModeTotals()
 
@@ -118,8 +142,12 @@ class _Mode:
 
     def _run(self, bound: BoundProgram) -> None:
         before = bound.crossings_s
-        with np.errstate(over="ignore"):  # silu of a very negative gate
+        for watcher in self._watchers:
+            watcher.start(bound.program.mode)
+        with np.errstate(all="ignore"):  # silu of a very negative gate; logits are looked at
             bound.run()
+        for watcher in self._watchers:
+            watcher.end(bound.program)
         self.totals.collectives_s += bound.crossings_s - before
 
 
@@ -135,6 +163,7 @@ class DecodeMode(_Mode):
     device : Timekeeper
     taps : sequence of callable
         Make taps, given the program.
+    watchers : sequence of Watcher
     """
 
     name = "decode"
@@ -146,8 +175,9 @@ class DecodeMode(_Mode):
         prefetcher: Prefetcher | None,
         device: Timekeeper | None = None,
         taps: Sequence[MakeTap] = (),
+        watchers: Sequence[Watcher] = (),
     ) -> None:
-        super().__init__(chips, programs, device or NoClock(), taps)
+        super().__init__(chips, programs, device or NoClock(), taps, watchers)
         self._prefetcher = prefetcher
         self._bound: dict[bool, Ready] = {}
         self._storage: list[F32] | None = None
@@ -254,7 +284,7 @@ class PrefillMode(_Mode):
 
     Parameters
     ----------
-    chips, programs, device, taps
+    chips, programs, device, taps, watchers
         As in `DecodeMode`.
     """
 
@@ -266,8 +296,9 @@ class PrefillMode(_Mode):
         programs: Programs,
         device: Timekeeper | None = None,
         taps: Sequence[MakeTap] = (),
+        watchers: Sequence[Watcher] = (),
     ) -> None:
-        super().__init__(chips, programs, device or NoClock(), taps)
+        super().__init__(chips, programs, device or NoClock(), taps, watchers)
         self._storage = [np.empty(chips.largest, np.float32) for _ in chips.held]
         stats = self.totals.prefetch
         stats.peak_bytes = stats.capacity_bytes = 4 * chips.largest
@@ -282,12 +313,12 @@ class PrefillMode(_Mode):
             self._forget()
         self._kept.move_to_end(key)
         tokens, positions = work.tokens, work.positions
-        residual = self.chips.precision.prefill_residual
+        stream = self.chips.precision.of(0).prefill.layer_input
         for held, arrays in zip(self.chips.held, ready.inputs, strict=True):
             held.state.inputs.work = work
             held.inputs = arrays
             self.chips.fill(held, tokens, positions)
-            arrays["x"][...] = residual.round(arrays["x"])
+            arrays["x"][...] = stream.round(arrays["x"])
         if ready.clocks is not None:
             self._device.start(ready.clocks, work=work.shape)
         self._run(ready.bound)

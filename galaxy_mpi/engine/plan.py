@@ -19,8 +19,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.kernels.sampling import MAX_TOP_K
 from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.systems import PRECISIONS, Precision
-from galaxy_mpi.systems.optimizations import read_optimizations
+from galaxy_mpi.systems import Precision
 from galaxy_mpi.timing import Machine
 
 __all__ = ["Plan", "make_plan"]
@@ -52,7 +51,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         If the model or a prompt cannot be used.
     """
     run.check_writable()
-    machine = Machine.load(run.machine)
+    machine = run.emulated_machine
     prompts = run.read_prompts(default_prompts())
     files = open_model(run.model, run.n_layers)
     model, tokenizer = files.config, files.tokenizer
@@ -74,10 +73,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         page_size=run.page_size, n_blocks=run.cache_blocks, max_seq_len=model.max_seq_len
     )
     _check_tokens(tokens, model, limits, files.where)
-    if run.optimizations is None:
-        precision = PRECISIONS[run.precision]
-    else:
-        precision = read_optimizations(run.optimizations, model.n_layers)
+    precision = run.wanted.on(run.emulated_system, model)
     on_device = machine if precision.is_bfloat16 else None
     sampling = _sampling(run, files)
     if run.weights_cache is not None and os.path.isfile(run.weights_cache):

@@ -94,7 +94,7 @@ class Report:
             "galaxy_mpi": __version__,
             "model": run.model,
             "mesh": str(run.mesh),
-            "system": run.system,
+            "system": run.system_name,
             "precision": self.precision,
             "prefetch": run.prefetch,
             "prefix_caching": run.prefix_caching,
@@ -133,7 +133,11 @@ class Report:
         """Positions of the longest user at the end."""
         return max(len(r.prompt) + len(r.generated) for r in self.requests)
 
-    def write_files(self) -> None:
+    def to_json(self, **more: Any) -> str:
+        """Return `to_dict` as text, with more behind it."""
+        return json.dumps(self.to_dict() | more, indent=2, ensure_ascii=False) + "\n"
+
+    def write_files(self, **more: Any) -> None:
         """Write the files that the run was asked for, each whole or not at all.
 
         Raises
@@ -142,8 +146,7 @@ class Report:
             If one cannot be written; the others are.
         """
         run, device = self.run, self.device
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        files = [(run.json_path, text)]
+        files = [(run.json_path, self.to_json(**more))]
         if self.host_trace is not None and run.host_trace_path is not None:
             files.append((run.host_trace_path, self.host_trace.to_json()))
         if device is not None and run.trace_path is not None:
@@ -199,7 +202,7 @@ class Report:
             ("model", f"{self.run.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
             ("mesh", f"{self.run.mesh}, {self.run.mesh.n_chips} ranks"),
             *self._padding(),
-            ("system, precision", f"{self.run.system}, {self.precision}"),
+            ("system, precision", f"{self.run.system_name}, {self.precision}"),
             ("users, new tokens", f"{len(self.tokens)}, {sum(map(len, self.tokens))}"),
             ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),
             ("host: tokens/s/user", f"{host['tokens_per_s_per_user']:.2f}"),

@@ -1,50 +1,62 @@
-"""Teacher forcing: what a run says at every position of a given text."""
+"""Teacher forcing: what a run says at positions of a given text.
 
+The text goes in as the original measures it: its first tokens in one prefill pass, the others one
+by one in decode steps, each as the text has it whatever the model would have said.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.chips import load_chips
-from galaxy_mpi.engine.modes import PrefillMode
+from galaxy_mpi.engine.chips import Chips, load_chips
+from galaxy_mpi.engine.modes import DecodeMode, MakeTap, PrefillMode
 from galaxy_mpi.engine.plan import Plan
-from galaxy_mpi.mesh.transport import PlaneTransport
+from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
-from galaxy_mpi.program import Binder, Program, Tap, Use
-from galaxy_mpi.systems import Precision, PrefillPass, PrefillUser
+from galaxy_mpi.program import HEAD, Binder, Program, Tap, Use
+from galaxy_mpi.systems import PageTable, Precision, PrefillPass, PrefillUser
 
 __all__ = ["Answers", "forced_answers"]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of a text of T tokens."""
+    """What a model says of T positions of a text."""
 
     logits_TV: F32
     streams_LTD: F32
     """The residual stream after each layer."""
+    first: int = 0
+    """The first of the positions."""
 
 
 def forced_answers(
     run: RunConfig,
     plan: Plan,
-    transport: PlaneTransport,
-    tokens: list[int],
+    transport: Transport,
+    tokens: Sequence[int],
     precision: Precision | None = None,
+    n_prefilled: int | None = None,
 ) -> Answers | None:
-    """Prefill a text and return the answers at all its positions, on rank 0; None elsewhere.
+    """Feed a text and return the answers, on rank 0; None elsewhere.
 
     Parameters
     ----------
     run : RunConfig
         With the precision and the mesh.
     plan : Plan
-    transport : PlaneTransport
+    transport : Transport
     tokens : list of int
         At most as many as the cache of a column holds.
     precision : Precision, optional
         That of the run by default.
+    n_prefilled : int, optional
+        Tokens that go in at once. If they are fewer than all, the answers are those from the last
+        of them on, up to the last but one token; otherwise those at all positions.
 
     Raises
     ------
@@ -57,42 +69,130 @@ def forced_answers(
         run.mesh,
         run.emulated_system,
         chips.precision,
-        users=1,
+        users=run.working_mesh.cols,  # a place in each column; the text is in the first
         modules=chips.modules,
         head=chips.head,
     )
-    n_blocks, n_tokens = plan.limits.blocks_for(len(tokens)), len(tokens)
-    user = PrefillUser(np.array(tokens), 0, 0, np.arange(n_blocks))
-    mesh = run.working_mesh
-    # Chips that together hold the stream once, in order.
-    holders = range(mesh.n_chips if run.emulated_system.is_scattered else mesh.cols)
-    streams: dict[int, list[F32]] = {held.rank: [] for held in chips.held if held.rank in holders}
-
-    def kept(program: Program) -> Tap:
-        last = {use.layer: use for use in program.uses}
-
-        def tap(chip: Binder, use: Use, outputs: tuple[F32, ...]) -> None:
-            if use.layer >= 0 and last[use.layer] is use and chip.rank in streams:
-                chip.call(lambda: streams[chip.rank].append(outputs[0][:n_tokens].copy()))
-
-        return tap
-
-    mode = PrefillMode(chips, programs, taps=[kept])
+    n_prefilled = min(n_prefilled or len(tokens), len(tokens))
+    forcing = _Forcing(chips, programs, np.array(tokens), n_prefilled)
     transport.begin("a pass of all tokens")
-    bound = mode.run(PrefillPass((user,)), all_rows=True)
-    rows = {
-        held.rank: logits_SV[:n_tokens, : held.state.n_valid_tokens].copy()
-        for held, logits_SV in zip(chips.held, bound.results("row_logits"), strict=True)
-        if mesh.coord(held.rank)[1] == 0
-    }
-    mode.free()
-    parts = transport.gather((rows, {rank: np.stack(found) for rank, found in streams.items()}))
+    forcing.prefill()
+    forcing.decode()
+    parts = transport.gather((forcing.logits, forcing.streams))
     if parts is None:
         return None
-    of_rows = {rank: logits for part in parts for rank, logits in part[0].items()}
+    logits = {rank: found for part in parts for rank, found in part[0].items()}
     held_by = {rank: found for part in parts for rank, found in part[1].items()}
-    streams_LTD = np.concatenate([held_by[holder] for holder in holders], axis=2)
-    return Answers(
-        np.concatenate([of_rows[rank] for rank in sorted(of_rows)], axis=1),
-        streams_LTD[:, :, : plan.model.dim],
+    mesh, n_layers = run.working_mesh, plan.model.n_layers
+    holders = range(mesh.n_chips if run.emulated_system.is_scattered else mesh.cols)
+    streams_LTD = np.concatenate(
+        [
+            np.stack([np.concatenate(held_by[holder][layer]) for layer in range(n_layers)])
+            for holder in holders
+        ],
+        axis=2,
     )
+    return Answers(
+        np.concatenate([np.concatenate(logits[rank]) for rank in sorted(logits)], axis=1),
+        streams_LTD[:, :, : plan.model.dim],
+        forcing.first,
+    )
+
+
+class _Forcing:
+    """The passes over a text, and what they leave on the chips of this process.
+
+    Parameters
+    ----------
+    chips : Chips
+    programs : Programs
+    tokens : ndarray of int
+    n_prefilled : int
+    """
+
+    def __init__(self, chips: Chips, programs: Programs, tokens: Any, n_prefilled: int) -> None:
+        self._chips, self._programs, self._tokens = chips, programs, tokens
+        self._n_prefilled = n_prefilled
+        self.first = n_prefilled - 1 if n_prefilled < len(tokens) else 0
+        mesh, n_layers = programs.mesh, programs.n_layers
+        holders = mesh.n_chips if programs.system.is_scattered else mesh.cols
+        self.logits: dict[int, list[F32]] = {
+            held.rank: [] for held in chips.held if mesh.coord(held.rank)[1] == 0
+        }
+        """Of each row's slice of the vocabulary, (T, V/R) in pieces."""
+        self.streams: dict[int, list[list[F32]]] = {
+            held.rank: [[] for _ in range(n_layers)] for held in chips.held if held.rank < holders
+        }
+        """Of chips that together hold the stream once, by layer, in pieces."""
+        self._blocks = np.arange(chips.plan.limits.blocks_for(len(tokens)))
+
+    def prefill(self) -> None:
+        """Run the pass of the first tokens."""
+        mode = PrefillMode(self._chips, self._programs, taps=[self._behind_layers()])
+        user = PrefillUser(self._tokens[: self._n_prefilled], 0, 0, self._blocks)
+        bound = mode.run(PrefillPass((user,)), all_rows=True)
+        self._keep_logits(bound.results("row_logits"), slice(self.first, self._n_prefilled))
+        mode.free()
+
+    def decode(self) -> None:
+        """Run a step for every token behind them but the last, which nothing is said of."""
+        mode = DecodeMode(self._chips, self._programs, None, taps=[self._between_layers()])
+        page_size, n_columns = self._chips.plan.limits.page_size, self._programs.mesh.cols
+        blocks = self._blocks[None]
+        place = np.zeros(n_columns, np.int64)
+        for position in range(self._n_prefilled, len(self._tokens) - 1):
+            place[0] = self._tokens[position]
+            tables = {
+                column: PageTable(np.array([-1 if column else position]), blocks, page_size)
+                for column in self._chips.columns
+            }
+            ready = mode.run(place, tables, all_logits=True)
+            row_of = self._programs.mesh.coord
+            whole = ready.results("logits")
+            mine = [
+                logits[row_of(held.rank)[0], :1]
+                for held, logits in zip(self._chips.held, whole, strict=True)
+            ]
+            self._keep_logits(mine, slice(0, 1))
+        mode.free()
+
+    def _keep_logits(self, of_chips: list[F32], rows: slice) -> None:
+        for held, logits in zip(self._chips.held, of_chips, strict=True):
+            if held.rank in self.logits:
+                kept = logits[rows, : held.state.n_valid_tokens].copy()
+                self.logits[held.rank].append(kept)
+
+    def _behind_layers(self) -> MakeTap:
+        """Return what keeps the output of the last op of a layer, in prefill."""
+        rows = slice(self.first, self._n_prefilled)
+
+        def make(program: Program) -> Tap:
+            last = {use.layer: use for use in program.uses}
+
+            def tap(chip: Binder, use: Use, outputs: tuple[F32, ...]) -> None:
+                if use.layer != HEAD and last[use.layer] is use and chip.rank in self.streams:
+                    kept = self.streams[chip.rank][use.layer]
+                    chip.call(lambda: kept.append(outputs[0][rows].copy()))
+
+            return tap
+
+        return make
+
+    def _between_layers(self) -> MakeTap:
+        """Return what keeps the stream where a step adds it: in the first norm behind a layer."""
+
+        def make(program: Program) -> Tap:
+            norms = {use.layer: use for use in reversed(program.uses) if use.layer != HEAD}
+            final = next(use for use in program.uses if use.op.name == "final_norm")
+            behind = {id(use): layer - 1 for layer, use in norms.items() if layer}
+            behind[id(final)] = self._programs.n_layers - 1
+
+            def tap(chip: Binder, use: Use, outputs: tuple[F32, ...]) -> None:
+                layer = behind.get(id(use))
+                if layer is not None and chip.rank in self.streams:
+                    kept = self.streams[chip.rank][layer]
+                    chip.call(lambda: kept.append(outputs[1][:1].copy()))
+
+            return tap
+
+        return make

@@ -4,9 +4,8 @@ The systems round what comes out to the dtype of the op.
 """
 
 from galaxy_mpi.kernels.activation import silu_mul
-from galaxy_mpi.kernels.attention import attention_decode, attention_prefill
+from galaxy_mpi.kernels.attention import ROW_BLOCK, attention_decode, attention_prefill
 from galaxy_mpi.kernels.fidelity import Fidelity
-from galaxy_mpi.kernels.matmul import ROW_BLOCK, matmul, minimal_matmul
 from galaxy_mpi.kernels.multiply import Multiply, choose_multiply
 from galaxy_mpi.kernels.norm import rms_norm_heads, rms_scale, sum_of_squares
 from galaxy_mpi.kernels.rotary import RotaryTable, rotate
@@ -22,8 +21,6 @@ __all__ = [
     "attention_prefill",
     "choose",
     "choose_multiply",
-    "matmul",
-    "minimal_matmul",
     "rms_norm_heads",
     "rms_scale",
     "rotate",

@@ -4,9 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.kernels.matmul import ROW_BLOCK
 
-__all__ = ["attend_decode", "attention_decode", "attention_prefill"]
+__all__ = ["ROW_BLOCK", "attend_decode", "attention_decode", "attention_prefill"]
+
+ROW_BLOCK = 128
+"""Most rows that are handled at once: the grain of prefill (padding, prefix caching, attention)."""
 
 _KEY_BLOCK = 512
 """Keys handled at once in prefill, a multiple of `ROW_BLOCK`: scores stay in the L2 cache."""

@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class LocalTransport:
-    """See `galaxy_mpi.mesh.transport.PlaneTransport`.
+    """See `galaxy_mpi.mesh.transport.Transport`.
 
     Examples
     --------

@@ -38,14 +38,12 @@ class RowMessages:
         self._waits, self._count, self._tell = plane.waits, plane.waits.count, plane.waits.text
         self._lines: Any = None
         self._before = self._behind = self._text = b""
-        self._awaited: list[int] = []
 
     def complete(self, mine: Sequence[int]) -> None:
         """Bind the requests: every chip of this process has bound."""
         plane, collective = self._plane, self._collective
         messages, received, kept = plane.row_messages(collective, in_parts=self._in_parts)
         self._requests = plane.use(collective, [messages], kept)
-        self._awaited = sorted({m.rank for m in messages if not m.is_send})
         self._lines = kept[0].data.cast("B")
         before, behind = [], []
         for chip in collective.memory.team.chips:

@@ -1,9 +1,8 @@
-"""The MPI transport: sub-communicators of rows and columns. The only importer of mpi4py.
+"""The MPI transport. The only importer of mpi4py.
 
-Messages are persistent requests, bound once per buffer (`galaxy_mpi.mesh.requests`).
-
-Members of a group on the same host may use shared memory instead (`galaxy_mpi.mesh.shared`),
-member by member; results are the same bits.
+Messages are persistent requests, bound once per program (`galaxy_mpi.mesh.message_requests`).
+Processes on the same host may use shared memory instead (`galaxy_mpi.mesh.shared_plane`);
+`galaxy_mpi.mesh.planes` chooses, and results are the same bits.
 
 Only the main thread calls MPI (``MPI_THREAD_FUNNELED``). No MPI collective carries data of the
 model; the few used here (`from_root`, `agree`, `gather`) belong to set-up and to reports.
@@ -26,7 +25,6 @@ from galaxy_mpi.errors import ConfigError, UserError, common
 from galaxy_mpi.mesh.ending import end_within, flush
 from galaxy_mpi.mesh.lifeline import end_with_launcher
 from galaxy_mpi.mesh.mesh import Axis, Mesh
-from galaxy_mpi.mesh.mpi_group import MpiGroup
 from galaxy_mpi.mesh.placement import Placement
 from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.mesh.planes import Planes
@@ -89,7 +87,7 @@ def _raise_first(errors: list[UserError | None]) -> None:
 
 
 class MpiTransport:
-    """One chip's connection to all others over MPI.
+    """A process's connection to all others over MPI; see `galaxy_mpi.mesh.transport.Transport`.
 
     Parameters
     ----------
@@ -136,7 +134,7 @@ class MpiTransport:
         self._mpi = _start_mpi()
         world = self._mpi.COMM_WORLD if comm is None else comm
         check_world(mesh, world.size, dict(os.environ), chips_per_rank)
-        self.mesh, self._kind = mesh, kind
+        self.mesh = mesh
         self._comm = world.Dup()
         self.rank: int = self._comm.rank
         self.n_ranks: int = self._comm.size
@@ -150,7 +148,6 @@ class MpiTransport:
         self.chips = placement.chips(self.rank)
         self._planes = Planes(self._mpi, self._comm, placement, kind)
         self._watchdog = Watchdog(timeout_s, is_fixed=is_timeout_fixed, waits=self._planes.waits)
-        self._groups: dict[Axis, MpiGroup] = {}
 
     @classmethod
     @contextmanager
@@ -184,17 +181,6 @@ class MpiTransport:
         finally:
             transport._watchdog.close()
         transport.free()
-
-    def group(self, axis: Axis) -> "MpiGroup":
-        """Return this chip's group along ``axis``. Collective when it is asked for first."""
-        if not self._groups:
-            self._groups = {
-                a: MpiGroup(
-                    self._mpi, self._comm, self.mesh, self.rank, a, self._watchdog, self._kind
-                )
-                for a in Axis
-            }
-        return self._groups[axis]
 
     def plane(self, axis: Axis) -> Plane:
         """Return what joins this process's chips with others along ``axis``."""
@@ -238,8 +224,6 @@ class MpiTransport:
     def free(self) -> None:
         """Free the communicators. Collective: every rank calls it."""
         self._watchdog.close()
-        for group in self._groups.values():
-            group.free()
         self._planes.free()
         self._comm.Free()
         if self._uncaught is not None:

@@ -4,7 +4,6 @@ import math
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from galaxy_mpi.mesh.ending import end_process
 from galaxy_mpi.mesh.waits import Waits
@@ -41,9 +40,6 @@ class Watchdog:
     ----------
     doing : str
         What the chip is about, for the message: ``decode step 12``.
-    n_waits : int
-        Waits that have begun. Collectives come again step after step with the same ticket: only
-        this number tells one long wait from many short ones.
     """
 
     def __init__(
@@ -54,25 +50,13 @@ class Watchdog:
         waits: Waits | None = None,
         expired: Callable[[str], None] | None = None,
     ) -> None:
-        self.doing, self.n_waits = "", 0
-        self._waiting: tuple[Any, int] | None = None
+        self.doing = ""
         self._waits = waits or Waits(0)
         self._timeout_s, self._is_fixed = timeout_s or math.inf, is_fixed
         self._expired = expired or _end
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
-
-    @property
-    def waiting(self) -> tuple[Any, int] | None:
-        """What the main thread waits for, with the step of it; None while it does not wait."""
-        return self._waiting
-
-    @waiting.setter
-    def waiting(self, ticket: tuple[Any, int] | None) -> None:
-        if ticket is not None:
-            self.n_waits += 1
-        self._waiting = ticket
 
     def allow(self, timeout_s: float) -> None:
         """Let waits take at least ``timeout_s`` seconds, unless the user said how long."""
@@ -92,11 +76,10 @@ class Watchdog:
 
     def _look_again_and_again(self) -> None:
         interval_s = min(_INTERVAL_S, self._timeout_s / 4)
-        seen: Any = None
-        seen_s, all_seen, all_seen_s = 0.0, self._waits.counts(), 0.0
+        seen, seen_s, all_seen, all_seen_s = -1, 0.0, self._waits.counts(), 0.0
         # Seconds are counted, not read from a clock: a computer that slept has not waited.
         while not self._stop.wait(interval_s):
-            now = self.n_waits, self._waits.number
+            now = self._waits.number
             seen_s, seen = seen_s + interval_s if now == seen else 0.0, now
             everybody = self._waits.counts()
             all_seen_s, all_seen = (
@@ -104,7 +87,7 @@ class Watchdog:
                 everybody,
             )
             line, pause_s = self._verdict(seen_s, all_seen_s)
-            if line and not self._stop.wait(pause_s) and now == (self.n_waits, self._waits.number):
+            if line and not self._stop.wait(pause_s) and now == self._waits.number:
                 self._expired(f"{self.doing}: {line}" if self.doing else line)
                 return
 
@@ -121,15 +104,12 @@ class Watchdog:
         all_seen_s : float
             Since when no process of the host has begun or ended to wait.
         """
-        old, waits = self._waiting, self._waits
+        waits = self._waits
         pause_s = min(_PAUSE_S * waits.place, _MOST_PAUSE_S)
         crossing = waits.crossing if waits.number % 2 else None
-        if seen_s >= self._timeout_s:
-            if old is not None:
-                return str(old[0].describe(old[1], seen_s)), 0.0
-            if crossing is not None:
-                line, is_behind = waits.in_vain(crossing, seen_s)
-                return line, pause_s + _MOST_PAUSE_S * is_behind
+        if crossing is not None and seen_s >= self._timeout_s:
+            line, is_behind = waits.in_vain(crossing, seen_s)
+            return line, pause_s + _MOST_PAUSE_S * is_behind
         patience_s = min(_STANDSTILL_S, self._timeout_s / 2)
         if crossing is not None and all_seen_s >= patience_s and math.isfinite(self._timeout_s):
             return waits.standstill(all_seen_s), pause_s

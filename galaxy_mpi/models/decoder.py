@@ -46,7 +46,7 @@ def prefill_layer(
     ops: PrefillOps, layer: int, model: LlamaConfig, x: Tensor, cos: Tensor, sin: Tensor
 ) -> Tensor:
     """Return the stream after this layer."""
-    h = ops.norm(x, VectorId(layer, "attention_norm"))
+    h = ops.attention_norm(x, VectorId(layer, "attention_norm"))
     bias = VectorId(layer, "qkv_bias") if model.qkv_bias else None
     q, k, v = ops.qkv_heads(h, WeightId(layer, "wqkv"), bias)
     if model.qk_norm:
@@ -54,11 +54,11 @@ def prefill_layer(
     q, k = ops.rotate(q, k, cos, sin)
     k, v = ops.fill_cache(k, v)
     mixed = ops.attention(q, k, v)
-    x = ops.add(x, ops.output(mixed, WeightId(layer, "wo")))
+    x = ops.attention_add(x, ops.output(mixed, WeightId(layer, "wo")))
 
-    h = ops.norm(x, VectorId(layer, "ffn_norm"))
+    h = ops.ffn_norm(x, VectorId(layer, "ffn_norm"))
     act = ops.gate_up(h, WeightId(layer, "w1"), WeightId(layer, "w3"))
-    out: Tensor = ops.add(x, ops.down(act, WeightId(layer, "w2")))
+    out: Tensor = ops.ffn_add(x, ops.down(act, WeightId(layer, "w2")))
     return out
 
 
@@ -132,7 +132,7 @@ class Decoder:
             x = prefill_layer(ops, layer, self._model, x, cos, sin)
         head = self._system.prefill.at(self._site)
         if all_rows:
-            h = head.norm(x, VectorId(HEAD, "norm"))
+            h = head.all_norm(x, VectorId(HEAD, "norm"))
             program.results["row_logits"] = head.all_logits(h, self._head)
             return program
         h = head.final_norm(head.last_tiles(x), VectorId(HEAD, "norm"))

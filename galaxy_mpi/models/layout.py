@@ -93,6 +93,13 @@ class Layout:
         n = self.slots_per_row
         return self.slots[row * n : (row + 1) * n]
 
+    def head_numbers(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the numbers of the query heads and of the kv heads of a row; -1: zeros."""
+        slots, width = self.row_slots(row), self.heads_per_slot
+        heads = [(*slot.heads, *[-1] * (width - len(slot.heads))) for slot in slots]
+        kv_heads = tuple(-1 if slot.kv_head is None else slot.kv_head for slot in slots)
+        return tuple(number for of_slot in heads for number in of_slot), kv_heads
+
     @property
     def dim(self) -> int:
         """Model dim of a chip: D over the columns."""

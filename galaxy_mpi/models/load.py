@@ -47,10 +47,6 @@ class ChipWeights:
         """Bytes of the matmul weights as held."""
         return sum(tensor.data.nbytes for tensor in self.tensors.values())
 
-    def schedule(self, n_layers: int) -> list[WeightId]:
-        """Return the order in which a decode step takes the layers' weights."""
-        return [WeightId(layer, name) for layer in range(n_layers) for name in LAYER_WEIGHTS]
-
 
 def load_chip_weights(
     reader: TensorReader,

@@ -6,8 +6,9 @@ into calls on arrays, `runner` runs the chips of a process in step.
 
 from galaxy_mpi.program.binder import Binder, Call, Codecs, Phase, Tap
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
+from galaxy_mpi.program.choice import Choice
 from galaxy_mpi.program.memory import Matrix
-from galaxy_mpi.program.op import HEAD, Op, Program, Tensor, Use
+from galaxy_mpi.program.op import HEAD, Cut, Cuts, Op, Program, Tensor, Use
 from galaxy_mpi.program.pool import ArrayPool
 from galaxy_mpi.program.runner import BoundProgram, bind_program
 
@@ -18,9 +19,12 @@ __all__ = [
     "BoundProgram",
     "Call",
     "Charge",
+    "Choice",
     "Codecs",
     "Consumed",
     "Cross",
+    "Cut",
+    "Cuts",
     "Kernel",
     "Matrix",
     "Op",

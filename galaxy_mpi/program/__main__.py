@@ -19,7 +19,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.listing import Listing
 from galaxy_mpi.studies.what_if import WhatIf
-from galaxy_mpi.systems import SYSTEMS, PassShape
+from galaxy_mpi.systems import SYSTEMS, PassShape, chosen_system
 from galaxy_mpi.timing import Costs
 
 __all__ = ["build_parser", "main"]
@@ -35,9 +35,10 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument
     add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.estimate")
     add("--mesh", default="2x2", metavar="RxC", help="rows x columns")
-    add("--system", default="galaxy", help=" or ".join(SYSTEMS))
+    add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
     add("--precision", help="performance (default) or accuracy")
     add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.estimate")
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
     add("--machine", default="wormhole_galaxy_6u", metavar="NAME|FILE", help="of device time")
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--position", type=int, default=128, metavar="N", help="of all users in the step")
@@ -59,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             new_tokens=1,
             mesh=arguments.mesh,
             machine=arguments.machine,
-            system=arguments.system,
-            **formats(arguments.precision, arguments.optimizations),
+            system=chosen_system(arguments.system),
+            **formats(arguments.precision, arguments.optimizations, arguments.formats),
             prefetch=not arguments.no_prefetch,
             allow_over_budget=True,
         )

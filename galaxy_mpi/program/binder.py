@@ -12,6 +12,7 @@ from galaxy_mpi.ccl.bench import Bound, Clock
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.dtypes.codec import Codec
+from galaxy_mpi.errors import ValuesError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
 from galaxy_mpi.program.op import Program, Tensor, Use
@@ -47,6 +48,13 @@ class Phase:
     calls: list[Call] = field(default_factory=list)
     crossing: Crossing | None = None
     """Behind the calls; None behind the last phase."""
+    begins: list[tuple[int, Use]] = field(default_factory=list)
+    """Each op of the phase with the number of its first call."""
+
+    def use_of(self, number: int) -> Use | None:
+        """Return the op that added a call."""
+        found = [use for begin, use in self.begins if begin <= number]
+        return found[-1] if found else None
 
 
 class Binder:
@@ -152,6 +160,8 @@ class Binder:
         """End the phase; the next one begins behind the crossing."""
         self.phases[-1].crossing = crossing
         self.phases.append(Phase())
+        if self._use is not None:
+            self.phases[-1].begins.append((0, self._use))
         for plane in self._poisoned:
             plane.passed(crossing)
 
@@ -199,9 +209,11 @@ class Binder:
     def bind_use(self, number: int) -> None:
         """Bind one op: all chips of a process bind it before any binds the next."""
         use = self._use = self._program.uses[number]
+        self.phases[-1].begins.append((len(self.phases[-1].calls), use))
         inputs = [self.arrays[i] if isinstance(i, Tensor) else i for i in use.inputs]
         made = use.op.bind(self, *inputs)
         outputs = made if isinstance(made, tuple) else (made,) if use.outputs else ()
+        self._check_shapes(use, outputs)
         for tensor, array in zip(use.outputs, outputs, strict=True):
             self.arrays[tensor] = array
         for tap in self._taps:
@@ -211,6 +223,16 @@ class Binder:
     def result(self, name: str) -> Any:
         """Return the array of a result of the program."""
         return self.arrays[self._program.results[name]]
+
+    def _check_shapes(self, use: Use, outputs: Sequence[Any]) -> None:
+        """Raise if an op made other arrays than it said: numpy might broadcast them in silence."""
+        declared = [tensor.shape for tensor in use.outputs]
+        found = [np.shape(array) for array in outputs]
+        if found != declared:
+            raise ValuesError(
+                f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__}) "
+                f"returned arrays of shapes {found}, but its `__call__` recorded {declared}"
+            )
 
     def _carries_time(self, wire: Wire) -> bool:
         return self._use is None or self._is_charged(self._use, wire)

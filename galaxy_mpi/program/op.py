@@ -6,18 +6,26 @@ clocks add up their charges, the budget their wires.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from galaxy_mpi.ccl.wire import Wire
+from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program.charge import Charge
 from galaxy_mpi.program.memory import Matrix
 
-__all__ = ["HEAD", "Op", "Program", "Tensor", "Use"]
+__all__ = ["HEAD", "Cut", "Cuts", "Op", "Program", "Tensor", "Use"]
 
 HEAD = -1
 """Stands for a layer's number before the first layer and behind the last."""
+
+Cut = tuple[tuple[Axis, ...], ...]
+"""For each dim of a chip's array the axes of the mesh that share it, the outer one first. Chips
+that differ along other axes only hold the same values."""
+
+Cuts = Mapping[str, Cut]
+"""How outputs are cut, by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +60,14 @@ class Op(ABC):
     def matrices(self) -> tuple[Matrix, ...]:
         """Return the matmul weights of the op, in the order in which it takes them."""
         return ()
+
+    def cuts(self) -> Cuts:
+        """Return how the outputs are cut over the chips; of those left out nothing is known.
+
+        It is what `galaxy_mpi.engine.value_checks` compares and what captured values are joined
+        by.
+        """
+        return {}
 
     def cached_bytes(self) -> int:
         """Return the device bytes of the op's cache, for each position of every user."""
@@ -103,6 +119,15 @@ class Use:
     inputs: tuple[object, ...]
     """Tensors, and what is no tensor: weights, None."""
     outputs: tuple[Tensor, ...]
+
+    def __str__(self) -> str:
+        where = "of the head" if self.layer == HEAD else f"of layer {self.layer}"
+        return f"op {self.op.name} {where}"
+
+    def named_outputs(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the outputs with the names that the op gave them."""
+        for tensor in self.outputs:
+            yield tensor.name.removeprefix(f"{self.op.name}."), tensor
 
 
 class Program:

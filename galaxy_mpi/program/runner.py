@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from galaxy_mpi.errors import ValuesError
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.local_plane import LocalCrossing
 from galaxy_mpi.mesh.plane import Crossing, Plane
@@ -55,9 +56,22 @@ class BoundProgram:
         return sum(chip.pool.n_bytes for chip in self.chips)
 
     def run(self) -> None:
-        """Run it once."""
-        for call, arguments in self.calls:
-            call(*arguments)
+        """Run it once.
+
+        Raises
+        ------
+        ValuesError
+            If what was computed cannot be right.
+        """
+        try:
+            for call, arguments in self.calls:
+                call(*arguments)
+        except ValuesError as error:
+            raise ValuesError(f"{self._where(call, arguments)}: {error}") from error
+        except Exception as error:
+            if hasattr(error, "add_note"):  # Python 3.11
+                error.add_note(f"while running {self._where(call, arguments)}")
+            raise
 
     def results(self, name: str) -> list[Any]:
         """Return the array of a result on each chip of this process.
@@ -65,6 +79,15 @@ class BoundProgram:
         Overwritten by the next run.
         """
         return [chip.result(name) for chip in self.chips]
+
+    def _where(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
+        """Return which op of which chip added a call: the calls themselves do not know."""
+        for phases in zip(*(chip.phases for chip in self.chips), strict=True):
+            for chip, phase in zip(self.chips, phases, strict=True):
+                for number, (other, its) in enumerate(phase.calls):
+                    if other is call and its is arguments:
+                        return f"{phase.use_of(number)}, chip ({chip.row}, {chip.col})"
+        return "a crossing"
 
     def free(self) -> None:
         """Give back what the planes keep for it. It cannot run afterwards."""

@@ -1,7 +1,7 @@
 """What each idea of the Galaxy is worth: rows of figures, from TT-Transformers to the Galaxy."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,8 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig, Programs
 from galaxy_mpi.studies.host_steps import HostFigures
 from galaxy_mpi.studies.ideas import CLAIMS, IDEAS, Variant
-from galaxy_mpi.systems import Precision
+from galaxy_mpi.systems import Wanted
+from galaxy_mpi.systems.formats import differing
 from galaxy_mpi.timing import Estimator, Machine, Timing
 
 __all__ = ["Row", "device_figures", "rows_of", "table", "to_dict"]
@@ -42,7 +43,7 @@ def device_figures(
     model: LlamaConfig,
     machine: Machine,
     mesh: Mesh,
-    precision: Precision,
+    wanted: Wanted,
     *,
     users: int,
     position: int,
@@ -50,6 +51,7 @@ def device_figures(
     """Return the device time of a decode step of each variant, and the buffers it makes."""
     found = []
     for variant in variants:
+        precision = wanted.on(variant.system, model)
         programs = Programs(model, mesh, variant.system, precision, users=users)
         estimator = Estimator(programs, machine)
         timing = estimator.step([position] * programs.mesh.cols)
@@ -65,7 +67,8 @@ def rows_of(
     """Join the figures of the variants, in their order."""
     rows: list[Row] = []
     for number, variant in enumerate(variants):
-        before = 0 if variant.is_alone else max(number - 1, 0)
+        # Ideas by themselves change the generic system in the same formats.
+        before = 1 if variant.is_alone else max(number - 1, 0)
         timing, n_made = device[number] if device else (None, 0)
         rows.append(
             Row(
@@ -93,7 +96,7 @@ def _gains(rows: Sequence[Row]) -> dict[str, float]:
     """Return by how much each group of ideas makes the device faster, in their order."""
     gains = dict.fromkeys((idea.group for idea in IDEAS), 1.0)
     for row in rows:
-        if row.group and not row.is_alone and row.device_gain is not None:
+        if row.group in gains and not row.is_alone and row.device_gain is not None:
             gains[row.group] *= row.device_gain
     total = 1.0
     for gain in list(gains.values()):
@@ -126,7 +129,7 @@ def to_dict(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return records
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], model: LlamaConfig, variants: Sequence[Variant]) -> str:
     """Return what people read."""
     width = max(len(row.name) for row in rows) + 2
     head = (
@@ -151,7 +154,21 @@ def table(rows: Sequence[Row]) -> str:
     if tokens:
         same = "the same" if len(tokens) == 1 else f"{len(tokens)} different ones (roundings)"
         lines += ["", f"next tokens of all variants: {same}"]
+        own, galaxys = (row.host.tokens for row in rows[:2] if row.host is not None)
+        n_others = sum(a != b for a, b in zip(own, galaxys, strict=True))
+        lines.append(f"of the formats: {n_others} of {len(own)} users get another token")
+    lines += ["", *_stored(model, variants)]
     return "\n".join(lines)
+
+
+def _stored(model: LlamaConfig, variants: Sequence[Variant]) -> Iterator[str]:
+    """Yield what the two systems store differently, a line for each change."""
+    own, galaxys = (variant.system.formats for variant in variants[:2])
+    tensors: dict[tuple[str, str, str], list[str]] = {}
+    for mode, tensor, before, after in differing(own, galaxys, model):
+        tensors.setdefault((mode, before.name, after.name), []).append(tensor)
+    for (mode, old, new), names in tensors.items():
+        yield f"formats, {mode}: {old} -> {new}: {', '.join(names)}"
 
 
 def _line(row: Row, alone: Row | None, width: int) -> str:
@@ -159,8 +176,8 @@ def _line(row: Row, alone: Row | None, width: int) -> str:
         return "" if gain is None else f"{gain - 1:+.1%}"
 
     by_itself = (alone.device_gain, alone.host_gain) if alone else (None, None)
-    first = alone is None
-    cells = [f"{row.name if first else '+ ' + row.name:<{width}}"]
+    first = not row.group
+    cells = [f"{row.name if alone is None else '+ ' + row.name:<{width}}"]
     if row.device is None:
         cells.append(f"{'-':>10}{'':>8}{'':>8}{'-':>10}{row.allocations:>8}{'-':>10}")
     else:

@@ -9,7 +9,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.systems import System, system_of
 
-__all__ = ["IDEAS", "Claim", "Idea", "Variant", "variants"]
+__all__ = ["FORMATS", "IDEAS", "Claim", "Idea", "Variant", "variants"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,13 @@ def _prefetcher(system: System, galaxy: System) -> System:
     return replace(system, prefetch=True)
 
 
+def _formats(system: System, galaxy: System) -> System:
+    return replace(system, formats=galaxy.formats, settings=galaxy.settings)
+
+
+FORMATS = Idea("formats of the Galaxy", "formats", _formats)
+"""What comes before the ideas and is none of them: they are compared in one set of formats."""
+
 IDEAS = (
     Idea(_RING, _RING, _ring),
     Idea("all links", "all links", _all_links),
@@ -114,7 +121,7 @@ class Variant:
     """A system with some of the ideas."""
 
     idea: Idea | None
-    """The one turned on last; None for TT-Transformers as it is."""
+    """The one turned on last, or `FORMATS`; None for TT-Transformers as it is."""
     is_alone: bool
     """Whether it is the only one."""
     system: System
@@ -126,7 +133,9 @@ class Variant:
 
 
 def variants(mesh: Mesh) -> list[Variant]:
-    """Return TT-Transformers, each idea on top of those before it, and each by itself.
+    """Return TT-Transformers, the same in the Galaxy's formats, and that with ideas.
+
+    These are each idea on top of those before it, and each by itself.
 
     Raises
     ------
@@ -140,7 +149,8 @@ def variants(mesh: Mesh) -> list[Variant]:
             f"decode and estimate"
         )
     plain, galaxy = system_of("tt_transformers", mesh), system_of("galaxy", mesh)
-    found, system = [Variant(None, False, plain)], plain
+    own, plain = plain, FORMATS.apply(plain, galaxy)
+    found, system = [Variant(None, False, own), Variant(FORMATS, False, plain)], plain
     for idea in IDEAS:
         system = idea.apply(system, galaxy)
         found.append(Variant(idea, False, system))

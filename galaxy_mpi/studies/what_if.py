@@ -10,8 +10,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig, Programs
 from galaxy_mpi.studies.whole_run import run_all, run_one
-from galaxy_mpi.systems import PRECISIONS, PassShape, Precision, system_of
-from galaxy_mpi.systems.optimizations import read_optimizations
+from galaxy_mpi.systems import PassShape, System, Wanted, system_of
 from galaxy_mpi.timing import Budget, Estimator, Machine, Slowness, Trace
 from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
@@ -44,12 +43,16 @@ class WhatIf:
     of all users, as a run prefills them."""
     mesh: str | None = None
     machine: str = "wormhole_galaxy_6u"
+    constants: tuple[str, ...] = ()
+    """``machine.NAME=VALUE`` each: constants instead of the machine's."""
     links: int | None = None
     topology: str | None = None
-    system: str = "galaxy"
+    system: str | System = "galaxy"
     precision: str = "performance"
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
+    formats: str | None = None
+    """``TENSOR=FORMAT,...``: what is stored otherwise than by the system's own table."""
     layers: int | None = None
     prefetch: bool = True
     circular_buffer_bytes: int | None = None
@@ -83,12 +86,22 @@ class WhatIf:
     @cached_property
     def emulated_machine(self) -> Machine:
         """Whose constants count."""
-        machine = Machine.load(self.machine)
+        machine = Machine.load(self.machine).with_constants(self.constants)
         return replace(
             machine,
             links=self.links or machine.links,
             topology=self.topology or machine.topology,
         )
+
+    @property
+    def wanted(self) -> Wanted:
+        """The formats that are asked for."""
+        return Wanted(self.precision, self.optimizations, self.formats)
+
+    @property
+    def system_name(self) -> str:
+        """What reports call the system."""
+        return self.system.name if isinstance(self.system, System) else self.system
 
     @cached_property
     def programs(self) -> Programs:
@@ -98,11 +111,12 @@ class WhatIf:
             raise ConfigError(
                 f"the {mesh} mesh has {mesh.n_chips} chips, at most {MAX_CHIPS} can be"
             )
+        system = system_of(self.system, mesh)
         return Programs(
             model,
             mesh,
-            system_of(self.system, mesh),
-            self._formats(model),
+            system,
+            self.wanted.on(system, model),
             users=self.users,
             prefetch=self.prefetch,
         )
@@ -134,7 +148,7 @@ class WhatIf:
             "model": self.model,
             "mesh": str(self.programs.asked_mesh),
             "machine": self.machine,
-            "system": self.system,
+            "system": self.system_name,
             "precision": self.programs.precision.name,
             "users": self.users,
             "input_tokens": self.input_tokens,
@@ -162,7 +176,7 @@ class WhatIf:
         rows = [
             ("model", f"{self.model}, {model.n_layers} layers, dim {model.dim}"),
             ("mesh, machine", f"{self.programs.asked_mesh}, {self.machine}"),
-            ("system, precision", f"{self.system}, {self.programs.precision.name}"),
+            ("system, precision", f"{self.system_name}, {self.programs.precision.name}"),
             ("users, tokens", f"{self.users}, {self.input_tokens} in, {self.new_tokens} new"),
             *device_rows(figures),
             *budget_rows(self.budget),
@@ -174,11 +188,6 @@ class WhatIf:
     def _slowness(self) -> Slowness:
         asked, working = self.programs.asked_mesh, self.programs.mesh
         return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
-
-    def _formats(self, model: LlamaConfig) -> Precision:
-        if self.optimizations is None:
-            return PRECISIONS[self.precision]
-        return read_optimizations(self.optimizations, model.n_layers)
 
     def _model_sizes(self) -> LlamaConfig:
         model = model_sizes(self.model)

@@ -1,13 +1,15 @@
 """How an op is done on the machine: which ops are fused, what travels, in which dtype."""
 
-from galaxy_mpi.systems.catalogue import SYSTEMS, system_of
+from galaxy_mpi.systems.catalogue import PRECISIONS, SYSTEMS, system_of
 from galaxy_mpi.systems.chip import ChipBinder, ChipState, StepInputs, VectorId, WeightFeed
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.modules import Attention, Modules, RMSNorm
-from galaxy_mpi.systems.precision import PRECISIONS, Precision
+from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PassShape, PrefillPass, PrefillUser
 from galaxy_mpi.systems.site import ChipShape, Fabric, Site
 from galaxy_mpi.systems.table import DecodeTable, PrefillTable, System
+from galaxy_mpi.systems.user_file import chosen_modules, chosen_system
+from galaxy_mpi.systems.wanted import Wanted
 
 __all__ = [
     "PRECISIONS",
@@ -31,6 +33,9 @@ __all__ = [
     "StepInputs",
     "System",
     "VectorId",
+    "Wanted",
     "WeightFeed",
+    "chosen_modules",
+    "chosen_system",
     "system_of",
 ]

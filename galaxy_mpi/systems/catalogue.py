@@ -1,18 +1,19 @@
-"""The systems there are, by name."""
+"""The systems there are, by name, and what they store for most models."""
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.systems.galaxy import GALAXY
+from galaxy_mpi.systems.precision import FLOAT32_PRECISION, made_of
 from galaxy_mpi.systems.table import System
 from galaxy_mpi.systems.tt_transformers import TT_TRANSFORMERS, TT_TRANSFORMERS_1D
 
-__all__ = ["SYSTEMS", "system_of"]
+__all__ = ["PRECISIONS", "SYSTEMS", "system_of"]
 
 SYSTEMS = ("galaxy", "tt_transformers")
 
 
-def system_of(name: str, mesh: Mesh) -> System:
-    """Return the system of a name for a mesh.
+def system_of(name: str | System, mesh: Mesh) -> System:
+    """Return the system of a name for a mesh; one that is none of ours is returned as it is.
 
     Raises
     ------
@@ -24,8 +25,17 @@ def system_of(name: str, mesh: Mesh) -> System:
     >>> system_of("tt_transformers", Mesh(1, 8)).mesh(Mesh(1, 8))
     Mesh(rows=8, cols=1)
     """
+    if isinstance(name, System):
+        return name
     if name == "galaxy":
         return GALAXY
     if name == "tt_transformers":
         return TT_TRANSFORMERS_1D if 1 in (mesh.rows, mesh.cols) else TT_TRANSFORMERS
-    raise ConfigError(f"no system {name!r}; choose {', '.join(SYSTEMS)}")
+    raise ConfigError(f"no system {name!r}; choose {', '.join(SYSTEMS)}, or name FILE.py:NAME")
+
+
+PRECISIONS = {
+    name: made_of(name, GALAXY.formats, [choices[-1].setting])
+    for name, choices in vars(GALAXY.settings).items()
+} | {"float32": FLOAT32_PRECISION}
+"""Those of the Galaxy for most models, by name; ops of every system can run with them."""

@@ -65,6 +65,9 @@ class ChipState:
     workspace: Workspace
     """Chips of one process may share it."""
     inputs: StepInputs = field(default_factory=StepInputs)
+    heads: tuple[int, ...] = ()
+    """Numbers, in the model, of the query heads that are here; -1: padding."""
+    kv_heads: tuple[int, ...] = ()
 
 
 class ChipBinder(Binder):

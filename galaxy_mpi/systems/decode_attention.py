@@ -8,7 +8,7 @@ from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import FLOAT32
 from galaxy_mpi.kernels.attention import attend_decode
 from galaxy_mpi.systems.kv_cache import KVCache
-from galaxy_mpi.systems.modules import Attention, Modules
+from galaxy_mpi.systems.modules import Attention, put
 from galaxy_mpi.systems.precision import Precision
 
 __all__ = ["AttentionStep", "Workspace"]
@@ -52,7 +52,7 @@ class AttentionStep:
         Its ``table`` says where the users are.
     precision : Precision
         Of the layer.
-    modules : Modules
+    attend : Attention
     workspace : Workspace
     """
 
@@ -61,12 +61,12 @@ class AttentionStep:
         cache: KVCache,
         inputs: Any,
         precision: Precision,
-        modules: Modules,
+        attend: Attention,
         workspace: Workspace,
     ) -> None:
         self._cache, self._inputs, self._workspace = cache, inputs, workspace
         self._is_plain = cache.dtype is FLOAT32
-        self._attend = modules.attention_class()
+        self._attend = attend
         self._is_own = type(self._attend) is Attention
         fidelity = precision.fidelity("sdpa", "decode") if precision.cuts_inputs else None
         self._fidelity = fidelity
@@ -101,7 +101,8 @@ class AttentionStep:
             future = table.future(places, k.shape[2])
             attend_decode(q, k, v, future, scaled, scores, out)
         else:
-            out[...] = self._attend.decode(q, k, v, table.positions_B[places])
+            mixed = self._attend.decode(q, k, v, table.positions_B[places])
+            put(out, mixed, self._attend, "decode")
 
     def _read(self, blocks_GP: Any) -> tuple[F32, F32]:
         """Return all positions of the blocks of G users, two arrays of shape (G, K, T, H)."""

@@ -7,6 +7,7 @@ numbered as in the decode layer of the original.
 from dataclasses import replace
 
 from galaxy_mpi.ccl.algorithms import DIRECT, GALAXY_PREFILL
+from galaxy_mpi.systems.galaxy_formats import GALAXY_FORMATS
 from galaxy_mpi.systems.ops.add_norm import FusedAddNorm
 from galaxy_mpi.systems.ops.cache import FusedUpdateCache
 from galaxy_mpi.systems.ops.gate_up import FusedGateUp
@@ -17,6 +18,7 @@ from galaxy_mpi.systems.ops.prefill_matmul import MinimalDown
 from galaxy_mpi.systems.ops.qkv_heads import FusedQkvHeads
 from galaxy_mpi.systems.ops.reduce import FusedReduce
 from galaxy_mpi.systems.ops.rotate import FusedRotate
+from galaxy_mpi.systems.settings import GALAXY_SETTINGS
 from galaxy_mpi.systems.site import Fabric
 from galaxy_mpi.systems.tt_transformers import TT_TRANSFORMERS
 
@@ -42,6 +44,8 @@ GALAXY = replace(
         attention=RingPrefillAttention,  # long prompts: the columns share the queries
         down=MinimalDown,  # long prompts: the gather overlaps the matmul
     ),
+    formats=GALAXY_FORMATS,
+    settings=GALAXY_SETTINGS,
     fabric=Fabric(),
     decode_algorithms=DIRECT,
     prefill_algorithms=GALAXY_PREFILL,

@@ -1,14 +1,21 @@
 """Formats and fidelities by group, layer by layer, from a file.
 
-The form is that of tt_transformers' decoder configurations::
+The form is that of tt_transformers' decoder configurations, and so is what it means::
 
-    {"decoders": {"0": {"precision_cfg": {"ff1_3": "bfp4", "wqkv": "bf16"},
-                        "fidelity_cfg": {"li_ff1_3": "lofi"}},
+    {"decoders": {"0": {"precision_cfg": {"FF1_FF3": "BFP4", "WQKV": "BF16"},
+                        "fidelity_cfg": {"LI_FF1_FF3": "LOFI"}},
                   "default": {...}}}
 
-A layer has the groups that its entry names; what it does not name is as in ``default``, and what
-that does not name is as in ``performance``. Keys may be written as there, in capitals
-(``FF1_FF3``, ``BFP4``).
+A layer that is named has the groups that its entry names, and for the others all weights and the
+cache in bfp8 and HiFi2 (`galaxy_mpi.systems.settings.DEFAULT`), whatever the model: an empty
+``precision_cfg`` means just that. Where an entry has no ``precision_cfg`` or ``fidelity_cfg`` at
+all, the whole part is as in a layer that is not named, and such a layer has what the model has
+without a file: ``accuracy`` if the file's name begins with that, else ``performance``. A layer
+that the model does not have is no error.
+
+Ours: ``default`` stands for layers that are not named; and names may be written in small letters
+(``ff1_3``, ``bfp4``). The original has nothing for layers behind the last that is named; here they
+are as those that are not named.
 
 References
 ----------
@@ -16,29 +23,27 @@ References
    ``parse_decoder_json``.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from galaxy_mpi.dtypes import BF16, BFP4, BFP8, DType
+from galaxy_mpi.dtypes import DType
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.fields import read_json_fields, shown
 from galaxy_mpi.kernels import Fidelity
-from galaxy_mpi.systems.precision import OP_GROUPS, PRECISIONS, Precision
+from galaxy_mpi.systems.formats import FORMAT_NAMES
+from galaxy_mpi.systems.precision import OP_GROUPS
+from galaxy_mpi.systems.settings import DEFAULT, Setting
 
-__all__ = ["TENSOR_GROUPS", "read_optimizations"]
+__all__ = ["TENSOR_GROUPS", "default_name", "read_optimizations"]
 
-TENSOR_GROUPS: dict[str, tuple[str, ...]] = {
-    "ff1_3": ("gate_up_weight",),
-    "ff2": ("down_weight",),
-    "wqkv": ("query_key_value_weight",),
-    "wo": ("output_weight",),
-    "kv_cache": ("kv_cache",),
-    "activation": ("activation", "prefill_residual"),
-}
-"""Which fields of `Precision` each group is."""
+TENSOR_GROUPS = tuple(DEFAULT.formats)
+"""Groups of tensors that a file gives a format."""
 
-_FORMATS: dict[str, DType] = {"bfp4": BFP4, "bfp8": BFP8, "bf16": BF16}
+_UNSET = "mixed"
+"""Of ``activation``: each tensor as the system's table says."""
+
+_NOT_HERE = "accuracy"
+"""An op group of the original that no op of a text model has."""
 
 _FIDELITIES = {
     "lofi": Fidelity.LOFI,
@@ -47,11 +52,13 @@ _FIDELITIES = {
     # How sums are held differs between these; here they are always held in float32.
     "hifi2na": Fidelity.HIFI2,
     "hifi2fp16": Fidelity.HIFI2,
+    "hifi2nol1acc": Fidelity.HIFI2,
     "hifi4fp32": Fidelity.HIFI4,
 }
 
 _IN_CAPITALS = {"ff1_ff3": "ff1_3", "li_ff1_ff3": "li_ff1_3", "hifi2_na": "hifi2na"} | {
     "hifi2_fp16": "hifi2fp16",
+    "hifi2_nol1acc": "hifi2nol1acc",
     "hifi4_fp32": "hifi4fp32",
 }
 """Names of the original's enumerations, where they differ from the values."""
@@ -59,8 +66,26 @@ _IN_CAPITALS = {"ff1_ff3": "ff1_3", "li_ff1_ff3": "li_ff1_3", "hifi2_na": "hifi2
 _DEFAULT = "default"
 
 
-def read_optimizations(path: Path, n_layers: int) -> Precision:
+def default_name(path: Path) -> str:
+    """Return what layers have that a file does not name: by the name of the file."""
+    return "accuracy" if path.stem.startswith("accuracy") else "performance"
+
+
+def read_optimizations(path: Path, n_layers: int, base: Setting) -> list[Setting]:
     """Read a file.
+
+    Parameters
+    ----------
+    path : Path
+    n_layers : int
+        Of the model.
+    base : Setting
+        Of layers that are not named.
+
+    Returns
+    -------
+    list of Setting
+        One a layer.
 
     Raises
     ------
@@ -73,37 +98,50 @@ def read_optimizations(path: Path, n_layers: int) -> Precision:
     decoders = _entry(where, content, {"decoders"}).get("decoders")
     if not isinstance(decoders, dict):
         raise ConfigError(f'{where} has no "decoders"; compare galaxy_mpi.systems.optimizations')
-    layers_known = {str(layer) for layer in range(n_layers)}
     for number in decoders:
-        if number != _DEFAULT and number not in layers_known:
+        if number != _DEFAULT and not (number.isascii() and number.isdecimal()):
             raise ConfigError(
-                f"{where} names decoder {shown(number)}; the model has 0 to {n_layers - 1}, "
+                f"{where} names decoder {shown(number)}; decoders have numbers, "
                 f"and {_DEFAULT} stands for the others"
             )
-    base = replace(PRECISIONS["performance"], name=path.stem)
-    base = _changed(f"{where}, decoder {_DEFAULT}", base, decoders.get(_DEFAULT, {}))
-    layers = tuple(
-        _changed(f"{where}, decoder {layer}", base, decoders.get(str(layer), {}))
-        for layer in range(n_layers)
-    )
-    return replace(base, layers=layers)
+    entries = {
+        number: _parts(f"{where}, decoder {number}", entry) for number, entry in decoders.items()
+    }
+    formats, fidelities = entries.pop(_DEFAULT, (None, None))
+    base = base.but(formats, fidelities)
+    layers = [base] * n_layers
+    for layer in range(n_layers):
+        if str(layer) in entries:
+            formats, fidelities = entries[str(layer)]
+            layers[layer] = Setting(
+                base.formats if formats is None else {**DEFAULT.formats, **formats},
+                base.fidelities if fidelities is None else {**DEFAULT.fidelities, **fidelities},
+            )
+    return layers
 
 
-def _changed(where: str, base: Precision, entry: Any) -> Precision:
-    """Return a precision with what an entry of the file says."""
+def _parts(
+    where: str, entry: Any
+) -> tuple[dict[str, DType | None] | None, dict[str, Fidelity] | None]:
+    """Return both parts of an entry; None for one that it does not have."""
     parts = _entry(where, entry, {"precision_cfg", "fidelity_cfg"})
-    formats: dict[str, Any] = {}
-    for group, value in _choices(where, parts.get("precision_cfg", {}), TENSOR_GROUPS, _FORMATS):
-        formats |= dict.fromkeys(TENSOR_GROUPS[group], _FORMATS[value])
-    fidelities = dict(base.fidelities)
-    groups = dict.fromkeys(OP_GROUPS)
-    for group, value in _choices(where, parts.get("fidelity_cfg", {}), groups, _FIDELITIES):
-        fidelities[group] = _FIDELITIES[value]
-    return replace(base, **formats, fidelities=tuple(sorted(fidelities.items())))
+    formats: dict[str, DType | None] | None = None
+    fidelities: dict[str, Fidelity] | None = None
+    if "precision_cfg" in parts:
+        formats = {}
+        known = {**FORMAT_NAMES, _UNSET: None}
+        for group, value in _choices(where, parts["precision_cfg"], TENSOR_GROUPS, known):
+            if value == _UNSET and group != "activation":
+                raise ConfigError(f"{where}: only activation can be {_UNSET}, not {group}")
+            formats[group] = known[value]
+    if "fidelity_cfg" in parts:
+        given = _choices(where, parts["fidelity_cfg"], (*OP_GROUPS, _NOT_HERE), _FIDELITIES)
+        fidelities = {group: _FIDELITIES[value] for group, value in given if group != _NOT_HERE}
+    return formats, fidelities
 
 
 def _choices(
-    where: str, given: Any, groups: dict[str, Any], values: dict[str, Any]
+    where: str, given: Any, groups: tuple[str, ...], values: dict[str, Any]
 ) -> list[tuple[str, str]]:
     """Return the pairs of a table, in small letters, each known."""
     pairs = []

@@ -1,30 +1,41 @@
-"""Which format every kind of tensor has, and which fidelity every matmul, under a name.
+"""Which format every kind of tensor has, and which fidelity every matmul: what ops read.
 
-References
-----------
-.. [1] tt-metal, models/demos/llama3_70b_galaxy/tt/model_config.py and lm_head.py.
+A precision is made for a system, a mesh and a model::
+
+    precision = Wanted("accuracy").on(system_of("tt_transformers", mesh), model)
+    precision.of(layer).prefill.wo_product
+
+``float32`` rounds nothing, on every system.
 """
 
 import zlib
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
+from galaxy_mpi.dtypes import BF16, BFP8, FLOAT32, DType
 from galaxy_mpi.kernels import Fidelity
+from galaxy_mpi.systems.formats import MODES, TENSORS, Formats, FormatTable
+from galaxy_mpi.systems.settings import DEFAULT, Setting
 
-__all__ = ["KINDS", "OP_GROUPS", "PRECISIONS", "Precision"]
+__all__ = [
+    "FLOAT32_PRECISION",
+    "KINDS",
+    "OP_GROUPS",
+    "Precision",
+    "made_of",
+]
 
-OP_GROUPS = (
-    "li_ff1_3",
-    "li_ff2",
-    "li_qkv_decode",
-    "li_o_decode",
-    "sdpa_decode",
-    "li_qkv_prefill",
-    "li_o_prefill",
-    "sdpa_prefill",
-)
+OP_GROUPS = tuple(DEFAULT.fidelities)
 """Ops that have a fidelity of their own (tt-metal, tt_transformers/tt/model_config.py)."""
+
+_FIELD_OF_GROUP = {
+    "ff1_3": "gate_up_weight",
+    "ff2": "down_weight",
+    "wqkv": "query_key_value_weight",
+    "wo": "output_weight",
+    "kv_cache": "kv_cache",
+}
 
 
 @dataclass(frozen=True)
@@ -44,37 +55,47 @@ class Precision:
     """lm_head."""
     embedding: DType = BF16
     """Embedding and norm gains."""
-    activation: DType = BF16
-    """Residual of decode, norm output, q, k, v, attention output, rotary table."""
-    prefill_residual: DType = BFP8
-    """Residual of prefill."""
+    rotary_table: DType = BF16
+    """Cosines and sines."""
     kv_cache: DType = BFP8
-    reduced: DType = BFP8
-    """Products that are summed over chips, and what follows: wo, w1, w3, silu*mul, w2."""
-    statistics: DType = BF16
-    """Sums of squares on their way to the other columns."""
-    logits: DType = BFP8
-    """Partial logits and their sum."""
-    candidates: DType = BF16
-    """Logits of the top-k on their way to the other rows."""
+    decode: Formats = field(default_factory=Formats)
+    """Of what a decode step computes."""
+    prefill: Formats = field(default_factory=Formats)
+    """Of what a prefill pass computes."""
+    before: Formats = field(default_factory=Formats)
+    """Decode formats of the layer before, whose last addition this layer makes."""
+    next_input: DType = FLOAT32
+    """The stream as the next layer reads it, where it casts."""
     cuts_inputs: bool = True
     """Whether matmuls read only the bits of their inputs that their fidelity does."""
     fidelities: tuple[tuple[str, Fidelity], ...] = ()
-    """Of op groups that do not have the usual one, see `fidelity`."""
+    """Of each op group."""
     layers: tuple["Precision", ...] = ()
     """That of each layer, where layers differ; the head and what is not said have this one."""
+
+    def formats(self, mode: str) -> Formats:
+        """Return the formats of a mode."""
+        return self.decode if mode == "decode" else self.prefill
 
     @property
     def is_bfloat16(self) -> bool:
         """Whether every value that is multiplied is one of bfloat16, as those of bfp8 are."""
-        return all(
-            getattr(p, kind).name != FLOAT32.name for p in (self, *self.layers) for kind in KINDS
+        return all(dtype is not FLOAT32 for p in (self, *self.layers) for dtype in p.multiplied)
+
+    @property
+    def multiplied(self) -> tuple[DType, ...]:
+        """Formats of weights, and of what they are multiplied with."""
+        of_modes = (
+            (f.attention_norm, f.mlp_norm, f.final_norm, f.attention, f.act)
+            for f in (self.decode, self.prefill)
         )
+        stored = tuple(getattr(self, kind) for kind in _STORED)
+        return tuple(dtype for formats in of_modes for dtype in formats) + stored
 
     @property
     def key(self) -> str:
         """A name that two precisions share only if they are the same."""
-        parts = [[getattr(p, kind).name for kind in KINDS] for p in (self, *self.layers)]
+        parts = [[_format(p, kind) for kind in KINDS] for p in (self, *self.layers)]
         return f"{self.name}-{zlib.crc32(repr(parts).encode()):08x}"
 
     def of(self, layer: int) -> "Precision":
@@ -88,8 +109,22 @@ class Precision:
 
     def only(self, kind: str) -> "Precision":
         """Return what rounds tensors of one kind as this does, and no other."""
-        formats: dict[str, Any] = dict.fromkeys(KINDS, FLOAT32) | {kind: getattr(self, kind)}
-        return Precision(f"{self.name}: {kind}", **formats, cuts_inputs=False)
+        changes: dict[str, Any] = dict.fromkeys(_STORED, FLOAT32)
+        if kind in _STORED:
+            changes[kind] = getattr(self, kind)
+        of_modes: dict[str, Any] = {
+            name: Formats(**{kind: getattr(formats, kind)} if kind in TENSORS else {})
+            for name, formats in (*((m, self.formats(m)) for m in MODES), ("before", self.before))
+        }
+        return replace(
+            self,
+            name=f"{self.name}: {kind}",
+            **changes,
+            **of_modes,
+            next_input=self.next_input if kind == "layer_input" else FLOAT32,
+            cuts_inputs=False,
+            layers=tuple(layer.only(kind) for layer in self.layers),
+        )
 
     def fidelity(self, name: str, mode: str = "decode") -> Fidelity:
         """Return the fidelity of a weight's matmul, or of attention (``sdpa``).
@@ -124,14 +159,61 @@ class Precision:
         }.get(name, self.head_weight)
 
 
-KINDS = tuple(f.name for f in fields(Precision) if f.type == "DType" or f.type is DType)
+_STORED = tuple(f.name for f in fields(Precision) if f.type is DType and f.name != "next_input")
+"""Kinds that are kept: weights, cache, tables."""
+
+KINDS = (*_STORED, *TENSORS)
 """Kinds of tensors that have a format of their own."""
 
-_ACCURACY = Precision("accuracy")
-_NO_ROUNDING: dict[str, Any] = dict.fromkeys(KINDS, FLOAT32)
-_FLOAT32 = Precision("float32", **_NO_ROUNDING, cuts_inputs=False)
 
-PRECISIONS = {
-    p.name: p
-    for p in (replace(_ACCURACY, name="performance", gate_up_weight=BFP4), _ACCURACY, _FLOAT32)
-}
+def _format(precision: Precision, kind: str) -> str:
+    if kind in _STORED:
+        dtype: DType = getattr(precision, kind)
+        return dtype.name
+    return "/".join(getattr(precision.formats(mode), kind).name for mode in MODES)
+
+
+_NOT_ROUNDED: dict[str, Any] = dict.fromkeys(_STORED, FLOAT32)
+
+FLOAT32_PRECISION = Precision("float32", **_NOT_ROUNDED, cuts_inputs=False)
+
+
+def made_of(name: str, table: FormatTable, settings: Sequence[Setting]) -> Precision:
+    """Return the precision of a table and a setting for each layer.
+
+    Parameters
+    ----------
+    name : str
+    table : FormatTable
+        For the model, see `FormatTable.of`.
+    settings : sequence of Setting
+        One a layer; a single one stands for all of them.
+    """
+    made: dict[str, Precision] = {}
+    inputs = [table.formats("prefill", s.formats["activation"]).layer_input for s in settings]
+    layers = []
+    for number, setting in enumerate(settings):
+        before = settings[max(number - 1, 0)]
+        one = replace(
+            _of_layer(name, table, setting),
+            before=table.formats("decode", before.formats["activation"]),
+            next_input=inputs[min(number + 1, len(inputs) - 1)],
+        )
+        # Layers that are the same share one object, and so their ops.
+        layers.append(made.setdefault(repr(one), one))
+    # The head has the formats of the last layer, whose stream it reads.
+    return replace(layers[-1], layers=tuple(layers) if len(settings) > 1 else ())
+
+
+def _of_layer(name: str, table: FormatTable, setting: Setting) -> Precision:
+    activation = setting.formats["activation"]
+    stored: Mapping[str, Any] = {
+        kind: setting.formats[group] for group, kind in _FIELD_OF_GROUP.items()
+    }
+    return Precision(
+        name,
+        **stored,
+        decode=table.formats("decode", activation),
+        prefill=table.formats("prefill", activation),
+        fidelities=tuple(sorted(setting.fidelities.items())),
+    )

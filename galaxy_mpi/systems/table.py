@@ -14,6 +14,8 @@ from typing import Any
 
 from galaxy_mpi.ccl.algorithms import DIRECT, Algorithms
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.systems.formats import FormatTable
+from galaxy_mpi.systems.settings import Settings
 from galaxy_mpi.systems.site import Fabric, Site
 
 __all__ = ["DecodeOps", "DecodeTable", "PrefillOps", "PrefillTable", "System"]
@@ -86,6 +88,7 @@ class PrefillTable:
     """The ops of a prefill pass."""
 
     norm: Make
+    """In front of attention, of the feed-forward and of the head."""
     qkv_heads: Make
     norm_heads: Make
     rotate: Make
@@ -103,15 +106,18 @@ class PrefillTable:
     def at(self, site: Site) -> "PrefillOps":
         """Return the ops of a layer."""
         return PrefillOps(
-            norm=self.norm(site, "norm"),
+            attention_norm=self.norm(site, "attention_norm"),
+            ffn_norm=self.norm(site, "ffn_norm"),
             final_norm=self.norm(site, "final_norm"),
+            all_norm=self.norm(site, "all_norm"),
             qkv_heads=self.qkv_heads(site, "qkv_heads"),
             norm_heads=self.norm_heads(site, "norm_heads"),
             rotate=self.rotate(site, "rotary"),
             fill_cache=self.fill_cache(site, "fill_cache"),
             attention=self.attention(site, "attention"),
             output=self.output(site, "wo"),
-            add=self.add(site, "add"),
+            attention_add=self.add(site, "attention_add"),
+            ffn_add=self.add(site, "ffn_add"),
             gate_up=self.gate_up(site, "gate_up"),
             down=self.down(site, "w2"),
             last_tiles=self.last_tiles(site, "last_tiles"),
@@ -125,15 +131,19 @@ class PrefillTable:
 class PrefillOps:
     """The ops of a layer of a prefill pass, and of what is before and behind the layers."""
 
-    norm: Any
+    attention_norm: Any
+    ffn_norm: Any
     final_norm: Any
+    all_norm: Any
+    """The same, of every row."""
     qkv_heads: Any
     norm_heads: Any
     rotate: Any
     fill_cache: Any
     attention: Any
     output: Any
-    add: Any
+    attention_add: Any
+    ffn_add: Any
     gate_up: Any
     down: Any
     last_tiles: Any
@@ -149,6 +159,10 @@ class System:
     name: str
     decode: DecodeTable
     prefill: PrefillTable
+    formats: FormatTable
+    """What every tensor is stored in."""
+    settings: Settings
+    """What ``performance`` and ``accuracy`` mean."""
     fabric: Fabric = field(default_factory=Fabric)
     decode_algorithms: Algorithms = DIRECT
     """How the collectives of a decode step run on the host."""

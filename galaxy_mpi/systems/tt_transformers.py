@@ -41,8 +41,10 @@ from galaxy_mpi.systems.ops.qkv_heads import QkvHeads
 from galaxy_mpi.systems.ops.reduce import Reduce, ScatteredReduce
 from galaxy_mpi.systems.ops.rotate import Rotate
 from galaxy_mpi.systems.ops.sample import Sample
+from galaxy_mpi.systems.settings import TT_TRANSFORMERS_SETTINGS
 from galaxy_mpi.systems.site import Fabric
 from galaxy_mpi.systems.table import DecodeTable, PrefillTable, System
+from galaxy_mpi.systems.tt_transformers_formats import MESH_FORMATS, ROW_FORMATS
 
 __all__ = ["TT_TRANSFORMERS", "TT_TRANSFORMERS_1D"]
 
@@ -78,6 +80,8 @@ TT_TRANSFORMERS = System(
         all_logits=AllLogits,
         sample=Sample,
     ),
+    formats=MESH_FORMATS,
+    settings=TT_TRANSFORMERS_SETTINGS,
     fabric=Fabric(is_line=True, gather_links=2, scatter_links=1, laps=2, skips_alone=True),
     decode_algorithms=GENERIC_DECODE,
     prefill_algorithms=GENERIC_PREFILL,
@@ -99,6 +103,7 @@ TT_TRANSFORMERS_1D = replace(
         output=ScatteredPrefillOutput,
         down=ScatteredPrefillDown,
     ),
+    formats=ROW_FORMATS,
     fabric=replace(TT_TRANSFORMERS.fabric, gather_links=1),
     is_scattered=True,
 )

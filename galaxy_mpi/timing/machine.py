@@ -1,7 +1,9 @@
 """The constants of a machine, read from a YAML profile that names unit and source of each."""
 
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,57 @@ class Machine:
         head, constants = _read(name)
         values: dict[str, Any] = {key: constant.value for key, constant in constants.items()}
         return cls(**head, **values)
+
+    def with_constants(self, settings: Sequence[str]) -> "Machine":
+        """Return the same machine with other constants.
+
+        Parameters
+        ----------
+        settings : sequence of str
+            ``machine.NAME=VALUE`` each.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such constant, or the value is none.
+
+        Examples
+        --------
+        >>> machine = Machine.load("wormhole_galaxy_6u")
+        >>> machine.with_constants(["machine.link_bytes_per_s=6.25e9"]).link_bytes_per_s
+        6250000000.0
+        """
+        known = [field.name for field in fields(Machine) if field.name not in ("name", "mesh")]
+        values: dict[str, Any] = {}
+        for setting in settings:
+            key, is_given, text = setting.partition("=")
+            prefix, _, name = key.strip().partition(".")
+            if not is_given or prefix != "machine":
+                raise ConfigError(f"--set is machine.NAME=VALUE, got {setting!r}")
+            if name not in known:
+                near = get_close_matches(name, known, 3) or known
+                raise ConfigError(f"--set: a machine has no {name!r}; choose {', '.join(near)}")
+            if name == "topology":
+                if text not in TOPOLOGIES:
+                    raise ConfigError(f"--set {key} is {' or '.join(TOPOLOGIES)}, got {text!r}")
+                values[name] = text
+                continue
+            number = _number(text)
+            if number is None:
+                raise ConfigError(f"--set {key} needs a number above 0, got {text!r}")
+            values[name] = number
+        return replace(self, **values)
+
+
+def _number(value: Any) -> float | None:
+    """Return a constant, None if it is none. YAML takes 125e+9 for a text, as it has no point."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if 0 < number < 1e30 else None
 
 
 def read_constants(name: str) -> dict[str, Constant]:

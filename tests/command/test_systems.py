@@ -1,4 +1,4 @@
-"""The second system, the comparison and the script of the README, as users start them."""
+"""The second system, the comparison and the script of docs/python.md, as users start them."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def mpi(ranks, *command):
 
 
 def test_the_script_of_the_readme_runs_as_it_stands(tmp_path):
-    section = (ROOT / "README.md").read_text("utf-8").partition("## From Python")[2]
+    section = (ROOT / "docs" / "python.md").read_text("utf-8")
     script, swap = re.findall(r"```python\n(.*?)```", section, re.S)[:2]
     assert len([line for line in script.splitlines() if line.strip()]) <= 22
     path = tmp_path / "script.py"

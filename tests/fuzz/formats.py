@@ -21,6 +21,7 @@ from galaxy_mpi.models.shard_cache import ShardFile
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems import PRECISIONS
 from galaxy_mpi.systems.optimizations import read_optimizations
+from galaxy_mpi.systems.settings import DEFAULT
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.published import CALIBRATION, read_measurements
 from tests.fuzz.arguments import damaged_words, play_words
@@ -217,7 +218,7 @@ def _optimizations(folder: Path) -> Format:
 
     def play(content: bytes) -> None:
         path.write_bytes(content)
-        assert len(read_optimizations(path, 4).layers) == 4
+        assert len(read_optimizations(path, 4, DEFAULT)) == 4
 
     return Format(good, damaged_json, play)
 

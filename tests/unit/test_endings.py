@@ -7,9 +7,12 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from galaxy_mpi.mesh.lifeline import ancestry, is_cut
+from galaxy_mpi.mesh.plane import Label
+from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, padded
 from galaxy_mpi.mesh.watchdog import Watchdog
 
 LIMIT_S = 120
@@ -30,8 +33,16 @@ os.dup2(w, 2)
 class Forever:
     """What is waited for."""
 
-    def describe(self, step, waited_s):
-        return f"waited for ever in step {step}"
+    label = Label(1, "all_reduce WO")
+
+    def missing(self):
+        return [3]
+
+
+def wait(waits: Waits) -> None:
+    """Begin to wait, or end it."""
+    waits.crossing = Forever()
+    waits.count[0] += 1
 
 
 def python(code: str, **options) -> subprocess.CompletedProcess:
@@ -40,61 +51,98 @@ def python(code: str, **options) -> subprocess.CompletedProcess:
     )
 
 
-def test_many_short_waits_with_the_same_ticket_are_not_one_long_one():
+def test_many_short_waits_at_the_same_crossing_are_not_one_long_one():
     """Whenever the watchdog looks, the rank is in this wait, but it is another one each time."""
-    said = []
-    watchdog = Watchdog(timeout_s=0.2, expired=said.append)
-    ticket = (Forever(), 0)
+    said, waits = [], Waits(0)
+    watchdog = Watchdog(timeout_s=0.2, waits=waits, expired=said.append)
+    wait(waits)
     for _ in range(500):
-        watchdog.waiting = None
-        watchdog.waiting = ticket
+        wait(waits)
+        wait(waits)
         time.sleep(0.002)
     assert said == []
     deadline = time.monotonic() + LIMIT_S
     while not said and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert said == ["waited for ever in step 0"]
+    assert said == ["rank 0 waited 0 s for rank 3 in all_reduce WO; did that rank end or stop?"]
+    watchdog.close()
+
+
+def test_a_wait_that_may_take_as_long_as_it_likes_is_none_and_neither_is_work():
+    said, waits = [], Waits(0)
+    watchdog = Watchdog(timeout_s=0.2, waits=waits, expired=said.append)
+    with waits.patiently("what rank 0 hands out"):
+        time.sleep(0.6)
+    time.sleep(0.6)
+    assert said == []
     watchdog.close()
 
 
 @pytest.mark.parametrize(("is_fixed", "ends"), [(False, False), (True, True)])
 def test_a_large_model_is_given_more_time_unless_the_user_said_how_long(is_fixed, ends):
-    said = threading.Event()
-    watchdog = Watchdog(0.2, is_fixed=is_fixed, expired=lambda line: said.set())
+    said, waits = threading.Event(), Waits(0)
+    watchdog = Watchdog(0.2, is_fixed=is_fixed, waits=waits, expired=lambda line: said.set())
     watchdog.allow(1e9)
-    watchdog.waiting = (Forever(), 0)
+    wait(waits)
     assert said.wait(LIMIT_S if ends else 2.0) == ends
     watchdog.close()
 
 
 def test_a_timeout_of_0_is_none():
-    said = []
-    watchdog = Watchdog(0, expired=said.append)
-    watchdog.waiting = (Forever(), 0)
+    said, waits = [], Waits(0)
+    watchdog = Watchdog(0, waits=waits, expired=said.append)
+    wait(waits)
     time.sleep(1.5)
     assert said == []
     watchdog.close()
 
 
+def test_all_who_wait_for_each_other_end_with_where_each_of_them_is():
+    """Two processes of a host that is the whole run; neither began or ended to wait since."""
+    page, said = np.zeros(2 * LINE_BYTES, np.uint8), []
+    here, there = (Waits(rank, (0, 1), page, is_whole=True) for rank in (0, 1))
+    here.text[:], there.text[:] = padded("all_gather SDPA"), padded("all_reduce WO")
+    watchdog = Watchdog(timeout_s=8, waits=here, expired=said.append)
+    wait(there)
+    wait(here)
+    deadline = time.monotonic() + LIMIT_S
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(said) == 1
+    assert "all ranks wait, and none has moved for" in said[0]
+    assert "rank 0 in all_gather SDPA" in said[0]
+    assert "rank 1 in all_reduce WO" in said[0]
+    watchdog.close()
+
+
 WAIT = """
 import threading
+from galaxy_mpi.mesh.plane import Label
+from galaxy_mpi.mesh.waits import Waits
 from galaxy_mpi.mesh.watchdog import Watchdog
 class Forever:
-    def describe(self, step, waited_s): return LINE
-Watchdog(0.2).waiting = (Forever(), 0)
+    label = Label(1, "WO")
+    def missing(self): return MISSING
+waits = Waits(0)
+waits.crossing = Forever()
+waits.count[0] += 1
+Watchdog(0.2, waits=waits)
 threading.Event().wait(100)
 """
 
 
 @pytest.mark.parametrize("stderr", [CLOSED_PIPE, FULL_PIPE, "import os; os.close(2)\n"])
 def test_a_standard_error_that_takes_nothing_does_not_stop_the_watchdog(stderr):
-    assert python(stderr + WAIT.replace("LINE", "'stuck'")).returncode == 1
+    assert python(stderr + WAIT.replace("MISSING", "[3]")).returncode == 1
 
 
 def test_the_watchdog_says_what_it_ends_for_and_ends_if_it_fails_itself():
-    result = python(WAIT.replace("LINE", "'stuck'"))
-    assert (result.returncode, result.stderr) == (1, b"galaxy_mpi: stuck\n")
-    result = python(WAIT.replace("LINE", "1 / 0"))
+    result = python(WAIT.replace("MISSING", "[3]"))
+    assert (result.returncode, result.stderr) == (
+        1,
+        b"galaxy_mpi: rank 0 waited 0 s for rank 3 in WO; did that rank end or stop?\n",
+    )
+    result = python(WAIT.replace("MISSING", "1 / 0"))
     assert result.returncode == 1
     assert b"ZeroDivisionError" in result.stderr
 

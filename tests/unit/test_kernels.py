@@ -1,7 +1,5 @@
 """Kernels against plain float64 arithmetic, written another way."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
@@ -12,8 +10,6 @@ from galaxy_mpi.kernels import (
     attention_decode,
     attention_prefill,
     choose_multiply,
-    matmul,
-    minimal_matmul,
     rms_scale,
     rotate,
     silu_mul,
@@ -101,19 +97,6 @@ def test_a_query_gets_the_same_bits_whoever_else_is_asked():
         assert part.tobytes() == whole[start:].tobytes()
     alone = attention_prefill(q[256:384], k[:, :384].copy(), v[:, :384].copy(), start=256)
     assert alone.tobytes() == whole[256:384].tobytes()
-
-
-def test_a_minimal_matmul_gives_the_bits_of_matmul_and_rounding():
-    x, w = randn(300, 64), randn(64, 96)
-    blocks = [slice(0, 128), slice(128, 256), slice(256, 300)]
-    multiply = choose_multiply(w.size, is_bfloat16=False)
-    by_w = partial(multiply, w=w)
-    product = matmul(x, w.shape[1], blocks, by_w)
-    np.testing.assert_allclose(product, x @ w, rtol=1e-5, atol=1e-5)
-    rounded = minimal_matmul(x, w.shape[1], blocks, by_w, BFP8.round)
-    assert rounded.tobytes() == BFP8.round(product).tobytes()
-    alone = matmul(x[128:], w.shape[1], [slice(0, 128), slice(128, 172)], by_w)
-    assert alone.tobytes() == product[128:].tobytes()
 
 
 def test_fidelity_cuts_what_the_multipliers_do_not_read():

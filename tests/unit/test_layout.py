@@ -1,9 +1,12 @@
 """Who has which heads, columns and tokens on meshes that a model does not divide by."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from galaxy_mpi.checkpoints import RandomCheckpoint
 from galaxy_mpi.mesh import Mesh
@@ -114,6 +117,108 @@ def test_shards_put_together_are_the_model_and_zeros(mesh):
             assert not keys[number].any()
         else:
             np.testing.assert_allclose(keys[number], all_k[slot.kv_head], atol=1e-5)
+
+
+class NumberedCheckpoint:
+    """Every value of a stored matrix is its own number, from 1."""
+
+    def __init__(self, model):
+        c, heads, kv = model, model.n_heads * model.head_dim, model.n_kv_heads * model.head_dim
+        self.shapes = {
+            **dict.fromkeys(("w1", "w3"), (c.hidden_dim, c.dim)),
+            "w2": (c.dim, c.hidden_dim),
+            "wo": (c.dim, heads),
+            "wq": (heads, c.dim),
+            **dict.fromkeys(("wk", "wv"), (kv, c.dim)),
+            **dict.fromkeys(("embedding", "output"), (c.vocab_size, c.dim)),
+        }
+
+    def whole(self, name):
+        rows, cols = self.shapes[name]
+        return np.arange(1, rows * cols + 1, dtype=np.float32).reshape(rows, cols)
+
+    def read(self, name, layer, rows, cols):
+        found = self.whole(name)[rows, cols]
+        assert found.shape == (rows.stop - rows.start, cols.stop - cols.start)
+        return found
+
+    def read_rows(self, name, rows, cols):
+        return self.whole(name)[rows, cols]
+
+
+@st.composite
+def models(draw):
+    """Draw small models of any sizes."""
+    n_kv_heads, group = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    small = st.integers(1, 40)
+    return replace(
+        SMALL,
+        dim=draw(small),
+        hidden_dim=draw(small),
+        vocab_size=draw(small),
+        n_heads=n_kv_heads * group,
+        n_kv_heads=n_kv_heads,
+        head_dim=draw(st.sampled_from([2, 4])),
+    )
+
+
+MESHES = st.builds(Mesh, st.integers(1, 9), st.integers(1, 5))
+
+
+def numbers(matrices):
+    """Return how often each number is there, without zeros."""
+    return Counter(
+        n for matrix in matrices for n in matrix[matrix > 0].astype(np.int64).ravel().tolist()
+    )
+
+
+@given(model=models(), mesh=MESHES)
+@settings(deadline=None, max_examples=80)
+def test_every_weight_is_on_the_mesh_once_and_all_else_is_zeros(model, mesh):
+    layout, reader = Layout(model, mesh), NumberedCheckpoint(model)
+    chips = [Sharding(layout, rank) for rank in range(mesh.n_chips)]
+    for name in ("w1", "w2", "w3", "wo"):
+        rows, cols = reader.shapes[name]
+        parts = [chip.read_weight(reader, name, 0) for chip in chips]
+        assert numbers(parts) == Counter(range(1, rows * cols + 1))
+        assert len({part.shape for part in parts}) == 1
+    head = [chip.read_tokens(reader, "output", chip.row * layout.vocab, layout.vocab)
+            for chip in chips]  # fmt: skip
+    assert numbers(head) == Counter(range(1, model.vocab_size * model.dim + 1))
+    tokens = np.arange(model.vocab_size)
+    stream = [chip.read_embedding(reader, tokens) for chip in chips[: mesh.cols]]
+    assert numbers(stream) == Counter(range(1, model.vocab_size * model.dim + 1))
+    assert sum(layout.n_valid_tokens(row) for row in range(mesh.rows)) == model.vocab_size
+
+
+@given(model=models(), mesh=MESHES)
+@settings(deadline=None, max_examples=80)
+def test_every_query_head_is_there_once_and_a_kv_head_wherever_one_of_its_queries_is(model, mesh):
+    layout, reader = Layout(model, mesh), NumberedCheckpoint(model)
+    h, n_slots = model.head_dim, layout.slots_per_row
+    queries, keys = [], Counter()
+    for rank in range(mesh.n_chips):
+        chip = Sharding(layout, rank)
+        wqkv = chip.read_weight(reader, "wqkv", 0)
+        assert wqkv.shape == (layout.dim, (layout.n_heads + 2 * n_slots) * h)
+        q, k, v = np.split(wqkv, [layout.n_heads * h, (layout.n_heads + n_slots) * h], axis=1)
+        queries.append(q)
+        np.testing.assert_array_equal(k, v)  # stored alike in this checkpoint
+        keys += numbers([k])
+    assert numbers(queries) == Counter(range(1, model.n_heads * h * model.dim + 1))
+    copies = Counter(slot.kv_head for slot in layout.slots if slot.kv_head is not None)
+    width = h * model.dim
+    assert keys == Counter(
+        {
+            head * width + n: copies[head]
+            for head in range(model.n_kv_heads)
+            for n in range(1, width + 1)
+        }
+    )
+    group = model.n_heads // model.n_kv_heads
+    for slot in layout.slots:
+        assert {head // group for head in slot.heads} <= {slot.kv_head}
+    assert sorted(head for slot in layout.slots for head in slot.heads) == [*range(model.n_heads)]
 
 
 def test_random_weights_do_not_depend_on_which_part_is_read():

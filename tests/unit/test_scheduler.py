@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from galaxy_mpi.engine import EndReason, Scheduler
-from galaxy_mpi.engine.request import CacheLimits
+from galaxy_mpi.engine.request import CacheLimits, EndReason
+from galaxy_mpi.engine.scheduler import Scheduler
 
 
 def make(prompts, n_places=4, n_columns=2, *, n_blocks=100, page=64, longest=4096, **changes):
@@ -76,7 +76,7 @@ def test_sixteen_short_prompts_start_together_and_fifteen_do_not():
     assert passes == [[0], [1], [2], [3], list(range(4, 20))]
     scheduler = make([[1]] * 20, n_places=32)
     work = scheduler.prefill_pass(scheduler.next_prefill())
-    assert (work.n_parts, work.device_rows, work.n_rows) == (32, 4096, 20 * 32)
+    assert (work.n_parts, work.shape.device_rows, work.shape.n_rows) == (32, 4096, 20 * 32)
 
 
 def test_blocks_are_taken_as_a_user_grows_and_never_more_than_promised():

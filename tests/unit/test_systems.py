@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,11 +17,11 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.studies.comparison import device_figures, rows_of, table, to_dict
 from galaxy_mpi.studies.ideas import CLAIMS, IDEAS, Claim, variants
-from galaxy_mpi.systems import PRECISIONS, system_of
-from galaxy_mpi.systems.optimizations import read_optimizations
+from galaxy_mpi.systems import PRECISIONS, Wanted, system_of
 from galaxy_mpi.timing import Estimator, Machine
 
 MACHINE, MESH = Machine.load("wormhole_galaxy_6u"), Mesh(8, 4)
+ROW = Mesh(1, 8)
 MODEL, PRECISION = PRESETS["llama3-8b"], PRECISIONS["performance"]
 
 
@@ -56,24 +58,30 @@ print([name for name in sys.modules if name.startswith("galaxy_mpi.systems.galax
 
 def test_the_ideas_end_at_the_galaxy_to_the_bit():
     found = variants(MESH)
-    device = device_figures(found, MODEL, MACHINE, MESH, PRECISION, users=32, position=200)
+    device = device_figures(found, MODEL, MACHINE, MESH, Wanted(), users=32, position=200)
 
-    def step(system):
-        programs = Programs(MODEL, MESH, system_of(system, MESH), PRECISION, users=32)
+    def step(system, formats):
+        precision = Wanted().on(system_of(formats, MESH), MODEL)
+        programs = Programs(MODEL, MESH, system_of(system, MESH), precision, users=32)
         return Estimator(programs, MACHINE).step([200] * 4)
 
-    assert device[0][0] == step("tt_transformers")
-    assert device[len(IDEAS)][0] == step("galaxy")
-    assert device[len(IDEAS)][1] == 0 < device[0][1] == 9 * MODEL.n_layers + 4
+    # The first as it is; then all in the Galaxy's formats, and only there are ideas compared.
+    assert device[0][0] == step("tt_transformers", "tt_transformers")
+    assert device[1][0] == step("tt_transformers", "galaxy") != device[0][0]
+    last = 1 + len(IDEAS)
+    assert device[last][0] == step("galaxy", "galaxy")
+    assert device[last][1] == 0 < device[0][1] == 9 * MODEL.n_layers + 4
     rows = rows_of(found, device, None)
-    assert [row.is_alone for row in rows] == [False] * (1 + len(IDEAS)) + [True] * len(IDEAS)
+    assert [row.is_alone for row in rows] == [False] * (1 + last) + [True] * len(IDEAS)
+    assert [row.name for row in rows[:2]] == ["tt_transformers", "formats of the Galaxy"]
     product = 1.0
-    for row in rows[1 : 1 + len(IDEAS)]:
+    for row in rows[2 : 1 + last]:
         product *= row.device_gain
-    assert product == pytest.approx(device[0][0].seconds / device[len(IDEAS)][0].seconds)
+    assert product == pytest.approx(device[1][0].seconds / device[last][0].seconds)
     for number in range(len(IDEAS)):  # every one of them makes the device faster, by itself
-        assert device[len(IDEAS) + 1 + number][0].seconds < device[0][0].seconds
-    text = table(rows)
+        assert device[last + 1 + number][0].seconds < device[1][0].seconds
+    text = table(rows, MODEL, found)
+    assert "decode: bfloat16 -> bfloat8_b: last_sum, attention_norm, mlp_norm, final_norm" in text
     for idea in IDEAS:
         assert f"+ {idea.name}" in text
     assert all(claim.text in text for claim in CLAIMS.values())
@@ -95,7 +103,7 @@ def test_compare_writes_rows_and_a_picture(tmp_path, capsys):
         words += [option, str(path)]
     assert compare.main(words) == 0
     rows = json.loads(files[0].read_text())["rows"]
-    assert len(rows) == 1 + 2 * len(IDEAS) == len(files[1].read_text().splitlines()) - 1
+    assert len(rows) == 2 + 2 * len(IDEAS) == len(files[1].read_text().splitlines()) - 1
     assert files[2].read_bytes().startswith(b"\x89PNG")
     assert "claimed" in capsys.readouterr().out
 
@@ -136,30 +144,61 @@ def written(tmp_path, decoders):
     return path
 
 
+def read(path, model=MODEL, mesh=ROW):
+    return Wanted(optimizations=path).on(system_of("tt_transformers", mesh), model)
+
+
 def test_formats_and_fidelities_are_those_of_the_file(tmp_path):
     path = written(
         tmp_path,
         {
             "default": {"precision_cfg": {"ff2": "bfp4"}},
             "1": {
-                "precision_cfg": {"WQKV": "BF16", "FF1_FF3": "BFP8", "kv_cache": "bf16"},
+                "precision_cfg": {"WQKV": "BF16", "kv_cache": "bf16"},
                 "fidelity_cfg": {"LI_QKV_DECODE": "HIFI4", "sdpa_prefill": "hifi2_fp16"},
             },
+            "2": {"precision_cfg": {}},
+            "3": {"fidelity_cfg": {"LI_FF1_FF3": "HIFI2_NOL1ACC", "ACCURACY": "HIFI4_FP32"}},
+            "4": {},
         },
     )
-    precision = read_optimizations(path, 3)
+    precision = read(path, replace(MODEL, n_layers=6))
     assert precision.name == "formats"
     assert precision.is_bfloat16
-    first, second, third = (precision.of(layer) for layer in range(3))
-    assert first == third
-    assert (first.weight("w1"), first.weight("w2"), first.weight("wqkv")) == (BFP4, BFP4, BFP8)
-    assert (second.weight("w1"), second.weight("w2"), second.weight("wqkv")) == (BFP8, BFP4, BF16)
-    assert (second.kv_cache, second.weight("wo")) == (BF16, BFP8)
-    assert second.fidelity("wqkv", "decode") is Fidelity.HIFI4
-    assert second.fidelity("wqkv", "prefill") is Fidelity.HIFI2
-    assert second.fidelity("sdpa", "prefill") is Fidelity.HIFI2
-    assert first.fidelity("sdpa", "prefill") is Fidelity.HIFI4
+    other, first, empty, of_fidelities, nothing, last = map(precision.of, range(6))
+    assert other is last is nothing  # the model's own, with the default of the file
+    assert (other.weight("w1"), other.weight("w2"), other.weight("wqkv")) == (BFP4, BFP4, BFP8)
+    assert other.fidelity("w1") is Fidelity.LOFI
+    # A named layer has bfp8 and HiFi2 where nothing is said of a group, not the model's own.
+    assert (first.weight("w1"), first.weight("w2"), first.weight("wqkv")) == (BFP8, BFP8, BF16)
+    assert (first.kv_cache, first.weight("wo")) == (BF16, BFP8)
+    assert first.fidelity("w1") is Fidelity.HIFI2
+    assert first.fidelity("wqkv", "decode") is Fidelity.HIFI4
+    assert first.fidelity("wqkv", "prefill") is Fidelity.HIFI2
+    assert first.fidelity("sdpa", "prefill") is Fidelity.HIFI2
+    assert other.fidelity("sdpa", "prefill") is Fidelity.HIFI4
+    # An empty part means just these; a part that is not there means the model's own.
+    assert (empty.weight("w1"), empty.fidelity("w1")) == (BFP8, Fidelity.LOFI)
+    assert (of_fidelities.weight("w1"), of_fidelities.fidelity("w1")) == (BFP4, Fidelity.HIFI2)
     assert precision.key != PRECISIONS["performance"].key
+
+
+SHIPPED = Path(__file__).parents[1] / "data"
+
+
+def test_files_of_the_original_work_as_they_stand():
+    llama = read(SHIPPED / "performance_decoder_config_llama3.1-8b.json")
+    assert [llama.of(layer).weight("w1") for layer in (0, 30, 31)] == [BFP4, BFP4, BFP8]
+    assert {llama.of(layer).fidelity("w1") for layer in range(32)} == {Fidelity.LOFI}
+    # Layer 36 of a model of 36: it has no effect.
+    qwen3_8b = replace(PRESETS["qwen3-32b"], dim=4096, hidden_dim=12_288, n_layers=36)
+    qwen = read(SHIPPED / "performance_decoder_config_qwen3-8b.json", qwen3_8b)
+    assert len({id(qwen.of(layer)) for layer in range(36)}) == 1
+    assert qwen.of(35).weight("w1") is BFP4
+    # accuracy_...: layers that are not named have what `accuracy` means for the family.
+    phi = replace(MODEL, dim=5120, n_layers=40, vocab_size=100_352)
+    accurate = read(SHIPPED / "accuracy_decoder_config_phi-4.json", phi)
+    assert accurate.of(0).weight("w1") is accurate.of(1).weight("w1") is BFP8
 
 
 @pytest.mark.parametrize(
@@ -167,41 +206,44 @@ def test_formats_and_fidelities_are_those_of_the_file(tmp_path):
     [
         ({"0": {"precision_cfg": {"ff4": "bfp8"}}}, "no group 'ff4'; choose ff1_3, ff2, wqkv"),
         ({"0": {"precision_cfg": {"ff2": "fp8"}}}, "ff2 is 'fp8'; choose bfp4, bfp8, bf16"),
+        ({"0": {"precision_cfg": {"ff2": "mixed"}}}, "only activation can be mixed, not ff2"),
         ({"0": {"fidelity_cfg": {"ff2": "lofi"}}}, "no group 'ff2'; choose li_ff1_3, li_ff2"),
         ({"0": {"fidelity_cfg": {"li_ff2": "hifi3"}}}, "'hifi3'; choose lofi, hifi2, hifi4"),
         ({"0": {"formats": {}}}, "no key 'formats'; choose fidelity_cfg, precision_cfg"),
-        ({"2": {}}, "names decoder '2'; the model has 0 to 1"),
+        ({"last": {}}, "names decoder 'last'; decoders have numbers, and default stands"),
         ({"0": [1]}, "expected an object"),
         ([], 'has no "decoders"'),
     ],
 )
 def test_what_a_file_cannot_say_is_refused_with_the_list(tmp_path, decoders, says):
     with pytest.raises(ConfigError) as caught:
-        read_optimizations(written(tmp_path, decoders), 2)
+        read(written(tmp_path, decoders))
     assert says in str(caught.value)
 
 
 def test_files_that_are_none(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
-        read_optimizations(tmp_path / "none.json", 2)
+        read(tmp_path / "none.json")
     path = tmp_path / "broken.json"
     path.write_text("{")
     with pytest.raises(ConfigError, match="not readable JSON"):
-        read_optimizations(path, 2)
+        read(path)
 
 
 def test_formats_of_layers_show_in_device_time(tmp_path):
     """bf16 weights in one layer of 32 are read for twice as long as bfp8's."""
-    entry = {"precision_cfg": {"wqkv": "bf16", "wo": "bf16"}}
-    changed = read_optimizations(written(tmp_path, {"7": entry}), MODEL.n_layers)
+    entry = {"precision_cfg": {"wqkv": "bf16", "wo": "bf16", "ff1_3": "bfp4"}}
+    entry["fidelity_cfg"] = {"li_ff1_3": "lofi"}
     mesh = Mesh(1, 1)
+    system = system_of("tt_transformers", mesh)
+    plain = Wanted("performance").on(system, MODEL)
+    changed = read(written(tmp_path, {"7": entry}), MODEL, mesh=mesh)
 
     def step(precision):
-        system = system_of("tt_transformers", mesh)
         programs = Programs(MODEL, mesh, system, precision, users=32)
         return Estimator(programs, MACHINE).step([100]).by_op_s
 
-    before, after = step(PRECISION), step(changed)
+    before, after = step(plain), step(changed)
     for name in ("qkv_matmul", "wo_matmul"):
         reading = before[name] / MODEL.n_layers
         assert after[name] - before[name] == pytest.approx(reading * (2048 / 1088 - 1), rel=0.05)

@@ -16,10 +16,10 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import Cross, Kernel
-from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
+from galaxy_mpi.systems import PRECISIONS, PassShape, Wanted, system_of
 from galaxy_mpi.systems.ops.add_norm import FusedAddNorm
 from galaxy_mpi.systems.ops.base import SystemOp
-from galaxy_mpi.systems.optimizations import TENSOR_GROUPS, read_optimizations
+from galaxy_mpi.systems.optimizations import TENSOR_GROUPS
 from galaxy_mpi.timing import Costs, Estimator, Machine
 
 GALAXY = Machine.load("wormhole_galaxy_6u")
@@ -41,16 +41,17 @@ PASSES = {
 }
 
 
-def formats(tmp_path):
+def formats(tmp_path, system):
     """Yield the precisions of the package and one for each format of each group of a file."""
     yield from (PRECISIONS["performance"], PRECISIONS["accuracy"])
+    yield from (Wanted(name).on(system, MODEL) for name in ("performance", "accuracy"))
     for group in TENSOR_GROUPS:
         for name in ("bfp4", "bfp8", "bf16"):
             path = tmp_path / f"{group}-{name}.json"
             path.write_text(
                 json.dumps({"decoders": {"1": {"precision_cfg": {group: name}}}}), "utf-8"
             )
-            yield read_optimizations(path, MODEL.n_layers)
+            yield Wanted(optimizations=path).on(system, MODEL)
 
 
 def programs_of(system, mesh, precision, users=32):
@@ -90,7 +91,8 @@ def expected_bytes(wire, size, crosses):
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_message_is_charged_with_its_bytes_and_nothing_else_is(system, mesh, tmp_path):
     costs, n_checked = Costs(UNIT), 0
-    for precision in formats(tmp_path):
+    of_mesh = system_of(system, Mesh.parse(mesh))
+    for precision in formats(tmp_path, of_mesh):
         programs = programs_of(system, Mesh.parse(mesh), precision)
         for name, program in every_program(programs):
             for use in program.uses:
@@ -145,37 +147,42 @@ def test_the_host_sends_what_the_device_does_without_padding(system, mesh, users
 
 
 def test_the_format_of_activations_is_that_of_their_messages(tmp_path):
-    """By hand, CREATE_HEADS of Llama-70B on 8x4: 8 users by 1,280 columns, as the issue says."""
+    """By hand, the stream of Llama-70B on T3K: 32 users by 1,024 columns."""
     sizes, seconds, link_bytes = {}, {}, {}
-    model, mesh = replace(PRESETS["llama3-70b"], n_layers=1), Mesh(8, 4)
-    for name in ("bf16", "bfp8", "bfp4"):
+    model, mesh = replace(PRESETS["llama3-70b"], n_layers=1), Mesh(1, 8)
+    system = system_of("tt_transformers", mesh)
+    for name in ("mixed", "bf16", "bfp8", "bfp4"):
         path = tmp_path / f"{name}.json"
         entry = {"default": {"precision_cfg": {"activation": name}}}
         path.write_text(json.dumps({"decoders": entry}), "utf-8")
-        precision = read_optimizations(path, 1)
-        programs = Programs(model, mesh, system_of("galaxy", mesh), precision, users=32)
-        (wire,) = (w for _, w in programs.decode().wires() if w.key == BufferKey.CREATE_HEADS)
-        timing = Estimator(programs, GALAXY).step([127] * 4)
+        precision = Wanted(optimizations=path).on(system, model)
+        programs = Programs(model, mesh, system, precision, users=32)
+        (wire, *others) = (w for _, w in programs.decode().wires() if w.key == "LAYERNORM")
+        assert {other.dtype for other in others} == {wire.dtype}
+        timing = Estimator(programs, GALAXY).step([127])
         sizes[name], seconds[name] = wire.n_bytes, timing.seconds
-        link_bytes[name] = timing.link_bytes["COLS"]
-    # Blocks of 16 values share an exponent, in tiles of 32 rows.
-    assert sizes == {"bf16": 8 * 1280 * 2, "bfp8": 40 * 1088, "bfp4": 40 * 576}
+        link_bytes[name] = timing.link_bytes["ROWS"]
+    # Blocks of 16 values share an exponent, in tiles of 32 rows; unset, the stream is bf16.
+    assert sizes == {"mixed": 65_536, "bf16": 65_536, "bfp8": 32 * 1088, "bfp4": 32 * 576}
     assert len(set(seconds.values())) == len(set(link_bytes.values())) == 3
 
 
 def test_each_format_of_a_group_shows_in_the_wires_of_its_layer_only(tmp_path):
-    for precision in formats(tmp_path):
+    system, n_seen = system_of("tt_transformers", Mesh(1, 2)), 0
+    for precision in formats(tmp_path, system):
         group, _, name = precision.name.partition("-")
         if group != "activation":
             continue
-        program = programs_of("galaxy", Mesh(2, 2), precision).decode()
+        program = programs_of("tt_transformers", Mesh(1, 2), precision).decode()
         dtype = {"bfp4": BFP4, "bfp8": BFP8, "bf16": BF16}[name]
         found = Counter(
             (use.layer, wire.dtype)
             for use, wire in program.wires()
-            if wire.key in (BufferKey.CREATE_HEADS, BufferKey.CONCAT_HEADS)
+            if wire.key in (BufferKey.LAYERNORM, BufferKey.FF2) and use.layer >= 0
         )
-        assert found == Counter({(0, BF16): 2}) + Counter({(1, dtype): 2})
+        assert found == Counter({(0, BF16): 3}) + Counter({(1, dtype): 3})
+        n_seen += 1
+    assert n_seen == 3
 
 
 # --- a new op is one class and one `replace`

@@ -8,23 +8,27 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.calls import add_rows
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
-from galaxy_mpi.dtypes import TILE
+from galaxy_mpi.dtypes import TILE, DType
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
-from galaxy_mpi.systems.modules import RMSNorm
+from galaxy_mpi.systems.modules import RMSNorm, put
 from galaxy_mpi.systems.ops.base import SystemOp
 
 __all__ = ["AddNorm", "FusedAddNorm", "ScatteredAddNorm", "add", "normalise"]
 
 
-def add(chip: ChipBinder, op: SystemOp, x: F32, residual: F32 | None) -> F32:
-    """Bind the addition of a block's output to the residual."""
+def add(chip: ChipBinder, op: "AddNorm", x: F32, residual: F32 | None) -> F32:
+    """Bind the addition of a block's output to the residual; in front of all layers, the cast."""
     if residual is None:
+        if op.stream is not op.precision.embedding:
+            chip.round(op.stream, x)
         return x
     total = chip.array(*x.shape)
     chip.call(np.add, x, residual, total)
-    chip.round(op.precision.activation, total)
+    chip.round(op.sum, total)
+    if op.stream is not op.sum:  # the layer before has another format
+        chip.round(op.stream, total)
     return total
 
 
@@ -32,7 +36,7 @@ def normalise(chip: ChipBinder, norm: RMSNorm, x: F32, total_B: F32, gain: F32) 
     """Bind the second half of a norm; the result is not rounded."""
     out = chip.array(*x.shape)
     if type(norm) is not RMSNorm:  # a class of the caller's own
-        chip.call(lambda: np.copyto(out, norm.normalise(x, total_B, gain)))
+        chip.call(lambda: put(out, norm.normalise(x, total_B, gain), norm, "normalise"))
         return out
     scale = chip.array(len(x))
     chip.call(np.divide, total_B, np.float32(norm.dim), scale)
@@ -49,7 +53,7 @@ def statistics(chip: ChipBinder, norm: RMSNorm, x: F32, out_B: F32) -> None:
     if type(norm) is RMSNorm:
         chip.call(_sum_of_squares, x, out_B)
     else:
-        chip.call(lambda: np.copyto(out_B, norm.statistics(x)))
+        chip.call(lambda: put(out_B, norm.statistics(x), norm, "statistics"))
 
 
 def _sum_of_squares(x: F32, out_B: F32) -> None:
@@ -66,15 +70,41 @@ class AddNorm(SystemOp):
         )
         return h, total
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"h": ((), (Axis.COLS,)), "residual": self.stream_cut}
+
     @property
     def is_last(self) -> bool:
         """Whether it is the norm behind the last layer, whose residual nobody reads."""
         return self.name == "final_norm"
 
     @property
+    def sum(self) -> DType:
+        """Format of the addition."""
+        if self.is_last:
+            return self.formats.last_sum
+        is_mlps = self.name == "rms_norm_attention"
+        return self.precision.before.mlp_sum if is_mlps else self.formats.attention_sum
+
+    @property
+    def stream(self) -> DType:
+        """Format of the stream that is normalised and handed on."""
+        return self.formats.layer_input if self.name == "rms_norm_attention" else self.sum
+
+    def normed(self, residual: F32 | None) -> DType:
+        """Return the format of the norm's output; in front of all layers there is no residual."""
+        if self.is_last:
+            return self.formats.final_norm
+        if residual is None:
+            return self.formats.first_norm
+        is_attentions = self.name == "rms_norm_attention"
+        return self.formats.attention_norm if is_attentions else self.formats.mlp_norm
+
+    @property
     def _statistics(self) -> Wire:
         """One number a row, which takes a tile on the device."""
-        dtype, shape = self.precision.statistics, (self.device_rows, TILE)
+        dtype, shape = self.formats.statistics, (self.device_rows, TILE)
         return Wire(
             BufferKey.LAYERNORM, Axis.COLS, Kind.ALL_GATHER, dtype, shape, (self.rows, 1), links=1
         )
@@ -109,7 +139,7 @@ class AddNorm(SystemOp):
             total = chip.array(len(x))
             add_rows(chip, of_columns, total)
         h = normalise(chip, norm, stream, total, chip.vector(gain))
-        chip.round(self.precision.activation, h)
+        chip.round(self.normed(residual), h)
         return h, stream
 
 
@@ -131,9 +161,13 @@ class FusedAddNorm(AddNorm):
 class ScatteredAddNorm(AddNorm):
     """One row of chips: the stream is gathered, and the whole is normalised on every chip."""
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"h": ((), ()), "residual": self.stream_cut}
+
     @property
     def _stream(self) -> Wire:
-        dtype = self.precision.activation
+        dtype = self.stream
         return self.wire(BufferKey.LAYERNORM, Axis.ROWS, Kind.ALL_GATHER, dtype, self.shape.stream)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -160,7 +194,7 @@ class ScatteredAddNorm(AddNorm):
         total = chip.array(len(x))
         statistics(chip, norm, whole, total)
         h = normalise(chip, norm, whole, total, chip.vector(gain))
-        chip.round(self.precision.activation, h)
+        chip.round(self.normed(residual), h)
         return h, stream
 
 

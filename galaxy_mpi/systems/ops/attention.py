@@ -5,7 +5,7 @@ from typing import Any
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.dtypes import TILE, padded
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.decode_attention import AttentionStep
 from galaxy_mpi.systems.ops.base import SystemOp
@@ -20,6 +20,10 @@ class Attention(SystemOp):
         """Return (B/C, N/R, H), not rounded yet: it is packed next."""
         (mixed,) = self.record(q.program, (q, q.program.layer), mixed=q.shape)
         return mixed
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"mixed": self.heads_cut}
 
     def cached_bytes(self) -> int:
         """Return the bytes of a key and a value of each kv head, for each user of a column."""
@@ -55,7 +59,7 @@ class Attention(SystemOp):
             chip.state.caches[layer],
             chip.inputs,
             self.precision,
-            self.site.modules,
+            self.site.modules.attention(layer, chip.state),
             chip.workspace,
         )
         chip.call(step.attend, q, out)

@@ -6,10 +6,21 @@ from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Consumed, Cross, Kernel, Matrix, Op, Take
+from galaxy_mpi.program import Charge, Consumed, Cross, Cut, Kernel, Matrix, Op, Take
 from galaxy_mpi.systems.site import Site
 
 __all__ = ["SystemOp"]
+
+
+_INPUTS = {
+    "wqkv": "attention_norm",
+    "wo": "attention",
+    "w1": "mlp_norm",
+    "w3": "mlp_norm",
+    "w2": "act",
+    "lm_head": "final_norm",
+}
+"""What each weight is multiplied by."""
 
 
 class SystemOp(Op):
@@ -25,11 +36,23 @@ class SystemOp(Op):
     def __init__(self, site: Site, name: str) -> None:
         super().__init__(name)
         self.site, self.shape, self.precision = site, site.shape, site.precision
+        self.formats = site.precision.formats(site.mode)
 
     @property
     def rows(self) -> int:
         """Rows of activations on the host."""
         return self.shape.users if self.site.work is None else self.site.work.n_rows
+
+    @property
+    def stream_cut(self) -> Cut:
+        """How the stream is cut: over the columns, or over the rows where it stays scattered."""
+        is_scattered = self.shape.stream != self.shape.dim
+        return ((), (Axis.ROWS if is_scattered else Axis.COLS,))
+
+    @property
+    def heads_cut(self) -> Cut:
+        """How heads are cut: over the rows; in decode the columns share the users."""
+        return ((Axis.COLS,) if self.site.work is None else (), (Axis.ROWS,), ())
 
     @property
     def device_rows(self) -> int:
@@ -116,7 +139,7 @@ class SystemOp(Op):
             name,
             *self.shape.matrices[name],
             precision.weight(name),
-            precision.activation,
+            getattr(self.formats, _INPUTS[name]),
             precision.fidelity(name, self.site.mode),
             is_prefetched,
         )

@@ -9,7 +9,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.add_norm import concat_columns
 from galaxy_mpi.systems.ops.base import SystemOp
@@ -36,13 +36,17 @@ class GateUp(SystemOp):
         (act,) = self.record(h.program, (h, w1, w3), act=(self.rows, self.shape.hidden))
         return act
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"act": ((), (Axis.ROWS,))}
+
     def _scatter(self, key: str) -> Wire:
-        width, dtype = self.shape.hidden_shard, self.precision.reduced
+        width, dtype = self.shape.hidden_shard, self.formats.gate_up_sum
         return self.wire(key, Axis.COLS, Kind.REDUCE_SCATTER, dtype, width)
 
     @property
     def _gather(self) -> Wire:
-        width, dtype = self.shape.hidden_shard, self.precision.reduced
+        width, dtype = self.shape.hidden_shard, self.formats.act
         return self.wire(BufferKey.BINARY_MUL, Axis.COLS, Kind.ALL_GATHER, dtype, width)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -75,6 +79,7 @@ class GateUp(SystemOp):
         products = [chip.array(self.rows, self.shape.hidden) for _ in (w1, w3)]
         for weight, product in zip((w1, w3), products, strict=True):
             chip.matmul(self.site, h, weight, product)
+            chip.round(self.formats.gate_up_product, product)
         parts = []
         for key, product in zip((BufferKey.FF1, BufferKey.FF3), products, strict=True):
             scattered = chip.collective(self._scatter(key))
@@ -131,5 +136,7 @@ class FusedGateUp(GateUp):
         scattered = chip.collective(self._both)
         for number, weight in enumerate((w1, w3)):
             chip.matmul(self.site, h, weight, scattered.term[number])
+            if self.formats.gate_up_product is not self.formats.gate_up_sum:
+                chip.round(self.formats.gate_up_product, scattered.term[number])
         gate, up = scattered.cross()
         return self._gathered(chip, gate, up)

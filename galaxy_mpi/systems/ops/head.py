@@ -10,7 +10,7 @@ from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_charges
@@ -29,6 +29,10 @@ class Logits(SystemOp):
         (logits,) = self.record(h.program, (h, head), logits=(self.n_rows, self.shape.vocab))
         return logits
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"logits": ((), (Axis.ROWS,))}
+
     @property
     def n_rows(self) -> int:
         """Rows of the result."""
@@ -40,7 +44,7 @@ class Logits(SystemOp):
         return self._wire(shape, sent)
 
     def _wire(self, shape: tuple[int, int], sent: tuple[int, int]) -> Wire:
-        dtype = self.precision.logits
+        dtype = self.formats.logits
         return Wire(BufferKey.LM_HEAD, Axis.COLS, Kind.ALL_REDUCE, dtype, shape, sent)
 
     def wires(self) -> tuple[Wire, ...]:

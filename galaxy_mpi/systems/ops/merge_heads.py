@@ -9,7 +9,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.qkv_heads import of_users
@@ -26,11 +26,15 @@ class MergeHeads(SystemOp):
         (out,) = self.record(mixed.program, (mixed,), out=(shape.users, shape.mixed))
         return out
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"out": ((), (Axis.ROWS,))}
+
     @property
     def _gather(self) -> Wire:
         # Each column's users are padded to a whole tile, and that travels.
         sent = (self.shape.users_each, self.shape.mixed)
-        shape, dtype = tuple(padded(n) for n in sent), self.precision.activation
+        shape, dtype = tuple(padded(n) for n in sent), self.formats.attention
         return Wire(BufferKey.CONCAT_HEADS, Axis.COLS, Kind.ALL_GATHER, dtype, shape, sent)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -62,7 +66,7 @@ class FusedMergeHeads(MergeHeads):
     @property
     def _gather(self) -> Wire:
         # Rows of users travel, not tiles.
-        shape, dtype = (self.shape.users_each, self.shape.mixed), self.precision.activation
+        shape, dtype = (self.shape.users_each, self.shape.mixed), self.formats.attention
         return Wire(BufferKey.CONCAT_HEADS, Axis.COLS, Kind.ALL_GATHER, dtype, shape)
 
     def charges(self, costs: Any) -> Iterator[Charge]:

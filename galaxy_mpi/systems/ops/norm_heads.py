@@ -5,7 +5,7 @@ from typing import Any
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.kernels import rms_norm_heads
-from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.base import SystemOp
 
@@ -21,6 +21,10 @@ class NormHeads(SystemOp):
         """Return q and k with every head normalised."""
         q_out, k_out = self.record(q.program, (q, k, q_gain, k_gain), q=q.shape, k=k.shape)
         return q_out, k_out
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return dict.fromkeys(("q", "k"), self.heads_cut)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """In decode each head of a user is in a row of tiles of its own."""
@@ -40,6 +44,6 @@ class NormHeads(SystemOp):
         for heads, gain in ((q, q_gain), (k, k_gain)):
             out = chip.array(*heads.shape)
             chip.call(rms_norm_heads, heads, chip.vector(gain), self.shape.norm_eps, out)
-            chip.round(self.precision.activation, out)
+            chip.round(self.formats.head_norm, out)
             outputs.append(out)
         return outputs[0], outputs[1]

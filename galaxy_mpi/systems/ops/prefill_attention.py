@@ -8,9 +8,10 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, StepInputs
 from galaxy_mpi.systems.kv_cache import KVCache
+from galaxy_mpi.systems.modules import put
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
 from galaxy_mpi.systems.prefill_pass import causal_pairs, query_chunks
 
@@ -30,9 +31,13 @@ class PrefillAttention(PrefillOp):
         (mixed,) = self.record(q.program, inputs, mixed=(self.rows, self.shape.mixed))
         return mixed
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"mixed": ((), (Axis.ROWS,))}
+
     @property
     def _sum(self) -> Wire:
-        dtype = self.precision.activation  # sums with zeros are exact in any
+        dtype = self.formats.attention  # sums with zeros are exact in any
         return self.sum_wire(BufferKey.SDPA, Axis.COLS, self.shape.mixed, dtype)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -60,18 +65,27 @@ class PrefillAttention(PrefillOp):
         elements = self.device_rows * self.shape.mixed
         yield from self.vector(costs, "concat_heads", elements, passes=1)
 
+    def queries(self, chip: ChipBinder, q: F32) -> F32:
+        """Bind the cast of the queries to what attention reads."""
+        if self.formats.queries is self.formats.rotary:
+            return q
+        out = chip.array(*q.shape)
+        chip.call(np.copyto, out, q)
+        chip.round(self.formats.queries, out)
+        return out
+
     def bind(self, chip: ChipBinder, q: F32, k: F32, v: F32, layer: int) -> F32:
         """Attend user by user, or over the cached prefix and the new tokens."""
         attending = _Attending(chip, self, layer)
-        mixed = chip.array(self.rows, self.shape.mixed)
+        q, mixed = self.queries(chip, q), chip.array(self.rows, self.shape.mixed)
         if self.work.start == 0:
             chip.call(attending.every_query, q, k, v, mixed)
-            chip.round(self.precision.activation, mixed)
+            chip.round(self.formats.attention, mixed)
             return mixed
         reduced = chip.collective(self._sum)
         if self.work.columns[0] == chip.col:
             chip.call(attending.behind_prefix, q, k, v, mixed)
-            chip.round(self.precision.activation, mixed)
+            chip.round(self.formats.attention, mixed)
             chip.call(np.copyto, reduced.term, mixed)
         else:
             chip.call(reduced.term.fill, 0)
@@ -101,7 +115,7 @@ class RingPrefillAttention(PrefillAttention):
 
     def _half(self, key: str) -> Wire:
         shape = (self.work.length // (2 * self._n_columns), self.shape.mixed)
-        dtype = self.precision.activation
+        dtype = self.formats.attention
         return Wire(key, Axis.COLS, Kind.ALL_GATHER, dtype, shape)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -127,7 +141,7 @@ class RingPrefillAttention(PrefillAttention):
             return super().bind(chip, q, k, v, layer)
         attending = _Attending(chip, self, layer)
         length, n_columns = self.work.length, self._n_columns
-        mixed = chip.array(length, self.shape.mixed)
+        q, mixed = self.queries(chip, q), chip.array(length, self.shape.mixed)
         halves = np.split(mixed, 2)
         chunks = query_chunks(length, n_columns, chip.col)
         keys = (BufferKey.SDPA, BufferKey.SDPA_REVERSE)
@@ -154,7 +168,7 @@ class _Attending:
         self._cache: KVCache = chip.state.caches[layer]
         self._inputs: StepInputs = chip.inputs
         self._parts = op.work.parts
-        self._attend = op.site.modules.attention_class()
+        self._attend = op.site.modules.attention(layer, chip.state)
         precision = op.precision
         self._fidelity = precision.fidelity("sdpa", "prefill") if precision.cuts_inputs else None
         self._cuts_cache = self._fidelity is not None and not self._fidelity.reads_whole(
@@ -165,9 +179,9 @@ class _Attending:
         """Attend with all queries, user by user, with nothing cached."""
         q, k, v = self._read(q, k, v)
         k_KTH, v_KTH = _by_head(k), _by_head(v)
-        for rows in self._parts:
-            mixed = self._attend.prefill(q[rows], k_KTH[:, rows], v_KTH[:, rows], start=0)
-            out[rows] = mixed.reshape(len(mixed), -1)
+        for user, rows in enumerate(self._parts):
+            keys, values = k_KTH[:, rows], v_KTH[:, rows]
+            self._prefill(user, q[rows], keys, values, 0, out[rows])
 
     def chunk(self, q: F32, k: F32, v: F32, chunk: slice, out: F32) -> None:
         """Attend with some queries; rows of the device that the host does not carry are zeros."""
@@ -175,8 +189,8 @@ class _Attending:
         out[len(queries) :] = 0
         if len(queries):
             queries, k, v = self._read(queries, k, v)
-            mixed = self._attend.prefill(queries, _by_head(k), _by_head(v), start=chunk.start)
-            out[: len(queries)] = mixed.reshape(len(queries), -1)
+            target = out[: len(queries)]
+            self._prefill(0, queries, _by_head(k), _by_head(v), chunk.start, target)
 
     def behind_prefix(self, q: F32, k: F32, v: F32, out: F32) -> None:
         """Attend to the cached positions of the one user, and to the new ones."""
@@ -188,8 +202,14 @@ class _Attending:
         _, k_cached, v_cached = self._read(q, k_cached, v_cached)
         k_KTH = np.concatenate([k_cached, _by_head(k)], axis=1)
         v_KTH = np.concatenate([v_cached, _by_head(v)], axis=1)
-        mixed = self._attend.prefill(q, k_KTH, v_KTH, start=user.start)
-        out[...] = mixed.reshape(out.shape)
+        self._prefill(0, q, k_KTH, v_KTH, user.start, out)
+
+    def _prefill(self, user: int, q: F32, k: F32, v: F32, start: int, out: F32) -> None:
+        """Attend with the queries of a user; ``out`` has their heads side by side."""
+        assert self._inputs.work is not None
+        who, attend = self._inputs.work.users[user], self._attend
+        attend.n_tokens = who.start + len(who.tokens)
+        put(out.reshape(q.shape), attend.prefill(q, k, v, start=start), attend, "prefill")
 
     def _read(self, q: F32, k: F32, v: F32) -> tuple[F32, F32, F32]:
         """Return queries, keys and values as attention reads them, by its fidelity."""

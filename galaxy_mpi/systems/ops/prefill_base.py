@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import Kind, Wire
-from galaxy_mpi.dtypes import padded
+from galaxy_mpi.dtypes import DType, padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Charge, Kernel
-from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.prefill_pass import PassShape
 
@@ -45,13 +43,13 @@ class PrefillOp(SystemOp):
         """Yield the charge of a matmul."""
         yield Kernel(name, self.prefill_matmul_s(costs, weight), costs.machine.prefill_cores)
 
-    def sum_wire(self, key: str, axis: Axis, width: int, dtype: Any = None) -> Wire:
+    def sum_wire(self, key: str, axis: Axis, width: int, dtype: DType) -> Wire:
         """Return the wire of an all-reduce of all rows."""
-        return self.wire(key, axis, Kind.ALL_REDUCE, dtype or self.precision.reduced, width)
+        return self.wire(key, axis, Kind.ALL_REDUCE, dtype, width)
 
-    def scatter_wire(self, key: str, axis: Axis, width: int) -> Wire:
+    def scatter_wire(self, key: str, axis: Axis, width: int, dtype: DType) -> Wire:
         """Return the wire of a reduce-scatter into chunks of so many columns."""
-        return self.wire(key, axis, Kind.REDUCE_SCATTER, self.precision.reduced, width)
+        return self.wire(key, axis, Kind.REDUCE_SCATTER, dtype, width)
 
     def scatter_charges(
         self, costs: Any, wire: Wire, name: str, chunk: float, block: float, **more: Any
@@ -87,7 +85,3 @@ class PrefillOp(SystemOp):
         """Return the charge of a collective whose members send so many bytes each."""
         parts = wire.n_bytes / block
         return self.cross(costs, wire, own_s, name=name, parts=parts, links=links, **more)
-
-    def round_product(self, chip: ChipBinder, product: F32) -> None:
-        """Bind the rounding of a product, which the device stores before it is summed."""
-        chip.round(self.precision.reduced, product)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, StepInputs
 from galaxy_mpi.systems.kv_cache import KVCache
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
@@ -24,6 +24,10 @@ class FillCache(PrefillOp):
         """
         k_out, v_out = self.record(k.program, (k, v, k.program.layer), k=k.shape, v=v.shape)
         return k_out, v_out
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return dict.fromkeys(("k", "v"), self.heads_cut)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Four ops."""

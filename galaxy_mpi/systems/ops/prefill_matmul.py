@@ -1,8 +1,7 @@
 """Prefill: the matmuls of a layer and the sums behind them.
 
-Products are rounded to the format in which they are summed when they are made, block of rows by
-block of rows: on the device in the op itself where sequences are long (minimal matmul), with the
-same bits.
+Products are rounded when they are made, block of rows by block of rows: on the device in the op
+itself where sequences are long (minimal matmul), with the same bits.
 
 References
 ----------
@@ -17,9 +16,10 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.add_norm import concat_columns
 from galaxy_mpi.systems.ops.gate_up import silu_mul
@@ -52,9 +52,13 @@ class PrefillQkvHeads(PrefillOp):
         q, k, v = self.record(h.program, (h, wqkv, bias), q=n, k=kv, v=kv)
         return q, k, v
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return dict.fromkeys(("q", "k", "v"), self.heads_cut)
+
     @property
     def _sum(self) -> Wire:
-        return self.sum_wire(BufferKey.QKV, Axis.COLS, self.shape.qkv)
+        return self.sum_wire(BufferKey.QKV, Axis.COLS, self.shape.qkv, self.formats.qkv_sum)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the all-reduce."""
@@ -71,7 +75,6 @@ class PrefillQkvHeads(PrefillOp):
         """Multiply, round, sum, split."""
         reduced = chip.collective(self._sum)
         product_with_bias(chip, self, h, wqkv, bias, reduced.term)
-        self.round_product(chip, reduced.term)
         return split_heads(self, reduced.cross())
 
 
@@ -83,18 +86,30 @@ class PrefillOutput(PrefillOp):
         (out,) = self.record(x.program, (x, weight), out=(self.rows, self.shape.stream))
         return out
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"out": self.stream_cut}
+
     @property
     def _key(self) -> str:
         return BufferKey.WO if self.name == "wo" else BufferKey.FF2
 
     @property
+    def _product(self) -> DType:
+        return self.formats.wo_product if self.name == "wo" else self.formats.w2_product
+
+    @property
+    def _summed(self) -> DType:
+        return self.formats.wo_sum if self.name == "wo" else self.formats.w2_sum
+
+    @property
     def _gather(self) -> Wire:
-        width, dtype = self.shape.hidden_shard, self.precision.reduced
+        width, dtype = self.shape.hidden_shard, self.formats.act
         return self.wire(BufferKey.BINARY_MUL, Axis.COLS, Kind.ALL_GATHER, dtype, width)
 
     @property
     def _sum(self) -> Wire:
-        return self.sum_wire(self._key, Axis.ROWS, self.shape.dim)
+        return self.sum_wire(self._key, Axis.ROWS, self.shape.dim, self._summed)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the all-reduce."""
@@ -112,7 +127,7 @@ class PrefillOutput(PrefillOp):
         """Multiply, round, sum."""
         reduced = chip.collective(self._sum)
         chip.matmul(self.site, x, weight, reduced.term)
-        self.round_product(chip, reduced.term)
+        chip.round(self._product, reduced.term)
         total: F32 = reduced.cross()
         return total
 
@@ -122,7 +137,7 @@ class ScatteredPrefillOutput(PrefillOutput):
 
     @property
     def _scatter(self) -> Wire:
-        return self.scatter_wire(self._key, Axis.ROWS, self.shape.stream)
+        return self.scatter_wire(self._key, Axis.ROWS, self.shape.stream, self._summed)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the reduce-scatter."""
@@ -139,7 +154,7 @@ class ScatteredPrefillOutput(PrefillOutput):
         chip.matmul(self.site, x, weight, term[:, :width])
         if term.shape[1] > width:
             chip.call(term[:, width:].fill, 0)
-        self.round_product(chip, term)
+        chip.round(self._product, term)
         total: F32 = scattered.cross()
         return total
 
@@ -153,8 +168,13 @@ class PrefillGateUp(PrefillOp):
         (act,) = self.record(h.program, (h, w1, w3), act=shape)
         return act
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"act": ((), (Axis.ROWS, Axis.COLS))}
+
     def _scatter(self, key: str) -> Wire:
-        return self.scatter_wire(key, Axis.COLS, self.shape.hidden_shard)
+        dtype = self.formats.gate_up_sum
+        return self.scatter_wire(key, Axis.COLS, self.shape.hidden_shard, dtype)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return two reduce-scatters."""
@@ -175,11 +195,11 @@ class PrefillGateUp(PrefillOp):
         for weight, key in ((w1, BufferKey.FF1), (w3, BufferKey.FF3)):
             scattered = chip.collective(self._scatter(key))
             chip.matmul(self.site, h, weight, scattered.term)
-            self.round_product(chip, scattered.term)
+            chip.round(self.formats.gate_up_product, scattered.term)
             parts.append(scattered.cross())
         act = chip.array(*parts[0].shape)
         silu_mul(chip, parts[0], parts[1], act)
-        chip.round(self.precision.reduced, act)
+        chip.round(self.formats.act, act)
         return act
 
 
@@ -247,7 +267,7 @@ class MinimalDown(PrefillDown):
                     inside = slice(block.start - rows.start, block.stop - rows.start)
                     chip.call(chip.state.multiply, read[inside], w, product[block])
         chip.weights.done(chip)
-        self.round_product(chip, product)
+        chip.round(self._product, product)
         reduced = chip.collective(self._sum)
         chip.call(np.copyto, reduced.term, product)
         total: F32 = reduced.cross()

@@ -8,9 +8,9 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.calls import add_rows
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
-from galaxy_mpi.dtypes import TILE, padded
+from galaxy_mpi.dtypes import TILE, DType, padded
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.add_norm import concat_columns, normalise, statistics
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
@@ -26,10 +26,21 @@ class PrefillNorm(PrefillOp):
         (h,) = self.record(x.program, (x, gain), h=(x.shape[0], self.shape.dim))
         return h
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"h": ((), (Axis.COLS,))}
+
     @property
     def is_last(self) -> bool:
         """Whether it is the norm behind the last layer, of a tile of rows of each user."""
         return self.name == "final_norm"
+
+    @property
+    def _normed(self) -> DType:
+        f = self.formats
+        return {"attention_norm": f.attention_norm, "ffn_norm": f.mlp_norm}.get(
+            self.name, f.final_norm
+        )
 
     @property
     def _n_rows(self) -> int:
@@ -42,7 +53,7 @@ class PrefillNorm(PrefillOp):
     @property
     def _statistics(self) -> Wire:
         """One number a row, which takes a tile on the device."""
-        dtype, shape = self.precision.statistics, (self._n_rows, TILE)
+        dtype, shape = self.formats.statistics, (self._n_rows, TILE)
         sent = (self._sent_rows, 1)
         return Wire(BufferKey.LAYERNORM, Axis.COLS, Kind.ALL_GATHER, dtype, shape, sent, links=1)
 
@@ -66,16 +77,23 @@ class PrefillNorm(PrefillOp):
             total = chip.array(len(x))
             add_rows(chip, of_columns, total)
         h = normalise(chip, norm, x, total, chip.vector(gain))
-        chip.round(self.precision.activation, h)
+        chip.round(self._normed, h)
         return h
 
 
 class ScatteredPrefillNorm(PrefillNorm):
     """One row of chips: the stream is gathered, and the whole is normalised on every chip."""
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"h": ((), ())}
+
     @property
     def _stream(self) -> Wire:
-        width, dtype = self.shape.stream, self.precision.prefill_residual
+        f, width = self.formats, self.shape.stream
+        dtype = {"attention_norm": f.layer_input, "ffn_norm": f.attention_sum}.get(
+            self.name, f.mlp_sum
+        )
         shape, sent = (self._n_rows, padded(width)), (self._sent_rows, width)
         return Wire(BufferKey.LAYERNORM, Axis.ROWS, Kind.ALL_GATHER, dtype, shape, sent)
 
@@ -97,7 +115,7 @@ class ScatteredPrefillNorm(PrefillNorm):
         total = chip.array(len(x))
         statistics(chip, norm, whole, total)
         h = normalise(chip, norm, whole, total, chip.vector(gain))
-        chip.round(self.precision.activation, h)
+        chip.round(self._normed, h)
         return h
 
 
@@ -109,15 +127,24 @@ class PrefillAdd(PrefillOp):
         (out,) = self.record(x.program, (residual, x), out=x.shape)
         return out
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"out": self.stream_cut}
+
     def charges(self, costs: Any) -> Iterator[Charge]:
         """One op."""
         yield from self.vector(costs, "add", self.device_rows * self.shape.stream, passes=1)
 
     def bind(self, chip: ChipBinder, residual: F32, x: F32) -> F32:
-        """Add and round."""
+        """Add and round; behind the feed-forward, also to what the next layer reads."""
         out = chip.array(*x.shape)
         chip.call(np.add, residual, x, out)
-        chip.round(self.precision.prefill_residual, out)
+        if self.name == "attention_add":
+            chip.round(self.formats.attention_sum, out)
+            return out
+        chip.round(self.formats.mlp_sum, out)
+        if self.precision.next_input is not self.formats.mlp_sum:
+            chip.round(self.precision.next_input, out)
         return out
 
 
@@ -129,6 +156,10 @@ class LastTiles(PrefillOp):
         rows = self.work.n_users * TILE
         (tiles,) = self.record(x.program, (x,), tiles=(rows, x.shape[1]))
         return tiles
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"tiles": self.stream_cut}
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Nothing."""

@@ -9,7 +9,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import gather_and_add_charges
@@ -30,10 +30,17 @@ def split_heads(op: SystemOp, qkv_BX: F32) -> Heads:
 def product_with_bias(
     chip: ChipBinder, op: SystemOp, h: F32, wqkv: WeightId, bias: VectorId | None, out: F32
 ) -> None:
-    """Bind the matmul; the bias is zero but on one column, so it is added once."""
+    """Bind the matmul; the bias is zero but on one column, so it is added once.
+
+    It is added by another op, which reads the product as that is stored.
+    """
     chip.matmul(op.site, h, wqkv, out)
+    product = op.formats.qkv_product
     if bias is not None:
+        chip.round(product, out)
         chip.call(np.add, out, chip.vector(bias), out)
+    if op.site.work is not None or product is not op.formats.qkv_sum:
+        chip.round(product, out)
 
 
 class QkvHeads(SystemOp):
@@ -48,9 +55,13 @@ class QkvHeads(SystemOp):
         q, k, v = self.record(h.program, (h, wqkv, bias), q=n, k=kv, v=kv)
         return q, k, v
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return dict.fromkeys(("q", "k", "v"), self.heads_cut)
+
     @property
     def _sum(self) -> Wire:
-        dtype = self.precision.reduced
+        dtype = self.formats.qkv_sum
         return self.wire(BufferKey.QKV, Axis.COLS, Kind.ALL_REDUCE, dtype, self.shape.qkv)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -95,7 +106,7 @@ class FusedQkvHeads(QkvHeads):
     @property
     def _scatter(self) -> Wire:
         # Rows of users travel, not tiles: a column's users are fewer than a tile has rows.
-        shape, dtype = (self.shape.users_each, self.shape.qkv), self.precision.activation
+        shape, dtype = (self.shape.users_each, self.shape.qkv), self.formats.qkv_sum
         return Wire(BufferKey.CREATE_HEADS, Axis.COLS, Kind.REDUCE_SCATTER, dtype, shape)
 
     def wires(self) -> tuple[Wire, ...]:

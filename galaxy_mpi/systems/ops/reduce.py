@@ -5,9 +5,10 @@ from typing import Any
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
-from galaxy_mpi.program import Charge, Kernel, Matrix, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 
@@ -41,6 +42,10 @@ class Reduce(SystemOp):
         (out,) = self.record(x.program, (x, weight), out=(self.rows, self.shape.stream))
         return out
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"out": self.stream_cut}
+
     @property
     def weight(self) -> str:
         """Name of the weight: the op's own."""
@@ -51,8 +56,16 @@ class Reduce(SystemOp):
         return BufferKey.WO if self.weight == "wo" else BufferKey.FF2
 
     @property
+    def _product(self) -> DType:
+        return self.formats.wo_product if self.weight == "wo" else self.formats.w2_product
+
+    @property
+    def _summed(self) -> DType:
+        return self.formats.wo_sum if self.weight == "wo" else self.formats.w2_sum
+
+    @property
     def _sum(self) -> Wire:
-        dtype = self.precision.reduced
+        dtype = self._summed
         return self.wire(self._key, Axis.ROWS, Kind.ALL_REDUCE, dtype, self.shape.dim)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -72,6 +85,8 @@ class Reduce(SystemOp):
         """Multiply and sum."""
         reduced = chip.collective(self._sum)
         chip.matmul(self.site, x, weight, reduced.term)
+        if self._product is not self._summed:
+            chip.round(self._product, reduced.term)
         total: F32 = reduced.cross()
         return total
 
@@ -90,7 +105,7 @@ class ScatteredReduce(Reduce):
 
     @property
     def _scatter(self) -> Wire:
-        dtype = self.precision.reduced
+        dtype = self._summed
         return self.wire(self._key, Axis.ROWS, Kind.REDUCE_SCATTER, dtype, self.shape.stream)
 
     def wires(self) -> tuple[Wire, ...]:
@@ -114,5 +129,6 @@ class ScatteredReduce(Reduce):
         else:  # the last chip's part has columns that are zeros
             chip.matmul(self.site, x, weight, padded_out[:, :width])
             chip.call(padded_out[:, width:].fill, 0)
+        chip.round(self._product, padded_out)
         total: F32 = scattered.cross()
         return total

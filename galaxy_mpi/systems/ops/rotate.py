@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.program import Charge, Tensor
+from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 
@@ -35,6 +35,10 @@ class Rotate(SystemOp):
         q_out, k_out = self.record(q.program, (q, k, cos, sin), q=q.shape, k=k.shape)
         return q_out, k_out
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return dict.fromkeys(("q", "k"), self.heads_cut)
+
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Two ops; in decode each head of a user is in a row of tiles of its own."""
         shape, machine, work = self.shape, costs.machine, self.site.work
@@ -53,12 +57,12 @@ class Rotate(SystemOp):
         if both is not None:
             out = chip.array(*both.shape)
             rotate_into(chip, both, cos, sin, out)
-            chip.round(self.precision.activation, out)
+            chip.round(self.formats.rotary, out)
             return out[:, :n_heads], out[:, n_heads:]
         q_out, k_out = chip.array(*q.shape), chip.array(*k.shape)
         for x, to in ((q, q_out), (k, k_out)):
             rotate_into(chip, x, cos, sin, to)
-            chip.round(self.precision.activation, to)
+            chip.round(self.formats.rotary, to)
         return q_out, k_out
 
 

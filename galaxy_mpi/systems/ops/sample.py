@@ -15,7 +15,7 @@ from galaxy_mpi.ccl.wire import BufferKey, Index, Kind, Wire
 from galaxy_mpi.dtypes import FLOAT32, padded
 from galaxy_mpi.kernels import top_k
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Kernel, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.site import SAMPLED
@@ -32,6 +32,10 @@ class Sample(SystemOp):
         values, tokens = self.record(logits.program, (logits,), values=shape, tokens=shape)
         return values, tokens
 
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return dict.fromkeys(("values", "tokens"), ((), (), ()))
+
     def _gather(self, key: str, dtype: Any) -> Wire:
         # A tile wide; prefill samples one tile of rows whatever the users.
         work, width = self.site.work, min(SAMPLED, self.shape.vocab)
@@ -41,7 +45,7 @@ class Sample(SystemOp):
 
     @property
     def _values(self) -> Wire:
-        return self._gather(BufferKey.SAMPLING_VALUES, self.precision.candidates)
+        return self._gather(BufferKey.SAMPLING_VALUES, self.formats.candidates)
 
     @property
     def _tokens(self) -> Wire:
@@ -99,6 +103,10 @@ class GatherLogits(SystemOp):
         shape = (self.site.size(Axis.ROWS), *logits.shape)
         (whole,) = self.record(logits.program, (logits,), whole=shape)
         return whole
+
+    def cuts(self) -> Cuts:
+        """Return how its outputs are cut."""
+        return {"whole": ((), (), ())}
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Nothing."""

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine import Engine
+from galaxy_mpi.generator import Generator, create_model
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.models import Programs
+from galaxy_mpi.studies.comparison import device_figures, rows_of, to_dict
 from galaxy_mpi.studies.host_steps import host_figures
 from galaxy_mpi.studies.ideas import variants
 from galaxy_mpi.studies.whole_run import run_one
-from galaxy_mpi.systems import PassShape
+from galaxy_mpi.systems import PRECISIONS, PassShape
 from galaxy_mpi.timing import Estimator, Machine
+from tests.chips.playing import connect, play, report_of
 from tests.families import FAMILIES, random_prompts, write_family
 from tests.prompts import prompt_of
 from tests.reference import greedy_tokens
@@ -31,13 +32,9 @@ RUN = RunConfig(
 )
 
 
-def play(run):
-    """Return the report, the plan and the chips of a run with all chips in this process."""
-    with Engine(run, LocalTransport(run.working_mesh)) as engine:
-        return engine.generate(), engine.plan, engine.chips
-
-
-def estimator_of(run, plan):
+def estimator_of(run, engine):
+    """Return what estimates a run of 8 users."""
+    plan = engine.plan
     programs = Programs(plan.model, run.mesh, run.emulated_system, plan.precision, users=8)
     return Estimator(programs, MACHINE, slowness=run.slowness)
 
@@ -60,8 +57,7 @@ def test_float32_tokens_are_those_of_transformers(folders, name, mesh):
         max_new_tokens=6,
         cache_blocks=64,
     )
-    report, *_ = play(run)
-    assert report.tokens == greedy_tokens(folders[name], [list(p) for p in prompts], 6)
+    assert report_of(run).tokens == greedy_tokens(folders[name], [list(p) for p in prompts], 6)
 
 
 @pytest.mark.parametrize("mesh", ["1x1", "1x2", "2x2", "4x1"])
@@ -75,15 +71,15 @@ def test_device_time_is_what_is_estimated(mesh, lengths):
         max_new_tokens=4 if lengths[0] == 20 else 1,
         slow_chips=(slow,),
     )
-    report, plan, _ = play(run)
-    estimator, found = estimator_of(run, plan), report.device.times
+    report, engine = play(run)
+    estimator, found = estimator_of(run, engine), report.device.times
     if lengths[0] == 20:
-        expected = run_one(estimator, 20, 3, 8)
-        assert found.step_s == expected.step_s
-        assert found.by_op_s == expected.by_op_s
+        assert found.step_s == run_one(estimator, 20, 3, 8).step_s
+        assert found.by_op_s == run_one(estimator, 20, 3, 8).by_op_s
     else:
-        shapes = map(PassShape.of_prompt, lengths)
-        assert found.now_s == sum(estimator.prefill(shape).seconds for shape in shapes)
+        assert found.now_s == sum(
+            estimator.prefill(PassShape.of_prompt(n)).seconds for n in lengths
+        )
 
 
 def test_slow_chips_and_wires_of_a_row_are_those_that_were_named():
@@ -103,18 +99,27 @@ def test_a_prefix_is_found_again_on_a_row_and_on_a_mesh():
             prompt_tokens=((*shared, 5), (*shared, 6)),
             precision="accuracy",
         )
-        cached, *_ = play(run)
-        again, *_ = play(replace(run, prefix_caching=False))
+        cached = report_of(run)
+        again = report_of(replace(run, prefix_caching=False))
         assert [request.n_cached for request in cached.requests] == [0, 256]
         assert cached.tokens == again.tokens
 
 
 def test_every_step_from_one_system_to_the_other_gives_the_same_tokens():
     run = replace(RUN, system="galaxy", precision="float32")
-    with Engine(run, LocalTransport(run.mesh)) as engine:
-        host = host_figures(engine, variants(run.mesh), 1)
+    found = variants(run.mesh)
+
+    with connect(run) as engine:
+        host, model = host_figures(engine, found, 1), engine.plan.model
+    assert len(host) == len(found)
     assert len({figures.tokens for figures in host}) == 1
     assert len(host[0].tokens) == 8
+    device = device_figures(
+        found, model, MACHINE, run.mesh, PRECISIONS["accuracy"], users=8, position=20
+    )
+    records = to_dict(rows_of(found, device, host))
+    assert {record["host_allocations"] for record in records} == {0}
+    assert all(record["host_step_s"] > 0 for record in records)
 
 
 def test_layers_have_the_formats_of_the_file(tmp_path):
@@ -129,20 +134,22 @@ def test_layers_have_the_formats_of_the_file(tmp_path):
         "fidelity_cfg": {"sdpa_decode": "lofi", "li_qkv_decode": "hifi4"},
     }
     path.write_text(json.dumps({"decoders": {"1": entry}}))
+
     run = replace(RUN, optimizations=path)
-    report, plan, chips = play(run)
-    held = chips.held[0]
+    report, engine = play(run)
+    held = engine.chips.held[0]
     names = {
         (weight.layer, weight.name): tensor.dtype.name
         for weight, tensor in held.weights.tensors.items()
     }
     assert (names[0, "wqkv"], names[1, "wqkv"]) == ("bfloat8_b", "bfloat16")
     assert (names[0, "w1"], names[1, "w1"]) == ("bfloat4_b", "bfloat8_b")
-    assert held.state.caches[1].block_bytes > 1.5 * held.state.caches[0].block_bytes
-    plain, *_ = play(RUN)
+    first, second, *_ = held.state.caches
+    assert second.block_bytes > 1.5 * first.block_bytes
+    plain = report_of(RUN)
     assert report.to_dict()["precision"] == "mixed"
     assert report.device.times.now_s != plain.device.times.now_s
-    assert report.device.times.step_s == run_one(estimator_of(run, plan), 20, 3, 8).step_s
+    assert report.device.times.step_s == run_one(estimator_of(run, engine), 20, 3, 8).step_s
 
 
 def test_fidelity_of_attention_reads_fewer_bits(tmp_path):
@@ -152,10 +159,8 @@ def test_fidelity_of_attention_reads_fewer_bits(tmp_path):
         path = tmp_path / f"{fidelity}.json"
         entry = {"fidelity_cfg": dict.fromkeys(("sdpa_decode", "sdpa_prefill"), fidelity)}
         path.write_text(json.dumps({"decoders": {"default": entry}}))
-        from galaxy_mpi.generator import Generator, create_model
-
         with Generator(create_model(mesh="1x1", optimizations=str(path))) as generator:
-            return generator.prefill_forward([prompt_of(40, 1)]).copy()
+            return generator.prefill_forward([prompt_of(40, 1)])
 
     assert np.array_equal(logits("hifi4"), logits("hifi4fp32"))
     assert not np.array_equal(logits("hifi4"), logits("lofi"))

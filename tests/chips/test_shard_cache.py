@@ -12,9 +12,9 @@ import pytest
 
 from galaxy_mpi.checkpoints import Checkpoint, locate
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine import Engine
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.mesh import LoopbackWorld, Mesh
+from galaxy_mpi.mesh import Mesh
+from tests.chips.playing import report_of
 from tests.families import random_prompts, write_family
 
 RUN = RunConfig(mesh=Mesh(2, 2), max_new_tokens=3, batch=4, prompt_tokens=random_prompts(4))
@@ -34,12 +34,7 @@ def _reads(monkeypatch):
 
 
 def tokens_of(run):
-    def chip(transport):
-        with Engine(run, transport) as engine:
-            report = engine.generate()
-            return report and report.tokens
-
-    return LoopbackWorld(run.mesh).run(chip)[0]
+    return report_of(run).tokens
 
 
 def files(folder: Path) -> list[Path]:

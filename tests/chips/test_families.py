@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine import Engine
-from galaxy_mpi.mesh import LoopbackWorld, Mesh
+from galaxy_mpi.mesh import Mesh
+from tests.chips.playing import report_of
 from tests.families import FAMILIES, random_prompts, write_family, write_meta
 from tests.reference import greedy_tokens
 
@@ -14,14 +14,6 @@ from tests.reference import greedy_tokens
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     return {name: write_family(name, tmp_path_factory.mktemp(name)) for name in FAMILIES}
-
-
-def play(run):
-    def chip(transport):
-        with Engine(run, transport) as engine:
-            return engine.generate()
-
-    return LoopbackWorld(run.mesh).run(chip)[0]
 
 
 @pytest.mark.parametrize("mesh", ["1x1", "1x3", "2x4", "5x2"])
@@ -36,7 +28,7 @@ def test_float32_tokens_are_those_of_transformers(folders, name, mesh):
         max_new_tokens=6,
         cache_blocks=64,
     )
-    report = play(run)
+    report = report_of(run)
     assert report.tokens == greedy_tokens(folders[name], [list(p) for p in prompts], 6)
     if mesh != "1x1":
         assert "padded" in report.to_text(show_all=False)
@@ -53,8 +45,8 @@ def test_a_folder_of_meta_is_the_same_model(folders, tmp_path):
         cache_blocks=64,
     )
     expected = greedy_tokens(folders["llama"], [list(p) for p in prompts], 6)
-    assert play(run).tokens == expected
-    assert len(play(replace(run, n_layers=1)).tokens) == 4
+    assert report_of(run).tokens == expected
+    assert len(report_of(replace(run, n_layers=1)).tokens) == 4
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3"])
@@ -68,7 +60,7 @@ def test_rounded_runs_have_device_time_and_mostly_the_same_first_tokens(folders,
         max_new_tokens=3,
         cache_blocks=64,
     )
-    report = play(run)
+    report = report_of(run)
     expected = greedy_tokens(folders[name], [list(p) for p in prompts], 1)
     pairs = zip(report.tokens, expected, strict=True)
     assert sum(found[0] == right[0] for found, right in pairs) >= 5

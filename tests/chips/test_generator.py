@@ -8,8 +8,8 @@ import pytest
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.generator import Generator, create_model
 from galaxy_mpi.kernels import RotaryTable, attention_decode
-from galaxy_mpi.mesh import LoopbackWorld, Mesh
-from galaxy_mpi.systems import Attention, RMSNorm, system_of
+from galaxy_mpi.systems import Attention, RMSNorm
+from tests.conftest import what_lives
 from tests.families import FAMILIES, random_prompts, write_family
 from tests.reference import greedy_tokens
 
@@ -20,16 +20,10 @@ def folders(tmp_path_factory):
 
 
 def on_chips(play, mesh="2x2", system="tt_transformers", **options):
-    """Return what ``play(generator)`` returns on every chip."""
-    asked = Mesh.parse(mesh)
-
-    def chip(transport):
-        options.setdefault("max_seq_len", 128)
-        model = create_model(mesh=mesh, system=system, transport=transport, **options)
-        with Generator(model) as generator:
-            return play(generator)
-
-    return LoopbackWorld(system_of(system, asked).mesh(asked)).run(chip)
+    """Return what ``play(generator)`` returns; without a communicator all chips are here."""
+    model = create_model(mesh=mesh, system=system, **({"max_seq_len": 128} | options))
+    with Generator(model) as generator:
+        return play(generator)
 
 
 def greedy(generator, prompts, n_new):
@@ -48,7 +42,7 @@ def greedy(generator, prompts, n_new):
 @pytest.mark.parametrize("mesh", ["1x1", "1x2", "2x2"])
 def test_its_tokens_are_those_of_transformers(folders, mesh, system):
     prompts, folder = random_prompts(3), folders["qwen3"]
-    chips = on_chips(
+    found = on_chips(
         lambda generator: greedy(generator, prompts, 5),
         mesh,
         system,
@@ -58,9 +52,8 @@ def test_its_tokens_are_those_of_transformers(folders, mesh, system):
         max_seq_len=256,
     )
     expected = greedy_tokens(folder, [list(prompt) for prompt in prompts], 5)
-    for found in chips:
-        for tokens, right in zip(found, expected, strict=True):
-            assert tokens[: len(right)] == right  # transformers stops at the end of a text
+    for tokens, right in zip(found, expected, strict=True):
+        assert tokens[: len(right)] == right  # transformers stops at the end of a text
 
 
 def test_users_keep_their_places_and_modes_are_switched_when_need_be():
@@ -77,10 +70,26 @@ def test_users_keep_their_places_and_modes_are_switched_when_need_be():
         generator.switch_mode("decode")
         return np.array_equal(alone[0], again[1]), np.array_equal(first, second[3]), modes
 
-    for prefill, decode, modes in on_chips(play, max_batch_size=4):
-        assert prefill
-        assert decode
-        assert modes == ["prefill", "decode"]
+    prefill, decode, modes = on_chips(play, max_batch_size=4)
+    assert prefill
+    assert decode
+    assert modes == ["prefill", "decode"]
+
+
+def test_switching_modes_many_times_leaves_as_much_as_before():
+    """Programs of both modes are kept; nothing is made by a switch."""
+
+    def play(generator):
+        counts = []
+        for turn in range(300):
+            generator.prefill_forward([[5, 6, 7 + turn % 3]])
+            generator.decode_forward(*generator.prepare_decode_inputs([9], [3]))
+            if turn % 100 == 99:
+                counts.append(what_lives())
+        return counts
+
+    first, *others = on_chips(play, "1x2", max_batch_size=2, n_layers=1)
+    assert others == [first] * 2
 
 
 def test_bad_calls_say_what_would_be_right():
@@ -100,7 +109,7 @@ def test_bad_calls_say_what_would_be_right():
             said.append(str(caught.value))
         return said, generator.prefill_forward([]).shape
 
-    (said, shape), *_ = on_chips(play, "1x1", max_batch_size=4)
+    said, shape = on_chips(play, "1x1", max_batch_size=4)
     for line, part in zip(
         said,
         (
@@ -160,7 +169,7 @@ def test_a_window_as_attention_class_is_transformers_sliding_window(tmp_path, me
             (wide / path.name).write_bytes(path.read_bytes())
     (wide / "config.json").write_text(json.dumps(config | {"sliding_window": None}))
     assert greedy_tokens(wide, prompts, 5) != expected
-    chips = on_chips(
+    found = on_chips(
         lambda generator: greedy(generator, prompts, 5),
         mesh,
         system,
@@ -170,7 +179,7 @@ def test_a_window_as_attention_class_is_transformers_sliding_window(tmp_path, me
         max_seq_len=256,
         attention_class=WindowAttention,
     )
-    for tokens, right in zip(chips[0], expected, strict=True):
+    for tokens, right in zip(found, expected, strict=True):
         assert tokens[: len(right)] == right
 
 
@@ -190,7 +199,7 @@ def test_rope_and_norm_classes_take_their_places():
             step = generator.prepare_decode_inputs([1, 1], [3, 3])
             return forward, generator.decode_forward(*step)[:2]
 
-        return on_chips(play, optimizations="float32", max_batch_size=4, **classes)[0]
+        return on_chips(play, optimizations="float32", max_batch_size=4, **classes)
 
     plain = logits()
     for classes in ({"rope_class": Unrotated}, {"norm_class": Halved}):

@@ -11,13 +11,12 @@ from dataclasses import replace
 import pytest
 
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine import Engine
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.models import Programs
 from galaxy_mpi.studies.whole_run import run_all, run_one
 from galaxy_mpi.systems import PRECISIONS, PassShape
 from galaxy_mpi.timing import Estimator, Machine
+from tests.chips import playing
 from tests.prompts import prompt_of
 
 MACHINE = Machine.load("wormhole_galaxy_6u")
@@ -25,9 +24,9 @@ RUN = RunConfig(max_new_tokens=4, batch=8, mesh=Mesh(2, 2), prompt_tokens=((1,),
 
 
 def play(run):
-    """Return the report and the model of a run with all chips in this process."""
-    with Engine(run, LocalTransport(run.working_mesh)) as engine:
-        return engine.generate(), engine.plan.model
+    """Return the report and the model of a run."""
+    report, engine = playing.play(run)
+    return report, engine.plan.model
 
 
 def estimator_of(run, model):

@@ -1,0 +1,98 @@
+"""Where block floats lose most: a channel that is so large that its block has few bits left.
+
+Sixteen values that lie side by side share the exponent of the largest. bfp8 has seven bits for that
+one; a value that is 2**n times smaller has n fewer. So a block is told by its largest value against
+its median.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.dtypes import BFP8, FACE
+
+__all__ = ["Outlier", "outliers"]
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A block of a tensor, by its largest channel."""
+
+    tensor: str
+    """``stream`` behind a layer, ``attention`` in front of wo, ``act`` in front of w2."""
+    layer: int
+    channel: int
+    ratio: float
+    """Largest against median of the block's absolute values, in the mean over the positions."""
+    share: float
+    """Of the squared error that bfp8 makes in the whole tensor, what this block has."""
+    error: float
+    """Error of the other channels of the block in bfp8, relative to their own size."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures of the report."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tensor:<10}layer {self.layer:<4}channel {self.channel:<7}"
+            f"{self.ratio:>9.0f}x its block's median{self.error:>8.1%} lost by the others in bfp8"
+            f"{self.share:>8.1%} of the tensor's error"
+        )
+
+
+def outliers(tensors: Mapping[str, Sequence[F32]], n_most: int = 5) -> list[Outlier]:
+    """Return the blocks of each tensor that lose most, the worst first.
+
+    Parameters
+    ----------
+    tensors : mapping of str to sequence of ndarray of shape (T, W)
+        Values of each layer.
+    n_most : int
+        So many of each tensor, of as many layers.
+    """
+    found = []
+    for name, layers in tensors.items():
+        worst = sorted(
+            (
+                max(_blocks(name, number, values), key=_ratio)
+                for number, values in enumerate(layers)
+            ),
+            key=_ratio,
+            reverse=True,
+        )
+        found += worst[:n_most]
+    return found
+
+
+def _ratio(outlier: Outlier) -> float:
+    return outlier.ratio
+
+
+def _blocks(name: str, layer: int, values_TW: F32) -> Iterator[Outlier]:
+    """Yield what each whole block of a tensor loses."""
+    n = len(values_TW)
+    wide = values_TW[:, : values_TW.shape[1] // FACE * FACE]
+    rounded = BFP8.round(np.ascontiguousarray(wide))
+    values, errors = (x.reshape(n, -1, FACE).astype(np.float64) for x in (wide, rounded - wide))
+    size = np.abs(values)
+    median = np.maximum(np.median(size, axis=2), np.finfo(np.float32).tiny)
+    ratios = (size.max(axis=2) / median).mean(axis=0)
+    channels = size.mean(axis=0).argmax(axis=1)
+    of_blocks = (errors**2).sum(axis=(0, 2))
+    whole = max(float(of_blocks.sum()), np.finfo(np.float64).tiny)
+    for block, channel in enumerate(channels.tolist()):
+        others = np.arange(FACE) != channel
+        signal = float((values[:, block, others] ** 2).sum())
+        lost = float((errors[:, block, others] ** 2).sum())
+        yield Outlier(
+            name,
+            layer,
+            block * FACE + channel,
+            float(ratios[block]),
+            float(of_blocks[block]) / whole,
+            (lost / signal) ** 0.5 if signal else 0.0,
+        )

@@ -1,0 +1,142 @@
+"""Values that cannot be right, told where they first show.
+
+Taps (`galaxy_mpi.program.Tap`). Logits are looked at in every run; ``--check`` looks at what every
+op made, and compares chips that should hold the same.
+"""
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.errors import ValuesError, common
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.program import Binder, Cut, Program, Tap, Tensor, Use
+
+__all__ = ["Replicas", "finite", "finite_logits", "logits_of"]
+
+Key = tuple[int, str]
+"""Number of an op in its program, and name of its output."""
+
+
+def logits_of(program: Program) -> Tensor | None:
+    """Return the logits of a program: what its last op reads, or makes."""
+    if "row_logits" in program.results:
+        return program.results["row_logits"]
+    made = [made for made in program.uses[-1].inputs if isinstance(made, Tensor)]
+    return made[0] if made else None
+
+
+def finite_logits(program: Program) -> Tap:
+    """Return a tap that looks at the logits."""
+    logits = logits_of(program)
+
+    def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
+        for tensor, values in zip(use.outputs, outputs, strict=True):
+            if tensor is logits:
+                chip.call(_require_finite, values, "--check tells the op where it began")
+
+    return tap
+
+
+def finite(program: Program) -> Tap:
+    """Return a tap that looks at what every op made, but for candidates: they may be padding."""
+    candidates = [program.results.get(name) for name in ("values", "tokens")]
+
+    def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
+        for tensor, values in zip(use.outputs, outputs, strict=True):
+            if tensor not in candidates:
+                name = tensor.name.removeprefix(f"{use.op.name}.")
+                chip.call(_require_finite, values, f"its output {name}")
+
+    return tap
+
+
+def _require_finite(values: Any, note: str) -> None:
+    is_finite = np.isfinite(values)
+    if not is_finite.all():
+        place = tuple(np.argwhere(~is_finite)[0].tolist())
+        n_bad = values.size - int(np.count_nonzero(is_finite))
+        raise ValuesError(
+            f"{n_bad} of {values.size} values are not finite, the first of them "
+            f"{values[place]} at {place} of {values.shape}; {note}"
+        )
+
+
+class Replicas:
+    """Compares chips that should hold the same, after every pass and step.
+
+    Only digests travel: of each output whose cut is known (`Op.cuts`).
+
+    Parameters
+    ----------
+    mesh : Mesh
+    transport : Transport
+    """
+
+    def __init__(self, mesh: Mesh, transport: Transport) -> None:
+        self._mesh, self._transport = mesh, transport
+        self._digests: dict[tuple[Key, int], bytes] = {}
+
+    def tap(self, program: Program) -> Tap:
+        """Return a tap that notes what each chip holds."""
+        numbers = {id(use): number for number, use in enumerate(program.uses)}
+
+        def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
+            cuts = use.op.cuts()
+            for (name, _), values in zip(use.named_outputs(), outputs, strict=True):
+                if name in cuts:
+                    key = (numbers[id(use)], name), chip.rank
+                    chip.call(self._note, key, values)
+
+        return tap
+
+    def start(self, mode: str) -> None:
+        """Do nothing: digests of the run before have been compared."""
+
+    def end(self, program: Program) -> None:
+        """Compare the chips of all processes. Collective.
+
+        Raises
+        ------
+        ValuesError
+            On all ranks alike, if chips differ that should not.
+        """
+        parts = self._transport.gather(self._digests)
+        self._digests = {}
+        found = {key: digest for part in parts or () for key, digest in part.items()}
+        self._transport.from_root(lambda: self._require_equal(program, found))
+
+    def _note(self, key: tuple[Key, int], values: Any) -> None:
+        content = np.ascontiguousarray(values)
+        self._digests[key] = blake2b(content.view(np.uint8).data, digest_size=8).digest()
+
+    def _require_equal(self, program: Program, found: dict[tuple[Key, int], bytes]) -> None:
+        for number, use in enumerate(program.uses):
+            for name, cut in use.op.cuts().items():
+                for one, other in self._pairs(cut):
+                    key = number, name
+                    if found[key, one] != found[key, other]:
+                        raise common(ValuesError(self._said(use, name, cut, one, other)))
+
+    def _pairs(self, cut: Cut) -> Iterator[tuple[int, int]]:
+        """Yield chips that should hold the same, each with the first of its kind."""
+        axes = {axis for of_dim in cut for axis in of_dim}
+        first: dict[tuple[int, int], int] = {}
+        for rank in range(self._mesh.n_chips):
+            row, col = self._mesh.coord(rank)
+            part = (row if Axis.ROWS in axes else -1, col if Axis.COLS in axes else -1)
+            if part in first:
+                yield first[part], rank
+            else:
+                first[part] = rank
+
+    def _said(self, use: Use, name: str, cut: Cut, one: int, other: int) -> str:
+        axes = {axis for of_dim in cut for axis in of_dim}
+        alike = " and ".join(
+            word for axis, word in ((Axis.ROWS, "rows"), (Axis.COLS, "columns")) if axis not in axes
+        )
+        chips = f"chips {self._mesh.coord(one)} and {self._mesh.coord(other)}"
+        return f"{use}: its output {name} is to be the same on all {alike}, but {chips} differ"

@@ -1,0 +1,102 @@
+"""A run, the same run in another precision, and where their values differ."""
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine import Engine, Hooks
+from galaxy_mpi.engine.report import Report
+from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.studies.differences import Differences, compare_captures
+from galaxy_mpi.systems import PRECISIONS
+
+__all__ = ["Against", "run_against"]
+
+LEAST_PCC = 0.99
+
+
+@dataclass(frozen=True)
+class Against:
+    """What the second run says of the first."""
+
+    name: str
+    n_tokens: int
+    n_same: int
+    """Tokens that the second run would have chosen too, given those before."""
+    differences: Differences
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the report has of it."""
+        figures = self.differences.to_dict(LEAST_PCC)
+        return {"precision": self.name, "tokens": self.n_tokens, "same_tokens": self.n_same} | {
+            key: value for key, value in figures.items() if key not in ("a", "b", "schema_version")
+        }
+
+    def to_text(self) -> str:
+        """Return the same for people."""
+        return (
+            f"\nagainst {self.name}: {self.n_same} of {self.n_tokens} tokens are what it would "
+            f"choose, given those before\n{self.differences.to_text(LEAST_PCC)}"
+        )
+
+
+def run_against(
+    run: RunConfig, other: str, transport: Transport, hooks: Hooks
+) -> tuple[Report | None, Against | None]:
+    """Run twice. The second run goes on with the tokens of the first, so that steps are alike.
+
+    Parameters
+    ----------
+    run : RunConfig
+        Its captured values go to ``capture_path``/run and /against, if it has one.
+    other : str
+        A precision, or a file with formats.
+    transport : Transport
+    hooks : Hooks
+
+    Returns
+    -------
+    report, against
+        On rank 0; None elsewhere.
+    """
+    with ExitStack() as stack:
+        folder = run.capture_path
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        first, second = folder / "run", folder / "against"
+        with Engine(replace(run, capture_path=first), transport, hooks) as engine:
+            report = engine.generate()
+            tokens = [request.generated for request in engine.requests]
+        again = replace(run, **_formats(other), capture_path=second, **_OF_DEVICE)
+        with Engine(again, transport, hooks, forced=tokens) as engine:
+            engine.generate()
+            chosen = [engine.chosen.get(number, []) for number in range(len(tokens))]
+        if report is None:
+            return None, None
+        n_same = sum(
+            ours == theirs
+            for pair in zip(tokens, chosen, strict=True)
+            for ours, theirs in zip(*pair, strict=True)
+        )
+        found = compare_captures(first, second)
+        return report, Against(other, sum(map(len, tokens)), n_same, found)
+
+
+_OF_DEVICE: dict[str, Any] = {
+    "json_path": None,
+    "trace_path": None,
+    "host_trace_path": None,
+    "profile_path": None,
+    "slow_chips": (),
+    "slow_links": (),
+}
+"""What is written of the first run only."""
+
+
+def _formats(other: str) -> dict[str, Any]:
+    if other in PRECISIONS:
+        return {"precision": other, "optimizations": None}
+    return {"optimizations": Path(other)}

@@ -1,0 +1,225 @@
+"""Where two captures differ (`galaxy_mpi.engine.capture`): first, by op, by layer, by chip."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.program import HEAD
+
+__all__ = ["Difference", "Differences", "compare_captures"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One tensor of both captures."""
+
+    run: str
+    """``prefill-0001``"""
+    name: str
+    layer: int
+    op: str
+    pcc: float
+    """Pearson's correlation; 1 for equal tensors."""
+    largest: float
+    """Largest absolute difference."""
+    scale: float
+    """Largest absolute value of the second capture."""
+    chip: str
+    """That holds the largest difference: ``(0, 1)``; ``*`` for any, as they hold the same."""
+
+    @property
+    def where(self) -> str:
+        """Op and layer in words."""
+        layer = "the head" if self.layer == HEAD else f"layer {self.layer}"
+        return f"{self.op} of {layer} ({self.name}) in {self.run}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures, null for what is no number."""
+        known = {k: None if v != v else v for k, v in self.__dict__.items()}
+        return known | {"layer": "head" if self.layer == HEAD else self.layer}
+
+
+@dataclass(frozen=True)
+class Differences:
+    """All tensors that both have, in the order in which they were made."""
+
+    a: str
+    b: str
+    found: list[Difference]
+    only_in_one: list[str]
+    """Tensors that one lacks, or has in another shape."""
+
+    @property
+    def differing(self) -> list[Difference]:
+        """Those that are not equal."""
+        return [one for one in self.found if one.largest > 0]
+
+    def first_below(self, pcc: float) -> Difference | None:
+        """Return the first whose correlation is below ``pcc``."""
+        return next((one for one in self.found if one.pcc < pcc), None)
+
+    def to_dict(self, pcc: float) -> dict[str, Any]:
+        """Return what ``--json`` writes; see docs/json.md."""
+        first, below = next(iter(self.differing), None), self.first_below(pcc)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "a": self.a,
+            "b": self.b,
+            "tensors": len(self.found),
+            "different": len(self.differing),
+            "only_in_one": self.only_in_one,
+            "first": None if first is None else first.to_dict(),
+            "pcc": pcc,
+            "first_below_pcc": None if below is None else below.to_dict(),
+            "by_op": [worst.to_dict() for worst in _worst(self.found, lambda one: one.op)],
+            "by_layer": [worst.to_dict() for worst in _worst(self.found, lambda one: one.layer)],
+        }
+
+    def to_text(self, pcc: float) -> str:
+        """Return the same for people."""
+        lines, differing = list[str](), self.differing
+        if self.only_in_one:
+            n_alone, example = len(self.only_in_one), self.only_in_one[0]
+            lines.append(f"{n_alone} not compared: in one only, or in another shape ({example})")
+        lines.append(f"{len(differing)} of {len(self.found)} tensors differ")
+        if not differing:
+            return "\n".join(lines)
+        lines.append(f"first to differ: {differing[0].where}, {_figures(differing[0])}")
+        below = self.first_below(pcc)
+        if below is None:
+            lines.append(f"none has a PCC below {pcc}")
+        else:
+            lines.append(f"first with a PCC below {pcc}: {below.where}, {_figures(below)}")
+        for title, key in (("op", lambda one: one.op), ("layer", lambda one: one.layer)):
+            rows = list(_worst(self.found, key))
+            lines += ["", f"{title:<22}{'least PCC':>11}{'largest error':>15}{'of':>11}  chip"]
+            for worst in rows:
+                name = worst.op if title == "op" else "head" if worst.layer == HEAD else worst.layer
+                lines.append(
+                    f"{name:<22}{worst.pcc:>11.6f}{worst.largest:>15.3g}{worst.scale:>11.3g}"
+                    f"  {worst.chip}"
+                )
+        return "\n".join(lines)
+
+
+def compare_captures(a: Path, b: Path) -> Differences:
+    """Compare what two folders hold, or two files.
+
+    Raises
+    ------
+    ConfigError
+        If one holds no captured values, or both have no file in common.
+    """
+    files_a, files_b = _files(a), _files(b)
+    if a.is_file() and b.is_file():
+        files_a, files_b = {"values": a}, {"values": b}
+    common = sorted(files_a.keys() & files_b.keys(), key=_order)
+    if not common:
+        raise ConfigError(f"{a} and {b} have no pass and no step in common")
+    found, alone = list[Difference](), list[str]()
+    for run in sorted(files_a.keys() ^ files_b.keys(), key=_order):
+        alone.append(run)
+    for run in common:
+        (about, values), (others_about, others) = _read(files_a[run]), _read(files_b[run])
+        mesh = Mesh.parse(about["mesh"])
+        known = {entry["name"] for entry in others_about["values"]}
+        alone += [f"{run}: {name}" for name in sorted(known - values.keys())]
+        for entry in about["values"]:
+            name = entry["name"]
+            if name not in others or others[name].shape != values[name].shape:
+                alone.append(f"{run}: {name}")
+                continue
+            if values[name].dtype.kind != "f":
+                continue  # numbers of tokens: their logits are compared
+            found.append(_difference(run, entry, values[name], others[name], mesh))
+    return Differences(str(a), str(b), found, alone)
+
+
+def _difference(run: str, entry: dict[str, Any], ours: Any, theirs: Any, mesh: Mesh) -> Difference:
+    a, b = (values.astype(np.float64) for values in (ours, theirs))
+    with np.errstate(all="ignore"):
+        errors = np.where(a == b, 0.0, np.abs(a - b))
+    errors[np.isnan(a) & np.isnan(b)] = 0
+    errors[np.isnan(errors)] = np.inf
+    place = np.unravel_index(int(errors.argmax()), errors.shape) if errors.size else ()
+    largest = float(errors[place]) if errors.size else 0.0
+    if "chip" in entry:
+        chip = f"({entry['chip'][0]}, {entry['chip'][1]})"
+    else:
+        chip = _holder(entry["cut"], place, a.shape, mesh)
+    are_finite = np.isfinite(a) & np.isfinite(b)
+    scale = float(np.abs(b[are_finite]).max(initial=0))
+    pcc = 1.0 if largest == 0 else _pcc(a[are_finite], b[are_finite])
+    layer, op = entry["layer"], entry["op"]
+    shown = chip if largest else ""
+    return Difference(run, entry["name"], layer, op, pcc, largest, scale, shown)
+
+
+def _holder(cut: list[list[str]], place: Any, shape: tuple[int, ...], mesh: Mesh) -> str:
+    """Return which chip holds a place of a whole tensor."""
+    found = {Axis.ROWS: "*", Axis.COLS: "*"}
+    for names, at, size in zip(cut, place, shape, strict=True):
+        axes = [Axis[name] for name in names]
+        n_parts = math.prod(mesh.size(axis) for axis in axes)
+        number = int(at) // (size // n_parts)
+        for axis in reversed(axes):
+            number, index = divmod(number, mesh.size(axis))
+            found[axis] = str(index)
+    return f"({found[Axis.ROWS]}, {found[Axis.COLS]})"
+
+
+def _pcc(a: Any, b: Any) -> float:
+    if not a.size:
+        return 1.0
+    a, b = a - a.mean(), b - b.mean()
+    norms = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / norms if norms else float(np.array_equal(a, b))
+
+
+def _worst(found: Iterable[Difference], key: Any) -> Iterator[Difference]:
+    """Yield for each key the least correlation and the largest error, with that error's chip."""
+    groups: dict[Any, list[Difference]] = {}
+    for one in found:
+        groups.setdefault(key(one), []).append(one)
+    for group in groups.values():
+        worst = max(group, key=lambda one: one.largest)
+        least = min(one.pcc for one in group)
+        yield Difference(**(worst.__dict__ | {"pcc": least}))
+
+
+def _figures(one: Difference) -> str:
+    return f"PCC {one.pcc:.6f}, largest error {one.largest:.3g} of {one.scale:.3g}, chip {one.chip}"
+
+
+def _files(path: Path) -> dict[str, Path]:
+    if path.is_file():
+        return {path.stem: path}
+    found = {file.stem: file for file in path.glob("*.safetensors")}
+    if not found:
+        raise ConfigError(f"{path} has no captured values; make some: decode --capture {path}")
+    return found
+
+
+def _order(run: str) -> tuple[bool, str]:
+    """Passes before steps, each in their order."""
+    return not run.startswith("prefill"), run
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            about = json.loads((file.metadata() or {})["galaxy_mpi"])
+            return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ConfigError(f"{path} is no file of decode --capture: {error}") from None

@@ -1,0 +1,206 @@
+"""Tables of formats: what every tensor of a layer is stored in, on each system.
+
+A system's table stands beside its table of ops (`galaxy_mpi.systems.galaxy_formats`,
+`galaxy_mpi.systems.tt_transformers_formats`), a row a tensor, each row with its source. A cell is a
+format, or what follows the tensor group ``activation`` of the layer (`Act`), or None where a mode
+has no such tensor. With a layer's ``activation`` a table gives `Formats`, which ops read::
+
+    table.of(model).formats("decode", activation=None).wo_product
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import shown
+
+__all__ = ["FORMAT_NAMES", "MODES", "TENSORS", "Act", "FormatTable", "Formats", "Row", "parse"]
+
+MODES = ("decode", "prefill")
+
+_WIDE = 8192
+
+FORMAT_NAMES: dict[str, DType] = {"bfp4": BFP4, "bfp8": BFP8, "bf16": BF16}
+"""Short names of the formats that the device stores."""
+
+
+@dataclass(frozen=True)
+class Formats:
+    """What the tensors of a layer are stored in, in one mode. float32: not rounded."""
+
+    layer_input: DType = FLOAT32
+    """The stream as a layer reads it; the embedding in front of the first."""
+    attention_sum: DType = FLOAT32
+    """The stream with the attention's output added."""
+    mlp_sum: DType = FLOAT32
+    """The stream with the feed-forward's output added."""
+    last_sum: DType = FLOAT32
+    """The same behind the last layer; decode only."""
+    first_norm: DType = FLOAT32
+    """Output of the first norm of a step, which reads the embedding; decode only."""
+    attention_norm: DType = FLOAT32
+    """Output of a norm: what wqkv multiplies."""
+    mlp_norm: DType = FLOAT32
+    """What w1 and w3 multiply."""
+    final_norm: DType = FLOAT32
+    """What the head multiplies."""
+    statistics: DType = FLOAT32
+    """Sums of squares on their way to the other columns."""
+    qkv_product: DType = FLOAT32
+    qkv_sum: DType = FLOAT32
+    """In which the product is summed over the columns."""
+    head_norm: DType = FLOAT32
+    """Output of Qwen3's norms of heads."""
+    rotary: DType = FLOAT32
+    """q and k with their positions."""
+    queries: DType = FLOAT32
+    """q as attention reads it; prefill only: in decode it is as ``rotary``."""
+    attention: DType = FLOAT32
+    """Output of attention, also on its way to other columns."""
+    wo_product: DType = FLOAT32
+    wo_sum: DType = FLOAT32
+    gate_up_product: DType = FLOAT32
+    """Products of w1 and w3."""
+    gate_up_sum: DType = FLOAT32
+    act: DType = FLOAT32
+    """silu(gate) * up, also on its way to other columns."""
+    w2_product: DType = FLOAT32
+    w2_sum: DType = FLOAT32
+    logits: DType = FLOAT32
+    """Partial logits and their sum."""
+    candidates: DType = FLOAT32
+    """Logits of the top-k on their way to the other rows."""
+
+
+TENSORS = tuple(f.name for f in fields(Formats))
+"""Names of the rows of a table."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """What the tensor group ``activation`` says; what stands here where it says nothing."""
+
+    otherwise: DType
+
+
+Cell = DType | Act | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of a table."""
+
+    tensor: str
+    decode: Cell
+    prefill: Cell
+    source: str
+
+
+class Model(Protocol):
+    """What a table needs to know of a model."""
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether heads are normalised (Qwen3)."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the stream."""
+
+
+@dataclass(frozen=True)
+class FormatTable:
+    """The formats of a system."""
+
+    name: str
+    rows: tuple[Row, ...]
+    of_qwen3: tuple[Row, ...] = ()
+    """Rows that differ for Qwen3."""
+    of_narrow: tuple[Row, ...] = ()
+    """Rows that differ for models whose stream is narrower than 8,192."""
+
+    def __post_init__(self) -> None:
+        assert tuple(row.tensor for row in self.rows) == TENSORS
+
+    def of(self, model: Model) -> "FormatTable":
+        """Return the table for a model."""
+        rows = self.of_qwen3 if model.qk_norm else ()
+        return self.with_rows(rows + (self.of_narrow if model.dim < _WIDE else ()))
+
+    def with_rows(self, rows: Iterable[Row]) -> "FormatTable":
+        """Return the table with some rows replaced."""
+        changed = {row.tensor: row for row in rows}
+        return replace(self, rows=tuple(changed.get(row.tensor, row) for row in self.rows))
+
+    def changed(self, changes: dict[tuple[str, str], DType]) -> "FormatTable":
+        """Return the table with other cells, by mode and tensor; those of no mode stay empty."""
+        rows = []
+        for row in self.rows:
+            cells = {
+                mode: changes.get((mode, row.tensor), getattr(row, mode))
+                for mode in MODES
+                if getattr(row, mode) is not None
+            }
+            rows.append(replace(row, **cells))
+        return replace(self, rows=tuple(rows))
+
+    def formats(self, mode: str, activation: DType | None) -> Formats:
+        """Return the formats of a layer.
+
+        Parameters
+        ----------
+        mode : str
+            ``decode`` or ``prefill``.
+        activation : DType or None
+            Of the layer's tensor group of that name.
+        """
+        found: dict[str, DType] = {}
+        for row in self.rows:
+            cell: Cell = getattr(row, mode)
+            if isinstance(cell, Act):
+                cell = activation or cell.otherwise
+            if cell is not None:
+                found[row.tensor] = cell
+        return Formats(**found)
+
+
+def parse(text: str) -> dict[tuple[str, str], DType]:
+    """Return the changes of ``TENSOR=FORMAT,MODE.TENSOR=FORMAT,...``, by mode and tensor.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such tensor, mode or format; the message lists what there is.
+
+    Examples
+    --------
+    >>> {key: dtype.name for key, dtype in parse("decode.wo_sum=bf16").items()}
+    {('decode', 'wo_sum'): 'bfloat16'}
+    """
+    changes: dict[tuple[str, str], DType] = {}
+    for part in text.split(","):
+        where, _, name = part.partition("=")
+        mode, dot, tensor = where.rpartition(".")
+        if tensor not in TENSORS:
+            raise ConfigError(f"--formats: no tensor {shown(tensor)}; choose {', '.join(TENSORS)}")
+        if dot and mode not in MODES:
+            raise ConfigError(f"--formats: no mode {shown(mode)}; choose {', '.join(MODES)}")
+        if name not in FORMAT_NAMES:
+            raise ConfigError(
+                f"--formats: {tensor} is {shown(name)}; choose {', '.join(FORMAT_NAMES)}"
+            )
+        for each in (mode,) if dot else MODES:
+            changes[each, tensor] = FORMAT_NAMES[name]
+    return changes
+
+
+def differing(ours: FormatTable, theirs: FormatTable, model: Model) -> Iterator[tuple[Any, ...]]:
+    """Yield (mode, tensor, format, other format) of what two tables store differently."""
+    for mode in MODES:
+        one, other = (table.of(model).formats(mode, None) for table in (ours, theirs))
+        for tensor in TENSORS:
+            a, b = getattr(one, tensor), getattr(other, tensor)
+            if a is not b:
+                yield mode, tensor, a, b

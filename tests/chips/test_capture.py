@@ -1,0 +1,138 @@
+"""Values behind ops, kept and compared; golden tokens."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from galaxy_mpi import decode, diff
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.program import Choice
+from galaxy_mpi.studies.differences import compare_captures
+from galaxy_mpi.systems.ops.reduce import FusedReduce
+from tests.chips.changes import RUN, play, with_decode
+
+ALL = Choice(steps="p1-3,1-2")
+COMMAND = [
+    "--mesh",
+    "2x2",
+    "--chips-per-rank",
+    "4",
+    "--layers",
+    "2",
+    "--batch",
+    "4",
+    "--max-new-tokens",
+    "4",
+    "--quiet",
+]
+
+
+def test_values_on_a_mesh_are_those_of_one_chip(tmp_path):
+    """Whole tensors, joined from parts of all kinds, in float32."""
+    play(RUN, capture_path=tmp_path / "mesh", capture=ALL)
+    one = replace(RUN, mesh=Mesh(1, 1))
+    play(one, capture_path=tmp_path / "one", capture=ALL)
+    found = compare_captures(tmp_path / "mesh", tmp_path / "one")
+    names = {one.name for one in found.found}
+    assert {"0.qkv_heads.q", "1.w2.out", "0.gate_up.act", "head.lm_head.logits"} <= names
+    assert {one.run for one in found.found} == {
+        *(f"prefill-000{n}" for n in (1, 2, 3)),
+        "decode-0001",
+        "decode-0002",
+    }
+    assert min(one.pcc for one in found.found) > 0.99999
+    # Candidates are of each row: nothing else has another shape.
+    assert {name.split(": ")[1] for name in found.only_in_one} <= {
+        "head.sample.values",
+        "head.sample.tokens",
+    }
+
+
+def test_only_what_was_chosen_is_kept(tmp_path):
+    choice = Choice("w2,qkv_heads.k", "1", "2")
+    play(RUN, capture_path=tmp_path, capture=choice)
+    (path,) = tmp_path.iterdir()
+    assert path.name == "decode-0002.safetensors"
+    assert set(load_file(path)) == {"1.w2.out", "1.qkv_heads.k"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ops": "w9"}, "no op 'w9' to capture; choose .*attention"),
+        ({"layers": "7"}, "layers are 0 to 1"),
+        ({"layers": "x"}, "--capture-layers is numbers"),
+        ({"steps": "1,px"}, "--capture-steps is numbers"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused(tmp_path, options, said):
+    with pytest.raises(ConfigError, match=said):
+        play(RUN, capture_path=tmp_path, capture=Choice(**options))
+
+
+class Off(FusedReduce):
+    """A thousandth too much in one column of one row of users, in the second layer."""
+
+    def bind(self, chip, x, weight):
+        out = super().bind(chip, x, weight)
+        if weight.layer == 1 and chip.col == 1:
+            chip.call(np.add, out[0], np.float32(1e-3), out[0])
+        return out
+
+
+def test_diff_names_the_op_the_layer_and_the_chip(tmp_path, capsys):
+    play(RUN, capture_path=tmp_path / "a", capture=ALL)
+    play(RUN, system=with_decode(down=Off), capture_path=tmp_path / "b", capture=ALL)
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert diff.main([a, a]) == 0
+    capsys.readouterr()
+    assert diff.main([b, a, "--json", "-"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    first = found["first"]
+    assert (first["run"], first["op"], first["layer"]) == ("decode-0001", "w2", 1)
+    assert first["chip"] == "(*, 1)"
+    assert first["largest"] == pytest.approx(1e-3, rel=1e-2)
+    by_layer = {entry["layer"]: entry["largest"] for entry in found["by_layer"]}
+    assert by_layer[1] >= first["largest"]
+    assert found["schema_version"] == 1
+    assert diff.main([b, a]) == 1
+    assert "first to differ: w2 of layer 1 (1.w2.out) in decode-0001" in capsys.readouterr().out
+    assert diff.main([a, str(tmp_path / "none")]) == 2
+    assert diff.main([a]) == 2
+
+
+def test_golden_tokens_are_compared(tmp_path, capsys):
+    golden = tmp_path / "golden.json"
+    options = [*COMMAND, "--golden", str(golden)]
+    assert decode.main(options) == 2  # there is no such file
+    assert decode.main([*options, "--update-golden"]) == 0
+    assert decode.main(options) == 0
+    kept = json.loads(golden.read_text())
+    kept["tokens"][2][1] += 1
+    golden.write_text(json.dumps(kept))
+    capsys.readouterr()
+    assert decode.main(options) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (at,) = (n for n, line in enumerate(lines) if line.startswith("1 of 4 users differ"))
+    right = kept["tokens"][2][1]
+    assert lines[at + 2].split() == ["2", "1", str(right), str(right - 1)]
+    golden.write_text("{}")
+    assert decode.main(options) == 2
+
+
+def test_against_another_precision_runs_both(tmp_path, capsys):
+    path = tmp_path / "run.json"
+    assert decode.main([*COMMAND, "--against", "float32", "--json", str(path)]) == 0
+    found = json.loads(path.read_text())["against"]
+    assert found["tokens"] == 16
+    assert 8 <= found["same_tokens"] <= 16
+    # float32 is closer than the worst format, and not the same.
+    worst = min(entry["pcc"] for entry in found["by_op"])
+    assert 0.9 < worst < 1
+    assert found["first"]["layer"] == 0
+    assert "against float32" in capsys.readouterr().out
+    assert decode.main([*COMMAND, "--against", str(tmp_path / "no.json")]) == 2

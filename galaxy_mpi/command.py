@@ -36,18 +36,55 @@ WAIT_TIMEOUT_S = 20.0
 """Longest wait for another chip, unless the user or the size of the model asks for more."""
 
 
+def _columns() -> int:
+    """Return the width of the terminal."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit() and len(said) < 5 and int(said) > 0:
+        return int(said)
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    return 80
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Shows the defaults that say something: no None, no False, no empty list."""
+
+    def __init__(self, prog: str) -> None:
+        # argparse makes one for each argument, and would import shutil, with all its archives, to
+        # ask how wide the terminal is.
+        super().__init__(prog, max_help_position=28, width=_columns() - 2)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.help is None or "default" in action.help or action.default in (None, False, []):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser that raises instead of printing: 32 ranks must not print 32 usages."""
+    """A parser that raises instead of printing: 32 ranks must not print 32 usages.
+
+    Parameters
+    ----------
+    prog : str
+        The module; users see ``galaxy-mpi`` and the subcommand.
+    description : str
+        One sentence.
+    """
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
-            prog=prog,
+            prog=prog.replace("galaxy_mpi.", "galaxy-mpi ", 1),
             description=description,
+            usage="%(prog)s [options]",
             add_help=False,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_HelpFormatter,
         )
         self.add_argument("-h", "--help", action="store_true", help="show this help")
+
+    def named(self) -> list[argparse.Action]:
+        """Return the arguments that are options, in order."""
+        return [action for action in self._actions if action.option_strings]
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
@@ -56,20 +93,20 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def add_transport(parser: ArgumentParser) -> None:
     """Add the arguments of commands that run on ranks."""
-    parser.add_argument(
+    add = parser.add_argument_group("ranks").add_argument
+    add(
         "--transport",
         default="auto",
         help="auto, mpi (persistent requests) or shared (memory of one host)",
     )
-    parser.add_argument(
+    add(
         "--wait-timeout",
         type=float,
         metavar="SECONDS",
         help=f"end the run when a chip waits longer for another; 0: never; without it "
         f"{WAIT_TIMEOUT_S:.0f}, and more for large models and long prompts",
     )
-
-    parser.add_argument(
+    add(
         "--chips-per-rank",
         type=int,
         default=1,
@@ -107,8 +144,7 @@ def run_alone(
         sys.stdout.flush()
         return code
     except UserError as error:
-        say(f"galaxy_mpi: {error}\n")
-        return EXIT_USER_ERROR
+        return _refuse(error)
     except BrokenPipeError:  # whoever reads has enough, as `| head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -130,12 +166,15 @@ def run_on_mesh(
         Turns the arguments into the mesh and what a rank does on it. Errors of the user are
         raised here or, on all ranks alike, by the second.
     """
+    try:
+        alone = _without_mpi(parser, argv, prepare)
+    except UserError as error:
+        return _refuse(error)
+    if alone is not None:
+        return _play_alone(alone)
     # Here, not above: importing a command must not start MPI.
     from galaxy_mpi.mesh import mpi
 
-    alone = _all_chips_here(parser, argv, prepare)
-    if alone is not None:
-        return _play_alone(alone)
     code = 0
     try:
         end_with_launcher()
@@ -166,21 +205,28 @@ _Play = Callable[[Transport], int | None]
 """Returns an exit code on rank 0, or None for 0."""
 
 
-def _all_chips_here(
+def _without_mpi(
     parser: ArgumentParser,
     argv: Sequence[str] | None,
     prepare: Callable[[argparse.Namespace], tuple[Mesh, _Play]],
 ) -> Callable[[], int] | None:
-    """Return what runs if this process plays all chips of the mesh, without MPI; None if not."""
-    if any(name in os.environ for name in RANK_VARIABLES):
+    """Return what this process does without MPI; None if it is one rank of several.
+
+    That is to show help, or to play all chips of the mesh.
+
+    Raises
+    ------
+    UserError
+        If no launcher started this process, and it cannot do what is asked: there is nobody else
+        to tell.
+    """
+    if any(name in os.environ for name in (*RANK_VARIABLES, "SLURM_PROCID")):
         return None
-    try:
-        arguments = parser.parse_args(argv)
-        if arguments.help:
-            return None
-        mesh, play = prepare(arguments)
-    except UserError:
-        return None  # told where all ranks are asked
+    arguments = parser.parse_args(argv)
+    if arguments.help:
+        return lambda: print(parser.format_help(), end="", flush=True) or 0
+    _check_timeout(arguments.wait_timeout)
+    mesh, play = prepare(arguments)
     if arguments.chips_per_rank != mesh.n_chips:
         return None
     return lambda: play(LocalTransport(mesh)) or 0
@@ -191,8 +237,15 @@ def _play_alone(play: Callable[[], int]) -> int:
     try:
         return play()
     except UserError as error:
-        say(f"galaxy_mpi: {error}\n")
-        return EXIT_USER_ERROR
+        return _refuse(error)
+    except BrokenPipeError:  # whoever reads has enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _refuse(error: UserError) -> int:
+    say(f"galaxy_mpi: {error}\n")
+    return EXIT_USER_ERROR
 
 
 def _prepared(

@@ -40,18 +40,21 @@ def build_parser() -> ArgumentParser:
         "galaxy_mpi.compare",
         "Turn the generic system into the Galaxy, one idea at a time, and say what each is worth.",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("model and step").add_argument
     add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.decode")
+    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add("--users", type=int, default=32, metavar="N", help="users of a decode step")
+    add("--position", type=int, default=128, metavar="N", help="of the step, in device time")
     add("--timing-only", action="store_true", help="device time, without weights or ranks")
+    add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--precision", help="performance (default), accuracy or float32 (no device time)")
     add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.decode")
     add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
-    add("--layers", type=int, metavar="N", help="only the first N layers")
-    add("--users", type=int, default=32, metavar="N", help="users of a decode step")
-    add("--position", type=int, default=128, metavar="N", help="of the step, in device time")
     add("--machine", default="wormhole_galaxy_6u", metavar="NAME|FILE", help="of device time")
+    add = parser.add_argument_group("host time").add_argument
     add("--turns", type=int, default=3, metavar="N", help="turns of each variant on the host")
+    add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write the rows")
     add("--csv", type=Path, metavar="FILE", help="write the rows")
     add("--plot", type=Path, metavar="FILE.png", help="draw the steps")

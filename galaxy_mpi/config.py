@@ -92,6 +92,8 @@ class RunConfig:
     """``ROW,COLUMN,FACTOR`` each: chips that are slower on the device clock."""
     slow_links: tuple[str, ...] = ()
     """``ROW,COLUMN,ROWS|COLS,FACTOR`` each."""
+    argv: tuple[str, ...] = ()
+    """The command, for reports."""
     capture_path: Path | None = None
     """Folder in which values behind ops are kept."""
     capture: Choice = field(default_factory=Choice)

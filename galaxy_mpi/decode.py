@@ -1,16 +1,17 @@
 """Continue prompts on the emulated mesh: ``mpirun -n 32 python -m galaxy_mpi.decode``."""
 
 import argparse
+import gc
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from galaxy_mpi.blas import one_thread_per_rank
 
 if __name__ == "__main__":
+    gc.disable()  # until all is imported: nothing of that is garbage, and looking takes 8 % of it
     one_thread_per_rank()
 
 from galaxy_mpi.checkpoints import cache_folder
@@ -27,7 +28,6 @@ from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import write_text
 from galaxy_mpi.program import Choice
 from galaxy_mpi.progress import Progress
-from galaxy_mpi.studies.against import run_against
 from galaxy_mpi.systems import SYSTEMS, chosen_modules, chosen_system
 
 GOLDEN_DIFFERS = 1
@@ -42,7 +42,7 @@ def build_parser() -> ArgumentParser:
         "galaxy_mpi.decode",
         "Continue prompts on an emulated mesh of Wormhole chips, one MPI rank a chip.",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("model and prompts").add_argument
     add(
         "--model",
         default=os.environ.get("LLAMA_DIR") or "demo",
@@ -54,6 +54,9 @@ def build_parser() -> ArgumentParser:
     add("--prompts-file", type=Path, help="a file with one prompt a line, any number of them")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="tokens to generate per user")
     add("--batch", type=int, metavar="N", help="user places, at most 32; more prompts queue")
+    add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
+    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add(
         "--system",
@@ -86,12 +89,15 @@ def build_parser() -> ArgumentParser:
         "(galaxy_mpi.systems.formats)",
     )
     add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
-    add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
+    add(
+        "--collectives", metavar="NAME", help="direct, ring or line for all; as the system has them"
+    )
+    add = parser.add_argument_group("choice of tokens").add_argument
     add("--temperature", type=float, help="0 is greedy (default; in chats as the model advises)")
     add("--top-k", type=int, help="candidates to sample from, at most 32")
     add("--top-p", type=float, help="share of probability to sample from")
     add("--seed", type=int, default=0, help="of the users' random streams")
-    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add = parser.add_argument_group("memory").add_argument
     add("--no-prefetch", action="store_true", help="unpack weights when they are used")
     add("--circular-buffer-bytes", type=int, metavar="N", help="bound of unpacked weights a rank")
     add(
@@ -103,14 +109,13 @@ def build_parser() -> ArgumentParser:
     add("--page-size", type=int, default=64, metavar="N", help="positions of a KV cache block")
     add("--cache-blocks", type=int, default=2048, metavar="N", help="KV cache blocks of a column")
     add("--no-prefix-cache", action="store_true", help="compute what other prompts began with too")
-    add(
-        "--collectives", metavar="NAME", help="direct, ring or line for all; as the system has them"
-    )
+    add = parser.add_argument_group("checks").add_argument
     add(
         "--check",
         action="store_true",
         help="overwrite memory as soon as it may be, compare what chips must agree on (slower)",
     )
+    add = parser.add_argument_group("device time").add_argument
     add(
         "--machine",
         default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
@@ -131,6 +136,7 @@ def build_parser() -> ArgumentParser:
         metavar="R,C,AXIS,FACTOR",
         help="device time: wires from a chip to the next along ROWS or COLS; may be repeated",
     )
+    add = parser.add_argument_group("comparisons").add_argument
     add(
         "--golden",
         type=Path,
@@ -145,9 +151,10 @@ def build_parser() -> ArgumentParser:
     add(
         "--against",
         metavar="NAME|FILE",
-        help="run again in another precision (or formats of a file) with the same tokens, and say "
-        "where values differ",
+        help="run again in another precision or system (or formats of a file) with the same "
+        "tokens, and say where values differ",
     )
+    add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
     add("--trace", type=Path, metavar="FILE", help="write the first steps for ui.perfetto.dev")
     add("--trace-host", type=Path, metavar="FILE", help="the same in this computer's time")
@@ -189,6 +196,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         machine=arguments.machine,
         slow_chips=tuple(arguments.slow_chip),
         slow_links=tuple(arguments.slow_link),
+        argv=("galaxy_mpi.decode", *getattr(arguments, "argv", ())),
         capture_path=arguments.capture,
         capture=Choice(arguments.capture_ops, arguments.capture_layers, arguments.capture_steps),
         json_path=arguments.json,
@@ -230,6 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Decode and print what came out and what it cost."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], int]]:
+        arguments.argv = list(sys.argv[1:] if argv is None else argv)
         run = run_config(arguments)
         golden = _golden(arguments)
         if arguments.quiet:
@@ -238,8 +247,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         def play(transport: Transport) -> int:
             shown = transport.rank == 0 and not arguments.quiet
             with Progress(enabled=shown) as progress:
-                hooks = replace(progress.hooks(), before_step=_failure_for_tests(transport.rank))
+                hooks = progress.hooks()
                 if arguments.against is not None:
+                    # Here, not above: a run alone needs no study.
+                    from galaxy_mpi.studies.against import run_against
+
                     report, against = run_against(run, arguments.against, transport, hooks)
                 else:
                     against = None
@@ -278,23 +290,6 @@ def _told_golden(golden: Golden, report: Report) -> int:
     return GOLDEN_DIFFERS if lines else 0
 
 
-def _failure_for_tests(rank: int) -> Callable[[int], None]:
-    """Return what fails where GALAXY_MPI_TEST_FAIL=RANK:STEP[:KIND] asks a rank to."""
-    asked = os.environ.get("GALAXY_MPI_TEST_FAIL", "").split(":")
-    kinds: dict[str, type[BaseException]] = {
-        "user": ConfigError,
-        "exit": SystemExit,
-        "interrupt": KeyboardInterrupt,
-        "panic": BaseException,
-    }
-    kind = kinds.get(asked[2], RuntimeError) if len(asked) > 2 else RuntimeError
-
-    def before_step(step: int) -> None:
-        if asked[:2] == [str(rank), str(step)]:
-            raise kind(f"GALAXY_MPI_TEST_FAIL asked rank {rank} to fail")
-
-    return before_step
-
-
 if __name__ == "__main__":
+    gc.enable()
     sys.exit(main())

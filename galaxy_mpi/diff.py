@@ -23,6 +23,7 @@ def build_parser() -> ArgumentParser:
         "Say where two captures (decode --capture) differ: first, by op, by layer, on which chip. "
         "Exit code 0: equal, 1: different, 2: they cannot be compared.",
     )
+    parser.usage = "%(prog)s A B [options]"
     add = parser.add_argument
     add("a", type=Path, nargs="?", help="folder, or a file of one")
     add("b", type=Path, nargs="?", help="what it is compared with")

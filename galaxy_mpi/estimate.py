@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -16,6 +17,7 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.config import formats
+from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import check_writable, write_all
@@ -33,7 +35,7 @@ def build_parser() -> ArgumentParser:
         "galaxy_mpi.estimate",
         "Say what a run would take on the emulated chips, without computing it.",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("model and prompts").add_argument
     add(
         "--model",
         default="llama3-70b",
@@ -49,6 +51,8 @@ def build_parser() -> ArgumentParser:
         metavar="WHAT",
         help="one: time to first token is that of one prompt; all: of all users' prompts, as a run",
     )
+    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", metavar="RxC", help="rows x columns, instead of the machine's")
     add(
         "--machine",
@@ -78,9 +82,9 @@ def build_parser() -> ArgumentParser:
         help="performance, accuracy, or a JSON file with the formats of each layer",
     )
     add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
-    add("--layers", type=int, metavar="N", help="only the first N layers")
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
     add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes a chip")
+    add = parser.add_argument_group("what if").add_argument
     add(
         "--slow-chip",
         action="append",
@@ -97,6 +101,7 @@ def build_parser() -> ArgumentParser:
     )
     add("--allow-over-budget", action="store_true", help="go on if a chip lacks the memory")
     add("--sweep", metavar="KEY=A,B,C", help="one row for each value of an option, as --links=1,2")
+    add = parser.add_argument_group("output").add_argument
     add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep")
     add("--trace", type=Path, metavar="FILE", help="write a prompt and a step for ui.perfetto.dev")
     add("--profile-csv", type=Path, metavar="FILE", help="write the same for tt-perf-report")
@@ -121,7 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         what_if = _what_if(arguments)
 
         def play() -> None:
-            report = what_if.report
+            machine = what_if.programs.on(what_if.emulated_machine)
+            said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
+            report = what_if.report | {"run": said | {"machine": asdict(machine)}}
             text = json.dumps(report, indent=2) + "\n"
             # What goes to standard output first: it is not lost with a disk that is full.
             is_shown = str(arguments.json) == "-"

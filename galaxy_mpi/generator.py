@@ -4,7 +4,7 @@ Every rank of a communicator makes the same calls; docs/python.md has a script. 
 maps the original's names to those here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.checkpoints import Tokenizer, check_prompts
 from galaxy_mpi.config import MAX_USERS, RunConfig, formats
 from galaxy_mpi.engine.chips import Chips, load_chips
-from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
+from galaxy_mpi.engine.modes import DecodeMode, MakeTap, NoClock, PrefillMode
 from galaxy_mpi.engine.plan import Plan, make_plan
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import RotaryTable
@@ -30,10 +30,14 @@ from galaxy_mpi.systems import (
     PrefillPass,
     PrefillUser,
     RMSNorm,
+    System,
     system_of,
 )
+from galaxy_mpi.timing import Costs
+from galaxy_mpi.timing.run_clock import RunClock, join
+from galaxy_mpi.timing.times import DeviceTimes
 
-__all__ = ["Generator", "Model", "create_model"]
+__all__ = ["Continuation", "Generator", "Model", "create_model"]
 
 PAGE_SIZE = 64
 
@@ -72,7 +76,7 @@ def create_model(
     model: str = "demo",
     *,
     mesh: str = "8x4",
-    system: str = "galaxy",
+    system: str | System = "galaxy",
     optimizations: str = "performance",
     max_batch_size: int = MAX_USERS,
     max_seq_len: int = 2048,
@@ -82,6 +86,9 @@ def create_model(
     attention_class: type[Attention] = Attention,
     rope_class: type[RotaryTable] = RotaryTable,
     norm_class: type[RMSNorm] = RMSNorm,
+    machine: str = "wormhole_galaxy_6u",
+    constants: Sequence[str] = (),
+    check: bool = False,
 ) -> Model:
     """Open a model and load this process's shards. Collective: every rank calls it alike.
 
@@ -93,8 +100,8 @@ def create_model(
         As ``--model`` of galaxy_mpi.decode.
     mesh : str
         ``RxC``; the communicator has as many ranks, or fewer (``chips_per_rank``).
-    system : str
-        ``galaxy`` or ``tt_transformers``.
+    system : str or System
+        ``galaxy``, ``tt_transformers`` or one of your own, made with ``replace(GALAXY, ...)``.
     optimizations : str
         ``performance``, ``accuracy``, ``float32`` or a JSON file
         (`galaxy_mpi.systems.optimizations`).
@@ -108,6 +115,13 @@ def create_model(
         Chips that each rank plays.
     attention_class, rope_class, norm_class : type
         Parts of one's own (`galaxy_mpi.systems.modules`, `galaxy_mpi.kernels.RotaryTable`).
+
+    machine : str
+        Whose constants device time is computed with.
+    constants : sequence of str
+        As ``--set``: ``machine.links=2``.
+    check : bool
+        As ``--check``: values are looked at behind every op, chips are compared.
 
     Raises
     ------
@@ -129,6 +143,10 @@ def create_model(
         prompt_tokens=((0,),),
         page_size=PAGE_SIZE,
         cache_blocks=-(-max_batch_size // cols) * -(-max_seq_len // PAGE_SIZE),
+        modules=Modules(attention_class, norm_class, rope_class),
+        machine=machine,
+        constants=tuple(constants),
+        check=check,
         **chosen,
     )
     transport: Transport
@@ -141,9 +159,47 @@ def create_model(
         transport = MpiTransport(run.working_mesh, comm, chips_per_rank=chips_per_rank)
     plan, tokenizer = transport.from_root(lambda: make_plan(run))
     longest = min(max_seq_len, plan.model.max_seq_len)
-    modules = Modules(attention_class, norm_class, rope_class)
-    chips = load_chips(run, plan, transport, modules=modules, n_tokens=longest)
+    chips = load_chips(run, plan, transport, n_tokens=longest)
     return Model(run, plan, tokenizer, chips, transport, longest)
+
+
+OnOp = Callable[[str, int, tuple[int, int], Mapping[str, Any]], None]
+"""Gets an op's name, its layer (-1: head), the chip and the outputs by name: the very arrays that
+later ops read, so who writes to them changes the run."""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What was generated for a prompt."""
+
+    tokens: tuple[int, ...]
+    text: str
+
+
+def _taps(
+    on_op: OnOp | None, on_layer: Callable[[int, tuple[int, int], F32], None] | None
+) -> Iterator[MakeTap]:
+    """Yield what calls the hooks."""
+    if on_op is not None:
+
+        def behind_op(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
+            names = [name for name, _ in use.named_outputs()]
+            values = dict(zip(names, outputs, strict=True))
+            chip.call(on_op, use.op.name, use.layer, (chip.row, chip.col), values)
+
+        yield lambda program: behind_op
+    if on_layer is not None:
+
+        def layers(program: Any) -> Any:
+            last = {use.layer: use for use in program.uses}
+
+            def behind_layer(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
+                if use.layer >= 0 and last[use.layer] is use:
+                    chip.call(on_layer, use.layer, (chip.row, chip.col), outputs[0])
+
+            return behind_layer
+
+        yield layers
 
 
 class Generator:
@@ -154,9 +210,20 @@ class Generator:
     Parameters
     ----------
     model : Model
+    on_op : callable, optional
+        Called behind every op of every chip of this process, see `OnOp`.
+    on_layer : callable, optional
+        Called with (layer, chip, stream) behind every layer: its output, before the residual is
+        added in decode.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        on_op: OnOp | None = None,
+        on_layer: Callable[[int, tuple[int, int], F32], None] | None = None,
+    ) -> None:
         self.model = model
         run, chips = model.run, model.chips
         cols = run.working_mesh.cols
@@ -173,8 +240,10 @@ class Generator:
             head=chips.head,
         )
         prefetcher = Prefetcher() if programs.prefetch else None
-        self._decode = DecodeMode(chips, programs, prefetcher)
-        self._prefill = PrefillMode(chips, programs)
+        self._programs, self._clock = programs, self._make_clock(programs)
+        clock, taps = self._clock or NoClock(), list(_taps(on_op, on_layer))
+        self._decode = DecodeMode(chips, programs, prefetcher, clock, taps)
+        self._prefill = PrefillMode(chips, programs, clock, taps)
         self.mode: str | None = None
 
     def __enter__(self) -> "Generator":
@@ -226,7 +295,10 @@ class Generator:
         found = []
         for number, one in enumerate(work):
             self.model.transport.begin(f"prefill of prompt {number}")
-            found.append(self._whole(self._prefill.run(one, all_logits=True).results("logits")))
+            ready = self._prefill.run(one, all_logits=True)
+            if self._clock is not None and ready.clocks is not None:
+                self._clock.end_prefill(ready.clocks, [number])
+            found.append(self._whole(ready.results("logits")))
         n_tokens = self.model.plan.model.vocab_size
         return np.concatenate(found) if found else np.zeros((0, n_tokens), np.float32)
 
@@ -276,8 +348,83 @@ class Generator:
         """
         self.switch_mode("decode")
         self.model.transport.begin("decode step")
-        bound = self._decode.run(tokens_B, tables, all_logits=True)
-        return self._whole(bound.results("logits"))[: self.model.max_batch_size]
+        longest = [-1] * self.model.run.working_mesh.cols
+        for column, table in tables.items():
+            longest[column] = int(table.positions_B.max())
+        ready = self._decode.run(tokens_B, tables, longest, all_logits=True)
+        if self._clock is not None and ready.clocks is not None:
+            self._clock.end_step(ready.clocks, int((tokens_B >= 0).sum()))
+        return self._whole(ready.results("logits"))[: self.model.max_batch_size]
+
+    def generate(
+        self, prompts: Sequence[str | Sequence[int]], max_new_tokens: int = 32
+    ) -> list[Continuation]:
+        """Continue prompts, each token the likeliest, until each text ends or is long enough.
+
+        Parameters
+        ----------
+        prompts : sequence of str or of sequence of int
+            Texts or token ids, at most ``max_batch_size``.
+        max_new_tokens : int
+
+        Returns
+        -------
+        list of Continuation
+            One a prompt; equal on all ranks.
+        """
+        model, ends = self.model, self.model.plan.model.eos_tokens
+        if len(prompts) > model.max_batch_size:
+            raise ConfigError(
+                f"{len(prompts)} prompts for {model.max_batch_size} users; raise max_batch_size of "
+                f"create_model"
+            )
+        ids = [model.encode(p) if isinstance(p, str) else list(p) for p in prompts]
+        made: list[list[int]] = [[] for _ in ids]
+        open_users = set(range(len(ids)))
+        logits = self.prefill_forward(ids)
+        while open_users:
+            for user, token in enumerate(logits.argmax(axis=1)[: len(ids)].tolist()):
+                if user in open_users:
+                    made[user].append(token)
+                    n_positions = len(ids[user]) + len(made[user])
+                    is_full = len(made[user]) >= max_new_tokens or n_positions > model.max_seq_len
+                    if token in ends or is_full:
+                        open_users.discard(user)
+            if open_users:
+                last = [tokens[-1] for tokens in made]
+                places = [
+                    len(ids[user]) + len(made[user]) - 1 if user in open_users else -1
+                    for user in range(len(ids))
+                ]
+                logits = self.decode_forward(*self.prepare_decode_inputs(last, places))
+        return [Continuation(tuple(tokens), model.decode(tokens)) for tokens in made]
+
+    def device_times(self) -> dict[str, Any] | None:
+        """Return device time of all that was run, as ``device`` of a report. Collective.
+
+        Without the choice of a token, which is the caller's here.
+
+        Returns
+        -------
+        dict or None
+            On rank 0; None elsewhere, and for formats that the device does not have.
+        """
+        machine = self.model.plan.machine
+        if self._clock is None or machine is None:
+            return None
+        ranks = self.model.transport.gather(self._clock.times)
+        if ranks is None:
+            return None
+        times = DeviceTimes(self._programs.n_layers, machine.prefill_cores)
+        return join([chip for rank in ranks for chip in rank], times).to_dict()
+
+    def _make_clock(self, programs: Programs) -> RunClock | None:
+        model = self.model
+        if model.plan.machine is None:
+            return None
+        costs = Costs(programs.on(model.plan.machine))
+        mesh, chips = model.run.working_mesh, model.transport.chips
+        return RunClock(costs, mesh, chips, model.run.slowness)
 
     def _table(self, column: int, positions_B: Ints) -> PageTable:
         """Return where the users of a column are."""

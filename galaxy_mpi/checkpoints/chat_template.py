@@ -1,7 +1,6 @@
 """A model's chat template: found in its files, rendered in a process with limits."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +54,8 @@ class ChatTemplate:
             "tokens": self.tokens,
             "prompts": list(prompts),
         }
+        import subprocess  # here, not above: only rank 0 renders, and only chats
+
         try:
             # The environment is empty: what a launcher told this rank is not for its child.
             child = subprocess.run(

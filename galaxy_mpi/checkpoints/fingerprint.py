@@ -5,7 +5,6 @@ trained further or quantised otherwise differ everywhere; a single value that wa
 the middle of a large tensor is not seen.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -40,6 +39,8 @@ def fingerprint(pieces: Iterable[Piece], what: str) -> str:
         If a file cannot be read.
     """
     pieces = list(pieces)
+    import hashlib  # here, not above: only rank 0 reads checkpoints for this
+
     digest = hashlib.sha256(what.encode("utf-8", "surrogatepass"))
     is_small = sum(n_bytes for _, _, n_bytes in pieces) <= _WHOLE_BYTES
     for path, start, n_bytes in pieces:

@@ -1,7 +1,6 @@
 """From what the user typed after ``--model`` to files."""
 
 import os
-import tempfile
 from pathlib import Path
 
 from galaxy_mpi.errors import CheckpointError
@@ -29,6 +28,8 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "galaxy_mpi"
     except RuntimeError:  # neither HOME nor an entry in passwd, as in some containers
+        import tempfile  # here, not above: hardly anybody has no home
+
         return Path(tempfile.gettempdir()) / f"galaxy_mpi-{os.getuid()}"
 
 

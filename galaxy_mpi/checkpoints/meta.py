@@ -128,7 +128,13 @@ class MetaCheckpoint:
 
     def _open(self, path: Path) -> dict[str, Any]:
         if path not in self._files:
-            import torch  # here, not above: seconds, and only for this kind
+            try:
+                import torch  # here, not above: seconds, an extra, and only for this kind
+            except ImportError:
+                raise CheckpointError(
+                    f"{path} is a file of torch, which is not installed: pip install torch (see "
+                    f"constraints.txt for one without CUDA), or convert the model to safetensors"
+                ) from None
 
             try:
                 tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,10 @@ class TextTokenizer:
         ids = self._tokenizer.encode("Hello, 42!").ids
         self._tokenizer.decode(ids, skip_special_tokens=True)
 
+    def checksum(self) -> str:
+        """Return what changes when its words or rules do, in hexadecimal."""
+        return blake2b(self._tokenizer.to_str().encode(), digest_size=16).hexdigest()
+
     def encode(self, prompt: str, number: int, *, chat: ChatTemplate | None = None) -> list[int]:
         """Return the prompt's token ids; begin-of-text is added where the model wants it.
 
@@ -221,6 +226,9 @@ class NumberTokenizer:
 
     def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size
+
+    def checksum(self) -> None:
+        """Return nothing: there are no words."""
 
     def encode(self, prompt: str, number: int, *, chat: ChatTemplate | None = None) -> list[int]:
         """Return a token for each byte."""

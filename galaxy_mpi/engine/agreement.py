@@ -116,7 +116,8 @@ def reference_answers(
         import transformers
     except ImportError:
         raise ConfigError(
-            "accuracy compares with transformers, which is not installed: sh launch/setup.sh test"
+            "accuracy compares with transformers, which is not installed: pip install torch "
+            "transformers"
         ) from None
     config, whole = files.config, slice(None)
     family = "Qwen3" if config.qk_norm else "Qwen2" if config.qkv_bias else "Llama"

@@ -8,7 +8,6 @@ last user leaves it is not wiped: a later prompt that begins alike takes it as i
 nobody uses are given to others when no free one is left, the one unused for longest first.
 """
 
-import hashlib
 import heapq
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -27,6 +26,10 @@ def prefix_keys(tokens: Sequence[int], page_size: int) -> list[bytes]:
     >>> len(a), a[0] == b[0], a[1] == b[1]
     (2, True, False)
     """
+    if len(tokens) < page_size:
+        return []
+    import hashlib  # here, not above: most runs have short prompts, and it brings OpenSSL
+
     digest, keys = hashlib.sha256(), []
     for start in range(0, len(tokens) - page_size + 1, page_size):
         digest.update(np.array(tokens[start : start + page_size], "<i8").tobytes())

@@ -9,15 +9,16 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.errors import ConfigError, UserError, ValuesError
 from galaxy_mpi.kernels import RotaryTable, choose_multiply
+from galaxy_mpi.memory import available_bytes, check_fits
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.models import ChipWeights, ShardFile, Sharding, load_chip_weights
+from galaxy_mpi.models import ChipWeights, ShardFile, Sharding, load_chip_weights, shard_parts
 from galaxy_mpi.prefetch import buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs
 from galaxy_mpi.systems import ChipState, KVCache, Modules, Precision
 from galaxy_mpi.systems.decode_attention import Workspace
 
-__all__ = ["Chips", "Held", "honest_wait_s", "load_chips"]
+__all__ = ["Chips", "Held", "check_memory", "honest_wait_s", "load_chips"]
 
 
 class Held:
@@ -154,6 +155,7 @@ class Chips:
             n_valid_tokens=sharding.n_valid_tokens,
             workspace=self._workspace,
             heads=heads,
+            n_heads=model.n_heads,
             kv_heads=kv_heads,
         )
         return Held(rank, weights, state)
@@ -190,6 +192,38 @@ def load_chips(
     longest = max(n_tokens, *(len(tokens) for tokens in plan.prompt_tokens))
     transport.allow_waits(honest_wait_s(chips.packed_bytes, longest))
     return chips
+
+
+def check_memory(
+    run: RunConfig, plan: Plan, chips_per_rank: int, environ: Mapping[str, str]
+) -> None:
+    """Raise if this host cannot hold the weights of its ranks, before any is read.
+
+    Shards that are mapped from the cache need no memory of their own.
+
+    Parameters
+    ----------
+    run : RunConfig
+    plan : Plan
+    chips_per_rank : int
+    environ : mapping of str to str
+        In which launchers tell how many ranks are on this host.
+
+    Raises
+    ------
+    ConfigError
+        With both numbers.
+    """
+    file = _shard_file(run, plan, 0)
+    if file is not None and file.path.exists():
+        return
+    parts = shard_parts(Sharding(run.layout(plan.model), 0), plan.precision)
+    told = (environ.get(name, "") for name in ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"))
+    n_ranks = next((int(n) for n in told if n.isdecimal()), 1)
+    n_bytes = n_ranks * chips_per_rank * sum(part.n_bytes for part in parts.values())
+    check_fits(
+        n_bytes, f"the packed weights of {n_ranks * chips_per_rank} chips", available_bytes()
+    )
 
 
 def honest_wait_s(weights_bytes: int, n_tokens: int) -> float:

@@ -10,6 +10,7 @@ The order of a run, on every rank::
     rank 0 gathers counters and writes the report
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from types import TracebackType
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.config import MAX_USERS, RunConfig
 from galaxy_mpi.engine.capture import Capture
-from galaxy_mpi.engine.chips import load_chips
+from galaxy_mpi.engine.chips import check_memory, load_chips
 from galaxy_mpi.engine.host_trace import HostSpans, host_trace
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, Watcher, at_layer_ends
 from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
@@ -266,6 +268,7 @@ class Engine:
 
     def _make_plan(self) -> Plan:
         plan, self._tokenizer = make_plan(self.run)
+        check_memory(self.run, plan, len(self._transport.chips), dict(os.environ))
         return plan
 
     def _host_trace(self, ranks: list[HostSpans]) -> Trace | None:
@@ -307,6 +310,13 @@ class Engine:
             decode=[rank[0][DecodeMode.name] for rank in ranks],
             prefill=[rank[0][PrefillMode.name] for rank in ranks],
             memory=[chip for rank in ranks for chip in rank[1]],
+            ran=what_ran(
+                self.run,
+                self.programs,
+                self.plan.machine,
+                self.plan.sampling,
+                self.plan.checksums,
+            ),
         )
 
 

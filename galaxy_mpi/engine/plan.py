@@ -36,6 +36,8 @@ class Plan:
     """Whose device time is told; None for a precision that the device does not have."""
     fingerprint: str | None
     """Of the checkpoint's files; None if nothing of them is worth keeping."""
+    checksums: dict[str, str | None]
+    """Of the model's weights and of its tokenizer, for reports."""
     limits: CacheLimits
     sampling: SamplingParams
     prompts: list[str]
@@ -78,13 +80,14 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     sampling = _sampling(run, files)
     if run.weights_cache is not None and os.path.isfile(run.weights_cache):
         raise ConfigError(f"--weights-cache {run.weights_cache} is a file; name a folder, or off")
-    fingerprint = None if run.weights_cache is None else files.fingerprint()
+    fingerprint = files.fingerprint()
     plan = Plan(
         files.checkpoint,
         model,
         precision,
         on_device,
-        fingerprint,
+        None if run.weights_cache is None else fingerprint,
+        {"model": fingerprint, "tokenizer": tokenizer.checksum()},
         limits,
         sampling,
         prompts,

@@ -8,17 +8,18 @@ from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
+from galaxy_mpi.engine.ran import ran_rows
 from galaxy_mpi.engine.request import EndReason, Request
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import write_all
 from galaxy_mpi.timing import Trace
 from galaxy_mpi.timing.device_run import DeviceRun
-from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table
+from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
 
 __all__ = ["SCHEMA_VERSION", "Report"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Report:
     decode: list[ModeTotals]
     prefill: list[ModeTotals]
     memory: list[RankMemory]
+    ran: dict[str, Any]
+    """What was run, see `galaxy_mpi.engine.ran`."""
 
     @property
     def tokens(self) -> list[list[int]]:
@@ -86,12 +89,16 @@ class Report:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` writes; everything outside ``host`` is reproducible."""
+        """Return what ``--json`` writes; see docs/json.md.
+
+        Everything outside ``host`` and ``run`` is reproducible.
+        """
         run, chip = self.run, self.memory[0]
         peak = max(mode.prefetch.peak_bytes for mode in self.decode)
         return {
             "schema_version": SCHEMA_VERSION,
             "galaxy_mpi": __version__,
+            "run": self.ran,
             "model": run.model,
             "mesh": str(run.mesh),
             "system": run.system_name,
@@ -125,6 +132,7 @@ class Report:
             "machine": self.run.machine,
             "time_to_first_token_by_user_s": first,
             "memory": device.budget(self._n_positions).to_dict(),
+            "stragglers": device.stragglers,
         }
         return times.to_dict() | figures
 
@@ -156,9 +164,9 @@ class Report:
         write_all(files)
 
     def to_text(self, *, show_all: bool) -> str:
-        """Return prompts with continuations, a table by user and the summary."""
+        """Return what was run, prompts with continuations, a table by user and the summary."""
         n_shown = len(self.prompts) if show_all else min(4, len(self.prompts))
-        lines = []
+        lines = [*(f"{name:<13}{value}" for name, value in ran_rows(self.ran)), ""]
         for user in range(n_shown):
             reason = self.requests[user].ended
             note = f"  [{reason.value}]" if reason and reason is not EndReason.LENGTH else ""
@@ -229,7 +237,11 @@ class Report:
         table: list[str] = []
         if self.device is not None:
             figures = self._device(self.device)
-            rows[4:4] = device_rows(figures)
+            place = next(n for n, (name, _) in enumerate(rows) if name == "users, new tokens")
+            rows[place + 1 : place + 1] = [
+                *device_rows(figures),
+                *straggler_rows(figures["stragglers"], figures["decode_step_s"]),
+            ]
             rows += budget_rows(self.device.budget(self._n_positions))
             table = ["", *op_table(figures, most=8)] if figures["steps"] else []
         width = max(len(name) for name, _ in rows)

@@ -63,7 +63,7 @@ class Sampler:
         """Drop the stream of a request that has ended."""
         self._streams.pop(request, None)
 
-    def _stream(self, request: int) -> np.random.Generator:
+    def _stream(self, request: int) -> "np.random.Generator":
         if request not in self._streams:
             self._streams[request] = self._params.stream(request)
         return self._streams[request]

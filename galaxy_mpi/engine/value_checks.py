@@ -5,7 +5,6 @@ op made, and compares chips that should hold the same.
 """
 
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -110,6 +109,8 @@ class Replicas:
         self._transport.from_root(lambda: self._require_equal(program, found))
 
     def _note(self, key: tuple[Key, int], values: Any) -> None:
+        from hashlib import blake2b  # here, not above: for --check alone, and it brings OpenSSL
+
         content = np.ascontiguousarray(values)
         self._digests[key] = blake2b(content.view(np.uint8).data, digest_size=8).digest()
 

@@ -2,10 +2,12 @@
 
 On a processor with bfloat16 instructions torch multiplies large matrices whose values are bfloat16
 faster than numpy, adding in float32: no bit of an input is lost, and the result is not rounded.
-Importing torch takes seconds in each rank, so only large weights are worth it.
+Importing torch takes seconds in each rank, so only large weights are worth it. It is an extra:
+without it numpy multiplies them, to the same bits but for the order in which products are added.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -30,7 +32,8 @@ def choose_multiply(largest: int, *, is_bfloat16: bool) -> Multiply:
     is_bfloat16 : bool
         Whether all inputs are values of bfloat16, as those of bfp8 and bfp4 are.
     """
-    return _torch() if is_bfloat16 and largest >= WORTH_TORCH else np.matmul
+    is_worth_it = is_bfloat16 and largest >= WORTH_TORCH and find_spec("torch") is not None
+    return _torch() if is_worth_it else np.matmul
 
 
 def _torch() -> Multiply:

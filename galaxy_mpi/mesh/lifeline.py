@@ -25,7 +25,7 @@ from pathlib import Path
 
 from galaxy_mpi.mesh.ending import end_process
 
-__all__ = ["ancestry", "end_with_launcher", "is_cut", "is_other_rank"]
+__all__ = ["ancestry", "end_with_launcher", "is_cut", "is_other_rank", "is_rank"]
 
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 """In which launchers tell a process its rank; a launcher itself does not have them."""
@@ -91,6 +91,12 @@ def is_other_rank(environ: Mapping[str, str], names: Iterable[str] = RANK_VARIAB
         Variables in which launchers tell a rank.
     """
     told = [name for name in names if environ.get(name, "0") != "0"]
+    return bool(told) and not _is_shell(ancestry(environ, told)[-1])
+
+
+def is_rank(environ: Mapping[str, str]) -> bool:
+    """Return whether a launcher started this process as a rank, 0 or another."""
+    told = [name for name in RANK_VARIABLES if name in environ]
     return bool(told) and not _is_shell(ancestry(environ, told)[-1])
 
 

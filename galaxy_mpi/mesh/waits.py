@@ -1,12 +1,14 @@
 """What a process waits for, told to its watchdog and to the other processes of the host.
 
 Each process has a line in a page that all processes of a host map: how many times it began or ended
-to wait (odd: it waits), and the text of what it waits for. So a watchdog that sees nobody come can
-say what the others wait for instead, and whether anybody moves at all.
+to wait (odd: it waits), the text of what it waits for, and its number on the system. So a watchdog
+that sees nobody come can say what the others wait for instead, and whether anybody moves at all.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,6 +80,8 @@ class Waits:
         self._texts: list[Any] = [line[8 : 8 + TEXT_BYTES].data for line in lines]
         self.count: Any = lines[self.place, :8].data.cast("Q")
         self.text: Any = self._texts[self.place]
+        self._pids = lines[:, 120:LINE_BYTES].view(np.uint64)[:, 0]
+        self._pids[self.place] = os.getpid()
         self.crossing: Waiting | None = None
         self.about = ""
 
@@ -116,6 +120,18 @@ class Waits:
         """Return what a process of the host waits for or waited for last; empty if elsewhere."""
         return text_of(self._texts[self.ranks.index(rank)]) if rank in self.ranks else ""
 
+    def stopped(self) -> list[int]:
+        """Return the other processes of the host that have been stopped, or ended unnoticed."""
+        pids = zip(self.ranks, self._pids.tolist(), strict=True)
+        return [rank for rank, pid in pids if pid and rank != self.rank and _state(pid) in "TtZX"]
+
+    def behind_stopped(self, stopped: Sequence[int], waited_s: float) -> str:
+        """Return what is said of a wait for as long as it takes, when others are stopped."""
+        whom = " and ".join(self.names(rank) for rank in stopped[:_MOST_TOLD])
+        where = self.doing(self.rank)
+        verb = "is" if len(stopped) == 1 else "are"
+        return f"{self.names(self.rank)} waited {waited_s:.0f} s in {where}: {whom} {verb} stopped"
+
     def in_vain(self, crossing: Waiting, waited_s: float) -> tuple[str, bool]:
         """Return what is said of a wait without end, and whether others have more to say.
 
@@ -129,6 +145,9 @@ class Waits:
         told = [f"{self.names(r)} waits in {self.doing(r)}" for r in missing if self.doing(r)]
         if told:
             return "; ".join([line, *told[:_MOST_TOLD]]), len(told) == len(missing)
+        if stopped := [self.names(rank) for rank in self.stopped() if rank in missing]:
+            verb = "is" if len(stopped) == 1 else "are"
+            return f"{line}; {' and '.join(stopped[:_MOST_TOLD])} {verb} stopped", False
         return f"{line}; did that rank end or stop?", not missing
 
     def standstill(self, waited_s: float) -> str:
@@ -144,6 +163,14 @@ class Waits:
             more = f" and {len(ranks) - _MOST_TOLD} more" if len(ranks) > _MOST_TOLD else ""
             told.append(f"{names}{more} in {text}")
         return f"all ranks wait, and none has moved for {waited_s:.0f} s: {'; '.join(told)}"
+
+
+def _state(pid: int) -> str:
+    """Return the letter of a process's state; R if nobody tells."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
+    except (OSError, ValueError, IndexError):
+        return "R"
 
 
 def padded(text: str) -> bytes:

@@ -18,6 +18,9 @@ _INTERVAL_S = 1.0
 _STANDSTILL_S = 5.0
 """After which nobody will come any more, if every process of the run waits and none moves."""
 
+_PATIENT_S = 20.0
+"""After which whoever waits as long as it takes looks whether the others are stopped."""
+
 _PAUSE_S, _MOST_PAUSE_S = 0.5, 3.0
 """For which a process lets those before it speak, and at most."""
 
@@ -113,6 +116,11 @@ class Watchdog:
         patience_s = min(_STANDSTILL_S, self._timeout_s / 2)
         if crossing is not None and all_seen_s >= patience_s and math.isfinite(self._timeout_s):
             return waits.standstill(all_seen_s), pause_s
+        is_patient = crossing is None and waits.number % 2 == 1
+        if is_patient and seen_s >= _PATIENT_S and math.isfinite(self._timeout_s):
+            # Others may compute or read for as long as they like, but not if they are stopped.
+            stopped = waits.stopped()
+            return (waits.behind_stopped(stopped, seen_s) if stopped else ""), pause_s
         return "", 0.0
 
 

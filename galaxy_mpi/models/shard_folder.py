@@ -9,7 +9,6 @@ Nothing else in a folder is ever looked at or removed.
 
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -79,7 +78,7 @@ def make_private(folder: Path) -> None:
 
 def draft_path(path: Path) -> Path:
     """Return a name for a file that is being written; it says by whom."""
-    name = f".draft-{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
+    name = f".draft-{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
     return path.with_name(name)
 
 

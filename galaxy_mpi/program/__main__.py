@@ -32,19 +32,21 @@ def build_parser() -> ArgumentParser:
         "Print the program of a decode step or a prefill pass: phases, ops, tensors, messages, "
         "and what the device is charged for each.",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("model and step").add_argument
     add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.estimate")
+    add("--users", type=int, default=32, metavar="N", help="users of a decode step")
+    add("--position", type=int, default=128, metavar="N", help="of all users in the step")
+    add("--prefill", type=int, metavar="N", help="a pass of one prompt of N tokens instead")
+    add("--layer", type=int, default=0, metavar="N", help="the layer that is shown in full")
+    add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="2x2", metavar="RxC", help="rows x columns")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
     add("--precision", help="performance (default) or accuracy")
     add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.estimate")
     add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
     add("--machine", default="wormhole_galaxy_6u", metavar="NAME|FILE", help="of device time")
-    add("--users", type=int, default=32, metavar="N", help="users of a decode step")
-    add("--position", type=int, default=128, metavar="N", help="of all users in the step")
-    add("--prefill", type=int, metavar="N", help="a pass of one prompt of N tokens instead")
-    add("--layer", type=int, default=0, metavar="N", help="the layer that is shown in full")
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
+    add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, metavar="FILE", help="write it to a file")
     return parser
 

@@ -1,4 +1,4 @@
-"""A run, the same run in another precision, and where their values differ."""
+"""A run, the same run in another precision or system, and where their values differ."""
 
 import tempfile
 from contextlib import ExitStack
@@ -11,7 +11,7 @@ from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.studies.differences import Differences, compare_captures
-from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.systems import PRECISIONS, SYSTEMS, chosen_system
 
 __all__ = ["Against", "run_against"]
 
@@ -31,7 +31,7 @@ class Against:
     def to_dict(self) -> dict[str, Any]:
         """Return what the report has of it."""
         figures = self.differences.to_dict(LEAST_PCC)
-        return {"precision": self.name, "tokens": self.n_tokens, "same_tokens": self.n_same} | {
+        return {"name": self.name, "tokens": self.n_tokens, "same_tokens": self.n_same} | {
             key: value for key, value in figures.items() if key not in ("a", "b", "schema_version")
         }
 
@@ -53,7 +53,7 @@ def run_against(
     run : RunConfig
         Its captured values go to ``capture_path``/run and /against, if it has one.
     other : str
-        A precision, or a file with formats.
+        A precision, a system, or a file with formats.
     transport : Transport
     hooks : Hooks
 
@@ -70,7 +70,7 @@ def run_against(
         with Engine(replace(run, capture_path=first), transport, hooks) as engine:
             report = engine.generate()
             tokens = [request.generated for request in engine.requests]
-        again = replace(run, **_formats(other), capture_path=second, **_OF_DEVICE)
+        again = replace(run, **_changes(other), capture_path=second, **_OF_DEVICE)
         with Engine(again, transport, hooks, forced=tokens) as engine:
             engine.generate()
             chosen = [engine.chosen.get(number, []) for number in range(len(tokens))]
@@ -96,7 +96,9 @@ _OF_DEVICE: dict[str, Any] = {
 """What is written of the first run only."""
 
 
-def _formats(other: str) -> dict[str, Any]:
+def _changes(other: str) -> dict[str, Any]:
     if other in PRECISIONS:
         return {"precision": other, "optimizations": None}
+    if other in SYSTEMS or ".py:" in other:
+        return {"system": chosen_system(other)}
     return {"optimizations": Path(other)}

@@ -148,6 +148,7 @@ class WhatIf:
             "model": self.model,
             "mesh": str(self.programs.asked_mesh),
             "machine": self.machine,
+            "constants": list(self.constants),
             "system": self.system_name,
             "precision": self.programs.precision.name,
             "users": self.users,

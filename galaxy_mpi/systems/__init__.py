@@ -2,18 +2,23 @@
 
 from galaxy_mpi.systems.catalogue import PRECISIONS, SYSTEMS, system_of
 from galaxy_mpi.systems.chip import ChipBinder, ChipState, StepInputs, VectorId, WeightFeed
+from galaxy_mpi.systems.galaxy import GALAXY
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.modules import Attention, Modules, RMSNorm
 from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PassShape, PrefillPass, PrefillUser
 from galaxy_mpi.systems.site import ChipShape, Fabric, Site
 from galaxy_mpi.systems.table import DecodeTable, PrefillTable, System
+from galaxy_mpi.systems.tt_transformers import TT_TRANSFORMERS, TT_TRANSFORMERS_1D
 from galaxy_mpi.systems.user_file import chosen_modules, chosen_system
 from galaxy_mpi.systems.wanted import Wanted
 
 __all__ = [
+    "GALAXY",
     "PRECISIONS",
     "SYSTEMS",
+    "TT_TRANSFORMERS",
+    "TT_TRANSFORMERS_1D",
     "Attention",
     "ChipBinder",
     "ChipShape",

@@ -67,6 +67,8 @@ class ChipState:
     inputs: StepInputs = field(default_factory=StepInputs)
     heads: tuple[int, ...] = ()
     """Numbers, in the model, of the query heads that are here; -1: padding."""
+    n_heads: int = 0
+    """Query heads of the model."""
     kv_heads: tuple[int, ...] = ()
 
 

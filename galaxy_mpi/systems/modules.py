@@ -48,6 +48,8 @@ class Attention:
     """Its number."""
     heads: tuple[int, ...] = ()
     """Numbers, in the model, of the query heads that are here; -1 for one that is padding."""
+    n_heads: int = 0
+    """Query heads of the model."""
     kv_heads: tuple[int, ...] = ()
     """The same of the kv heads."""
     n_tokens: int = 0
@@ -110,5 +112,6 @@ class Modules:
         state : ChipState
         """
         made = self.attention_class()
-        made.layer, made.heads, made.kv_heads = layer, state.heads, state.kv_heads
+        made.layer, made.n_heads = layer, state.n_heads
+        made.heads, made.kv_heads = state.heads, state.kv_heads
         return made

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from galaxy_mpi.timing.budget import Budget, MemorySource
 from galaxy_mpi.timing.estimator import Estimator, ProgramSource
 from galaxy_mpi.timing.machine import Machine
-from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
-from galaxy_mpi.timing.run_clock import ChipTimes, join
+from galaxy_mpi.timing.run_clock import ChipTimes, join, stragglers
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.times import DeviceTimes
 from galaxy_mpi.timing.trace import Trace
@@ -31,6 +30,8 @@ class DeviceRun:
     times: DeviceTimes
     events: Events
     slowness: Slowness
+    stragglers: list[dict[str, Any]]
+    """Chips that others wait for, see `galaxy_mpi.timing.run_clock.stragglers`."""
 
     @classmethod
     def of(
@@ -53,7 +54,9 @@ class DeviceRun:
         slowness : Slowness
         """
         times = DeviceTimes(programs.n_layers, machine.prefill_cores)
-        return cls(programs, machine, join(chips, times), events, slowness)
+        joined = join(chips, times)
+        waited_for = stragglers(chips, programs.mesh, len(joined.step_s))
+        return cls(programs, machine, joined, events, slowness, waited_for)
 
     def budget(self, n_positions: int) -> Budget:
         """Return the memory of a chip whose users have so many positions."""
@@ -68,4 +71,6 @@ class DeviceRun:
 
     def op_report_csv(self) -> str:
         """Return the same as an op report; see `galaxy_mpi.timing.op_report`."""
+        from galaxy_mpi.timing.op_report import op_report_csv  # here: for one option of rank 0
+
         return op_report_csv(self.trace, self.machine, self.programs.decode())

@@ -25,7 +25,7 @@ from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.times import DeviceTimes, Timing
 
-__all__ = ["ChipTimes", "ProgramClocks", "RunClock", "join"]
+__all__ = ["ChipTimes", "ProgramClocks", "RunClock", "join", "stragglers"]
 
 
 @dataclass
@@ -41,6 +41,8 @@ class ChipTimes:
     """The requests that a pass gave first tokens; None for a step."""
     step_tokens: list[int] = field(default_factory=list)
     """Tokens that a step gave; 0 for a pass."""
+    waits_s: dict[int, float] = field(default_factory=dict)
+    """Seconds of all steps that it waited for each chip, by rank."""
 
     def add(self, clock: ChipClock, requests: tuple[int, ...] | None, n_tokens: int) -> None:
         """Note a pass or a step that has ended; a timing equal to the one before is kept once."""
@@ -49,6 +51,9 @@ class ChipTimes:
         self.stall_s.append(clock.stall_s)
         self.first_tokens.append(requests)
         self.step_tokens.append(n_tokens)
+        if requests is None:
+            for rank, waited_s in clock.waits_s.items():
+                self.waits_s[rank] = self.waits_s.get(rank, 0.0) + waited_s
         if self.rank == 0:
             timing = clock.timing()
             if self.timings and self.timings[-1] == timing:
@@ -130,6 +135,29 @@ class RunClock:
     def _end(self, clocks: ProgramClocks, requests: tuple[int, ...] | None, n_tokens: int) -> None:
         for clock, times in zip(clocks.chips, self.times, strict=True):
             times.add(clock, requests, n_tokens)
+
+
+def stragglers(chips: Sequence[ChipTimes], mesh: Mesh, n_steps: int) -> list[dict[str, Any]]:
+    """Return the chips that others wait for in decode steps, the worst first.
+
+    A chip that waits itself passes on what it waits for, so its own waiting is taken off; half of
+    the worst is the least that is told.
+
+    Returns
+    -------
+    list of dict
+        ``chip`` (row, column), ``waited_s``: what the chip that waits longest for it waits in a
+        step, less its own waiting.
+    """
+    own = {chip.rank: sum(chip.waits_s.values()) for chip in chips}
+    longest: dict[int, float] = {}
+    for chip in chips:
+        for rank, waited_s in chip.waits_s.items():
+            longest[rank] = max(longest.get(rank, 0.0), waited_s)
+    net = {rank: waited_s - own[rank] for rank, waited_s in longest.items()}
+    worst = max(net.values(), default=0.0)
+    found = sorted((r for r, s in net.items() if s > 0 and s >= worst / 2), key=lambda r: -net[r])
+    return [{"chip": list(mesh.coord(r)), "waited_s": net[r] / max(n_steps, 1)} for r in found]
 
 
 def join(chips: Sequence[ChipTimes], times: DeviceTimes) -> DeviceTimes:

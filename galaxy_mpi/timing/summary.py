@@ -1,10 +1,11 @@
 """Device figures for people: rows of a summary, and a table by op."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from galaxy_mpi.timing.budget import Budget
 
-__all__ = ["budget_rows", "device_rows", "op_table"]
+__all__ = ["budget_rows", "device_rows", "op_table", "straggler_rows"]
 
 Rows = list[tuple[str, str]]
 
@@ -23,6 +24,27 @@ def device_rows(figures: dict[str, Any]) -> Rows:
         ("device: prefetch stall", f"{stall_s * 1e6:.1f} us a step ({stall:.1%})"),
         ("device: cores in use", f"{figures['core_utilization']:.1%} of core time in steps"),
         ("device: bytes of a link a step", links or "none"),
+    ]
+
+
+LEAST_WAIT = 0.01
+"""Share of a step from which a chip that others wait for is worth a line."""
+
+
+def straggler_rows(stragglers: Sequence[dict[str, Any]], step_s: float) -> Rows:
+    """Return a row that points at the chips that others wait for, if that takes long."""
+    told = [one for one in stragglers if one["waited_s"] > LEAST_WAIT * step_s]
+    if not told:
+        return []
+    longest_s = told[0]["waited_s"]
+    chips = ", ".join(f"({row}, {col})" for row, col in (one["chip"] for one in told[:4]))
+    more = f" and {len(told) - 4} more" if len(told) > 4 else ""
+    share = longest_s / step_s
+    return [
+        (
+            "device: waited for",
+            f"{chips}{more}: up to {longest_s * 1e6:.1f} us a step ({share:.1%})",
+        )
     ]
 
 

@@ -22,7 +22,8 @@ RUN = RunConfig(
 
 def play(run, **more):
     """Return the report of a run."""
-    with Engine(replace(run, **more), LocalTransport(run.working_mesh)) as engine:
+    run = replace(run, **more)
+    with Engine(run, LocalTransport(run.working_mesh)) as engine:
         return engine.generate()
 
 

@@ -17,17 +17,8 @@ from tests.chips.changes import RUN, play, with_decode
 
 ALL = Choice(steps="p1-3,1-2")
 COMMAND = [
-    "--mesh",
-    "2x2",
-    "--chips-per-rank",
-    "4",
-    "--layers",
-    "2",
-    "--batch",
-    "4",
-    "--max-new-tokens",
-    "4",
-    "--quiet",
+    *("--mesh", "2x2", "--chips-per-rank", "4", "--layers", "2"),
+    *("--batch", "4", "--max-new-tokens", "4", "--quiet"),
 ]
 
 

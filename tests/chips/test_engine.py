@@ -152,7 +152,7 @@ def test_the_report_has_what_its_readers_expect(tmp_path):
     report.write_files()
     assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
     found = json.loads(path.read_text())
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     assert (found["model"], found["mesh"], found["system"]) == ("demo", "1x2", "galaxy")
     assert found["precision"] == "float32"
     assert len(found["tokens"]) == len(found["text"]) == 6

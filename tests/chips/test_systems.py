@@ -6,15 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from galaxy_mpi.ccl import Kind, Wire
 from galaxy_mpi.config import RunConfig
+from galaxy_mpi.dtypes import FLOAT32
+from galaxy_mpi.engine.modes import DecodeMode
 from galaxy_mpi.generator import Generator, create_model
-from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.studies.comparison import device_figures, rows_of, to_dict
 from galaxy_mpi.studies.host_steps import host_figures
 from galaxy_mpi.studies.ideas import variants
 from galaxy_mpi.studies.whole_run import run_one
 from galaxy_mpi.systems import PRECISIONS, PassShape
+from galaxy_mpi.systems.ops.add_norm import FusedAddNorm
 from galaxy_mpi.timing import Estimator, Machine
 from tests.chips.playing import connect, play, report_of
 from tests.families import FAMILIES, random_prompts, write_family
@@ -120,6 +124,49 @@ def test_every_step_from_one_system_to_the_other_gives_the_same_tokens():
     records = to_dict(rows_of(found, device, host))
     assert {record["host_allocations"] for record in records} == {0}
     assert all(record["host_step_s"] > 0 for record in records)
+
+
+def test_a_new_op_is_one_class_and_one_replace_with_values_too():
+    """A norm that first tells all rows which row it is in: the same candidates, one more wire."""
+    seen = []
+
+    class CountedNorm(FusedAddNorm):
+        word = Wire("COUNT", Axis.ROWS, Kind.ALL_GATHER, FLOAT32, (1, 1))
+
+        def wires(self):
+            return (self.word, *super().wires())
+
+        def charges(self, costs):
+            yield from self.cross(costs, self.word, name="all_gather_count")
+            yield from super().charges(costs)
+
+        def bind(self, chip, x, residual, gain):
+            word = chip.collective(self.word)
+            chip.call(word.term.fill, chip.row)
+            rows = word.cross()
+            chip.call(lambda: seen.append((chip.rank, rows.ravel().tolist())))
+            return super().bind(chip, x, residual, gain)
+
+    with connect(replace(RUN, system="galaxy")) as engine:
+        scheduler = engine.new_scheduler()
+        while requests := scheduler.next_prefill():
+            engine.prefill(scheduler, requests)
+        tables = {column: scheduler.page_table(column) for column in engine.chips.columns}
+        galaxy = engine.programs.system
+        counted = replace(galaxy, decode=replace(galaxy.decode, add_norm=CountedNorm))
+        found = []
+        for system in (galaxy, counted):
+            mode = DecodeMode(engine.chips, engine.programs.of(system), None)
+            ready = mode.run(scheduler.tokens, tables)
+            found.append([ready.results(name)[0].tobytes() for name in ("values", "tokens")])
+        plain, more = (
+            Estimator(engine.programs.of(system), MACHINE).step([20, 20])
+            for system in (galaxy, counted)
+        )
+    assert found[0] == found[1]
+    n_norms = 2 * engine.plan.model.n_layers + 1
+    assert sorted(seen) == sorted([(rank, [0.0, 1.0]) for rank in range(4)] * n_norms)
+    assert more.seconds - plain.seconds == pytest.approx(more.by_op_s["all_gather_count"])
 
 
 def test_layers_have_the_formats_of_the_file(tmp_path):

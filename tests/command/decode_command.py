@@ -36,10 +36,23 @@ def command(ranks: int, *arguments: str) -> list[str]:
     return ["mpirun", "-n", str(ranks), "python", "-m", "galaxy_mpi.decode", *arguments]
 
 
+def faulty(ranks: int, fault: str, rank: int, *arguments: str) -> list[str]:
+    """Return the command with a fault in the second decode step of a rank."""
+    words = command(ranks, *arguments)
+    place = words.index("galaxy_mpi.decode")
+    words[place : place + 1] = ["galaxy_mpi.faults.rank", fault, "step", str(rank)]
+    return words
+
+
 def run(ranks: int, *arguments: str, cwd: Path | None = None, **environ: str):
     """Run the bare command with only what activation sets in the environment."""
+    return play(command(ranks, *arguments), cwd, **environ)
+
+
+def play(words: list[str], cwd: Path | None = None, **environ: str):
+    """Run a command with only what activation sets in the environment."""
     return subprocess.run(
-        command(ranks, *arguments),
+        words,
         cwd=cwd,
         env=environment(**environ),
         capture_output=True,
@@ -52,7 +65,7 @@ def run(ranks: int, *arguments: str, cwd: Path | None = None, **environ: str):
 def tokens_and_rest(path: Path) -> dict:
     """Return everything in a JSON report that must be reproducible."""
     found = json.loads(path.read_text())
-    del found["host"]
+    del found["host"], found["run"]
     return found
 
 

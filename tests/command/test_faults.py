@@ -15,7 +15,9 @@ from tests.command.decode_command import (
     LIMIT_S,
     command,
     environment,
+    faulty,
     nobody_is_left,
+    play,
     run,
     still_running,
 )
@@ -60,9 +62,11 @@ def test_a_stopped_rank_ends_the_run_after_the_wait_timeout_with_op_step_and_chi
     os.kill(still_running()[-1], signal.SIGSTOP)
     _, said = job.communicate(timeout=LIMIT_S)
     assert job.returncode != 0
-    assert b"galaxy_mpi: decode step" in said
-    assert b"waited 3 s for chip (0, " in said
-    assert b"over COLS, step 0; did that rank end or stop?" in said
+    assert b"decode step" in said
+    # It was stopped while it worked, or while it waited too.
+    alone = b"waited 3 s for chip (0, " in said and b"did that rank end or stop?" in said
+    assert alone or b"all ranks wait, and none has moved for " in said
+    assert b" over COLS, " in said
     assert nobody_is_left()
 
 
@@ -79,13 +83,13 @@ def test_a_killed_run_that_is_ended_by_the_watchdog_needs_no_standard_error():
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("exit", "SystemExit: GALAXY_MPI_TEST_FAIL"),
-        ("interrupt", "KeyboardInterrupt: GALAXY_MPI_TEST_FAIL"),
-        ("panic", "BaseException: GALAXY_MPI_TEST_FAIL"),
+        ("exit", "SystemExit: asked to fail"),
+        ("interrupt", "KeyboardInterrupt: asked to fail"),
+        ("panic", "BaseException: asked to fail"),
     ],
 )
 def test_whatever_one_rank_raises_ends_all_with_its_traceback(kind, said):
-    result = run(2, *SHORT, GALAXY_MPI_TEST_FAIL=f"1:1:{kind}")
+    result = play(faulty(2, kind, 1, *SHORT))
     assert result.returncode == 1
     assert "galaxy_mpi: rank 1 failed:\nTraceback" in result.stderr
     assert said in result.stderr
@@ -93,9 +97,9 @@ def test_whatever_one_rank_raises_ends_all_with_its_traceback(kind, said):
 
 
 def test_an_error_of_the_user_on_one_rank_is_told_by_that_rank():
-    result = run(2, *SHORT, GALAXY_MPI_TEST_FAIL="1:1:user")
+    result = play(faulty(2, "user", 1, *SHORT))
     assert result.returncode == 2
-    assert "galaxy_mpi: GALAXY_MPI_TEST_FAIL asked rank 1 to fail\n" in result.stderr
+    assert "galaxy_mpi: asked to fail\n" in result.stderr
     assert "Traceback" not in result.stderr
     assert nobody_is_left()
 
@@ -119,11 +123,11 @@ def test_an_environment_that_is_wrong_on_one_rank_only_is_one_line():
 
 @pytest.mark.parametrize("closed", ["2>&-", ">/dev/full 2>&1"])
 def test_a_failing_rank_ends_all_though_its_traceback_cannot_be_written(closed):
-    words = command(2, *SHORT)
+    words = faulty(2, "raise", 1, *SHORT)
     words[3:3] = ["sh", "-c", f'"$@" {closed}; exit $?', "sh"]
     result = subprocess.run(
         words,
-        env=environment(GALAXY_MPI_TEST_FAIL="1:1"),
+        env=environment(),
         capture_output=True,
         timeout=LIMIT_S,
         check=False,
@@ -156,7 +160,7 @@ print("done", flush=True)
 """
 
 
-def play(fault: str) -> subprocess.CompletedProcess:
+def play_script(fault: str) -> subprocess.CompletedProcess:
     """Run a caller's script whose second rank has a fault in its second turn."""
     return subprocess.run(
         ["mpirun", "-n", "2", sys.executable, "-c", SCRIPT.replace("FAULT", fault)],
@@ -183,7 +187,7 @@ def play(fault: str) -> subprocess.CompletedProcess:
     ],
 )
 def test_an_error_that_a_script_does_not_catch_ends_all_ranks(fault, code, said):
-    result = play(fault)
+    result = play_script(fault)
     assert (result.returncode, result.stdout) == (code, "")
     assert said in result.stderr
     assert "waited" not in result.stderr  # not the watchdog ended it
@@ -191,5 +195,5 @@ def test_an_error_that_a_script_does_not_catch_ends_all_ranks(fault, code, said)
 
 
 def test_a_script_that_forgets_to_close_its_model_ends_well():
-    result = play("pass")
+    result = play_script("pass")
     assert (result.returncode, result.stdout.splitlines()) == (0, ["done"] * 2), result.stderr

@@ -85,4 +85,4 @@ def test_without_matplotlib_the_line_says_how_to_get_it(monkeypatch, tmp_path, c
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     arguments = ["--layers", "1", "--new-tokens", "1", "--plot", str(tmp_path / "a.png")]
     assert estimate.main(arguments) == 2
-    assert "sh launch/setup.sh plot" in capsys.readouterr().err
+    assert "pip install matplotlib" in capsys.readouterr().err

@@ -11,8 +11,7 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import __main__ as program_command
-from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
-from galaxy_mpi.systems.optimizations import read_optimizations
+from galaxy_mpi.systems import PRECISIONS, PassShape, Wanted, system_of
 from galaxy_mpi.timing import Estimator, Machine
 from galaxy_mpi.timing.published import CALIBRATION, read_measurements
 
@@ -300,7 +299,7 @@ def test_layers_of_equal_formats_share_their_ops(tmp_path):
     different = json.dumps({"decoders": {"2": entry}})
     for text, n_kinds in ((path.read_text(), 1), (different, 2)):
         path.write_text(text)
-        formats = read_optimizations(path, 4)
+        formats = Wanted(optimizations=path).on("galaxy", model)
         programs = Programs(model, mesh, system_of("galaxy", mesh), formats, users=32)
         kinds = {use.op for use in programs.decode().uses if use.op.name == "gate_up"}
         assert len(kinds) == n_kinds

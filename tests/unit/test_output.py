@@ -68,11 +68,11 @@ def test_a_link_to_itself_is_a_line(tmp_path):
 
 def test_a_draft_of_somebody_else_is_left_alone(tmp_path, monkeypatch):
     """Whoever guesses a draft's name cannot make us write where his link points to."""
-    monkeypatch.setattr("secrets.token_hex", lambda n: "0")
-    (tmp_path / ".galaxy_mpi-0").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr("os.urandom", lambda n: b"\0" * n)
+    (tmp_path / f".galaxy_mpi-{16 * '0'}").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="cannot be written: File exists"):
         write_text(tmp_path / "file", "text")
-    assert os.listdir(tmp_path) == [".galaxy_mpi-0"]
+    assert os.listdir(tmp_path) == [f".galaxy_mpi-{16 * '0'}"]
 
 
 def test_one_file_that_fails_keeps_none_of_the_others_back(tmp_path):

@@ -1,0 +1,16 @@
+"""1-D sharding: weights are cut over all chips by output or input alone, the mesh is one long ring.
+
+python -m galaxy_mpi.estimate --model llama3-70b --system docs/examples/one_dimension.py:SYSTEM
+"""
+
+from dataclasses import replace
+
+from galaxy_mpi.systems import TT_TRANSFORMERS_1D, Fabric
+
+SYSTEM = replace(
+    TT_TRANSFORMERS_1D,
+    name="1-D ring",
+    fabric=Fabric(),  # rings, on all links, buffers that stay
+    is_persistent=True,
+    prefetch=True,
+)

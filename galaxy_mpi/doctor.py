@@ -1,0 +1,63 @@
+"""Say whether this computer can run the emulator: ``python -m galaxy_mpi.doctor``."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from galaxy_mpi.checkpoints import cache_folder
+from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.health import (
+    Finding,
+    Level,
+    host_findings,
+    launch_findings,
+    software_findings,
+)
+
+__all__ = ["build_parser", "main"]
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = ArgumentParser(
+        "galaxy_mpi.doctor",
+        "Check MPI, memory, limits and folders: one line each, with what to do about it. Ends "
+        "with 1 if runs cannot work.",
+    )
+    parser.add_argument("--ranks", type=int, default=32, metavar="N", help="of the runs to come")
+    parser.add_argument("--start", type=int, default=2, metavar="N", help="ranks to try; 0: none")
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what was found; return 1 if something is bad, 0 otherwise."""
+    found: list[Finding] = []
+
+    def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
+        if not 1 <= arguments.ranks <= 4096:
+            raise ConfigError(f"--ranks must be 1 to 4096, got {arguments.ranks}")
+        if not 0 <= arguments.start <= 4096:
+            raise ConfigError(f"--start must be 0 to 4096, got {arguments.start}")
+
+        def play() -> None:
+            if arguments.start:
+                found.extend(launch_findings(n_ranks=arguments.start))
+            found.extend(host_findings(arguments.ranks))
+            found.extend(software_findings(dict(os.environ), cache_folder()))
+            if arguments.json:
+                print(json.dumps([finding.to_json() for finding in found], indent=1))
+            else:
+                print("\n".join(finding.to_text() for finding in found))
+
+        return play
+
+    code = run_alone(build_parser(), argv, prepare)
+    return code or int(any(finding.level is Level.BAD for finding in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What was run: the command, the configuration as it was resolved, versions, collectives."""
+
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi import __version__
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.dtypes import codec_name
+from galaxy_mpi.kernels import SamplingParams
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models.programs import Programs
+from galaxy_mpi.systems import Modules, PassShape, System
+from galaxy_mpi.timing import Machine
+
+__all__ = ["ran_rows", "versions", "what_ran"]
+
+_LONG = ("prompts", "prompt_tokens", "argv")
+
+
+def what_ran(
+    run: RunConfig,
+    programs: Programs,
+    machine: Machine | None,
+    sampling: SamplingParams,
+    checksums: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """Return ``run`` of a report; see docs/json.md."""
+    system, one = run.emulated_system, PassShape.of_prompt(1)
+    decode = (wire for _, wire in programs.decode().wires())
+    prefill = (wire for _, wire in programs.prefill(one).wires())
+    return {
+        "argv": list(run.argv),
+        "config": {
+            field.name: _plain(getattr(run, field.name))
+            for field in fields(run)
+            if field.name not in _LONG
+        },
+        "sampling": asdict(sampling),
+        "formats": programs.precision.key,
+        "collectives": {
+            "decode": system.decode_algorithms.ran_as(decode),
+            "prefill": system.prefill_algorithms.ran_as(prefill),
+        },
+        "machine": None if machine is None else asdict(programs.on(machine)),
+        "checksums": dict(checksums),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes."""
+    return {
+        "galaxy_mpi": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "codec": codec_name(),
+    }
+
+
+def ran_rows(ran: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the same in short, for people."""
+    versions, sums = ran["versions"], ran["checksums"]
+    rows = [
+        (
+            "ran",
+            f"galaxy_mpi {versions['galaxy_mpi']}, codec {versions['codec']}, "
+            f"numpy {versions['numpy']}, Python {versions['python']}",
+        ),
+        ("collectives", "; ".join(f"{m} {_counted(k)}" for m, k in ran["collectives"].items())),
+        ("checksums", ", ".join(f"{name} {str(known)[:12]}" for name, known in sums.items())),
+    ]
+    return [("command", " ".join(ran["argv"])), *rows] if ran["argv"] else rows
+
+
+def _counted(words: Mapping[str, str]) -> str:
+    """Return how collectives ran, with those buffers named that ran otherwise than most."""
+    counts = Counter(words.values()).most_common()
+    if not counts:
+        return "none"
+    usual, others = counts[0][0], counts[1:]
+    named = [
+        f"{word} ({', '.join(key for key, of in words.items() if of == word)})"
+        for word, _ in others
+    ]
+    return ", ".join([usual, *named])
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a setting."""
+    if isinstance(value, System):
+        return value.name
+    if isinstance(value, (Mesh, Path)):
+        return str(value)
+    if isinstance(value, Modules):
+        return {field.name: getattr(value, field.name).__name__ for field in fields(value)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

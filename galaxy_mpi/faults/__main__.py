@@ -1,0 +1,123 @@
+"""The laboratory of faults: ``python -m galaxy_mpi.faults [--quick]``."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.faults.run import Outcome, golden_tokens, play
+from galaxy_mpi.faults.table import cases
+from galaxy_mpi.output import write_text
+
+__all__ = ["build_parser", "main"]
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = ArgumentParser(
+        "galaxy_mpi.faults",
+        "Start real runs, break something in each, and tell what became of them. Ends with 1 if "
+        "one did not end as it should.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="the fast part only")
+    add(
+        "--only", default="", metavar="PATTERN", help="cases whose name has this regular expression"
+    )
+    add("--list", action="store_true", help="print names only")
+    add("--jobs", type=int, default=2, metavar="N", help="runs at once")
+    add("--patience", type=float, default=1.0, metavar="N", help="allow N times as long")
+    add("--verbose", action="store_true", help="print what failing runs said")
+    add("--markdown", type=Path, metavar="FILE", help="write the table")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Play the cases; return 1 if one did not end as it should."""
+    failed: list[Outcome] = []
+
+    def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
+        if not 1 <= arguments.jobs <= 64:
+            raise ConfigError(f"--jobs must be 1 to 64, got {arguments.jobs}")
+        if not 0 < arguments.patience < 1e3:
+            raise ConfigError(f"--patience must be above 0, got {arguments.patience}")
+        try:
+            pattern = re.compile(arguments.only)
+        except re.error as error:
+            raise ConfigError(f"--only is not a regular expression: {error}") from None
+        chosen = [
+            case
+            for case in cases()
+            if (case.is_quick or not arguments.quick)
+            and pattern.search(case.name)
+            and (os.getuid() == 0 or not case.needs_root)
+        ]
+        if not chosen:
+            raise ConfigError(f"no case is called {arguments.only!r}; see --list")
+
+        def run() -> None:
+            if arguments.list:
+                print("\n".join(case.name for case in chosen))
+                return
+            layouts = {case.layout.name: case.layout for case in chosen}
+            golden = {name: golden_tokens(layout) for name, layout in layouts.items()}
+            done = []
+            with ThreadPoolExecutor(arguments.jobs) as pool:
+                plays = [
+                    pool.submit(play, case, golden[case.layout.name], arguments.patience)
+                    for case in chosen
+                ]
+                for future in plays:
+                    outcome = future.result()
+                    done.append(outcome)
+                    print(_line(outcome), flush=True)
+                    if outcome.problems:
+                        failed.append(outcome)
+                        if arguments.verbose:
+                            print(outcome.errors, flush=True)
+            print(f"{len(done) - len(failed)} of {len(done)} faults end as they should")
+            if arguments.markdown is not None:
+                write_text(arguments.markdown, _markdown(done))
+
+        return run
+
+    return run_alone(build_parser(), argv, prepare) or int(bool(failed))
+
+
+def _line(outcome: Outcome) -> str:
+    verdict = "; ".join(outcome.problems) or "ok"
+    name = outcome.case.name
+    return (
+        f"{name:<44}{outcome.gone_s:>6.1f} s {outcome.code:>4}  {verdict}  [{outcome.last[:110]}]"
+    )
+
+
+def _markdown(done: Sequence[Outcome]) -> str:
+    lines = [
+        "| layout | fault | moment | rank | s | exit code | as it should | what is said |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for outcome in done:
+        case = outcome.case
+        last = re.sub(r"gf-\w+|prterun-\S+", "...", outcome.last).replace("|", "/")
+        cells = (
+            case.layout.name,
+            f"`{case.fault}`".replace("|", "\\|"),
+            case.moment,
+            case.victim,
+            f"{outcome.gone_s:.1f}",
+            str(outcome.code),
+            "; ".join(outcome.problems) or "yes",
+            last[:160],
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

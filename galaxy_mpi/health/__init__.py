@@ -1,0 +1,8 @@
+"""Whether this computer can run the emulator: what is looked at, and what to do about it."""
+
+from galaxy_mpi.health.finding import Finding, Level
+from galaxy_mpi.health.host import host_findings
+from galaxy_mpi.health.launch import launch_findings
+from galaxy_mpi.health.software import software_findings
+
+__all__ = ["Finding", "Level", "host_findings", "launch_findings", "software_findings"]

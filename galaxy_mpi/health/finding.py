@@ -1,0 +1,42 @@
+"""One line of the doctor."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Finding", "Level"]
+
+
+class Level(Enum):
+    """How much a finding matters."""
+
+    GOOD = "good"
+    """Nothing to do."""
+    NOTE = "note"
+    """Works, but slower or less than it could."""
+    BAD = "bad"
+    """Runs fail."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    name: str
+    level: Level
+    found: str
+    advice: str = ""
+    """What to do; empty if there is nothing to do."""
+
+    def to_text(self) -> str:
+        """Return one line."""
+        line = f"{self.level.value:<5}{self.name:<14}{self.found}"
+        return f"{line}; {self.advice}" if self.advice else line
+
+    def to_json(self) -> dict[str, str]:
+        """Return the same by name."""
+        return {
+            "name": self.name,
+            "level": self.level.value,
+            "found": self.found,
+            "advice": self.advice,
+        }

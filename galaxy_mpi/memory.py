@@ -1,0 +1,60 @@
+"""How much memory this host can still give, and whether something fits."""
+
+from pathlib import Path
+
+from galaxy_mpi.errors import ConfigError
+
+__all__ = ["available_bytes", "check_fits"]
+
+
+def available_bytes(
+    meminfo: Path = Path("/proc/meminfo"), groups: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Return bytes that this process's host or container can give; None where nobody tells.
+
+    Parameters
+    ----------
+    meminfo : Path
+        What the kernel says of the host.
+    groups : Path
+        Where control groups are mounted.
+    """
+    told = []
+    try:
+        words = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        told.append(sum(int(words[n].split()[0]) * 1024 for n in ("MemAvailable", "SwapFree")))
+    except (OSError, ValueError, KeyError, IndexError):
+        pass
+    names = (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
+    )
+    for most, used, stat, cached in names:
+        try:
+            of_files = dict(line.split() for line in (groups / stat).read_text().splitlines())
+            limit, now = (int((groups / name).read_text()) for name in (most, used))
+            told.append(max(0, limit - now + int(of_files[cached])))
+        except (OSError, ValueError, KeyError):  # no limit is the word "max"
+            continue
+    return min(told) if told else None
+
+
+def check_fits(n_bytes: int, what: str, available: int | None) -> None:
+    """Raise if something is larger than the memory that there is.
+
+    Raises
+    ------
+    ConfigError
+        With both numbers, before anything has been read.
+    """
+    if available is not None and n_bytes > available:
+        raise ConfigError(
+            f"{what} take {n_bytes / 2**30:.1f} GiB and this host has {available / 2**30:.1f} GiB "
+            f"available; use --layers, another --precision, a smaller model or more hosts "
+            f"(`python -m galaxy_mpi.doctor` says what there is)"
+        )

@@ -1,0 +1,85 @@
+"""Reports say what was run, and which chips the others wait for."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from galaxy_mpi import decode, estimate
+from galaxy_mpi.dtypes import codec_name
+from galaxy_mpi.mesh import Mesh
+from tests.chips.changes import RUN, play
+
+TABLES = (Path(__file__).parents[2] / "docs" / "json.md").read_text("utf-8")
+
+
+def documented(section):
+    """Return the keys in the first table of a section."""
+    table = TABLES.partition(section)[2].partition("|---|---|\n")[2].partition("\n\n")[0]
+    cells = [line.split(" | ")[0] for line in table.splitlines()]
+    return {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+
+
+def test_json_says_what_was_run(tmp_path, capsys):
+    path = tmp_path / "run.json"
+    options = ["--mesh", "2x2", "--chips-per-rank", "4", "--layers", "1", "--batch", "2"]
+    options += ["--max-new-tokens", "2", "--collectives", "line", "--set", "machine.links=2"]
+    options += ["--temperature", "0.5", "--quiet", "--json", str(path)]
+    assert decode.main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["command", "galaxy_mpi.decode", *options]
+    assert f"codec {codec_name()}" in lines[1]
+    assert lines[2].split() == ["collectives", "decode", "line;", "prefill", "line"]
+    found = json.loads(path.read_text())
+    assert found["schema_version"] == 2
+    assert found.keys() == documented("## decode --json") - {"against"}
+    ran = found["run"]
+    assert ran.keys() == documented("\n`run`:")
+    assert ran["argv"] == ["galaxy_mpi.decode", *options]
+    assert (ran["config"]["n_layers"], ran["config"]["page_size"]) == (1, 64)
+    assert ran["sampling"]["temperature"] == 0.5
+    assert set(ran["collectives"]["decode"].values()) == {"line"}
+    assert ran["machine"]["links"] == 2
+    assert ran["versions"]["numpy"] == np.__version__
+    assert all(len(known) >= 16 for known in ran["checksums"].values())
+
+
+def test_collectives_are_named_as_they_ran():
+    usual = play(RUN).to_dict()["run"]
+    assert set(usual["collectives"]["decode"].values()) == {"direct"}
+    assert usual["collectives"]["prefill"]["FF1"] == "ring"
+    assert usual["collectives"]["prefill"]["WO"] == "ring, then direct"
+    assert usual["machine"] is None  # float32 is not of the device
+
+
+@pytest.mark.parametrize("mesh", [Mesh(2, 2), Mesh(3, 2)])
+def test_a_slow_chip_is_pointed_at(mesh):
+    run = {"mesh": mesh, "precision": "performance", "batch": 6}
+    even = play(RUN, **run)
+    slow = play(RUN, **run, slow_chips=("1,0,2",))
+    first, *_ = slow.to_dict()["device"]["stragglers"]
+    assert first["chip"] == [1, 0]
+    steps = [report.to_dict()["device"]["decode_step_s"] for report in (even, slow)]
+    # Others wait for all that the step takes longer, but for what the slow chip does at its end.
+    assert 0.5 * (steps[1] - steps[0]) < first["waited_s"] <= steps[1] - steps[0]
+    assert re.search(r"device: waited for +\(1, 0\): up to", slow.to_text(show_all=False))
+    assert "waited for" not in even.to_text(show_all=False)
+
+
+def test_a_slow_wire_points_at_its_group():
+    run = {"mesh": Mesh(2, 2), "precision": "performance"}
+    slow = play(RUN, **run, slow_links=("1,0,COLS,30",))
+    chips = [one["chip"] for one in slow.to_dict()["device"]["stragglers"]]
+    assert sorted(chips) == [[1, 0], [1, 1]]
+
+
+def test_an_estimate_says_what_was_asked(capsys):
+    options = ["--model", "demo", "--set", "machine.links=1", "--json", "-"]
+    assert estimate.main(options) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == documented("## estimate --json")
+    assert found["run"]["argv"] == ["galaxy_mpi.estimate", *options]
+    assert found["run"]["machine"]["links"] == 1
+    assert found["constants"] == ["machine.links=1"]

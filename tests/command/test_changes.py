@@ -1,0 +1,79 @@
+"""Changes from outside over real ranks: the exit code, and errors that name both chips."""
+
+import json
+
+import pytest
+
+from tests.command.decode_command import ROOT, nobody_is_left, run
+
+SHORT = ("--mesh", "2x1", "--layers", "2", "--batch", "2", "--max-new-tokens", "3", "--quiet")
+
+APART = '''
+from dataclasses import replace
+
+import numpy as np
+
+from galaxy_mpi.systems import GALAXY
+from galaxy_mpi.systems.ops.add_norm import FusedAddNorm
+
+
+class Apart(FusedAddNorm):
+    """Of another value on rank 1, in the second layer."""
+
+    value = 1e-3
+
+    def bind(self, chip, x, residual, gain):
+        h, stream = super().bind(chip, x, residual, gain)
+        if chip.rank == 1 and gain.layer == 1:
+            chip.call(np.add, stream, np.float32(self.value), stream)
+        return h, stream
+
+
+class Broken(Apart):
+    value = np.nan
+
+
+APART = replace(GALAXY, decode=replace(GALAXY.decode, add_norm=Apart))
+BROKEN = replace(GALAXY, decode=replace(GALAXY.decode, add_norm=Broken))
+'''
+
+
+def test_golden_ends_two_ranks_with_one(tmp_path):
+    golden = tmp_path / "golden.json"
+    assert run(2, *SHORT, "--golden", str(golden), "--update-golden").returncode == 0
+    assert run(2, *SHORT, "--golden", str(golden)).returncode == 0
+    kept = json.loads(golden.read_text())
+    kept["tokens"][1][0] += 1
+    golden.write_text(json.dumps(kept))
+    ended = run(2, *SHORT, "--golden", str(golden))
+    assert ended.returncode == 1
+    assert "1 of 2 users differ" in ended.stdout
+    assert nobody_is_left()
+
+
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        ("APART", "residual is to be the same on all rows, but chips (0, 0) and (1, 0) differ"),
+        ("BROKEN", "op rms_norm_attention of layer 1, chip (1, 0): "),
+    ],
+)
+def test_check_names_the_chips_over_two_ranks(tmp_path, system, said):
+    path = tmp_path / "apart.py"
+    path.write_text(APART)
+    ended = run(2, *SHORT, "--system", f"{path}:{system}", "--check")
+    assert ended.returncode == 2
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
+    assert said in lines[0]
+    assert "Traceback" not in ended.stderr
+    assert nobody_is_left()
+
+
+def test_values_of_two_ranks_are_joined(tmp_path):
+    system = f"{ROOT}/docs/examples/bfp4_wire.py:SYSTEM"
+    report = tmp_path / "run.json"
+    options = ("--against", "galaxy", "--json", str(report))
+    ended = run(2, *SHORT, "--system", system, *options)
+    assert ended.returncode == 0, ended.stderr
+    first = json.loads(report.read_text())["against"]["first"]
+    assert (first["op"], first["layer"], first["run"]) == ("wo", 0, "decode-0001")

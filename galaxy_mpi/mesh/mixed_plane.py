@@ -79,7 +79,9 @@ class MixedPlane(MessagePlane):
             self._notices[memory.team] = Notices(memory)
         notices = self._notices[memory.team]
         crossings: list[Any] = [
-            _MixedRound(NoticeCrossing(self, collective, notices), messages, memory.ranks)
+            _MixedRound(
+                NoticeCrossing(self, collective, notices, is_last=False), messages, memory.ranks
+            )
             for messages in outside
         ]
         if not spreads(rounds):

@@ -38,7 +38,11 @@ class SharedPlane(BoundPlane):
         self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
     ) -> list[Any]:
         notices = self._notices_of(collective.memory)
-        crossings: list[Any] = [NoticeCrossing(self, collective, notices) for _ in rounds[0]]
+        last = len(rounds[0]) - 1
+        crossings: list[Any] = [
+            NoticeCrossing(self, collective, notices, is_last=number == last)
+            for number in range(last + 1)
+        ]
         if not spreads(rounds):
             crossings[-1] = Then(crossings[-1], barrier_crossing(self, collective))
         return crossings

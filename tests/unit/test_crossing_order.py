@@ -7,8 +7,8 @@ taken away once, to see that this test would notice.
 
 import pytest
 
-from galaxy_mpi.mesh.binding import spreads
 from galaxy_mpi.mesh.plane import RoundPeers, slot_of
+from galaxy_mpi.mesh.rounds import spreads
 
 
 class OverwrittenError(Exception):

@@ -32,13 +32,16 @@ class Run:
         return self.report["host"]
 
 
-def decode(mesh: str, arguments: Sequence[str], *, watch_memory: bool = False) -> Run:
+def decode(
+    mesh: str, arguments: Sequence[str], *, chips_per_rank: int = 1, watch_memory: bool = False
+) -> Run:
     """Run ``galaxy_mpi.decode`` on ``mesh``; memory is sampled every half second if watched."""
     rows, cols = map(int, mesh.split("x"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.json"
-        command = [str(Path(sys.executable).parent / "mpirun"), "-n", str(rows * cols),
-                   sys.executable, "-m", "galaxy_mpi.decode", "--mesh", mesh, "--quiet",
+        command = [str(Path(sys.executable).parent / "mpirun"), "-n",
+                   str(rows * cols // chips_per_rank), sys.executable, "-m", "galaxy_mpi.decode",
+                   "--mesh", mesh, "--chips-per-rank", str(chips_per_rank), "--quiet",
                    "--json", str(path), *arguments]  # fmt: skip
         began, peak = time.perf_counter(), 0
         job = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Time and memory of the default run, and what prefetcher and transport change, in one go.
+"""Time and memory of the default run, and what its options change, in one go.
 
     python benchmarks/default_run.py [--runs N] [--mesh RxC]
 
@@ -17,13 +17,15 @@ VARIANTS = {
     "default": [],
     "--no-prefetch": ["--no-prefetch"],
     "--transport mpi": ["--transport", "mpi"],
+    "--collectives ring": ["--collectives", "ring"],
     "--precision float32": ["--precision", "float32"],
+    "two ranks": [],
 }
 
 
-def figures(mesh: str, arguments: list[str]) -> dict[str, float]:
+def figures(mesh: str, arguments: list[str], chips_per_rank: int) -> dict[str, float]:
     """Return the figures of one run, from command to exit."""
-    run = decode(mesh, arguments)
+    run = decode(mesh, arguments, chips_per_rank=chips_per_rank)
     host = run.host
     return {
         "command to exit (s)": run.whole_s,
@@ -42,10 +44,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--mesh", default="8x4")
     arguments = parser.parse_args()
+    rows, cols = map(int, arguments.mesh.split("x"))
+    half = max(1, rows * cols // 2)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for _ in range(arguments.runs):
         for name, extra in VARIANTS.items():
-            found[name].append(figures(arguments.mesh, extra))
+            chips = half if name == "two ranks" else 1
+            found[name].append(figures(arguments.mesh, extra, chips))
     print(f"mesh {arguments.mesh}, median of {arguments.runs} (smallest, largest)")
     for name, runs in found.items():
         print(f"\n{name}")

@@ -140,6 +140,7 @@ class Layout:
             hidden=self.hidden,
             vocab=self.vocab,
             n_columns=cols,
+            has_qk_norm=c.qk_norm,
         )
 
     @property

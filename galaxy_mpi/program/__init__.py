@@ -11,11 +11,13 @@ from galaxy_mpi.program.memory import Matrix
 from galaxy_mpi.program.op import HEAD, Cut, Cuts, Op, Program, Tensor, Use
 from galaxy_mpi.program.pool import ArrayPool
 from galaxy_mpi.program.runner import BoundProgram, bind_program
+from galaxy_mpi.program.spent import Bound, Spent
 
 __all__ = [
     "HEAD",
     "ArrayPool",
     "Binder",
+    "Bound",
     "BoundProgram",
     "Call",
     "Charge",
@@ -30,6 +32,7 @@ __all__ = [
     "Op",
     "Phase",
     "Program",
+    "Spent",
     "Take",
     "Tap",
     "Tensor",

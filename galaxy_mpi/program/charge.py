@@ -50,8 +50,14 @@ class Cross:
     """What each chip takes by itself."""
     wire_s: float
     """In which the busiest link passes its bytes."""
-    laps: int = 1
-    """Traversals of the group's longest path: 1 with the data, 2 with a barrier before it."""
+    block_s: float | None = None
+    """In which a link passes one member's bytes: behind the farthest member's first byte, no more
+    than that is left. None: nothing streams, everything comes behind it."""
+    link_bytes: float | None = None
+    """Of the busiest link; None: what it passes in that time at its full rate."""
+    laps: float = 1
+    """Traversals of the group's longest path: 1 with the data, 2 with a barrier before it; more
+    where a core takes data from the link and gives it to the next, in hops that it is worth."""
     beside_s: float = 0.0
     """What the workers compute at the same time; they go on when both are done."""
     cores: float = 0.0

@@ -91,7 +91,9 @@ def _persistent(system: System, galaxy: System) -> System:
 
 
 def _prefetcher(system: System, galaxy: System) -> System:
-    return replace(system, prefetch=True)
+    # Its cores are a sub-device: attention has what is left, matmuls have the ring.
+    system = _with_ops("attention")(system, galaxy)
+    return replace(system, prefetch=True, fabric=replace(system.fabric, ring_matmuls=True))
 
 
 def _formats(system: System, galaxy: System) -> System:
@@ -105,12 +107,13 @@ IDEAS = (
     Idea(_RING, _RING, _ring),
     Idea("all links", "all links", _all_links),
     Idea("add, norm and its gather in one op", _FUSED, _with_ops("add_norm")),
-    Idea("reduce-scatter and heads in one op", _FUSED, _with_ops("qkv_heads")),
+    Idea("reduce-scatter and heads in one op", _FUSED, _with_ops("qkv_heads", "norm_heads")),
     Idea("all-gather and concat in one op", _FUSED, _with_ops("merge_heads")),
     Idea("two matmuls and reduce-scatter in one", _FUSED, _with_ops("gate_up")),
     Idea("q with k, k with v in one op", _FUSED, _with_ops("rotate", "update_cache")),
     Idea("all-reduce: all blocks at once", _FUSED, _at_once),
     Idea("persistent buffers", "persistent buffers", _persistent),
+    Idea("tokens are chosen on the chips", "sampling on the chips", _with_ops("sample")),
     Idea("prefetcher", "prefetcher", _prefetcher),
 )
 """In the order in which they are turned on."""

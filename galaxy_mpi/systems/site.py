@@ -41,6 +41,9 @@ class ChipShape:
     """V / R: columns of the language-model head."""
     n_columns: int
     """C: over which F / R is cut once more."""
+    has_qk_norm: bool = False
+    """Whether heads of q and k are normalised: then adds are ops of their own (tt-metal,
+    llama3_70b_galaxy, ``unfuse_res_add``)."""
 
     @property
     def qkv(self) -> int:
@@ -77,7 +80,7 @@ class ChipShape:
 
 @dataclass(frozen=True)
 class Fabric:
-    """How a system uses the links of a machine."""
+    """How a system uses the links and the cores of a machine."""
 
     is_line: bool = False
     """Whether a group is a line even where the machine has rings."""
@@ -89,6 +92,10 @@ class Fabric:
     """2 if buffers are made per call: a barrier goes round before the data does."""
     skips_alone: bool = False
     """Whether a group of one chip has no collectives."""
+    workers: int = 1
+    """Cores that feed a link in prefill."""
+    ring_matmuls: bool = True
+    """Whether matmuls of decode are on the ring cores, or on those beside the DRAM banks."""
 
     def on(self, machine: Any) -> Any:
         """Return the machine as the system uses it."""

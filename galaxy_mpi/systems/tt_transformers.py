@@ -40,7 +40,7 @@ from galaxy_mpi.systems.ops.prefill_norm import (
 from galaxy_mpi.systems.ops.qkv_heads import QkvHeads
 from galaxy_mpi.systems.ops.reduce import Reduce, ScatteredReduce
 from galaxy_mpi.systems.ops.rotate import Rotate
-from galaxy_mpi.systems.ops.sample import Sample
+from galaxy_mpi.systems.ops.sample import HostSample
 from galaxy_mpi.systems.settings import TT_TRANSFORMERS_SETTINGS
 from galaxy_mpi.systems.site import Fabric
 from galaxy_mpi.systems.table import DecodeTable, PrefillTable, System
@@ -62,7 +62,7 @@ TT_TRANSFORMERS = System(
         gate_up=GateUp,
         down=Reduce,
         logits=Logits,
-        sample=Sample,
+        sample=HostSample,
     ),
     prefill=PrefillTable(
         norm=PrefillNorm,
@@ -78,11 +78,19 @@ TT_TRANSFORMERS = System(
         last_tiles=LastTiles,
         logits=PrefillLogits,
         all_logits=AllLogits,
-        sample=Sample,
+        sample=HostSample,
+    ),
+    fabric=Fabric(
+        is_line=True,
+        gather_links=2,
+        scatter_links=1,
+        laps=2,
+        skips_alone=True,
+        workers=2,
+        ring_matmuls=False,
     ),
     formats=MESH_FORMATS,
     settings=TT_TRANSFORMERS_SETTINGS,
-    fabric=Fabric(is_line=True, gather_links=2, scatter_links=1, laps=2, skips_alone=True),
     decode_algorithms=GENERIC_DECODE,
     prefill_algorithms=GENERIC_PREFILL,
     is_persistent=False,
@@ -104,6 +112,6 @@ TT_TRANSFORMERS_1D = replace(
         down=ScatteredPrefillDown,
     ),
     formats=ROW_FORMATS,
-    fabric=replace(TT_TRANSFORMERS.fabric, gather_links=1),
+    fabric=replace(TT_TRANSFORMERS.fabric, gather_links=1, is_line=False),
     is_scattered=True,
 )

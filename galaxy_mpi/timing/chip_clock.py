@@ -44,6 +44,19 @@ def hop_delays(machine: Machine, size: int) -> Times:
     return delays
 
 
+def near_delays(delays: Times) -> Times:
+    """Return those of neighbours; minus infinity for who is farther, and for oneself."""
+    if len(delays) == 1:
+        return delays
+    nearest = delays[delays > 0].min() if (delays > 0).any() else 0.0
+    near: Times = np.where(delays <= nearest, delays, -np.inf)
+    np.fill_diagonal(near, -np.inf)
+    return near
+
+
+_Member = tuple[list[float], float, list[float], float, float, float]
+
+
 class _Meeting:
     """A collective, as the members of one group take part in it.
 
@@ -63,16 +76,23 @@ class _Meeting:
     def __init__(
         self, cross: Cross, delays: Times, factors: Times, wire_factor: float, index: int
     ) -> None:
-        own_s: list[float] = (cross.own_s * factors + cross.wire_s * wire_factor).tolist()
+        own_s: list[float] = (cross.own_s * factors).tolist()
         beside_s: list[float] = (cross.beside_s * factors).tolist()
         rows: list[list[float]] = (delays * cross.laps).tolist()
+        near: list[list[float]] = near_delays(delays * cross.laps).tolist()
+        block_s = (cross.wire_s if cross.block_s is None else cross.block_s) * wire_factor
+        wire_s = cross.wire_s * wire_factor
         self.cross = cross
-        self.members = list(zip(rows, own_s, beside_s, strict=True))
-        """Of each: how far away the others are, what it takes itself, what it does beside."""
+        self.members: list[_Member] = [
+            (far, block_s, close, wire_s, own, beside)
+            for far, close, own, beside in zip(rows, near, own_s, beside_s, strict=True)
+        ]
+        """Of each: how far away the others are, the last block, how far the neighbours are, the
+        whole wire, what it takes itself, what it does beside."""
         self.mine = self.members[index]
         self.index = index
-        self.reach_s = max(rows[index])
-        """How far away the farthest is."""
+        # Where all enter at the same time, and none is slow.
+        self.reach_s = max(max(rows[index]) + block_s, max(near[index]) + wire_s)
 
 
 class ChipClock:
@@ -94,7 +114,8 @@ class ChipClock:
 
     Notes
     -----
-    The prefetcher starts to read a weight when DRAM is free and the buffer has room, which is when
+    Attention reads the cache from the DRAM that the prefetcher reads weights from, which is behind
+    by as long. The prefetcher starts to read a weight when DRAM is free and the buffer has room, which is when
     the last of the weights that must leave first was consumed: ``ready = max(dram_free, room_free)
     + bytes / bandwidth``.
     """
@@ -109,9 +130,12 @@ class ChipClock:
         }
         self._mesh, self._rank = mesh, rank
         self._steps = self._list_steps()
+        self._floors = self._list_floors()
+        """Before which the host has not issued the op behind each step; 0 if it does not matter."""
         self._seen: set[tuple[int, str, Axis, Kind]] = set()
         self._attended_s: list[float] = []
         self._own_attended_s: list[float] = []
+        self._attended_dram_s: list[float] = []
         self._begin()
 
     def is_charged(self, use: Use, wire: Wire) -> bool:
@@ -141,6 +165,7 @@ class ChipClock:
         if self._tape.attentions:
             here = positions[self._column : self._column + 1]
             self._attended_s = [seconds for (seconds,) in self._tape.attended_s(here)]
+            self._attended_dram_s = [self._tape.dram_s(spent) for spent in self._attended_s]
             self._own_attended_s = [seconds * self._factor for seconds in self._attended_s]
         self._begin()
         self._play()
@@ -154,10 +179,13 @@ class ChipClock:
         meeting, ahead = self._meeting()
         entries: list[float] = times.tolist()
         while ahead:
-            entries = [self._left(member, entries, at) for at, member in enumerate(meeting.members)]
+            entries = [
+                self._issued(self._left(member, entries, at), self._at)
+                for at, member in enumerate(meeting.members)
+            ]
             self._ride(entries[meeting.index], ahead)
             meeting, ahead = self._meeting()
-        self.now = self._left(meeting.mine, entries, meeting.index)
+        self.now = self._issued(self._left(meeting.mine, entries, meeting.index), self._at)
         self._told.ends.append(self.now)
         self._at += 1
         self._play()
@@ -165,10 +193,10 @@ class ChipClock:
     def leave_alike(self) -> None:
         """Go on, if all members enter when this chip does, and none is slow."""
         meeting, _ = self._meeting()
-        _, own_s, beside_s = meeting.mine
+        far, block_s, near, wire_s, own_s, beside_s = meeting.mine
         begin = self.now
-        end = begin + meeting.reach_s + own_s
-        self.now = max(end, begin + beside_s) + self._tape.gap_s
+        end = max(begin + max(far) + block_s, begin + max(near) + wire_s) + own_s
+        self.now = self._issued(max(end, begin + beside_s) + self._tape.gap_s, self._at)
         self._told.ends.append(self.now)
         self._at += 1
         self._play()
@@ -235,6 +263,14 @@ class ChipClock:
                 steps.append((_CROSS, meetings[id(charge)], 0))
         return [*steps, (_END, None, 0)]
 
+    def _list_floors(self) -> list[float]:
+        issue_s, n_issued, floors = self._tape.issue_s, 0, []
+        for kind, _, _ in self._steps:
+            is_op = kind in (_OP, _ATTEND, _CROSS)
+            n_issued += is_op
+            floors.append(n_issued * issue_s if is_op else 0.0)
+        return floors
+
     def _new_meeting(self, cross: Cross) -> _Meeting:
         axis = cross.wire.axis
         row, col = self._mesh.coord(self._rank)
@@ -246,11 +282,11 @@ class ChipClock:
     def _play(self) -> None:
         """Go on to the next collective, or to the end."""
         steps, at, now, gap_s = self._steps, self._at, self.now, self._tape.gap_s
-        ends = self._told.ends
+        ends, floors = self._told.ends, self._floors
         while True:
             kind, what, room = steps[at]
             if kind == _OP:
-                now = now + what + gap_s
+                now = max(now + what + gap_s, floors[at])
             elif kind >= _CROSS:
                 break
             elif kind == _CONSUMED:
@@ -270,9 +306,11 @@ class ChipClock:
             elif kind == _PART:
                 now = now + what
             elif kind == _ATTEND:
-                now = now + self._own_attended_s[what] + gap_s
+                now = max(now + self._own_attended_s[what] + gap_s, floors[at])
+                self._dram_free_s = self._dram_free_s + self._attended_dram_s[what]
             else:
                 now = now + self._own_attended_s[what]
+                self._dram_free_s = self._dram_free_s + self._attended_dram_s[what]
             ends.append(now)
             at += 1
         self._at, self.now = at, now
@@ -289,13 +327,16 @@ class ChipClock:
             )
         return what, ahead
 
-    def _left(
-        self, member: tuple[list[float], float, float], entries: list[float], index: int
-    ) -> float:
+    def _left(self, member: _Member, entries: list[float], index: int) -> float:
         """Return when a member goes on behind a collective."""
-        delays, own_s, beside_s = member
-        end: float = max(map(add, entries, delays)) + own_s
+        far, block_s, near, wire_s, own_s, beside_s = member
+        end: float = max(max(map(add, entries, far)) + block_s,
+                         max(map(add, entries, near)) + wire_s) + own_s  # fmt: skip
         return max(end, entries[index] + beside_s) + self._tape.gap_s
+
+    def _issued(self, now: float, at: int) -> float:
+        """Return when the op behind a step can begin: not before the host has issued it."""
+        return max(now, self._floors[at])
 
     def _ride(self, now: float, ahead: int) -> None:
         """Go on to the collective that rides; a weight may leave in between: it takes no time."""

@@ -3,13 +3,16 @@
 Physical: bytes over bandwidth, arithmetic over the peak of the cores that do it, hops, launches.
 What was fitted is a constant of the profile and names what to; nothing here looks up an answer.
 Collectives have two parts: what each chip takes by itself, and hops between chips, which
-`galaxy_mpi.timing.mesh_clock` adds.
+`galaxy_mpi.timing.mesh_clock` adds. Attention is in `galaxy_mpi.timing.attention_costs`.
 """
 
 from dataclasses import dataclass
 
 from galaxy_mpi.dtypes import TILE, padded
 from galaxy_mpi.kernels import Fidelity
+from galaxy_mpi.program.spent import Bound, Spent
+from galaxy_mpi.timing.attention_costs import decode_attention_s, prefill_attention_s
+from galaxy_mpi.timing.cores import multicast_blocks, norm_cores, whole_hidden
 from galaxy_mpi.timing.machine import Machine
 
 __all__ = ["Costs"]
@@ -17,8 +20,11 @@ __all__ = ["Costs"]
 _DRAM_BANKS_TILES = 24 * TILE
 """Weights are padded to whole tiles on each of the 24 ring cores."""
 
-_NORM_CORES = 16
-"""Cores of the fused norm (tt-metal, model_config.py, ``LAYERNORM`` grid)."""
+_PACKET_BYTES = 4096
+"""Largest payload of a packet of the fabric; pages of a tensor are packed whole."""
+
+ROUND_TRIPS = 2
+"""Of a position's tile in the cache: it is read, changed and written."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,17 @@ class Costs:
     """Times of ops on one chip of a machine."""
 
     machine: Machine
-    norm_cores = _NORM_CORES
+
+    attention_s = decode_attention_s
+    prefill_attention_s = prefill_attention_s
 
     def gap_s(self, mode: str) -> float:
-        """Seconds between two ops: of a recorded trace in decode; in prefill the host's."""
-        return self.machine.op_gap_s if mode == "decode" else self.machine.prefill_op_s
+        """Seconds between two ops: of a recorded trace, also where the host is ahead."""
+        return self.machine.op_gap_s
+
+    def issue_s(self, mode: str) -> float:
+        """Seconds in which the host issues an op: a prefill is not a recorded trace."""
+        return 0.0 if mode == "decode" else self.machine.prefill_op_s
 
     def flops_per_core_s(self, fidelity: Fidelity) -> float:
         """Flops a second of a core at a fidelity."""
@@ -40,86 +52,208 @@ class Costs:
             Fidelity.HIFI4: self.machine.hifi4_flops_per_core_s,
         }[fidelity]
 
-    def ring_matmul_s(self, rows: int, k: int, n: int, flops_per_core_s: float) -> float:
-        """Seconds of a matmul on the ring cores, whose weight is in the circular buffer.
+    # --- matmuls of decode
+
+    def ring_matmul_s(
+        self, rows: int, k: int, n: int, flops_per_core_s: float, read_tile_bytes: int = 0
+    ) -> Spent:
+        """Seconds of a matmul on the ring cores.
 
         The inner dim goes round the ring of cores in whole tiles each, the outer one is cut over
         them; both are padded to that, and the padding is computed.
+
+        Parameters
+        ----------
+        read_tile_bytes : int
+            Bytes of a tile of the weight, which is read from DRAM meanwhile; 0 if it is in the
+            circular buffer.
         """
-        cores = int(self.machine.ring_cores)
+        m, cores = self.machine, int(self.machine.ring_cores)
         inner, outer = padded(k, cores * TILE), padded(n, cores * TILE)
         arithmetic_s = 2 * padded(rows) * inner * outer / (cores * flops_per_core_s)
-        return self.machine.launch_s + cores * self.machine.ring_core_hop_s + arithmetic_s
+        n_bytes = self.weight_bytes(k, n, read_tile_bytes)
+        hops_s = cores * m.ring_core_hop_s
+        terms = {Bound.FLOPS: hops_s + arithmetic_s, Bound.DRAM: n_bytes / m.dram_bytes_per_s}
+        flops = self._lofi_flops(arithmetic_s * cores)
+        return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes, flops=flops)
 
     def weight_bytes(self, k: int, n: int, tile_bytes: int) -> int:
         """Bytes of a prefetched weight in DRAM, padded to the ring cores."""
         return padded(k) // TILE * (padded(n, _DRAM_BANKS_TILES) // TILE) * tile_bytes
 
-    def dram_matmul_s(
+    def bank_matmul_s(
+        self, rows: int, k: int, n: int, tile_bytes: int, flops_per_core_s: float, blocks: int
+    ) -> Spent:
+        """Seconds of a matmul on the cores next to the DRAM banks, which each read their own.
+
+        The activation comes in ``blocks``, each multicast by the core that holds it to all others
+        when they are ready for it; reading, multiplying and that overlap. Weights are padded to a
+        tile on each core (tt-metal, model_config.py, ``create_dram_sharded_mem_config``).
+        """
+        m, cores = self.machine, int(self.machine.bank_cores)
+        columns = padded(n, cores * TILE)
+        n_bytes = padded(k) // TILE * (columns // TILE) * tile_bytes
+        arithmetic_s = 2 * padded(rows) * padded(k) * columns / (cores * flops_per_core_s)
+        terms = {
+            Bound.DRAM: n_bytes / m.dram_bytes_per_s,
+            Bound.FLOPS: arithmetic_s,
+            Bound.LATENCY: blocks * m.multicast_block_s,
+        }
+        flops = self._lofi_flops(arithmetic_s * cores)
+        return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes, flops=flops)
+
+    def head_matmul_s(
         self, rows: int, k: int, n: int, tile_bytes: int, flops_per_core_s: float
-    ) -> float:
-        """Seconds of a matmul that reads its weight from DRAM: reading or arithmetic."""
+    ) -> Spent:
+        """Seconds of the language-model head, whose weight all worker cores read from DRAM."""
         m = self.machine
-        reading_s = padded(k) * padded(n) // TILE**2 * tile_bytes / m.dram_bytes_per_s
-        peak = m.worker_cores * flops_per_core_s
-        return m.launch_s + max(reading_s, 2 * padded(rows) * k * n / peak)
+        n_bytes = padded(k) // TILE * (padded(n) // TILE) * tile_bytes
+        arithmetic_s = 2 * padded(rows) * padded(k) * padded(n) / (
+            m.worker_cores * flops_per_core_s
+        )  # fmt: skip
+        terms = {Bound.DRAM: n_bytes / m.dram_bytes_per_s, Bound.FLOPS: arithmetic_s}
+        flops = self._lofi_flops(arithmetic_s * m.worker_cores)
+        return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes, flops=flops)
+
+    def multicast_blocks(self, k: int, n: int) -> int:
+        """Blocks of an activation: the cores that hold it, at most 64."""
+        return multicast_blocks(k, n)
+
+    def whole_hidden(self, dim: int, hidden: int) -> int:
+        """Feed-forward width of a chip as the generic system pads it."""
+        return whole_hidden(dim, hidden)
+
+    # --- vectors
 
     def vector_s(self, elements: float, cores: float, passes: float) -> float:
         """Seconds of elementwise passes over tiles that are in L1."""
         return elements / cores * passes / self.machine.vector_elements_per_core_s
 
-    def norm_s(self, rows: int, width: int, *, passes: int) -> float:
-        """Seconds of the fused norm beside its gather: one hand-over between its parts."""
-        return self.machine.stage_s + self.norm_part_s(rows, width, passes=passes)
+    def norm_s(self, rows: int, width: int, *, passes: int) -> Spent:
+        """Seconds of the fused norm beside its gather: one hand-over between its parts.
 
-    def norm_part_s(self, rows: int, width: int, *, passes: int) -> float:
-        """Seconds of an op of its own that makes a part of the norm, on the same cores."""
-        elements = padded(rows) * padded(width)
-        return self.machine.launch_s + self.vector_s(elements, _NORM_CORES, passes)
+        A core has up to 128 columns, 16 cores at most (tt-metal, model_config.py).
+        """
+        elements, m = padded(rows) * padded(width), self.machine
+        seconds = self.vector_s(elements, self.fused_norm_cores(width), passes)
+        return Spent.longest(m.stage_s + m.launch_s, {Bound.VECTOR: seconds})
 
-    def elementwise_s(self, elements: float, cores: float, passes: float) -> float:
+    def fused_norm_cores(self, width: int) -> float:
+        """Cores of the Galaxy's norm: 128 columns each."""
+        return max(1, padded(width, 128) // 128)
+
+    def norm_part_s(self, rows: int, width: int, *, passes: int) -> Spent:
+        """Seconds of an op of its own that makes a norm or a part of one."""
+        return self.elementwise_s(padded(rows) * padded(width), self.norm_cores(width), passes)
+
+    def norm_cores(self, width: int) -> int:
+        """Cores of a norm of its own: the divisor of the tiles that is nearest to 32."""
+        return norm_cores(width)
+
+    def elementwise_s(self, elements: float, cores: float, passes: float) -> Spent:
         """Seconds of an op of its own that makes ``passes`` over its elements."""
-        return self.machine.launch_s + self.vector_s(elements, cores, passes)
+        terms = {Bound.VECTOR: self.vector_s(elements, cores, passes)}
+        return Spent.longest(self.machine.launch_s, terms)
 
-    def update_cache_s(self) -> float:
+    def copy_s(self, elements: float, cores: float) -> Spent:
+        """Seconds of a copy to other cores or another layout."""
+        return self.elementwise_s(elements, cores, 1)
+
+    def update_cache_s(self) -> Spent:
         """Seconds of writing one position of each user: tiles are read, changed, written."""
-        return self.machine.launch_s + 2 * self.machine.dram_round_trip_s
+        m = self.machine
+        return Spent(m.launch_s + ROUND_TRIPS * m.dram_round_trip_s)
 
-    def attention_s(
-        self,
-        users: int,
-        heads: int,
-        kv_heads: int,
-        head_dim: int,
-        position: int,
-        tile_bytes: int,
-        flops_per_core_s: float,
-    ) -> float:
-        """Seconds of decode attention: each user has its share of the cores.
+    # --- prefill
 
-        Scores of all heads of a kv head are one row of tiles, padded to 32 rows. The slower of
-        reading keys and values, multiplying, and softmax; then the cores of a user combine.
+    def streamed_s(self, elements: float, passes: float, n_bytes: float) -> Spent:
+        """Seconds of an op of prefill: passes on all cores, its tensors through DRAM.
+
+        Parameters
+        ----------
+        n_bytes : float
+            Read and written, all tensors.
         """
         m = self.machine
-        positions = padded(position + 1)
-        cores = max(1, int(m.worker_cores) // max(1, users * kv_heads))
-        n_tiles = users * kv_heads * 2 * positions * padded(head_dim) // TILE**2
-        reading_s = n_tiles * tile_bytes / m.dram_bytes_per_s
-        rows = padded(-(-heads // kv_heads))
-        arithmetic_s = 4 * rows * positions * head_dim / (cores * flops_per_core_s)
-        softmax_s = self.vector_s(rows * positions, cores, m.softmax_passes)
-        combine_s = max(1, cores.bit_length()) * m.stage_s
-        return m.launch_s + max(reading_s, arithmetic_s + softmax_s) + combine_s
+        terms = {
+            Bound.VECTOR: self.vector_s(elements, m.prefill_cores, passes),
+            Bound.DRAM: n_bytes / m.streamed_bytes_per_s,
+        }
+        return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes)
+
+    def prefill_matmul_s(
+        self,
+        rows: int,
+        k: int,
+        n: int,
+        tile_bytes: int,
+        flops_per_core_s: float,
+        activation_bytes: float,
+    ) -> Spent:
+        """Seconds of a matmul of many rows: reading the weight, or multiplying on a grid of cores.
+
+        A row of the grid takes rows of tiles, so few rows use few of its rows.
+
+        Parameters
+        ----------
+        activation_bytes : float
+            Read and written beside the weight.
+        """
+        m = self.machine
+        grid_rows = m.prefill_grid_rows
+        share = min(1.0, padded(rows) / TILE / grid_rows)
+        peak = m.prefill_cores * share * flops_per_core_s * m.prefill_efficiency
+        arithmetic_s = 2 * padded(rows) * padded(k) * padded(n) / peak
+        weight_bytes = padded(k) // TILE * (padded(n) // TILE) * tile_bytes
+        reading_s = weight_bytes / m.prefill_weight_bytes_per_s
+        streamed_s = activation_bytes / m.streamed_bytes_per_s
+        terms = {Bound.FLOPS: arithmetic_s, Bound.DRAM: max(reading_s, streamed_s)}
+        n_bytes = weight_bytes + activation_bytes
+        flops = self._lofi_flops(2 * padded(rows) * padded(k) * padded(n) / flops_per_core_s)
+        return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes, flops=flops)
+
+    # --- collectives
 
     def add_s(self, elements: float) -> float:
         """Seconds of adding so many gathered values."""
         return elements / (self.machine.worker_cores * self.machine.add_elements_per_core_s)
 
-    def wire_s(self, size: int, block_bytes: float, links: float) -> float:
-        """Seconds in which the busiest link of a group passes an all-gather's blocks.
+    def link_s(self, n_bytes: float, page_bytes: float) -> float:
+        """Seconds in which a link passes bytes that lie in pages, whole pages in a packet."""
+        m = self.machine
+        whole_s = _PACKET_BYTES / m.link_bytes_per_s
+        byte_s = (whole_s - m.link_packet_s) / _PACKET_BYTES
+        pages = max(1, int(_PACKET_BYTES // page_bytes))
+        packet = min(float(_PACKET_BYTES), pages * page_bytes)
+        return n_bytes / packet * (m.link_packet_s + packet * byte_s)
+
+    def wire_blocks(self, size: int) -> float:
+        """Blocks that the busiest wire of an all-gather passes.
 
         On a ring half of the blocks go each way; on a line those at its end carry all but one.
         A reduce-scatter of such chunks has the same load.
         """
-        blocks = (size - 1) / 2 if self.machine.topology == "ring" else size - 1
-        return blocks * block_bytes / (links * self.machine.link_bytes_per_s)
+        return (size - 1) / 2 if self.machine.topology == "ring" else size - 1
+
+    def wire_s(
+        self,
+        size: int,
+        block_bytes: float,
+        links: float,
+        page_bytes: float = _PACKET_BYTES,
+        worker_bytes_per_s: float | None = None,
+    ) -> float:
+        """Seconds in which the busiest wire of a group passes an all-gather's blocks.
+
+        Parameters
+        ----------
+        worker_bytes_per_s : float, optional
+            Of the cores that feed each link, where tensors come from DRAM: those may be slower.
+        """
+        n_bytes = self.wire_blocks(size) * block_bytes / links
+        link_s = self.link_s(n_bytes, page_bytes)
+        return link_s if worker_bytes_per_s is None else max(link_s, n_bytes / worker_bytes_per_s)
+
+    def _lofi_flops(self, core_s: float) -> float:
+        """Return what so many core-seconds of multiplying are at LoFi."""
+        return core_s * self.machine.lofi_flops_per_core_s

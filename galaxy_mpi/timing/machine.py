@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,32 @@ _MOST_BYTES = 2**20
 
 _COUNTS = ("links", "worker_cores", "prefill_cores", "ring_cores")
 """Constants that count things: there is at least one."""
+STATED_AT_HZ = 1e9
+"""Clock at which constants of cores are stated."""
+
+OF_CORES_PER_S = (
+    "lofi_flops_per_core_s",
+    "hifi2_flops_per_core_s",
+    "hifi4_flops_per_core_s",
+    "vector_elements_per_core_s",
+    "add_elements_per_core_s",
+    "attention_bytes_per_core_s",
+    "gather_bytes_per_worker_s",
+    "scatter_bytes_per_worker_s",
+)
+OF_CORES_S = (
+    "launch_s",
+    "stage_s",
+    "ring_core_hop_s",
+    "multicast_block_s",
+    "collective_s",
+    "generic_collective_s",
+    "generic_step_s",
+    "dram_round_trip_s",
+    "op_gap_s",
+    "sampling_gap_s",
+    "plus_one_gap_s",
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +61,10 @@ class Constant:
     unit: str
     source: str
     fitted: str = ""
-    """The published times it was fitted to; empty if it was not fitted."""
+    """The published times that decide it; empty if it was not fitted."""
+    low: float = 0.0
+    """Least that the published times allow, where it was fitted."""
+    high: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +77,20 @@ class Machine:
     name: str
     mesh: str
     topology: str
+    clock_hz: float
     links: float
     link_bytes_per_s: float
+    link_packet_s: float
     dram_bytes: float
     dram_bytes_per_s: float
     l1_bytes: float
     worker_cores: float
     prefill_cores: float
+    prefill_grid_rows: float
     ring_cores: float
+    bank_cores: float
+    attention_cores: float
+    generic_cores: float
     circular_buffer_bytes_per_core: float
     lofi_flops_per_core_s: float
     hifi2_flops_per_core_s: float
@@ -64,13 +100,26 @@ class Machine:
     launch_s: float
     stage_s: float
     ring_core_hop_s: float
+    multicast_block_s: float
     collective_s: float
+    generic_collective_s: float
+    generic_step_s: float
     link_hop_s: float
     dram_round_trip_s: float
+    attention_bytes_per_core_s: float
+    attention_dram_share: float
     softmax_passes: float
     op_gap_s: float
     prefill_op_s: float
     prefill_efficiency: float
+    prefill_weight_bytes_per_s: float
+    streamed_bytes_per_s: float
+    gather_bytes_per_worker_s: float
+    scatter_bytes_per_worker_s: float
+    host_step_s: float
+    host_prompt_s: float
+    host_bytes_per_s: float
+    host_value_s: float
     reshard_ops: float
     typecast_passes: float
     sort_passes: float
@@ -94,7 +143,18 @@ class Machine:
         """
         head, constants = _read(name)
         values: dict[str, Any] = {key: constant.value for key, constant in constants.items()}
-        return cls(**head, **values)
+        return cls.of(head, values)
+
+    @classmethod
+    def of(cls, head: dict[str, Any], values: dict[str, float]) -> "Machine":
+        """Return the machine of constants that are stated at 1 GHz, at its own clock.
+
+        What cores do is faster or slower by it; DRAM, links and the host are not.
+        """
+        clock = values["clock_hz"] / STATED_AT_HZ
+        scaled = {name: values[name] * clock for name in OF_CORES_PER_S}
+        scaled |= {name: values[name] / clock for name in OF_CORES_S}
+        return cls(**head, **(values | scaled))
 
     def with_constants(self, settings: Sequence[str]) -> "Machine":
         """Return the same machine with other constants.
@@ -151,6 +211,19 @@ def _number(value: Any) -> float | None:
 def read_constants(name: str) -> dict[str, Constant]:
     """Return the constants of a profile with their units and sources."""
     return _read(name)[1]
+
+
+@cache
+def read_profile(name: str) -> tuple[dict[str, Any], dict[str, Constant], frozenset[str]]:
+    """Return name, mesh and topology of a profile of the package, its constants, and its own."""
+    head, constants = _read(name)
+    own = _read_yaml(_FOLDER / f"{name}.yaml", name)["constants"]
+    return head, constants, frozenset(own)
+
+
+def profile_path(name: str) -> Path:
+    """Return the file of a profile of the package."""
+    return _FOLDER / f"{name}.yaml"
 
 
 def _read(name: str) -> tuple[dict[str, Any], dict[str, Constant]]:
@@ -228,4 +301,7 @@ def _constant(path: Path, key: str, entry: Any) -> Constant:
         raise ConfigError(f"machine {path}: unit, source and fitted of {key} must be texts")
     if not words["unit"] or not words["source"]:
         raise ConfigError(f"machine {path}: {key} needs a unit and a source")
-    return Constant(float(value), words["unit"], words["source"], words["fitted"])
+    low, high = given.get("range", (0.0, 0.0))
+    return Constant(
+        float(value), words["unit"], words["source"], words["fitted"], float(low), float(high)
+    )

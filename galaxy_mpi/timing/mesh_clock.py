@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
-from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays
+from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays, near_delays
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.tape import Tape, Told
 from galaxy_mpi.timing.times import Timing
@@ -85,7 +85,7 @@ class _ManyChips:
         self._factor = slowness.chip_factors(mesh)
         self._wire_factors = {axis: slowness.wire_factors(mesh, axis) for axis in Axis}
         self._delays = {axis: hop_delays(self._machine, mesh.size(axis)) for axis in Axis}
-        self._told = Told()
+        self._told, self._n_issued = Told(), 0
         self._now: Seconds = np.zeros((mesh.rows, mesh.cols))
         self._stall_s, self._dram_free_s = self._now, self._now
         self._left_s: list[Seconds] = []
@@ -95,12 +95,15 @@ class _ManyChips:
         """Return the figures, given the seconds of each attention by column."""
         tape, rooms = self._tape, iter(self._tape.rooms)
         of_columns = [np.array(seconds) for seconds in attended_s]
+        dram_s = [np.array([tape.dram_s(spent) for spent in seconds]) for seconds in attended_s]
         taken_bytes = 0.0
         for charge in tape.charges:
             if isinstance(charge, Kernel):
                 seconds: Any = charge.seconds
                 if callable(seconds):
-                    seconds = of_columns[tape.numbers[id(charge)]]
+                    number = tape.numbers[id(charge)]
+                    seconds = of_columns[number]
+                    self._dram_free_s = self._dram_free_s + dram_s[number]
                 self._work(charge, seconds)
             elif isinstance(charge, Take):
                 taken_bytes = charge.n_bytes
@@ -142,18 +145,19 @@ class _ManyChips:
 
     def _cross(self, cross: Cross) -> None:
         axis = cross.wire.axis
-        arrived = self._arrived(axis, cross.laps)
-        wires = self._wire_factors[axis]
-        end = arrived + (cross.own_s * self._factor + cross.wire_s * wires)
+        delays, wires = self._delays[axis] * cross.laps, self._wire_factors[axis]
+        block_s = cross.wire_s if cross.block_s is None else cross.block_s
+        farthest = self._arrived(axis, delays) + block_s * wires
+        nearest = self._arrived(axis, near_delays(delays)) + cross.wire_s * wires
+        end = np.maximum(farthest, nearest) + cross.own_s * self._factor
         if self._trace is not None:
             n_bytes = self._tape.crossed_bytes(cross)
             self._trace.collective(cross.name, axis, self._now, end, n_bytes)
         end = np.maximum(end, self._now + cross.beside_s * self._factor)
         self._end(cross.name, end, cross.cores, self._tape.gap_s)
 
-    def _arrived(self, axis: Axis, laps: int) -> Seconds:
+    def _arrived(self, axis: Axis, delays: Seconds) -> Seconds:
         """Return when the last of the group's data is there: entry and distance of each member."""
-        delays = self._delays[axis] * laps
         entries: Any = self._now if axis is Axis.ROWS else self._now.T  # (members, groups)
         arrived = (entries[None, :, :] + delays[:, :, None]).max(axis=1)
         result: Seconds = arrived if axis is Axis.ROWS else arrived.T
@@ -162,5 +166,8 @@ class _ManyChips:
     def _end(self, name: str, end: Seconds, cores: float, gap_s: float | None) -> None:
         if self._trace is not None:
             self._trace.add(COMPUTE, name, self._now, end, cores=cores)
-        self._now = end if gap_s is None else end + gap_s
+        self._now = end
+        if gap_s is not None:
+            self._n_issued += 1
+            self._now = np.maximum(end + gap_s, self._n_issued * self._tape.issue_s)
         self._told.ends.append(float(self._now[0, 0]))

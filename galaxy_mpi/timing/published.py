@@ -7,10 +7,17 @@ from pathlib import Path
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.fields import Fields, read_json_fields
 
-__all__ = ["CALIBRATION", "Measurement", "read_measurements"]
+__all__ = ["CALIBRATION", "LEFT_OUT", "MORE", "Measurement", "read_measurements"]
 
-CALIBRATION = Path(__file__).parent / "published" / "galaxy_6u.json"
-"""The only published times that constants may be fitted to."""
+CALIBRATION = Path(__file__).parent / "published" / "timing.json"
+"""Published times of the Galaxy that constants may be fitted to."""
+
+MORE = Path(__file__).parent / "published" / "timing_more.json"
+"""Those of links, long prefills, and the generic system on one, two and eight chips."""
+
+
+LEFT_OUT = Path(__file__).parent / "published" / "left_out.json"
+"""Errors of predictions by fits that leave a group out (`galaxy_mpi.calibrate --left-out`)."""
 
 
 MAX_TOKENS = 131_072

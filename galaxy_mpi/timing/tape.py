@@ -56,7 +56,7 @@ class Tape:
 
     def __init__(self, program: Program, costs: Costs, capacity_bytes: float | None = None) -> None:
         self.costs = costs
-        self.gap_s = costs.gap_s(program.mode)
+        self.gap_s, self.issue_s = costs.gap_s(program.mode), costs.issue_s(program.mode)
         self.charges: list[Charge] = [charge for _, charge in program.charges(costs)]
         capacity = costs.machine.circular_buffer_bytes if capacity_bytes is None else capacity_bytes
         self.rooms = _rooms([c.n_bytes for c in self.charges if isinstance(c, Take)], capacity)
@@ -75,6 +75,11 @@ class Tape:
             assert callable(kernel.seconds)
             found.append(list(kernel.seconds(positions)))
         return found
+
+    def dram_s(self, spent: float) -> float:
+        """Return for how long an attention keeps DRAM busy."""
+        n_bytes: float = getattr(spent, "dram_bytes", 0.0)
+        return n_bytes / self.costs.machine.dram_bytes_per_s
 
     @cached_property
     def numbers(self) -> dict[int, int]:
@@ -96,6 +101,8 @@ class Tape:
 
     def crossed_bytes(self, cross: Cross) -> float:
         """Return what the busiest link carries of a collective."""
+        if cross.link_bytes is not None:
+            return cross.link_bytes
         return cross.wire_s * self.costs.machine.link_bytes_per_s
 
     def timing(

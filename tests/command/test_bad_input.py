@@ -12,9 +12,9 @@ from tests.command.decode_command import nobody_is_left, refused, run
 
 def test_a_wrong_number_of_ranks_says_what_to_type():
     refused(
-        run(32, "--mesh", "3x4"),
-        "the 3x4 mesh needs 12 ranks, this run has 32: start it with "
-        "`mpirun -n 12` or pass --mesh 8x4",
+        run(2, "--mesh", "3x4"),
+        "the 3x4 mesh needs 12 ranks, this run has 2: start it with "
+        "`mpirun -n 12` or pass --mesh 2x1 or --chips-per-rank 6",
     )
 
 

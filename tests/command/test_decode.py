@@ -51,19 +51,19 @@ def test_tokens_and_figures_outside_host_are_the_same_on_another_transport(refer
     assert tokens_and_rest(tmp_path / "a.json") == tokens_and_rest(reference[1])
 
 
-def test_five_runs_and_a_busy_machine_give_the_same_bytes(tmp_path):
+def test_runs_and_a_busy_machine_give_the_same_bytes(tmp_path):
     arguments = ["--mesh", "2x2", "--max-new-tokens", "6", "--quiet", "--temperature", "0.8"]
     outcomes = []
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        for number in range(5):
+        for number in range(3):
             path = tmp_path / f"{number}.json"
             result = run(4, *arguments, "--json", str(path))
             assert result.returncode == 0, result.stderr
             assert result.stderr == ""
             texts = result.stdout.split("user  prompt")[0]
             outcomes.append((texts, tokens_and_rest(path)))
-            if number == 2:
+            if number == 1:
                 busy.kill()
     finally:
         busy.kill()
@@ -175,11 +175,11 @@ def test_without_mpirun_one_chip_is_a_run_and_leaves_nothing(tmp_path):
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
 
-def test_an_exception_inside_one_rank_ends_all_32_with_its_traceback():
-    result = run(32, GALAXY_MPI_TEST_FAIL="13:2")
+def test_an_exception_inside_one_rank_ends_all_with_its_traceback():
+    result = run(8, "--mesh", "2x4", "--batch", "4", GALAXY_MPI_TEST_FAIL="5:2")
     assert result.returncode != 0
-    assert "galaxy_mpi: rank 13 failed:" in result.stderr
-    assert "RuntimeError: GALAXY_MPI_TEST_FAIL asked rank 13 to fail" in result.stderr
+    assert "galaxy_mpi: rank 5 failed:" in result.stderr
+    assert "RuntimeError: GALAXY_MPI_TEST_FAIL asked rank 5 to fail" in result.stderr
     assert result.stderr.count("Traceback") == 1
     assert nobody_is_left()
 

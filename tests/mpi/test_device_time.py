@@ -6,16 +6,16 @@ import random
 import time
 
 import pytest
-from galaxy_mpi.engine.device_program import DeviceProgram
-from galaxy_mpi.engine.estimator import Estimator
 from mpi4py import MPI
 
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.device import Machine
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.mpi import MpiTransport
+from galaxy_mpi.models import Programs
+from galaxy_mpi.studies.whole_run import run_all
 from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.timing import Estimator, Machine
 from tests.prompts import prompt_of
 
 MESH = {4: Mesh(2, 2), 32: Mesh(8, 4)}.get(MPI.COMM_WORLD.size)
@@ -71,6 +71,6 @@ def test_a_run_takes_what_is_estimated_to_the_last_bit():
             report, model = engine.generate(), engine.plan.model
         if report is not None:
             machine, precision = Machine.load(run.machine), PRECISIONS[run.precision]
-            program = DeviceProgram(model, machine, run.mesh, precision, users=32)
-            estimator = Estimator(program, slowness=run.slowness)
-            assert report.device.times.to_dict() == estimator.run_all(20, 2).to_dict()
+            programs = Programs(model, run.mesh, run.emulated_system, precision, users=32)
+            estimator = Estimator(programs, machine, slowness=run.slowness)
+            assert report.device.times.to_dict() == run_all(estimator, 20, 2, 32).to_dict()

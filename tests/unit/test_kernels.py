@@ -132,8 +132,8 @@ def test_torch_multiplies_values_of_bfloat16_without_rounding():
     rng = np.random.default_rng(0)
     x = BF16.round(rng.standard_normal((40, 700)).astype(np.float32))
     w = BFP8.round(rng.standard_normal((700, 90)).astype(np.float32))
-    product = choose_multiply(2**20, is_bfloat16=True)(x, w)
-    assert product.dtype == np.float32
+    product = np.empty((40, 90), np.float32)
+    choose_multiply(2**20, is_bfloat16=True)(x, w, product)
     exact = x.astype(np.float64) @ w.astype(np.float64)
     np.testing.assert_allclose(product, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
     assert np.abs(BF16.round(product) - exact).max() > 10 * np.abs(product - exact).max()

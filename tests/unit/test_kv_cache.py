@@ -1,14 +1,24 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from galaxy_mpi.dtypes import BFP8, FLOAT32
 from galaxy_mpi.systems import KVCache, PageTable
+from galaxy_mpi.systems.kv_cache import CacheWriter
 
 RNG = np.random.default_rng(5)
 
 
 def heads(*shape):
     return RNG.standard_normal((*shape, 32)).astype(np.float32)
+
+
+def writer(cache, n_users):
+    """Return what writes to the cache where ``inputs.table`` says, and the inputs."""
+    inputs = SimpleNamespace(table=None)
+    both = np.empty((n_users, cache.n_kv_heads, 2, cache.head_dim), np.float32)
+    return CacheWriter(cache, both, inputs), inputs
 
 
 @pytest.mark.parametrize("page_size", [1, 5, 64])
@@ -22,16 +32,18 @@ def test_what_is_filled_and_written_is_read_back_through_the_page_table(page_siz
     k, v = heads(12, 2), heads(12, 2)
     cache.fill(k[:6], v[:6], blocks[1], start=0)
     cache.fill(k[6:9], v[6:9], blocks[1], start=6)
+    step, inputs = writer(cache, 3)
     for position in (9, 10, 11):
         step_k, step_v = heads(3, 2), heads(3, 2)
         step_k[2], step_v[2] = k[position], v[position]
-        table = PageTable(np.array([position, -1, position]), blocks[[0, 0, 1]], page_size)
-        cache.write(step_k, step_v, table)
+        positions = np.array([position, -1, position])
+        inputs.table = PageTable(positions, blocks[[0, 0, 1]], page_size)
+        step.write(step_k, step_v)
     n_blocks = -(-12 // page_size)
-    keys, values = cache.read(blocks[[1], :n_blocks])
-    assert keys.shape == (1, 2, n_blocks * page_size, 32)
-    np.testing.assert_array_equal(keys[0, :, :12].swapaxes(0, 1), dtype.round(k))
-    np.testing.assert_array_equal(values[0, :, :12].swapaxes(0, 1), dtype.round(v))
+    keys, values = cache.read(blocks[1, :n_blocks])
+    assert keys.shape == (2, n_blocks * page_size, 32)
+    np.testing.assert_array_equal(keys[:, :12].swapaxes(0, 1), dtype.round(k))
+    np.testing.assert_array_equal(values[:, :12].swapaxes(0, 1), dtype.round(v))
 
 
 def test_users_of_one_number_of_blocks_are_attended_together():
@@ -45,8 +57,10 @@ def test_a_batch_of_nobody_has_no_groups_and_writes_nothing():
     cache = KVCache(4, 64, 1, 32, dtype=FLOAT32)
     table = PageTable(np.array([-1, -1]), np.full((2, 0), -1), 64)
     assert table.same_length == []
-    cache.write(heads(2, 1), heads(2, 1), table)
-    assert not cache._rows.any()
+    step, inputs = writer(cache, 2)
+    inputs.table = table
+    step.write(heads(2, 1), heads(2, 1))
+    assert not cache.rows.any()
 
 
 def test_the_bytes_of_a_block():

@@ -37,12 +37,19 @@ def test_a_rank_outside_is_refused():
 
 def test_a_wrong_number_of_ranks_says_what_to_type():
     check_world(Mesh(8, 4), 32, {})
-    with pytest.raises(MeshError, match=r"`mpirun -n 32` or pass --mesh 4x2$"):
+    with pytest.raises(
+        MeshError, match=r"`mpirun -n 32` or pass --mesh 4x2 or --chips-per-rank 4$"
+    ):
         check_world(Mesh(8, 4), 8, {})
-    with pytest.raises(MeshError, match=r"--mesh 1x1$"):
+    with pytest.raises(MeshError, match=r"--mesh 1x1 or --chips-per-rank 32$"):
         check_world(Mesh(8, 4), 1, {})
     with pytest.raises(MeshError, match=r"--mesh 7x1$"):
         check_world(Mesh(8, 4), 7, {})
+    check_world(Mesh(8, 4), 2, {}, 16)
+    with pytest.raises(MeshError, match="needs 2 ranks of 16 chips each, this run has 4"):
+        check_world(Mesh(8, 4), 4, {}, 16)
+    with pytest.raises(MeshError, match="--chips-per-rank can be 1, 2, 3, 4, 6, 12$"):
+        check_world(Mesh(3, 4), 4, {}, 5)
 
 
 def test_singletons_of_srun_are_told_apart():

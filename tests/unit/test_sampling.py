@@ -5,19 +5,27 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams, choose, top_k
 
 
-def test_top_k_is_sorted_and_ties_go_to_the_lowest_index():
-    logits = np.random.default_rng(1).integers(-3, 3, (6, 200)).astype(np.float32)
+def best_of(logits, k):
+    """Return values and tokens of the best of each row."""
+    values, tokens = np.empty((len(logits), k), np.float32), np.empty((len(logits), k), np.int64)
+    top_k(logits, values, tokens)
+    return values, tokens
+
+
+@pytest.mark.parametrize("width", [200, 2048, 4096])
+def test_top_k_is_sorted_and_ties_go_to_the_lowest_index(width):
+    logits = np.random.default_rng(1).integers(-3, 3, (6, width)).astype(np.float32)
     logits[0, :] = 0.0
     logits[0, 7] = -0.0  # equal to 0.0, and no better or worse
-    got = top_k(logits, 32)
-    for row, tokens, values in zip(logits, got.tokens, got.values, strict=True):
-        expected = sorted(range(200), key=lambda i: (-row[i], i))[:32]
+    for row, values, tokens in zip(logits, *best_of(logits, 32), strict=True):
+        expected = sorted(range(width), key=lambda i: (-row[i], i))[:32]
         assert tokens.tolist() == expected
         np.testing.assert_array_equal(values, row[expected])
 
 
 def test_top_k_of_a_short_row_is_all_of_it():
-    assert top_k(np.float32([[1, 3, 2]]), 32).tokens.tolist() == [[1, 2, 0]]
+    _, tokens = best_of(np.float32([[1, 3, 2]]), 3)
+    assert tokens.tolist() == [[1, 2, 0]]
 
 
 def draw(params: SamplingParams, values: list[float], n: int) -> list[int]:

@@ -123,7 +123,7 @@ class AddNorm(SystemOp):
 
     def _part(self, costs: Any, name: str, passes: int) -> Kernel:
         seconds = costs.norm_part_s(self.shape.users, self.shape.dim, passes=passes)
-        return Kernel(name, seconds, costs.norm_cores)
+        return Kernel(name, seconds, costs.norm_cores(self.shape.dim))
 
     def bind(
         self, chip: ChipBinder, x: F32, residual: F32 | None, gain: VectorId
@@ -152,8 +152,15 @@ class FusedAddNorm(AddNorm):
     """
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """One op; behind the last layer there is no residual to write: one pass less."""
-        passes = 3 if self.is_last else 4
+        """One op; behind the last layer there is no residual to write: one pass less.
+
+        Where heads are normalised (Qwen3) the add is an op of its own, in front.
+        """
+        shape, is_apart = self.shape, self.shape.has_qk_norm
+        if is_apart and not self.is_last:
+            elements = self.tiles(shape.dim) * 1024
+            yield self.elementwise(costs, "add", elements, costs.fused_norm_cores(shape.dim), 1)
+        passes = 3 if self.is_last or is_apart else 4
         own_s = costs.norm_s(self.shape.users, self.shape.dim, passes=passes)
         yield from self.cross(costs, self._statistics, own_s)
 
@@ -179,10 +186,10 @@ class ScatteredAddNorm(AddNorm):
         shape = self.shape
         if not self.is_last:
             seconds = costs.norm_part_s(shape.users, shape.stream, passes=1)
-            yield Kernel("add", seconds, costs.norm_cores)
+            yield Kernel("add", seconds, costs.norm_cores(shape.stream))
         yield from self.cross(costs, self._stream, name=f"all_gather_{self.name}")
         seconds = costs.norm_part_s(shape.users, shape.dim, passes=3)
-        yield Kernel(self.name, seconds, costs.norm_cores)
+        yield Kernel(self.name, seconds, costs.norm_cores(shape.dim))
 
     def bind(
         self, chip: ChipBinder, x: F32, residual: F32 | None, gain: VectorId

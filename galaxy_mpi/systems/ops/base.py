@@ -7,6 +7,7 @@ from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Charge, Consumed, Cross, Cut, Kernel, Matrix, Op, Take
+from galaxy_mpi.program.spent import Spent
 from galaxy_mpi.systems.site import Site
 
 __all__ = ["SystemOp"]
@@ -78,7 +79,9 @@ class SystemOp(Op):
         name: str | None = None,
         parts: float = 1,
         links: float | None = None,
-        laps: int | None = None,
+        laps: float | None = None,
+        block_bytes: float | None = None,
+        worker: float | None = None,
         **more: Any,
     ) -> list[Charge]:
         """Return the charge of a collective, none in a group of one where a system skips these.
@@ -93,16 +96,43 @@ class SystemOp(Op):
             Into how many the wire is cut: this charge is for one.
         links : float, optional
             Those of the wire, or of the system, by default.
-        laps : int, optional
+        laps : float, optional
             See `Cross`; the system's by default.
+        block_bytes : float, optional
+            What each member sends, if it is not the wire's part.
+        worker : float, optional
+            Bytes a second that the cores of a link give it; by default, in prefill, of a gather.
         """
         fabric, size = self.site.fabric, self.site.size(wire.axis)
         if size == 1 and fabric.skips_alone:
             return []
         links = links or wire.links or self.links(wire) or costs.machine.links
-        wire_s = costs.wire_s(size, wire.n_bytes / parts, links)
-        own_s += costs.machine.collective_s
-        return [Cross(name or self.name, wire, own_s, wire_s, laps=laps or fabric.laps, **more)]
+        block = wire.n_bytes / parts if block_bytes is None else block_bytes
+        wire_s = self._wire_s(costs, wire, block, links, worker)
+        blocks = costs.wire_blocks(size)
+        m = costs.machine
+        # Buffers per call need a barrier, their addresses are sent each time, and cores pass on
+        # what comes; persistent ones are written by the fabric itself.
+        is_persistent = fabric.laps == 1
+        steps = 0.0 if is_persistent else m.generic_step_s / m.link_hop_s
+        own_s += m.collective_s if is_persistent else m.generic_collective_s
+        more = {
+            "block_s": wire_s / blocks if blocks >= 1 else wire_s,
+            "link_bytes": blocks * block / links,
+            "laps": laps or fabric.laps + steps,
+            **more,
+        }
+        return [Cross(name or self.name, wire, own_s, wire_s, **more)]
+
+    def _wire_s(
+        self, costs: Any, wire: Wire, block: float, links: float, worker: float | None = None
+    ) -> float:
+        """Return for how long the busiest wire is busy."""
+        page_bytes, size = wire.dtype.packed_bytes((32, 32)), self.site.size(wire.axis)
+        if worker is None and self.site.work is not None:
+            worker = costs.machine.gather_bytes_per_worker_s * self.site.fabric.workers
+        seconds: float = costs.wire_s(size, block, links, page_bytes, worker)
+        return seconds
 
     def links(self, wire: Wire) -> float | None:
         """Return the links that the system gives such a collective; None: all there are."""
@@ -118,7 +148,7 @@ class SystemOp(Op):
         size = self.site.size(wire.axis)
         links = wire.links or self.links(wire) or costs.machine.links
         adding_s: float = costs.add_s((size - 1) * elements)
-        own_s: float = max(0.0, adding_s - costs.wire_s(size, wire.n_bytes, links))
+        own_s: float = max(0.0, adding_s - self._wire_s(costs, wire, wire.n_bytes, links))
         return own_s
 
     def peak(self, costs: Any, name: str) -> float:
@@ -148,22 +178,36 @@ class SystemOp(Op):
 
     def matmul_cores(self, costs: Any) -> float:
         """Return the cores that multiply in decode."""
-        cores: float = (
-            costs.machine.ring_cores if self.site.prefetch else costs.machine.worker_cores
-        )
+        m, site = costs.machine, self.site
+        cores: float = m.ring_cores if site.prefetch or site.fabric.ring_matmuls else m.bank_cores
         return cores
 
-    def matmul_s(self, costs: Any, weight: WeightId) -> float:
+    def matmul_s(self, costs: Any, weight: WeightId) -> Spent:
         """Return the seconds of a matmul of decode."""
         k, n = self.shape.matrices[weight.name]
         users, peak = self.shape.users, self.peak(costs, weight.name)
-        seconds: float
+        tile_bytes = self.precision.weight(weight.name).tile_bytes
+        seconds: Spent
         if self.site.prefetch:
             seconds = costs.ring_matmul_s(users, k, n, peak)
+        elif self.site.fabric.ring_matmuls:
+            seconds = costs.ring_matmul_s(users, k, n, peak, tile_bytes)
         else:
-            tile_bytes = self.precision.weight(weight.name).tile_bytes
-            seconds = costs.dram_matmul_s(users, k, n, tile_bytes, peak)
+            if weight.name in ("w1", "w3"):
+                n = costs.whole_hidden(k, n)
+            elif weight.name == "w2":
+                k = costs.whole_hidden(n, k)
+            blocks = self._blocks(costs, weight.name, k, n)
+            seconds = costs.bank_matmul_s(users, k, n, tile_bytes, peak, blocks)
         return seconds
+
+    def _blocks(self, costs: Any, weight: str, k: int, n: int) -> int:
+        """Return in how many blocks the activation comes: the cores of the op before."""
+        if weight == "wqkv":  # a norm's
+            return int(costs.norm_cores(k))
+        if weight == "wo":  # a head each
+            return self.shape.heads
+        return int(costs.multicast_blocks(k, n))
 
     def take(self, costs: Any, weight: WeightId) -> list[Charge]:
         """Return the charge of waiting for a weight."""

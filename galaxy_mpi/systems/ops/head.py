@@ -17,6 +17,9 @@ from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_ch
 
 __all__ = ["AllLogits", "FusedLogits", "Logits", "PrefillLogits"]
 
+HEAD_COLUMNS_PER_CORE = 668
+"""Most columns of a split of the head on a core (tt-metal, tt_transformers, model_config.py)."""
+
 
 class Logits(SystemOp):
     """Generic, decode: matmul, all-gather over the columns, sum."""
@@ -61,10 +64,16 @@ class Logits(SystemOp):
         yield from gather_and_add_charges(self, costs, self._sum, "lm_head")
 
     def _matmul(self, costs: Any) -> Kernel:
-        shape, tile_bytes = self.shape.matrices["lm_head"], self.precision.head_weight.tile_bytes
-        peak = self.peak(costs, "lm_head")
-        seconds = costs.dram_matmul_s(self.shape.users, *shape, tile_bytes, peak)
-        return Kernel("lm_head_matmul", seconds, costs.machine.worker_cores)
+        (k, n), tile_bytes = self.shape.matrices["lm_head"], self.precision.head_weight.tile_bytes
+        peak, users, m = self.peak(costs, "lm_head"), self.shape.users, costs.machine
+        if self.site.fabric.ring_matmuls or self.site.work is not None:
+            seconds = costs.head_matmul_s(users, k, n, tile_bytes, peak)
+            return Kernel("lm_head_matmul", seconds, m.worker_cores)
+        # In as many matmuls as L1 needs, each with all blocks of the activation.
+        blocks = costs.multicast_blocks(k, k)
+        splits = -(-n // (HEAD_COLUMNS_PER_CORE * blocks))
+        seconds = costs.bank_matmul_s(users, k, n, tile_bytes, peak, splits * blocks)
+        return Kernel("lm_head_matmul", seconds, m.bank_cores)
 
     def bind(self, chip: ChipBinder, h: F32, head: tuple[WeightId, ...]) -> F32:
         """Multiply piece by piece, then sum."""

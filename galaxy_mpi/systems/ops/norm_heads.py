@@ -5,15 +5,20 @@ from typing import Any
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.kernels import rms_norm_heads
-from galaxy_mpi.program import Charge, Cuts, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.base import SystemOp
 
-__all__ = ["NormHeads"]
+__all__ = ["NormHeads", "SlottedNormHeads"]
 
 
 class NormHeads(SystemOp):
-    """Two ops, one for q and one for k (op 3b of the layer)."""
+    """Three ops for q and three for k in decode, one each in prefill (op 3b of the layer).
+
+    References
+    ----------
+    .. [1] tt-metal, tt_transformers/tt/attention.py, ``norm_reshard``.
+    """
 
     def __call__(
         self, q: Tensor, k: Tensor, q_gain: VectorId, k_gain: VectorId
@@ -27,14 +32,18 @@ class NormHeads(SystemOp):
         return dict.fromkeys(("q", "k"), self.heads_cut)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """In decode each head of a user is in a row of tiles of its own."""
+        """In decode each head of a user is in a row of tiles of its own: reshard, norm, reshard."""
         shape, machine, work = self.shape, costs.machine, self.site.work
         for heads in (shape.heads, shape.kv_heads):
             if work is None:
                 elements, cores = shape.users_each * 32 * shape.head_dim, machine.worker_cores
+                yield self.elementwise(costs, "reshard_norm_heads", elements, cores, 1)
+                yield self.elementwise(costs, "norm_heads", elements, cores, 4)
+                yield self.elementwise(costs, "reshard_norm_heads", elements, cores, 1)
             else:
-                elements, cores = self.device_rows * heads * shape.head_dim, machine.prefill_cores
-            yield self.elementwise(costs, "norm_heads", elements, cores, 4)
+                elements = self.device_rows * heads * shape.head_dim
+                seconds = costs.streamed_s(elements, 4, 4 * elements)
+                yield Kernel("norm_heads", seconds, machine.prefill_cores)
 
     def bind(
         self, chip: ChipBinder, q: F32, k: F32, q_gain: VectorId, k_gain: VectorId
@@ -47,3 +56,34 @@ class NormHeads(SystemOp):
             chip.round(self.formats.head_norm, out)
             outputs.append(out)
         return outputs[0], outputs[1]
+
+
+class SlottedNormHeads(NormHeads):
+    """Galaxy: seven ops each, because heads come as rows, not as tiles.
+
+    To one core, into tiles there, to four cores, the norm, to one core, into rows, back. Keys take
+    as many rows as queries.
+
+    References
+    ----------
+    .. [1] tt-metal, llama3_70b_galaxy/tt/llama_attention.py, ``_apply_decode_qk_norm_sharded``.
+    """
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Fourteen ops in decode; in prefill as `NormHeads`."""
+        if self.site.work is not None:
+            yield from super().charges(costs)
+            return
+        shape = self.shape
+        elements = shape.users_each * max(8, shape.heads) * shape.head_dim
+        for _ in ("q", "k"):
+            for name, cores, passes in (
+                ("reshard_norm_heads", 1, 1),
+                ("tilize_norm_heads", 1, 1),
+                ("reshard_norm_heads", 4, 1),
+                ("norm_heads", 4, 4),
+                ("reshard_norm_heads", 1, 1),
+                ("untilize_norm_heads", 1, 1),
+                ("reshard_norm_heads", shape.users_each, 1),
+            ):
+                yield self.elementwise(costs, name, elements, cores, passes)

@@ -7,6 +7,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
+from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, StepInputs
@@ -48,18 +49,23 @@ class PrefillAttention(PrefillOp):
         """Causal work of every query; then sums where a prefix is cached."""
         work = self.work
         seen = slice(work.start, work.start + work.length)
-        yield self._attend(costs, work.n_parts * causal_pairs([seen]))
+        pairs = work.n_parts * causal_pairs([seen])
+        yield self._attend(costs, pairs, self.device_rows)
         if work.start:
             yield from self.reduce_charges(costs, self._sum, "all_reduce_attention")
         yield from self._concat(costs)
 
-    def _attend(self, costs: Any, pairs: float) -> Kernel:
+    def _attend(self, costs: Any, pairs: float, queries: int) -> Kernel:
         """Return the charge of attention over so many pairs of a query and a key, of all heads."""
-        m = costs.machine
-        peak = m.prefill_cores * self.peak(costs, "sdpa") * m.prefill_efficiency
-        arithmetic_s = 4 * pairs * self.shape.mixed / peak
-        softmax_s = costs.vector_s(pairs * self.shape.heads, m.prefill_cores, m.softmax_passes)
-        return Kernel("attention", m.launch_s + max(arithmetic_s, softmax_s), m.prefill_cores)
+        shape, work, precision = self.shape, self.work, self.precision
+        keys = work.start + self.device_rows
+        width = shape.kv_heads * shape.head_dim
+        n_bytes = self.formats.attention.packed_bytes((padded(2 * queries), padded(shape.mixed)))
+        n_bytes += precision.kv_cache.packed_bytes((padded(2 * keys), padded(width)))
+        seconds = costs.prefill_attention_s(
+            pairs, queries, shape.heads, shape.head_dim, self.peak(costs, "sdpa"), n_bytes
+        )
+        return Kernel("attention", seconds, costs.machine.prefill_cores)
 
     def _concat(self, costs: Any) -> Iterator[Charge]:
         elements = self.device_rows * self.shape.mixed
@@ -130,7 +136,8 @@ class RingPrefillAttention(PrefillAttention):
             yield from super().charges(costs)
             return
         chunks = query_chunks(self.work.length, self._n_columns, 0)
-        yield self._attend(costs, causal_pairs(chunks))
+        queries = self.work.length // self._n_columns
+        yield self._attend(costs, causal_pairs(chunks), queries)
         for key in (BufferKey.SDPA, BufferKey.SDPA_REVERSE):
             yield from self.cross(costs, self._half(key), name="all_gather_attention")
         yield from self._concat(costs)

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from galaxy_mpi.ccl.wire import Kind, Wire
-from galaxy_mpi.dtypes import DType, padded
+from galaxy_mpi.dtypes import TILE, DType, padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Charge, Kernel
+from galaxy_mpi.program.spent import Spent
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.prefill_pass import PassShape
 
@@ -23,20 +24,38 @@ class PrefillOp(SystemOp):
         return self.site.work
 
     def vector(
-        self, costs: Any, name: str, elements: float, *, passes: float, n_ops: int = 1
+        self,
+        costs: Any,
+        name: str,
+        elements: float,
+        *,
+        passes: float,
+        n_ops: int = 1,
+        tensors: int = 2,
+        dtype: Any = None,
     ) -> Iterator[Kernel]:
-        """Yield ops that share elementwise work among them."""
-        cores = costs.machine.prefill_cores
-        for _ in range(n_ops):
-            yield self.elementwise(costs, name, elements / n_ops, cores, passes)
+        """Yield ops that share elementwise work among them.
 
-    def prefill_matmul_s(self, costs: Any, weight: str) -> float:
-        """Return the slower of reading the weight once and multiplying on all cores."""
-        m, (k, n) = costs.machine, self.shape.matrices[weight]
+        Parameters
+        ----------
+        tensors : int
+            Of that size that each op reads and writes in DRAM.
+        dtype : DType, optional
+            Their format; that of activations by default.
+        """
+        tile_bytes = (dtype or self.formats.attention_norm).tile_bytes
+        for _ in range(n_ops):
+            each = elements / n_ops
+            seconds = costs.streamed_s(each, passes, tensors * each * tile_bytes / TILE**2)
+            yield Kernel(name, seconds, costs.machine.prefill_cores)
+
+    def prefill_matmul_s(self, costs: Any, weight: str) -> Spent:
+        """Return the slower of reading and writing, and multiplying on all cores."""
+        k, n = self.shape.matrices[weight]
         tile_bytes = self.precision.weight(weight).tile_bytes
-        reading_s = costs.weight_bytes(k, n, tile_bytes) / m.dram_bytes_per_s
-        peak = m.prefill_cores * self.peak(costs, weight) * m.prefill_efficiency
-        seconds: float = m.launch_s + max(reading_s, 2 * self.device_rows * k * n / peak)
+        moved = self.formats.w2_product.packed_bytes((self.device_rows, padded(k) + padded(n)))
+        peak = self.peak(costs, weight)
+        seconds: Spent = costs.prefill_matmul_s(self.device_rows, k, n, tile_bytes, peak, moved)
         return seconds
 
     def prefill_matmul(self, costs: Any, name: str, weight: str) -> Iterator[Charge]:
@@ -56,32 +75,53 @@ class PrefillOp(SystemOp):
     ) -> Iterator[Charge]:
         """Yield a reduce-scatter: the links of a gather of such chunks, and an add at every hop.
 
-        Chunks are added as they stream in; what adding takes longer than the links is on top.
+        The cores that feed the links add chunks as they stream in.
         """
-        size, fabric = self.site.size(wire.axis), self.site.fabric
-        links = fabric.scatter_links or costs.machine.links
-        add_s = costs.add_s((size - 1) * self.device_rows * chunk)
-        own_s = max(0.0, add_s - costs.wire_s(size, block, links))
-        yield from self.cross_block(costs, wire, own_s, name, block, links, **more)
+        fabric, m = self.site.fabric, costs.machine
+        links = fabric.scatter_links or m.links
+        worker = m.scatter_bytes_per_worker_s * fabric.workers
+        yield from self.cross_block(costs, wire, worker, name, block, links, **more)
 
     def reduce_charges(self, costs: Any, wire: Wire, name: str) -> Iterator[Charge]:
         """Yield an all-reduce: reduce-scatter, then all-gather."""
         chunk = wire.sent[-1] / self.site.size(wire.axis)
         block = wire.dtype.packed_bytes((self.device_rows, padded(int(-(-chunk // 1)))))
         yield from self.scatter_charges(costs, wire, name, chunk, block)
-        links = self.site.fabric.gather_links or costs.machine.links
-        yield from self.cross_block(costs, wire, 0.0, name, block, links, rides=True)
+        fabric = self.site.fabric
+        links = fabric.gather_links or costs.machine.links
+        worker = costs.machine.gather_bytes_per_worker_s * fabric.workers
+        yield from self.cross_block(costs, wire, worker, name, block, links, rides=True)
+
+    def gather_and_sum_charges(self, costs: Any, wire: Wire, name: str) -> Iterator[Charge]:
+        """Yield an all-reduce of a shorter sequence: all terms come to every chip, and are summed.
+
+        The sum reads all terms from DRAM.
+        """
+        size = self.site.size(wire.axis)
+        if size == 1:
+            return
+        yield from self.cross(costs, wire, name=name)
+        elements = self.tiles(wire.shape[-1]) * 1024
+        yield from self.vector(
+            costs, f"sum_{self.name}", elements, passes=1, tensors=size + 1, dtype=wire.dtype
+        )
 
     def cross_block(
         self,
         costs: Any,
         wire: Wire,
-        own_s: float,
+        worker: float,
         name: str,
         block: float,
         links: float,
         **more: Any,
     ) -> list[Charge]:
-        """Return the charge of a collective whose members send so many bytes each."""
-        parts = wire.n_bytes / block
-        return self.cross(costs, wire, own_s, name=name, parts=parts, links=links, **more)
+        """Return the charge of a collective whose members send so many bytes each.
+
+        Parameters
+        ----------
+        worker : float
+            Bytes a second that the cores of a link give it.
+        """
+        more |= {"block_bytes": block, "worker": worker}
+        return self.cross(costs, wire, name=name, links=links, **more)

@@ -36,6 +36,10 @@ __all__ = [
     "ScatteredPrefillOutput",
 ]
 
+GATHERED_ROWS = 4096
+"""Of a device sequence up to which terms behind wo are gathered and summed (tt-metal,
+llama_attention.py)."""
+
 SLAB_ROWS = 2048
 """Most rows that are gathered before they are multiplied: bounds memory (untuned)."""
 
@@ -121,7 +125,10 @@ class PrefillOutput(PrefillOp):
         yield from self._sum_charges(costs)
 
     def _sum_charges(self, costs: Any) -> Iterator[Charge]:
-        yield from self.reduce_charges(costs, self._sum, f"all_reduce_{self.name}")
+        if self.name == "wo" and self.device_rows <= GATHERED_ROWS:
+            yield from self.gather_and_sum_charges(costs, self._sum, "all_reduce_wo")
+        else:
+            yield from self.reduce_charges(costs, self._sum, f"all_reduce_{self.name}")
 
     def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
         """Multiply, round, sum."""
@@ -187,7 +194,8 @@ class PrefillGateUp(PrefillOp):
             yield from self.prefill_matmul(costs, f"{weight}_matmul", weight)
             wire, name = self._scatter(key), f"reduce_scatter_{weight}"
             yield from self.scatter_charges(costs, wire, name, width, wire.n_bytes)
-        yield from self.vector(costs, "silu_mul", self.device_rows * width, passes=2)
+        more: dict[str, Any] = {"passes": 2, "tensors": 3, "dtype": self.formats.act}
+        yield from self.vector(costs, "silu_mul", self.device_rows * width, **more)
 
     def bind(self, chip: ChipBinder, h: F32, w1: WeightId, w3: WeightId) -> F32:
         """Multiply, round, sum, keep this column's part, twice; then silu and product."""

@@ -63,7 +63,9 @@ class PrefillNorm(PrefillOp):
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Two ops and a gather on one link."""
-        yield from self.vector(costs, "norm", self._n_rows * self.shape.dim, passes=4, n_ops=2)
+        elements = self._n_rows * self.shape.dim
+        yield from self.vector(costs, "norm", elements, passes=1, tensors=1)
+        yield from self.vector(costs, "norm", elements, passes=2)
         yield from self.cross(costs, self._statistics, name="norm")
 
     def bind(self, chip: ChipBinder, x: F32, gain: VectorId) -> F32:
@@ -133,7 +135,8 @@ class PrefillAdd(PrefillOp):
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """One op."""
-        yield from self.vector(costs, "add", self.device_rows * self.shape.stream, passes=1)
+        elements, dtype = self.device_rows * self.shape.stream, self.formats.attention_sum
+        yield from self.vector(costs, "add", elements, passes=1, tensors=3, dtype=dtype)
 
     def bind(self, chip: ChipBinder, residual: F32, x: F32) -> F32:
         """Add and round; behind the feed-forward, also to what the next layer reads."""

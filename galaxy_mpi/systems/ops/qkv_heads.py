@@ -76,6 +76,8 @@ class QkvHeads(SystemOp):
         """Five ops: matmul, all-gather, sum, selection of the users, heads."""
         yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
         yield from gather_and_add_charges(self, costs, self._sum, "qkv")
+        cores = costs.machine.worker_cores
+        yield self.elementwise(costs, "reshard_qkv", self.tiles(self.shape.qkv) * 1024, cores, 1)
         yield from of_users(self, costs, "select_users", self.shape.qkv)
         yield from of_users(self, costs, "create_heads", self.shape.qkv)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.program import Charge, Cuts, Tensor
+from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 
@@ -45,7 +45,8 @@ class Rotate(SystemOp):
         if work is not None:
             for heads in (shape.heads, shape.kv_heads):
                 elements = self.device_rows * heads * shape.head_dim
-                yield self.elementwise(costs, "rotary", elements, machine.prefill_cores, 2)
+                seconds = costs.streamed_s(elements, 2, 4 * elements)
+                yield Kernel("rotary", seconds, machine.prefill_cores)
             return
         elements = shape.users_each * 32 * shape.head_dim
         for name in ("rotary_q", "rotary_k"):

@@ -12,15 +12,15 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.wire import BufferKey, Index, Kind, Wire
-from galaxy_mpi.dtypes import FLOAT32, padded
+from galaxy_mpi.dtypes import FLOAT32, TILE, padded
 from galaxy_mpi.kernels import top_k
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
+from galaxy_mpi.program import Bound, Charge, Cuts, Kernel, Spent, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.site import SAMPLED
 
-__all__ = ["GatherLogits", "Sample"]
+__all__ = ["GatherLogits", "HostSample", "Sample"]
 
 
 class Sample(SystemOp):
@@ -64,7 +64,10 @@ class Sample(SystemOp):
         yield Kernel("reshards", m.reshard_ops * (m.launch_s + copied_s), m.worker_cores)
         cast_s = costs.elementwise_s(elements, m.worker_cores, m.typecast_passes)
         yield Kernel("typecasts", 2 * cast_s, m.worker_cores)
-        yield self.elementwise(costs, "top_k", elements, m.worker_cores, m.sort_passes)
+        # Sorted in a power of two of values (tt-metal, ``pad_logits_to_power_of_2``).
+        width = 1 << (shape.device_vocab - 1).bit_length()
+        sorted_elements = -(-shape.users // 32) * (width // 32) * 1024
+        yield self.elementwise(costs, "top_k", sorted_elements, m.worker_cores, m.sort_passes)
         for name, wire in (
             ("all_gather_values", self._values),
             ("all_gather_indices", self._tokens),
@@ -93,6 +96,37 @@ class Sample(SystemOp):
         tokens = np.empty(values.shape, np.int64)
         chip.call(np.copyto, tokens, numbers.cross(), "unsafe")
         return values, tokens
+
+
+class HostSample(Sample):
+    """Generic, on the clock: the host reads all logits and chooses.
+
+    The same values: the chips of a run choose among candidates. Logits are gathered in the place of
+    the candidates, laid out in rows, read from one chip whole, 32 rows whatever the users, turned
+    into float32 and chosen from, user by user.
+
+    References
+    ----------
+    .. [1] tt-metal, tt_transformers/tt/model.py, ``process_output_decode``.
+    """
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
+        """Gather, layout, and the host."""
+        shape, m, work = self.shape, costs.machine, self.site.work
+        vocab = shape.vocab * self.site.size(Axis.ROWS)
+        block = 2 * TILE * shape.device_vocab
+        yield from self.cross(costs, self._values, name="all_gather_logits", block_bytes=block)
+        elements = TILE * vocab
+        passes_s = costs.vector_s(elements, m.worker_cores, 1)
+        terms = {Bound.VECTOR: passes_s, Bound.DRAM: 4 * elements / m.dram_bytes_per_s}
+        untilized = Spent.longest(m.launch_s, terms, dram_bytes=4 * elements)
+        yield Kernel("untilize_logits", untilized, m.worker_cores)
+        n_users = shape.users if work is None else work.n_users
+        host_s = m.host_step_s + 2 * elements / m.host_bytes_per_s
+        host_s += n_users * vocab * m.host_value_s
+        if work is not None and shape.users > 1:
+            host_s += n_users * m.host_prompt_s
+        yield Kernel("host", Spent(host_s, Bound.HOST), 0, has_gap=False)
 
 
 class GatherLogits(SystemOp):

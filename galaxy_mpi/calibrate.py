@@ -1,0 +1,164 @@
+"""Constants of the device model from published times: ``python -m galaxy_mpi.calibrate``.
+
+It fits, prints each constant with its range and the times that decide it, and writes the profiles
+of the package. ``--check`` writes nothing and fails if the profiles are not what the fit gives.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from galaxy_mpi.blas import one_thread_per_rank
+
+if __name__ == "__main__":
+    one_thread_per_rank()
+
+from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.output import write_text
+from galaxy_mpi.studies.fitting import PARAMETERS, Fit, fit, left_out, predicted
+from galaxy_mpi.studies.published_times import GROUPS, Datum, published_times
+from galaxy_mpi.timing.machine import profile_path, read_constants
+from galaxy_mpi.timing.published import LEFT_OUT
+
+__all__ = ["build_parser", "main"]
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = ArgumentParser(
+        "galaxy_mpi.calibrate", "Fit the constants of the device model to published times."
+    )
+    add = parser.add_argument
+    add("--check", action="store_true", help="compare with the profiles instead of writing them")
+    add("--left-out", action="store_true", help="leave out each group, too, and write the errors")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fit, print, write or compare."""
+
+    def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
+        def play() -> None:
+            data = published_times()
+            # A check begins at the profiles: a fit that ends elsewhere says that they are not it.
+            found = fit(data, _profiles() if arguments.check else None)
+            print(_table(found, data))
+            texts = {path: _changed(path, found, data) for path in _paths()}
+            if arguments.check:
+                for path, text in texts.items():
+                    _compare(path, text)
+                print("the profiles are what the fit gives")
+            else:
+                for path, text in texts.items():
+                    write_text(path, text)
+                    print(f"wrote {path.name}")
+            if arguments.left_out:
+                _leave_out(found, data, is_check=arguments.check)
+
+        return play
+
+    return run_alone(build_parser(), argv, prepare)
+
+
+def _profiles() -> Fit:
+    import numpy as np
+
+    values = [read_constants(p.profiles[0])[p.key].value for p in PARAMETERS]
+    return Fit(np.array(values), np.zeros((0, len(values))))
+
+
+def _paths() -> list[Path]:
+    names = dict.fromkeys(name for p in PARAMETERS for name in p.profiles)
+    return [profile_path(name) for name in names]
+
+
+def _table(found: Fit, data: Sequence[Datum]) -> str:
+    width = max(len(p.name) for p in PARAMETERS) + 2
+    lines = [f"{'constant':<{width}}{'value':>11}{'low':>11}{'high':>11}{'prior':>11}  decided by"]
+    for parameter, value, (low, high), by in _rows(found, data):
+        lines.append(
+            f"{parameter.name:<{width}}{value:>11}{low:>11}{high:>11}{parameter.prior:>11.4g}  {by}"
+        )
+    errors = [
+        abs(s / d.seconds - 1) for s, d in zip(predicted(found.values, data), data, strict=True)
+    ]
+    lines += ["", f"in sample, {len(data)} times: mean error {statistics.fmean(errors):.1%}"]
+    return "\n".join(lines)
+
+
+def _rows(found: Fit, data: Sequence[Datum]) -> list[tuple[object, ...]]:
+    """Return parameter, value, range and deciding data, as they are written."""
+    import numpy as np
+
+    spread, rows = np.exp(found.sigma()), []
+    for parameter, value, factor, numbers in zip(
+        PARAMETERS, found.values, spread, found.deciding(), strict=True
+    ):
+        names = [data[number].name for number in numbers]
+        alone = " alone" if len(names) == 1 else ""
+        by = (", ".join(names) + alone) if names else "its prior"
+        rows.append(
+            (parameter, f"{value:.4g}", (f"{value / factor:.2g}", f"{value * factor:.2g}"), by)
+        )
+    return rows
+
+
+def _changed(path: Path, found: Fit, data: Sequence[Datum]) -> str:
+    """Return the text of a profile with the constants of the fit."""
+    text = path.read_text("utf-8")
+    for parameter, value, (low, high), by in _rows(found, data):
+        if path.stem not in parameter.profiles:
+            continue
+        number, least, most = (_yaml(n) for n in (value, low, high))
+        pattern = rf"(  {parameter.key}:\n)    value: [^\n]*\n    unit: ([^\n]*)\n(?:    range: [^\n]*\n    fitted: [^\n]*\n)?"
+        new = rf'\g<1>    value: {number}\n    unit: \g<2>\n    range: [{least}, {most}]\n    fitted: "{by}"\n'
+        text, n = re.subn(pattern, new, text)
+        assert n == 1, f"{path.name} has no {parameter.key}"
+    return text
+
+
+def _yaml(number: str) -> str:
+    """Return a number as YAML reads one: with a point, and a sign in the exponent."""
+    mantissa, _, exponent = f"{float(number):.4e}".partition("e")
+    return f"{float(mantissa)}e{int(exponent):+d}"
+
+
+def _compare(path: Path, text: str) -> None:
+    """Raise if the constants of a profile are not those of the fit."""
+    there, found = (
+        re.findall(r"  (\w+):\n    value: (\S+)", t) for t in (path.read_text("utf-8"), text)
+    )
+    for (key, value), (_, fitted) in zip(there, found, strict=True):
+        if value != fitted:
+            raise ConfigError(
+                f"{path.name}: {key} is {value}, the fit gives {fitted}; "
+                f"run python -m galaxy_mpi.calibrate"
+            )
+
+
+def _leave_out(found: Fit, data: Sequence[Datum], *, is_check: bool) -> None:
+    """Print, and write, what is predicted of each group that is left out."""
+    rows = []
+    for kind, name, seconds in left_out(data, found, GROUPS):
+        errors = [s / data[n].seconds - 1 for n, s in seconds.items()]
+        mean = statistics.fmean(map(abs, errors))
+        print(f"left out: {kind} {name}: {len(errors)} times, mean error {mean:.1%}", flush=True)
+        rows += [
+            {"left_out": kind, "group": name, "time": data[n].name, "error": round(e, 4)}
+            for n, e in zip(seconds, errors, strict=True)
+        ]
+    content = json.dumps(rows, indent=1) + "\n"
+    if is_check:
+        if content != LEFT_OUT.read_text("utf-8"):
+            raise ConfigError(f"{LEFT_OUT.name} is not what leaving groups out gives")
+    else:
+        write_text(LEFT_OUT, content)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

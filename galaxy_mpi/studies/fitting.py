@@ -1,0 +1,240 @@
+"""Least squares on logarithms, with priors: constants of the machines from published times.
+
+A residual is the logarithm of modelled over published, in margins; a prior is a datum like any
+other: the logarithm of a constant over what reasoning gives, in its own width. So a constant that
+no time decides stays where reasoning put it. Steps are those of Levenberg and Marquardt, and the
+Jacobian is taken by differences: the model is cheap.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_mpi.studies.published_times import Datum
+from galaxy_mpi.timing import MACHINES, Machine
+from galaxy_mpi.timing.machine import read_profile
+
+__all__ = ["PARAMETERS", "Fit", "Parameter", "fit", "machines_of", "predicted"]
+
+Vector = NDArray[np.float64]
+
+_GALAXY = "wormhole_galaxy_6u"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A constant that is fitted, with what reasoning says of it."""
+
+    key: str
+    prior: float
+    width: float
+    """Of the prior: standard deviation of its logarithm."""
+    profiles: tuple[str, ...] = (_GALAXY,)
+    """The files it is written to."""
+
+    @property
+    def name(self) -> str:
+        """What is printed."""
+        own = self.profiles[0]
+        return self.key if own == _GALAXY else f"{own}: {self.key}"
+
+
+PARAMETERS = (
+    Parameter("dram_bytes_per_s", 2.5e11, 0.03),
+    Parameter("vector_elements_per_core_s", 2.2e9, 0.3),
+    Parameter("add_elements_per_core_s", 5.7e9, 0.3),
+    Parameter("launch_s", 1.45e-6, 0.2),
+    Parameter("stage_s", 1.3e-6, 0.3),
+    Parameter("ring_core_hop_s", 4.5e-8, 0.4),
+    Parameter("multicast_block_s", 7.5e-7, 0.4),
+    Parameter("collective_s", 4.5e-6, 0.3),
+    Parameter("generic_collective_s", 1.5e-5, 0.5),
+    Parameter("generic_step_s", 3e-6, 0.7),
+    Parameter("dram_round_trip_s", 1.5e-6, 0.4),
+    Parameter("attention_bytes_per_core_s", 6e9, 0.5),
+    Parameter("attention_dram_share", 0.35, 0.3),
+    Parameter("softmax_passes", 0.4, 0.3),
+    Parameter("prefill_op_s", 2e-5, 0.5),
+    Parameter("prefill_op_s", 5e-5, 0.5, ("n150", "n300")),
+    Parameter("prefill_op_s", 5e-5, 0.5, ("t3000",)),
+    Parameter("prefill_efficiency", 0.55, 0.2),
+    Parameter("prefill_weight_bytes_per_s", 8e10, 0.5),
+    Parameter("streamed_bytes_per_s", 1.5e11, 0.3),
+    Parameter("gather_bytes_per_worker_s", 5.6e9, 0.4),
+    Parameter("scatter_bytes_per_worker_s", 4e9, 0.4),
+    Parameter("host_step_s", 2e-3, 0.7, ("n150",)),
+    Parameter("host_step_s", 2e-3, 0.7, ("n300",)),
+    Parameter("host_step_s", 2e-3, 0.7, ("t3000", _GALAXY)),
+    Parameter("host_prompt_s", 1e-2, 0.7),
+    Parameter("host_bytes_per_s", 4e9, 0.5),
+    Parameter("host_value_s", 1.5e-9, 0.5),
+    Parameter("typecast_passes", 3.0, 0.3),
+    Parameter("sort_passes", 37.5, 0.5),
+    Parameter("sampling_passes", 17.8, 0.5),
+)
+"""Constants that published times may move."""
+
+_STEP = 1e-4
+"""Of a logarithm, for differences."""
+
+_STILL = 1e-5
+"""Steps shorter than this end a fit: constants are written with four digits."""
+
+_ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Where a fit ended."""
+
+    values: Vector
+    """Of `PARAMETERS`."""
+    jacobian: Vector
+    """Of all data in rows, of parameters in columns: logarithms by logarithms, in margins."""
+
+    def sigma(self) -> Vector:
+        """Return the standard deviation of each logarithm that data and priors leave."""
+        inverse: Vector = np.linalg.inv(_normal(self.jacobian))
+        return np.sqrt(np.diag(inverse))
+
+    def deciding(self) -> list[list[int]]:
+        """Return, for each constant, the data that say most of it, the first three."""
+        weight = self.jacobian**2
+        order = np.argsort(-weight, axis=0, kind="stable")
+        return [
+            [
+                int(row)
+                for row in order[:3, column]
+                if weight[row, column] > 0.05 * weight[:, column].sum()
+            ]
+            for column in range(len(PARAMETERS))
+        ]
+
+
+def machines_of(values: Sequence[float]) -> dict[str, Machine]:
+    """Return all machines with constants in place of those of their files."""
+    changed: dict[str, dict[str, float]] = {name: {} for name in MACHINES}
+    for name in MACHINES:
+        _, _, own = read_profile(name)
+        for parameter, value in zip(PARAMETERS, values, strict=True):
+            is_own = name in parameter.profiles
+            if is_own or (_GALAXY in parameter.profiles and parameter.key not in own):
+                changed[name][parameter.key] = float(value)
+    found = {}
+    for name, more in changed.items():
+        head, constants, _ = read_profile(name)
+        known = {key: constant.value for key, constant in constants.items()}
+        found[name] = Machine.of(head, known | more)
+    return found
+
+
+def predicted(values: Sequence[float], data: Sequence[Datum]) -> Vector:
+    """Return the modelled seconds of data."""
+    machines = machines_of(values)
+    return np.array([datum.model_s(machines) for datum in data])
+
+
+def fit(data: Sequence[Datum], start: Fit | None = None, rounds: int = _ROUNDS) -> Fit:
+    """Return the constants that suit the data best.
+
+    Parameters
+    ----------
+    data : sequence of Datum
+        Those with ``is_fitted`` count.
+    start : Fit, optional
+        Where to begin; the priors by default.
+    """
+    priors = np.log([parameter.prior for parameter in PARAMETERS])
+    widths = np.array([parameter.width for parameter in PARAMETERS])
+    at = priors.copy() if start is None else np.log(start.values)
+    weights = np.array([1 / d.margin if d.is_fitted else 0.0 for d in data])
+    published = np.log([d.seconds for d in data])
+
+    def residuals(point: Vector) -> Vector:
+        difference = np.log(predicted(np.exp(point), data)) - published
+        return _compared(difference, data) * weights
+
+    def loss(point: Vector, rest: Vector) -> float:
+        return float(_huber(rest).sum() + (((point - priors) / widths) ** 2).sum())
+
+    rest, damping = residuals(at), 1e-3
+    jacobian = np.zeros((len(data), len(at)))
+    for _ in range(rounds):
+        for column in range(len(at)):
+            moved = at.copy()
+            moved[column] += _STEP
+            jacobian[:, column] = (residuals(moved) - rest) / _STEP
+        before = loss(at, rest)
+        robust = _weights(rest)[:, None]
+        normal = (jacobian * robust).T @ jacobian + np.diag(1 / widths**2)
+        gradient = (jacobian * robust).T @ rest + (at - priors) / widths**2
+        for _ in range(8):
+            step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -gradient)
+            following = at + np.clip(step, -0.5, 0.5)
+            rest_there = residuals(following)
+            if loss(following, rest_there) < before:
+                at, rest, damping = following, rest_there, damping / 4
+                break
+            damping *= 6
+        else:
+            break
+        if np.abs(step).max() < _STILL:
+            break
+    return Fit(np.exp(at), jacobian)
+
+
+def _normal(jacobian: Vector) -> Vector:
+    widths = np.array([parameter.width for parameter in PARAMETERS])
+    normal: Vector = jacobian.T @ jacobian + np.diag(1 / widths**2)
+    return normal
+
+
+_HUBER = 2.0
+"""Margins beyond which a datum pulls no harder."""
+
+
+def _huber(rest: Vector) -> Vector:
+    size = np.abs(rest)
+    loss: Vector = np.where(size <= _HUBER, size**2, _HUBER * (2 * size - _HUBER))
+    return loss
+
+
+def _weights(rest: Vector) -> Vector:
+    weights: Vector = _HUBER / np.maximum(np.abs(rest), _HUBER)
+    return weights
+
+
+def _compared(difference: Vector, data: Sequence[Datum]) -> Vector:
+    """Return differences with the mean of each compared set taken out."""
+    out = difference.copy()
+    for name in {d.compared for d in data} - {""}:
+        members = [number for number, d in enumerate(data) if d.compared == name]
+        out[members] -= out[members].mean()
+    return out
+
+
+def left_out(
+    data: Sequence[Datum], whole: Fit, groups: Sequence[str]
+) -> Iterator[tuple[str, str, Mapping[int, float]]]:
+    """Yield what fits predict of the data that they leave out, group by group.
+
+    Yields
+    ------
+    kind, group : str
+    predicted : dict of int to float
+        Seconds of each datum of the group, by its number.
+    """
+    done: set[tuple[int, ...]] = set()
+    for kind in groups:
+        names = sorted({d.groups[kind] for d in data if d.is_fitted})
+        for name in names:
+            out = [n for n, d in enumerate(data) if d.groups[kind] == name and d.is_fitted]
+            if tuple(out) in done:  # the Galaxy's machine, model and system are one group
+                continue
+            done.add(tuple(out))
+            kept = [d for d in data if d.groups[kind] != name]
+            rest = fit(kept, whole, rounds=4)
+            seconds = predicted(rest.values, [data[n] for n in out])
+            yield kind, name, dict(zip(out, seconds.tolist(), strict=True))

@@ -1,0 +1,129 @@
+"""Seconds of attention, in decode and in prefill.
+
+Decode: the cache is read and multiplied in chunks of positions. A user of the program has its share
+of the cores, whether other users are there or not; its cores take chunks in turn and merge what
+they have in a tree. What all cores together read of caches with few heads is far below what DRAM
+gives, because they ask the same banks at the same time.
+
+References
+----------
+.. [1] tt-metal, ttnn, sdpa_decode, ``get_dynamic_Sk_chunk_t`` and its program factory.
+.. [2] tt-metal issue 18604: 23 % of the DRAM's bandwidth for one kv head a chip.
+"""
+
+from typing import TYPE_CHECKING
+
+from galaxy_mpi.dtypes import TILE, padded
+from galaxy_mpi.program.spent import Bound, Spent
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing.costs import Costs
+
+__all__ = ["attention_shares", "decode_attention_s", "prefill_attention_s"]
+
+MOST_CORES_PER_HEAD = 16
+"""Of a user: ``max_cores_per_head_batch``."""
+
+
+def attention_shares(cores: int, slots: int, kv_heads: int) -> tuple[int, int]:
+    """Return the cores of a kv head of a user, and the heads that a core works on in turn.
+
+    Examples
+    --------
+    >>> attention_shares(32, 8, 1), attention_shares(64, 32, 8), attention_shares(64, 1, 4)
+    ((4, 1), (1, 4), (16, 1))
+    """
+    of_user = max(1, min(cores, MOST_CORES_PER_HEAD * slots * kv_heads) // slots)
+    # More users than cores: each core has several.
+    turns = -(-slots // cores)
+    return max(1, of_user // kv_heads), turns * max(1, -(-kv_heads // of_user))
+
+
+def decode_attention_s(
+    costs: "Costs",
+    users: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    position: int,
+    tile_bytes: int,
+    flops_per_core_s: float,
+    *,
+    cores: int,
+    slots: int,
+    most_tiles: int,
+) -> Spent:
+    """Seconds of decode attention.
+
+    Parameters
+    ----------
+    users : int
+        Who are there.
+    heads, kv_heads, head_dim : int
+        Of the chip. Scores of all heads of a kv head are one row of tiles, padded to 32 rows.
+    position : int
+        Of the new token of the longest user.
+    tile_bytes : int
+        Of the cache's format.
+    flops_per_core_s : float
+    cores : int
+    slots : int
+        Users that the program is made for.
+    most_tiles : int
+        Of positions in a chunk.
+    """
+    m = costs.machine
+    per_head, heads_each = attention_shares(cores, slots, kv_heads)
+    tiles = position // TILE + 1
+    chunk = min(most_tiles, 1 << (tiles - 1).bit_length())
+    n_chunks = -(-tiles // chunk)
+    rows, width = padded(-(-heads // kv_heads)), padded(head_dim)
+    in_turn = heads_each * -(-n_chunks // per_head)
+    arithmetic_s = 4 * rows * chunk * TILE * width / flops_per_core_s
+    softmax_s = costs.vector_s(rows * chunk * TILE, 1, m.softmax_passes)
+    n_bytes = users * kv_heads * n_chunks * chunk * 2 * (width // TILE) * tile_bytes
+    chunk_bytes = 2 * chunk * (width // TILE) * tile_bytes
+    rate = m.dram_bytes_per_s * min(1.0, m.attention_dram_share * kv_heads**0.5)
+    terms = {
+        Bound.FLOPS: in_turn * (arithmetic_s + softmax_s),
+        Bound.LATENCY: in_turn * chunk_bytes / m.attention_bytes_per_core_s,
+        Bound.DRAM: n_bytes / rate,
+    }
+    merges = (min(per_head, n_chunks) - 1).bit_length()
+    overhead_s = m.launch_s + (1 + merges) * m.stage_s
+    flops = arithmetic_s * heads_each * n_chunks * users * m.lofi_flops_per_core_s
+    return Spent.longest(overhead_s, terms, dram_bytes=n_bytes, flops=flops)
+
+
+def prefill_attention_s(
+    costs: "Costs",
+    pairs: float,
+    queries: int,
+    heads: int,
+    head_dim: int,
+    flops_per_core_s: float,
+    n_bytes: float,
+) -> Spent:
+    """Seconds of attention of many queries: arithmetic and softmax share the cores.
+
+    A core takes chunks of queries of a head: 64 of them up to 1,024 rows, 256 above.
+
+    Parameters
+    ----------
+    pairs : float
+        Of a query and a key, causal.
+    queries : int
+        On this chip.
+    heads, head_dim : int
+    flops_per_core_s : float
+    n_bytes : float
+        Read and written.
+    """
+    m = costs.machine
+    chunk = 64 if queries < 2048 else 256
+    cores = min(m.prefill_cores, heads * max(1.0, queries / chunk))
+    arithmetic_s = 4 * pairs * heads * padded(head_dim) / (cores * flops_per_core_s)
+    softmax_s = costs.vector_s(pairs * heads, cores, m.softmax_passes)
+    terms = {Bound.FLOPS: arithmetic_s + softmax_s, Bound.DRAM: n_bytes / m.dram_bytes_per_s}
+    flops = arithmetic_s * cores * m.lofi_flops_per_core_s
+    return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes, flops=flops)

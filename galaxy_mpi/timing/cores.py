@@ -1,0 +1,63 @@
+"""Over how many cores an op is spread, by the rules of the original.
+
+References
+----------
+.. [1] tt-metal, models/tt_transformers/tt/model_config.py, ``find_grid``, ``find_grid_k_n``.
+"""
+
+from functools import cache
+from math import gcd
+
+from galaxy_mpi.dtypes import TILE, padded
+
+__all__ = ["multicast_blocks", "norm_cores", "whole_hidden"]
+
+_WANTED, _MOST = 32, 64
+
+_FEWEST_CORES, _PADDED_CORES = 8, 16
+
+
+@cache
+def norm_cores(width: int) -> int:
+    """Return the divisor of a width's tiles that is nearest to 32: cores of a norm.
+
+    Examples
+    --------
+    >>> norm_cores(4096), norm_cores(3072), norm_cores(3584), norm_cores(576)
+    (32, 32, 28, 18)
+    """
+    tiles = padded(width) // TILE
+    divisors = [n for n in range(1, min(tiles, _MOST) + 1) if tiles % n == 0]
+    return min(divisors, key=lambda n: (abs(n - _WANTED), n))
+
+
+@cache
+def multicast_blocks(k: int, n: int) -> int:
+    """Return the cores that hold the activation of a matmul, which is in as many blocks.
+
+    The largest divisor of the tiles of both dims, at most 64.
+
+    Examples
+    --------
+    >>> multicast_blocks(2048, 8192), multicast_blocks(3072, 8192), multicast_blocks(4096, 1792)
+    (64, 32, 8)
+    """
+    common = gcd(padded(k) // TILE, padded(n) // TILE)
+    return max(n for n in range(1, min(common, _MOST) + 1) if common % n == 0)
+
+
+@cache
+def whole_hidden(dim: int, hidden: int) -> int:
+    """Return a chip's feed-forward width as the generic system pads it.
+
+    Where dim and width share few divisors, it is padded to a tile on each of 16 cores
+    (``default_padded_cores``, ``PAD_MLP_CORES``).
+
+    Examples
+    --------
+    >>> whole_hidden(8192, 29568 // 8), whole_hidden(5120, 27648 // 8), whole_hidden(4096, 1792)
+    (4096, 3584, 1792)
+    """
+    if multicast_blocks(dim, hidden) >= min(_FEWEST_CORES, padded(dim) // TILE):
+        return hidden
+    return padded(hidden, _PADDED_CORES * TILE)

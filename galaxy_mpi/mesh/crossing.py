@@ -94,15 +94,21 @@ class Notices:
 
     A process that has several rounds to tell posts them together, when it has nothing else to do:
     a post that wakes a sleeper is a system call, and what has come meanwhile needs no other.
+
+    Parameters
+    ----------
+    memory : TeamMemory
+    held : list
+        Ways with something to tell, of all teams of the process: it waits in one team at a time.
     """
 
-    def __init__(self, memory: TeamMemory) -> None:
+    def __init__(self, memory: TeamMemory, held: "list[_Posts]") -> None:
         others = [rank for rank in memory.ranks if rank != memory.rank]
         self.posts = {other: _Posts(memory.notice(memory.rank, other)) for other in others}
         self.takes = {other: _Takes(memory.notice(other, memory.rank)) for other in others}
         # A process is ahead of another by the rounds of two collectives at most.
         self.is_patient = 2 * len(memory.team.groups[0]) <= MOST_POSTS
-        self._held: list[_Posts] = []
+        self._held = held
 
     def tell(self, way: "_Posts") -> None:
         """Note a round that is to be told."""

@@ -59,6 +59,7 @@ class MixedPlane(MessagePlane):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._notices: dict[Team, Notices] = {}
+        self._held: list[Any] = []
 
     def _close(self) -> None:
         super(MessagePlane, self)._close()
@@ -76,7 +77,7 @@ class MixedPlane(MessagePlane):
         memory, outside = collective.memory, list[Any]()
         outside += [BoxMessages(self, collective, n, outside) for n in range(len(rounds[0]))]
         if memory.team not in self._notices:
-            self._notices[memory.team] = Notices(memory)
+            self._notices[memory.team] = Notices(memory, self._held)
         notices = self._notices[memory.team]
         crossings: list[Any] = [
             _MixedRound(

@@ -21,7 +21,7 @@ def two_of(size: int) -> tuple[Notices, Notices]:
     files = [make_file() for _ in range(n_files(team))]
     memories = [TeamMemory(placement, team, (0, 1), rank, files) for rank in (0, 1)]
     memories[0].prepare()
-    return Notices(memories[0]), Notices(memories[1])
+    return Notices(memories[0], []), Notices(memories[1], [])
 
 
 def take(way) -> bool:
@@ -70,3 +70,17 @@ def test_in_a_group_too_large_for_the_numbers_every_round_is_told_at_once():
         here.tell(here.posts[1])
     assert all(take(there.takes[0]) for _ in range(3 * MOST_POSTS))
     assert not take(there.takes[0])
+
+
+def test_a_process_that_waits_in_one_team_has_told_the_others():
+    placement = Placement(Mesh(3, 4), 3)  # row 0 is of ranks 0 and 1, row 1 of ranks 1 and 2
+    first, second = placement.teams(Axis.COLS)[:2]
+    assert (first.ranks, second.ranks) == ((0, 1), (1, 2))
+    files = [make_file() for _ in range(n_files(first))]
+    here, there = (TeamMemory(placement, first, first.ranks, rank, files) for rank in (1, 0))
+    here.prepare()
+    held: list = []
+    mine, other = Notices(here, held), Notices(TeamMemory(placement, second, (1,), 1), held)
+    mine.tell(mine.posts[0])
+    other.flush()
+    assert take(Notices(there, []).takes[1])

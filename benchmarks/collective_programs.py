@@ -63,7 +63,8 @@ class Programs:
         operand = values[self._mesh.index(self._rank, axis)] if kind is Kind.ALL_GATHER else values
         program = Program()
         given = program.input("values", *operand.shape)
-        program.results["result"] = _Repeated(wire).record(program, (given,), out=block)[0]
+        shape = (size, *block) if kind is Kind.ALL_GATHER else wire.sent
+        program.results["result"] = _Repeated(wire).record(program, (given,), out=shape)[0]
         chip = Binder(self._mesh, self._rank, self._planes, COLLECTIVES[self.topology])
         bound = bind_program(program, [chip], [{"values": operand}], self._planes)
         self._bound = bound

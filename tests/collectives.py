@@ -8,18 +8,18 @@ import numpy as np
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.local_plane import LocalPlane
-from galaxy_mpi.program import Binder, BoundProgram, Op, Program, Tensor, bind_program
+from galaxy_mpi.program import Binder, BoundProgram, Op, Program, bind_program
 
 BindTo = Callable[..., Any]
 
 
 class Exchange(Op):
-    """An op that writes its input to a collective and returns a copy of what comes out."""
+    """An op that writes its input to a collective and keeps a copy of what comes out, by chip."""
 
     def __init__(self, bind: BindTo) -> None:
         super().__init__("exchange")
         self._bind = bind
-        self.made: Tensor | None = None
+        self.results: dict[int, np.ndarray] = {}
 
     def charges(self, costs):
         return iter(())
@@ -28,22 +28,24 @@ class Exchange(Op):
         bound = self._bind(chip)
         chip.call(np.copyto, bound.term, values)
         result = bound.cross()
-        out = np.empty(result.shape, result.dtype)
-        chip.call(np.copyto, out, result)
-        # What comes out depends on the collective, which only `bind` knows.
-        object.__setattr__(self.made, "shape", out.shape)
-        return out
+        self.results[chip.rank] = np.empty(result.shape, result.dtype)
+        chip.call(np.copyto, self.results[chip.rank], result)
 
 
 def program_of(binds: list[BindTo], shape: tuple[int, ...]) -> Program:
-    """Return a program of collectives, all with the same input; results r0, r1, ..."""
+    """Return a program of collectives, all with the same input; see `results`."""
     program = Program()
     values = program.input("values", *shape)
-    for number, bind in enumerate(binds):
-        op = Exchange(bind)
-        (op.made,) = op.record(program, (values,), out=shape)
-        program.results[f"r{number}"] = op.made
+    for bind in binds:
+        Exchange(bind).record(program, (values,))
     return program
+
+
+def results(bound: BoundProgram, number: int) -> list[np.ndarray]:
+    """Return what came out of a collective of `program_of` on each chip of this process."""
+    op = bound.program.uses[number].op
+    assert isinstance(op, Exchange)
+    return [op.results[chip.rank] for chip in bound.chips]
 
 
 def bound_on(mesh: Mesh, binds: list[BindTo], terms: list[np.ndarray], **more) -> BoundProgram:
@@ -61,7 +63,7 @@ def on_a_row(size: int, bind: BindTo, terms: list[np.ndarray], **more) -> list[n
     """Run one collective over COLS of a 1 x size mesh; return the result of each chip."""
     bound = bound_on(Mesh(1, size), [bind], terms, **more)
     bound.run()
-    return bound.results("r0")
+    return results(bound, 0)
 
 
 def wire_of(

@@ -10,8 +10,6 @@ A ring of four, reduce-scatter, seen from chip 0::
       1        2                 1
       2        1                 0      <- chip 0 now owns the sum of chunk 0
 
-An all-gather goes both ways round, so no block travels farther than half of the ring.
-
 A line has no wrap-around; chunks travel in two lanes, up (to higher numbers) and down, both at
 once. Reduce-scatter on a line of four, the chunks that cross each wire in each round::
 
@@ -74,33 +72,22 @@ class Topology(Protocol):
 
 @dataclass(frozen=True)
 class Ring:
-    """``size`` chips in a circle; chip i has the neighbours i - 1 and i + 1, modulo ``size``."""
+    """``size`` chips in a circle; chip i sends to i + 1 and receives from i - 1."""
 
     size: int
     name = "ring"
 
     def all_gather(self, i: int) -> list[Round]:
-        """Pass on what came last, starting with one's own chunk, half of the way round each way."""
-        up, down = self.size // 2, (self.size - 1) // 2
-        rounds = []
-        for s in range(up):
-            sends = [self._hop(i + 1, i - s, UP)]
-            receives = [self._hop(i - 1, i - s - 1, UP)]
-            if s < down:
-                sends.append(self._hop(i - 1, i + s, DOWN))
-                receives.append(self._hop(i + 1, i + s + 1, DOWN))
-            rounds.append(Round(tuple(sends), tuple(receives)))
-        return rounds
+        """Pass on the chunk that came last, starting with one's own."""
+        return [self._round(i, i - s, i - s - 1) for s in range(self.size - 1)]
 
     def reduce_scatter(self, i: int) -> list[Round]:
-        """Pass on to i + 1 the partial sum that came last, with one's own term added."""
-        return [
-            Round((self._hop(i + 1, i - s - 1, UP),), (self._hop(i - 1, i - s - 2, UP),))
-            for s in range(self.size - 1)
-        ]
+        """Pass on the partial sum that came last, with one's own term added."""
+        return [self._round(i, i - s - 1, i - s - 2) for s in range(self.size - 1)]
 
-    def _hop(self, peer: int, chunk: int, lane: int) -> Hop:
-        return Hop(peer % self.size, chunk % self.size, lane)
+    def _round(self, i: int, sent: int, received: int) -> Round:
+        n = self.size
+        return Round((Hop((i + 1) % n, sent % n),), (Hop((i - 1) % n, received % n),))
 
 
 @dataclass(frozen=True)

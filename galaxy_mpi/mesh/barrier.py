@@ -23,13 +23,18 @@ from typing import Any
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
 
-__all__ = ["BARRIER_BYTES", "NOTICE_BYTES", "Barrier", "Notice", "has_barriers"]
+__all__ = ["BARRIER_BYTES", "MOST_POSTS", "NOTICE_BYTES", "Barrier", "Notice", "has_barriers"]
 
 BARRIER_BYTES = 128
 """More than a pthread_barrier_t has anywhere, and whole cache lines."""
 
-NOTICE_BYTES = 64
+_SEMAPHORE_BYTES = 64
 """More than a sem_t has anywhere, and a cache line."""
+
+MOST_POSTS = 192
+"""Posts of a notice whose numbers are kept."""
+
+NOTICE_BYTES = _SEMAPHORE_BYTES + MOST_POSTS
 
 _PROCESS_SHARED = 1
 _ATTRIBUTE_BYTES = 64
@@ -110,6 +115,8 @@ class Barrier:
 class Notice:
     """What one process posts for another that waits for it; several may be underway.
 
+    Beside it is room for what each post stands for, a number below 256.
+
     Parameters
     ----------
     memory : Bytes
@@ -121,6 +128,8 @@ class Notice:
         Lets the other go on, now or when it comes.
     try_take : callable
         Takes one that has been posted: 0; or does not wait for one: -1.
+    numbers : memoryview
+        `MOST_POSTS` bytes, written before a post and read after it has been taken.
     """
 
     def __init__(self, memory: Bytes) -> None:
@@ -129,6 +138,7 @@ class Notice:
         self.post: Callable[[], int] = partial(_quick_library().sem_post, place)
         self.try_take: Callable[[], int] = partial(_quick_library().sem_trywait, place)
         self._take: Callable[[], int] = partial(_library().sem_wait, place)
+        self.numbers: Any = memory.data[_SEMAPHORE_BYTES:NOTICE_BYTES]
 
     def prepare(self) -> None:
         """Make it, with nothing posted; one process does, before any waits.

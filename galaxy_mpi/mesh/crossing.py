@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.barrier import Notice
+from galaxy_mpi.mesh.barrier import MOST_POSTS, Notice
 from galaxy_mpi.mesh.binding import BoundPlane, Collective
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import LINE_BYTES
@@ -90,34 +90,91 @@ def barrier_crossing(plane: BoundPlane, collective: Collective) -> BarrierCrossi
 
 
 class Notices:
-    """How many notices this process has posted to others of the host and taken from them."""
+    """What this process tells others of the host, and hears from them.
 
-    def __init__(self, memory: TeamMemory) -> None:
+    A process that has several rounds to tell posts them together, when it has nothing else to do:
+    a post that wakes a sleeper is a system call, and what has come meanwhile needs no other.
+
+    Parameters
+    ----------
+    memory : TeamMemory
+    held : list
+        Ways with something to tell, of all teams of the process: it waits in one team at a time.
+    """
+
+    def __init__(self, memory: TeamMemory, held: "list[_Posts]") -> None:
         others = [rank for rank in memory.ranks if rank != memory.rank]
-        self.posts = {other: _Counted(memory.notice(memory.rank, other)) for other in others}
-        self.takes = {other: _Counted(memory.notice(other, memory.rank)) for other in others}
+        self.posts = {other: _Posts(memory.notice(memory.rank, other)) for other in others}
+        self.takes = {other: _Takes(memory.notice(other, memory.rank)) for other in others}
+        # A process is ahead of another by the rounds of two collectives at most.
+        self.is_patient = 2 * len(memory.team.groups[0]) <= MOST_POSTS
+        self._held = held
+
+    def tell(self, way: "_Posts") -> None:
+        """Note a round that is to be told."""
+        if not way.n_held:
+            self._held.append(way)
+        way.n_held += 1
+        if not self.is_patient:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell what is held back: before this process waits, and behind the last round."""
+        for way in self._held:
+            way.flush()
+        self._held.clear()
 
 
-class _Counted:
-    """One direction between two processes."""
+class _Posts:
+    """From this process to another."""
 
     def __init__(self, notice: Notice) -> None:
-        self.post, self.try_take, self.wait = notice.post, notice.try_take, notice.wait
-        self.n = 0
+        self._post, self._numbers = notice.post, notice.numbers
+        self.n = self.n_held = self._next = 0
+
+    def flush(self) -> None:
+        """Post the rounds that are held back."""
+        place = self._next
+        self._numbers[place] = self.n_held
+        self._next = (place + 1) % MOST_POSTS
+        self.n_held = 0
+        self._post()
+
+
+class _Takes:
+    """From another process to this one."""
+
+    def __init__(self, notice: Notice) -> None:
+        self.try_take, self._wait, self._numbers = notice.try_take, notice.wait, notice.numbers
+        self.n = self.n_known = self._next = 0
+
+    def taken(self) -> None:
+        """Note what the post stands for that has been taken; one round of it is used."""
+        place = self._next
+        self.n_known = self._numbers[place] - 1
+        self._next = (place + 1) % MOST_POSTS
+
+    def wait(self) -> None:
+        """Return when there is another post, and it has been taken."""
+        self._wait()
+        self.taken()
 
 
 class NoticeCrossing:
     """A round of boxes: notices to those who receive, then from those who send."""
 
-    def __init__(self, plane: BoundPlane, collective: Collective, notices: Notices) -> None:
+    def __init__(
+        self, plane: BoundPlane, collective: Collective, notices: Notices, *, is_last: bool
+    ) -> None:
         self.label, self._plane, self._collective = collective.label, plane, collective
+        self._is_last = is_last
         waits = self._waits = plane.waits
         self._count, self._tell = waits.count, waits.text
         self._notices = notices
         self._sends: dict[int, list[Any]] = {}
         self._receives: dict[int, list[Any]] = {}
-        self._to: list[tuple[_Counted, tuple[Any, ...]]] = []
-        self._from: list[tuple[_Counted, tuple[Any, ...]]] = []
+        self._to: list[tuple[_Posts, tuple[Any, ...]]] = []
+        self._from: list[tuple[_Takes, tuple[Any, ...]]] = []
         self._text, self._n_taken = b"", 0
 
     def sends_to(self, rank: int) -> bool:
@@ -153,11 +210,17 @@ class NoticeCrossing:
 
     def __call__(self) -> None:
         """Return when all boxes of the round are there."""
-        self.start()
+        self._tell_others()
         self.finish()
+        if self._is_last:
+            self._notices.flush()
 
     def start(self) -> None:
-        """Tell the others that their boxes are full."""
+        """Tell the others at once that their boxes are full: this process waits elsewhere."""
+        self._tell_others()
+        self._notices.flush()
+
+    def _tell_others(self) -> None:
         for way, sends in self._to:
             way.n += 1
             if sends:
@@ -166,20 +229,26 @@ class NoticeCrossing:
             for place, digest, text_place, text in sends:
                 text_place[:] = text
                 place[0] = digest + way.n & _DIGESTS
-            way.post()
+            self._notices.tell(way)
 
     def finish(self) -> None:
         """Return when the others have told this process the same."""
         for taken, (way, receives) in enumerate(self._from):
             way.n += 1
-            if way.try_take():
+            if way.n_known:
+                way.n_known -= 1
+            elif way.try_take():
                 self._sleep(way, taken)
+            else:
+                way.taken()
             for place, digest, sender, line, header in receives:
                 if place[0] != digest + way.n & _DIGESTS:
+                    self._notices.flush()  # so that the other does not wait, but finds the same
                     raise self._plane.disagreement(sender, line, bytes(header))
 
-    def _sleep(self, way: _Counted, n_taken: int) -> None:
+    def _sleep(self, way: _Takes, n_taken: int) -> None:
         """Wait for one that has not been posted, and say so."""
+        self._notices.flush()
         count = self._count
         self._n_taken = n_taken
         self._waits.crossing = self

@@ -59,6 +59,7 @@ class MixedPlane(MessagePlane):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._notices: dict[Team, Notices] = {}
+        self._held: list[Any] = []
 
     def _close(self) -> None:
         super(MessagePlane, self)._close()
@@ -76,10 +77,12 @@ class MixedPlane(MessagePlane):
         memory, outside = collective.memory, list[Any]()
         outside += [BoxMessages(self, collective, n, outside) for n in range(len(rounds[0]))]
         if memory.team not in self._notices:
-            self._notices[memory.team] = Notices(memory)
+            self._notices[memory.team] = Notices(memory, self._held)
         notices = self._notices[memory.team]
         crossings: list[Any] = [
-            _MixedRound(NoticeCrossing(self, collective, notices), messages, memory.ranks)
+            _MixedRound(
+                NoticeCrossing(self, collective, notices, is_last=False), messages, memory.ranks
+            )
             for messages in outside
         ]
         if not spreads(rounds):

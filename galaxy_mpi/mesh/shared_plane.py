@@ -27,6 +27,7 @@ class SharedPlane(BoundPlane):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._notices: dict[Team, Notices] = {}
+        self._held: list[Any] = []
 
     def _table_crossing(self, collective: Collective, *, in_parts: bool) -> Any:
         return barrier_crossing(self, collective)
@@ -38,7 +39,11 @@ class SharedPlane(BoundPlane):
         self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
     ) -> list[Any]:
         notices = self._notices_of(collective.memory)
-        crossings: list[Any] = [NoticeCrossing(self, collective, notices) for _ in rounds[0]]
+        last = len(rounds[0]) - 1
+        crossings: list[Any] = [
+            NoticeCrossing(self, collective, notices, is_last=number == last)
+            for number in range(last + 1)
+        ]
         if not spreads(rounds):
             crossings[-1] = Then(crossings[-1], barrier_crossing(self, collective))
         return crossings
@@ -46,5 +51,5 @@ class SharedPlane(BoundPlane):
     def _notices_of(self, memory: TeamMemory) -> Notices:
         """Return the notices of a team: their numbers go on from program to program."""
         if memory.team not in self._notices:
-            self._notices[memory.team] = Notices(memory)
+            self._notices[memory.team] = Notices(memory, self._held)
         return self._notices[memory.team]

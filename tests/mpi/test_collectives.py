@@ -20,7 +20,7 @@ from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.mesh.mpi import MpiTransport
 from galaxy_mpi.mesh.planes import HOSTS_VARIABLE
 from galaxy_mpi.program import Binder, bind_program
-from tests.collectives import Clock, program_of, wire_of
+from tests.collectives import Clock, program_of, results, wire_of
 from tests.conftest import exact_operand
 
 SIZE = MPI.COMM_WORLD.size
@@ -93,8 +93,8 @@ def test_all_collectives_over_both_axes(kind, dtype, text, chips_per_rank, monke
                 array[...] = exact_operand(100 * turn + chip, SHAPE)
             bound.run()
             for number, (_, wire) in enumerate(asked):
-                results = bound.results(f"r{number}")
-                for chip, got in zip(one.chips, results, strict=True):
+                found = results(bound, number)
+                for chip, got in zip(one.chips, found, strict=True):
                     group = mesh.group(chip, wire.axis)
                     terms = [exact_operand(100 * turn + member, SHAPE) for member in group]
                     index = mesh.index(chip, wire.axis)
@@ -119,9 +119,9 @@ def run_once(transport, way, terms):
     inputs = [{"values": terms[chip]} for chip in transport.chips]
     bound = bind_program(program_of(binds, SHAPE), chips, inputs, planes)
     bound.run()
-    results = [[r.tobytes() for r in bound.results(f"r{n}")] for n in range(len(wires))]
+    bits = [[r.tobytes() for r in results(bound, n)] for n in range(len(wires))]
     bound.free()
-    return results
+    return bits
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
@@ -180,7 +180,7 @@ def test_programs_follow_each_other_in_the_same_memory(kind, monkeypatch):
                 group = mesh.group(rank, wire.axis)
                 terms = [exact_operand(100 * turn + member, SHAPE) for member in group]
                 right = right_of(wire.kind, terms, mesh.index(rank, wire.axis))
-                np.testing.assert_array_equal(bound.results(f"r{number}")[0], right)
+                np.testing.assert_array_equal(results(bound, number)[0], right)
         for bound, _ in programs:
             bound.free()
 

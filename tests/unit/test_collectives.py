@@ -24,7 +24,7 @@ from galaxy_mpi.ccl.wire import Index, Kind
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh import Axis, Mesh
-from tests.collectives import Clock, bound_on, on_a_row, wire_of
+from tests.collectives import Clock, bound_on, on_a_row, results, wire_of
 from tests.conftest import exact_operand
 
 SIZES = [1, 2, 3, 4, 8]
@@ -104,7 +104,7 @@ def test_both_axes_of_a_mesh_join_the_right_chips(algorithms, axis):
     wire = wire_of(Kind.ALL_REDUCE, FLOAT32, (1, 1), axis)
     bound = bound_on(mesh, [lambda chip: algorithms.bind(chip, wire)], terms)
     bound.run()
-    for rank, got in enumerate(bound.results("r0")):
+    for rank, got in enumerate(results(bound, 0)):
         assert got[0, 0] == sum(2**member for member in mesh.group(rank, axis))
 
 
@@ -178,7 +178,7 @@ def test_a_program_of_many_collectives_runs_again_and_again(topology):
             term[...] = exact_operand(10 * turn + chip, shape)
         bound.run()
         for number, kind in enumerate(kinds):
-            for chip, got in enumerate(bound.results(f"r{number}")):
+            for chip, got in enumerate(results(bound, number)):
                 right = terms if kind is Kind.ALL_GATHER else sum(terms)
                 right = sum(terms)[chip : chip + 1] if kind is Kind.REDUCE_SCATTER else right
                 np.testing.assert_array_equal(got, right)

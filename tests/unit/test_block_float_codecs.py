@@ -273,6 +273,25 @@ def test_compiled_codecs_refuse_what_is_not_theirs():
 
 
 @needs_compiled
+@each_level
+@pytest.mark.parametrize("offset", [0, 4, 16])
+def test_large_values_are_written_past_the_caches(codecs, offset):
+    """Aligned to 16 bytes or not: the widest level has another store for these."""
+    shape = 1030, 4112
+    memory = np.zeros(4 * (shape[0] * shape[1] + 16) + 64, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    out = np.ndarray(shape, np.float32, memory, start)
+    codec, numpy = codecs.blocks(7, *shape), NUMPY.blocks(7, *shape)
+    packed = np.random.default_rng(0).integers(0, 256, codec.n_bytes, np.uint8)
+    wanted = np.empty(shape, np.float32)
+    numpy.unpack(packed, wanted)
+    codec.unpack(packed, out)
+    assert same(out, wanted)
+    assert not memory[:start].any()
+    assert not memory[start + out.nbytes :].any()
+
+
+@needs_compiled
 def test_threads_may_share_a_compiled_codec():
     codec = LEVELS[-1].blocks(7, 64, 512)
     inputs = [np.full((64, 512), 2.0**i, np.float32) for i in range(4)]

@@ -28,6 +28,7 @@ from galaxy_mpi.studies.host_steps import host_figures
 from galaxy_mpi.studies.ideas import variants
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.bands import Conditions
 
 __all__ = ["build_parser", "main"]
 
@@ -72,6 +73,7 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
         input_tokens=arguments.position,
         mesh=arguments.mesh,
         machine=arguments.machine,
+        system="galaxy",
         layers=arguments.layers,
         **chosen,
     )
@@ -87,7 +89,7 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
             users=arguments.users,
             position=arguments.position,
         )
-        _report(arguments, rows_of(found, device, None))
+        _report(arguments, rows_of(found, device, None, what_if.conditions))
 
     return play
 
@@ -129,7 +131,15 @@ def _prepare_values(
                 users=arguments.users,
                 position=arguments.position,
             )
-        _report(arguments, rows_of(found, device, host))
+        conditions = Conditions(
+            system="galaxy",
+            machine=arguments.machine,
+            mesh=str(mesh),
+            dim=plan.model.dim,
+            n_layers=plan.model.n_layers,
+            n_tokens=arguments.position,
+        )
+        _report(arguments, rows_of(found, device, host, conditions))
 
     return mesh, play
 

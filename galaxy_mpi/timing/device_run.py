@@ -12,7 +12,7 @@ from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
 from galaxy_mpi.timing.run_clock import ChipTimes, join
 from galaxy_mpi.timing.slowness import Slowness
-from galaxy_mpi.timing.times import DeviceTimes
+from galaxy_mpi.timing.times import DeviceTimes, Peaks
 from galaxy_mpi.timing.trace import Trace
 
 __all__ = ["DeviceRun", "Source"]
@@ -52,7 +52,7 @@ class DeviceRun:
         events : Events
         slowness : Slowness
         """
-        times = DeviceTimes(programs.n_layers, machine.prefill_cores)
+        times = DeviceTimes(programs.n_layers, Peaks.of(machine))
         return cls(programs, machine, join(chips, times), events, slowness)
 
     def budget(self, n_positions: int) -> Budget:

@@ -1,7 +1,7 @@
 """Constants of the device model from published times: ``python -m galaxy_mpi.calibrate``.
 
-It fits, prints each constant with its range and the times that decide it, writes the profiles of the
-package, and the errors of fits that leave a group of times out. ``--check`` writes nothing and
+It fits, prints each constant with its range and the times that decide it, writes the profiles of
+the package, and the errors of fits that leave a group of times out. ``--check`` writes nothing and
 fails if the files are not what the fit gives.
 """
 
@@ -22,7 +22,7 @@ if __name__ == "__main__":
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.output import write_text
-from galaxy_mpi.studies.fitting import PARAMETERS, Fit, fit, left_out, predicted
+from galaxy_mpi.studies.fitting import PARAMETERS, Fit, Parameter, fit, left_out, predicted
 from galaxy_mpi.studies.published_times import GROUPS, Datum, published_times
 from galaxy_mpi.timing.machine import profile_path
 from galaxy_mpi.timing.published import LEFT_OUT
@@ -31,6 +31,9 @@ __all__ = ["build_parser", "main"]
 
 _DIGITS = 3
 """Of a constant: more than the times can tell."""
+
+_Row = tuple[Parameter, str, tuple[str, str], str]
+"""A constant: its value, its range, and what decides it, as they are written."""
 
 
 def build_parser() -> ArgumentParser:
@@ -92,23 +95,32 @@ def _table(found: Fit, data: Sequence[Datum]) -> str:
         lines.append(
             f"{parameter.name:<{width}}{value:>11}{low:>11}{high:>11}{parameter.prior:>11.4g}  {by}"
         )
-    errors = [abs(s / d.seconds - 1) for s, d in zip(predicted(found.values, data), data, strict=True)]
+    errors = [
+        abs(s / d.seconds - 1) for s, d in zip(predicted(found.values, data), data, strict=True)
+    ]
     lines += ["", f"in sample, {len(data)} times: mean error {statistics.fmean(errors):.1%}"]
     return "\n".join(lines)
 
 
-def _rows(found: Fit, data: Sequence[Datum]) -> list[tuple[object, ...]]:
+def _rows(found: Fit, data: Sequence[Datum]) -> list[_Row]:
     """Return parameter, value, range and deciding data, as they are written."""
     import numpy as np
 
-    spread, rows = np.exp(found.sigma()), []
+    spread, rows = np.exp(found.sigma()), list[_Row]()
     for parameter, value, factor, numbers in zip(
         PARAMETERS, found.values, spread, found.deciding(), strict=True
     ):
         names = [data[number].name for number in numbers]
         alone = " alone" if len(names) == 1 else ""
         by = (", ".join(names) + alone) if names else "its prior"
-        rows.append((parameter, f"{value:.{_DIGITS}g}", (f"{value / factor:.2g}", f"{value * factor:.2g}"), by))
+        rows.append(
+            (
+                parameter,
+                f"{value:.{_DIGITS}g}",
+                (f"{value / factor:.2g}", f"{value * factor:.2g}"),
+                by,
+            )
+        )
     return rows
 
 
@@ -119,8 +131,14 @@ def _changed(path: Path, found: Fit, data: Sequence[Datum]) -> str:
         if path.stem not in parameter.profiles:
             continue
         number, least, most = (_yaml(n) for n in (value, low, high))
-        pattern = rf"(  {parameter.key}:\n)    value: [^\n]*\n    unit: ([^\n]*)\n(?:    range: [^\n]*\n    fitted: [^\n]*\n)?"
-        new = rf'\g<1>    value: {number}\n    unit: \g<2>\n    range: [{least}, {most}]\n    fitted: "{by}"\n'
+        pattern = (
+            rf"(  {parameter.key}:\n)    value: [^\n]*\n    unit: ([^\n]*)\n"
+            r"(?:    range: [^\n]*\n    fitted: [^\n]*\n)?"
+        )
+        new = (
+            rf"\g<1>    value: {number}\n    unit: \g<2>\n"
+            rf'    range: [{least}, {most}]\n    fitted: "{by}"\n'
+        )
         text, n = re.subn(pattern, new, text)
         assert n == 1, f"{path.name} has no {parameter.key}"
     return text
@@ -134,7 +152,9 @@ def _yaml(number: str) -> str:
 
 def _compare(path: Path, text: str) -> None:
     """Raise if the constants of a profile are not those of the fit."""
-    there, found = (re.findall(r"  (\w+):\n    value: (\S+)", t) for t in (path.read_text("utf-8"), text))
+    there, found = (
+        re.findall(r"  (\w+):\n    value: (\S+)", t) for t in (path.read_text("utf-8"), text)
+    )
     for (key, value), (_, fitted) in zip(there, found, strict=True):
         if value != fitted:
             raise ConfigError(

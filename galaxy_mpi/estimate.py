@@ -168,7 +168,9 @@ def _lengths(text: str | None) -> tuple[int, ...] | None:
     for part in text.split(","):
         length, _, times = part.partition("x")
         if not length.isdecimal() or not (times or "1").isdecimal():
-            raise ConfigError(f"--lengths is N or NxM, by commas, for example 128,4096x3; got {text!r}")
+            raise ConfigError(
+                f"--lengths is N or NxM, by commas, for example 128,4096x3; got {text!r}"
+            )
         found += [int(length)] * int(times or "1")
     return tuple(found)
 

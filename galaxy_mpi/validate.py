@@ -160,7 +160,9 @@ def _known() -> list[Known]:
 
 def _known_table(rows: list[Known]) -> str:
     width = max(len(row.name) for row in rows) + 2
-    head = f"{'published us':>14}{'modelled us':>13}{'in sample':>11}{'left out':>10}{'roofline':>10}"
+    head = (
+        f"{'published us':>14}{'modelled us':>13}{'in sample':>11}{'left out':>10}{'roofline':>10}"
+    )
     lines = [f"{'':<{width}}{head}"]
     for row in rows:
         left = "-" if row.left_out_error is None else f"{row.left_out_error:.1%}"

@@ -100,19 +100,24 @@ class Fit:
     def sigma(self) -> Vector:
         """Return the standard deviation of each logarithm that data and priors leave."""
         inverse: Vector = np.linalg.inv(_normal(self.jacobian))
-        return np.sqrt(np.diag(inverse))
+        sigma: Vector = np.sqrt(np.diag(inverse))
+        return sigma
 
     def deciding(self) -> list[list[int]]:
         """Return, for each constant, the data that say most of it, the first three."""
         weight = self.jacobian**2
         order = np.argsort(-weight, axis=0, kind="stable")
         return [
-            [int(row) for row in order[:3, column] if weight[row, column] > 0.05 * weight[:, column].sum()]
+            [
+                int(row)
+                for row in order[:3, column]
+                if weight[row, column] > 0.05 * weight[:, column].sum()
+            ]
             for column in range(len(PARAMETERS))
         ]
 
 
-def machines_of(values: Sequence[float]) -> dict[str, Machine]:
+def machines_of(values: Vector) -> dict[str, Machine]:
     """Return all machines with constants in place of those of their files."""
     changed: dict[str, dict[str, float]] = {name: {} for name in MACHINES}
     for name in MACHINES:
@@ -129,7 +134,7 @@ def machines_of(values: Sequence[float]) -> dict[str, Machine]:
     return found
 
 
-def predicted(values: Sequence[float], data: Sequence[Datum]) -> Vector:
+def predicted(values: Vector, data: Sequence[Datum]) -> Vector:
     """Return the modelled seconds of data."""
     machines = machines_of(values)
     return np.array([datum.model_s(machines) for datum in data])
@@ -250,11 +255,13 @@ def _without(out: Sequence[int], data: Sequence[Datum], whole: Fit) -> Vector:
         normal = (jacobian * robust).T @ jacobian + np.diag(1 / widths**2)
         gradient = (jacobian * robust).T @ rest + (at - priors) / widths**2
         at = at + np.clip(np.linalg.solve(normal, -gradient), -0.5, 0.5)
-    return np.exp(at)
+    values: Vector = np.exp(at)
+    return values
 
 
 def residuals_of(values: Vector, data: Sequence[Datum]) -> Vector:
     """Return the logarithms of modelled over published, in margins; 0 where nothing is fitted."""
     weights = np.array([1 / d.margin if d.is_fitted else 0.0 for d in data])
     difference = np.log(predicted(values, data)) - np.log([d.seconds for d in data])
-    return _compared(difference, data) * weights
+    rest: Vector = _compared(difference, data) * weights
+    return rest

@@ -62,9 +62,7 @@ def helps(what_if: WhatIf) -> list[Help]:
 
 
 def _estimator(what_if: WhatIf, machine: Machine) -> Estimator:
-    return Estimator(
-        what_if.programs, machine, circular_buffer_bytes=what_if.circular_buffer_bytes
-    )
+    return Estimator(what_if.programs, machine, circular_buffer_bytes=what_if.circular_buffer_bytes)
 
 
 def _halved(machine: Machine, names: tuple[str, ...]) -> Machine:

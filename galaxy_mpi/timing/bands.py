@@ -103,7 +103,10 @@ def _errors(kind: str, regime: str, system: str) -> list[float]:
     rows = [row for row in _rows() if row["kind"] == kind]
     if regime == "calibrated":
         return [row["error"] for row in rows if row["left_out"] == "" and row["system"] == system]
-    left = {"interpolated": ("model", "length"), "extrapolated": ("machine", "system", "kind")}
+    left = {
+        "interpolated": ("model", "length", "machine"),
+        "extrapolated": ("machine", "system", "kind"),
+    }
     return [row["error"] for row in rows if row["left_out"] in left[regime]]
 
 

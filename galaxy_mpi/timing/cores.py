@@ -10,9 +10,9 @@ from math import gcd
 
 from galaxy_mpi.dtypes import TILE, padded
 
-__all__ = ["multicast_blocks", "norm_cores", "whole_hidden"]
+__all__ = ["fused_norm_cores", "multicast_blocks", "norm_cores", "whole_hidden"]
 
-_WANTED, _MOST = 32, 64
+_WANTED, _MOST, _MOST_FUSED = 32, 64, 16
 
 _FEWEST_CORES, _PADDED_CORES = 8, 16
 
@@ -29,6 +29,19 @@ def norm_cores(width: int) -> int:
     tiles = padded(width) // TILE
     divisors = [n for n in range(1, min(tiles, _MOST) + 1) if tiles % n == 0]
     return min(divisors, key=lambda n: (abs(n - _WANTED), n))
+
+
+@cache
+def fused_norm_cores(width: int) -> int:
+    """Return the cores of the Galaxy's norm, as many tiles each.
+
+    Examples
+    --------
+    >>> fused_norm_cores(2048), fused_norm_cores(1280)
+    (16, 10)
+    """
+    tiles = padded(width) // TILE
+    return max(n for n in range(1, _MOST_FUSED + 1) if tiles % n == 0)
 
 
 @cache

@@ -12,7 +12,7 @@ from galaxy_mpi.dtypes import TILE, padded
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.program.spent import Bound, Spent
 from galaxy_mpi.timing.attention_costs import decode_attention_s, prefill_attention_s
-from galaxy_mpi.timing.cores import multicast_blocks, norm_cores, whole_hidden
+from galaxy_mpi.timing.cores import fused_norm_cores, multicast_blocks, norm_cores, whole_hidden
 from galaxy_mpi.timing.machine import Machine
 
 __all__ = ["Costs"]
@@ -130,17 +130,14 @@ class Costs:
         return elements / cores * passes / self.machine.vector_elements_per_core_s
 
     def norm_s(self, rows: int, width: int, *, passes: int) -> Spent:
-        """Seconds of the fused norm beside its gather: one hand-over between its parts.
-
-        A core has up to 128 columns, 16 cores at most (tt-metal, model_config.py).
-        """
+        """Seconds of the fused norm beside its gather: one hand-over between its parts."""
         elements, m = padded(rows) * padded(width), self.machine
         seconds = self.vector_s(elements, self.fused_norm_cores(width), passes)
         return Spent.longest(m.stage_s + m.launch_s, {Bound.VECTOR: seconds})
 
     def fused_norm_cores(self, width: int) -> float:
-        """Cores of the Galaxy's norm: 128 columns each."""
-        return max(1, padded(width, 128) // 128)
+        """Cores of the Galaxy's norm: the largest divisor of the tiles up to 16."""
+        return fused_norm_cores(width)
 
     def norm_part_s(self, rows: int, width: int, *, passes: int) -> Spent:
         """Seconds of an op of its own that makes a norm or a part of one."""

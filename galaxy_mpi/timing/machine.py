@@ -145,7 +145,8 @@ class Machine:
         clock = values["clock_hz"] / STATED_AT_HZ
         scaled = {name: values[name] * clock for name in OF_CORES_PER_S}
         scaled |= {name: values[name] / clock for name in OF_CORES_S}
-        return cls(**head, **(values | scaled))
+        everything: dict[str, Any] = head | values | scaled
+        return cls(**everything)
 
 
 def read_constants(name: str) -> dict[str, Constant]:

@@ -131,7 +131,10 @@ class Tape:
         link_bytes = {axis.name: n_bytes for axis, n_bytes in self.link_bytes.items()}
         bound_of, by_bound_s = self._bounds(spans, taken, attended_s)
         of_attention = [
-            (len(places) * getattr(spent, "dram_bytes", 0.0), len(places) * getattr(spent, "flops", 0.0))
+            (
+                len(places) * getattr(spent, "dram_bytes", 0.0),
+                len(places) * getattr(spent, "flops", 0.0),
+            )
             for places, spent in zip(moments.attended, attended_s, strict=True)
         ]
         return Timing(
@@ -151,7 +154,7 @@ class Tape:
     ) -> tuple[dict[str, str], dict[str, float]]:
         """Return what each op waits for, and the seconds of all by that."""
         moments = self._moments
-        numbers = moments.bounds.copy()
+        numbers: NDArray[np.int64] = moments.bounds.copy()
         for places, spent in zip(moments.attended, attended_s, strict=True):
             numbers[places] = _number(getattr(spent, "bound", Bound.LATENCY))
         if self.issue_s:  # not begun before it was issued
@@ -199,7 +202,8 @@ class _Moments:
 
     def __init__(self, tape: Tape) -> None:
         charges = [charge for charge in tape.charges if not isinstance(charge, Consumed)]
-        seconds, cores, parts, takes, bounds = [], [], [], [], []
+        seconds, cores, parts, takes = [], [], [], []
+        bounds: list[int] = []
         self.dram_bytes = self.flops = 0.0
         """Of all but attention."""
         by_name: dict[str, list[int]] = {}

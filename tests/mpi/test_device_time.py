@@ -6,12 +6,12 @@ import random
 import time
 
 import pytest
+from galaxy_mpi.device import Machine
 from galaxy_mpi.engine.device_program import DeviceProgram
 from galaxy_mpi.engine.estimator import Estimator
 from mpi4py import MPI
 
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.device import Machine
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.mpi import MpiTransport

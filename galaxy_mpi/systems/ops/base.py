@@ -156,9 +156,7 @@ class SystemOp(Op):
     def matmul_cores(self, costs: Any) -> float:
         """Return the cores that multiply in decode."""
         m, site = costs.machine, self.site
-        cores: float = (
-            m.ring_cores if site.prefetch or site.fabric.ring_matmuls else m.bank_cores
-        )
+        cores: float = m.ring_cores if site.prefetch or site.fabric.ring_matmuls else m.bank_cores
         return cores
 
     def matmul_s(self, costs: Any, weight: WeightId) -> Spent:

@@ -99,7 +99,7 @@ class Fit:
 
     def sigma(self) -> Vector:
         """Return the standard deviation of each logarithm that data and priors leave."""
-        inverse: Vector = np.linalg.inv(_normal(self.jacobian))
+        inverse = np.asarray(np.linalg.inv(_normal(self.jacobian)), np.float64)
         sigma: Vector = np.sqrt(np.diag(inverse))
         return sigma
 

@@ -164,8 +164,8 @@ class Tape:
         sums = np.bincount(numbers, weights=spans, minlength=len(_BOUNDS))
         by_bound_s = {b.value: float(s) for b, s in zip(_BOUNDS, sums, strict=True) if s > 0}
         bound_of = {}
-        for name, places in moments.by_name.items():
-            of_op = np.bincount(numbers[places], weights=spans[places], minlength=len(_BOUNDS))
+        for name, of_name in moments.by_name.items():
+            of_op = np.bincount(numbers[of_name], weights=spans[of_name], minlength=len(_BOUNDS))
             bound_of[name] = _BOUNDS[int(of_op.argmax())].value
         return bound_of, by_bound_s
 
@@ -234,7 +234,7 @@ class _Moments:
             cores.append(on_cores)
         self.seconds, self.cores = np.array(seconds, np.float64), np.array(cores, np.float64)
         self.parts, self.takes = np.array(parts, np.int64), np.array(takes, np.int64)
-        self.bounds = np.array(bounds, np.int64)
+        self.bounds: NDArray[np.int64] = np.array(bounds, np.int64)
         self.by_name = {name: np.array(places) for name, places in by_name.items()}
 
 

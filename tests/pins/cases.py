@@ -66,7 +66,7 @@ DEVICE = (
             ),
         )
     ),
-    "--model llama3-70b --circular-buffer-bytes 12000000",
+    "--model llama3-70b --circular-buffer-bytes 18000000",
 )
 
 TRACES = (

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -107,7 +108,7 @@ def test_more_ring_cores_are_never_slower(n_tokens):
     """24, 28, 32, ... cores: each has whole tiles, so some more help nothing."""
     place = PLACES[0]
     times = [step_s(place, "llama3-70b", n_tokens, ring_cores=n) for n in range(12, 73)]
-    assert all(at_most(b, a) for a, b in zip(times, times[1:], strict=False))
+    assert all(at_most(b, a) for a, b in pairwise(times))
 
 
 @settings(max_examples=30, deadline=None)
@@ -158,8 +159,7 @@ def test_reads_of_caches_keep_the_prefetcher_from_dram():
     """With slow DRAM a long context makes the prefetcher late by what the caches take."""
     place, slow = PLACES[0], {"dram_bytes_per_s": 6e10}
     near, far = (
-        estimator_of(place, "llama3-70b", **slow).step([position] * 4)
-        for position in (200, 3000)
+        estimator_of(place, "llama3-70b", **slow).step([position] * 4) for position in (200, 3000)
     )
     assert far.seconds > near.seconds
     assert far.dram_bytes > near.dram_bytes
@@ -216,9 +216,10 @@ def report_of(**changes):
 
 
 def test_options_of_served_tables():
+    long = {"input_tokens": 16_384, "users": 4}
     plain = report_of(input_tokens=4096)
-    hits = [report_of(input_tokens=4096, cached_percent=n) for n in (50, 75, 90)]
-    first = [plain, *hits]
+    hits = [report_of(**long, cached_percent=n) for n in (50, 75, 90)]
+    first = [report_of(**long), *hits]
     times = [figures["time_to_first_token_s"] for figures in first]
     assert times == sorted(times, reverse=True)
     mixed = report_of(lengths=(128, 4096, 128, 128))

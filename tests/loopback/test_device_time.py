@@ -128,7 +128,8 @@ def test_the_summary_shows_both_clocks():
     assert "op of a decode step" in text
     figures = report.to_dict()["device"]
     assert 0 < figures["flops_utilization"] < 1
-    assert sum(figures["by_op_s"].values()) == pytest.approx(figures["decode_step_s"])
+    # Ops are told of chip (0, 0); the column without a user has the last data a hop later.
+    assert sum(figures["by_op_s"].values()) == pytest.approx(figures["decode_step_s"], rel=0.01)
     assert figures["memory"]["dram_bytes"] > 0
 
 

@@ -166,7 +166,7 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--input-tokens", "131073"], "--input-tokens must be 1 to 131072"),
         (["--new-tokens", "0"], "--new-tokens must be 1 to 131072, got 0"),
         (["--model", "gpt-5"], "no model folder at 'gpt-5'"),
-        (["--machine", "tpu"], "no machine 'tpu'; choose n150, n300, t3000"),
+        (["--machine", "tpu"], "no machine 'tpu'; choose blackhole_galaxy, n150"),
         (["--topology", "torus"], "no topology 'torus'; choose ring, line"),
         (["--links", "0"], "--links must be 1 to 16, got 0"),
         (["--precision", "float32"], "no precision 'float32' on the device"),

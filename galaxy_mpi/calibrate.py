@@ -1,7 +1,8 @@
 """Constants of the device model from published times: ``python -m galaxy_mpi.calibrate``.
 
-It fits, prints each constant with its range and the times that decide it, and writes the profiles
-of the package. ``--check`` writes nothing and fails if the profiles are not what the fit gives.
+It fits, prints each constant with its range and the times that decide it, writes the profiles of
+the package, and the errors of fits that leave a group of times out. ``--check`` writes nothing and
+fails if the files are not what the fit gives.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -20,12 +22,18 @@ if __name__ == "__main__":
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.output import write_text
-from galaxy_mpi.studies.fitting import PARAMETERS, Fit, fit, left_out, predicted
+from galaxy_mpi.studies.fitting import PARAMETERS, Fit, Parameter, fit, left_out, predicted
 from galaxy_mpi.studies.published_times import GROUPS, Datum, published_times
-from galaxy_mpi.timing.machine import profile_path, read_constants
+from galaxy_mpi.timing.machine import profile_path
 from galaxy_mpi.timing.published import LEFT_OUT
 
 __all__ = ["build_parser", "main"]
+
+_DIGITS = 3
+"""Of a constant: more than the times can tell."""
+
+_Row = tuple[Parameter, str, tuple[str, str], str]
+"""A constant: its value, its range, and what decides it, as they are written."""
 
 
 def build_parser() -> ArgumentParser:
@@ -35,7 +43,6 @@ def build_parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("--check", action="store_true", help="compare with the profiles instead of writing them")
-    add("--left-out", action="store_true", help="leave out each group, too, and write the errors")
     return parser
 
 
@@ -45,31 +52,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
         def play() -> None:
             data = published_times()
-            # A check begins at the profiles: a fit that ends elsewhere says that they are not it.
-            found = fit(data, _profiles() if arguments.check else None)
+            found = _rounded(fit(data))
             print(_table(found, data))
             texts = {path: _changed(path, found, data) for path in _paths()}
             if arguments.check:
                 for path, text in texts.items():
                     _compare(path, text)
-                print("the profiles are what the fit gives")
             else:
                 for path, text in texts.items():
                     write_text(path, text)
                     print(f"wrote {path.name}")
-            if arguments.left_out:
-                _leave_out(found, data, is_check=arguments.check)
+            errors = _errors(found, data)
+            if not arguments.check:
+                write_text(LEFT_OUT, errors)
+            elif errors != LEFT_OUT.read_text("utf-8"):
+                raise ConfigError(
+                    f"{LEFT_OUT.name} is not what leaving groups out gives; "
+                    f"run python -m galaxy_mpi.calibrate"
+                )
 
         return play
 
     return run_alone(build_parser(), argv, prepare)
 
 
-def _profiles() -> Fit:
+def _rounded(found: Fit) -> Fit:
+    """Return the constants as they are written: errors are of those."""
     import numpy as np
 
-    values = [read_constants(p.profiles[0])[p.key].value for p in PARAMETERS]
-    return Fit(np.array(values), np.zeros((0, len(values))))
+    return replace(found, values=np.array([float(f"{v:.{_DIGITS}g}") for v in found.values]))
 
 
 def _paths() -> list[Path]:
@@ -91,11 +102,11 @@ def _table(found: Fit, data: Sequence[Datum]) -> str:
     return "\n".join(lines)
 
 
-def _rows(found: Fit, data: Sequence[Datum]) -> list[tuple[object, ...]]:
+def _rows(found: Fit, data: Sequence[Datum]) -> list[_Row]:
     """Return parameter, value, range and deciding data, as they are written."""
     import numpy as np
 
-    spread, rows = np.exp(found.sigma()), []
+    spread, rows = np.exp(found.sigma()), list[_Row]()
     for parameter, value, factor, numbers in zip(
         PARAMETERS, found.values, spread, found.deciding(), strict=True
     ):
@@ -103,7 +114,12 @@ def _rows(found: Fit, data: Sequence[Datum]) -> list[tuple[object, ...]]:
         alone = " alone" if len(names) == 1 else ""
         by = (", ".join(names) + alone) if names else "its prior"
         rows.append(
-            (parameter, f"{value:.4g}", (f"{value / factor:.2g}", f"{value * factor:.2g}"), by)
+            (
+                parameter,
+                f"{value:.{_DIGITS}g}",
+                (f"{value / factor:.2g}", f"{value * factor:.2g}"),
+                by,
+            )
         )
     return rows
 
@@ -115,8 +131,14 @@ def _changed(path: Path, found: Fit, data: Sequence[Datum]) -> str:
         if path.stem not in parameter.profiles:
             continue
         number, least, most = (_yaml(n) for n in (value, low, high))
-        pattern = rf"(  {parameter.key}:\n)    value: [^\n]*\n    unit: ([^\n]*)\n(?:    range: [^\n]*\n    fitted: [^\n]*\n)?"
-        new = rf'\g<1>    value: {number}\n    unit: \g<2>\n    range: [{least}, {most}]\n    fitted: "{by}"\n'
+        pattern = (
+            rf"(  {parameter.key}:\n)    value: [^\n]*\n    unit: ([^\n]*)\n"
+            r"(?:    range: [^\n]*\n    fitted: [^\n]*\n)?"
+        )
+        new = (
+            rf"\g<1>    value: {number}\n    unit: \g<2>\n"
+            rf'    range: [{least}, {most}]\n    fitted: "{by}"\n'
+        )
         text, n = re.subn(pattern, new, text)
         assert n == 1, f"{path.name} has no {parameter.key}"
     return text
@@ -141,23 +163,24 @@ def _compare(path: Path, text: str) -> None:
             )
 
 
-def _leave_out(found: Fit, data: Sequence[Datum], *, is_check: bool) -> None:
-    """Print, and write, what is predicted of each group that is left out."""
-    rows = []
+def _errors(found: Fit, data: Sequence[Datum]) -> str:
+    """Return the file of errors: in sample, and of each group that is left out."""
+
+    def row(left: str, group: str, number: int, seconds: float) -> dict[str, object]:
+        datum = data[number]
+        return {
+            "left_out": left,
+            "group": group,
+            "time": datum.name,
+            "kind": datum.groups["kind"],
+            "system": datum.groups["system"],
+            "error": round(seconds / datum.seconds - 1, 3),
+        }
+
+    rows = [row("", "", n, s) for n, s in enumerate(predicted(found.values, data).tolist())]
     for kind, name, seconds in left_out(data, found, GROUPS):
-        errors = [s / data[n].seconds - 1 for n, s in seconds.items()]
-        mean = statistics.fmean(map(abs, errors))
-        print(f"left out: {kind} {name}: {len(errors)} times, mean error {mean:.1%}", flush=True)
-        rows += [
-            {"left_out": kind, "group": name, "time": data[n].name, "error": round(e, 4)}
-            for n, e in zip(seconds, errors, strict=True)
-        ]
-    content = json.dumps(rows, indent=1) + "\n"
-    if is_check:
-        if content != LEFT_OUT.read_text("utf-8"):
-            raise ConfigError(f"{LEFT_OUT.name} is not what leaving groups out gives")
-    else:
-        write_text(LEFT_OUT, content)
+        rows += [row(kind, name, number, s) for number, s in seconds.items()]
+    return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
 
 
 if __name__ == "__main__":

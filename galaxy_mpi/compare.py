@@ -30,6 +30,7 @@ from galaxy_mpi.studies.host_steps import host_figures
 from galaxy_mpi.studies.ideas import Variant, variants
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.bands import Conditions
 
 __all__ = ["build_parser", "main"]
 
@@ -91,6 +92,7 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
         input_tokens=arguments.position,
         mesh=arguments.mesh,
         machine=arguments.machine,
+        system="galaxy",
         layers=arguments.layers,
         **chosen,
     )
@@ -106,7 +108,8 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
             users=arguments.users,
             position=arguments.position,
         )
-        _report(arguments, programs.model, found, rows_of(found, device, None))
+        rows = rows_of(found, device, None, what_if.conditions)
+        _report(arguments, programs.model, found, rows)
 
     return play
 
@@ -150,7 +153,15 @@ def _prepare_values(
                 users=arguments.users,
                 position=arguments.position,
             )
-        _report(arguments, plan.model, found, rows_of(found, device, host))
+        conditions = Conditions(
+            system="galaxy",
+            machine=arguments.machine,
+            mesh=str(mesh),
+            dim=plan.model.dim,
+            n_layers=plan.model.n_layers,
+            n_tokens=arguments.position,
+        )
+        _report(arguments, plan.model, found, rows_of(found, device, host, conditions))
 
     return mesh, play
 

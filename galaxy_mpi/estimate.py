@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -22,6 +23,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import bars_png, lines_png
+from galaxy_mpi.studies.what_helps import helps, helps_table
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.timing import MACHINES
@@ -64,9 +66,8 @@ def build_parser() -> ArgumentParser:
     add("--topology", metavar="T", help="ring or line, instead of the machine's")
     add(
         "--system",
-        default="galaxy",
         metavar="NAME|FILE.py:NAME",
-        help=f"{' or '.join(SYSTEMS)}, or a System of your own",
+        help=f"{' or '.join(SYSTEMS)}, or a System of your own; by default the machine's",
     )
     add(
         "--set",
@@ -75,6 +76,9 @@ def build_parser() -> ArgumentParser:
         metavar="machine.NAME=VALUE",
         help="another value of a constant of the machine; may be repeated",
     )
+    add("--sampling", metavar="WHERE", help="host or device: who chooses tokens, on the clock")
+    add("--cached-percent", type=int, default=0, metavar="N", help="of the prompt, a prefix's hit")
+    add("--lengths", metavar="N,NxM,...", help="tokens of each user's prompt; NxM is M users of N")
     add("--precision", help="performance (default) or accuracy")
     add(
         "--optimizations",
@@ -100,6 +104,7 @@ def build_parser() -> ArgumentParser:
         help="wires from a chip to the next along ROWS or COLS; may be repeated",
     )
     add("--allow-over-budget", action="store_true", help="go on if a chip lacks the memory")
+    add("--what-helps", action="store_true", help="what halving each cost of the machine would buy")
     add("--sweep", metavar="KEY=A,B,C", help="one row for each value of an option, as --links=1,2")
     add = parser.add_argument_group("output").add_argument
     add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep")
@@ -129,10 +134,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             machine = what_if.programs.on(what_if.emulated_machine)
             said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
             report = what_if.report | {"run": said | {"machine": asdict(machine)}}
+            rows = helps(what_if) if arguments.what_helps else []
+            if rows:
+                report |= {"what_helps": [vars(row) for row in rows]}
             text = json.dumps(report, indent=2) + "\n"
             # What goes to standard output first: it is not lost with a disk that is full.
             is_shown = str(arguments.json) == "-"
-            print(text if is_shown else what_if.table() + "\n", end="", flush=True)
+            table = what_if.table() + "\n"
+            if rows:
+                table += "\n" + helps_table(rows, report["device"]) + "\n"
+            print(text if is_shown else table, end="", flush=True)
             files: list[tuple[Path | None, str | bytes]] = []
             if not is_shown:
                 files.append((arguments.json, text))
@@ -162,8 +173,11 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
         machine=arguments.machine,
         links=arguments.links,
         topology=arguments.topology,
-        system=chosen_system(arguments.system),
+        system=None if arguments.system is None else chosen_system(arguments.system),
         constants=tuple(arguments.set),
+        sampling=arguments.sampling,
+        cached_percent=arguments.cached_percent,
+        lengths=_lengths(arguments.lengths),
         **formats(arguments.precision, arguments.optimizations, arguments.formats),
         layers=arguments.layers,
         prefetch=not arguments.no_prefetch,
@@ -174,9 +188,24 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
     )
 
 
+def _lengths(text: str | None) -> tuple[int, ...] | None:
+    """Return the lengths of ``128,4096x3``."""
+    if text is None:
+        return None
+    found: list[int] = []
+    for part in text.split(","):
+        length, _, times = part.partition("x")
+        if not length.isdecimal() or not (times or "1").isdecimal():
+            raise ConfigError(
+                f"--lengths is N or NxM, by commas, for example 128,4096x3; got {text!r}"
+            )
+        found += [int(length)] * int(times or "1")
+    return tuple(found)
+
+
 _FILES = ("json", "csv", "trace", "profile-csv", "plot")
 _MOST_SWEPT = 1000
-_NOT_SWEPT = (*_FILES, "sweep", "help", "no-prefetch", "allow-over-budget")
+_NOT_SWEPT = (*_FILES, "sweep", "help", "no-prefetch", "allow-over-budget", "what-helps")
 
 SWEEP_COLUMNS = (
     "decode_step_s",
@@ -184,6 +213,8 @@ SWEEP_COLUMNS = (
     "tokens_per_s",
     "time_to_first_token_s",
     "prefetch_stall_s",
+    "decode_step_s_margin",
+    "time_to_first_token_s_margin",
 )
 
 
@@ -201,35 +232,49 @@ def _prepare_sweep(
             f"got {arguments.sweep!r}"
         )
     # Said once more behind the others, where the last one counts.
-    estimates = {
-        value: _what_if(parser.parse_args([*words, f"--{key}", value])) for value in words_of_values
-    }
+    estimates: dict[str, WhatIf | None] = {}
+    reasons: dict[str, str] = {}
+    for value in words_of_values:
+        parsed = parser.parse_args([*words, f"--{key}", value])
+        try:
+            estimates[value] = _what_if(parsed)
+        except ConfigError as error:  # this point; the others may do
+            estimates[value], reasons[value] = None, str(error)
+    if len(reasons) == len(estimates):
+        raise ConfigError(next(iter(reasons.values())))
 
     def play() -> None:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for value, estimate in estimates.items():
-            device = estimate.report["device"]
-            rows.append({key: value} | {name: device[name] for name in SWEEP_COLUMNS})
+            device = dict.fromkeys(SWEEP_COLUMNS) if estimate is None else estimate.report["device"]
+            figures = {name: device[name] for name in SWEEP_COLUMNS}
+            rows.append({key: value} | figures | {"not_estimated": reasons.get(value, "")})
         text = io.StringIO()
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         width = max(len(key), *(len(value) for value in estimates)) + 2
         print(f"{key:<{width}}{'step ms':>10}{'tok/s/user':>12}{'tok/s':>10}{'first token ms':>16}"
-              f"{'stall us':>10}")  # fmt: skip
+              f"{'stall us':>10}{'step +-':>9}{'first +-':>9}")  # fmt: skip
         for row in rows:
+            if row["not_estimated"]:
+                print(f"{row[key]:<{width}}  {row['not_estimated']}")
+                continue
             print(
                 f"{row[key]:<{width}}{row['decode_step_s'] * 1e3:>10.3f}"
                 f"{row['tokens_per_s_per_user']:>12.2f}{row['tokens_per_s']:>10.1f}"
                 f"{row['time_to_first_token_s'] * 1e3:>16.1f}"
-                f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
+                f"{row['prefetch_stall_s'] * 1e6:>10.1f}{row['decode_step_s_margin']:>9.0%}"
+                f"{row['time_to_first_token_s_margin']:>9.0%}"
             )
         files: list[tuple[Path | None, str | bytes]] = [(arguments.csv, text.getvalue())]
         if str(arguments.json) != "-":
             files.append((arguments.json, json.dumps(rows, indent=2) + "\n"))
         if arguments.plot is not None:
-            lines = {name: [row[name] for row in rows] for name in SWEEP_COLUMNS}
-            files.append((arguments.plot, lines_png(arguments.model, key, list(estimates), lines)))
+            drawn = [row for row in rows if not row["not_estimated"]]
+            lines = {name: [row[name] for row in drawn] for name in SWEEP_COLUMNS[:5]}
+            points = [row[key] for row in drawn]
+            files.append((arguments.plot, lines_png(arguments.model, key, points, lines)))
         write_all(files)
 
     return play

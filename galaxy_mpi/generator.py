@@ -35,7 +35,7 @@ from galaxy_mpi.systems import (
 )
 from galaxy_mpi.timing import Costs
 from galaxy_mpi.timing.run_clock import RunClock, join
-from galaxy_mpi.timing.times import DeviceTimes
+from galaxy_mpi.timing.times import DeviceTimes, Peaks
 
 __all__ = ["Continuation", "Generator", "Model", "create_model"]
 
@@ -415,7 +415,7 @@ class Generator:
         ranks = self.model.transport.gather(self._clock.times)
         if ranks is None:
             return None
-        times = DeviceTimes(self._programs.n_layers, machine.prefill_cores)
+        times = DeviceTimes(self._programs.n_layers, Peaks.of(machine))
         return join([chip for rank in ranks for chip in rank], times).to_dict()
 
     def _make_clock(self, programs: Programs) -> RunClock | None:

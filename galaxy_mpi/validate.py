@@ -1,4 +1,9 @@
-"""The device model beside what was published: ``python -m galaxy_mpi.validate``."""
+"""The device model beside what was published: ``python -m galaxy_mpi.validate``.
+
+Three errors of each published time: in sample (of the model as it is, fitted to it), left out (the
+mean of what fits predict that do not know its machine, length, model, system or kind), and of a
+roofline, which is the one to beat.
+"""
 
 import argparse
 import json
@@ -20,10 +25,11 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import check_writable, write_text
 from galaxy_mpi.studies.claims import Claim, older_claims
+from galaxy_mpi.studies.published_times import published_times
 from galaxy_mpi.studies.whole_run import run_one
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
-from galaxy_mpi.timing import Estimator, Machine
-from galaxy_mpi.timing.published import CALIBRATION, Measurement, read_measurements
+from galaxy_mpi.timing import MACHINES, Estimator, Machine
+from galaxy_mpi.timing.published import LEFT_OUT, Measurement, read_measurements
 
 __all__ = ["Comparison", "build_parser", "compare", "main"]
 
@@ -96,15 +102,106 @@ def main(argv: Sequence[str] | None = None) -> int:
         more = [] if arguments.golden is None else read_measurements(arguments.golden)
 
         def play() -> None:
-            rows = compare(read_measurements(CALIBRATION), is_calibration=True)
-            rows += compare(more, is_calibration=False)
-            print(_table(rows))
-            print(_claims_table(older_claims()), flush=True)
-            write_text(arguments.json, json.dumps(_to_json(rows), indent=2) + "\n")
+            known, rows = _known(), compare(more, is_calibration=False)
+            content = {"schema_version": 2, "times": [*map(vars, known), *_to_json(rows)]}
+            write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+            print(_known_table(known))
+            if rows:
+                print("\n" + _table(rows))
+            print(_claims_table(older_claims()))
 
         return play
 
     return run_alone(build_parser(), argv, prepare)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A published time of the package with the errors of its predictions."""
+
+    name: str
+    kind: str
+    set: str
+    published_s: float
+    modelled_s: float
+    error: float
+    """In sample: modelled over published, minus one."""
+    left_out_error: float | None
+    """Mean size of those of fits that leave it out."""
+    roofline_error: float | None
+    source: str
+
+
+def _known() -> list[Known]:
+    machines = {name: Machine.load(name) for name in MACHINES}
+    left: dict[str, list[float]] = {}
+    for row in json.loads(LEFT_OUT.read_text("utf-8")):
+        if row["left_out"]:
+            left.setdefault(row["time"], []).append(abs(row["error"]))
+    rows = []
+    for datum in published_times():
+        modelled_s = datum.model_s(machines)
+        roofline_s = datum.roofline_s(machines) if datum.roofline_s else None
+        errors = left.get(datum.name)
+        rows.append(
+            Known(
+                name=datum.name,
+                kind=datum.groups["kind"],
+                set="reproduced",
+                published_s=datum.seconds,
+                modelled_s=modelled_s,
+                error=modelled_s / datum.seconds - 1,
+                left_out_error=statistics.fmean(errors) if errors else None,
+                roofline_error=roofline_s / datum.seconds - 1 if roofline_s else None,
+                source=datum.source,
+            )
+        )
+    return rows
+
+
+def _known_table(rows: list[Known]) -> str:
+    width = max(len(row.name) for row in rows) + 2
+    head = (
+        f"{'published us':>14}{'modelled us':>13}{'in sample':>11}{'left out':>10}{'roofline':>10}"
+    )
+    lines = [f"{'':<{width}}{head}"]
+    for row in rows:
+        left = "-" if row.left_out_error is None else f"{row.left_out_error:.1%}"
+        roof = "-" if row.roofline_error is None else f"{row.roofline_error:+.0%}"
+        lines.append(
+            f"{row.name:<{width}}{row.published_s * 1e6:>14.2f}{row.modelled_s * 1e6:>13.2f}"
+            f"{row.error:>+11.1%}{left:>10}{roof:>10}"
+        )
+    lines += ["", f"{'mean size of errors':<{width}}{'times':>14}{'':>13}{'in sample':>11}"
+              f"{'left out':>10}{'roofline':>10}"]  # fmt: skip
+    for kind in dict.fromkeys(row.kind for row in rows):
+        lines.append(_means(f"  {kind}", [row for row in rows if row.kind == kind], width))
+    lines.append(_means("  all", rows, width))
+    lines += ["", f"{'left out':<{width}}{'times':>14}{'':>13}{'mean':>11}{'worst':>10}"]
+    groups: dict[str, list[float]] = {}
+    for row in json.loads(LEFT_OUT.read_text("utf-8")):
+        if row["left_out"]:
+            groups.setdefault(f"{row['left_out']}: {row['group']}", []).append(abs(row["error"]))
+    for name, errors in groups.items():
+        mean, worst = statistics.fmean(errors), max(errors)
+        lines.append(f"  {name:<{width - 2}}{len(errors):>14}{'':>13}{mean:>11.1%}{worst:>10.1%}")
+    mean = statistics.fmean(statistics.fmean(errors) for errors in groups.values())
+    lines.append(f"{'  mean of the groups':<{width}}{'':>27}{mean:>11.1%}")
+    lines += ["", "sources:", *sorted({f"  {row.source}" for row in rows})]
+    return "\n".join(lines)
+
+
+def _means(name: str, rows: list[Known], width: int) -> str:
+    def mean(errors: list[float | None]) -> str:
+        known = [abs(error) for error in errors if error is not None]
+        return f"{statistics.fmean(known):.1%}" if known else "-"
+
+    cells = (
+        mean([row.error for row in rows]),
+        mean([row.left_out_error for row in rows]),
+        mean([row.roofline_error for row in rows]),
+    )
+    return f"{name:<{width}}{len(rows):>14}{'':>13}{cells[0]:>11}{cells[1]:>10}{cells[2]:>10}"
 
 
 def _table(rows: list[Comparison]) -> str:
@@ -145,22 +242,19 @@ def _summary(name: str, rows: list[Comparison]) -> list[str]:
     return lines
 
 
-def _to_json(rows: list[Comparison]) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "times": [
-            {
-                "name": row.measurement.name,
-                "kind": row.measurement.kind,
-                "published_s": row.measurement.seconds,
-                "modelled_s": row.modelled_s,
-                "error": row.error,
-                "set": "reproduced" if row.is_calibration else "predicted",
-                "source": row.measurement.source,
-            }
-            for row in rows
-        ],
-    }
+def _to_json(rows: list[Comparison]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": row.measurement.name,
+            "kind": row.measurement.kind,
+            "published_s": row.measurement.seconds,
+            "modelled_s": row.modelled_s,
+            "error": row.error,
+            "set": "reproduced" if row.is_calibration else "predicted",
+            "source": row.measurement.source,
+        }
+        for row in rows
+    ]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import write_all
 from galaxy_mpi.timing import Trace
+from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.device_run import DeviceRun
 from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
 
@@ -134,7 +135,23 @@ class Report:
             "memory": device.budget(self._n_positions).to_dict(),
             "stragglers": device.stragglers,
         }
-        return times.to_dict() | figures
+        found = times.to_dict() | figures
+        return found | bands_of(found, self._conditions())
+
+    def _conditions(self) -> Conditions:
+        """Return what the bands of device time depend on."""
+        run = self.run
+        changed = (run.n_layers, run.optimizations, run.circular_buffer_bytes, run.collectives,
+                   run.slow_chips, run.slow_links)  # fmt: skip
+        return Conditions(
+            system=run.system_name,
+            machine=run.machine,
+            mesh=str(run.mesh),
+            dim=self.model.dim,
+            n_layers=self.model.n_layers,
+            n_tokens=max(len(request.prompt) for request in self.requests),
+            is_changed=any(changed) or not run.prefetch,
+        )
 
     @property
     def _n_positions(self) -> int:

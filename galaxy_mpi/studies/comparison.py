@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from galaxy_mpi.mesh import Mesh
@@ -12,6 +12,7 @@ from galaxy_mpi.studies.ideas import CLAIMS, IDEAS, Variant
 from galaxy_mpi.systems import Wanted
 from galaxy_mpi.systems.formats import differing
 from galaxy_mpi.timing import Estimator, Machine, Timing
+from galaxy_mpi.timing.bands import Band, Conditions, band
 
 __all__ = ["Row", "device_figures", "rows_of", "table", "to_dict"]
 
@@ -33,6 +34,8 @@ class Row:
     host_gain: float | None
     other_tokens: int | None
     """Users whose next token is another than that of the variant before."""
+    band: Band | None = None
+    """How far the device time may be off."""
 
     @property
     def host_step_s(self) -> float | None:
@@ -65,8 +68,17 @@ def rows_of(
     variants: Sequence[Variant],
     device: Sequence[tuple[Timing, int]] | None,
     host: Sequence[HostFigures] | None,
+    conditions: Conditions | None = None,
 ) -> list[Row]:
-    """Join the figures of the variants, in their order."""
+    """Join the figures of the variants, in their order.
+
+    Parameters
+    ----------
+    conditions : Conditions, optional
+        Of the Galaxy's step, the last variant that is not alone; on the way there nothing is
+        published, and its time rests on assumptions.
+    """
+    complete = max(n for n, variant in enumerate(variants) if not variant.is_alone)
     rows: list[Row] = []
     for number, variant in enumerate(variants):
         # Ideas by themselves change the generic system in the same formats.
@@ -85,9 +97,18 @@ def rows_of(
                 host=host[number] if host else None,
                 host_gain=_paired(host[before], host[number]) if host else None,
                 other_tokens=_changed(host[before], host[number]) if host else None,
+                band=_band(conditions, number == complete) if timing else None,
             )
         )
     return rows
+
+
+def _band(conditions: Conditions | None, is_complete: bool) -> Band | None:
+    if conditions is None:
+        return None
+    if not is_complete:
+        conditions = replace(conditions, system="tt_transformers")
+    return band("step", conditions)
 
 
 def _paired(before: HostFigures, after: HostFigures) -> float:
@@ -121,6 +142,8 @@ def to_dict(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "name": row.name,
             "alone": row.is_alone,
             "device_step_s": device.seconds if device else None,
+            "device_margin": row.band.margin if row.band else None,
+            "device_regime": row.band.regime if row.band else None,
             "device_gain": row.device_gain,
             "link_bytes_rows": device.link_bytes["ROWS"] if device else None,
             "link_bytes_cols": device.link_bytes["COLS"] if device else None,
@@ -151,6 +174,12 @@ def table(rows: Sequence[Row], model: LlamaConfig, variants: Sequence[Variant]) 
         if not row.is_alone:
             lines.append(f"{_line(row, alone.get(row.name), width)}".rstrip())
     gains = _gains(rows)
+    margins = [row.band for row in rows if row.band is not None and not row.is_alone]
+    if margins:
+        first, last = margins[0], margins[-1]
+        lines += ["", f"device ms: {first.regime}, +-{first.margin:.0%}; all ideas together "
+                  f"{last.regime}, +-{last.margin:.0%}. No step of {rows[0].name} on this machine "
+                  f"is published: its links and its host are assumed."]  # fmt: skip
     if rows[0].device is not None:
         lines += ["", f"{'claimed by an older description':<{width}}{'claimed':>18}{'modelled':>10}"
                   f"{'factor':>8}"]  # fmt: skip

@@ -9,7 +9,7 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8
@@ -100,18 +100,18 @@ class _Run:
     users: int
     on_chip: bool = False
 
-    def step_s(self, machines: Machines, positions: Sequence[int]) -> float:
+    def step_s(self, positions: Sequence[int], machines: Machines) -> float:
         """Return the mean over decode steps."""
         return self._of_all_layers(machines, lambda estimator, cols: statistics.fmean(
-            estimator.step([position] * cols).seconds for position in positions
+            estimator.step_s([position] * cols) for position in positions
         ))  # fmt: skip
 
-    def prefill_s(self, machines: Machines, n_tokens: int) -> float:
+    def prefill_s(self, n_tokens: int, machines: Machines) -> float:
         """Return a pass of one prompt."""
         shape = PassShape.of_prompt(n_tokens)
-        return self._of_all_layers(machines, lambda estimator, _: estimator.prefill(shape).seconds)
+        return self._of_all_layers(machines, lambda estimator, _: estimator.prefill_s(shape))
 
-    def roofline_s(self, machines: Machines, rows: int, n_positions: int) -> float:
+    def roofline_s(self, rows: int, n_positions: int, machines: Machines) -> float:
         """Return the longer of all bytes over DRAM and all flops over the peak of all cores."""
         program = self._programs(2)
         machine = machines[self.machine]
@@ -163,7 +163,7 @@ def _galaxy_times() -> list[Datum]:
                     name,
                     micros * 1e-6,
                     _op_margin(name),
-                    lambda machines, name=name, kind=kind: _op_s(machines, name, kind),
+                    partial(_op_s, name, kind),
                     _groups(_GALAXY, 128, "llama3-70b", "galaxy", kind),
                     source["decode_ops"],
                     is_fitted=not name.endswith("_gap"),
@@ -178,10 +178,10 @@ def _galaxy_times() -> list[Datum]:
                 f"decode step, {n_tokens} tokens",
                 entry["ms"] * 1e-3,
                 0.01,
-                lambda machines, at=at: _LLAMA.step_s(machines, [at]),
+                partial(_LLAMA.step_s, [at]),
                 _groups(_GALAXY, n_tokens, "llama3-70b", "galaxy", "step"),
                 source["end_to_end"],
-                roofline_s=lambda machines, at=at: _LLAMA.roofline_s(machines, 32, at),
+                roofline_s=partial(_LLAMA.roofline_s, 32, at),
             )
         )
     for entry in content["prefill_s"]:
@@ -191,10 +191,10 @@ def _galaxy_times() -> list[Datum]:
                 f"prefill, {n_tokens} tokens",
                 entry["s"],
                 0.02,
-                lambda machines, n=n_tokens: _LLAMA.prefill_s(machines, n),
+                partial(_LLAMA.prefill_s, n_tokens),
                 _groups(_GALAXY, n_tokens, "llama3-70b", "galaxy", "first token"),
                 source["prefill"],
-                roofline_s=lambda machines, n=n_tokens: _LLAMA.roofline_s(machines, n, 0),
+                roofline_s=partial(_LLAMA.roofline_s, n_tokens, 0),
             )
         )
     return found
@@ -209,7 +209,7 @@ def _op_margin(name: str) -> float:
     return 0.07 if name == "attention" else 0.05
 
 
-def _op_s(machines: Machines, name: str, kind: str) -> float:
+def _op_s(name: str, kind: str, machines: Machines) -> float:
     by_op_s, n_layers = _step_by_op(machines[_GALAXY])
     uses = n_layers if kind == "op" else 1
     gap_s = 0.0 if name.endswith("_gap") else machines[_GALAXY].op_gap_s
@@ -230,8 +230,8 @@ def _read_more() -> list[dict[str, Any]]:
     return records
 
 
-_DECODED = tuple(range(128, 328, 32))
-"""Positions of 200 tokens behind a prompt of 128."""
+_DECODED = (160, 228, 296)
+"""Positions among 200 tokens behind a prompt of 128."""
 
 
 def _generic_times() -> list[Datum]:
@@ -259,10 +259,10 @@ def _generic_times() -> list[Datum]:
                     name,
                     value * 1e-3,
                     0.10,
-                    lambda machines, run=run: run.prefill_s(machines, 128),
+                    partial(run.prefill_s, 128),
                     _groups(machine, 128, model, system, "first token"),
                     record["source"],
-                    roofline_s=lambda machines, run=run: run.roofline_s(machines, 128, 0),
+                    roofline_s=partial(run.roofline_s, 128, 0),
                 )
             )
             continue
@@ -273,11 +273,11 @@ def _generic_times() -> list[Datum]:
                 name,
                 seconds,
                 0.015 if of_formats else 0.03,
-                lambda machines, run=run: run.step_s(machines, _DECODED),
+                partial(run.step_s, _DECODED),
                 _groups(machine, 128, model, system, "step"),
                 record["source"],
                 compared="formats on the N300" if of_formats else "",
-                roofline_s=lambda machines, run=run: run.roofline_s(machines, 32, 228),
+                roofline_s=partial(run.roofline_s, 32, 228),
             )
         )
     return found
@@ -329,7 +329,7 @@ def _prefill_ops() -> list[Datum]:
                 f"prefill, 8192 tokens: {name}",
                 record["value"] * 1e-6,
                 0.10,
-                lambda machines, name=name: _prefill_op_s(machines, name),
+                partial(_prefill_op_s, name),
                 _groups(_GALAXY, 8192, "llama3-70b", "galaxy", "prefill op"),
                 record["source"],
             )
@@ -337,7 +337,7 @@ def _prefill_ops() -> list[Datum]:
     return found
 
 
-def _prefill_op_s(machines: Machines, name: str) -> float:
+def _prefill_op_s(name: str, machines: Machines) -> float:
     op, is_matmul = _PREFILL_OPS[name]
     for charge in _prefill_charges(machines[_GALAXY]):
         if charge.name != op:
@@ -372,7 +372,7 @@ def _links() -> list[Datum]:
                 record["id"],
                 seconds,
                 0.05,
-                lambda machines, what=what, size=size: what(machines[_GALAXY], size),
+                partial(what, size),
                 _groups(_GALAXY, 0, "none", "fabric", "link"),
                 record["source"],
                 is_fitted=False,
@@ -381,10 +381,13 @@ def _links() -> list[Datum]:
     return found
 
 
-def _packet_s(machine: Machine, size: int) -> float:
-    return Costs(machine).link_s(size, size)
+def _packet_s(size: int, machines: Machines) -> float:
+    machine = machines[_GALAXY]
+    whole_s = Costs(machine).link_s(4096, 4096)
+    return machine.link_packet_s + size / 4096 * (whole_s - machine.link_packet_s)
 
 
-def _hop_s(machine: Machine, size: int) -> float:
+def _hop_s(size: int, machines: Machines) -> float:
+    machine = machines[_GALAXY]
     byte_s = 1 / machine.link_bytes_per_s
     return machine.link_hop_s + (size - 16) * byte_s

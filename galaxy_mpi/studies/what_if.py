@@ -9,18 +9,25 @@ from galaxy_mpi.checkpoints import model_sizes
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig, Programs
-from galaxy_mpi.studies.whole_run import run_all, run_one
-from galaxy_mpi.systems import PassShape, System, Wanted, system_of
-from galaxy_mpi.timing import Budget, Estimator, Machine, Slowness, Trace
+from galaxy_mpi.studies.prompts import chunk_tokens, passes_of
+from galaxy_mpi.studies.whole_run import run_all, run_users
+from galaxy_mpi.systems import System, Wanted, system_of
+from galaxy_mpi.timing import Budget, DeviceTimes, Estimator, Machine, Slowness, Trace
+from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
 from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table
 
-__all__ = ["PREFILLS", "WhatIf"]
+__all__ = ["PREFILLS", "SAMPLINGS", "WhatIf"]
 
 MAX_TOKENS, MAX_CHIPS = 131_072, 4096
 
 PREFILLS = ("one", "all")
+
+SAMPLINGS = ("host", "device")
+
+_GALAXIES = (8, 4)
+"""The mesh of machines that have the Galaxy's system."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +54,14 @@ class WhatIf:
     """``machine.NAME=VALUE`` each: constants instead of the machine's."""
     links: int | None = None
     topology: str | None = None
-    system: str | System = "galaxy"
+    system: str | System | None = None
+    """None: the one that the machine has."""
+    sampling: str | None = None
+    """``host`` or ``device``: where tokens are chosen, instead of the system's way."""
+    cached_percent: int = 0
+    """Of the prompt that is in the prefix cache: whole blocks of 128 positions."""
+    lengths: tuple[int, ...] | None = None
+    """Tokens of each user's prompt, instead of ``users`` of ``input_tokens``."""
     precision: str = "performance"
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
@@ -68,6 +82,10 @@ class WhatIf:
             ("--links", self.links, 16),
             ("--layers", self.layers, 1000),
             ("--circular-buffer-bytes", self.circular_buffer_bytes, 2**40),
+            ("--lengths", max(self.lengths or (1,)), MAX_TOKENS),
+            ("--lengths", min(self.lengths or (1,)), MAX_TOKENS),
+            ("the number of --lengths", len(self.lengths or (1,)), 32),
+            ("--cached-percent", self.cached_percent + 1, 100),
         ):
             if value is not None and not 1 <= value <= most:
                 raise ConfigError(f"{name} must be 1 to {most}, got {value}")
@@ -79,6 +97,15 @@ class WhatIf:
             raise ConfigError(f"no topology {self.topology!r}; choose ring, line")
         if self.prefill not in PREFILLS:
             raise ConfigError(f"--prefill is {' or '.join(PREFILLS)}, got {self.prefill!r}")
+        if self.sampling not in (None, *SAMPLINGS):
+            raise ConfigError(f"--sampling is {' or '.join(SAMPLINGS)}, got {self.sampling!r}")
+        if self.prefill == "all" and (self.lengths is not None or self.cached_percent):
+            raise ConfigError("--lengths and --cached-percent are of --prefill one")
+        context = self.programs.model.max_seq_len
+        if self.longest > context:
+            raise ConfigError(
+                f"--input-tokens is {self.longest}, {self.model} was made for {context} positions"
+            )
         if not self.allow_over_budget:
             self.budget.check(self.emulated_machine)
         self._slowness()
@@ -94,14 +121,55 @@ class WhatIf:
         )
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(self.lengths or (self.input_tokens,))
+
+    @property
     def wanted(self) -> Wanted:
         """The formats that are asked for."""
         return Wanted(self.precision, self.optimizations, self.formats)
 
     @property
+    def n_users(self) -> int:
+        """Users of a step."""
+        return len(self.lengths) if self.lengths is not None else self.users
+
+    @property
     def system_name(self) -> str:
-        """What reports call the system."""
-        return self.system.name if isinstance(self.system, System) else self.system
+        """The system that was asked for, or that the machine has."""
+        if self.system is not None:
+            return self.system.name if isinstance(self.system, System) else self.system
+        mesh = Mesh.parse(self.emulated_machine.mesh)
+        return "galaxy" if (mesh.rows, mesh.cols) == _GALAXIES else "tt_transformers"
+
+    @property
+    def n_steps(self) -> int:
+        """Decode steps: none beyond the model's context, but for the first."""
+        left = self.programs.model.max_seq_len - self.longest
+        return min(self.new_tokens, max(1, left))
+
+    @cached_property
+    def emulated_system(self) -> System:
+        """The system with the links, the topology and the sampling that were asked for."""
+        mesh = Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        asked = self.system
+        system = asked if isinstance(asked, System) else system_of(self.system_name, mesh)
+        fabric = system.fabric
+        if self.links is not None:
+            fabric = replace(fabric, gather_links=None, scatter_links=None)
+        if self.topology is not None:
+            fabric = replace(fabric, is_line=False)
+        system = replace(system, fabric=fabric)
+        if self.sampling is not None:
+            name = "galaxy" if self.sampling == "device" else "tt_transformers"
+            ops = system_of(name, Mesh(8, 4))
+            system = replace(
+                system,
+                decode=replace(system.decode, sample=ops.decode.sample),
+                prefill=replace(system.prefill, sample=ops.prefill.sample),
+            )
+        return system
 
     @cached_property
     def programs(self) -> Programs:
@@ -111,14 +179,43 @@ class WhatIf:
             raise ConfigError(
                 f"the {mesh} mesh has {mesh.n_chips} chips, at most {MAX_CHIPS} can be"
             )
-        system = system_of(self.system, mesh)
         return Programs(
             model,
             mesh,
-            system,
-            self.wanted.on(system, model),
-            users=self.users,
+            self.emulated_system,
+            self.wanted.on(self.emulated_system, model),
+            users=self.n_users,
             prefetch=self.prefetch,
+        )
+
+    @property
+    def chunk(self) -> int | None:
+        """Tokens that are prefilled at once; None: all."""
+        if self.system_name != "tt_transformers":
+            return None
+        return chunk_tokens(self.programs.model, self.programs.mesh.n_chips)
+
+    @property
+    def start(self) -> int:
+        """Cached positions of a prompt."""
+        shortest = min(self.lengths or (self.input_tokens,))
+        return min(shortest * self.cached_percent // 100, shortest - 1) // 128 * 128
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the bands depend on."""
+        model = self.programs.model
+        given = (self.links, self.topology, self.layers, self.optimizations)
+        also = (self.circular_buffer_bytes, self.sampling, self.slow_chips, self.slow_links)
+        changed = any(what for what in (*given, *also)) or not self.prefetch
+        return Conditions(
+            system=self.system_name,
+            machine=self.machine,
+            mesh=str(self.programs.asked_mesh),
+            dim=model.dim,
+            n_layers=model.n_layers,
+            n_tokens=self.longest,
+            is_changed=changed or self.start > 0 or self.lengths is not None,
         )
 
     @cached_property
@@ -134,15 +231,16 @@ class WhatIf:
     @cached_property
     def budget(self) -> Budget:
         """Memory of a chip at the end of the run."""
-        n_positions = self.input_tokens + self.new_tokens
+        n_positions = self.longest + self.n_steps
         machine = self.emulated_machine
         return Budget.of(self.programs, machine, n_positions, self.circular_buffer_bytes)
 
     @cached_property
     def report(self) -> dict[str, Any]:
         """What ``--json`` writes."""
-        run = run_one if self.prefill == "one" else run_all
-        times = run(self.estimator, self.input_tokens, self.new_tokens, self.users)
+        times = self.times(self.estimator)
+        device = times.to_dict()
+        device |= bands_of(device, self.conditions)
         return {
             "schema_version": 1,
             "model": self.model,
@@ -151,20 +249,29 @@ class WhatIf:
             "constants": list(self.constants),
             "system": self.system_name,
             "precision": self.programs.precision.name,
-            "users": self.users,
-            "input_tokens": self.input_tokens,
-            "new_tokens": self.new_tokens,
+            "users": self.n_users,
+            "input_tokens": self.longest,
+            "cached_tokens": self.start,
+            "new_tokens": self.n_steps,
             "prefill": self.prefill,
             "memory": self.budget.to_dict(),
-            "device": times.to_dict(),
+            "device": device,
         }
+
+    def times(self, estimator: Estimator) -> DeviceTimes:
+        """Return the times of the run on some machine."""
+        if self.prefill == "all":
+            return run_all(estimator, self.input_tokens, self.n_steps, self.users)
+        lengths = self.lengths or (self.input_tokens,) * self.users
+        return run_users(estimator, lengths, self.n_steps, start=self.start, chunk=self.chunk)
 
     @cached_property
     def trace(self) -> Trace:
         """A prompt's pass and the decode step behind it."""
         events = Events()
-        events.add(PassShape.of_prompt(self.input_tokens))
-        events.add([self.input_tokens] * self.programs.mesh.cols)
+        for shape in passes_of(self.longest, self.start, self.chunk):
+            events.add(shape)
+        events.add([self.longest] * self.programs.mesh.cols)
         return device_trace(self.estimator, events)
 
     def op_report_csv(self) -> str:
@@ -178,7 +285,7 @@ class WhatIf:
             ("model", f"{self.model}, {model.n_layers} layers, dim {model.dim}"),
             ("mesh, machine", f"{self.programs.asked_mesh}, {self.machine}"),
             ("system, precision", f"{self.system_name}, {self.programs.precision.name}"),
-            ("users, tokens", f"{self.users}, {self.input_tokens} in, {self.new_tokens} new"),
+            ("users, tokens", f"{self.n_users}, {self.longest} in, {self.n_steps} new"),
             *device_rows(figures),
             *budget_rows(self.budget),
         ]

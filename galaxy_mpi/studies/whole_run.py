@@ -1,17 +1,60 @@
 """Device time of whole runs, as sums of estimated passes and steps."""
 
-from galaxy_mpi.systems import PassShape
+from collections.abc import Sequence
+
+from galaxy_mpi.studies.prompts import passes_of, prompt_s
 from galaxy_mpi.timing import DeviceTimes, Estimator
 
-__all__ = ["run_all", "run_one"]
+__all__ = ["run_all", "run_one", "run_users"]
 
 
-def run_one(estimator: Estimator, input_tokens: int, new_tokens: int, users: int) -> DeviceTimes:
-    """Return the times of prefilling one user and of decoding all users behind it."""
+def run_one(
+    estimator: Estimator,
+    input_tokens: int,
+    new_tokens: int,
+    users: int,
+    *,
+    start: int = 0,
+    chunk: int | None = None,
+) -> DeviceTimes:
+    """Return the times of prefilling one user and of decoding all users behind it.
+
+    Parameters
+    ----------
+    start : int
+        Tokens of the prompt that are cached.
+    chunk : int, optional
+        Tokens that are prefilled at once, where that is not all.
+    """
+    lengths = [input_tokens] * users
+    return run_users(estimator, lengths, new_tokens, start=start, chunk=chunk)
+
+
+def run_users(
+    estimator: Estimator,
+    lengths: Sequence[int],
+    new_tokens: int,
+    *,
+    start: int = 0,
+    chunk: int | None = None,
+) -> DeviceTimes:
+    """Return the times of users of some lengths, who sit in the columns in turn.
+
+    Time to first token is the mean of those of each prompt by itself; the decode steps are of all.
+    """
     times, cols = estimator.times(), estimator.programs.mesh.cols
-    times.add_prefill(estimator.prefill(PassShape.of_prompt(input_tokens)), [0])
-    for position in range(input_tokens, input_tokens + new_tokens):
-        times.add_step(estimator.step([position] * cols), users)
+    for number, length in enumerate(dict.fromkeys(lengths)):
+        times.add_prefill(prompt_s(estimator, passes_of(length, start, chunk)), [number])
+    passes = list(dict.fromkeys(lengths))
+    ends, before = {}, 0.0
+    for number, length in enumerate(passes):
+        ends[length] = times.first_token_s[number] - before
+        before = times.first_token_s[number]
+    times.first_token_s = {user: ends[length] for user, length in enumerate(lengths)}
+    longest = [max(lengths[column::cols], default=-1) for column in range(cols)]
+    for step in range(new_tokens):
+        positions = [length + step if length >= 0 else -1 for length in longest]
+        times.add_step(estimator.step(positions), len(lengths))
     return times
 
 

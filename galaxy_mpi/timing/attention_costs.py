@@ -84,13 +84,14 @@ def decode_attention_s(
     n_bytes = users * kv_heads * n_chunks * chunk * 2 * (width // TILE) * tile_bytes
     chunk_bytes = 2 * chunk * (width // TILE) * tile_bytes
     rate = m.dram_bytes_per_s * min(1.0, m.attention_dram_share * kv_heads**0.5)
+    # A user's cores merge while those of others still read.
+    merges_s = (min(per_head, n_chunks) - 1).bit_length() * m.stage_s
     terms = {
-        Bound.FLOPS: in_turn * (arithmetic_s + softmax_s),
-        Bound.LATENCY: in_turn * chunk_bytes / m.attention_bytes_per_core_s,
+        Bound.FLOPS: in_turn * (arithmetic_s + softmax_s) + merges_s,
+        Bound.LATENCY: in_turn * chunk_bytes / m.attention_bytes_per_core_s + merges_s,
         Bound.DRAM: n_bytes / rate,
     }
-    merges = (min(per_head, n_chunks) - 1).bit_length()
-    overhead_s = m.launch_s + (1 + merges) * m.stage_s
+    overhead_s = m.launch_s + m.stage_s
     flops = arithmetic_s * heads_each * n_chunks * users * m.lofi_flops_per_core_s
     return Spent.longest(overhead_s, terms, dram_bytes=n_bytes, flops=flops)
 

@@ -56,6 +56,8 @@ class Budget:
     """In L1, double, spread over the worker cores."""
     circular_buffer_bytes: int
     """In L1, spread over the ring cores."""
+    circular_buffer_least_bytes: int = 0
+    """Of two of the largest prefetched weights, where a size was asked for."""
 
     @classmethod
     def of(
@@ -79,6 +81,8 @@ class Budget:
         circular = circular_buffer_bytes or machine.circular_buffer_bytes
         position_bytes = sum(use.op.cached_bytes() for use in program.uses)
         buffers_bytes = _buffers_bytes(program, costs, programs.mesh)
+        matrices = [matrix for use in program.uses for matrix in use.op.matrices()]
+        fed = [_matrix_bytes(costs, matrix) for matrix in matrices if matrix.is_prefetched]
         return cls(
             weights_bytes=sum(
                 _matrix_bytes(costs, matrix) for use in program.uses for matrix in use.op.matrices()
@@ -88,6 +92,7 @@ class Budget:
             kv_cache_bytes_per_position=position_bytes,
             persistent_buffers_bytes=2 * buffers_bytes if programs.is_persistent else 0,
             circular_buffer_bytes=int(circular) if programs.prefetch else 0,
+            circular_buffer_least_bytes=2 * max(fed, default=0) if circular_buffer_bytes else 0,
         )
 
     @property
@@ -118,6 +123,12 @@ class Budget:
                 f"DRAM of a chip is over by {over / 2**20:.0f} MiB: weights and embedding "
                 f"{held / 2**20:.0f}, cache {self.kv_cache_bytes / 2**20:.0f} of "
                 f"{machine.dram_bytes / 2**20:.0f} MiB; {fits} (--allow-over-budget goes on)"
+            )
+        if 0 < self.circular_buffer_bytes < self.circular_buffer_least_bytes:
+            raise ConfigError(
+                f"--circular-buffer-bytes must hold two weights, "
+                f"{self.circular_buffer_least_bytes} bytes, got {self.circular_buffer_bytes} "
+                f"(--allow-over-budget goes on)"
             )
         for what, n_bytes, cores in (
             ("circular buffer", self.circular_buffer_bytes, machine.ring_cores),

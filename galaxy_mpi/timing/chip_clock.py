@@ -116,10 +116,10 @@ class ChipClock:
 
     Notes
     -----
-    Attention reads the cache from the DRAM that the prefetcher reads weights from, which is behind
-    by as long. The prefetcher starts to read a weight when DRAM is free and the buffer has room, which is when
+    The prefetcher starts to read a weight when DRAM is free and the buffer has room, which is when
     the last of the weights that must leave first was consumed: ``ready = max(dram_free, room_free)
-    + bytes / bandwidth``.
+    + bytes / bandwidth``. Attention reads the cache from the same DRAM, and the prefetcher is
+    behind by as long.
     """
 
     def __init__(self, tape: Tape, mesh: Mesh, rank: int, slowness: Slowness | None = None) -> None:
@@ -131,6 +131,7 @@ class ChipClock:
             axis: float(slowness.wire_factors(mesh, axis)[row, col]) for axis in Axis
         }
         self._mesh, self._rank = mesh, rank
+        self._at, self._told = 0, Told()
         self._steps = self._list_steps()
         self._floors = self._list_floors()
         """Before which the host has not issued the op behind each step; 0 if it does not matter."""

@@ -10,9 +10,11 @@ from math import gcd
 
 from galaxy_mpi.dtypes import TILE, padded
 
-__all__ = ["multicast_blocks", "norm_cores", "whole_hidden"]
+__all__ = ["fused_norm_cores", "multicast_blocks", "norm_cores", "ring_sizes", "whole_hidden"]
 
-_WANTED, _MOST = 32, 64
+_WANTED, _MOST, _MOST_FUSED = 32, 64, 16
+
+_BANKS = 12
 
 _FEWEST_CORES, _PADDED_CORES = 8, 16
 
@@ -32,6 +34,19 @@ def norm_cores(width: int) -> int:
 
 
 @cache
+def fused_norm_cores(width: int) -> int:
+    """Return the cores of the Galaxy's norm, as many tiles each.
+
+    Examples
+    --------
+    >>> fused_norm_cores(2048), fused_norm_cores(1280)
+    (16, 10)
+    """
+    tiles = padded(width) // TILE
+    return max(n for n in range(1, _MOST_FUSED + 1) if tiles % n == 0)
+
+
+@cache
 def multicast_blocks(k: int, n: int) -> int:
     """Return the cores that hold the activation of a matmul, which is in as many blocks.
 
@@ -44,6 +59,20 @@ def multicast_blocks(k: int, n: int) -> int:
     """
     common = gcd(padded(k) // TILE, padded(n) // TILE)
     return max(n for n in range(1, min(common, _MOST) + 1) if common % n == 0)
+
+
+@cache
+def ring_sizes(most: int) -> tuple[int, ...]:
+    """Return the rings that there may be: as many cores for each of 12 DRAM banks.
+
+    Examples
+    --------
+    >>> ring_sizes(24), ring_sizes(28), ring_sizes(5)
+    ((12, 24), (12, 24), (1, 2, 3, 4, 5))
+    """
+    if most < _BANKS:
+        return tuple(range(1, most + 1))
+    return tuple(range(_BANKS, most + 1, _BANKS))
 
 
 @cache

@@ -12,7 +12,13 @@ from galaxy_mpi.dtypes import TILE, padded
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.program.spent import Bound, Spent
 from galaxy_mpi.timing.attention_costs import decode_attention_s, prefill_attention_s
-from galaxy_mpi.timing.cores import multicast_blocks, norm_cores, whole_hidden
+from galaxy_mpi.timing.cores import (
+    fused_norm_cores,
+    multicast_blocks,
+    norm_cores,
+    ring_sizes,
+    whole_hidden,
+)
 from galaxy_mpi.timing.machine import Machine
 
 __all__ = ["Costs"]
@@ -60,7 +66,8 @@ class Costs:
         """Seconds of a matmul on the ring cores.
 
         The inner dim goes round the ring of cores in whole tiles each, the outer one is cut over
-        them; both are padded to that, and the padding is computed.
+        them; both are padded to that, and the padding is computed. A ring has as many cores for
+        each of 12 DRAM banks; more that would only add padding stay idle.
 
         Parameters
         ----------
@@ -68,14 +75,23 @@ class Costs:
             Bytes of a tile of the weight, which is read from DRAM meanwhile; 0 if it is in the
             circular buffer.
         """
-        m, cores = self.machine, int(self.machine.ring_cores)
-        inner, outer = padded(k, cores * TILE), padded(n, cores * TILE)
-        arithmetic_s = 2 * padded(rows) * inner * outer / (cores * flops_per_core_s)
+        m = self.machine
+        ring_s, arithmetic_s, cores = min(
+            self._around_ring(rows, k, n, flops_per_core_s, cores)
+            for cores in ring_sizes(int(m.ring_cores))
+        )
         n_bytes = self.weight_bytes(k, n, read_tile_bytes)
-        hops_s = cores * m.ring_core_hop_s
-        terms = {Bound.FLOPS: hops_s + arithmetic_s, Bound.DRAM: n_bytes / m.dram_bytes_per_s}
+        terms = {Bound.FLOPS: ring_s, Bound.DRAM: n_bytes / m.dram_bytes_per_s}
         flops = self._lofi_flops(arithmetic_s * cores)
         return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes, flops=flops)
+
+    def _around_ring(
+        self, rows: int, k: int, n: int, flops_per_core_s: float, cores: int
+    ) -> tuple[float, float, int]:
+        """Return the seconds on so many cores, those of arithmetic, and the cores."""
+        inner, outer = padded(k, cores * TILE), padded(n, cores * TILE)
+        arithmetic_s = 2 * padded(rows) * inner * outer / (cores * flops_per_core_s)
+        return cores * self.machine.ring_core_hop_s + arithmetic_s, arithmetic_s, cores
 
     def weight_bytes(self, k: int, n: int, tile_bytes: int) -> int:
         """Bytes of a prefetched weight in DRAM, padded to the ring cores."""
@@ -130,17 +146,14 @@ class Costs:
         return elements / cores * passes / self.machine.vector_elements_per_core_s
 
     def norm_s(self, rows: int, width: int, *, passes: int) -> Spent:
-        """Seconds of the fused norm beside its gather: one hand-over between its parts.
-
-        A core has up to 128 columns, 16 cores at most (tt-metal, model_config.py).
-        """
+        """Seconds of the fused norm beside its gather: one hand-over between its parts."""
         elements, m = padded(rows) * padded(width), self.machine
         seconds = self.vector_s(elements, self.fused_norm_cores(width), passes)
         return Spent.longest(m.stage_s + m.launch_s, {Bound.VECTOR: seconds})
 
     def fused_norm_cores(self, width: int) -> float:
-        """Cores of the Galaxy's norm: 128 columns each."""
-        return max(1, padded(width, 128) // 128)
+        """Cores of the Galaxy's norm: the largest divisor of the tiles up to 16."""
+        return fused_norm_cores(width)
 
     def norm_part_s(self, rows: int, width: int, *, passes: int) -> Spent:
         """Seconds of an op of its own that makes a norm or a part of one."""

@@ -11,7 +11,7 @@ from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.replay import Events, device_trace
 from galaxy_mpi.timing.run_clock import ChipTimes, join, stragglers
 from galaxy_mpi.timing.slowness import Slowness
-from galaxy_mpi.timing.times import DeviceTimes
+from galaxy_mpi.timing.times import DeviceTimes, Peaks
 from galaxy_mpi.timing.trace import Trace
 
 __all__ = ["DeviceRun", "Source"]
@@ -53,7 +53,7 @@ class DeviceRun:
         events : Events
         slowness : Slowness
         """
-        times = DeviceTimes(programs.n_layers, machine.prefill_cores)
+        times = DeviceTimes(programs.n_layers, Peaks.of(machine))
         joined = join(chips, times)
         waited_for = stragglers(chips, programs.mesh, len(joined.step_s))
         return cls(programs, machine, joined, events, slowness, waited_for)

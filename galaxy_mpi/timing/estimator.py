@@ -11,7 +11,7 @@ from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.mesh_clock import MeshClock
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.tape import Tape
-from galaxy_mpi.timing.times import DeviceTimes, Timing
+from galaxy_mpi.timing.times import DeviceTimes, Peaks, Timing
 from galaxy_mpi.timing.trace import Trace
 
 __all__ = ["Estimator", "ProgramSource"]
@@ -74,7 +74,7 @@ class Estimator:
 
     def times(self) -> DeviceTimes:
         """Return the times of a run that has not begun."""
-        return DeviceTimes(self.programs.n_layers, self.machine.prefill_cores)
+        return DeviceTimes(self.programs.n_layers, Peaks.of(self.machine))
 
     def prefill(self, work: Any, trace: Trace | None = None) -> Timing:
         """Return the time of a pass; with a trace it is evaluated anew.
@@ -104,6 +104,16 @@ class Estimator:
                 self._decode = self._clock(self.programs.decode())
             self._known[what] = self._decode.run(positions, trace)
         return self._known[what]
+
+    def step_s(self, positions: Sequence[int]) -> float:
+        """Return only the seconds of a step, for fits that need many."""
+        if self._decode is None:
+            self._decode = self._clock(self.programs.decode())
+        return self._decode.run_s(positions)
+
+    def prefill_s(self, work: Any) -> float:
+        """Return only the seconds of a pass."""
+        return self._clock(self.programs.prefill(work)).run_s()
 
     @property
     def n_buffers(self) -> int:

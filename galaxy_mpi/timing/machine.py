@@ -154,7 +154,8 @@ class Machine:
         clock = values["clock_hz"] / STATED_AT_HZ
         scaled = {name: values[name] * clock for name in OF_CORES_PER_S}
         scaled |= {name: values[name] / clock for name in OF_CORES_S}
-        return cls(**head, **(values | scaled))
+        everything: dict[str, Any] = head | values | scaled
+        return cls(**everything)
 
     def with_constants(self, settings: Sequence[str]) -> "Machine":
         """Return the same machine with other constants.

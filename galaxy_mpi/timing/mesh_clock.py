@@ -61,15 +61,26 @@ class MeshClock:
             self._last = many
             return many.run(attended_s)
         self._last = one
-        one.start(positions)
-        while not one.is_done:
-            one.leave_alike()
+        _play(one, positions)
         return one.timing()
+
+    def run_s(self, positions: Sequence[int] = ()) -> float:
+        """Return only the seconds of `run`."""
+        if self._one is None or len(set(positions)) > 1:
+            return self.run(positions).seconds
+        _play(self._one, positions)
+        return self._one.now
 
     def spans_s(self) -> list[tuple[Charge, float]]:
         """Return each charge of the last run with its seconds on chip (0, 0), as `ChipClock`."""
         assert self._last is not None
         return self._last.spans_s()
+
+
+def _play(one: ChipClock, positions: Sequence[int]) -> None:
+    one.start(positions)
+    while not one.is_done:
+        one.leave_alike()
 
 
 def _is_alike(delays: Seconds) -> bool:

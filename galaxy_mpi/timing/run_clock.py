@@ -13,7 +13,7 @@ the run is about::
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from galaxy_mpi.mesh import Mesh
@@ -171,12 +171,10 @@ def join(chips: Sequence[ChipTimes], times: DeviceTimes) -> DeviceTimes:
     """
     (first,) = (chip for chip in chips if chip.rank == 0)
     for number, own in enumerate(first.timings):
-        timing = Timing(
-            max(chip.seconds[number] for chip in chips),
-            own.by_op_s,
-            max(chip.stall_s[number] for chip in chips),
-            own.core_s,
-            own.link_bytes,
+        timing = replace(
+            own,
+            seconds=max(chip.seconds[number] for chip in chips),
+            stall_s=max(chip.stall_s[number] for chip in chips),
         )
         requests = first.first_tokens[number]
         if requests is None:

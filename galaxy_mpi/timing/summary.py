@@ -15,14 +15,17 @@ def device_rows(figures: dict[str, Any]) -> Rows:
     step_s, stall_s = figures["decode_step_s"], figures["prefetch_stall_s"]
     stall = stall_s / step_s if step_s else 0.0
     links = ", ".join(f"{a} {n / 2**10:.1f} KiB" for a, n in figures["link_bytes"].items())
+    step = _with_band(f"{step_s * 1e3:.3f} ms, {figures['steps']} steps", figures, "decode_step_s")
+    first = f"{figures['time_to_first_token_s'] * 1e3:.2f} ms (mean)"
     return [
-        ("device: decode step", f"{step_s * 1e3:.3f} ms, {figures['steps']} steps"),
+        ("device: decode step", step),
         ("device: decode layer", f"{figures['decode_layer_s'] * 1e6:.2f} us"),
         ("device: tokens/s/user", f"{figures['tokens_per_s_per_user']:.2f}"),
         ("device: tokens/s", f"{figures['tokens_per_s']:.1f} (all users)"),
-        ("device: time to first token", f"{figures['time_to_first_token_s'] * 1e3:.2f} ms (mean)"),
+        ("device: time to first token", _with_band(first, figures, "time_to_first_token_s")),
         ("device: prefetch stall", f"{stall_s * 1e6:.1f} us a step ({stall:.1%})"),
-        ("device: cores in use", f"{figures['core_utilization']:.1%} of core time in steps"),
+        ("device: of the peak", _of_peak(figures)),
+        ("device: a step waits for", _waits(figures)),
         ("device: bytes of a link a step", links or "none"),
     ]
 
@@ -48,6 +51,25 @@ def straggler_rows(stragglers: Sequence[dict[str, Any]], step_s: float) -> Rows:
     ]
 
 
+def _with_band(text: str, figures: dict[str, Any], name: str) -> str:
+    """Return a figure with its regime and margin, where they are known."""
+    margin = figures.get(f"{name}_margin")
+    return text if margin is None else f"{text}, {figures[f'{name}_regime']}, +-{margin:.0%}"
+
+
+def _of_peak(figures: dict[str, Any]) -> str:
+    links = ", ".join(f"links {a} {share:.1%}" for a, share in figures["link_utilization"].items())
+    shares = f"DRAM {figures['dram_utilization']:.1%}, FLOPs {figures['flops_utilization']:.1%}"
+    return f"{shares}, {links}" if links else shares
+
+
+def _waits(figures: dict[str, Any]) -> str:
+    """Return what steps wait for, the most first."""
+    total_s = sum(figures["by_bound_s"].values())
+    known = sorted(figures["by_bound_s"].items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {s / total_s:.0%}" for name, s in known) or "nothing"
+
+
 def budget_rows(budget: Budget) -> Rows:
     """Return what a chip holds."""
 
@@ -64,12 +86,13 @@ def budget_rows(budget: Budget) -> Rows:
 
 def op_table(figures: dict[str, Any], most: int | None = None) -> list[str]:
     """Return a line for each op of a decode step, or for ``most`` of them, the longest first."""
-    lines = [f"{'op of a decode step, chip (0, 0)':<34}{'us a step':>11}{'share':>8}"]
+    lines = [f"{'op of a decode step, chip (0, 0)':<34}{'us a step':>11}{'share':>8}  waits for"]
+    bounds = figures["bound_by_op"]
     ops = sorted(figures["by_op_s"].items(), key=lambda item: -item[1])
     known = [(name, seconds) for name, seconds in ops if seconds > 0]
     for name, seconds in known[:most]:
         share = seconds / figures["decode_step_s"]
-        lines.append(f"{name:<34}{seconds * 1e6:>11.1f}{share:>8.1%}")
+        lines.append(f"{name:<34}{seconds * 1e6:>11.1f}{share:>8.1%}  {bounds[name]}")
     if most is not None and len(known) > most:
         lines.append(f"... and {len(known) - most} more ops (--json has all)")
     return lines

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Program
+from galaxy_mpi.program.spent import Bound
 from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.times import Timing
 
@@ -128,7 +129,45 @@ class Tape:
         # Sums in the order of the moments, as a clock would add them.
         by_op_s = {name: _sum(spans[places]) for name, places in moments.by_name.items()}
         link_bytes = {axis.name: n_bytes for axis, n_bytes in self.link_bytes.items()}
-        return Timing(seconds, by_op_s, stall_s, _sum(moments.cores * taken), link_bytes)
+        bound_of, by_bound_s = self._bounds(spans, taken, attended_s)
+        of_attention = [
+            (
+                len(places) * getattr(spent, "dram_bytes", 0.0),
+                len(places) * getattr(spent, "flops", 0.0),
+            )
+            for places, spent in zip(moments.attended, attended_s, strict=True)
+        ]
+        return Timing(
+            seconds,
+            by_op_s,
+            stall_s,
+            _sum(moments.cores * taken),
+            link_bytes,
+            dram_bytes=moments.dram_bytes + sum(n_bytes for n_bytes, _ in of_attention),
+            flops=moments.flops + sum(flops for _, flops in of_attention),
+            bound_of=bound_of,
+            by_bound_s=by_bound_s,
+        )
+
+    def _bounds(
+        self, spans: NDArray[np.float64], taken: NDArray[np.float64], attended_s: Sequence[float]
+    ) -> tuple[dict[str, str], dict[str, float]]:
+        """Return what each op waits for, and the seconds of all by that."""
+        moments = self._moments
+        numbers: NDArray[np.int64] = moments.bounds.copy()
+        for places, spent in zip(moments.attended, attended_s, strict=True):
+            numbers[places] = _number(getattr(spent, "bound", Bound.LATENCY))
+        if self.issue_s:  # not begun before it was issued
+            numbers[(taken + self.gap_s < self.issue_s) & (spans > 2 * taken)] = _number(
+                Bound.DISPATCH
+            )
+        sums = np.bincount(numbers, weights=spans, minlength=len(_BOUNDS))
+        by_bound_s = {b.value: float(s) for b, s in zip(_BOUNDS, sums, strict=True) if s > 0}
+        bound_of = {}
+        for name, of_name in moments.by_name.items():
+            of_op = np.bincount(numbers[of_name], weights=spans[of_name], minlength=len(_BOUNDS))
+            bound_of[name] = _BOUNDS[int(of_op.argmax())].value
+        return bound_of, by_bound_s
 
     def spans_s(
         self, told: Told, attended_s: Sequence[float], factor: float
@@ -164,33 +203,58 @@ class _Moments:
     def __init__(self, tape: Tape) -> None:
         charges = [charge for charge in tape.charges if not isinstance(charge, Consumed)]
         seconds, cores, parts, takes = [], [], [], []
+        bounds: list[int] = []
+        self.dram_bytes = self.flops = 0.0
+        """Of all but attention."""
         by_name: dict[str, list[int]] = {}
         self.attended: list[list[int]] = [[] for _ in tape.attentions]
         for place, charge in enumerate(charges):
-            name, taken, on_cores = STALL, 0.0, 0.0
+            name, taken, on_cores, bound = STALL, 0.0, 0.0, Bound.DRAM
+            spent: float = 0.0
             if isinstance(charge, Take):
                 takes.append(place)
+                self.dram_bytes += charge.n_bytes
             elif isinstance(charge, Cross):
                 name, taken, on_cores = charge.name, charge.beside_s, charge.cores
+                bound, spent = _bound_of_cross(charge), charge.beside_s
             else:
                 name, on_cores = charge.name, charge.cores
                 if callable(charge.seconds):
                     self.attended[tape.numbers[id(charge)]].append(place)
                 else:
-                    taken = charge.seconds
+                    taken = spent = charge.seconds
+                    bound = getattr(spent, "bound", Bound.LATENCY)
                 if not charge.has_gap:
                     parts.append(place)
             by_name.setdefault(name, []).append(place)
+            self.dram_bytes += getattr(spent, "dram_bytes", 0.0)
+            self.flops += getattr(spent, "flops", 0.0)
+            bounds.append(_number(bound))
             seconds.append(taken)
             cores.append(on_cores)
         self.seconds, self.cores = np.array(seconds, np.float64), np.array(cores, np.float64)
         self.parts, self.takes = np.array(parts, np.int64), np.array(takes, np.int64)
+        self.bounds: NDArray[np.int64] = np.array(bounds, np.int64)
         self.by_name = {name: np.array(places) for name, places in by_name.items()}
 
 
 def _sum(values: NDArray[np.float64]) -> float:
     """Return a sum that is made from left to right."""
     return float(np.add.accumulate(values)[-1]) if len(values) else 0.0
+
+
+_BOUNDS = tuple(Bound)
+
+
+def _number(bound: Bound) -> int:
+    return _BOUNDS.index(bound)
+
+
+def _bound_of_cross(cross: Cross) -> Bound:
+    """Return whether a collective waits for the wire, for work beside it, or for latencies."""
+    if cross.beside_s > cross.own_s + cross.wire_s:
+        return Bound(getattr(cross.beside_s, "bound", Bound.FLOPS))
+    return Bound.LINK if cross.wire_s > cross.own_s else Bound.LATENCY
 
 
 def _rooms(sizes: Sequence[float], capacity: float) -> list[int]:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["DeviceTimes", "Timing"]
+from galaxy_mpi.timing.machine import Machine
+
+__all__ = ["DeviceTimes", "Peaks", "Timing"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,31 @@ class Timing:
     """Core-seconds that ops of chip (0, 0) occupied, arithmetic of collectives not counted."""
     link_bytes: dict[str, float]
     """Of the busiest link of each axis, one direction."""
+    dram_bytes: float = 0.0
+    """Read and written by chip (0, 0), prefetched weights with it."""
+    flops: float = 0.0
+    """Of chip (0, 0), as if at LoFi (`galaxy_mpi.program.Spent`)."""
+    bound_of: dict[str, str] = field(default_factory=dict)
+    """What each op waits for most of its time: names of `galaxy_mpi.program.Bound`."""
+    by_bound_s: dict[str, float] = field(default_factory=dict)
+    """Seconds of chip (0, 0) by what it waits for."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a chip could do in a second."""
+
+    dram_bytes_per_s: float
+    flops_per_s: float
+    """At LoFi, all cores."""
+    link_bytes_per_s: float
+    """Of one link, one direction."""
+
+    @classmethod
+    def of(cls, machine: Machine) -> "Peaks":
+        """Return those of a machine."""
+        flops = machine.prefill_cores * machine.lofi_flops_per_core_s
+        return cls(machine.dram_bytes_per_s, flops, machine.link_bytes_per_s)
 
 
 @dataclass
@@ -27,8 +54,7 @@ class DeviceTimes:
     """Device time of a run: sums over its passes and steps."""
 
     n_layers: int
-    n_cores: float
-    """Tensix cores of a chip."""
+    peaks: Peaks
     now_s: float = 0.0
     """Device time since the beginning."""
     step_s: list[float] = field(default_factory=list)
@@ -38,8 +64,14 @@ class DeviceTimes:
     prefill_by_op_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     prefetch_stall_s: float = 0.0
     """Of all decode steps."""
-    core_s: float = 0.0
-    """Core-seconds of all decode steps."""
+    dram_bytes: float = 0.0
+    """Of all decode steps."""
+    flops: float = 0.0
+    by_bound_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    bound_of: dict[str, str] = field(default_factory=dict)
+    """Of the last step."""
+    prefill_bound_of: dict[str, str] = field(default_factory=dict)
+    prefill_by_bound_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     link_bytes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Of the busiest link of each axis, in all decode steps."""
     first_token_s: dict[int, float] = field(default_factory=dict)
@@ -50,6 +82,9 @@ class DeviceTimes:
         self.now_s += timing.seconds
         for name, seconds in timing.by_op_s.items():
             self.prefill_by_op_s[name] += seconds
+        for name, seconds in timing.by_bound_s.items():
+            self.prefill_by_bound_s[name] += seconds
+        self.prefill_bound_of = timing.bound_of
         for request in requests:
             self.first_token_s[request] = self.now_s
 
@@ -59,7 +94,11 @@ class DeviceTimes:
         self.step_s.append(timing.seconds)
         self.n_step_tokens += n_tokens
         self.prefetch_stall_s += timing.stall_s
-        self.core_s += timing.core_s
+        self.dram_bytes += timing.dram_bytes
+        self.flops += timing.flops
+        self.bound_of = timing.bound_of
+        for name, seconds in timing.by_bound_s.items():
+            self.by_bound_s[name] += seconds
         for axis, n_bytes in timing.link_bytes.items():
             self.link_bytes[axis] += n_bytes
         for name, seconds in timing.by_op_s.items():
@@ -71,9 +110,12 @@ class DeviceTimes:
         ``time_to_first_token_s`` is the mean over requests from the beginning of the run to the
         end of the pass that gave their first token. ``tokens_per_s_per_user`` is steps over their
         time, ``tokens_per_s`` the tokens of all users in steps over the same. ``by_op_s`` is of
-        chip (0, 0), gaps and waiting included, and adds up to its step. ``core_utilization`` is
-        the share of all cores and of the time in which an op occupied a core.
+        chip (0, 0), gaps and waiting included, and adds up to its step. ``dram_utilization``,
+        ``flops_utilization`` and ``link_utilization`` are shares of the peak of DRAM, of all cores
+        at LoFi, and of a link; ``bottleneck`` is what most of a step waits for, ``bound_by_op``
+        what each op does.
         """
+        peaks = self.peaks
         n_steps, total_s = max(len(self.step_s), 1), sum(self.step_s)
         first = self.first_token_s.values()
         return {
@@ -83,10 +125,26 @@ class DeviceTimes:
             "tokens_per_s_per_user": len(self.step_s) / total_s if total_s else 0.0,
             "tokens_per_s": self.n_step_tokens / total_s if total_s else 0.0,
             "prefetch_stall_s": self.prefetch_stall_s / n_steps,
-            "core_utilization": self.core_s / (total_s * self.n_cores) if total_s else 0.0,
+            "dram_utilization": self.dram_bytes / (total_s * peaks.dram_bytes_per_s)
+            if total_s
+            else 0.0,
+            "flops_utilization": self.flops / (total_s * peaks.flops_per_s) if total_s else 0.0,
+            "link_utilization": {
+                axis: n_bytes / (total_s * peaks.link_bytes_per_s) if total_s else 0.0
+                for axis, n_bytes in self.link_bytes.items()
+            },
+            "bottleneck": _largest(self.by_bound_s),
+            "prefill_bottleneck": _largest(self.prefill_by_bound_s),
+            "by_bound_s": {name: s / n_steps for name, s in self.by_bound_s.items()},
+            "bound_by_op": self.bound_of,
+            "prefill_bound_by_op": self.prefill_bound_of,
             "by_op_s": {name: s / n_steps for name, s in self.by_op_s.items()},
             "link_bytes": {axis: n_bytes / n_steps for axis, n_bytes in self.link_bytes.items()},
             "prefill_by_op_s": dict(self.prefill_by_op_s),
             "steps": len(self.step_s),
             "run_s": self.now_s,
         }
+
+
+def _largest(by_name: dict[str, float]) -> str | None:
+    return max(by_name, key=lambda name: by_name[name]) if by_name else None

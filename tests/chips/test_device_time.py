@@ -53,7 +53,8 @@ def test_a_run_takes_what_is_estimated_to_the_last_bit(mesh, slow):
     assert found.step_s == expected.step_s
     assert found.by_op_s == expected.by_op_s
     assert found.prefetch_stall_s == expected.prefetch_stall_s
-    assert found.core_s == expected.core_s
+    assert found.dram_bytes == expected.dram_bytes
+    assert found.by_bound_s == expected.by_bound_s
     assert found.link_bytes == expected.link_bytes
     assert found.first_token_s[0] == expected.first_token_s[0]
     assert found.first_token_s[7] == pytest.approx(8 * expected.first_token_s[0])
@@ -83,13 +84,21 @@ def test_long_prefills_of_any_kind_take_what_is_estimated(lengths, lines):
     )
 
 
-def test_a_prefix_from_the_cache_takes_less_device_time():
+def _behind_prefix_s(run):
+    """Return the seconds of a pass of one token behind 256 that are cached."""
+    estimator = estimator_of(run, play(run)[1])
+    return estimator.prefill(PassShape((32,), (0,), 1, 128, start=256)).seconds
+
+
+def test_a_prefix_from_the_cache_is_charged_as_a_pass_behind_it():
     shared = prompt_of(256, 1)
     run = replace(RUN, prompt_tokens=((*shared, 5), (*shared, 6)), max_new_tokens=1)
     report, _ = play(run)
     assert [request.n_cached for request in report.requests] == [0, 256]
     first, second = (report.device.times.first_token_s[n] for n in (0, 1))
-    assert second - first < first
+    # A tiny model's passes take what the host takes to issue their ops; behind a prefix is one
+    # all-reduce more. What matters is that the run is charged for the pass that it made.
+    assert second - first == pytest.approx(_behind_prefix_s(run), rel=1e-9)
 
 
 def test_float32_has_no_device_time():
@@ -113,12 +122,13 @@ def test_the_summary_shows_both_clocks():
     report, _ = play(RUN)
     text = report.to_text(show_all=False)
     assert "host: decode step" in text
-    for what in ("decode step", "tokens/s/user", "time to first token", "cores in use"):
+    for what in ("decode step", "tokens/s/user", "time to first token", "of the peak"):
         assert f"device: {what}" in text
     assert "op of a decode step" in text
     figures = report.to_dict()["device"]
-    assert 0 < figures["core_utilization"] < 1
-    assert sum(figures["by_op_s"].values()) == pytest.approx(figures["decode_step_s"])
+    assert 0 < figures["flops_utilization"] < 1
+    # Ops are told of chip (0, 0); the column without a user has the last data a hop later.
+    assert sum(figures["by_op_s"].values()) == pytest.approx(figures["decode_step_s"], rel=0.01)
     assert figures["memory"]["dram_bytes"] > 0
 
 

@@ -25,7 +25,7 @@ def test_a_wrong_number_of_ranks_says_what_to_type():
         (["--prompt", ""], "prompt 1 is empty"),
         (["--prompt", "word " * 9000], "the model was made for 8192 positions"),
         (["--prompt", "word " * 300, "--cache-blocks", "2"], "user 0 refused: its prompt of"),
-        (["--machine", "tpu"], "no machine 'tpu'; choose n150, n300, t3000"),
+        (["--machine", "tpu"], "no machine 'tpu'; choose blackhole_galaxy, n150"),
         (["--page-size", "0"], "--page-size must be at least 1, got 0"),
         (["--cache-blocks", "0"], "--cache-blocks must be at least 1, got 0"),
         (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1, got 0"),

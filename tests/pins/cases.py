@@ -14,6 +14,13 @@ GALAXY_MODELS = ("demo", "llama3-70b", "qwen3-32b", "llama3-8b")
 
 # --- python -m galaxy_mpi.estimate -------------------------------------------------------------
 
+
+def _lengths(models: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Return models with the lengths that they were made for."""
+    longest = {"demo": 8192}
+    return [(m, min(n, longest.get(m, n))) for m, n in product(models, LENGTHS)]
+
+
 _STEP = "--new-tokens 1 --allow-over-budget"
 """A single step: its figures are not means."""
 
@@ -22,19 +29,21 @@ _MACHINES = ("1x1 --machine n150", "1x2 --machine n300", "1x8 --machine t3000")
 DEVICE = (
     *(
         f"--model {model} --precision {precision} --input-tokens {length} {_STEP}"
-        for model, precision, length in product(GALAXY_MODELS, ("performance", "accuracy"), LENGTHS)
+        for precision, (model, length) in product(
+            ("performance", "accuracy"), _lengths(GALAXY_MODELS)
+        )
     ),
     *(
         f"--system tt_transformers --model {model} --input-tokens {length} {_STEP}"
-        for model, length in product(GALAXY_MODELS, LENGTHS)
+        for model, length in _lengths(GALAXY_MODELS)
     ),
     *(
         f"--system tt_transformers --mesh {mesh} --model {model} --input-tokens {length} {_STEP}"
-        for mesh, model, length in product(_MACHINES, ("demo", "llama3-8b"), LENGTHS)
+        for mesh, (model, length) in product(_MACHINES, _lengths(("demo", "llama3-8b")))
     ),
     *(
         f"--system {system} --mesh 2x2 --model {model} --input-tokens {length} {_STEP}"
-        for system, model, length in product(SYSTEMS, ("demo", "qwen3-0.6b"), LENGTHS)
+        for system, (model, length) in product(SYSTEMS, _lengths(("demo", "qwen3-0.6b")))
     ),
     *(
         f"--system {system} --mesh {mesh} --model {model} {_STEP}"
@@ -66,7 +75,7 @@ DEVICE = (
             ),
         )
     ),
-    "--model llama3-70b --circular-buffer-bytes 12000000",
+    "--model llama3-70b --circular-buffer-bytes 18000000",
 )
 
 TRACES = (

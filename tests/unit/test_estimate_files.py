@@ -40,9 +40,9 @@ def test_a_trace_has_a_process_a_chip_and_no_track_does_two_things_at_once(tmp_p
     sent = sorted(e["id"] for e in events if e["ph"] == "s")
     assert sent == sorted(e["id"] for e in events if e["ph"] == "f")
     # A message to each chip's next one in every collective. Decode: 9 a layer, and a norm and 3
-    # at the end. Prefill: norms, 3 all-reduces of two halves, 2 reduce-scatters and a gather; a
-    # norm, an all-reduce and 2 at the end.
-    assert len(sent) == 32 * (3 * 9 + 4 + 3 * (2 + 6 + 3) + 5)
+    # at the end. Prefill: norms, 2 all-reduces of two halves, that behind wo at once, 2
+    # reduce-scatters and a gather; a norm, an all-reduce and 2 at the end.
+    assert len(sent) == 32 * (3 * 9 + 4 + 3 * (2 + 5 + 3) + 5)
     fills = [e["args"]["bytes"] for e in events if e["ph"] == "C" and e["name"][0] == "c"]
     assert len(fills) == 32 * 3 * 5 * 2  # each of five weights comes and goes
     assert 0 == min(fills) < max(fills) <= GALAXY.circular_buffer_bytes

@@ -36,9 +36,9 @@ def test_the_galaxy_is_the_generic_system_with_some_ops_replaced():
                 # The same place in the program, with other charges or messages.
                 assert issubclass(make, getattr(plain, name)), name
     assert changed == [
-        *("add_norm", "qkv_heads", "rotate", "update_cache", "merge_heads"),
-        *("output", "gate_up", "down", "logits"),
-        *("attention", "down"),
+        *("add_norm", "qkv_heads", "norm_heads", "rotate", "update_cache", "attention"),
+        *("merge_heads", "output", "gate_up", "down", "logits", "sample"),
+        *("attention", "down", "sample"),
     ]
 
 

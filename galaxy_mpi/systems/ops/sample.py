@@ -23,8 +23,17 @@ from galaxy_mpi.systems.site import SAMPLED
 __all__ = ["GatherLogits", "HostSample", "Sample"]
 
 
-class Sample(SystemOp):
-    """The best 32 of each row, gathered over the rows: values, and numbers within the slice."""
+class HostSample(SystemOp):
+    """The best 32 of each row, gathered over the rows: values, and numbers within the slice.
+
+    On the clock of the generic system the host chooses. Logits are gathered in the place of
+    the candidates, laid out in rows, read from one chip whole, 32 rows whatever the users, turned
+    into float32 and chosen from, user by user.
+
+    References
+    ----------
+    .. [1] tt-metal, tt_transformers/tt/model.py, ``process_output_decode``.
+    """
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return values and token numbers of the candidates, (R, B, k) each."""
@@ -57,6 +66,44 @@ class Sample(SystemOp):
         return (self._values, self._tokens)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
+        """Gather, layout, and the host."""
+        shape, m, work = self.shape, costs.machine, self.site.work
+        vocab = shape.vocab * self.site.size(Axis.ROWS)
+        block = 2 * TILE * shape.device_vocab
+        yield from self.cross(costs, self._values, name="all_gather_logits", block_bytes=block)
+        elements = TILE * vocab
+        passes_s = costs.vector_s(elements, m.worker_cores, 1)
+        terms = {Bound.VECTOR: passes_s, Bound.DRAM: 4 * elements / m.dram_bytes_per_s}
+        untilized = Spent.longest(m.launch_s, terms, dram_bytes=4 * elements)
+        yield Kernel("untilize_logits", untilized, m.worker_cores)
+        n_users = shape.users if work is None else work.n_users
+        host_s = m.host_step_s + 2 * elements / m.host_bytes_per_s
+        host_s += n_users * vocab * m.host_value_s
+        if work is not None and shape.users > 1:
+            host_s += n_users * m.host_prompt_s
+        yield Kernel("host", Spent(host_s, Bound.HOST), 0, has_gap=False)
+
+    def bind(self, chip: ChipBinder, logits: F32) -> tuple[F32, Ints]:
+        """Choose this row's best; padding of the vocabulary is never among them."""
+        n_valid = chip.state.n_valid_tokens
+        if n_valid < logits.shape[1]:
+            chip.call(logits[:, n_valid:].fill, -np.inf)
+        gathered = chip.collective(self._values)
+        best = np.empty(self._tokens.sent, np.int64)
+        chip.call(top_k, logits, gathered.term, best)
+        values = chip.array(self.site.size(Axis.ROWS), *self._values.sent)
+        chip.call(np.copyto, values, gathered.cross())
+        numbers = chip.collective(self._tokens)
+        chip.call(np.copyto, numbers.term, best, "unsafe")
+        tokens = np.empty(values.shape, np.int64)
+        chip.call(np.copyto, tokens, numbers.cross(), "unsafe")
+        return values, tokens
+
+
+class Sample(HostSample):
+    """Galaxy: tokens are chosen on the chips."""
+
+    def charges(self, costs: Any) -> Iterator[Charge]:
         """Copies and casts, top-k, two gathers, the choice with a core for each user."""
         shape, m = self.shape, costs.machine
         elements = -(-shape.users // 32) * (shape.device_vocab // 32) * 1024
@@ -80,53 +127,6 @@ class Sample(SystemOp):
         if self.site.work is None:  # and on to the next step
             yield Kernel("sampling_gap", m.sampling_gap_s, 0, has_gap=False)
             yield Kernel("plus_one_gap", m.plus_one_gap_s, 0, has_gap=False)
-
-    def bind(self, chip: ChipBinder, logits: F32) -> tuple[F32, Ints]:
-        """Choose this row's best; padding of the vocabulary is never among them."""
-        n_valid = chip.state.n_valid_tokens
-        if n_valid < logits.shape[1]:
-            chip.call(logits[:, n_valid:].fill, -np.inf)
-        gathered = chip.collective(self._values)
-        best = np.empty(self._tokens.sent, np.int64)
-        chip.call(top_k, logits, gathered.term, best)
-        values = chip.array(self.site.size(Axis.ROWS), *self._values.sent)
-        chip.call(np.copyto, values, gathered.cross())
-        numbers = chip.collective(self._tokens)
-        chip.call(np.copyto, numbers.term, best, "unsafe")
-        tokens = np.empty(values.shape, np.int64)
-        chip.call(np.copyto, tokens, numbers.cross(), "unsafe")
-        return values, tokens
-
-
-class HostSample(Sample):
-    """Generic, on the clock: the host reads all logits and chooses.
-
-    The same values: the chips of a run choose among candidates. Logits are gathered in the place of
-    the candidates, laid out in rows, read from one chip whole, 32 rows whatever the users, turned
-    into float32 and chosen from, user by user.
-
-    References
-    ----------
-    .. [1] tt-metal, tt_transformers/tt/model.py, ``process_output_decode``.
-    """
-
-    def charges(self, costs: Any) -> Iterator[Charge]:
-        """Gather, layout, and the host."""
-        shape, m, work = self.shape, costs.machine, self.site.work
-        vocab = shape.vocab * self.site.size(Axis.ROWS)
-        block = 2 * TILE * shape.device_vocab
-        yield from self.cross(costs, self._values, name="all_gather_logits", block_bytes=block)
-        elements = TILE * vocab
-        passes_s = costs.vector_s(elements, m.worker_cores, 1)
-        terms = {Bound.VECTOR: passes_s, Bound.DRAM: 4 * elements / m.dram_bytes_per_s}
-        untilized = Spent.longest(m.launch_s, terms, dram_bytes=4 * elements)
-        yield Kernel("untilize_logits", untilized, m.worker_cores)
-        n_users = shape.users if work is None else work.n_users
-        host_s = m.host_step_s + 2 * elements / m.host_bytes_per_s
-        host_s += n_users * vocab * m.host_value_s
-        if work is not None and shape.users > 1:
-            host_s += n_users * m.host_prompt_s
-        yield Kernel("host", Spent(host_s, Bound.HOST), 0, has_gap=False)
 
 
 class GatherLogits(SystemOp):

@@ -1,0 +1,86 @@
+"""What halving each cost of a machine would buy."""
+
+from dataclasses import dataclass, replace
+
+from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.timing import Estimator, Machine
+
+__all__ = ["Help", "helps", "helps_table"]
+
+COSTS: dict[str, tuple[str, ...]] = {
+    "reading and writing DRAM": (
+        "dram_bytes_per_s",
+        "streamed_bytes_per_s",
+        "prefill_weight_bytes_per_s",
+    ),
+    "arithmetic": ("lofi_flops_per_core_s", "hifi2_flops_per_core_s", "hifi4_flops_per_core_s"),
+    "passes of the vector unit": ("vector_elements_per_core_s", "add_elements_per_core_s"),
+    "bytes on links": (
+        "link_bytes_per_s",
+        "gather_bytes_per_worker_s",
+        "scatter_bytes_per_worker_s",
+    ),
+    "hops": ("link_hop_s", "generic_step_s"),
+    "launches of collectives": ("collective_s", "generic_collective_s"),
+    "launches and hand-overs of ops": ("launch_s", "stage_s", "ring_core_hop_s"),
+    "multicasts of activations": ("multicast_block_s",),
+    "gaps between ops": ("op_gap_s",),
+    "a core's reads of the cache": ("attention_bytes_per_core_s",),
+    "writes into the cache": ("dram_round_trip_s",),
+    "issue of ops by the host": ("prefill_op_s",),
+    "the host": ("host_step_s", "host_prompt_s", "host_value_s", "host_bytes_per_s"),
+}
+"""Constants that belong together: what ends in bytes, flops or elements a second doubles, the rest
+halves."""
+
+
+@dataclass(frozen=True)
+class Help:
+    """One row."""
+
+    what: str
+    step_s: float
+    first_token_s: float
+    """Seconds that are saved."""
+
+
+def helps(what_if: WhatIf) -> list[Help]:
+    """Return what halving each cost saves of a step and of the first token, largest first."""
+    plain = what_if.times(what_if.estimator).to_dict()
+    rows = []
+    for what, names in COSTS.items():
+        machine = _halved(what_if.emulated_machine, names)
+        figures = what_if.times(_estimator(what_if, machine)).to_dict()
+        rows.append(
+            Help(
+                what,
+                plain["decode_step_s"] - figures["decode_step_s"],
+                plain["time_to_first_token_s"] - figures["time_to_first_token_s"],
+            )
+        )
+    return sorted(rows, key=lambda row: -row.step_s)
+
+
+def _estimator(what_if: WhatIf, machine: Machine) -> Estimator:
+    return Estimator(what_if.programs, machine, circular_buffer_bytes=what_if.circular_buffer_bytes)
+
+
+def _halved(machine: Machine, names: tuple[str, ...]) -> Machine:
+    changed = {}
+    for name in names:
+        is_rate = name.endswith("_per_s") or "_per_core_s" in name or "_per_worker_s" in name
+        changed[name] = getattr(machine, name) * (2 if is_rate else 0.5)
+    return replace(machine, **changed)
+
+
+def helps_table(rows: list[Help], figures: dict[str, float]) -> str:
+    """Return what people read."""
+    step_s, first_s = figures["decode_step_s"], figures["time_to_first_token_s"]
+    head = f"{'if this cost were half':<34}{'a step':>10}{'':>8}{'first token':>13}{'':>8}"
+    lines = [head]
+    for row in rows:
+        lines.append(
+            f"{row.what:<34}{-row.step_s * 1e6:>7.1f} us{-row.step_s / step_s:>8.1%}"
+            f"{-row.first_token_s * 1e3:>10.2f} ms{-row.first_token_s / first_s:>8.1%}"
+        )
+    return "\n".join(lines)

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.errors import CollectiveError, ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import say
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
@@ -307,4 +307,7 @@ def _tell(error: BaseException) -> None:
         from galaxy_mpi.mesh.mpi import world_rank
 
         rank = str(world_rank())
+    if isinstance(error, CollectiveError):  # its message has all: the trace shows where one waits
+        say(f"galaxy_mpi: rank {rank}: {error}\n")
+        return
     say(f"galaxy_mpi: rank {rank} failed:\n{traceback.format_exc()}")

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,7 +114,7 @@ def _markdown(done: Sequence[Outcome]) -> str:
             f"{outcome.gone_s:.1f}",
             str(outcome.code),
             "; ".join(outcome.problems) or "yes",
-            last[:160],
+            textwrap.shorten(last, 160, placeholder=" ..."),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

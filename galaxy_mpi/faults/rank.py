@@ -123,6 +123,7 @@ def _break(fault: str) -> None:
         setattr(Prefetcher, "_count", _raise_noted)  # noqa: B010
     else:
         setattr(watchdog.Watchdog, "_verdict", _raise_noted)  # noqa: B010
+        time.sleep(_LONG_S)  # it looks once a second
 
 
 def _raise_noted(*_: Any, **__: Any) -> None:

@@ -135,7 +135,7 @@ def _limits(layout: Layout) -> Iterator[Case]:
             codes=codes,
             around_rank=_of_rank(f'ulimit {limit}; exec "$@"'),
             has_report=True if codes == (0,) else None,
-            may_trace=limit in ("-n 12", "-n 24", "-v 400000", "-f 0"),
+            may_trace=limit in ("-n 12", "-n 24", "-v 400000"),
             is_quick=limit == "-n 24",
         )
     yield Case(

@@ -182,7 +182,6 @@ def _collectives() -> Iterator[Case]:
                     "1",
                     within_s=20.0,
                     said=(rf"{about}: .*(chip|rank)",),
-                    may_trace=True,
                     is_quick=layout is MESSAGES and moment == "step",
                 )
             yield Case(

@@ -7,7 +7,7 @@ import pytest
 
 from galaxy_mpi.faults.case import Case
 from galaxy_mpi.faults.run import golden_tokens, play
-from galaxy_mpi.faults.table import LAYOUTS, MEMORY, cases
+from galaxy_mpi.faults.table import ALONE, LAYOUTS, MEMORY, cases
 
 PATIENCE = 4.0
 """Times are those of a computer that does nothing else."""
@@ -17,7 +17,7 @@ QUICK = [case for case in cases() if case.is_quick]
 
 @pytest.fixture(scope="module")
 def golden():
-    return {layout.name: golden_tokens(layout) for layout in LAYOUTS}
+    return {layout.name: golden_tokens(layout) for layout in (*LAYOUTS, ALONE)}
 
 
 def test_every_case_has_a_name_of_its_own_and_there_are_hundreds():

@@ -104,11 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         def play() -> None:
             known, rows = _known(), compare(more, is_calibration=False)
             content = {"schema_version": 2, "times": [*map(vars, known), *_to_json(rows)]}
-            write_text(arguments.json, json.dumps(content, indent=2) + "\n")
             print(_known_table(known))
             if rows:
                 print("\n" + _table(rows))
-            print(_claims_table(older_claims()))
+            print(_claims_table(older_claims()), flush=True)
+            write_text(arguments.json, json.dumps(content, indent=2) + "\n")
 
         return play
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +169,9 @@ class TextTokenizer:
 
     def checksum(self) -> str:
         """Return what changes when its words or rules do, in hexadecimal."""
+        # Rank 0 alone asks: the others need not load it.
+        from hashlib import blake2b
+
         return blake2b(self._tokenizer.to_str().encode(), digest_size=16).hexdigest()
 
     def encode(self, prompt: str, number: int, *, chat: ChatTemplate | None = None) -> list[int]:

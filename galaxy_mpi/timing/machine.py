@@ -302,7 +302,14 @@ def _constant(path: Path, key: str, entry: Any) -> Constant:
         raise ConfigError(f"machine {path}: unit, source and fitted of {key} must be texts")
     if not words["unit"] or not words["source"]:
         raise ConfigError(f"machine {path}: {key} needs a unit and a source")
-    low, high = given.get("range", (0.0, 0.0))
-    return Constant(
-        float(value), words["unit"], words["source"], words["fitted"], float(low), float(high)
-    )
+    bounds = given.get("range", [0.0, 0.0])
+    is_pair = isinstance(bounds, (list, tuple)) and len(bounds) == 2
+    low, high = map(_bound, bounds) if is_pair else (None, None)
+    if low is None or high is None:
+        raise ConfigError(f"machine {path}: the range of {key} is two numbers, got {shown(bounds)}")
+    return Constant(float(value), words["unit"], words["source"], words["fitted"], low, high)
+
+
+def _bound(value: Any) -> float | None:
+    """Return one end of a range: 0 where nothing was fitted."""
+    return 0.0 if type(value) in (int, float) and value == 0 else _number(value)

@@ -27,7 +27,8 @@ def test_loops_may_be_left():
         ("{{ 'a' * 10**10 }}", "more than 512 MiB of memory"),
         ("{{ ('a' * 10**8) }}", "texts of more than 67108864 characters"),
         ("{{ '\\ud800' }}", "surrogate"),
-        ("{{ 2 ** 9000000000 }}", "memory"),
+        # On a busy machine the time is over before the memory is.
+        ("{{ 2 ** 9000000000 }}", "(memory|it takes longer)"),
         (
             "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
             "it takes (too long, or more memory|longer than)",

@@ -114,7 +114,7 @@ def test_a_name_that_is_none_is_one_line(capsys):
         (["decode", "--mesh=1x1", "--no-such"], "unrecognized arguments: --no-such"),
         (["decode", "--mesh", "two"], "a mesh is written ROWSxCOLUMNS"),
         (["decode", "--chips-per-rank", "32", "--page-size", "0"], "--page-size must be at least"),
-        (["accuracy", "--mesh", "1x1"], "--text FILE is required"),
+        (["accuracy", "--mesh", "1x1"], "--text is missing"),
     ],
 )
 def test_what_is_wrong_is_said_without_mpi(words, said):

@@ -70,7 +70,7 @@ def test_the_ideas_end_at_the_galaxy_to_the_bit():
     assert device[1][0] == step("tt_transformers", "galaxy") != device[0][0]
     last = 1 + len(IDEAS)
     assert device[last][0] == step("galaxy", "galaxy")
-    assert device[last][1] == 0 < device[0][1] == 9 * MODEL.n_layers + 4
+    assert device[last][1] == 0 < device[0][1] == 9 * MODEL.n_layers + 3
     rows = rows_of(found, device, None)
     assert [row.is_alone for row in rows] == [False] * (1 + last) + [True] * len(IDEAS)
     assert [row.name for row in rows[:2]] == ["tt_transformers", "formats of the Galaxy"]

@@ -53,7 +53,8 @@ def test_every_constant_says_its_unit_and_where_it_is_from(name):
         if constant.fitted:
             assert constant.low < constant.value < constant.high, key
         rest = constant.fitted.removesuffix(" alone").removesuffix("its prior")
-        for what in published:  # names may have commas in them
+        # Names may have commas in them, and begin as others do.
+        for what in sorted(published, key=len, reverse=True):
             rest = rest.replace(what, "")
         assert not rest.strip(", "), f"{key} is fitted to {rest}"
 
@@ -78,7 +79,7 @@ def test_a_profile_from_a_file_is_taken_as_it_is(tmp_path):
         (lambda c: c["constants"].update(launch_s=[1]), "launch_s needs a value above 0, got None"),
         (lambda c: c["constants"]["links"].update(unit=[1]), "unit, source and fitted of links"),
         (lambda c: c.update(mesh="eight"), "a mesh is written ROWSxCOLUMNS"),
-        (lambda c: c.update(extends=["n150"]), "extends \\['n150'\\]; choose n150"),
+        (lambda c: c.update(extends=["n150"]), "extends \\['n150'\\]; choose .*n150"),
         (lambda c: c["constants"]["links"].pop("source"), "links needs a unit and a source"),
         (lambda c: c.update(topology="torus"), "topology is ring or line, got 'torus'"),
         (lambda c: c.pop("constants"), "has no `constants`"),
@@ -93,8 +94,9 @@ def test_a_broken_profile_is_refused_with_what_is_wrong(tmp_path, change, said):
 def test_floats_are_read_as_people_write_them(tmp_path, text):
     path = Path(profile(tmp_path, lambda c: None))
     content = path.read_text()
-    assert "value: 12500000000.0" in content
-    path.write_text(content.replace("value: 12500000000.0", f"value: {text}"))
+    written = f"value: {read_constants('wormhole_galaxy_6u')['link_bytes_per_s'].value}"
+    assert content.count(written) == 1
+    path.write_text(content.replace(written, f"value: {text}"))
     assert Machine.load(str(path)).link_bytes_per_s == 125e9
 
 

@@ -17,7 +17,7 @@ from galaxy_mpi.studies.comparison import device_figures, rows_of, to_dict
 from galaxy_mpi.studies.host_steps import host_figures
 from galaxy_mpi.studies.ideas import variants
 from galaxy_mpi.studies.whole_run import run_one
-from galaxy_mpi.systems import PRECISIONS, PassShape
+from galaxy_mpi.systems import PassShape, Wanted
 from galaxy_mpi.systems.ops.add_norm import FusedAddNorm
 from galaxy_mpi.timing import Estimator, Machine
 from tests.chips.playing import connect, play, report_of
@@ -119,7 +119,7 @@ def test_every_step_from_one_system_to_the_other_gives_the_same_tokens():
     assert len({figures.tokens for figures in host}) == 1
     assert len(host[0].tokens) == 8
     device = device_figures(
-        found, model, MACHINE, run.mesh, PRECISIONS["accuracy"], users=8, position=20
+        found, model, MACHINE, run.mesh, Wanted("accuracy"), users=8, position=20
     )
     records = to_dict(rows_of(found, device, host))
     assert {record["host_allocations"] for record in records} == {0}

@@ -73,6 +73,16 @@ def build_parser() -> ArgumentParser:
         help="attention of your own, made from galaxy_mpi.systems.Attention",
     )
     add(
+        "--norm-class",
+        metavar="FILE.py:CLASS",
+        help="norm of your own, made from galaxy_mpi.systems.RMSNorm",
+    )
+    add(
+        "--rope-class",
+        metavar="FILE.py:CLASS",
+        help="rotary table of your own, made from galaxy_mpi.kernels.RotaryTable",
+    )
+    add(
         "--set",
         action="append",
         default=[],
@@ -191,7 +201,9 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         seed=arguments.seed,
         chat=arguments.chat,
         n_layers=arguments.layers,
-        modules=chosen_modules(arguments.attention_class),
+        modules=chosen_modules(
+            arguments.attention_class, arguments.norm_class, arguments.rope_class
+        ),
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,
         weights_cache=None if arguments.weights_cache == "off" else Path(arguments.weights_cache),

@@ -1,12 +1,14 @@
 """The examples of docs/examples: short, and right in values and in device time."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from galaxy_mpi import decode, estimate
+from galaxy_mpi import Generator, create_model, decode, estimate
+from galaxy_mpi.checkpoints import default_prompts
 from galaxy_mpi.dtypes import BFP4, BFP8
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
@@ -166,6 +168,58 @@ def test_constants_are_set_from_outside(tmp_path):
             WhatIf(constants=(text,))
 
 
+PARTS = '''
+import numpy as np
+
+from galaxy_mpi.kernels import RotaryTable
+from galaxy_mpi.systems import RMSNorm
+
+
+class MeanNorm(RMSNorm):
+    """Divides by the mean size of the values, not by their root mean square."""
+
+    def statistics(self, x_BD):
+        return np.abs(x_BD).sum(axis=1)
+
+    def normalise(self, x_BD, total_B, gain_D):
+        return x_BD / (total_B[:, None] / self.dim + self.eps) * gain_D
+
+
+class Interpolated(RotaryTable):
+    """Positions twice as close: 40 rotate as 20 do."""
+
+    def __init__(self, inv_freq, round):
+        super().__init__(inv_freq / 2, round)
+'''
+
+
+def test_norm_and_rotary_table_come_from_files(tmp_path):
+    path, report = tmp_path / "parts.py", tmp_path / "run.json"
+    path.write_text(PARTS)
+    usual = ["--mesh", "2x2", "--chips-per-rank", "4", "--layers", "2", "--batch", "2", "--quiet"]
+    usual += ["--max-new-tokens", "5", "--precision", "float32", "--json", str(report)]
+    tokens = {}
+    for name in ("", "norm", "rope"):
+        part = {"": [], "norm": ["--norm-class", f"{path}:MeanNorm"]}.get(
+            name, ["--rope-class", f"{path}:Interpolated"]
+        )
+        assert decode.main([*usual, *part]) == 0
+        found = json.loads(report.read_text())
+        tokens[name] = found["tokens"]
+        assert found["run"]["config"]["modules"]["norm_class"] == (
+            "MeanNorm" if name == "norm" else "RMSNorm"
+        )
+    modules = chosen_modules(norm=f"{path}:MeanNorm", rope=f"{path}:Interpolated")
+    for name, classes in (
+        ("norm", {"norm_class": modules.norm_class}),
+        ("rope", {"rope_class": modules.rope_class}),
+    ):
+        model = create_model("demo", mesh="1x1", optimizations="float32", n_layers=2, **classes)
+        with Generator(model) as generator:
+            made = generator.generate(default_prompts()[:2], max_new_tokens=5)
+        assert [list(found.tokens) for found in made] == tokens[name] != tokens[""]
+
+
 def test_a_file_that_has_no_system_is_refused_in_one_line(tmp_path, capsys):
     path = tmp_path / "broken.py"
     path.write_text("SYSTEM = 1\nraise KeyError('x')\n")
@@ -178,6 +232,8 @@ def test_a_file_that_has_no_system_is_refused_in_one_line(tmp_path, capsys):
         ("--system", f"{tmp_path}/none.py:S", "no file"),
         ("--attention-class", f"{other}:SYSTEM", "is no class made from"),
         ("--attention-class", "x", "is FILE.py:NAME"),
+        ("--norm-class", f"{other}:SYSTEM", "no class made from galaxy_mpi.systems.RMSNorm"),
+        ("--rope-class", f"{other}:SYSTEM", "no class made from galaxy_mpi.kernels.RotaryTable"),
     ):
         command = ["--mesh", "1x1", "--chips-per-rank", "1", option, value]
         with pytest.raises(ConfigError, match=said):

@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.config import formats
-from galaxy_mpi.engine.ran import versions
+from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import check_writable, write_all
@@ -132,8 +132,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play() -> None:
             machine = what_if.programs.on(what_if.emulated_machine)
-            said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
-            report = what_if.report | {"run": said | {"machine": asdict(machine)}}
+            said = {
+                "argv": ["galaxy_mpi.estimate", *words],
+                "config": config_of(what_if),
+                "machine": asdict(machine),
+                "versions": versions(),
+            }
+            report = what_if.report | {"run": said}
             rows = helps(what_if) if arguments.what_helps else []
             if rows:
                 report |= {"what_helps": [vars(row) for row in rows]}

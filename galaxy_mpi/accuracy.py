@@ -29,7 +29,7 @@ from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.models import LlamaConfig, Programs
+from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
 from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.published_accuracy import published
 from galaxy_mpi.systems import SYSTEMS, Precision, chosen_system
@@ -62,6 +62,7 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
+    add("--layout", metavar="FILE.py:CLASS", help="as in galaxy_mpi.decode")
     add("--precision", metavar="P,...", help="performance,accuracy,float32, which is the default")
     add(
         "--optimizations",
@@ -122,6 +123,7 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
             prompt_tokens=((0,),),
             mesh=Mesh.parse(arguments.mesh),
             system=chosen_system(arguments.system),
+            layout_class=chosen_layout(arguments.layout),
             formats=arguments.formats,
             n_layers=arguments.layers,
             math_fidelity=not arguments.no_fidelity,
@@ -173,7 +175,12 @@ def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Names
 def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, Any]:
     """Return ``run`` of the report: formats are those of all rows."""
     programs = Programs(
-        plan.model, run.mesh, run.emulated_system, plan.precision, users=run.working_mesh.cols
+        plan.model,
+        run.mesh,
+        run.emulated_system,
+        plan.precision,
+        users=run.working_mesh.cols,
+        layout_class=run.layout_class,
     )
     return what_ran(run, programs, None, None, plan.checksums) | {"formats": keys}
 

@@ -84,9 +84,7 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"{option} must be 1 to {most}, got {value}")
 
 
-def _prepare_timing(
-    arguments: argparse.Namespace, argv: tuple[str, ...]
-) -> Callable[[], None]:
+def _prepare_timing(arguments: argparse.Namespace, argv: tuple[str, ...]) -> Callable[[], None]:
     _check(arguments)
     for option in ("json", "csv", "plot"):
         check_writable(f"--{option}", getattr(arguments, option))

@@ -118,6 +118,8 @@ def _plain(value: Any) -> Any:
         return {field.name: getattr(value, field.name).__name__ for field in fields(value)}
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, type):
+        return value.__name__
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

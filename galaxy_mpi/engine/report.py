@@ -234,22 +234,22 @@ class Report:
             ("host: time to first token", f"{host['time_to_first_token_s']:.2f} s (mean)"),
             (
                 "host: prefill",
-                f"{host['prefill_s']:.2f} s, {host['prefill_passes']} passes, "
+                f"{host['prefill_s']:.2f} s, {_counted(host['prefill_passes'], 'pass', 'passes')}, "
                 f"{host['prefill_tokens_per_s']:.0f} prompt tokens/s",
             ),
             ("host: decode step", f"{host['decode_step_s'] * ms:.1f} ms, {host['steps']} steps"),
             ("  compute", part("compute_s")),
             ("  collectives", part("collectives_s")),
             ("  prefetch stall", part("prefetch_stall_s")),
-            ("memory per rank: weights", f"{chip.weights_bytes / mib:.2f} MiB packed"),
+            ("host memory per rank: weights", f"{chip.weights_bytes / mib:.2f} MiB packed"),
             ("  embedding", f"{chip.embedding_bytes / mib:.2f} MiB"),
             (
                 "  KV cache",
-                f"{chip.kv_cache_bytes / mib:.2f} MiB of {chip.kv_cache_reserved_bytes / mib:.0f}",
+                f"{chip.kv_cache_bytes / mib:.2f} MiB used, {chip.kv_cache_reserved_bytes / mib:.0f} MiB reserved",
             ),
             ("  persistent buffers", f"{chip.persistent_buffers_bytes / mib:.2f} MiB"),
-            ("  unpacked weights, bound", f"{chip.unpacked_weights_bytes / mib:.2f} MiB"),
-            ("memory of all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
+            ("  unpacked weights, limit", f"{chip.unpacked_weights_bytes / mib:.2f} MiB"),
+            ("host memory, all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
         ]
         table: list[str] = []
         if self.device is not None:

@@ -122,7 +122,7 @@ def test_the_summary_shows_both_clocks():
     report, _ = play(RUN)
     text = report.to_text(show_all=False)
     assert "host: decode step" in text
-    for what in ("decode step", "tokens/s/user", "time to first token", "of the peak"):
+    for what in ("decode step", "tokens/s/user", "time to first token", "share of peak"):
         assert f"device: {what}" in text
     assert "op of a decode step" in text
     figures = report.to_dict()["device"]

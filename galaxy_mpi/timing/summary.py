@@ -58,7 +58,7 @@ def _with_band(text: str, figures: dict[str, Any], name: str) -> str:
 
 
 def _of_peak(figures: dict[str, Any]) -> str:
-    links = ", ".join(f"links {a} {share:.1%}" for a, share in figures["link_utilization"].items())
+    links = ", ".join(f"{a} links {share:.1%}" for a, share in figures["link_utilization"].items())
     shares = f"DRAM {figures['dram_utilization']:.1%}, FLOPs {figures['flops_utilization']:.1%}"
     return f"{shares}, {links}" if links else shares
 
@@ -77,10 +77,11 @@ def budget_rows(budget: Budget) -> Rows:
         return f"{n_bytes / 2**20:.1f} MiB"
 
     return [
-        ("per chip: weights, embedding", mib(budget.weights_bytes + budget.embedding_bytes)),
-        ("per chip: KV cache", mib(budget.kv_cache_bytes)),
-        ("per chip: persistent buffers", f"{mib(budget.persistent_buffers_bytes)} (L1)"),
-        ("per chip: circular buffer", f"{mib(budget.circular_buffer_bytes)} (L1)"),
+        ("device: memory per chip", ""),
+        ("  weights, embedding", mib(budget.weights_bytes + budget.embedding_bytes)),
+        ("  KV cache", mib(budget.kv_cache_bytes)),
+        ("  persistent buffers", f"{mib(budget.persistent_buffers_bytes)} (L1)"),
+        ("  circular buffer", f"{mib(budget.circular_buffer_bytes)} (L1)"),
     ]
 
 

@@ -46,7 +46,7 @@ def test_a_run_takes_what_is_estimated_to_the_last_bit(mesh, slow):
     run = replace(RUN, mesh=Mesh.parse(mesh), prompt_tokens=prompts(*[20] * 8))
     if slow:
         last = f"{run.mesh.rows - 1},{run.mesh.cols - 1}"
-        run = replace(run, slow_chips=(f"{last},1.7",), slow_links=(f"{last},COLS,3",))
+        run = replace(run, slow_chips=(f"{last},1.7",), slow_links=(f"{last},row,3",))
     report, model = play(run)
     estimator = estimator_of(run, model)
     expected, found = run_one(estimator, 20, 3, 8), report.device.times

@@ -19,6 +19,7 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi import TRANSPORTS, MpiTransport
 from galaxy_mpi.program import Binder, bind_program
 from tests.collectives import program_of, wire_of
+from tests.collectives import results as results_of
 
 MESHES = {2: ["1x2", "2x1"], 4: ["2x2", "1x4"], 8: ["8x1", "2x4"], 32: ["8x4"]}
 SIZE = MPI.COMM_WORLD.size
@@ -47,7 +48,7 @@ def test_transports_give_the_same_bits():
                 (values,), bound = bound_on(transport, wire)
                 values[...] = noise
                 bound.run()
-                results.append(bound.results("r0")[0].tobytes())
+                results.append(results_of(bound, 0)[0].tobytes())
                 bound.free()
     assert results[0:2] == results[2:4] == results[4:6]
 

@@ -113,7 +113,7 @@ def test_a_bfp4_wire_carries_bfp4_in_half_the_time(tmp_path):
     assert not np.array_equal(usual, BFP4.round(usual))
     # Of a tile's 1,088 bytes 576 are left; 16 tiles a layer, two layers, less the head's.
     bytes_of = {
-        name: play(DEVICE, system=system).device.times.link_bytes["ROWS"]
+        name: play(DEVICE, system=system).device.times.link_bytes["column"]
         for name, system in (("usual", "galaxy"), ("narrow", narrow))
     }
     n_steps, blocks = 2, 3 / 2
@@ -264,7 +264,9 @@ def test_a_kv_head_on_two_rows_costs_its_cache_again():
     assert (dealt.programs.shape.heads, dealt.programs.shape.kv_heads) == (8, 2)
     times = [what.report["device"]["decode_step_s"] for what in (usual, dealt)]
     attended = [what.report["device"]["by_op_s"]["attention"] for what in (usual, dealt)]
-    assert attended[1] == pytest.approx(2 * attended[0], rel=0.1)
+    # The cache is read once more, at best as fast as DRAM is.
+    more = dealt.budget.kv_cache_bytes - usual.budget.kv_cache_bytes
+    assert attended[1] - attended[0] > more / usual.emulated_machine.dram_bytes_per_s
     assert times[1] - times[0] > 0.8 * (attended[1] - attended[0])
     assert dealt.report["device"]["decode_step_s_regime"] == "extrapolated"
 

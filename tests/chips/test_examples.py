@@ -1,6 +1,7 @@
 """The examples of docs/examples: short, and right in values and in device time."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -268,7 +269,8 @@ def test_a_kv_head_on_two_rows_costs_its_cache_again():
     more = dealt.budget.kv_cache_bytes - usual.budget.kv_cache_bytes
     assert attended[1] - attended[0] > more / usual.emulated_machine.dram_bytes_per_s
     assert times[1] - times[0] > 0.8 * (attended[1] - attended[0])
-    assert dealt.report["device"]["decode_step_s_regime"] == "extrapolated"
+    margins = [what.report["device"]["decode_step_s_margin"] for what in (usual, dealt)]
+    assert margins[0] < margins[1]  # nobody has published it
 
 
 def test_captures_of_other_layouts_are_not_compared(tmp_path):
@@ -286,7 +288,7 @@ def test_a_layout_is_chosen_by_command_and_from_python(tmp_path, capsys):
     command = ["--mesh", "2x2", "--chips-per-rank", "4", "--layers", "1", "--batch", "2", "--quiet"]
     command += ["--max-new-tokens", "2", "--layout", f"{EXAMPLES}/dealt_out.py:DealtOut"]
     assert decode.main([*command, "--json", str(report)]) == 0
-    assert "layout                          DealtOut" in capsys.readouterr().out
+    assert re.search(r"layout +DealtOut", capsys.readouterr().out)
     found = json.loads(report.read_text())
     assert found["run"]["config"]["layout_class"] == "DealtOut"
     with (

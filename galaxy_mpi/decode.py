@@ -176,9 +176,14 @@ def build_parser() -> ArgumentParser:
     )
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
-    add("--trace", type=Path, metavar="FILE", help="write the first steps for ui.perfetto.dev")
-    add("--trace-host", type=Path, metavar="FILE", help="the same in this computer's time")
-    add("--profile-csv", type=Path, metavar="FILE", help="write the first steps for tt-perf-report")
+    add("--trace", type=Path, metavar="FILE[.gz]", help="write steps for ui.perfetto.dev")
+    add("--trace-host", type=Path, metavar="FILE[.gz]", help="the same in this computer's time")
+    add("--profile-csv", type=Path, metavar="FILE", help="write steps for tt-perf-report")
+    add(
+        "--trace-steps",
+        metavar="LIST",
+        help="which steps those are, p for passes: p1,1-3; without it the first 4 and their passes",
+    )
     add(
         "--flight",
         type=Path,
@@ -230,6 +235,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         capture=Choice(arguments.capture_ops, arguments.capture_layers, arguments.capture_steps),
         json_path=arguments.json,
         trace_path=arguments.trace,
+        trace_steps=arguments.trace_steps,
         host_trace_path=arguments.trace_host,
         profile_path=arguments.profile_csv,
     )

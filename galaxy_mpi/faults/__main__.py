@@ -100,7 +100,7 @@ def _line(outcome: Outcome) -> str:
 
 def _markdown(done: Sequence[Outcome]) -> str:
     lines = [
-        "| layout | fault | moment | rank | s | exit code | as it should | what is said |",
+        "| layout | fault | moment | rank | time (s) | exit code | as expected | message |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for outcome in done:

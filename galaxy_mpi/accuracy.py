@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
 from galaxy_mpi.engine.outliers import Outlier, outliers
 from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.teacher import Answers, forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
 from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.published_accuracy import published
 from galaxy_mpi.systems import SYSTEMS, Precision, chosen_system
@@ -60,6 +62,7 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
+    add("--layout", metavar="FILE.py:CLASS", help="as in galaxy_mpi.decode")
     add("--precision", metavar="P,...", help="performance,accuracy,float32, which is the default")
     add(
         "--optimizations",
@@ -82,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print a table."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], None]]:
-        runs = run_configs(arguments)
+        words = sys.argv[1:] if argv is None else argv
+        argv_told = ("galaxy_mpi.accuracy", *words)
+        runs = [replace(run, argv=argv_told) for run in run_configs(arguments)]
 
         def play(transport: Transport) -> None:
             _play(transport, runs, arguments)
@@ -118,6 +123,7 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
             prompt_tokens=((0,),),
             mesh=Mesh.parse(arguments.mesh),
             system=chosen_system(arguments.system),
+            layout_class=chosen_layout(arguments.layout),
             formats=arguments.formats,
             n_layers=arguments.layers,
             math_fidelity=not arguments.no_fidelity,
@@ -137,16 +143,18 @@ def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Names
         except UserError as failure:
             error = failure
     transport.agree(error)
-    rows = []
+    rows, keys = list[Agreement](), list[str]()
     for run in runs:
         for precision in _precisions(run, plan, arguments):
             answers = forced_answers(run, plan, transport, tokens, precision, arguments.prefill)
             if answers is not None and right is not None:
                 rows.append(compare(precision.name, answers, right, tokens))
+                keys.append(precision.key)
     if transport.rank != 0:
         return
     content = {
         "schema_version": 1,
+        "run": _what_ran(runs[0], plan, keys),
         "model": arguments.model,
         "mesh": arguments.mesh,
         "system": arguments.system,
@@ -162,6 +170,19 @@ def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Names
     print("\nwhere block floats lose most (in float32):")
     print("\n".join(map(str, worst)), flush=True)
     write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+
+
+def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, Any]:
+    """Return ``run`` of the report: formats are those of all rows."""
+    programs = Programs(
+        plan.model,
+        run.mesh,
+        run.emulated_system,
+        plan.precision,
+        users=run.working_mesh.cols,
+        layout_class=run.layout_class,
+    )
+    return what_ran(run, programs, None, None, plan.checksums) | {"formats": keys}
 
 
 def _precisions(run: RunConfig, plan: Plan, arguments: argparse.Namespace) -> Iterator[Precision]:

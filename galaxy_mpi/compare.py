@@ -9,8 +9,9 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -19,6 +20,7 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_mesh
 from galaxy_mpi.config import RunConfig, formats
+from galaxy_mpi.engine.ran import config_of, versions, what_ran
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
@@ -66,9 +68,10 @@ def build_parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print a table."""
     words = list(sys.argv[1:] if argv is None else argv)
+    told = ("galaxy_mpi.compare", *words)
     if "--timing-only" in words:
-        return run_alone(build_parser(), words, _prepare_timing)
-    return run_on_mesh(build_parser(), words, _prepare_values)
+        return run_alone(build_parser(), words, lambda asked: _prepare_timing(asked, told))
+    return run_on_mesh(build_parser(), words, lambda asked: _prepare_values(asked, told))
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -81,7 +84,7 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"{option} must be 1 to {most}, got {value}")
 
 
-def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
+def _prepare_timing(arguments: argparse.Namespace, argv: tuple[str, ...]) -> Callable[[], None]:
     _check(arguments)
     for option in ("json", "csv", "plot"):
         check_writable(f"--{option}", getattr(arguments, option))
@@ -109,13 +112,20 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
             position=arguments.position,
         )
         rows = rows_of(found, device, None, what_if.conditions)
-        _report(arguments, programs.model, found, rows)
+        ran = {
+            "argv": list(argv),
+            "config": config_of(what_if),
+            "formats": programs.precision.key,
+            "machine": asdict(programs.on(what_if.emulated_machine)),
+            "versions": versions(),
+        }
+        _report(arguments, programs.model, found, rows, ran)
 
     return play
 
 
 def _prepare_values(
-    arguments: argparse.Namespace,
+    arguments: argparse.Namespace, argv: tuple[str, ...]
 ) -> tuple[Mesh, Callable[[Transport], None]]:
     _check(arguments)
     mesh = Mesh.parse(arguments.mesh)
@@ -127,6 +137,7 @@ def _prepare_values(
         n_layers=arguments.layers,
         machine=arguments.machine,
         prefix_caching=False,
+        argv=argv,
         json_path=arguments.json,
         **formats(arguments.precision, arguments.optimizations, arguments.formats),
     )
@@ -140,6 +151,7 @@ def _prepare_values(
         with Engine(run, transport) as engine:
             host += host_figures(engine, found[1:], arguments.turns)
             plan = engine.plan
+            ran = what_ran(run, engine.programs, plan.machine, plan.sampling, plan.checksums)
         if transport.rank != 0:
             return
         device = None
@@ -161,17 +173,22 @@ def _prepare_values(
             n_layers=plan.model.n_layers,
             n_tokens=arguments.position,
         )
-        _report(arguments, plan.model, found, rows_of(found, device, host, conditions))
+        _report(arguments, plan.model, found, rows_of(found, device, host, conditions), ran)
 
     return mesh, play
 
 
 def _report(
-    arguments: argparse.Namespace, model: LlamaConfig, found: list[Variant], rows: list[Row]
+    arguments: argparse.Namespace,
+    model: LlamaConfig,
+    found: list[Variant],
+    rows: list[Row],
+    ran: dict[str, Any],
 ) -> None:
     records = to_dict(rows)
     content = {
         "schema_version": 1,
+        "run": ran,
         "model": arguments.model,
         "mesh": arguments.mesh,
         "users": arguments.users,

@@ -27,6 +27,7 @@ from galaxy_mpi.flight_recorder import recording
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import print_text, write_text
 from galaxy_mpi.program import Choice
@@ -71,6 +72,21 @@ def build_parser() -> ArgumentParser:
         "--attention-class",
         metavar="FILE.py:CLASS",
         help="attention of your own, made from galaxy_mpi.systems.Attention",
+    )
+    add(
+        "--norm-class",
+        metavar="FILE.py:CLASS",
+        help="norm of your own, made from galaxy_mpi.systems.RMSNorm",
+    )
+    add(
+        "--rope-class",
+        metavar="FILE.py:CLASS",
+        help="rotary table of your own, made from galaxy_mpi.kernels.RotaryTable",
+    )
+    add(
+        "--layout",
+        metavar="FILE.py:CLASS",
+        help="who has which part of the weights, made from galaxy_mpi.models.Layout",
     )
     add(
         "--set",
@@ -192,7 +208,10 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         seed=arguments.seed,
         chat=arguments.chat,
         n_layers=arguments.layers,
-        modules=chosen_modules(arguments.attention_class),
+        modules=chosen_modules(
+            arguments.attention_class, arguments.norm_class, arguments.rope_class
+        ),
+        layout_class=chosen_layout(arguments.layout),
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,
         weights_cache=None if arguments.weights_cache == "off" else Path(arguments.weights_cache),

@@ -18,8 +18,9 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.config import formats
-from galaxy_mpi.engine.ran import versions
+from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import bars_png, lines_png
@@ -68,6 +69,11 @@ def build_parser() -> ArgumentParser:
         "--system",
         metavar="NAME|FILE.py:NAME",
         help=f"{' or '.join(SYSTEMS)}, or a System of your own; by default the machine's",
+    )
+    add(
+        "--layout",
+        metavar="FILE.py:CLASS",
+        help="who has which part of the weights, made from galaxy_mpi.models.Layout",
     )
     add(
         "--set",
@@ -133,8 +139,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play() -> None:
             machine = what_if.programs.on(what_if.emulated_machine)
-            said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
-            report = what_if.report | {"run": said | {"machine": asdict(machine)}}
+            said = {
+                "argv": ["galaxy_mpi.estimate", *words],
+                "config": config_of(what_if),
+                "machine": asdict(machine),
+                "versions": versions(),
+            }
+            report = what_if.report | {"run": said}
             rows = helps(what_if) if arguments.what_helps else []
             if rows:
                 report |= {"what_helps": [vars(row) for row in rows]}
@@ -175,6 +186,7 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
         links=arguments.links,
         topology=arguments.topology,
         system=None if arguments.system is None else chosen_system(arguments.system),
+        layout_class=chosen_layout(arguments.layout),
         constants=tuple(arguments.set),
         sampling=arguments.sampling,
         cached_percent=arguments.cached_percent,

@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
@@ -103,7 +104,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play() -> None:
             known, rows = _known(), compare(more, is_calibration=False)
-            content = {"schema_version": 2, "times": [*map(vars, known), *_to_json(rows)]}
+            content = {
+                "schema_version": 2,
+                "run": {
+                    "argv": ["galaxy_mpi.validate", *(sys.argv[1:] if argv is None else argv)],
+                    "machines": {name: asdict(Machine.load(name)) for name in MACHINES},
+                    "versions": versions(),
+                },
+                "times": [*map(vars, known), *_to_json(rows)],
+            }
             print(_known_table(known))
             if rows:
                 print("\n" + _table(rows))

@@ -142,7 +142,7 @@ class Report:
         """Return what the bands of device time depend on."""
         run = self.run
         changed = (run.n_layers, run.optimizations, run.circular_buffer_bytes, run.collectives,
-                   run.slow_chips, run.slow_links)  # fmt: skip
+                   run.slow_chips, run.slow_links, run.layout(self.model).key)  # fmt: skip
         return Conditions(
             system=run.system_name,
             machine=run.machine,
@@ -207,13 +207,14 @@ class Report:
             for row in rows
         ]
 
-    def _padding(self) -> list[tuple[str, str]]:
-        """Return how sizes that the mesh does not divide were padded, and at what cost."""
+    def _layout(self) -> list[tuple[str, str]]:
+        """Return the layout, if it is the user's, and what it made of sizes, with its cost."""
         layout = self.run.layout(self.model)
-        if not layout.padding:
-            return []
-        cost = f"matmul weights grow {layout.overhead:.2f} x"
-        return [("padded", f"{', '.join(layout.padding)}; {cost}")]
+        rows = [("layout", type(layout).__name__)] if layout.key else []
+        if layout.padding:
+            cost = f"matmul weights grow {layout.overhead:.2f} x"
+            rows.append(("padded", f"{', '.join(layout.padding)}; {cost}"))
+        return rows
 
     def _summary(self) -> list[str]:
         host, chip, ms = self.host(), self.memory[0], 1e3
@@ -226,7 +227,7 @@ class Report:
         rows = [
             ("model", f"{self.run.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
             ("mesh", f"{self.run.mesh}, {self.run.mesh.n_chips} ranks"),
-            *self._padding(),
+            *self._layout(),
             ("system, precision", f"{self.run.system_name}, {self.precision}"),
             ("users, new tokens", f"{len(self.tokens)}, {sum(map(len, self.tokens))}"),
             ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.config import formats
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.listing import Listing
 from galaxy_mpi.studies.what_if import WhatIf
@@ -41,6 +42,7 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="2x2", metavar="RxC", help="rows x columns")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
+    add("--layout", metavar="FILE.py:CLASS", help="as in galaxy_mpi.decode")
     add("--precision", help="performance (default) or accuracy")
     add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.estimate")
     add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
@@ -63,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             mesh=arguments.mesh,
             machine=arguments.machine,
             system=chosen_system(arguments.system),
+            layout_class=chosen_layout(arguments.layout),
             **formats(arguments.precision, arguments.optimizations, arguments.formats),
             prefetch=not arguments.no_prefetch,
             allow_over_budget=True,

@@ -1,6 +1,6 @@
-"""From TT-Transformers to the Galaxy, idea by idea: ``mpirun -n 32 python -m galaxy_mpi.compare``.
+"""From TT-Transformers to the Galaxy, one optimization at a time: ``galaxy-mpi compare``.
 
-With ``--timing-only`` it needs no ranks and no weights.
+``--timing-only`` needs no ranks and no weights.
 """
 
 import argparse
@@ -41,26 +41,37 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.compare",
-        "Turn the generic system into the Galaxy, one idea at a time, and say what each is worth.",
+        "Turn the generic system into the Galaxy, one optimization at a time, and show each gain.",
     )
     add = parser.add_argument_group("model and step").add_argument
-    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.decode")
-    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy-mpi decode")
+    add("--layers", type=int, metavar="N", help="use only the first N layers")
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
-    add("--position", type=int, default=128, metavar="N", help="of the step, in device time")
-    add("--timing-only", action="store_true", help="device time, without weights or ranks")
+    add(
+        "--position",
+        type=int,
+        default=128,
+        metavar="N",
+        help="position of the step, for device time",
+    )
+    add("--timing-only", action="store_true", help="device time only, without weights or ranks")
     add = parser.add_argument_group("emulated system").add_argument
-    add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
+    add("--mesh", default="8x4", metavar="RxC", help="rows x columns of chips")
     add("--precision", help="performance (default), accuracy or float32 (no device time)")
-    add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.decode")
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
-    add("--machine", default="wormhole_galaxy_6u", metavar="NAME|FILE", help="of device time")
+    add("--optimizations", metavar="NAME|FILE", help="as in galaxy-mpi decode")
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
+    add(
+        "--machine",
+        default="wormhole_galaxy_6u",
+        metavar="NAME|FILE",
+        help="constants of the chips",
+    )
     add = parser.add_argument_group("host time").add_argument
-    add("--turns", type=int, default=3, metavar="N", help="turns of each variant on the host")
+    add("--turns", type=int, default=3, metavar="N", help="runs of each variant on the host")
     add = parser.add_argument_group("output").add_argument
-    add("--json", type=Path, metavar="FILE", help="write the rows")
-    add("--csv", type=Path, metavar="FILE", help="write the rows")
-    add("--plot", type=Path, metavar="FILE.png", help="draw the steps")
+    add("--json", type=Path, metavar="FILE", help="write the rows as JSON")
+    add("--csv", type=Path, metavar="FILE", help="write the rows as CSV")
+    add("--plot", type=Path, metavar="FILE.png", help="draw the rows")
     add_transport(parser)
     return parser
 
@@ -75,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raise if a number cannot be."""
+    """Raise if a number is out of range."""
     for option, value, most in (
         ("--turns", arguments.turns, 10**6),
         ("--position", arguments.position, 131_072),

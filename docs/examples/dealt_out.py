@@ -1,6 +1,6 @@
 """Weights dealt out like cards: every kv head on two rows, the feed-forward in blocks of 32.
 
-python -m galaxy_mpi.decode --layout docs/examples/dealt_out.py:DealtOut
+galaxy-mpi decode --layout docs/examples/dealt_out.py:DealtOut
 """
 
 from functools import cached_property

@@ -14,9 +14,10 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays, near_delays
 from galaxy_mpi.timing.slowness import Slowness
+from galaxy_mpi.timing.step_record import StepWatcher
 from galaxy_mpi.timing.tape import Tape, Told
 from galaxy_mpi.timing.times import Timing
-from galaxy_mpi.timing.trace import COMPUTE, PREFETCH, Trace
+from galaxy_mpi.timing.trace import COMPUTE, PREFETCH
 
 __all__ = ["MeshClock"]
 
@@ -44,14 +45,14 @@ class MeshClock:
         if slowness == Slowness() and all(map(_is_alike, self._delays.values())):
             self._one = ChipClock(tape, mesh, 0)
 
-    def run(self, positions: Sequence[int] = (), trace: Trace | None = None) -> Timing:
+    def run(self, positions: Sequence[int] = (), trace: StepWatcher | None = None) -> Timing:
         """Return the time of the program, from a common start of all chips.
 
         Parameters
         ----------
         positions : sequence of int
             Of a decode step: the longest user's position in each column; -1 for one without users.
-        trace : Trace, optional
+        trace : StepWatcher, optional
             Gets every op, read and collective.
         """
         attended_s = self._tape.attended_s(positions)
@@ -91,7 +92,9 @@ def _is_alike(delays: Seconds) -> bool:
 class _ManyChips:
     """One evaluation of a tape, chips beside each other."""
 
-    def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness, trace: Trace | None) -> None:
+    def __init__(
+        self, tape: Tape, mesh: Mesh, slowness: Slowness, trace: StepWatcher | None
+    ) -> None:
         self._tape, self._machine, self._trace = tape, tape.costs.machine, trace
         self._factor = slowness.chip_factors(mesh)
         self._wire_factors = {axis: slowness.wire_factors(mesh, axis) for axis in Axis}

@@ -20,9 +20,12 @@ _ROW, _HEAD = 24, 110
 _THICK = 0.8
 """Of a bar, of the room for it: plotly would choose another for each series."""
 
+_LEVELS = 130
+"""Pixels of the levels below a timeline."""
+
 _OUTLINE = {"width": 1, "color": "rgba(128, 128, 128, 0.6)"}
 
-_LETTERS = 160
+_LETTERS = 120
 """That fit beside each other on a whole timeline."""
 
 _LONGEST = 44
@@ -131,7 +134,7 @@ def _timeline(chart: Timeline) -> Figure:
                 "x": [span.end - span.begin for span in spans],
                 "base": [span.begin for span in spans],
                 "width": _THICK,
-                "text": [span.name if _fits(span, length) else "" for span in spans],
+                "text": [_label(span, length) for span in spans],
                 "textposition": "inside",
                 "insidetextanchor": "middle",
                 "textangle": 0,
@@ -144,17 +147,18 @@ def _timeline(chart: Timeline) -> Figure:
                 f"%{{customdata[1]:.4g}} {chart.unit} long<extra></extra>",
             }
         )
-    layout = _layout(chart.unit, len(chart.tracks) * 2)
+    layout = _layout(chart.unit, len(chart.tracks))
     layout["barmode"] = "overlay"
     layout["bargap"] = 0.15
     layout["uniformtext"] = {"minsize": 9, "mode": "hide"}
     layout["yaxis"] |= _labels(chart.tracks)
     if chart.levels:
-        layout["height"] += 150
-        layout["yaxis"]["domain"] = [0.42, 1.0]
+        bars = _ROW * max(2, len(chart.tracks))
+        layout["height"] += _LEVELS
+        layout["yaxis"]["domain"] = [round((_LEVELS + 24) / (bars + _LEVELS), 3), 1.0]
         layout["xaxis"]["anchor"] = "y2"
         layout["yaxis2"] = {
-            "domain": [0.0, 0.34],
+            "domain": [0.0, round((_LEVELS - 24) / (bars + _LEVELS), 3)],
             "title": {"text": chart.level_unit},
             "rangemode": "tozero",
         }
@@ -176,9 +180,10 @@ def _timeline(chart: Timeline) -> Figure:
     return {"data": data, "layout": layout}
 
 
-def _fits(span: Span, length: float) -> bool:
-    """Return whether a span of a timeline of ``length`` is wide enough for its name."""
-    return len(span.name) < _LETTERS * (span.end - span.begin) / (length or 1.0)
+def _label(span: Span, length: float) -> str:
+    """Return the name of a span whose track does not say it, if it fits on a part of ``length``."""
+    room = _LETTERS * (span.end - span.begin) / (length or 1.0)
+    return span.name if span.name != span.track and len(span.name) < room else ""
 
 
 def _curves(chart: Curves) -> Figure:
@@ -209,7 +214,7 @@ def _layout(unit: str, n_rows: int) -> Figure:
         "height": _HEAD + _ROW * max(2, n_rows),
         "margin": {"l": 8, "r": 16, "t": 8, "b": 48},
         "xaxis": {"title": {"text": unit}, "automargin": True, "tickformat": ",.6~g"},
-        "yaxis": {"autorange": "reversed", "automargin": True},
+        "yaxis": {"automargin": True},
         "legend": {
             "orientation": "h",
             "traceorder": "normal",
@@ -224,4 +229,9 @@ def _layout(unit: str, n_rows: int) -> Figure:
 def _labels(names: Sequence[str]) -> Figure:
     """Return ticks with short names: bars are placed by number, because names may be alike."""
     short = [n if len(n) <= _LONGEST else f"{n[: _LONGEST - 3]}..." for n in names]
-    return {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": short}
+    return {
+        "tickmode": "array",
+        "tickvals": list(range(len(names))),
+        "ticktext": short,
+        "range": [len(names) - 0.5, -0.5],
+    }

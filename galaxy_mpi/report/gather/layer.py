@@ -9,7 +9,8 @@ from galaxy_mpi.report.parts import Cell, Column, Part, Section, Span, Table, Ti
 
 __all__ = ["HostLayer", "layer_section"]
 
-_COMPUTE, _PREFETCH = "ops", "prefetch"
+_PREFETCH = "prefetcher"
+"""Track below those of the ops, which have one each."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,11 @@ def _device(step: ShownStep) -> Timeline:
     spans, rows = list[Span](), list[list[Cell]]()
     for one in work:
         start, stop = us(float(one.begin_s[0, 0])), us(float(one.end_s[0, 0]))
-        name = one.charge.name
-        is_cross = isinstance(one.charge, Cross)
-        spans.append(Span(_COMPUTE, name, start, stop, "collective" if is_cross else "op"))
+        name, kind = one.charge.name, "op"
         if isinstance(one.charge, Cross):
-            track = f"links {one.charge.wire.axis.name}"
-            spans.append(Span(track, name, start, stop, "collective"))
-        rows.append([name, "collective" if is_cross else "op", start, stop - start])
+            kind = f"collective {one.charge.wire.axis.name}"
+        spans.append(Span(name, name, start, stop, kind))
+        rows.append([name, kind, start, stop - start])
     for read in record.reads:
         start_s, stop_s = float(read.begin_s[0, 0]), float(read.end_s[0, 0])
         if stop_s > begin_s and start_s < end_s:
@@ -71,12 +70,10 @@ def _device(step: ShownStep) -> Timeline:
     )
     if fill:
         levels["circular buffer"] = [(us(at), n_bytes / 2**20) for at, n_bytes in fill]
-    used = {span.track for span in spans}
-    tracks = [t for t in (_COMPUTE, "links ROWS", "links COLS", _PREFETCH) if t in used]
     return Timeline(
         title="Device time",
         unit="us",
-        tracks=tracks,
+        tracks=list(dict.fromkeys(span.track for span in spans)),
         spans=spans,
         table=_table(rows, "us", "Device time of the layer"),
         levels=levels,
@@ -90,7 +87,7 @@ def _host(host: HostLayer) -> Timeline:
     def ms(seconds: float) -> float:
         return (seconds - begin_s) * 1e3
 
-    spans = [Span(_COMPUTE, name, ms(b), ms(e), "op") for name, b, e in host.ops]
+    spans = [Span(name, name, ms(b), ms(e), "op") for name, b, e in host.ops]
     spans += [Span(_PREFETCH, name, ms(b), ms(e), "read") for name, b, e in host.reads]
     rows: list[list[Cell]] = [
         [span.name, span.group, span.begin, span.end - span.begin] for span in spans
@@ -98,11 +95,10 @@ def _host(host: HostLayer) -> Timeline:
     levels = {}
     if host.fills:
         levels["circular buffer"] = [(ms(at), n_bytes / 2**20) for at, n_bytes in host.fills]
-    used = {span.track for span in spans}
     return Timeline(
         title="Host time",
         unit="ms",
-        tracks=[track for track in (_COMPUTE, _PREFETCH) if track in used],
+        tracks=list(dict.fromkeys(span.track for span in spans)),
         spans=spans,
         table=_table(rows, "ms", "Host time of the layer", is_host=True),
         levels=levels,

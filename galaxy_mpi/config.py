@@ -52,6 +52,8 @@ class RunConfig:
     """A name, or a system of the caller's own."""
     modules: Modules = field(default_factory=Modules)
     """Classes of the caller's own."""
+    layout_class: type[Layout] = Layout
+    """Says who has which part of the weights."""
     precision: str = "performance"
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
@@ -91,7 +93,7 @@ class RunConfig:
     slow_chips: tuple[str, ...] = ()
     """``ROW,COLUMN,FACTOR`` each: chips that are slower on the device clock."""
     slow_links: tuple[str, ...] = ()
-    """``ROW,COLUMN,ROWS|COLS,FACTOR`` each."""
+    """``ROW,COLUMN,row|column,FACTOR`` each."""
     argv: tuple[str, ...] = ()
     """The command, for reports."""
     capture_path: Path | None = None
@@ -180,7 +182,7 @@ class RunConfig:
 
     def layout(self, model: LlamaConfig) -> Layout:
         """Return who has which part of a model."""
-        return Layout(model, self.working_mesh, self.emulated_system.is_scattered)
+        return self.layout_class(model, self.working_mesh, self.emulated_system.is_scattered)
 
     @property
     def slowness(self) -> Slowness:

@@ -35,7 +35,7 @@ class Picture:
     width: int = 1000
 
 
-_SLOW = "--slow-chip 3,1,1.5 --slow-link 2,0,COLS,4"
+_SLOW = "--slow-chip 3,1,1.5 --slow-link 2,0,row,4"
 _RUN = "python -m galaxy_mpi.decode --mesh 2x2 --chips-per-rank 4 --batch 4 --max-new-tokens 16"
 
 PICTURES = {

@@ -237,6 +237,7 @@ class Engine:
             prefetch=run.prefetch,
             modules=chips.modules,
             head=chips.head,
+            layout_class=run.layout_class,
         )
 
     def _make_watchers(self) -> list[Watcher]:
@@ -246,7 +247,9 @@ class Engine:
             return seen
         of_prompt = self.programs.prefill(PassShape.of_prompt(1))
         run.capture.check(self.programs.decode(), of_prompt)
-        return [*seen, Capture(run.capture_path, run.capture, run.working_mesh, self._transport)]
+        key = self.chips.layout.key
+        capture = Capture(run.capture_path, run.capture, run.working_mesh, self._transport, key)
+        return [*seen, capture]
 
     def _make_clock(self) -> RunClock | None:
         """Return what keeps device time, for formats that the device has."""

@@ -13,7 +13,7 @@ from galaxy_mpi.engine.request import EndReason, Request
 from galaxy_mpi.engine.seen import Seen
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.output import write_all
+from galaxy_mpi.output import plural, write_all
 from galaxy_mpi.timing import Trace
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.device_run import DeviceRun
@@ -149,7 +149,7 @@ class Report:
         """Return what the bands of device time depend on."""
         run = self.run
         changed = (run.n_layers, run.optimizations, run.circular_buffer_bytes, run.collectives,
-                   run.slow_chips, run.slow_links)  # fmt: skip
+                   run.slow_chips, run.slow_links, run.layout(self.model).key)  # fmt: skip
         return Conditions(
             system=run.system_name,
             machine=run.machine,
@@ -223,13 +223,14 @@ class Report:
             for row in rows
         ]
 
-    def _padding(self) -> list[tuple[str, str]]:
-        """Return what the mesh made of sizes that do not divide, and what it costs."""
+    def _layout(self) -> list[tuple[str, str]]:
+        """Return the layout, if it is the user's, and what it made of sizes, with its cost."""
         layout = self.run.layout(self.model)
-        if not layout.padding:
-            return []
-        cost = f"{layout.overhead:.2f} x the matmul weights"
-        return [("padded", f"{', '.join(layout.padding)}: {cost}")]
+        rows = [("layout", type(layout).__name__)] if layout.key else []
+        if layout.padding:
+            cost = f"matmul weights grow {layout.overhead:.2f} x"
+            rows.append(("padded", f"{', '.join(layout.padding)}; {cost}"))
+        return rows
 
     def _summary(self) -> list[str]:
         host, chip, ms = self.host(), self.memory[0], 1e3
@@ -242,7 +243,7 @@ class Report:
         rows = [
             ("model", f"{self.run.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
             ("mesh", f"{self.run.mesh}, {self.run.mesh.n_chips} ranks"),
-            *self._padding(),
+            *self._layout(),
             ("system, precision", f"{self.run.system_name}, {self.precision}"),
             ("users, new tokens", f"{len(self.tokens)}, {sum(map(len, self.tokens))}"),
             ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),
@@ -250,22 +251,24 @@ class Report:
             ("host: time to first token", f"{host['time_to_first_token_s']:.2f} s (mean)"),
             (
                 "host: prefill",
-                f"{host['prefill_s']:.2f} s, {host['prefill_passes']} passes, "
+                f"{host['prefill_s']:.2f} s, {plural(host['prefill_passes'], 'pass', 'passes')}, "
                 f"{host['prefill_tokens_per_s']:.0f} prompt tokens/s",
             ),
             ("host: decode step", f"{host['decode_step_s'] * ms:.1f} ms, {host['steps']} steps"),
             ("  compute", part("compute_s")),
             ("  collectives", part("collectives_s")),
             ("  prefetch stall", part("prefetch_stall_s")),
-            ("memory per rank: weights", f"{chip.weights_bytes / mib:.2f} MiB packed"),
+            ("host: memory, all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
+            ("host: memory, rank 0", ""),
+            ("  packed weights", f"{chip.weights_bytes / mib:.2f} MiB"),
             ("  embedding", f"{chip.embedding_bytes / mib:.2f} MiB"),
             (
                 "  KV cache",
-                f"{chip.kv_cache_bytes / mib:.2f} MiB of {chip.kv_cache_reserved_bytes / mib:.0f}",
+                f"{chip.kv_cache_bytes / mib:.2f} MiB used, "
+                f"{chip.kv_cache_reserved_bytes / mib:.0f} MiB reserved",
             ),
             ("  persistent buffers", f"{chip.persistent_buffers_bytes / mib:.2f} MiB"),
-            ("  unpacked weights, bound", f"{chip.unpacked_weights_bytes / mib:.2f} MiB"),
-            ("memory of all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
+            ("  unpacked weights", f"up to {chip.unpacked_weights_bytes / mib:.2f} MiB"),
         ]
         table: list[str] = []
         if self.device is not None:
@@ -278,4 +281,4 @@ class Report:
             rows += budget_rows(self.device.budget(self.n_positions))
             table = ["", *op_table(figures, most=8)] if figures["steps"] else []
         width = max(len(name) for name, _ in rows)
-        return [*(f"{name:<{width}}  {value}" for name, value in rows), *table]
+        return [*(f"{name:<{width}}  {value}".rstrip() for name, value in rows), *table]

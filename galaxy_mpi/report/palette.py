@@ -19,8 +19,8 @@ _KNOWN = {
     "host": "#9a6bd0",
     # Tracks of a timeline.
     "op": "#3b82c4",
-    "collective ROWS": "#d9485f",
-    "collective COLS": "#e08e2b",
+    "collective column": "#d9485f",
+    "collective row": "#e08e2b",
     "read": "#3fa66b",
     "device": "#3b82c4",
     "total": "#5f6d7a",

@@ -126,7 +126,7 @@ def compare_captures(a: Path, b: Path) -> Differences:
     Raises
     ------
     ConfigError
-        If one holds no captured values, or both have no file in common.
+        If one holds no captured values, both have no file in common, or layouts differ.
     """
     files_a, files_b = _files(a), _files(b)
     if a.is_file() and b.is_file():
@@ -139,6 +139,12 @@ def compare_captures(a: Path, b: Path) -> Differences:
         alone.append(run)
     for run in common:
         (about, values), (others_about, others) = _read(files_a[run]), _read(files_b[run])
+        layouts = [of.get("layout", "") for of in (about, others_about)]
+        if layouts[0] != layouts[1]:
+            raise ConfigError(
+                f"{a} and {b} are of different layouts ({', '.join(n or 'usual' for n in layouts)})"
+                f", so values have other places; compare tokens (--golden)"
+            )
         mesh = Mesh.parse(about["mesh"])
         known = {entry["name"] for entry in others_about["values"]}
         alone += [f"{run}: {name}" for name in sorted(known - values.keys())]
@@ -175,15 +181,15 @@ def _difference(run: str, entry: dict[str, Any], ours: Any, theirs: Any, mesh: M
 
 def _holder(cut: list[list[str]], place: Any, shape: tuple[int, ...], mesh: Mesh) -> str:
     """Return which chip holds a place of a whole tensor."""
-    found = {Axis.ROWS: "*", Axis.COLS: "*"}
+    found = {Axis.COLUMN: "*", Axis.ROW: "*"}
     for names, at, size in zip(cut, place, shape, strict=True):
-        axes = [Axis[name] for name in names]
+        axes = [Axis.named(name) for name in names]
         n_parts = math.prod(mesh.size(axis) for axis in axes)
         number = int(at) // (size // n_parts)
         for axis in reversed(axes):
             number, index = divmod(number, mesh.size(axis))
             found[axis] = str(index)
-    return f"({found[Axis.ROWS]}, {found[Axis.COLS]})"
+    return f"({found[Axis.COLUMN]}, {found[Axis.ROW]})"
 
 
 def _pcc(a: Any, b: Any) -> float:

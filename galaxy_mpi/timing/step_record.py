@@ -138,7 +138,7 @@ class StepRecord:
     def waited_s(self, work: Work) -> Seconds:
         """Return how long each chip waits in a collective for the last of its group to enter."""
         assert isinstance(work.charge, Cross)
-        axis = 0 if work.charge.wire.axis is Axis.ROWS else 1
+        axis = 0 if work.charge.wire.axis is Axis.COLUMN else 1
         last = work.begin_s.max(axis=axis, keepdims=True)
         waited: Seconds = np.minimum(last - work.begin_s, work.end_s - work.begin_s)
         return waited

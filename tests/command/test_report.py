@@ -26,7 +26,7 @@ def written(path, module, *arguments):
 @pytest.fixture(scope="module")
 def estimated(tmp_path_factory):
     path = tmp_path_factory.mktemp("pages") / "estimate.html"
-    slow = ("--slow-chip", "3,1,1.5", "--slow-link", "2,0,COLS,4")
+    slow = ("--slow-chip", "3,1,1.5", "--slow-link", "2,0,row,4")
     return written(path, "galaxy_mpi.estimate", "--model", "llama3-70b", *slow)
 
 

@@ -119,7 +119,7 @@ VERSIONS = dict.fromkeys(("galaxy_mpi", "codec", "numpy", "python"), "1")
 
 
 def test_what_chips_do_adds_up_to_the_step():
-    step = shown_step(slow_chips=("3,1,2",), slow_links=("0,2,ROWS,4",))
+    step = shown_step(slow_chips=("3,1,2",), slow_links=("0,2,column,4",))
     shares = step.shares
     whole = sum(vars(shares).values())
     assert whole == pytest.approx(np.full((8, 4), step.timing.seconds))
@@ -150,7 +150,7 @@ def test_the_busiest_wire_carries_what_the_clock_charges(topology):
     loads = list(loads_of(step))
     for axis in Axis:
         busiest = max(max(x.there_bytes, x.back_bytes) for x in loads if x.axis is axis)
-        assert busiest <= step.timing.link_bytes[axis.name] * (1 + 1e-12)
+        assert busiest <= step.timing.link_bytes[axis.group_name] * (1 + 1e-12)
     n_wires = {"ring": 64, "line": 7 * 4 + 8 * 3}
     assert len(loads) == n_wires[topology]
 
@@ -170,12 +170,12 @@ def test_blocks_of_a_line_are_counted_as_they_travel():
 
 
 def test_bandwidths_are_those_of_nccl_tests():
-    gather = Wire("LAYERNORM", Axis.COLS, Kind.ALL_GATHER, BFP8, (32, 32))
+    gather = Wire("LAYERNORM", Axis.ROW, Kind.ALL_GATHER, BFP8, (32, 32))
     found = bandwidth_of(gather, Mesh(8, 4), 1e-6)
     assert found.size_bytes == 4 * 1088
     assert found.algbw == pytest.approx(4 * 1088 / 1e-6)
     assert found.busbw == pytest.approx(found.algbw * 3 / 4)
-    reduce = Wire("WO", Axis.ROWS, Kind.ALL_REDUCE, BFP8, (32, 32))
+    reduce = Wire("WO", Axis.COLUMN, Kind.ALL_REDUCE, BFP8, (32, 32))
     assert bandwidth_of(reduce, Mesh(8, 4), 1e-6).busbw == pytest.approx(1088 / 1e-6 * 2 * 7 / 8)
 
 

@@ -54,7 +54,7 @@ def _device(step: ShownStep) -> Timeline:
         start, stop = us(float(one.begin_s[0, 0])), us(float(one.end_s[0, 0]))
         name, kind = one.charge.name, "op"
         if isinstance(one.charge, Cross):
-            kind = f"collective {one.charge.wire.axis.name}"
+            kind = f"collective {one.charge.wire.axis.group_name}"
         spans.append(Span(name, name, start, stop, kind))
         rows.append([name, kind, start, stop - start])
     for read in record.reads:

@@ -61,7 +61,7 @@ def loads_of(step: ShownStep) -> Iterator[Load]:
             continue
         for rank in range(mesh.n_chips):
             row, col = mesh.coord(rank)
-            index = row if axis is Axis.ROWS else col
+            index = row if axis is Axis.COLUMN else col
             if index == size - 1 and not is_ring:
                 continue
             there = back = 0.0

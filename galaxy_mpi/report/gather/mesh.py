@@ -85,7 +85,7 @@ def mesh_section(step: ShownStep) -> Section:
         f"{step.name[:1].upper()}{step.name[1:]}, {step.timing.seconds * 1e6:.1f} us of device "
         f"time. Busy: in ops of its own. Collectives: from when the last chip of the group is "
         f"there. Waiting: for chips that enter a collective later. Thick wires are busy ones; "
-        f"ROWS: along a column of chips, COLS: along a row."
+        f"The wires of a column join its chips, those of a row too."
     )
     return Section("Mesh", [picture], text)
 
@@ -149,12 +149,12 @@ def _ops_table(by_op: dict[str, np.ndarray], row: int, col: int, step_s: float) 
 
 def _wires_of(loads: list[Load], row: int, col: int) -> Table:
     rows: list[list[Cell]] = [
-        [load.axis.name, load.there_bytes / 2**10, load.back_bytes / 2**10, load.busy]
+        [load.axis.group_name, load.there_bytes / 2**10, load.back_bytes / 2**10, load.busy]
         for load in loads
         if (load.row, load.col) == (row, col)
     ]
     columns = [
-        Column("wire to the next chip along"),
+        Column("wire to the next chip of its"),
         Column("there", "KiB", ".2f"),
         Column("back", "KiB", ".2f"),
         Column("busy", "", ".2%"),
@@ -168,7 +168,7 @@ def _marks(chip: ChipView) -> str:
 
 def _link(load: Load) -> LinkView:
     mark = "" if load.factor == 1 else f"x{load.factor:g}"
-    is_row = load.axis is Axis.ROWS
+    is_row = load.axis is Axis.COLUMN
     return LinkView(load.row, load.col, is_row, load.there_bytes, load.back_bytes, load.busy, mark)
 
 
@@ -176,17 +176,17 @@ def _links_table(loads: list[Load]) -> Table:
     """Return each kind of wire once: most are alike."""
     alike: dict[tuple[object, ...], list[Load]] = {}
     for load in loads:
-        place = load.row if load.axis is Axis.ROWS else load.col
+        place = load.row if load.axis is Axis.COLUMN else load.col
         key = (load.axis, place, load.there_bytes, load.back_bytes, load.factor)
         alike.setdefault(key, []).append(load)
     rows: list[list[Cell]] = []
     for same in alike.values():
         one = same[0]
-        place = one.row if one.axis is Axis.ROWS else one.col
-        word = "row" if one.axis is Axis.ROWS else "column"
+        place = one.row if one.axis is Axis.COLUMN else one.col
+        word = "row" if one.axis is Axis.COLUMN else "column"
         rows.append(
             [
-                f"{one.axis.name}, behind {word} {place}",
+                f"{one.axis.group_name}, behind {word} {place}",
                 len(same),
                 one.there_bytes / 2**10,
                 one.back_bytes / 2**10,

@@ -6,7 +6,7 @@ from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.program.charge import Cross
 from galaxy_mpi.report.gather.step import ShownStep
-from galaxy_mpi.report.parts import Bars, Column, Section, Table
+from galaxy_mpi.report.parts import Bars, Cell, Column, Section, Table
 
 __all__ = ["Bandwidth", "bandwidth_of", "wires_section"]
 
@@ -40,7 +40,7 @@ def wires_section(step: ShownStep) -> Section:
             spent = work.end_s - work.begin_s - record.waited_s(work)
             key = (work.charge.name, work.charge.wire)
             seen.setdefault(key, []).append(float(spent[0, 0]))
-    rows, names = [], []
+    rows, names = list[list[Cell]](), list[str]()
     algbws, busbws = list[float | None](), list[float | None]()
     for (name, wire), spent_s in seen.items():
         seconds = sum(spent_s) / len(spent_s)
@@ -52,7 +52,7 @@ def wires_section(step: ShownStep) -> Section:
             [
                 name,
                 wire.key,
-                f"{wire.kind.value} {wire.axis.name}",
+                f"{wire.kind.value} {wire.axis.group_name}",
                 wire.dtype.name,
                 "x".join(map(str, wire.shape)),
                 found.size_bytes / 2**10,

@@ -195,11 +195,16 @@ def build_parser() -> ArgumentParser:
     add(
         "--trace",
         type=Path,
-        metavar="FILE",
+        metavar="FILE[.gz]",
         help="write the first steps in device time, for ui.perfetto.dev",
     )
-    add("--trace-host", type=Path, metavar="FILE", help="the same in host time")
+    add("--trace-host", type=Path, metavar="FILE[.gz]", help="the same in host time")
     add("--profile-csv", type=Path, metavar="FILE", help="write the first steps for tt-perf-report")
+    add(
+        "--trace-steps",
+        metavar="LIST",
+        help="write these steps instead of the first, p for prefill passes: p1,1-3",
+    )
     add(
         "--flight",
         type=Path,
@@ -251,6 +256,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         capture=Choice(arguments.capture_ops, arguments.capture_layers, arguments.capture_steps),
         json_path=arguments.json,
         trace_path=arguments.trace,
+        trace_steps=arguments.trace_steps,
         host_trace_path=arguments.trace_host,
         profile_path=arguments.profile_csv,
         report_path=arguments.report,

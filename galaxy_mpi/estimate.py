@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not is_shown:
                 files.append((arguments.json, text))
             if arguments.trace is not None:
-                files.append((arguments.trace, what_if.trace.to_json()))
+                files.append((arguments.trace, what_if.trace.for_file(arguments.trace)))
             if arguments.profile_csv is not None:
                 files.append((arguments.profile_csv, what_if.op_report_csv()))
             if arguments.plot is not None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from galaxy_mpi import __version__
@@ -185,11 +186,11 @@ class Report:
             If one cannot be written; the others are.
         """
         run, device = self.run, self.device
-        files = [(run.json_path, self.to_json(**more))]
+        files: list[tuple[Path | None, str | bytes]] = [(run.json_path, self.to_json(**more))]
         if self.host_trace is not None and run.host_trace_path is not None:
-            files.append((run.host_trace_path, self.host_trace.to_json()))
+            files.append((run.host_trace_path, self.host_trace.for_file(run.host_trace_path)))
         if device is not None and run.trace_path is not None:
-            files.append((run.trace_path, device.trace.to_json()))
+            files.append((run.trace_path, device.trace.for_file(run.trace_path)))
         if device is not None and run.profile_path is not None:
             files.append((run.profile_path, device.op_report_csv()))
         if page is not None:

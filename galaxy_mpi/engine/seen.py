@@ -1,4 +1,4 @@
-"""What a run with ``--report`` looks at beside its figures: op times, probabilities, prefetching.
+"""What a run with ``--report`` looks at beside its figures: probabilities, host time.
 
 A run without a page notes nothing of it.
 """
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from galaxy_mpi.checkpoints import Tokenizer
 from galaxy_mpi.engine.host_trace import HostSpans
-from galaxy_mpi.engine.op_times import HostOp, OpTimes
 from galaxy_mpi.engine.probabilities import Chance, Probabilities, Sums
 from galaxy_mpi.engine.request import Request
 
@@ -33,13 +32,8 @@ class Seen:
 
     tokens: list[list[SeenToken]]
     """By user."""
-    step: int
-    """Number of the decode step whose ops are told; 0: there was none."""
-    ops: list[HostOp]
     spans: HostSpans
-    """Of rank 0."""
-    n_chips: int
-    """Chips that each rank plays."""
+    """Of the process that plays chip (0, 0)."""
 
 
 class Observer:
@@ -52,12 +46,7 @@ class Observer:
     """
 
     def __init__(self, slice_size: int) -> None:
-        self.times, self.probabilities = OpTimes(), Probabilities(slice_size)
-
-    @property
-    def watchers(self) -> list[OpTimes | Probabilities]:
-        """What looks at every pass and step."""
-        return [self.times, self.probabilities]
+        self.probabilities = Probabilities(slice_size)
 
     def seen(
         self,
@@ -65,7 +54,6 @@ class Observer:
         requests: Sequence[Request],
         tokenizer: Tokenizer,
         spans: HostSpans,
-        n_chips: int,
     ) -> Seen:
         """Join what was seen; on rank 0.
 
@@ -76,13 +64,11 @@ class Observer:
         requests : sequence of Request
         tokenizer : Tokenizer
         spans : HostSpans
-            Of this rank.
-        n_chips : int
-            Of this rank.
+            Of this process.
         """
         chances = self.probabilities.chances(sums)
         tokens = [_tokens(tokenizer, chances.get(r.number, []), r) for r in requests]
-        return Seen(tokens, self.times.step, self.times.ops, spans, n_chips)
+        return Seen(tokens, spans)
 
 
 def _tokens(tokenizer: Tokenizer, chances: list[Chance], request: Request) -> list[SeenToken]:

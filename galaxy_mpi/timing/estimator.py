@@ -10,9 +10,10 @@ from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.mesh_clock import MeshClock
 from galaxy_mpi.timing.slowness import Slowness
-from galaxy_mpi.timing.step_record import StepRecord, StepWatcher
+from galaxy_mpi.timing.step_record import StepRecord
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.times import DeviceTimes, Peaks, Timing
+from galaxy_mpi.timing.trace import Trace
 
 __all__ = ["Estimator", "ProgramSource"]
 
@@ -76,26 +77,26 @@ class Estimator:
         """Return the times of a run that has not begun."""
         return DeviceTimes(self.programs.n_layers, Peaks.of(self.machine))
 
-    def prefill(self, work: Any, trace: StepWatcher | None = None) -> Timing:
+    def prefill(self, work: Any, trace: Trace | None = None) -> Timing:
         """Return the time of a pass; with a trace it is evaluated anew.
 
         Parameters
         ----------
         work : galaxy_mpi.systems.PassShape
-        trace : StepWatcher, optional
+        trace : Trace, optional
         """
         if trace is not None or work not in self._known:
             self._known[work] = self._clock(self.programs.prefill(work)).run((), trace)
         return self._known[work]
 
-    def step(self, positions: Sequence[int], trace: StepWatcher | None = None) -> Timing:
+    def step(self, positions: Sequence[int], trace: Trace | None = None) -> Timing:
         """Return the time of a decode step; with a trace it is evaluated anew.
 
         Parameters
         ----------
         positions : sequence of int
             The longest user's position in each column; -1 for a column without users.
-        trace : StepWatcher, optional
+        trace : Trace, optional
         """
         # Attention works on tiles of positions.
         what = tuple(padded(position + 1) for position in positions)
@@ -113,10 +114,7 @@ class Estimator:
         positions : sequence of int
             As in `step`.
         """
-        program = self.programs.decode()
-        uses = list(program.charges(self._costs))
-        record = StepRecord(uses, self._costs.gap_s(program.mode))
-        return self.step(positions, record), record
+        return self._clock(self.programs.decode()).record(positions)
 
     def step_s(self, positions: Sequence[int]) -> float:
         """Return only the seconds of a step, for fits that need many."""

@@ -1,38 +1,22 @@
 """One decode step on all chips: when each op, read and collective began and ended, with its layer.
 
-It is what pictures are drawn from. The mesh clock notes the same into a `Trace`, as events of a
-file; here everything stays an array of shape (R, C), beside the charge that it is about.
+It is what pictures are drawn from. A trace has the same as events of a file
+(`galaxy_mpi.timing.spans`); here everything stays an array of shape (R, C), beside its charge.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program.charge import Charge, Cross, Kernel, Take
+from galaxy_mpi.program.charge import Cross, Kernel, Take
 from galaxy_mpi.program.op import Use
-from galaxy_mpi.timing.trace import COMPUTE
 
-__all__ = ["ChipShares", "Read", "StepRecord", "StepWatcher", "Work"]
+__all__ = ["ChipShares", "Read", "StepRecord", "Work"]
 
 Seconds = NDArray[np.float64]
-
-
-class StepWatcher(Protocol):
-    """What the mesh clock tells while it plays a program: `Trace`, `StepRecord`."""
-
-    def add(self, track: str, name: str, begin: Seconds, end: Seconds, **args: float) -> None:
-        """Note that every chip was busy; arrays of shape (R, C)."""
-
-    def collective(
-        self, name: str, axis: Axis, begin: Seconds, end: Seconds, n_bytes: float
-    ) -> None:
-        """Note a collective on the links."""
-
-    def fills(self, at: Seconds, n_bytes: float) -> None:
-        """Note that every circular buffer holds so many bytes more from then on."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +28,8 @@ class Work:
     charge: Kernel | Cross
     begin_s: Seconds
     end_s: Seconds
+    waited_s: Seconds
+    """Of a collective: for the chip of the group that enters last, beyond what notices take."""
     link_bytes: float = 0.0
     """Of a collective: what the busiest link carries, one direction."""
 
@@ -55,7 +41,6 @@ class Read:
     layer: int
     name: str
     """Of the weight, as in the model."""
-    n_bytes: float
     begin_s: Seconds
     end_s: Seconds
 
@@ -67,7 +52,7 @@ class ChipShares:
     busy_s: Seconds
     """In ops of its own."""
     collective_s: Seconds
-    """In collectives, from when the last chip of the group is there."""
+    """In collectives, less what it waits for others."""
     waiting_s: Seconds
     """In collectives, for chips that enter later."""
     stall_s: Seconds
@@ -77,14 +62,12 @@ class ChipShares:
 
 
 class StepRecord:
-    """Collects what the mesh clock does in one decode step.
+    """Collects what the mesh clock does in one decode step (`galaxy_mpi.timing.spans.Watcher`).
 
     Parameters
     ----------
-    uses : list of (Use, Charge)
-        Of the program, in order (`Program.charges`).
-    gap_s : float
-        Between two ops.
+    uses : sequence of Use
+        The op of each charge.
 
     Attributes
     ----------
@@ -94,82 +77,77 @@ class StepRecord:
         When the circular buffers came to hold so many bytes more.
     """
 
-    def __init__(self, uses: list[tuple[Use, Charge]], gap_s: float) -> None:
+    def __init__(self, uses: Sequence[Use]) -> None:
         self.work: list[Work] = []
         self.reads: list[Read] = []
         self.fill_changes: list[tuple[Seconds, float]] = []
-        self._gap_s = gap_s
-        self._of_work = iter([pair for pair in uses if isinstance(pair[1], (Kernel, Cross))])
-        self._of_reads = iter(_weights(uses))
-        self._link_bytes = 0.0
-        self._order: list[Work | Read] = []
+        self._stalls: list[Seconds] = []
+        self._uses = uses
+        self._use: Use | None = None
+        self._n_taken = 0
 
-    def add(self, track: str, name: str, begin: Seconds, end: Seconds, **args: float) -> None:
-        """Note an op or a read."""
-        if track == COMPUTE:
-            use, charge = next(self._of_work)
-            assert isinstance(charge, (Kernel, Cross))
-            assert charge.name == name, f"the clock is at {name}, the program at {charge.name}"
-            work = Work(use.layer, charge, begin, end, self._link_bytes)
-            self.work.append(work)
-            self._order.append(work)
-            self._link_bytes = 0.0
-        else:
-            layer, weight, n_bytes = next(self._of_reads)
-            read = Read(layer, weight, n_bytes, begin, end)
-            self.reads.append(read)
-            self._order.append(read)
+    def at(self, place: int, now: Seconds) -> None:
+        """Go on to a charge."""
+        if self._uses[place] is not self._use:
+            self._use, self._n_taken = self._uses[place], 0
 
-    def collective(
-        self, name: str, axis: Axis, begin: Seconds, end: Seconds, n_bytes: float
+    def kernel(self, kernel: Kernel, begin: Seconds, end: Seconds, spent: Any) -> None:
+        """Note an op or a part of one."""
+        self.work.append(Work(self._layer, kernel, begin, end, np.zeros_like(begin)))
+
+    def cross(
+        self,
+        cross: Cross,
+        begin: Seconds,
+        ends: tuple[Seconds, Seconds],
+        waited_s: Seconds,
+        n_bytes: float,
     ) -> None:
-        """Note the bytes of the collective whose op is told next."""
-        self._link_bytes = n_bytes
+        """Note a collective; waiting that is covered by work beside it is none."""
+        sent, end = ends
+        # A difference of sums: below a rounding of them it is nothing.
+        waited_s = np.where((waited_s > 1e-12) & (end <= sent), waited_s, 0.0)
+        self.work.append(Work(self._layer, cross, begin, end, waited_s, n_bytes))
 
-    def fills(self, at: Seconds, n_bytes: float) -> None:
-        """Note that a weight arrived or left."""
-        self.fill_changes.append((at, n_bytes))
+    def take(self, take: Take, read: tuple[Seconds, Seconds], wanted: Seconds) -> None:
+        """Note the read of a weight, and how long each chip waits for it."""
+        assert self._use is not None
+        names = [matrix.name for matrix in self._use.op.matrices()]
+        name = names[self._n_taken] if self._n_taken < len(names) else self._use.op.name
+        self._n_taken += 1
+        begin, end = read
+        self.reads.append(Read(self._layer, name, begin, end))
+        self.fill_changes.append((begin, take.n_bytes))
+        self._stalls.append(np.maximum(0.0, end - wanted))
+
+    def consumed(self, now: Seconds, n_bytes: float) -> None:
+        """Note that a weight leaves the circular buffers."""
+        self.fill_changes.append((now, -n_bytes))
+
+    def end(self, now: Seconds) -> None:
+        """Do nothing."""
 
     @property
     def layers(self) -> list[int]:
         """Numbers of the layers that have ops, in order."""
         return list(dict.fromkeys(work.layer for work in self.work if work.layer >= 0))
 
-    def waited_s(self, work: Work) -> Seconds:
-        """Return how long each chip waits in a collective for the last of its group to enter."""
-        assert isinstance(work.charge, Cross)
-        axis = 0 if work.charge.wire.axis is Axis.COLUMN else 1
-        last = work.begin_s.max(axis=axis, keepdims=True)
-        waited: Seconds = np.minimum(last - work.begin_s, work.end_s - work.begin_s)
-        return waited
-
     def shares(self, step_s: float) -> ChipShares:
         """Return how each chip spends a step of ``step_s`` seconds."""
         zero = np.zeros_like(self.work[0].begin_s)
-        busy, collective, waiting, stalled, free = zero, zero, zero, zero, zero
-        for one in self._order:
-            if isinstance(one, Read):
-                stalled = stalled + np.maximum(0.0, one.end_s - free)
-                continue
-            spent = one.end_s - one.begin_s
-            if isinstance(one.charge, Cross):
-                waited = self.waited_s(one)
-                waiting, collective = waiting + waited, collective + spent - waited
-                free = one.end_s + self._gap_s
+        busy, collective, waiting = zero, zero, zero
+        for work in self.work:
+            spent = work.end_s - work.begin_s
+            if isinstance(work.charge, Cross):
+                waiting = waiting + work.waited_s
+                collective = collective + spent - work.waited_s
             else:
                 busy = busy + spent
-                free = one.end_s + (self._gap_s if one.charge.has_gap else 0.0)
+        stalled = sum(self._stalls, zero)
         gaps = step_s - busy - collective - waiting - stalled
         return ChipShares(busy, collective, waiting, stalled, np.maximum(gaps, 0.0))
 
-
-def _weights(uses: list[tuple[Use, Charge]]) -> list[tuple[int, str, float]]:
-    """Return layer, name and bytes of each weight that is taken, in order."""
-    found: list[tuple[int, str, float]] = []
-    places: dict[int, Any] = {}
-    for use, charge in uses:
-        if isinstance(charge, Take):
-            if id(use) not in places:
-                places[id(use)] = iter([m.name for m in use.op.matrices() if m.is_prefetched])
-            found.append((use.layer, next(places[id(use)], "weight"), charge.n_bytes))
-    return found
+    @property
+    def _layer(self) -> int:
+        assert self._use is not None
+        return self._use.layer

@@ -7,7 +7,7 @@ from galaxy_mpi.engine.golden import Golden
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.report.gather.configuration import configuration_section, plain, versions_text
 from galaxy_mpi.report.gather.device import device_facts, device_sections
-from galaxy_mpi.report.gather.host import host_layer, host_section
+from galaxy_mpi.report.gather.host import host_layer, host_sections
 from galaxy_mpi.report.gather.step import ShownStep
 from galaxy_mpi.report.gather.texts import against_section, texts_section
 from galaxy_mpi.report.parts import Page, Section
@@ -43,8 +43,7 @@ def decode_page(
             budget = report.device.budget(report.n_positions)
             host = host_layer(seen, step.layer)
             sections = device_sections(step, figures, budget, host)
-    if seen.ops:
-        sections.append(host_section(seen))
+    sections += host_sections(seen)
     if against is not None:
         sections.append(against_section(against))
     sections += [texts_section(report, against, golden), _configuration(report)]
@@ -73,12 +72,12 @@ def _sampling(sampling: Mapping[str, Any]) -> str:
 
 def _shown_step(device: DeviceRun) -> ShownStep | None:
     """Return the last decode step of those that a trace has; None if there was none."""
-    steps = [event for event in device.events.events if isinstance(event, list)]
-    if not steps:
+    if device.events.shown is None:
         return None
+    number, positions = device.events.shown
     estimator = Estimator(device.programs, device.machine, slowness=device.slowness)
-    name = f"decode step {len(steps)} of {len(device.times.step_s)}"
-    return ShownStep(estimator, steps[-1], device.slowness, name)
+    name = f"decode step {number} of {device.events.n_steps}"
+    return ShownStep(estimator, positions, device.slowness, name)
 
 
 def _host_facts(host: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -15,15 +15,18 @@ _PREFETCH = "prefetcher"
 
 @dataclass(frozen=True)
 class HostLayer:
-    """What one rank of this computer did in a layer: name, begin and end in seconds."""
+    """What chip (0, 0) did in a layer on this computer: name, begin and end in seconds."""
 
-    layer: int
-    ops: Sequence[tuple[str, float, float]]
+    step: str
+    begin_s: float
+    work: Sequence[tuple[str, float, float]]
+    waits: Sequence[tuple[str, float, float]]
+    """For other ranks; where one process plays all chips there are none."""
     reads: Sequence[tuple[str, float, float]]
     fills: Sequence[tuple[float, float]]
     """Time and bytes: what the circular buffer holds from then on."""
     n_chips: int
-    """That the rank plays."""
+    """That its process plays."""
 
 
 def layer_section(step: ShownStep, host: HostLayer | None = None) -> Section:
@@ -34,8 +37,8 @@ def layer_section(step: ShownStep, host: HostLayer | None = None) -> Section:
         parts.append(_host(host))
         if host.n_chips > 1:
             text += (
-                f" On the host, the rank that plays it plays {host.n_chips} chips in turn, "
-                f"so an op lasts until chip (0, 0) has its result."
+                f" On the host its process plays {host.n_chips} chips in turn: between its ops "
+                f"it is at work for the others, and the prefetcher reads for all."
             )
     return Section("One layer", parts, text)
 
@@ -82,12 +85,13 @@ def _device(step: ShownStep) -> Timeline:
 
 
 def _host(host: HostLayer) -> Timeline:
-    begin_s = host.ops[0][1]
+    begin_s = host.begin_s
 
     def ms(seconds: float) -> float:
         return (seconds - begin_s) * 1e3
 
-    spans = [Span(name, name, ms(b), ms(e), "op") for name, b, e in host.ops]
+    spans = [Span(name, name, ms(b), ms(e), "op") for name, b, e in host.work]
+    spans += [Span(name, name, ms(b), ms(e), "waiting") for name, b, e in host.waits]
     spans += [Span(_PREFETCH, name, ms(b), ms(e), "read") for name, b, e in host.reads]
     rows: list[list[Cell]] = [
         [span.name, span.group, span.begin, span.end - span.begin] for span in spans
@@ -96,7 +100,7 @@ def _host(host: HostLayer) -> Timeline:
     if host.fills:
         levels["circular buffer"] = [(ms(at), n_bytes / 2**20) for at, n_bytes in host.fills]
     return Timeline(
-        title="Host time",
+        title=f"Host time, {host.step}",
         unit="ms",
         tracks=list(dict.fromkeys(span.track for span in spans)),
         spans=spans,

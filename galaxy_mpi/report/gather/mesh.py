@@ -47,7 +47,7 @@ def waited_for_s(step: ShownStep) -> dict[int, float]:
     for work in record.work:
         if not isinstance(work.charge, Cross):
             continue
-        waited = record.waited_s(work)
+        waited = work.waited_s
         if not waited.any():
             continue
         flat, begins = waited.reshape(-1), work.begin_s.reshape(-1)
@@ -83,8 +83,8 @@ def mesh_section(step: ShownStep) -> Section:
     )
     text = (
         f"{step.name[:1].upper()}{step.name[1:]}, {step.timing.seconds * 1e6:.1f} us of device "
-        f"time. Busy: in ops of its own. Collectives: from when the last chip of the group is "
-        f"there. Waiting: for chips that enter a collective later. Thick wires are busy ones; "
+        f"time. Busy: in ops of its own. Collectives: without waiting. Waiting: for chips "
+        f"that enter a collective later. Thick wires are busy ones; "
         f"The wires of a column join its chips, those of a row too."
     )
     return Section("Mesh", [picture], text)

@@ -37,7 +37,7 @@ def wires_section(step: ShownStep) -> Section:
     record, seen = step.record, dict[tuple[str, Wire], list[float]]()
     for work in record.work:
         if isinstance(work.charge, Cross):
-            spent = work.end_s - work.begin_s - record.waited_s(work)
+            spent = work.end_s - work.begin_s - work.waited_s
             key = (work.charge.name, work.charge.wire)
             seen.setdefault(key, []).append(float(spent[0, 0]))
     rows, names = list[list[Cell]](), list[str]()

@@ -24,9 +24,10 @@ def mpi(ranks, *command):
     )
 
 
-def test_the_script_of_the_readme_runs_as_it_stands(tmp_path):
+def test_the_script_of_the_documents_runs_on_ranks(tmp_path):
     section = (ROOT / "docs" / "python.md").read_text("utf-8")
-    script, swap = re.findall(r"```python\n(.*?)```", section, re.S)[:2]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.S)
+    (script,) = (block for block in blocks if "MPI.COMM_WORLD" in block)
     assert len([line for line in script.splitlines() if line.strip()]) <= 22
     path = tmp_path / "script.py"
     path.write_text(script)
@@ -36,18 +37,6 @@ def test_the_script_of_the_readme_runs_as_it_stands(tmp_path):
     assert first.startswith("It is a truth")
     assert second.startswith("Emma Woodhouse, handsome")
     assert len(first) > len("It is a truth") + 8
-    path.write_text(
-        swap.replace("import numpy", "from galaxy_mpi.generator import *\nimport numpy").replace(
-            '"demo",', '"demo", mesh="1x2",'
-        )
-        + "\nwith Generator(model) as g:\n"
-        "    g.prefill_forward([[1, 2, 3]])\n"
-        "    print(g.decode_forward(*g.prepare_decode_inputs([4], [3])).shape)\n"
-        "model.close()\n"
-    )
-    done = mpi(2, path)
-    assert done.returncode == 0, done.stderr
-    assert "(32, " in done.stdout
 
 
 def test_compare_times_both_clocks(tmp_path):
@@ -75,7 +64,7 @@ def test_compare_times_both_clocks(tmp_path):
     assert rows[1]["name"] == "formats of the Galaxy"
     assert rows[1 + len(IDEAS)]["name"] == "prefetcher"
     assert rows[1 + len(IDEAS)]["allocations"] == 0
-    assert "host ms" in done.stdout
+    assert "host time of a decode step" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -115,4 +104,4 @@ def test_accuracy_is_measured_as_the_original_measures_it(tmp_path):
     # w1 and w3 of one layer in eight bits in place of four.
     assert plain["logits_pcc"] < of_file["logits_pcc"] < exact["logits_pcc"]
     assert {o["tensor"] for o in content["outliers"]} == {"stream", "attention", "act"}
-    assert "published top-1, top-5" in done.stdout
+    assert "published: top-1 and top-5" in done.stdout

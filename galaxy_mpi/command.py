@@ -146,6 +146,9 @@ def run_alone(
         return code
     except UserError as error:
         return _refuse(error)
+    except MemoryError as error:
+        say(f"galaxy_mpi: {_out_of_memory(error)}\n")
+        return 1
     except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -238,9 +241,18 @@ def _play_alone(play: Callable[[], int]) -> int:
         return play()
     except UserError as error:
         return _refuse(error)
+    except MemoryError as error:
+        say(f"galaxy_mpi: {_out_of_memory(error)}\n")
+        return 1
     except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _out_of_memory(error: MemoryError) -> str:
+    """Return the line of an allocation that failed; numpy says of how many bytes."""
+    detail = f": {error}" if str(error) else ""
+    return f"out of memory{detail}; see `ulimit -v` and `free`, or run fewer chips on this host"
 
 
 def _refuse(error: UserError) -> int:
@@ -309,5 +321,8 @@ def _tell(error: BaseException) -> None:
         rank = str(world_rank())
     if isinstance(error, CollectiveError):  # its message says everything; a traceback adds nothing
         say(f"galaxy_mpi: rank {rank}: {error}\n")
+        return
+    if isinstance(error, MemoryError):
+        say(f"galaxy_mpi: rank {rank}: {_out_of_memory(error)}\n")
         return
     say(f"galaxy_mpi: rank {rank} failed:\n{traceback.format_exc()}")

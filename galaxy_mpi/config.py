@@ -15,6 +15,7 @@ from galaxy_mpi.output import check_writable
 from galaxy_mpi.program import Choice
 from galaxy_mpi.systems import Modules, System, Wanted, system_of
 from galaxy_mpi.timing import Machine, Slowness
+from galaxy_mpi.timing.replay import Traced
 
 __all__ = ["MAX_USERS", "RunConfig", "formats"]
 
@@ -101,11 +102,15 @@ class RunConfig:
     capture: Choice = field(default_factory=Choice)
     json_path: Path | None = None
     trace_path: Path | None = None
-    """Where the first steps go as a trace of device time."""
+    """Where steps go as a trace of device time."""
+    trace_steps: str | None = None
+    """Which passes and steps traces and the op report have, ``p1,1-3``; None: the first ones."""
     host_trace_path: Path | None = None
     """Where they go as a trace of host time."""
     profile_path: Path | None = None
     """Where they go as an op report for tt-perf-report."""
+    report_path: Path | None = None
+    """Where a page to look at goes; what only pages show is noted for it."""
 
     def __post_init__(self) -> None:
         system_of(self.system, self.mesh)
@@ -120,6 +125,7 @@ class RunConfig:
                 f"no collectives {self.collectives!r}; choose {', '.join(COLLECTIVES)}"
             )
         is_float32 = self.wanted.is_float32
+        Traced(self.trace_steps)
         for name, value, most in (
             ("--max-new-tokens", self.max_new_tokens, MOST_TOKENS),
             ("--batch", self.batch, None),
@@ -195,6 +201,7 @@ class RunConfig:
             ("--trace", self.trace_path),
             ("--trace-host", self.host_trace_path),
             ("--profile-csv", self.profile_path),
+            ("--report", self.report_path),
         ):
             check_writable(option, path)
 

@@ -26,8 +26,7 @@ def mpi(ranks, *command):
 
 def test_the_script_of_the_documents_runs_on_ranks(tmp_path):
     section = (ROOT / "docs" / "python.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", section, re.S)
-    (script,) = (block for block in blocks if "MPI.COMM_WORLD" in block)
+    script, swap = re.findall(r"```python\n(.*?)```", section, re.S)[1:3]
     assert len([line for line in script.splitlines() if line.strip()]) <= 22
     path = tmp_path / "script.py"
     path.write_text(script)
@@ -37,6 +36,17 @@ def test_the_script_of_the_documents_runs_on_ranks(tmp_path):
     assert first.startswith("It is a truth")
     assert second.startswith("Emma Woodhouse, handsome")
     assert len(first) > len("It is a truth") + 8
+    on_ranks = swap.replace('mesh="2x2"', 'mesh="1x2", comm=MPI.COMM_WORLD')
+    path.write_text(
+        f"from mpi4py import MPI\n{on_ranks}\n"
+        "with Generator(model) as g:\n"
+        "    g.prefill_forward([[1, 2, 3]])\n"
+        "    print(g.decode_forward(*g.prepare_decode_inputs([4], [3])).shape)\n"
+        "model.close()\n"
+    )
+    done = mpi(2, path)
+    assert done.returncode == 0, done.stderr
+    assert "(32, " in done.stdout
 
 
 def test_compare_times_both_clocks(tmp_path):

@@ -112,6 +112,8 @@ class RunConfig:
     """Where they go as a trace of host time."""
     profile_path: Path | None = None
     """Where they go as an op report for tt-perf-report."""
+    report_path: Path | None = None
+    """Where a page to look at goes; what only pages show is noted for it."""
 
     def __post_init__(self) -> None:
         system_of(self.system, self.mesh)
@@ -207,6 +209,7 @@ class RunConfig:
             ("--trace", self.trace_path),
             ("--trace-host", self.host_trace_path),
             ("--profile-csv", self.profile_path),
+            ("--report", self.report_path),
         ):
             check_writable(option, path)
 

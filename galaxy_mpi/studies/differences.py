@@ -63,6 +63,16 @@ class Differences:
         """Those that are not equal."""
         return [one for one in self.found if one.largest > 0]
 
+    @property
+    def by_op(self) -> list[Difference]:
+        """For each op the least correlation and the largest error, with that error's chip."""
+        return list(_worst(self.found, lambda one: one.op))
+
+    @property
+    def by_layer(self) -> list[Difference]:
+        """The same for each layer."""
+        return list(_worst(self.found, lambda one: one.layer))
+
     def first_below(self, pcc: float) -> Difference | None:
         """Return the first whose correlation is below ``pcc``."""
         return next((one for one in self.found if one.pcc < pcc), None)
@@ -80,8 +90,8 @@ class Differences:
             "first": None if first is None else first.to_dict(),
             "pcc": pcc,
             "first_below_pcc": None if below is None else below.to_dict(),
-            "by_op": [worst.to_dict() for worst in _worst(self.found, lambda one: one.op)],
-            "by_layer": [worst.to_dict() for worst in _worst(self.found, lambda one: one.layer)],
+            "by_op": [worst.to_dict() for worst in self.by_op],
+            "by_layer": [worst.to_dict() for worst in self.by_layer],
         }
 
     def to_text(self, pcc: float) -> str:
@@ -99,8 +109,7 @@ class Differences:
             lines.append(f"none has a PCC below {pcc}")
         else:
             lines.append(f"first with a PCC below {pcc}: {below.where}, {_figures(below)}")
-        for title, key in (("op", lambda one: one.op), ("layer", lambda one: one.layer)):
-            rows = list(_worst(self.found, key))
+        for title, rows in (("op", self.by_op), ("layer", self.by_layer)):
             lines += ["", f"{title:<22}{'least PCC':>11}{'largest error':>15}{'of':>11}  chip"]
             for worst in rows:
                 name = worst.op if title == "op" else "head" if worst.layer == HEAD else worst.layer

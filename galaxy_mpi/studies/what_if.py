@@ -110,7 +110,7 @@ class WhatIf:
             )
         if not self.allow_over_budget:
             self.budget.check(self.emulated_machine)
-        self._slowness()
+        _ = self.slowness
 
     @cached_property
     def emulated_machine(self) -> Machine:
@@ -229,7 +229,7 @@ class WhatIf:
             self.programs,
             self.emulated_machine,
             circular_buffer_bytes=self.circular_buffer_bytes,
-            slowness=self._slowness(),
+            slowness=self.slowness,
         )
 
     @cached_property
@@ -297,7 +297,9 @@ class WhatIf:
         lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
         return "\n".join([*lines, "", *op_table(figures)])
 
-    def _slowness(self) -> Slowness:
+    @property
+    def slowness(self) -> Slowness:
+        """What is slower than it should be, on the working mesh."""
         asked, working = self.programs.asked_mesh, self.programs.mesh
         return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
 

@@ -211,7 +211,7 @@ def test_validate_predicts_what_a_file_adds(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "predicted: 2 of 2 published times are modelled" in text
     assert "elsewhere" in text
-    assert "an older description said" in text
+    assert "claimed in an earlier write-up" in text
     assert "2.3 x, or 20 to 30 %" in text
     sets = [row["set"] for row in json.loads(out.read_text())["times"]]
     assert sets.count("predicted") == 2

@@ -296,18 +296,18 @@ def _prepare_sweep(
         writer.writeheader()
         writer.writerows(rows)
         width = max(len(key), *(len(value) for value in estimates)) + 2
-        print(f"{key:<{width}}{'step ms':>10}{'tok/s/user':>12}{'tok/s':>10}{'first token ms':>16}"
-              f"{'stall us':>10}{'step +-':>9}{'first +-':>9}")  # fmt: skip
+        print(f"{key:<{width}}{'step ms':>9}{'+-':>5}{'tokens/s/user':>15}{'tokens/s':>10}"
+              f"{'first token ms':>16}{'+-':>5}{'stall us':>10}")  # fmt: skip
         for row in rows:
             if row["not_estimated"]:
                 print(f"{row[key]:<{width}}  {row['not_estimated']}")
                 continue
             print(
-                f"{row[key]:<{width}}{row['decode_step_s'] * 1e3:>10.3f}"
-                f"{row['tokens_per_s_per_user']:>12.2f}{row['tokens_per_s']:>10.1f}"
-                f"{row['time_to_first_token_s'] * 1e3:>16.1f}"
-                f"{row['prefetch_stall_s'] * 1e6:>10.1f}{row['decode_step_s_margin']:>9.0%}"
-                f"{row['time_to_first_token_s_margin']:>9.0%}"
+                f"{row[key]:<{width}}{row['decode_step_s'] * 1e3:>9.3f}"
+                f"{row['decode_step_s_margin']:>5.0%}{row['tokens_per_s_per_user']:>15.2f}"
+                f"{row['tokens_per_s']:>10.1f}{row['time_to_first_token_s'] * 1e3:>16.1f}"
+                f"{row['time_to_first_token_s_margin']:>5.0%}"
+                f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
             )
         files: list[tuple[Path | None, str | bytes]] = [(arguments.csv, text.getvalue())]
         if str(arguments.json) != "-":

@@ -172,10 +172,14 @@ class Costs:
         """Seconds of a copy to other cores or another layout."""
         return self.elementwise_s(elements, cores, 1)
 
-    def update_cache_s(self) -> Spent:
-        """Seconds of writing one position of each user: tiles are read, changed, written."""
+    def update_cache_s(self, kv_heads: int) -> Spent:
+        """Seconds of writing one position of each user: tiles are read, changed, written.
+
+        A core has a user and does one kv head after the other; a head is read while the one before
+        is written.
+        """
         m = self.machine
-        return Spent(m.launch_s + ROUND_TRIPS * m.dram_round_trip_s)
+        return Spent(m.launch_s + (ROUND_TRIPS + kv_heads - 1) * m.dram_round_trip_s)
 
     # --- prefill
 

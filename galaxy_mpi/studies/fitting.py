@@ -260,7 +260,7 @@ def left_out(
     """
     done: set[tuple[int, ...]] = set()
     for kind in groups:
-        names = sorted({d.groups[kind] for d in data if d.is_fitted})
+        names = sorted({d.groups[kind] for d in data if d.is_fitted}, key=_by_number)
         for name in names:
             out = [n for n, d in enumerate(data) if d.groups[kind] == name and d.is_fitted]
             if tuple(out) in done:  # the Galaxy's machine, model and system are the same data
@@ -269,6 +269,11 @@ def left_out(
             values = _without(out, data, whole)
             seconds = predicted(values, [data[n] for n in out])
             yield kind, name, dict(zip(out, seconds.tolist(), strict=True))
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """Return a key that sorts lengths as numbers."""
+    return (int(name) if name.isdecimal() else 0, name)
 
 
 def _without(out: Sequence[int], data: Sequence[Datum], whole: Fit) -> Vector:

@@ -81,23 +81,33 @@ def decode_attention_s(
     chunk = min(most_tiles, 1 << (tiles - 1).bit_length())
     n_chunks = -(-tiles // chunk)
     rows, width = padded(-(-heads // kv_heads)), padded(head_dim)
-    in_turn = heads_each * -(-n_chunks // per_head)
     arithmetic_s = 4 * rows * chunk * TILE * width / flops_per_core_s
     softmax_s = costs.vector_s(rows * chunk * TILE, 1, passes)
     n_bytes = users * kv_heads * n_chunks * chunk * 2 * (width // TILE) * tile_bytes
     chunk_bytes = 2 * chunk * (width // TILE) * tile_bytes
     rate = m.dram_bytes_per_s * min(1.0, m.attention_dram_share * kv_heads**0.5)
-    # Users of equal lengths are read at the same time, and end at the same time.
-    merges_s = (min(per_head, n_chunks) - 1).bit_length() * m.attention_merge_s
-    terms = {
-        Bound.FLOPS: in_turn * (arithmetic_s + softmax_s),
-        Bound.LATENCY: in_turn * chunk_bytes / m.attention_bytes_per_core_s,
-        Bound.DRAM: n_bytes / rate,
-    }
-    # Positions and page table are read from DRAM, one after the other, before the cache is.
-    overhead_s = m.launch_s + m.stage_s + m.dram_round_trip_s + merges_s
+
     flops = arithmetic_s * heads_each * n_chunks * users * m.lofi_flops_per_core_s
-    return Spent.longest(overhead_s, terms, dram_bytes=n_bytes, flops=flops)
+
+    def spent(sharing: int) -> Spent:
+        in_turn = heads_each * -(-n_chunks // sharing)
+        # Users of equal lengths are read at the same time, and end at the same time.
+        merges_s = (sharing - 1).bit_length() * m.attention_merge_s
+        terms = {
+            Bound.FLOPS: in_turn * (arithmetic_s + softmax_s),
+            Bound.LATENCY: in_turn * chunk_bytes / m.attention_bytes_per_core_s,
+            Bound.DRAM: n_bytes / rate,
+        }
+        # Positions and page table are read from DRAM, one after the other, before the cache is.
+        overhead_s = m.launch_s + m.stage_s + m.dram_round_trip_s + merges_s
+        return Spent.longest(overhead_s, terms, dram_bytes=n_bytes, flops=flops)
+
+    return min(spent(sharing) for sharing in _sharing(min(per_head, n_chunks)))
+
+
+def _sharing(most: int) -> list[int]:
+    """Return how many cores may share the chunks of a head, so that more cores never hurt."""
+    return [*(1 << n for n in range(most.bit_length())), most]
 
 
 def prefill_attention_s(

@@ -1,12 +1,12 @@
 """Pictures of figures, with matplotlib (extra ``plot``)."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["bars_png", "curves_png", "grouped_bars_png", "lines_png"]
+__all__ = ["bars_png", "curves_png", "front_png", "grouped_bars_png", "lines_png"]
 
 
 def bars_png(title: str, values: dict[str, float], unit: str) -> bytes:
@@ -83,6 +83,35 @@ def curves_png(
     axes.set_ylabel(y_label)
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.legend(fontsize="small", ncols=2)
+    axes.set_title(title)
+    return _png(figure)
+
+
+def front_png(
+    title: str,
+    x_label: str,
+    y_label: str,
+    points: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float]],
+    named: Mapping[str, tuple[float, float]],
+) -> bytes:
+    """Return points, those of a front joined, and some with their names, as a PNG.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed.
+    """
+    figure, axes = _figure(height=5.5)
+    axes.plot(*zip(*points, strict=True), "o", color="tab:gray", alpha=0.5, label="measured")
+    axes.plot(*zip(*front, strict=True), "o-", color="tab:blue", label="front")
+    for name, place in named.items():
+        axes.annotate(name, place, xytext=(4, -10), textcoords="offset points", fontsize="small")
+        axes.plot(*place, "s", color="tab:orange")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
     axes.set_title(title)
     return _png(figure)
 

@@ -72,6 +72,7 @@ SUBCOMMANDS = (
     Subcommand("validate", "galaxy_mpi.validate", "modelled device times beside published ones"),
     Subcommand("calibrate", "galaxy_mpi.calibrate", "constants of the device model, fitted again"),
     Subcommand("accuracy", "galaxy_mpi.accuracy", "what a precision costs in accuracy", "8x4"),
+    Subcommand("pareto", "galaxy_mpi.pareto", "formats on the front of accuracy and time", "8x4"),
     Subcommand("program", "galaxy_mpi.program.__main__", "what a step does, phase by phase"),
     Subcommand("cache", "galaxy_mpi.cache", "list or remove packed weights that runs have kept"),
     Subcommand("completion", "galaxy_mpi.cli.completion", "completion for bash, zsh or fish"),

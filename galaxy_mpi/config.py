@@ -91,7 +91,7 @@ class RunConfig:
     slow_chips: tuple[str, ...] = ()
     """``ROW,COLUMN,FACTOR`` each: chips that are slower on the device clock."""
     slow_links: tuple[str, ...] = ()
-    """``ROW,COLUMN,ROWS|COLS,FACTOR`` each."""
+    """``ROW,COLUMN,row|column,FACTOR`` each."""
     argv: tuple[str, ...] = ()
     """The command, for reports."""
     capture_path: Path | None = None

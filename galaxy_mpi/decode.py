@@ -137,7 +137,8 @@ def build_parser() -> ArgumentParser:
         action="append",
         default=[],
         metavar="R,C,AXIS,FACTOR",
-        help="device time: wires from a chip to the next along ROWS or COLS; may be repeated",
+        help="a link FACTOR times as slow, from chip (R, C) to the next in its row or column, "
+        "which AXIS names; may be repeated",
     )
     add = parser.add_argument_group("comparisons").add_argument
     add(

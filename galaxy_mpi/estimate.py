@@ -101,7 +101,8 @@ def build_parser() -> ArgumentParser:
         action="append",
         default=[],
         metavar="R,C,AXIS,FACTOR",
-        help="wires from a chip to the next along ROWS or COLS; may be repeated",
+        help="a link FACTOR times as slow, from chip (R, C) to the next in its row or column, "
+        "which AXIS names; may be repeated",
     )
     add("--allow-over-budget", action="store_true", help="go on if a chip lacks the memory")
     add("--what-helps", action="store_true", help="what halving each cost of the machine would buy")

@@ -102,7 +102,7 @@ class Capture:
                 entry = {"layer": use.layer, "op": use.op.name, "output": output}
                 if cut is not None:
                     tensors[name] = join_parts(own, cut, self._mesh)
-                    axes = [[axis.name for axis in of_dim] for of_dim in cut]
+                    axes = [[axis.group_name for axis in of_dim] for of_dim in cut]
                     entries.append({"name": name, **entry, "cut": axes})
                     continue
                 for rank, values in own.items():
@@ -144,7 +144,7 @@ def join_parts(parts: dict[int, Any], cut: Cut, mesh: Mesh) -> Any:
     Examples
     --------
     >>> parts = {rank: np.full((1, 2), rank) for rank in range(4)}
-    >>> join_parts(parts, ((Axis.ROWS,), (Axis.COLS,)), Mesh(2, 2))
+    >>> join_parts(parts, ((Axis.COLUMN,), (Axis.ROW,)), Mesh(2, 2))
     array([[0, 0, 1, 1],
            [2, 2, 3, 3]])
     """

@@ -64,11 +64,11 @@ def versions() -> dict[str, str]:
 
 
 def ran_rows(ran: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the same in short, for people."""
+    """Return a short text form of it: (name, value) rows."""
     versions, sums = ran["versions"], ran["checksums"]
     rows = [
         (
-            "ran",
+            "versions",
             f"galaxy_mpi {versions['galaxy_mpi']}, codec {versions['codec']}, "
             f"numpy {versions['numpy']}, Python {versions['python']}",
         ),

@@ -12,7 +12,7 @@ from galaxy_mpi.engine.ran import ran_rows
 from galaxy_mpi.engine.request import EndReason, Request
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.output import write_all
+from galaxy_mpi.output import plural, write_all
 from galaxy_mpi.timing import Trace
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.device_run import DeviceRun
@@ -208,12 +208,12 @@ class Report:
         ]
 
     def _padding(self) -> list[tuple[str, str]]:
-        """Return what the mesh made of sizes that do not divide, and what it costs."""
+        """Return how sizes that the mesh does not divide were padded, and at what cost."""
         layout = self.run.layout(self.model)
         if not layout.padding:
             return []
-        cost = f"{layout.overhead:.2f} x the matmul weights"
-        return [("padded", f"{', '.join(layout.padding)}: {cost}")]
+        cost = f"matmul weights grow {layout.overhead:.2f} x"
+        return [("padded", f"{', '.join(layout.padding)}; {cost}")]
 
     def _summary(self) -> list[str]:
         host, chip, ms = self.host(), self.memory[0], 1e3
@@ -234,22 +234,24 @@ class Report:
             ("host: time to first token", f"{host['time_to_first_token_s']:.2f} s (mean)"),
             (
                 "host: prefill",
-                f"{host['prefill_s']:.2f} s, {host['prefill_passes']} passes, "
+                f"{host['prefill_s']:.2f} s, {plural(host['prefill_passes'], 'pass', 'passes')}, "
                 f"{host['prefill_tokens_per_s']:.0f} prompt tokens/s",
             ),
             ("host: decode step", f"{host['decode_step_s'] * ms:.1f} ms, {host['steps']} steps"),
             ("  compute", part("compute_s")),
             ("  collectives", part("collectives_s")),
             ("  prefetch stall", part("prefetch_stall_s")),
-            ("memory per rank: weights", f"{chip.weights_bytes / mib:.2f} MiB packed"),
+            ("host: memory, all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
+            ("host: memory, rank 0", ""),
+            ("  packed weights", f"{chip.weights_bytes / mib:.2f} MiB"),
             ("  embedding", f"{chip.embedding_bytes / mib:.2f} MiB"),
             (
                 "  KV cache",
-                f"{chip.kv_cache_bytes / mib:.2f} MiB of {chip.kv_cache_reserved_bytes / mib:.0f}",
+                f"{chip.kv_cache_bytes / mib:.2f} MiB used, "
+                f"{chip.kv_cache_reserved_bytes / mib:.0f} MiB reserved",
             ),
             ("  persistent buffers", f"{chip.persistent_buffers_bytes / mib:.2f} MiB"),
-            ("  unpacked weights, bound", f"{chip.unpacked_weights_bytes / mib:.2f} MiB"),
-            ("memory of all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
+            ("  unpacked weights", f"up to {chip.unpacked_weights_bytes / mib:.2f} MiB"),
         ]
         table: list[str] = []
         if self.device is not None:
@@ -262,4 +264,4 @@ class Report:
             rows += budget_rows(self.device.budget(self._n_positions))
             table = ["", *op_table(figures, most=8)] if figures["steps"] else []
         width = max(len(name) for name, _ in rows)
-        return [*(f"{name:<{width}}  {value}" for name, value in rows), *table]
+        return [*(f"{name:<{width}}  {value}".rstrip() for name, value in rows), *table]

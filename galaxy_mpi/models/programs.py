@@ -65,7 +65,7 @@ class Programs:
     >>> galaxy, precision = system_of("galaxy", mesh), PRECISIONS["performance"]
     >>> programs = Programs(PRESETS["llama3-70b"], mesh, galaxy, precision, users=32)
     >>> next(str(wire) for _, wire in programs.decode().wires() if wire.key == "WO")
-    'all_reduce WO over ROWS, bfloat8_b (32, 2048)'
+    'all_reduce WO within a column, bfloat8_b (32, 2048)'
     """
 
     def __init__(

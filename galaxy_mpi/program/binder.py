@@ -123,7 +123,7 @@ class Binder:
 
     def index(self, axis: Axis) -> int:
         """Return this chip's place in its group along ``axis``."""
-        return self.row if axis is Axis.ROWS else self.col
+        return self.row if axis is Axis.COLUMN else self.col
 
     def size(self, axis: Axis) -> int:
         """Return the members of a group along ``axis``."""

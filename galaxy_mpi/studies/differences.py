@@ -166,15 +166,15 @@ def _difference(run: str, entry: dict[str, Any], ours: Any, theirs: Any, mesh: M
 
 def _holder(cut: list[list[str]], place: Any, shape: tuple[int, ...], mesh: Mesh) -> str:
     """Return which chip holds a place of a whole tensor."""
-    found = {Axis.ROWS: "*", Axis.COLS: "*"}
+    found = {Axis.COLUMN: "*", Axis.ROW: "*"}
     for names, at, size in zip(cut, place, shape, strict=True):
-        axes = [Axis[name] for name in names]
+        axes = [Axis.named(name) for name in names]
         n_parts = math.prod(mesh.size(axis) for axis in axes)
         number = int(at) // (size // n_parts)
         for axis in reversed(axes):
             number, index = divmod(number, mesh.size(axis))
             found[axis] = str(index)
-    return f"({found[Axis.ROWS]}, {found[Axis.COLS]})"
+    return f"({found[Axis.COLUMN]}, {found[Axis.ROW]})"
 
 
 def _pcc(a: Any, b: Any) -> float:

@@ -289,7 +289,7 @@ class WhatIf:
             *budget_rows(self.budget),
         ]
         width = max(len(name) for name, _ in rows)
-        lines = [f"{name:<{width}}  {value}" for name, value in rows]
+        lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
         return "\n".join([*lines, "", *op_table(figures)])
 
     def _slowness(self) -> Slowness:

@@ -169,9 +169,9 @@ class _ManyChips:
 
     def _arrived(self, axis: Axis, delays: Seconds) -> Seconds:
         """Return when the last of the group's data is there: entry and distance of each member."""
-        entries: Any = self._now if axis is Axis.ROWS else self._now.T  # (members, groups)
+        entries: Any = self._now if axis is Axis.COLUMN else self._now.T  # (members, groups)
         arrived = (entries[None, :, :] + delays[:, :, None]).max(axis=1)
-        result: Seconds = arrived if axis is Axis.ROWS else arrived.T
+        result: Seconds = arrived if axis is Axis.COLUMN else arrived.T
         return result
 
     def _end(self, name: str, end: Seconds, cores: float, gap_s: float | None) -> None:

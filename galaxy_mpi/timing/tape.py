@@ -128,7 +128,7 @@ class Tape:
         spans = self._spans_s(told, taken)
         # Sums in the order of the moments, as a clock would add them.
         by_op_s = {name: _sum(spans[places]) for name, places in moments.by_name.items()}
-        link_bytes = {axis.name: n_bytes for axis, n_bytes in self.link_bytes.items()}
+        link_bytes = {axis.group_name: n_bytes for axis, n_bytes in self.link_bytes.items()}
         bound_of, by_bound_s = self._bounds(spans, taken, attended_s)
         of_attention = [
             (

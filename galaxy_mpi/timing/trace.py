@@ -3,14 +3,14 @@
 Trace event format, JSON, times in microseconds. Schema version 2; ``otherData`` has
 ``schema_version`` and ``clock`` (``device`` or ``host``). A process is a chip, its number the rank.
 
-Device time has the tracks ``compute`` (ops), ``prefetch`` (reads of weights), ``links ROWS`` and
-``links COLS``, and
+Device time has the tracks ``compute`` (ops), ``prefetch`` (reads of weights), ``column links`` and
+``row links``, and
 
 * ``X`` events: ops (``args``: worker cores that an op occupies), reads of weights, and collectives
   from a chip's entry until its result is there;
 * ``s`` and ``f`` events: a flow from each member of a collective to the next one of its ring;
 * ``C`` events: ``circular buffer`` in bytes, from when a read begins until the weight has been
-  consumed, and ``link ROWS``, ``link COLS`` in bytes/s, the mean of a collective's busiest link.
+  consumed, and ``column link``, ``row link`` in bytes/s, the mean of a collective's busiest link.
 
 Host time has the tracks ``steps``, ``collectives`` and ``prefetch`` with ``X`` events, the same
 flows between collectives, and the counter ``circular buffer`` in unpacked bytes; links it has none.
@@ -33,7 +33,7 @@ SCHEMA_VERSION = 2
 
 COMPUTE, PREFETCH = "compute", "prefetch"
 
-DEVICE_TRACKS = (COMPUTE, PREFETCH, *(f"links {axis.name}" for axis in Axis))
+DEVICE_TRACKS = (COMPUTE, PREFETCH, *(f"{axis.group_name} links" for axis in Axis))
 
 Seconds = NDArray[np.float64]
 
@@ -97,14 +97,14 @@ class Trace:
         self, name: str, axis: Axis, begin: Seconds, end: Seconds, n_bytes: float
     ) -> None:
         """Note a collective on the links, with a flow from each member to the next."""
-        track = f"links {axis.name}"
+        track = f"{axis.group_name} links"
         self.add(track, name, begin, end)
         begins, ends = begin.reshape(-1).tolist(), end.reshape(-1).tolist()
         for rank, (start_s, stop_s) in enumerate(zip(begins, ends, strict=True)):
             if n_bytes and stop_s > start_s:
                 rate = n_bytes / (stop_s - start_s)
                 for at_s, value in ((start_s, rate), (stop_s, 0.0)):
-                    self._add("C", f"link {axis.name}", rank, at_s, args={"bytes/s": value})
+                    self._add("C", f"{axis.group_name} link", rank, at_s, args={"bytes/s": value})
             self.flow(name, track, rank, axis, start_s, ends)
 
     def flow(

@@ -46,7 +46,7 @@ def test_a_run_takes_what_is_estimated_to_the_last_bit(mesh, slow):
     run = replace(RUN, mesh=Mesh.parse(mesh), prompt_tokens=prompts(*[20] * 8))
     if slow:
         last = f"{run.mesh.rows - 1},{run.mesh.cols - 1}"
-        run = replace(run, slow_chips=(f"{last},1.7",), slow_links=(f"{last},COLS,3",))
+        run = replace(run, slow_chips=(f"{last},1.7",), slow_links=(f"{last},row,3",))
     report, model = play(run)
     estimator = estimator_of(run, model)
     expected, found = run_one(estimator, 20, 3, 8), report.device.times
@@ -122,7 +122,7 @@ def test_the_summary_shows_both_clocks():
     report, _ = play(RUN)
     text = report.to_text(show_all=False)
     assert "host: decode step" in text
-    for what in ("decode step", "tokens/s/user", "time to first token", "of the peak"):
+    for what in ("decode step", "tokens/s/user", "time to first token", "share of peak"):
         assert f"device: {what}" in text
     assert "op of a decode step" in text
     figures = report.to_dict()["device"]

@@ -109,7 +109,7 @@ def test_a_bfp4_wire_carries_bfp4_in_half_the_time(tmp_path):
     assert not np.array_equal(usual, BFP4.round(usual))
     # Of a tile's 1,088 bytes 576 are left; 16 tiles a layer, two layers, less the head's.
     bytes_of = {
-        name: play(DEVICE, system=system).device.times.link_bytes["ROWS"]
+        name: play(DEVICE, system=system).device.times.link_bytes["column"]
         for name, system in (("usual", "galaxy"), ("narrow", narrow))
     }
     n_steps, blocks = 2, 3 / 2

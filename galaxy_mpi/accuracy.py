@@ -20,8 +20,8 @@ from galaxy_mpi.checkpoints import open_model
 from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
-from galaxy_mpi.engine.outliers import Outlier, outliers
 from galaxy_mpi.engine.forced_text import plan_of_text
+from galaxy_mpi.engine.outliers import Outlier, outliers
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.engine.teacher import Answers, forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
@@ -127,7 +127,9 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
 
 
 def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:
-    plan, tokens = transport.from_root(lambda: plan_of_text(runs[0], arguments.text, arguments.tokens))
+    plan, tokens = transport.from_root(
+        lambda: plan_of_text(runs[0], arguments.text, arguments.tokens)
+    )
     right, worst, error = None, list[Outlier](), None
     if transport.rank == 0:
         try:

@@ -40,7 +40,7 @@ from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.systems.optimizations import optimizations_json
 from galaxy_mpi.timing import MACHINES, Machine
 
-__all__ = ["build_parser", "main"]
+__all__ = ["ParetoCommand", "build_parser", "main"]
 
 _PAGE = 64
 """Positions of a block of the KV cache."""
@@ -124,14 +124,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Search, print the front, write files."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], int]]:
-        command = _Command(arguments)
+        command = ParetoCommand(arguments)
         return command.run.working_mesh, command.play
 
     return run_on_mesh(build_parser(), argv, prepare)
 
 
 @dataclass(frozen=True)
-class _Command:
+class ParetoCommand:
     """The command with its arguments, checked when it is made.
 
     Raises
@@ -346,13 +346,14 @@ class _Counter:
     """A count of passes on standard error; silent unless it is shown."""
 
     def __init__(self, *, is_shown: bool) -> None:
-        self._is_shown, self._bar = is_shown, None
+        self._is_shown = is_shown
+        self._bar: Any = None
 
     def __enter__(self) -> "_Counter":
         if self._is_shown:
             from tqdm import tqdm  # here, not above: 31 of 32 ranks show nothing
 
-            self._bar: Any = tqdm(desc="measuring", unit="pass", mininterval=0.5)
+            self._bar = tqdm(desc="measuring", unit="pass", mininterval=0.5)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -61,7 +61,8 @@ class Measuring:
             search()
         except UserError as error:
             if not error.is_common:
-                self._transport.from_root(lambda: _fail(error))
+                failure = error  # `error` is gone when a lambda may look at it
+                self._transport.from_root(lambda: _fail(failure))
             raise
         self._transport.from_root(lambda: None)
 

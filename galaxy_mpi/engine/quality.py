@@ -173,9 +173,9 @@ def _sums(logits_TV: F32, of: _Slice) -> SliceSums:
         rows = slice(start, start + _ROWS)
         a, b, p = (v[rows].astype(np.float64) for v in (logits_TV, of.logits_TV, of.shares_TV))
         expected[rows] = np.einsum("tv,tv->t", a, p)
-        flat_a, flat_b = a.reshape(-1), b.reshape(-1)
-        products = (flat_a @ flat_a, flat_b @ flat_b, flat_a @ flat_b)
-        moments += np.array([flat_a.sum(), flat_b.sum(), *products])
+        # No BLAS, which may add in another order when it has more threads.
+        products = [np.einsum("tv,tv->", *pair) for pair in ((a, a), (b, b), (a, b))]
+        moments += np.array([a.sum(), b.sum(), *products])
     numbers = logits_TV.argmax(axis=1) if width else np.zeros(n_rows, np.int64)
     every = np.arange(n_rows)
     said = np.zeros(n_rows - 1)

@@ -16,12 +16,12 @@ __all__ = [
     "Decoder",
     "Layout",
     "LlamaConfig",
+    "PackedOnce",
     "Programs",
     "RopeScaling",
     "ShardFile",
     "Sharding",
     "TensorReader",
-    "PackedOnce",
     "load_chip_weights",
     "shard_parts",
 ]

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import shown
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.systems.formats import FORMAT_NAMES
 from galaxy_mpi.systems.optimizations import TENSOR_GROUPS
@@ -143,14 +144,14 @@ class Grid:
             group, _, names = text.partition("=")
             if group not in TENSOR_GROUPS:
                 raise ConfigError(
-                    f"--try: no tensor group {group!r}; choose {', '.join(TENSOR_GROUPS)}"
+                    f"--try: no tensor group {shown(group)}; choose {', '.join(TENSOR_GROUPS)}"
                 )
             known = [*FORMAT_NAMES, *(["mixed"] if group == "activation" else [])]
             given = names.split(",")
             for name in given:
                 if name not in known:
                     raise ConfigError(
-                        f"--try: {group} cannot be {name!r}; choose {', '.join(known)}"
+                        f"--try: {group} cannot be {shown(name)}; choose {', '.join(known)}"
                     )
             tried[group] = tuple(n for n in _MOST_BITS_FIRST if n in given)
         return cls(tuple((group, tried[group]) for group in TENSOR_GROUPS), n_layers)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from galaxy_mpi.engine.quality import Quality
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import shown
 
 __all__ = ["METRICS", "Goal", "check_metric", "merit"]
 
@@ -40,11 +41,13 @@ class Goal:
         """
         found = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*", text)
         if found is None:
-            raise ConfigError(f"--target is for example top1>=95 or perplexity<=20, got {text!r}")
+            raise ConfigError(
+                f"--target is for example top1>=95 or perplexity<=20, got {shown(text)}"
+            )
         metric = check_metric("--target", found[1])
         sense = "<=" if metric in _LESS_IS_BETTER else ">="
         if found[2] != sense:
-            raise ConfigError(f"--target: {metric} can be bounded by {sense}, got {text!r}")
+            raise ConfigError(f"--target: {metric} can be bounded by {sense}, got {shown(text)}")
         return cls(metric, float(found[3]))
 
     def is_met(self, quality: Quality) -> bool:
@@ -72,7 +75,7 @@ def check_metric(option: str, name: str) -> str:
         If there is none of that name.
     """
     if name not in METRICS:
-        raise ConfigError(f"{option}: no metric {name!r}; choose {', '.join(METRICS)}")
+        raise ConfigError(f"{option}: no metric {shown(name)}; choose {', '.join(METRICS)}")
     return name
 
 

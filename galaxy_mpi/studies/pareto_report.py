@@ -55,7 +55,7 @@ class Found:
         bits = "".join(f"{_HEADS[group]:>6}" for group in _HEADS)
         lines = [
             f"{'bits of':>{_FIGURES_WIDTH}}",
-            f"  {'step us':>9}{'top-1':>7}{'top-5':>7}{'PCC':>9}{'perplexity':>12}{bits}",
+            f"   {'step us':>9}{'top-1':>7}{'top-5':>7}{'PCC':>9}{'perplexity':>12}{bits}",
             *(self._line(point) for point in front),
         ]
         if others:
@@ -63,21 +63,19 @@ class Found:
         marks = [
             f"{mark}: {what}"
             for mark, what in _MARKS.items()
-            if any(self._mark(p) == mark for p in (*front, *others))
+            if any(mark in self._mark(p) for p in (*front, *others))
         ]
         return "\n".join([*lines, *([", ".join(marks)] if marks else [])])
 
     def _line(self, point: Point) -> str:
         q, bits = point.quality, "".join(f"{told:>6}" for told in _bits(point.candidate))
         return (
-            f"{self._mark(point):<2}{point.cost.decode_step_s * 1e6:>9.2f}{q.top1:>7.1%}"
+            f"{self._mark(point):<3}{point.cost.decode_step_s * 1e6:>9.2f}{q.top1:>7.1%}"
             f"{q.top5:>7.1%}{q.pcc:>9.5f}{q.perplexity:>12.3f}{bits}"
         )
 
     def _mark(self, point: Point) -> str:
-        if point is self.answer:
-            return ">"
-        return point.name[:1].upper()
+        return (">" if point is self.answer else "") + point.name[:1].upper()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the report says of the points."""
@@ -108,9 +106,7 @@ class Found:
             links = figures.pop("link_bytes")
             figures |= {f"link_bytes_{axis}": n_bytes for axis, n_bytes in links.items()}
             shown = dict(zip(TENSOR_GROUPS, _words(point.candidate), strict=True))
-            rows.append(
-                {"name": point.name, "is_on_front": int(point in front)} | figures | shown
-            )
+            rows.append({"name": point.name, "is_on_front": int(point in front)} | figures | shown)
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -119,7 +115,7 @@ class Found:
 
 _MARKS = {">": "the answer to --target", "P": "performance", "A": "accuracy"}
 
-_FIGURES_WIDTH = 2 + 9 + 7 + 7 + 9 + 12 + 7
+_FIGURES_WIDTH = 3 + 9 + 7 + 7 + 9 + 12 + 7
 
 
 def _bits(candidate: Candidate) -> list[str]:
@@ -138,4 +134,3 @@ def _words(candidate: Candidate) -> list[str]:
     for value in named_formats(candidate).values():
         words.append(value if isinstance(value, str) else "+".join(value))
     return words
-

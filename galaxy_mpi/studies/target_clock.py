@@ -1,6 +1,6 @@
-"""Device cost of candidate formats on the mesh and machine that they are for: no values, no ranks.
+"""Device cost of formats on the mesh and machine that they are for, without values or ranks.
 
-The figures are those of ``galaxy_mpi.estimate --optimizations FILE`` with a file that says the same.
+The figures are those of ``galaxy_mpi.estimate --optimizations FILE`` with a file that says so.
 """
 
 from collections.abc import Sequence
@@ -65,9 +65,7 @@ class TargetClock:
         what_if, known = self.what_if, self.what_if.programs
         system, machine = what_if.emulated_system, what_if.emulated_machine
         precision = what_if.wanted.of_layers(system, known.model, layers, "candidate")
-        programs = Programs(
-            known.model, known.asked_mesh, system, precision, users=what_if.n_users
-        )
+        programs = Programs(known.model, known.asked_mesh, system, precision, users=what_if.n_users)
         budget = Budget.of(programs, machine, what_if.longest + what_if.n_steps)
         fits = True
         try:

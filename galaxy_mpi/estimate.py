@@ -1,4 +1,4 @@
-"""Device time without weights, values or ranks: ``python -m galaxy_mpi.estimate``."""
+"""Device time without weights, values or ranks: ``galaxy-mpi estimate``."""
 
 import argparse
 import csv
@@ -18,8 +18,9 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.config import formats
-from galaxy_mpi.engine.ran import versions
+from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import bars_png, lines_png
@@ -35,84 +36,108 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.estimate",
-        "Say what a run would take on the emulated chips, without computing it.",
+        "Estimate how long a run takes on the emulated chips, without computing it.",
     )
     add = parser.add_argument_group("model and prompts").add_argument
     add(
         "--model",
         default="llama3-70b",
         metavar="PATH|NAME",
-        help=f"folder with config.json, demo, or {', '.join(PRESETS)}",
+        help=f"folder with config.json, demo, or a preset: {', '.join(PRESETS)}",
     )
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--input-tokens", type=int, default=128, metavar="N", help="tokens of each prompt")
-    add("--new-tokens", type=int, default=128, metavar="N", help="decode steps behind it")
+    add("--new-tokens", type=int, default=128, metavar="N", help="decode steps after the prompt")
     add(
         "--prefill",
         default="one",
         metavar="WHAT",
-        help="one: time to first token is that of one prompt; all: of all users' prompts, as a run",
+        help="one: time to first token of a single prompt; all: of the prompts of all users",
     )
-    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add("--layers", type=int, metavar="N", help="use only the first N layers")
     add = parser.add_argument_group("emulated system").add_argument
-    add("--mesh", metavar="RxC", help="rows x columns, instead of the machine's")
+    add("--mesh", metavar="RxC", help="rows x columns of chips (default: the machine's)")
     add(
         "--machine",
         default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
         metavar="NAME|FILE",
-        help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file; WH_ARCH_YAML too",
+        help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file. The environment "
+        "variable WH_ARCH_YAML sets the default",
     )
-    add("--links", type=int, metavar="N", help="links between neighbours, instead of the machine's")
-    add("--topology", metavar="T", help="ring or line, instead of the machine's")
+    add("--links", type=int, metavar="N", help="links between neighbours (default: the machine's)")
+    add("--topology", metavar="T", help="ring or line (default: the machine's)")
     add(
         "--system",
         metavar="NAME|FILE.py:NAME",
-        help=f"{' or '.join(SYSTEMS)}, or a System of your own; by default the machine's",
+        help=f"{' or '.join(SYSTEMS)}, or your own System (default: the machine's)",
+    )
+    add(
+        "--layout",
+        metavar="FILE.py:CLASS",
+        help="your own sharding of weights, a subclass of galaxy_mpi.models.Layout",
     )
     add(
         "--set",
         action="append",
         default=[],
         metavar="machine.NAME=VALUE",
-        help="another value of a constant of the machine; may be repeated",
+        help="override a constant of the machine; may be repeated",
     )
-    add("--sampling", metavar="WHERE", help="host or device: who chooses tokens, on the clock")
-    add("--cached-percent", type=int, default=0, metavar="N", help="of the prompt, a prefix's hit")
-    add("--lengths", metavar="N,NxM,...", help="tokens of each user's prompt; NxM is M users of N")
+    add("--sampling", metavar="WHERE", help="host or device: where tokens are chosen")
+    add(
+        "--cached-percent",
+        type=int,
+        default=0,
+        metavar="N",
+        help="share of the prompt that is in the prefix cache",
+    )
+    add(
+        "--lengths",
+        metavar="N,NxM,...",
+        help="prompt lengths of the users; NxM is M users with N tokens",
+    )
     add("--precision", help="performance (default) or accuracy")
     add(
         "--optimizations",
         metavar="NAME|FILE",
         help="performance, accuracy, or a JSON file with the formats of each layer",
     )
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
-    add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes a chip")
+    add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes per chip")
     add = parser.add_argument_group("what if").add_argument
     add(
         "--slow-chip",
         action="append",
         default=[],
         metavar="R,C,FACTOR",
-        help="a chip whose ops take FACTOR times as long; may be repeated",
+        help="the ops of chip (R, C) take FACTOR times as long; may be repeated",
     )
     add(
         "--slow-link",
         action="append",
         default=[],
         metavar="R,C,AXIS,FACTOR",
-        help="a link FACTOR times as slow, from chip (R, C) to the next in its row or column, "
-        "which AXIS names; may be repeated",
+        help="so does the link from chip (R, C) to the next in its row or column, as AXIS says; "
+        "may be repeated",
     )
-    add("--allow-over-budget", action="store_true", help="go on if a chip lacks the memory")
-    add("--what-helps", action="store_true", help="what halving each cost of the machine would buy")
-    add("--sweep", metavar="KEY=A,B,C", help="one row for each value of an option, as --links=1,2")
+    add(
+        "--allow-over-budget",
+        action="store_true",
+        help="continue if the model does not fit on a chip",
+    )
+    add(
+        "--what-helps",
+        action="store_true",
+        help="show the gain from halving each cost of the machine",
+    )
+    add("--sweep", metavar="KEY=A,B,C", help="one row per value of an option: links=1,2,3,4")
     add = parser.add_argument_group("output").add_argument
     add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep")
     add("--trace", type=Path, metavar="FILE", help="write a prompt and a step for ui.perfetto.dev")
     add("--profile-csv", type=Path, metavar="FILE", help="write the same for tt-perf-report")
     add("--plot", type=Path, metavar="FILE.png", help="draw the time by op, or a sweep")
-    add("--json", type=Path, metavar="FILE", help="write the figures; - is standard output")
+    add("--json", type=Path, metavar="FILE", help="write the figures; - means standard output")
     return parser
 
 
@@ -133,13 +158,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play() -> None:
             machine = what_if.programs.on(what_if.emulated_machine)
-            said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
-            report = what_if.report | {"run": said | {"machine": asdict(machine)}}
+            said = {
+                "argv": ["galaxy_mpi.estimate", *words],
+                "config": config_of(what_if),
+                "machine": asdict(machine),
+                "versions": versions(),
+            }
+            report = what_if.report | {"run": said}
             rows = helps(what_if) if arguments.what_helps else []
             if rows:
                 report |= {"what_helps": [vars(row) for row in rows]}
             text = json.dumps(report, indent=2) + "\n"
-            # What goes to standard output first: it is not lost with a disk that is full.
+            # Standard output first: a full disk must not lose it.
             is_shown = str(arguments.json) == "-"
             table = what_if.table() + "\n"
             if rows:
@@ -149,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not is_shown:
                 files.append((arguments.json, text))
             if arguments.trace is not None:
-                files.append((arguments.trace, what_if.trace.to_json()))
+                files.append((arguments.trace, what_if.trace.for_file(arguments.trace)))
             if arguments.profile_csv is not None:
                 files.append((arguments.profile_csv, what_if.op_report_csv()))
             if arguments.plot is not None:
@@ -175,6 +205,7 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
         links=arguments.links,
         topology=arguments.topology,
         system=None if arguments.system is None else chosen_system(arguments.system),
+        layout_class=chosen_layout(arguments.layout),
         constants=tuple(arguments.set),
         sampling=arguments.sampling,
         cached_percent=arguments.cached_percent,
@@ -190,7 +221,7 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
 
 
 def _lengths(text: str | None) -> tuple[int, ...] | None:
-    """Return the lengths of ``128,4096x3``."""
+    """Parse ``128,4096x3``."""
     if text is None:
         return None
     found: list[int] = []
@@ -198,7 +229,7 @@ def _lengths(text: str | None) -> tuple[int, ...] | None:
         length, _, times = part.partition("x")
         if not length.isdecimal() or not (times or "1").isdecimal():
             raise ConfigError(
-                f"--lengths is N or NxM, by commas, for example 128,4096x3; got {text!r}"
+                f"--lengths is a list of N or NxM, for example 128,4096x3; got {text!r}"
             )
         found += [int(length)] * int(times or "1")
     return tuple(found)
@@ -232,14 +263,14 @@ def _prepare_sweep(
             f"--sweep takes an option and its values, for example links=1,2,3,4; "
             f"got {arguments.sweep!r}"
         )
-    # Said once more behind the others, where the last one counts.
+    # Appended to the command line, where the last one counts.
     estimates: dict[str, WhatIf | None] = {}
     reasons: dict[str, str] = {}
     for value in words_of_values:
         parsed = parser.parse_args([*words, f"--{key}", value])
         try:
             estimates[value] = _what_if(parsed)
-        except ConfigError as error:  # this point; the others may do
+        except ConfigError as error:  # of this point only
             estimates[value], reasons[value] = None, str(error)
     if len(reasons) == len(estimates):
         raise ConfigError(next(iter(reasons.values())))

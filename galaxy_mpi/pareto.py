@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.forced_text import plan_of_text
 from galaxy_mpi.engine.measuring import Measuring
+from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
@@ -124,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Search, print the front, write files."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], int]]:
-        command = ParetoCommand(arguments)
+        command = ParetoCommand(arguments, sys.argv[1:] if argv is None else argv)
         return command.run.working_mesh, command.play
 
     return run_on_mesh(build_parser(), argv, prepare)
@@ -141,6 +142,8 @@ class ParetoCommand:
     """
 
     arguments: argparse.Namespace
+    words: Sequence[str] = ()
+    """As they were given, for the report."""
 
     def __post_init__(self) -> None:
         arguments = self.arguments
@@ -288,6 +291,12 @@ class ParetoCommand:
         print("\n".join(lines), flush=True)
         content = {
             "schema_version": 1,
+            "run": {
+                "argv": ["galaxy_mpi.pareto", *self.words],
+                "machine": asdict(target.programs.on(target.emulated_machine)),
+                "checksums": measuring.checksums,
+                "versions": versions(),
+            },
             "model": arguments.model,
             "mesh": arguments.mesh,
             "system": run.system_name,

@@ -1,4 +1,4 @@
-"""Pictures of figures, with matplotlib (extra ``plot``)."""
+"""Plots, with matplotlib (extra ``plot``)."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -117,9 +117,9 @@ def front_png(
 
 
 def _figure(height: float, columns: int = 0) -> tuple[Any, Any]:
-    """Return a figure and its axes; so many beside each other, or one."""
+    """Return a figure and its axes, side by side."""
     try:
-        from matplotlib.figure import Figure  # here, not above: an extra, and slow to import
+        from matplotlib.figure import Figure  # imported here because it is optional and slow
     except ImportError:
         raise ConfigError(
             "--plot needs matplotlib, which is not installed: pip install matplotlib"

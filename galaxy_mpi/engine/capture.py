@@ -30,10 +30,15 @@ class Capture:
     choice : Choice
     mesh : Mesh
     transport : Transport
+    layout : str
+        Key of the layout (`galaxy_mpi.models.Layout`): in another one values have other places.
     """
 
-    def __init__(self, folder: Path, choice: Choice, mesh: Mesh, transport: Transport) -> None:
+    def __init__(
+        self, folder: Path, choice: Choice, mesh: Mesh, transport: Transport, layout: str = ""
+    ) -> None:
         self._folder, self._choice, self._mesh = folder, choice, mesh
+        self._layout = layout
         self._transport = transport
         self._n_runs = Counter[str]()
         self._is_on = False
@@ -110,7 +115,13 @@ class Capture:
                     tensors[f"{name}@{row},{col}"] = values
                     entries.append({"name": f"{name}@{row},{col}", **entry, "chip": [row, col]})
         number = self._n_runs[program.mode]
-        about = {"mode": program.mode, "number": number, "mesh": str(self._mesh), "values": entries}
+        about = {
+            "mode": program.mode,
+            "number": number,
+            "mesh": str(self._mesh),
+            "layout": self._layout,
+            "values": entries,
+        }
         path = self._folder / f"{program.mode}-{number:04}.safetensors"
         try:
             save_file(tensors, path, {"galaxy_mpi": json.dumps(about)})

@@ -37,7 +37,7 @@ from galaxy_mpi.prefetch import Prefetcher, WeightId
 from galaxy_mpi.systems import PassShape
 from galaxy_mpi.timing import Costs, Trace
 from galaxy_mpi.timing.device_run import DeviceRun
-from galaxy_mpi.timing.replay import TRACED_STEPS
+from galaxy_mpi.timing.replay import Traced
 from galaxy_mpi.timing.run_clock import ChipTimes, RunClock
 
 __all__ = ["Engine", "Hooks"]
@@ -95,7 +95,7 @@ class Engine:
         self.chips = load_chips(run, self.plan, transport, self._hooks.loaded_layer)
         self.sampler = Sampler(self.plan.sampling, self.chips.layout.vocab)
         self.times = RunTimes(load_s=time.perf_counter() - began)
-        self._spans = None if run.host_trace_path is None else HostSpans()
+        self._spans = self._make_spans()
         self.programs = self._make_programs()
         self._device = self._make_clock()
         self._prefilled: list[Request] = []
@@ -113,6 +113,7 @@ class Engine:
         self.prefill_mode = PrefillMode(
             self.chips, self.programs, self._device or NoClock(), [ends], watchers
         )
+        self.decode_mode.timeline = self.prefill_mode.timeline = self._spans
         self.decode_mode.note = self.prefill_mode.note = self._hooks.before_crossing
         self._mode = ""
 
@@ -167,6 +168,7 @@ class Engine:
         """Run the prompts of `Scheduler.next_prefill` and give each its first token."""
         self._transport.begin(f"prefill after decode step {self.times.n_steps}")
         self._switch(PrefillMode.name)
+        self._begin(PrefillMode.name)
         began = time.perf_counter()
         work = scheduler.prefill_pass(requests)
         self._prefilled = requests
@@ -177,13 +179,14 @@ class Engine:
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         sampled = self.sampler.choose(values, tokens, range(len(numbers)), numbers)
         self.times.add_prefill(time.perf_counter() - began, requests)
-        self._note("prefill", began)
+        self._end()
         self._advance(scheduler, sampled)
 
     def decode(self, scheduler: Scheduler) -> None:
         """Run one step of all users that have a place."""
         self._transport.begin(f"decode step {self.times.n_steps + 1}")
         self._switch(DecodeMode.name)
+        self._begin(DecodeMode.name)
         began = time.perf_counter()
         tables = {column: scheduler.page_table(column) for column in self.chips.columns}
         active = scheduler.active
@@ -195,7 +198,7 @@ class Engine:
         rows, numbers = [r.place for r in active], [r.number for r in active]
         sampled = self.sampler.choose(values, tokens, rows, numbers)
         self.times.add_step(time.perf_counter() - began, len(active))
-        self._note("decode", began)
+        self._end()
         self._advance(scheduler, sampled)
 
     def _switch(self, mode: str) -> None:
@@ -229,6 +232,7 @@ class Engine:
             prefetch=run.prefetch,
             modules=chips.modules,
             head=chips.head,
+            layout_class=run.layout_class,
         )
 
     def _make_watchers(self) -> list[Watcher]:
@@ -237,7 +241,8 @@ class Engine:
             return []
         of_prompt = self.programs.prefill(PassShape.of_prompt(1))
         run.capture.check(self.programs.decode(), of_prompt)
-        return [Capture(run.capture_path, run.capture, run.working_mesh, self._transport)]
+        key = self.chips.layout.key
+        return [Capture(run.capture_path, run.capture, run.working_mesh, self._transport, key)]
 
     def _make_clock(self) -> RunClock | None:
         """Return what keeps device time, for formats that the device has."""
@@ -245,7 +250,8 @@ class Engine:
             return None
         costs = Costs(self.programs.on(self.plan.machine))
         chips = self._transport.chips
-        return RunClock(costs, self.run.working_mesh, chips, self.run.slowness)
+        traced = Traced(self.run.trace_steps)
+        return RunClock(costs, self.run.working_mesh, chips, self.run.slowness, traced)
 
     def _device_run(self, chips: list[ChipTimes]) -> DeviceRun | None:
         device, machine = self._device, self.plan.machine
@@ -260,14 +266,24 @@ class Engine:
         return Prefetcher(
             note=None if spans is None else spans.add_prefetch,
             note_fill=None if spans is None else spans.add_fill,
+            note_wait=None if spans is None else spans.add_stall,
             before_unpack=self._hooks.before_unpack,
         )
 
-    def _note(self, name: str, began: float) -> None:
-        """Note a pass or a step for the host's trace."""
+    def _make_spans(self) -> HostSpans | None:
+        if self.run.host_trace_path is None:
+            return None
+        return HostSpans(tuple(self._transport.chips), Traced(self.run.trace_steps))
+
+    def _begin(self, mode: str) -> None:
+        """Note for the host's trace that a pass or a step begins."""
         if self._spans is not None:
-            self._spans.add_step(name, began, time.perf_counter())
-            self._spans.is_full = self.times.n_steps >= TRACED_STEPS
+            self._spans.begin(mode)
+
+    def _end(self) -> None:
+        """Note that it has ended."""
+        if self._spans is not None:
+            self._spans.end()
 
     def _make_plan(self) -> Plan:
         plan, self._tokenizer = make_plan(self.run)

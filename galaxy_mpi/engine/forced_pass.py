@@ -106,6 +106,7 @@ class ForcedPass:
             users=run.working_mesh.cols,
             modules=chips.modules,
             head=chips.head,
+            layout_class=run.layout_class,
         )
         layers = tuple(chips.precision.of(layer) for layer in range(model.n_layers))
         behind = self._shared(layers)

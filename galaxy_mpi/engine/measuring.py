@@ -45,6 +45,11 @@ class Measuring:
         self.n_passes = 1
         measured()
 
+    @property
+    def checksums(self) -> dict[str, str | None]:
+        """Of the model's weights and of its tokenizer, for reports."""
+        return self._plan.checksums
+
     def lead(self, search: Callable[[], None]) -> None:
         """Run a search on rank 0, which calls `measure`; the other ranks do what it asks for.
 

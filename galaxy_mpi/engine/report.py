@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from galaxy_mpi import __version__
@@ -142,7 +143,7 @@ class Report:
         """Return what the bands of device time depend on."""
         run = self.run
         changed = (run.n_layers, run.optimizations, run.circular_buffer_bytes, run.collectives,
-                   run.slow_chips, run.slow_links)  # fmt: skip
+                   run.slow_chips, run.slow_links, run.layout(self.model).key)  # fmt: skip
         return Conditions(
             system=run.system_name,
             machine=run.machine,
@@ -171,11 +172,11 @@ class Report:
             If one cannot be written; the others are.
         """
         run, device = self.run, self.device
-        files = [(run.json_path, self.to_json(**more))]
+        files: list[tuple[Path | None, str | bytes]] = [(run.json_path, self.to_json(**more))]
         if self.host_trace is not None and run.host_trace_path is not None:
-            files.append((run.host_trace_path, self.host_trace.to_json()))
+            files.append((run.host_trace_path, self.host_trace.for_file(run.host_trace_path)))
         if device is not None and run.trace_path is not None:
-            files.append((run.trace_path, device.trace.to_json()))
+            files.append((run.trace_path, device.trace.for_file(run.trace_path)))
         if device is not None and run.profile_path is not None:
             files.append((run.profile_path, device.op_report_csv()))
         write_all(files)
@@ -207,13 +208,14 @@ class Report:
             for row in rows
         ]
 
-    def _padding(self) -> list[tuple[str, str]]:
-        """Return how sizes that the mesh does not divide were padded, and at what cost."""
+    def _layout(self) -> list[tuple[str, str]]:
+        """Return the layout, if it is the user's, and what it made of sizes, with its cost."""
         layout = self.run.layout(self.model)
-        if not layout.padding:
-            return []
-        cost = f"matmul weights grow {layout.overhead:.2f} x"
-        return [("padded", f"{', '.join(layout.padding)}; {cost}")]
+        rows = [("layout", type(layout).__name__)] if layout.key else []
+        if layout.padding:
+            cost = f"matmul weights grow {layout.overhead:.2f} x"
+            rows.append(("padded", f"{', '.join(layout.padding)}; {cost}"))
+        return rows
 
     def _summary(self) -> list[str]:
         host, chip, ms = self.host(), self.memory[0], 1e3
@@ -226,7 +228,7 @@ class Report:
         rows = [
             ("model", f"{self.run.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
             ("mesh", f"{self.run.mesh}, {self.run.mesh.n_chips} ranks"),
-            *self._padding(),
+            *self._layout(),
             ("system, precision", f"{self.run.system_name}, {self.precision}"),
             ("users, new tokens", f"{len(self.tokens)}, {sum(map(len, self.tokens))}"),
             ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),

@@ -117,7 +117,7 @@ def compare_captures(a: Path, b: Path) -> Differences:
     Raises
     ------
     ConfigError
-        If one holds no captured values, or both have no file in common.
+        If one holds no captured values, both have no file in common, or layouts differ.
     """
     files_a, files_b = _files(a), _files(b)
     if a.is_file() and b.is_file():
@@ -130,6 +130,12 @@ def compare_captures(a: Path, b: Path) -> Differences:
         alone.append(run)
     for run in common:
         (about, values), (others_about, others) = _read(files_a[run]), _read(files_b[run])
+        layouts = [of.get("layout", "") for of in (about, others_about)]
+        if layouts[0] != layouts[1]:
+            raise ConfigError(
+                f"{a} and {b} are of different layouts ({', '.join(n or 'usual' for n in layouts)})"
+                f", so values have other places; compare tokens (--golden)"
+            )
         mesh = Mesh.parse(about["mesh"])
         known = {entry["name"] for entry in others_about["values"]}
         alone += [f"{run}: {name}" for name in sorted(known - values.keys())]

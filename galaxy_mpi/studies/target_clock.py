@@ -65,7 +65,14 @@ class TargetClock:
         what_if, known = self.what_if, self.what_if.programs
         system, machine = what_if.emulated_system, what_if.emulated_machine
         precision = what_if.wanted.of_layers(system, known.model, layers, "candidate")
-        programs = Programs(known.model, known.asked_mesh, system, precision, users=what_if.n_users)
+        programs = Programs(
+            known.model,
+            known.asked_mesh,
+            system,
+            precision,
+            users=what_if.n_users,
+            layout_class=what_if.layout_class,
+        )
         budget = Budget.of(programs, machine, what_if.longest + what_if.n_steps)
         fits = True
         try:

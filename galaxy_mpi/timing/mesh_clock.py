@@ -14,9 +14,10 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays, near_delays
 from galaxy_mpi.timing.slowness import Slowness
+from galaxy_mpi.timing.spans import ProgramSpans
 from galaxy_mpi.timing.tape import Tape, Told
 from galaxy_mpi.timing.times import Timing
-from galaxy_mpi.timing.trace import COMPUTE, PREFETCH, Trace
+from galaxy_mpi.timing.trace import Trace
 
 __all__ = ["MeshClock"]
 
@@ -92,7 +93,8 @@ class _ManyChips:
     """One evaluation of a tape, chips beside each other."""
 
     def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness, trace: Trace | None) -> None:
-        self._tape, self._machine, self._trace = tape, tape.costs.machine, trace
+        self._tape, self._machine = tape, tape.costs.machine
+        self._spans = None if trace is None else ProgramSpans(trace, mesh, tape.uses)
         self._factor = slowness.chip_factors(mesh)
         self._wire_factors = {axis: slowness.wire_factors(mesh, axis) for axis in Axis}
         self._delays = {axis: hop_delays(self._machine, mesh.size(axis)) for axis in Axis}
@@ -107,24 +109,29 @@ class _ManyChips:
         tape, rooms = self._tape, iter(self._tape.rooms)
         of_columns = [np.array(seconds) for seconds in attended_s]
         dram_s = [np.array([tape.dram_s(spent) for spent in seconds]) for seconds in attended_s]
-        taken_bytes = 0.0
-        for charge in tape.charges:
+        taken_bytes, spans = 0.0, self._spans
+        for place, charge in enumerate(tape.charges):
+            if spans is not None:
+                spans.at(place, self._now)
             if isinstance(charge, Kernel):
                 seconds: Any = charge.seconds
+                spent: Any = seconds
                 if callable(seconds):
                     number = tape.numbers[id(charge)]
-                    seconds = of_columns[number]
+                    seconds, spent = of_columns[number], attended_s[number][0]
                     self._dram_free_s = self._dram_free_s + dram_s[number]
-                self._work(charge, seconds)
+                self._work(charge, seconds, spent)
             elif isinstance(charge, Take):
                 taken_bytes = charge.n_bytes
-                self._take(taken_bytes, next(rooms))
+                self._take(charge, next(rooms))
             elif isinstance(charge, Consumed):
                 self._left_s[-1] = self._now
-                if self._trace is not None:
-                    self._trace.fills(self._now, -taken_bytes)
+                if spans is not None:
+                    spans.trace.fills(self._now, -taken_bytes)
             else:
                 self._cross(charge)
+        if spans is not None:
+            spans.end(self._now)
         first_s = self._attended_s = [seconds[0] for seconds in attended_s]
         factor = float(self._factor[0, 0])
         slowest_s, stall_s = float(np.max(self._now)), float(np.max(self._stall_s))
@@ -134,38 +141,46 @@ class _ManyChips:
         """Return each charge with its seconds on chip (0, 0)."""
         return self._tape.spans_s(self._told, self._attended_s, float(self._factor[0, 0]))
 
-    def _work(self, kernel: Kernel, seconds: Any) -> None:
+    def _work(self, kernel: Kernel, seconds: Any, spent: Any) -> None:
         end = self._now + seconds * self._factor
-        self._end(kernel.name, end, kernel.cores, self._tape.gap_s if kernel.has_gap else None)
+        if self._spans is not None:
+            self._spans.kernel(kernel, self._now, end, spent)
+        self._end(end, self._tape.gap_s if kernel.has_gap else None)
 
-    def _take(self, n_bytes: float, room: int) -> None:
+    def _take(self, take: Take, room: int) -> None:
         """Wait for a weight; see `ChipClock`."""
         begin = self._dram_free_s
         if room >= 0:
             begin = np.maximum(begin, self._left_s[room])
-        self._dram_free_s = begin + n_bytes / self._machine.dram_bytes_per_s
+        self._dram_free_s = begin + take.n_bytes / self._machine.dram_bytes_per_s
         stall_s = np.maximum(0.0, self._dram_free_s - self._now)
+        if self._spans is not None:
+            self._spans.take(take, (begin, self._dram_free_s), self._now)
+            self._spans.trace.fills(begin, take.n_bytes)
         self._stall_s = self._stall_s + stall_s
         self._now = self._now + stall_s
         self._told.stalls.append(float(stall_s[0, 0]))
         self._told.ends.append(float(self._now[0, 0]))
-        if self._trace is not None:
-            self._trace.add(PREFETCH, "weight", begin, self._dram_free_s)
-            self._trace.fills(begin, n_bytes)
         self._left_s.append(self._now)
 
     def _cross(self, cross: Cross) -> None:
         axis = cross.wire.axis
         delays, wires = self._delays[axis] * cross.laps, self._wire_factors[axis]
+        near = near_delays(delays)
         block_s = cross.wire_s if cross.block_s is None else cross.block_s
         farthest = self._arrived(axis, delays) + block_s * wires
-        nearest = self._arrived(axis, near_delays(delays)) + cross.wire_s * wires
+        nearest = self._arrived(axis, near) + cross.wire_s * wires
         end = np.maximum(farthest, nearest) + cross.own_s * self._factor
-        if self._trace is not None:
+        done = np.maximum(end, self._now + cross.beside_s * self._factor)
+        if self._spans is not None:
             n_bytes = self._tape.crossed_bytes(cross)
-            self._trace.collective(cross.name, axis, self._now, end, n_bytes)
-        end = np.maximum(end, self._now + cross.beside_s * self._factor)
-        self._end(cross.name, end, cross.cores, self._tape.gap_s)
+            # What notices and data take anyway, if all members enter together.
+            reach = [_by_member(axis, of.max(axis=1)) for of in (delays, near)]
+            alone = np.maximum(reach[0] + block_s * wires, reach[1] + cross.wire_s * wires)
+            waited_s = np.maximum(farthest, nearest) - self._now - alone
+            self._spans.trace.collective(cross.name, axis, self._now, end, n_bytes)
+            self._spans.cross(cross, self._now, done, waited_s, n_bytes)
+        self._end(done, self._tape.gap_s)
 
     def _arrived(self, axis: Axis, delays: Seconds) -> Seconds:
         """Return when the last of the group's data is there: entry and distance of each member."""
@@ -174,11 +189,14 @@ class _ManyChips:
         result: Seconds = arrived if axis is Axis.COLUMN else arrived.T
         return result
 
-    def _end(self, name: str, end: Seconds, cores: float, gap_s: float | None) -> None:
-        if self._trace is not None:
-            self._trace.add(COMPUTE, name, self._now, end, cores=cores)
+    def _end(self, end: Seconds, gap_s: float | None) -> None:
         self._now = end
         if gap_s is not None:
             self._n_issued += 1
             self._now = np.maximum(end + gap_s, self._n_issued * self._tape.issue_s)
         self._told.ends.append(float(self._now[0, 0]))
+
+
+def _by_member(axis: Axis, values: Seconds) -> Seconds:
+    """Return a value of each member of a group, laid beside the chips (R, C)."""
+    return values[:, None] if axis is Axis.COLUMN else values[None, :]

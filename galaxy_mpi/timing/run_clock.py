@@ -20,7 +20,7 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.program.op import Program
 from galaxy_mpi.timing.chip_clock import ChipClock
 from galaxy_mpi.timing.costs import Costs
-from galaxy_mpi.timing.replay import Events
+from galaxy_mpi.timing.replay import Events, Traced
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.times import DeviceTimes, Timing
@@ -79,13 +79,15 @@ class RunClock:
     ranks : sequence of int
         Of the chips of this process.
     slowness : Slowness, optional
+    traced : Traced, optional
+        Which passes and steps `events` are.
 
     Attributes
     ----------
     times : list of ChipTimes
         One a chip.
     events : Events
-        What the first passes and steps were about.
+        What the passes and steps that are traced were about.
     """
 
     def __init__(
@@ -94,11 +96,12 @@ class RunClock:
         mesh: Mesh,
         ranks: Sequence[int],
         slowness: Slowness | None = None,
+        traced: Traced | None = None,
     ) -> None:
         self._costs, self._mesh, self._ranks = costs, mesh, list(ranks)
         self._slowness = slowness
         self.times = [ChipTimes(rank) for rank in self._ranks]
-        self.events = Events()
+        self.events = Events(traced or Traced())
 
     def of(self, program: Program) -> ProgramClocks:
         """Return new clocks for a program that is about to be bound."""

@@ -152,10 +152,14 @@ def test_a_run_writes_traces_of_both_clocks_and_an_op_report(tmp_path):
     times = report.device.times
     assert last == pytest.approx(8 * times.first_token_s[0] + sum(times.step_s[:4]))
     content = json.loads(host.read_text())
-    assert content["otherData"] == {"schema_version": 2, "clock": "host"}
+    assert content["otherData"] == {"schema_version": 3, "clock": "host"}
     spans = [e for e in content["traceEvents"] if e["ph"] == "X"]
     assert min(e["ts"] for e in spans) == 0
-    of_rank = [e for e in spans if e["pid"] == 0]
-    assert [e["name"] for e in of_rank if e["tid"] == 0] == ["prefill"] * 8 + ["decode"] * 4
+    of_rank = [e for e in spans if e["pid"] == 0 and e["tid"] == 0]
+    steps = [e["name"] for e in of_rank if e["name"].startswith(("prefill", "decode"))]
+    assert steps == [f"prefill {n}" for n in range(1, 9)] + [f"decode {n}" for n in range(1, 5)]
     rows = list(csv.DictReader(ops.open()))
+    signposts = [row["OP CODE"] for row in rows if row["OP TYPE"] == "signpost"]
+    assert signposts == steps
+    rows = [row for row in rows if row["OP TYPE"] != "signpost"]
     assert {row["DEVICE ID"] for row in rows} == {"0", "1", "2", "3"}

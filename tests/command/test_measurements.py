@@ -60,7 +60,9 @@ def test_a_search_on_ranks_finds_what_a_search_in_one_process_finds(tmp_path):
         result = on_ranks(ranks, "pareto", *arguments, *words, *alone)
         assert result.returncode == 0, result.stderr
         assert "the answer to --target" in result.stdout
-        written[ranks] = [file.read_bytes() for file in files]
+        content = json.loads(files[0].read_text())
+        assert content.pop("run")["argv"][0] == "galaxy_mpi.pareto"
+        written[ranks] = [content, *(file.read_bytes() for file in files[1:])]
     assert written[4] == written[1]
 
 

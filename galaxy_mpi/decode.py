@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -34,6 +35,9 @@ from galaxy_mpi.program import Choice
 from galaxy_mpi.progress import Progress
 from galaxy_mpi.systems import SYSTEMS, chosen_modules, chosen_system
 
+if TYPE_CHECKING:
+    from galaxy_mpi.studies.against import Against
+
 GOLDEN_DIFFERS = 1
 """Exit code."""
 
@@ -55,7 +59,14 @@ def build_parser() -> ArgumentParser:
         metavar="PATH|NAME",
     )
     add("--prompt", action="append", metavar="TEXT", help="a prompt; repeat for more users")
-    add("--prompts-file", type=Path, metavar="FILE", help="file with one prompt per line")
+    add(
+        "--prompts-file",
+        type=Path,
+        metavar="FILE",
+        help="file with one prompt per line, in .jsonl files as JSON; - is standard input",
+    )
+    add("--skip-bad", action="store_true", help="leave out prompts that cannot be used")
+    add("--truncate", action="store_true", help="of prompts that are too long, use the end")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="tokens to generate per user")
     add("--batch", type=int, metavar="N", help="users at a time, at most 32; more prompts wait")
     add("--chat", action="store_true", help="put prompts into the model's chat template")
@@ -187,6 +198,7 @@ def build_parser() -> ArgumentParser:
     )
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write a report: tokens, text and figures")
+    add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     add(
         "--trace",
         type=Path,
@@ -218,6 +230,8 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         model=arguments.model,
         prompts=None if arguments.prompt is None else tuple(arguments.prompt),
         prompts_file=arguments.prompts_file,
+        skip_bad=arguments.skip_bad,
+        truncate=arguments.truncate,
         max_new_tokens=arguments.max_new_tokens,
         batch=arguments.batch,
         mesh=Mesh.parse(arguments.mesh),
@@ -254,6 +268,7 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         trace_steps=arguments.trace_steps,
         host_trace_path=arguments.trace_host,
         profile_path=arguments.profile_csv,
+        report_path=arguments.report,
     )
 
 
@@ -292,6 +307,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
         run = run_config(arguments)
         golden = _golden(arguments)
+        if run.report_path is not None:
+            from galaxy_mpi.report import check_installed  # here: only pages need it
+
+            check_installed()
         if arguments.quiet:
             logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
 
@@ -324,7 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     if against is not None:
                         print_text(against.to_text())
                 finally:
-                    report.write_files(**more)
+                    report.write_files(_page(report, against, golden), **more)
             if arguments.update_golden:
                 write_text(arguments.golden, report.to_json())
             return 0 if golden is None else _told_golden(golden, report)
@@ -332,6 +351,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run.working_mesh, play
 
     return run_on_mesh(build_parser(), argv, prepare)
+
+
+def _page(report: Report, against: "Against | None", golden: Golden | None) -> str | None:
+    """Return what --report writes."""
+    if report.run.report_path is None:
+        return None
+    from galaxy_mpi.report import to_html  # here: only pages need it
+    from galaxy_mpi.report.gather.decode import decode_page
+
+    return to_html(decode_page(report, against, golden))
 
 
 def _golden(arguments: argparse.Namespace) -> Golden | None:

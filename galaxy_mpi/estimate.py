@@ -138,6 +138,7 @@ def build_parser() -> ArgumentParser:
     add("--profile-csv", type=Path, metavar="FILE", help="write the same for tt-perf-report")
     add("--plot", type=Path, metavar="FILE.png", help="draw the time by op, or a sweep")
     add("--json", type=Path, metavar="FILE", help="write the figures; - means standard output")
+    add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     return parser
 
 
@@ -152,6 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             path = getattr(arguments, option.replace("-", "_"))
             if not (option == "json" and str(path) == "-"):
                 check_writable(f"--{option}", path)
+        if arguments.report is not None:
+            from galaxy_mpi.report import check_installed  # here: only pages need it
+
+            check_installed()
         if arguments.sweep is not None:
             return _prepare_sweep(parser, words, arguments)
         what_if = _what_if(arguments)
@@ -186,6 +191,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 by_op_us = {name: s * 1e6 for name, s in report["device"]["by_op_s"].items()}
                 title = f"{arguments.model}: a decode step by op, chip (0, 0)"
                 files.append((arguments.plot, bars_png(title, by_op_us, "us")))
+            if arguments.report is not None:
+                from galaxy_mpi.report import to_html
+                from galaxy_mpi.report.gather.estimate import estimate_page
+
+                files.append((arguments.report, to_html(estimate_page(what_if, report, rows))))
             write_all(files)
 
         return play
@@ -235,7 +245,7 @@ def _lengths(text: str | None) -> tuple[int, ...] | None:
     return tuple(found)
 
 
-_FILES = ("json", "csv", "trace", "profile-csv", "plot")
+_FILES = ("json", "csv", "trace", "profile-csv", "plot", "report")
 _MOST_SWEPT = 1000
 _NOT_SWEPT = (*_FILES, "sweep", "help", "no-prefetch", "allow-over-budget", "what-helps")
 
@@ -286,18 +296,18 @@ def _prepare_sweep(
         writer.writeheader()
         writer.writerows(rows)
         width = max(len(key), *(len(value) for value in estimates)) + 2
-        print(f"{key:<{width}}{'step ms':>10}{'tok/s/user':>12}{'tok/s':>10}{'first token ms':>16}"
-              f"{'stall us':>10}{'step +-':>9}{'first +-':>9}")  # fmt: skip
+        print(f"{key:<{width}}{'step ms':>9}{'+-':>5}{'tokens/s/user':>15}{'tokens/s':>10}"
+              f"{'first token ms':>16}{'+-':>5}{'stall us':>10}")  # fmt: skip
         for row in rows:
             if row["not_estimated"]:
                 print(f"{row[key]:<{width}}  {row['not_estimated']}")
                 continue
             print(
-                f"{row[key]:<{width}}{row['decode_step_s'] * 1e3:>10.3f}"
-                f"{row['tokens_per_s_per_user']:>12.2f}{row['tokens_per_s']:>10.1f}"
-                f"{row['time_to_first_token_s'] * 1e3:>16.1f}"
-                f"{row['prefetch_stall_s'] * 1e6:>10.1f}{row['decode_step_s_margin']:>9.0%}"
-                f"{row['time_to_first_token_s_margin']:>9.0%}"
+                f"{row[key]:<{width}}{row['decode_step_s'] * 1e3:>9.3f}"
+                f"{row['decode_step_s_margin']:>5.0%}{row['tokens_per_s_per_user']:>15.2f}"
+                f"{row['tokens_per_s']:>10.1f}{row['time_to_first_token_s'] * 1e3:>16.1f}"
+                f"{row['time_to_first_token_s_margin']:>5.0%}"
+                f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
             )
         files: list[tuple[Path | None, str | bytes]] = [(arguments.csv, text.getvalue())]
         if str(arguments.json) != "-":
@@ -307,6 +317,12 @@ def _prepare_sweep(
             lines = {name: [row[name] for row in drawn] for name in SWEEP_COLUMNS[:5]}
             points = [row[key] for row in drawn]
             files.append((arguments.plot, lines_png(arguments.model, key, points, lines)))
+        if arguments.report is not None:
+            from galaxy_mpi.report import to_html
+            from galaxy_mpi.report.gather.estimate import sweep_page
+
+            said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
+            files.append((arguments.report, to_html(sweep_page(key, rows, said))))
         write_all(files)
 
     return play

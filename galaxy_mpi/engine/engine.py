@@ -24,11 +24,13 @@ from galaxy_mpi.engine.host_trace import HostSpans, host_trace
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, Watcher, at_layer_ends
 from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.probabilities import Sums
 from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
+from galaxy_mpi.engine.seen import Observer, Seen, piece_of
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.mesh.plane import Crossing
 from galaxy_mpi.mesh.transport import Transport
@@ -96,6 +98,9 @@ class Engine:
         self.sampler = Sampler(self.plan.sampling, self.chips.layout.vocab)
         self.times = RunTimes(load_s=time.perf_counter() - began)
         self._spans = self._make_spans()
+        self._observer = None
+        if run.report_path is not None:
+            self._observer = Observer(self.chips.layout.vocab)
         self.programs = self._make_programs()
         self._device = self._make_clock()
         self._prefilled: list[Request] = []
@@ -162,6 +167,7 @@ class Engine:
             eos_tokens=plan.model.eos_tokens,
             prefix_caching=run.prefix_caching,
             refused=self._hooks.refused,
+            bad=plan.bad_prompts,
         )
 
     def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:
@@ -178,6 +184,8 @@ class Engine:
             self._device.end_prefill(ready.clocks, numbers)
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         sampled = self.sampler.choose(values, tokens, range(len(numbers)), numbers)
+        if self._observer is not None:
+            self._observer.probabilities.chose(values, tokens, range(len(numbers)), sampled)
         self.times.add_prefill(time.perf_counter() - began, requests)
         self._end()
         self._advance(scheduler, sampled)
@@ -197,6 +205,8 @@ class Engine:
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         rows, numbers = [r.place for r in active], [r.number for r in active]
         sampled = self.sampler.choose(values, tokens, rows, numbers)
+        if self._observer is not None:
+            self._observer.probabilities.chose(values, tokens, rows, sampled)
         self.times.add_step(time.perf_counter() - began, len(active))
         self._end()
         self._advance(scheduler, sampled)
@@ -237,12 +247,14 @@ class Engine:
 
     def _make_watchers(self) -> list[Watcher]:
         run = self.run
+        seen: list[Watcher] = [] if self._observer is None else [self._observer.probabilities]
         if run.capture_path is None:
-            return []
+            return seen
         of_prompt = self.programs.prefill(PassShape.of_prompt(1))
         run.capture.check(self.programs.decode(), of_prompt)
         key = self.chips.layout.key
-        return [Capture(run.capture_path, run.capture, run.working_mesh, self._transport, key)]
+        capture = Capture(run.capture_path, run.capture, run.working_mesh, self._transport, key)
+        return [*seen, capture]
 
     def _make_clock(self) -> RunClock | None:
         """Return what keeps device time, for formats that the device has."""
@@ -271,7 +283,7 @@ class Engine:
         )
 
     def _make_spans(self) -> HostSpans | None:
-        if self.run.host_trace_path is None:
+        if self.run.host_trace_path is None and self.run.report_path is None:
             return None
         return HostSpans(tuple(self._transport.chips), Traced(self.run.trace_steps))
 
@@ -291,7 +303,19 @@ class Engine:
         return plan
 
     def _host_trace(self, ranks: list[HostSpans]) -> Trace | None:
-        return host_trace(self.run.working_mesh, ranks) if ranks else None
+        is_asked = ranks and self.run.host_trace_path is not None
+        return host_trace(self.run.working_mesh, ranks) if is_asked else None
+
+    def text_of(self, before: Sequence[int], token: int) -> str:
+        """Return what a token adds to the text of those before it; on rank 0."""
+        assert self._tokenizer is not None
+        return piece_of(self._tokenizer, before, token)
+
+    def _seen(self, sums: list[list[Sums]]) -> Seen | None:
+        if self._observer is None or self._spans is None:
+            return None
+        assert self._tokenizer is not None
+        return self._observer.seen(sums, self.requests, self._tokenizer, self._spans)
 
     def _report(self, scheduler: Scheduler) -> Report | None:
         chips = self.chips
@@ -311,7 +335,8 @@ class Engine:
             for held in chips.held
         ]
         times = [] if self._device is None else self._device.times
-        ranks = self._transport.gather((totals, memory, times, self._spans))
+        sums = [] if self._observer is None else self._observer.probabilities.sums
+        ranks = self._transport.gather((totals, memory, times, self._spans, sums))
         if ranks is None:
             return None
         assert self._tokenizer is not None
@@ -329,6 +354,7 @@ class Engine:
             decode=[rank[0][DecodeMode.name] for rank in ranks],
             prefill=[rank[0][PrefillMode.name] for rank in ranks],
             memory=[chip for rank in ranks for chip in rank[1]],
+            seen=self._seen([rank[4] for rank in ranks]),
             ran=what_ran(
                 self.run,
                 self.programs,

@@ -11,6 +11,7 @@ from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.ran import ran_rows
 from galaxy_mpi.engine.request import EndReason, Request
+from galaxy_mpi.engine.seen import Seen
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import plural, write_all
@@ -44,6 +45,8 @@ class Report:
     memory: list[RankMemory]
     ran: dict[str, Any]
     """What was run, see `galaxy_mpi.engine.ran`."""
+    seen: Seen | None = None
+    """What only pages show; None for a run without one."""
 
     @property
     def tokens(self) -> list[list[int]]:
@@ -123,9 +126,13 @@ class Report:
                 "unpacked_weights_bytes_per_rank": chip.unpacked_weights_bytes,
                 "unpacked_weights_peak_bytes": peak,
             },
-            "device": None if self.device is None else self._device(self.device),
+            "device": self.device_figures(),
             "host": self.host(),
         }
+
+    def device_figures(self) -> dict[str, Any] | None:
+        """Return the figures of the chips; None for formats that the device does not have."""
+        return None if self.device is None else self._device(self.device)
 
     def _device(self, device: DeviceRun) -> dict[str, Any]:
         times = device.times
@@ -133,7 +140,7 @@ class Report:
         figures = {
             "machine": self.run.machine,
             "time_to_first_token_by_user_s": first,
-            "memory": device.budget(self._n_positions).to_dict(),
+            "memory": device.budget(self.n_positions).to_dict(),
             "stragglers": device.stragglers,
         }
         found = times.to_dict() | figures
@@ -155,7 +162,7 @@ class Report:
         )
 
     @property
-    def _n_positions(self) -> int:
+    def n_positions(self) -> int:
         """Positions of the longest user at the end."""
         return max(len(r.prompt) + len(r.generated) for r in self.requests)
 
@@ -163,8 +170,15 @@ class Report:
         """Return `to_dict` as text, with more behind it."""
         return json.dumps(self.to_dict() | more, indent=2, ensure_ascii=False) + "\n"
 
-    def write_files(self, **more: Any) -> None:
+    def write_files(self, page: str | None = None, **more: Any) -> None:
         """Write the files that the run was asked for, each whole or not at all.
+
+        Parameters
+        ----------
+        page : str, optional
+            What ``--report`` writes.
+        **more
+            Behind the figures of ``--json``.
 
         Raises
         ------
@@ -179,6 +193,8 @@ class Report:
             files.append((run.trace_path, device.trace.for_file(run.trace_path)))
         if device is not None and run.profile_path is not None:
             files.append((run.profile_path, device.op_report_csv()))
+        if page is not None:
+            files.append((run.report_path, page))
         write_all(files)
 
     def to_text(self, *, show_all: bool) -> str:
@@ -263,7 +279,7 @@ class Report:
                 *device_rows(figures),
                 *straggler_rows(figures["stragglers"], figures["decode_step_s"]),
             ]
-            rows += budget_rows(self.device.budget(self._n_positions))
+            rows += budget_rows(self.device.budget(self.n_positions))
             table = ["", *op_table(figures, most=8)] if figures["steps"] else []
         width = max(len(name) for name, _ in rows)
         return [*(f"{name:<{width}}  {value}".rstrip() for name, value in rows), *table]

@@ -9,7 +9,7 @@ soon as it ends. Requests start in their order.
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class Scheduler:
     prefix_caching : bool
     refused : callable, optional
         Called with one line for each request that is refused.
+    bad : mapping of int to str, optional
+        Requests that are refused whatever the limits are, with that line.
 
     Examples
     --------
@@ -73,6 +75,7 @@ class Scheduler:
         eos_tokens: tuple[int, ...],
         prefix_caching: bool = True,
         refused: Callable[[str], None] = lambda line: None,
+        bad: Mapping[int, str] | None = None,
     ) -> None:
         self._limits, self._max_new_tokens = limits, max_new_tokens
         self._eos_tokens = frozenset(eos_tokens)
@@ -90,7 +93,8 @@ class Scheduler:
         self.positions = np.full(n_places, IDLE, np.int64)
         self._tables = np.full((n_places, limits.blocks_for(limits.n_positions)), -1, np.int64)
         for request in self.requests:
-            reason = limits.refusal(request.number, len(request.prompt))
+            reason = (bad or {}).get(request.number)
+            reason = reason or limits.refusal(request.number, len(request.prompt))
             if reason is None:
                 self._waiting.append(request)
             else:

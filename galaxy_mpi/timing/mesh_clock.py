@@ -14,7 +14,8 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays, near_delays
 from galaxy_mpi.timing.slowness import Slowness
-from galaxy_mpi.timing.spans import ProgramSpans
+from galaxy_mpi.timing.spans import ProgramSpans, Watcher
+from galaxy_mpi.timing.step_record import StepRecord
 from galaxy_mpi.timing.tape import Tape, Told
 from galaxy_mpi.timing.times import Timing
 from galaxy_mpi.timing.trace import Trace
@@ -58,12 +59,19 @@ class MeshClock:
         attended_s = self._tape.attended_s(positions)
         one = self._one
         if one is None or trace is not None or any(len(set(of)) > 1 for of in attended_s):
-            many = _ManyChips(self._tape, self._mesh, self._slowness, trace)
-            self._last = many
+            mesh, uses = self._mesh, self._tape.uses
+            spans = None if trace is None else ProgramSpans(trace, mesh, uses)
+            self._last = many = _ManyChips(self._tape, mesh, self._slowness, spans)
             return many.run(attended_s)
         self._last = one
         _play(one, positions)
         return one.timing()
+
+    def record(self, positions: Sequence[int]) -> tuple[Timing, StepRecord]:
+        """Return the time of a decode step, and what every chip does in it; see `run`."""
+        record = StepRecord(self._tape.uses)
+        many = _ManyChips(self._tape, self._mesh, self._slowness, record)
+        return many.run(self._tape.attended_s(positions)), record
 
     def run_s(self, positions: Sequence[int] = ()) -> float:
         """Return only the seconds of `run`."""
@@ -92,9 +100,8 @@ def _is_alike(delays: Seconds) -> bool:
 class _ManyChips:
     """One evaluation of a tape, chips beside each other."""
 
-    def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness, trace: Trace | None) -> None:
-        self._tape, self._machine = tape, tape.costs.machine
-        self._spans = None if trace is None else ProgramSpans(trace, mesh, tape.uses)
+    def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness, spans: Watcher | None) -> None:
+        self._tape, self._machine, self._spans = tape, tape.costs.machine, spans
         self._factor = slowness.chip_factors(mesh)
         self._wire_factors = {axis: slowness.wire_factors(mesh, axis) for axis in Axis}
         self._delays = {axis: hop_delays(self._machine, mesh.size(axis)) for axis in Axis}
@@ -127,7 +134,7 @@ class _ManyChips:
             elif isinstance(charge, Consumed):
                 self._left_s[-1] = self._now
                 if spans is not None:
-                    spans.trace.fills(self._now, -taken_bytes)
+                    spans.consumed(self._now, taken_bytes)
             else:
                 self._cross(charge)
         if spans is not None:
@@ -156,7 +163,6 @@ class _ManyChips:
         stall_s = np.maximum(0.0, self._dram_free_s - self._now)
         if self._spans is not None:
             self._spans.take(take, (begin, self._dram_free_s), self._now)
-            self._spans.trace.fills(begin, take.n_bytes)
         self._stall_s = self._stall_s + stall_s
         self._now = self._now + stall_s
         self._told.stalls.append(float(stall_s[0, 0]))
@@ -178,8 +184,7 @@ class _ManyChips:
             reach = [_by_member(axis, of.max(axis=1)) for of in (delays, near)]
             alone = np.maximum(reach[0] + block_s * wires, reach[1] + cross.wire_s * wires)
             waited_s = np.maximum(farthest, nearest) - self._now - alone
-            self._spans.trace.collective(cross.name, axis, self._now, end, n_bytes)
-            self._spans.cross(cross, self._now, done, waited_s, n_bytes)
+            self._spans.cross(cross, self._now, (end, done), waited_s, n_bytes)
         self._end(done, self._tape.gap_s)
 
     def _arrived(self, axis: Axis, delays: Seconds) -> Seconds:

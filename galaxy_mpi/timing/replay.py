@@ -45,10 +45,17 @@ class Events:
     traced: Traced = field(default_factory=Traced)
     events: list[tuple[str, Any]] = field(default_factory=list)
     """Name, and of a step the list of the longest position in each column; of a pass its shape."""
+    shown: tuple[int, list[int]] | None = None
+    """The step that pages show, number and positions: the last one traced, or else the first."""
+    n_steps: int = 0
 
     def add(self, event: Any) -> None:
         """Note a step or a pass, if it is traced."""
-        name = self.traced.begin("decode" if isinstance(event, list) else "prefill")
+        is_step = isinstance(event, list)
+        name = self.traced.begin("decode" if is_step else "prefill")
+        self.n_steps += is_step
+        if is_step and (name is not None or self.shown is None):
+            self.shown = self.n_steps, event
         if name is not None:
             self.events.append((name, event))
 

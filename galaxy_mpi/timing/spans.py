@@ -1,7 +1,7 @@
 """What a trace tells of a program on all chips: layers, ops and their charges, by name."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,41 @@ from galaxy_mpi.program.charge import Cross, Kernel, Take
 from galaxy_mpi.program.op import Use
 from galaxy_mpi.timing.trace import COMPUTE, PREFETCH, PROGRAM, WAITING, Trace, layer_name
 
-__all__ = ["ProgramSpans"]
+__all__ = ["ProgramSpans", "Watcher"]
 
 Seconds = NDArray[np.float64]
 
 _NOISE_S = 1e-12
 """Below which a difference is of rounding."""
+
+
+class Watcher(Protocol):
+    """What the mesh clock tells while it goes through a program; arrays are of shape (R, C)."""
+
+    def at(self, place: int, now: Seconds) -> None:
+        """Go on to a charge, by its place in the tape."""
+
+    def kernel(self, kernel: Kernel, begin: Seconds, end: Seconds, spent: Any) -> None:
+        """Note work on the cores."""
+
+    def cross(
+        self,
+        cross: Cross,
+        begin: Seconds,
+        ends: tuple[Seconds, Seconds],
+        waited_s: Seconds,
+        n_bytes: float,
+    ) -> None:
+        """Note a collective, see `ProgramSpans.cross`."""
+
+    def take(self, take: Take, read: tuple[Seconds, Seconds], wanted: Seconds) -> None:
+        """Note the read of a weight, see `ProgramSpans.take`."""
+
+    def consumed(self, now: Seconds, n_bytes: float) -> None:
+        """Note that a weight leaves the circular buffers."""
+
+    def end(self, now: Seconds) -> None:
+        """End the pass or step."""
 
 
 class ProgramSpans:
@@ -61,20 +90,28 @@ class ProgramSpans:
         self.trace.add(COMPUTE, kernel.name, begin, end, cores=kernel.cores, **self._about(spent))
 
     def cross(
-        self, cross: Cross, begin: Seconds, end: Seconds, waited_s: Seconds, n_bytes: float
+        self,
+        cross: Cross,
+        begin: Seconds,
+        ends: tuple[Seconds, Seconds],
+        waited_s: Seconds,
+        n_bytes: float,
     ) -> None:
         """Note a collective, and which chips waited for which.
 
         Parameters
         ----------
         cross : Cross
-        begin, end : ndarray of shape (R, C)
+        begin : ndarray of shape (R, C)
+        ends : pair of ndarray of shape (R, C)
+            Of the messages, and of the op.
         waited_s : ndarray of shape (R, C)
             Seconds that each chip waited for the one that came last, beyond what notices take.
         n_bytes : float
             Of the busiest link.
         """
-        wire, trace = cross.wire, self.trace
+        wire, trace, (sent, end) = cross.wire, self.trace, ends
+        trace.collective(cross.name, wire.axis, begin, sent, n_bytes)
         about = self._about(cross.beside_s) | {
             "wire": str(wire),
             "format": wire.dtype.name,
@@ -117,8 +154,13 @@ class ProgramSpans:
         where = layer_name(self._use.layer)
         name = name if where == "head" else f"{where} {name}"
         begin, end = read
+        self.trace.fills(begin, take.n_bytes)
         self.trace.add(PREFETCH, name, begin, end, bytes=take.n_bytes, **about)
         self.trace.add(WAITING, name, wanted, np.maximum(wanted, end), **{"for": "prefetch"})
+
+    def consumed(self, now: Seconds, n_bytes: float) -> None:
+        """Note that a weight leaves the circular buffers."""
+        self.trace.fills(now, -n_bytes)
 
     @property
     def _where(self) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class TargetClock:
         return Cost(
             decode_step_s=figures["decode_step_s"],
             time_to_first_token_s=figures["time_to_first_token_s"],
-            dram_bytes=times.dram_bytes / n_steps,
+            dram_bytes=times.steps.dram_bytes / n_steps,
             link_bytes=figures["link_bytes"],
             weights_bytes=budget.weights_bytes,
             kv_cache_bytes=budget.kv_cache_bytes,

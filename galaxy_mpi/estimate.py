@@ -4,7 +4,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,16 +16,13 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.command import ArgumentParser, run_alone
-from galaxy_mpi.config import formats
 from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import bars_png, lines_png
 from galaxy_mpi.studies.what_helps import helps, helps_table
 from galaxy_mpi.studies.what_if import WhatIf
-from galaxy_mpi.systems import SYSTEMS, chosen_system
-from galaxy_mpi.timing import MACHINES
+from galaxy_mpi.system_arguments import add_model, add_slowness, add_system, of_system
 
 __all__ = ["build_parser", "main"]
 
@@ -38,12 +34,7 @@ def build_parser() -> ArgumentParser:
         "Say what a run would take on the emulated chips, without computing it.",
     )
     add = parser.add_argument_group("model and prompts").add_argument
-    add(
-        "--model",
-        default="llama3-70b",
-        metavar="PATH|NAME",
-        help=f"folder with config.json, demo, or {', '.join(PRESETS)}",
-    )
+    add_model(add)
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--input-tokens", type=int, default=128, metavar="N", help="tokens of each prompt")
     add("--new-tokens", type=int, default=128, metavar="N", help="decode steps behind it")
@@ -54,56 +45,10 @@ def build_parser() -> ArgumentParser:
         help="one: time to first token is that of one prompt; all: of all users' prompts, as a run",
     )
     add("--layers", type=int, metavar="N", help="only the first N layers")
-    add = parser.add_argument_group("emulated system").add_argument
-    add("--mesh", metavar="RxC", help="rows x columns, instead of the machine's")
-    add(
-        "--machine",
-        default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
-        metavar="NAME|FILE",
-        help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file; WH_ARCH_YAML too",
-    )
-    add("--links", type=int, metavar="N", help="links between neighbours, instead of the machine's")
-    add("--topology", metavar="T", help="ring or line, instead of the machine's")
-    add(
-        "--system",
-        metavar="NAME|FILE.py:NAME",
-        help=f"{' or '.join(SYSTEMS)}, or a System of your own; by default the machine's",
-    )
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="machine.NAME=VALUE",
-        help="another value of a constant of the machine; may be repeated",
-    )
-    add("--sampling", metavar="WHERE", help="host or device: who chooses tokens, on the clock")
+    add = add_system(parser)
     add("--cached-percent", type=int, default=0, metavar="N", help="of the prompt, a prefix's hit")
     add("--lengths", metavar="N,NxM,...", help="tokens of each user's prompt; NxM is M users of N")
-    add("--precision", help="performance (default) or accuracy")
-    add(
-        "--optimizations",
-        metavar="NAME|FILE",
-        help="performance, accuracy, or a JSON file with the formats of each layer",
-    )
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
-    add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
-    add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes a chip")
-    add = parser.add_argument_group("what if").add_argument
-    add(
-        "--slow-chip",
-        action="append",
-        default=[],
-        metavar="R,C,FACTOR",
-        help="a chip whose ops take FACTOR times as long; may be repeated",
-    )
-    add(
-        "--slow-link",
-        action="append",
-        default=[],
-        metavar="R,C,AXIS,FACTOR",
-        help="wires from a chip to the next along ROWS or COLS; may be repeated",
-    )
-    add("--allow-over-budget", action="store_true", help="go on if a chip lacks the memory")
+    add = add_slowness(parser)
     add("--what-helps", action="store_true", help="what halving each cost of the machine would buy")
     add("--sweep", metavar="KEY=A,B,C", help="one row for each value of an option, as --links=1,2")
     add = parser.add_argument_group("output").add_argument
@@ -164,27 +109,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _what_if(arguments: argparse.Namespace) -> WhatIf:
     return WhatIf(
-        model=arguments.model,
         users=arguments.users,
         input_tokens=arguments.input_tokens,
         new_tokens=arguments.new_tokens,
         prefill=arguments.prefill,
-        mesh=arguments.mesh,
-        machine=arguments.machine,
-        links=arguments.links,
-        topology=arguments.topology,
-        system=None if arguments.system is None else chosen_system(arguments.system),
-        constants=tuple(arguments.set),
-        sampling=arguments.sampling,
         cached_percent=arguments.cached_percent,
         lengths=_lengths(arguments.lengths),
-        **formats(arguments.precision, arguments.optimizations, arguments.formats),
-        layers=arguments.layers,
-        prefetch=not arguments.no_prefetch,
-        circular_buffer_bytes=arguments.circular_buffer_bytes,
-        slow_chips=tuple(arguments.slow_chip),
-        slow_links=tuple(arguments.slow_link),
-        allow_over_budget=arguments.allow_over_budget,
+        **of_system(arguments),
     )
 
 

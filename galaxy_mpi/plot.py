@@ -170,8 +170,9 @@ def spans_png(title: str, label: str, spans: Sequence[Span]) -> bytes:
         )
     axes.set_xlabel("s")
     axes.set_ylabel(label)
-    axes.invert_yaxis()
-    axes.legend(loc="upper right", fontsize="small")
+    axes.set_xlim(left=0)
+    axes.set_ylim(n_rows - 0.4, -0.6)
+    figure.legend(loc="outside upper right", ncols=2, fontsize="small")
     axes.set_title(title)
     return _png(figure)
 

@@ -21,6 +21,8 @@ class Subcommand:
     """The mesh without ``--mesh``, of a command that runs on ranks; None: one process does it."""
     alone_option: str | None = None
     """With which a command on ranks needs none."""
+    ranks_option: str | None = None
+    """Without which it needs none either."""
 
     def ranks(self, words: Sequence[str]) -> int:
         """Return how many ranks ``mpirun`` is to start; 1: none, this process does it all.
@@ -34,6 +36,8 @@ class Subcommand:
         (32, 4, 1)
         """
         if self.mesh is None or self.alone_option in words:
+            return 1
+        if self.ranks_option is not None and self.ranks_option not in words:
             return 1
         if any(word in HELP_WORDS for word in words):
             return 1
@@ -67,6 +71,13 @@ SUBCOMMANDS = (
         "from the generic system to the Galaxy, one idea at a time",
         "8x4",
         "--timing-only",
+    ),
+    Subcommand(
+        "traffic",
+        "galaxy_mpi.traffic",
+        "a day of requests on the device clock",
+        "8x4",
+        ranks_option="--with-values",
     ),
     Subcommand("diff", "galaxy_mpi.diff", "where two captures of decode --capture differ"),
     Subcommand("validate", "galaxy_mpi.validate", "modelled device times beside published ones"),

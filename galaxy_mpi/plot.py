@@ -118,7 +118,9 @@ def curves_png(
     return _png(figure)
 
 
-def panels_png(title: str, key: str, values: Sequence[str], panels: Sequence[Panel]) -> bytes:
+def panels_png(
+    title: str, key: str, values: Sequence[str] | Sequence[float], panels: Sequence[Panel]
+) -> bytes:
     """Return panels with lines and their bands over the same values, as a PNG.
 
     Raises

@@ -74,6 +74,11 @@ class Request:
         """Position of the token that was generated last."""
         return len(self.prompt) + len(self.generated) - 1
 
+    @property
+    def is_long_enough(self) -> bool:
+        """Whether it has all the tokens that it asked for."""
+        return len(self.generated) >= self.max_new_tokens
+
     def drop_tokens(self) -> None:
         """Forget the tokens of a request that has ended: a day of them would fill the memory."""
         self.prompt, self.keys, self.generated = [], [], []

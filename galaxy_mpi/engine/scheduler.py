@@ -75,6 +75,7 @@ class Scheduler:
         refused: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._limits, self._max_new_tokens = limits, max_new_tokens
+        self._n_positions, self._page_size = limits.n_positions, limits.page_size
         self._prefix_caching, self._refused = prefix_caching, refused
         self._eos_tokens = frozenset(eos_tokens)
         self._places_each = n_places // n_columns
@@ -213,11 +214,13 @@ class Scheduler:
                 self._remember_prompt(request)
             request.generated.append(token)
             position = request.position
-            request.ended = self._end_of(request, token, position)
+            is_last = position >= self._n_positions
+            if is_last or token in self._eos_tokens or request.is_long_enough:
+                request.ended = self._end_of(request, token)
             if request.ended is None:
                 self.tokens[request.place] = token
                 self.positions[request.place] = position
-                if position >= len(request.blocks) * self._limits.page_size:
+                if position >= len(request.blocks) * self._page_size:
                     self._grow(request, position + 1)
             else:
                 self._leave(request)
@@ -286,11 +289,8 @@ class Scheduler:
         self.positions[place], self.tokens[place] = IDLE, 0
         request.place, request.blocks = -1, []
 
-    def _end_of(self, request: Request, token: int, position: int) -> EndReason | None:
+    def _end_of(self, request: Request, token: int) -> EndReason:
+        """Return why a request ends: the first of several reasons."""
         if token in self._eos_tokens:
             return EndReason.END_OF_TEXT
-        if len(request.generated) >= request.max_new_tokens:
-            return EndReason.LENGTH
-        if position >= self._limits.n_positions:
-            return EndReason.CACHE_FULL
-        return None
+        return EndReason.LENGTH if request.is_long_enough else EndReason.CACHE_FULL

@@ -12,12 +12,24 @@ from galaxy_mpi.serving.figures import PERCENTILES
 from galaxy_mpi.serving.served import CSV_COLUMNS, csv_row
 from galaxy_mpi.serving.traffic import Day
 
-__all__ = ["BAND_COLUMNS", "requests_csv", "table", "to_dict"]
+__all__ = ["BAND_COLUMNS", "aligned", "requests_csv", "table", "to_dict"]
 
 SCHEMA_VERSION = 1
 
 BAND_COLUMNS = ("ttft_s", "tpot_s", "e2e_s")
 """Of which the CSV file has both ends."""
+
+BENCHMARK = (
+    ("ISL", ("input_tokens",), 1, 1),
+    ("OSL", ("output_tokens",), 1, 1),
+    ("concurrency", ("concurrency",), 1, 1),
+    ("TTFT ms", ("ttft_s", "mean"), 1e3, 1),
+    ("TPOT ms", ("tpot_s", "mean"), 1e3, 2),
+    ("tokens/s/user", ("tokens_per_s_per_user",), 1, 2),
+    ("tokens/s", ("tokens_per_s",), 1, 1),
+    ("requests/s", ("requests_per_s",), 1, 3),
+)
+"""Label, place, factor and digits of each column."""
 
 
 def to_dict(day: Day, argv: Sequence[str]) -> dict[str, Any]:
@@ -82,7 +94,7 @@ def table(day: Day) -> str:
         rows.append((label, *cells))
     totals = _totals(figures, ends, day)
     width = max(len(name) for name, _ in totals)
-    lines += [*_aligned(rows), "", *(f"{name:<{width}}  {value}" for name, value in totals)]
+    lines += [*aligned(rows), "", *(f"{name:<{width}}  {value}" for name, value in totals)]
     return "\n".join(lines)
 
 
@@ -110,24 +122,19 @@ def _heading(day: Day) -> list[str]:
 
 
 def _benchmark_rows(figures: dict[str, Any], ends: dict[str, Any]) -> list[str]:
-    """Return the columns of tt-inference-server's benchmarks."""
-    return _aligned(
-        [
-            ("ISL", "OSL", "concurrency", "requests", "TTFT ms", "TPOT ms", "tokens/s/user",
-             "tokens/s", "requests/s"),
-            (
-                f"{figures['input_tokens']:.1f}",
-                f"{figures['output_tokens']:.1f}",
-                _banded(figures["concurrency"], ends["concurrency"], 1, 1),
-                str(figures["completed"]),
-                _banded(figures["ttft_s"]["mean"], ends["ttft_s"]["mean"], 1e3, 1),
-                _banded(figures["tpot_s"]["mean"], ends["tpot_s"]["mean"], 1e3, 2),
-                _banded(figures["tokens_per_s_per_user"], ends["tokens_per_s_per_user"], 1, 2),
-                _banded(figures["tokens_per_s"], ends["tokens_per_s"], 1, 1),
-                _banded(figures["requests_per_s"], ends["requests_per_s"], 1, 3),
-            ),
-        ]
-    )  # fmt: skip
+    """Return the columns of tt-inference-server's benchmarks, and both ends of each."""
+    rows = [("", *(label for label, *_ in BENCHMARK))]
+    for number, which in enumerate((None, 0, 1)):
+        cells = []
+        for _, path, scale, digits in BENCHMARK:
+            value: Any = figures
+            end: Any = ends
+            for part in path:
+                value, end = value[part], end[part]
+            shown = value if which is None or end is None else end[which]
+            cells.append("-" if shown is None else f"{shown * scale:.{digits}f}")
+        rows.append((("device as modelled", "least in its band", "most")[number], *cells))
+    return aligned(rows)
 
 
 def _totals(figures: dict[str, Any], ends: dict[str, Any], day: Day) -> list[tuple[str, str]]:
@@ -187,7 +194,8 @@ def _banded(value: float | None, ends: Sequence[float] | None, scale: float, dig
     return shown if {shown} == set(others) else f"{shown} ({others[0]}-{others[1]})"
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines, the first cell to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows

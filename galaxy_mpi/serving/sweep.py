@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.serving.report import aligned
 from galaxy_mpi.serving.traffic import Day, Traffic
 
 __all__ = ["FIGURES", "Row", "Sweep", "row_of"]
@@ -94,9 +95,9 @@ class Sweep:
         columns = (
             ("concurrency", "concurrency", 1, 1),
             ("TTFT p50 ms", "ttft_p50_s", 1e3, 1),
-            ("p99", "ttft_p99_s", 1e3, 1),
+            ("p99 ms", "ttft_p99_s", 1e3, 1),
             ("TPOT mean ms", "tpot_mean_s", 1e3, 2),
-            ("p99", "tpot_p99_s", 1e3, 2),
+            ("p99 ms", "tpot_p99_s", 1e3, 2),
             ("tokens/s/user", "tokens_per_s_per_user", 1, 2),
             ("tokens/s", "tokens_per_s", 1, 1),
             ("requests/s", "requests_per_s", 1, 3),
@@ -104,15 +105,14 @@ class Sweep:
         )
         lines = [[self.key, *(label for label, *_ in columns)]]
         for row in rows:
-            cells = [_cell(row, name, scale, digits) for _, name, scale, digits in columns]
-            lines.append([row[self.key], *cells])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        shown = [
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-            for line in lines
-        ]
+            for shown, end in ((row[self.key], ""), ("  least", "_low"), ("  most", "_high")):
+                values = [(row[f"{name}{end}"], scale, n) for _, name, scale, n in columns]
+                cells = ["-" if v is None else f"{v * scale:.{n}f}" for v, scale, n in values]
+                lines.append([shown, *cells])
+                if row["not_played"]:
+                    break
         reasons = [f"{row[self.key]}: {row['not_played']}" for row in rows if row["not_played"]]
-        return "\n".join([*shown, *reasons])
+        return "\n".join([*aligned(lines), *reasons])
 
     def to_csv(self, rows: Sequence[Row]) -> str:
         """Return the rows as CSV."""
@@ -144,7 +144,7 @@ class Sweep:
         return panels_png(
             title,
             self.key,
-            [row[self.key] for row in drawn],
+            _numbers([row[self.key] for row in drawn]),
             [
                 panel("time to first token, ms", first, 1e3, is_log=True),
                 panel("time per output token, ms", other, 1e3),
@@ -178,11 +178,12 @@ def _path(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def _cell(row: Row, name: str, scale: float, digits: int) -> str:
-    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    if value is None:
-        return "-"
-    return f"{value * scale:.{digits}f} ({low * scale:.{digits}f}-{high * scale:.{digits}f})"
+def _numbers(words: list[str]) -> list[str] | list[float]:
+    """Return the numbers that words are, or the words."""
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return words
 
 
 def _sharing(found: dict[str, Traffic | str]) -> dict[str, Traffic | str]:

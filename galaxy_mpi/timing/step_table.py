@@ -7,9 +7,8 @@ that are likely to come next with it, side by side in arrays.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -84,7 +83,8 @@ class StepTable:
         """The class of each tile of positions, behind that of a column without users."""
         self._mirrors = self._list_mirrors()
         self._width = max(1, int(AT_ONCE ** (1 / mesh.cols) + 1e-9))
-        self._known: dict[Key, StepCost] = {}
+        self._seconds: dict[Key, float] = {}
+        self._costs: dict[Key, StepCost] = {}
         self.n_evaluated = 0
 
     def step(self, positions: Sequence[int]) -> StepCost:
@@ -96,9 +96,10 @@ class StepTable:
             The longest user's position in each column; -1 for a column without users.
         """
         key = tuple([self._class_of(position) for position in positions])
-        if key not in self._known:
-            self._evaluate(key)
-        return self._known[key]
+        found = self._costs.get(key)
+        if found is None:
+            found = self._costs[key] = self._cost(key)
+        return found
 
     def _class_of(self, position: int) -> int:
         place = position // TILE + 1  # -1 is the column without users
@@ -119,23 +120,39 @@ class StepTable:
                 self._classes.append(attended)
             self._of_tiles.append(len(self._classes) - 1)
 
-    def _evaluate(self, key: Key) -> None:
-        """Evaluate a combination and its neighbours."""
-        width, alike = self._width, self._first_of(key)
-        near = [
-            range(number // width * width, min(number // width * width + width, len(self._classes)))
-            for number in alike
-        ]
-        wanted = sorted({self._first_of(each) for each in product(*near)} - self._known.keys())
-        times = self._clock.run(self._attended(wanted))
-        for each, seconds in zip(wanted, times, strict=True):
-            columns = [self._classes[number] for number in each]
+    def _cost(self, key: Key) -> StepCost:
+        """Return what a combination takes: that of the one that stands for it."""
+        first = min(tuple([key[place] for place in order]) for order in self._mirrors)
+        if first == key:
+            if key not in self._seconds:
+                self._evaluate(key)
+            columns = [self._classes[number] for number in key]
             n_bytes, flops = (
                 math.fsum(getattr(column, name) for column in columns) / len(columns)
                 for name in ("dram_bytes", "flops")
             )
-            cost = StepCost(seconds, n_bytes, flops)
-            self._known.update(dict.fromkeys(self._mirrored(each), cost))
+            return StepCost(self._seconds[key], n_bytes, flops)
+        if first not in self._costs:
+            self._costs[first] = self._cost(first)
+        return self._costs[first]
+
+    def _evaluate(self, key: Key) -> None:
+        """Evaluate a combination and its neighbours, of those that are alike only one."""
+        width, n_classes = self._width, len(self._classes)
+        starts = [number // width * width for number in key]
+        near = np.indices([min(width, n_classes - start) for start in starts], np.int64)
+        keys = near.reshape(len(key), -1).T + starts  # (B, C)
+        # As numbers whose order is that of the keys.
+        places = n_classes ** np.arange(len(key) - 1, -1, -1, dtype=object)
+        firsts = (keys[:, self._mirrors] @ places).min(axis=1)
+        own = keys @ places
+        wanted = [
+            each
+            for each, is_first in zip(map(tuple, keys.tolist()), firsts == own, strict=True)
+            if is_first and each not in self._seconds
+        ]
+        times = self._clock.run(self._attended(wanted))
+        self._seconds.update(zip(wanted, times, strict=True))
         self.n_evaluated += len(wanted)
 
     def _attended(self, keys: Sequence[Key]) -> list[tuple[Seconds, Seconds]]:
@@ -146,15 +163,6 @@ class StepTable:
             busy = np.array([each.busy_s[which] for each in self._classes])
             found.append((seconds[numbers], busy[numbers]))
         return found
-
-    def _first_of(self, key: Key) -> Key:
-        """Return which combination stands for all those that take as long."""
-        return min(self._mirrored(key))
-
-    def _mirrored(self, key: Key) -> Iterable[Key]:
-        """Yield the combinations that are this one with columns turned or mirrored."""
-        for order in self._mirrors:
-            yield tuple([key[place] for place in order])
 
     def _list_mirrors(self) -> list[Key]:
         """Return the orders of columns in which no chip is nearer to another than it was."""
@@ -252,7 +260,9 @@ class _ManySteps:
             delays, member = both[:, :, :, None, None], 2
         else:
             delays, member = both[:, None, :, :, None], 3
-        return _Meeting(delays, member, is_alone, wires[0], wires[1], own_s, beside_s)
+        return _Meeting(
+            delays, member, is_alone, wires[0], wires[1], own_s, beside_s, cross.beside_s > 0
+        )
 
 
 @dataclass(frozen=True)
@@ -269,15 +279,16 @@ class _Meeting:
     wire_s: Any
     own_s: Any
     beside_s: Any
+    has_beside: bool
 
     def left(self, now: Seconds) -> Seconds:
         """Return when each chip goes on, without the gap behind it; see `MeshClock`."""
         if self.is_alone:
             far, near = now + self.delays[0].item(), now + self.delays[1].item()
         else:
-            entries = np.expand_dims(now, (0, self.member - 1))
-            far, near = (entries + self.delays).max(axis=self.member)
+            entries = now[None, None] if self.member == 2 else now[None, :, None]
+            far, near = np.maximum.reduce(entries + self.delays, axis=self.member)
         end: Seconds = np.maximum(far + self.block_s, near + self.wire_s) + self.own_s
-        if np.any(self.beside_s):
+        if self.has_beside:
             end = np.maximum(end, now + self.beside_s)
         return end

@@ -27,7 +27,7 @@ def group_comm(mesh: Mesh, axis: Axis) -> GroupComm:
 
     world = MPI.COMM_WORLD
     row, col = mesh.coord(world.rank)
-    color, key = (col, row) if axis is Axis.ROWS else (row, col)
+    color, key = (col, row) if axis is Axis.COLUMN else (row, col)
     return GroupComm(world.Split(color, key), world)
 
 
@@ -69,7 +69,7 @@ class Gloo:
         torch.set_num_threads(1)
         self._torch, self._dist = torch, dist
         path = tempfile.mktemp(prefix="galaxy_mpi_gloo_") if rank == 0 else None
-        path = comms[Axis.ROWS].world.bcast(path)
+        path = comms[Axis.COLUMN].world.bcast(path)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         dist.init_process_group(
             "gloo", init_method=f"file://{path}", rank=rank, world_size=mesh.n_chips

@@ -57,7 +57,7 @@ def describe(
     return {
         "implementation": one.name,
         "op": op,
-        "axis": axis.name,
+        "axis": axis.group_name,
         "size_bytes": n_bytes,
         "count": size * n,
         "dtype": arguments.datatype if is_ours else "float",

@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-o", "--op", default="sum", choices=["sum"])
     add("-a", "--average", type=int, default=3, help="0 rank 0, 1 mean, 2 least, 3 most of ranks")
     add("--collectives", default=",".join(OPS), help="of " + ", ".join(OPS))
-    add("--axes", default="COLS,ROWS")
+    add("--axes", default="row,column")
     add("--mesh", default="8x4")
     add("--topology", choices=list(COLLECTIVES), help="one way; ring and direct by default")
     add("--links", type=int, default=int(MACHINE.links), help="of the device between neighbours")
@@ -90,7 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
 def settle(arguments: argparse.Namespace) -> argparse.Namespace:
     """Return the arguments with names looked up and sizes in bytes; refuse what there is not."""
     arguments.ops = names_of("collective", arguments.collectives, OPS)
-    arguments.axes = [Axis[a] for a in names_of("axis", arguments.axes, [a.name for a in Axis])]
+    arguments.axes = [
+        Axis.named(a) for a in names_of("axis", arguments.axes, [a.group_name for a in Axis])
+    ]
     arguments.peers = names_of("peer", arguments.peers, PEERS)
     asked = DECODE_SIZES if arguments.sizes == "decode" else arguments.sizes
     sizes = [bytes_of(text) for text in asked.split(",")] if asked else []
@@ -144,7 +146,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     with MpiTransport.connect(mesh, kind=arguments.transport) as transport:
         comms = {axis: group_comm(mesh, axis) for axis in Axis}
-        everybody, rank = comms[Axis.ROWS].world, transport.rank
+        everybody, rank = comms[Axis.COLUMN].world, transport.rank
         topologies = [arguments.topology] if arguments.topology else SIDE_BY_SIDE
         ours = [Programs(transport, name, arguments.datatype) for name in topologies]
         peers = [PEERS[name](mesh, rank, comms) for name in arguments.peers]

@@ -1,12 +1,13 @@
-"""What a precision costs: ``mpirun -n 32 python -m galaxy_mpi.accuracy``.
+"""What a precision costs in accuracy: ``galaxy-mpi accuracy``.
 
-A text goes in as the original measures it: its first tokens in one pass, then token by token.
+As the original measures it: the first tokens of a text in one pass, then one at a time.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
 from galaxy_mpi.engine.outliers import Outlier, outliers
 from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.teacher import Answers, forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
 from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.published_accuracy import published
 from galaxy_mpi.systems import SYSTEMS, Precision, chosen_system
@@ -42,25 +44,30 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.accuracy",
-        "Hold the answers at positions of a text against transformers in float32.",
+        "Compare the predictions at each position of a text with transformers in float32.",
     )
     add = parser.add_argument_group("model and text").add_argument
-    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.decode")
-    add("--text", type=Path, metavar="FILE", help="UTF-8 text; required")
-    add("--tokens", type=int, default=1024, metavar="N", help="its first N tokens")
+    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy-mpi decode")
+    add("--text", type=Path, metavar="FILE", help="UTF-8 text (required)")
+    add("--tokens", type=int, default=1024, metavar="N", help="use the first N tokens of the text")
     add(
         "--prefill",
         type=int,
         default=512,
         metavar="N",
-        help="so many of them in one pass, the others one by one; if these are all, every "
-        "position is compared, else those from the last of these on",
+        help="prefill the first N of them in one pass and feed the others one at a time; "
+        "predictions from the last prefilled token on are compared, or all if N is all tokens",
     )
-    add("--layers", type=int, metavar="N", help="only the first N layers, of the reference too")
+    add("--layers", type=int, metavar="N", help="use only the first N layers, in the reference too")
     add = parser.add_argument_group("emulated system").add_argument
-    add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
+    add("--mesh", default="8x4", metavar="RxC", help="rows x columns of chips")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
-    add("--precision", metavar="P,...", help="performance,accuracy,float32, which is the default")
+    add("--layout", metavar="FILE.py:CLASS", help="as in galaxy-mpi decode")
+    add(
+        "--precision",
+        metavar="P,...",
+        help="precisions to compare (default: performance,accuracy,float32)",
+    )
     add(
         "--optimizations",
         action="append",
@@ -69,9 +76,9 @@ def build_parser() -> ArgumentParser:
         metavar="FILE",
         help="JSON file with the formats of each layer; may be repeated",
     )
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
-    add("--by-kind", action="store_true", help="also round one kind of tensor at a time")
-    add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
+    add("--by-kind", action="store_true", help="also round only one kind of tensor at a time")
+    add("--no-fidelity", action="store_true", help="matmuls use all bits of their inputs")
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write the figures")
     add_transport(parser)
@@ -82,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print a table."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], None]]:
-        runs = run_configs(arguments)
+        words = sys.argv[1:] if argv is None else argv
+        argv_told = ("galaxy_mpi.accuracy", *words)
+        runs = [replace(run, argv=argv_told) for run in run_configs(arguments)]
 
         def play(transport: Transport) -> None:
             _play(transport, runs, arguments)
@@ -111,13 +120,14 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     wanted: list[dict[str, Any]] = [{"precision": name} for name in names.split(",") if name]
     wanted += [{"optimizations": path} for path in arguments.optimizations]
     if not wanted:
-        raise ConfigError("--precision names nothing; give performance, accuracy or float32")
+        raise ConfigError("--precision is empty; give performance, accuracy or float32")
     return [
         RunConfig(
             model=arguments.model,
             prompt_tokens=((0,),),
             mesh=Mesh.parse(arguments.mesh),
             system=chosen_system(arguments.system),
+            layout_class=chosen_layout(arguments.layout),
             formats=arguments.formats,
             n_layers=arguments.layers,
             math_fidelity=not arguments.no_fidelity,
@@ -137,16 +147,18 @@ def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Names
         except UserError as failure:
             error = failure
     transport.agree(error)
-    rows = []
+    rows, keys = list[Agreement](), list[str]()
     for run in runs:
         for precision in _precisions(run, plan, arguments):
             answers = forced_answers(run, plan, transport, tokens, precision, arguments.prefill)
             if answers is not None and right is not None:
                 rows.append(compare(precision.name, answers, right, tokens))
+                keys.append(precision.key)
     if transport.rank != 0:
         return
     content = {
         "schema_version": 1,
+        "run": _what_ran(runs[0], plan, keys),
         "model": arguments.model,
         "mesh": arguments.mesh,
         "system": arguments.system,
@@ -159,9 +171,22 @@ def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Names
         "outliers": [outlier.to_dict() for outlier in worst],
     }
     print(_table(rows, plan.model, arguments))
-    print("\nwhere block floats lose most (in float32):")
+    print("\nblock floats lose most in these tensors (of the float32 run):")
     print("\n".join(map(str, worst)), flush=True)
     write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+
+
+def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, Any]:
+    """Return ``run`` of the report, with the formats of all rows."""
+    programs = Programs(
+        plan.model,
+        run.mesh,
+        run.emulated_system,
+        plan.precision,
+        users=run.working_mesh.cols,
+        layout_class=run.layout_class,
+    )
+    return what_ran(run, programs, None, None, plan.checksums) | {"formats": keys}
 
 
 def _precisions(run: RunConfig, plan: Plan, arguments: argparse.Namespace) -> Iterator[Precision]:
@@ -190,7 +215,7 @@ def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:
         content = read_bounded(text, _MOST_TEXT_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"--text {text} cannot be read as UTF-8: {error}") from None
-    # Of a long text only the beginning is looked at; no token is longer than that.
+    # Tokenize only the beginning of a long text; no token is longer than that.
     tokens = tokenizer.encode(content[: 128 * n_tokens], 1)[:n_tokens]
     most = min(plan.model.max_seq_len, plan.limits.n_positions)
     if not 2 <= len(tokens) <= most:

@@ -1,4 +1,4 @@
-"""Packed weights that were kept for later runs: ``python -m galaxy_mpi.cache``."""
+"""Packed weights kept for later runs: ``galaxy-mpi cache``."""
 
 import argparse
 import sys
@@ -19,7 +19,7 @@ _ACTIONS = ("list", "prune", "clear")
 def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
-        "galaxy_mpi.cache", "List or remove the packed weights that runs keep for the next one."
+        "galaxy_mpi.cache", "List or remove the packed weights that runs keep for later runs."
     )
     parser.usage = "%(prog)s [list|prune|clear] [options]"
     add = parser.add_argument
@@ -27,22 +27,34 @@ def build_parser() -> ArgumentParser:
         "action",
         nargs="?",
         default="list",
-        help="list; prune: remove what is old or too much; clear: remove all",
+        help="list; prune: remove old entries, then the oldest beyond a size; clear: remove all",
     )
     add(
         "--weights-cache",
         type=Path,
         default=cache_folder() / "shards",
         metavar="DIR",
-        help="as in galaxy_mpi.decode",
+        help="as in galaxy-mpi decode",
     )
-    add("--days", type=float, default=KEPT_DAYS, metavar="N", help="prune: unused for longer")
-    add("--gib", type=float, default=KEPT_BYTES / 2**30, metavar="N", help="prune: what is kept")
+    add(
+        "--days",
+        type=float,
+        default=KEPT_DAYS,
+        metavar="N",
+        help="prune: remove entries unused for N days",
+    )
+    add(
+        "--gib",
+        type=float,
+        default=KEPT_BYTES / 2**30,
+        metavar="N",
+        help="prune: keep at most N GiB",
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what is asked and print what there is."""
+    """Run the action and print the entries."""
 
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
         if arguments.action not in _ACTIONS:

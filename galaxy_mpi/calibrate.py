@@ -1,8 +1,8 @@
-"""Constants of the device model from published times: ``python -m galaxy_mpi.calibrate``.
+"""Fit the constants of the device model to published times: ``galaxy-mpi calibrate``.
 
-It fits, prints each constant with its range and the times that decide it, writes the profiles of
-the package, and the errors of fits that leave a group of times out. ``--check`` writes nothing and
-fails if the files are not what the fit gives.
+It prints each constant with its range and the times that determine it, writes the package's machine
+profiles, and writes the errors of fits that leave out a group of times. ``--check`` writes nothing
+and fails if the files differ from the fit.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from galaxy_mpi.timing.published import LEFT_OUT
 __all__ = ["build_parser", "main"]
 
 _DIGITS = 3
-"""Of a constant: more than the times can tell."""
+"""Significant digits of a constant: more than the times determine."""
 
 _Row = tuple[Parameter, str, tuple[str, str], str]
-"""A constant: its value, its range, and what decides it, as they are written."""
+"""Value, range and determining times of a constant, as written to the file."""
 
 
 def build_parser() -> ArgumentParser:
@@ -42,7 +42,11 @@ def build_parser() -> ArgumentParser:
         "galaxy_mpi.calibrate", "Fit the constants of the device model to published times."
     )
     add = parser.add_argument
-    add("--check", action="store_true", help="compare with the profiles instead of writing them")
+    add(
+        "--check",
+        action="store_true",
+        help="compare the fit with the profiles instead of writing them",
+    )
     return parser
 
 
@@ -67,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 write_text(LEFT_OUT, errors)
             elif errors != LEFT_OUT.read_text("utf-8"):
                 raise ConfigError(
-                    f"{LEFT_OUT.name} is not what leaving groups out gives; "
+                    f"{LEFT_OUT.name} differs from the fits that leave groups out; "
                     f"run python -m galaxy_mpi.calibrate"
                 )
 
@@ -77,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _rounded(found: Fit) -> Fit:
-    """Return the constants as they are written: errors are of those."""
+    """Return the constants rounded as in the files; errors are computed from these."""
     import numpy as np
 
     return replace(found, values=np.array([float(f"{v:.{_DIGITS}g}") for v in found.values]))
@@ -90,7 +94,9 @@ def _paths() -> list[Path]:
 
 def _table(found: Fit, data: Sequence[Datum]) -> str:
     width = max(len(p.name) for p in PARAMETERS) + 2
-    lines = [f"{'constant':<{width}}{'value':>11}{'low':>11}{'high':>11}{'prior':>11}  decided by"]
+    lines = [
+        f"{'constant':<{width}}{'value':>11}{'low':>11}{'high':>11}{'prior':>11}  determined by"
+    ]
     for parameter, value, (low, high), by in _rows(found, data):
         lines.append(
             f"{parameter.name:<{width}}{value:>11}{low:>11}{high:>11}{parameter.prior:>11.4g}  {by}"
@@ -103,7 +109,7 @@ def _table(found: Fit, data: Sequence[Datum]) -> str:
 
 
 def _rows(found: Fit, data: Sequence[Datum]) -> list[_Row]:
-    """Return parameter, value, range and deciding data, as they are written."""
+    """Yield parameter, value, range and determining times, as in the files."""
     import numpy as np
 
     spread, rows = np.exp(found.sigma()), list[_Row]()
@@ -145,13 +151,13 @@ def _changed(path: Path, found: Fit, data: Sequence[Datum]) -> str:
 
 
 def _yaml(number: str) -> str:
-    """Return a number as YAML reads one: with a point, and a sign in the exponent."""
+    """Return a number that YAML reads as a float: with a point, and a sign in the exponent."""
     mantissa, _, exponent = f"{float(number):.4e}".partition("e")
     return f"{float(mantissa)}e{int(exponent):+d}"
 
 
 def _compare(path: Path, text: str) -> None:
-    """Raise if the constants of a profile are not those of the fit."""
+    """Raise if the constants of a profile differ from the fit."""
     there, found = (
         re.findall(r"  (\w+):\n    value: (\S+)", t) for t in (path.read_text("utf-8"), text)
     )
@@ -164,7 +170,7 @@ def _compare(path: Path, text: str) -> None:
 
 
 def _errors(found: Fit, data: Sequence[Datum]) -> str:
-    """Return the file of errors: in sample, and of each group that is left out."""
+    """Return the content of the file of errors: in sample, and of each left-out group."""
 
     def row(left: str, group: str, number: int, seconds: float) -> dict[str, object]:
         datum = data[number]

@@ -1,8 +1,8 @@
-"""What all commands share: arguments that only rank 0 complains about, and a common end.
+"""What all commands share: parsing arguments and ending a run on all ranks.
 
-An error that the user can mend and that all ranks raise together is told by rank 0 in one line. An
-error on one rank alone, of the user or any other, `SystemExit` and interrupts too, is told by that
-rank and ends all ranks at once, because the others would wait for it in a collective.
+If all ranks raise the same error of the user, rank 0 prints it in one line. If only one rank raises
+an error (including `SystemExit` and interrupts), that rank prints it and ends all ranks at once,
+because the others would wait for it in a collective.
 """
 
 import argparse
@@ -33,7 +33,7 @@ __all__ = [
 EXIT_USER_ERROR = 2
 
 WAIT_TIMEOUT_S = 20.0
-"""Longest wait for another chip, unless the user or the size of the model asks for more."""
+"""Default limit of a wait for another chip; large models raise it."""
 
 
 def _columns() -> int:
@@ -47,11 +47,11 @@ def _columns() -> int:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Shows the defaults that say something: no None, no False, no empty list."""
+    """Shows defaults, except None, False and empty lists."""
 
     def __init__(self, prog: str) -> None:
-        # argparse makes one for each argument, and would import shutil, with all its archives, to
-        # ask how wide the terminal is.
+        # argparse makes one formatter per argument, and would import shutil just to find the width
+        # of the terminal.
         super().__init__(prog, max_help_position=28, width=_columns() - 2)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -61,12 +61,12 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser that raises instead of printing: 32 ranks must not print 32 usages.
+    """A parser that raises errors instead of printing them, so that 32 ranks do not print 32 times.
 
     Parameters
     ----------
     prog : str
-        The module; users see ``galaxy-mpi`` and the subcommand.
+        The module, shown as ``galaxy-mpi`` and the subcommand.
     description : str
         One sentence.
     """
@@ -83,7 +83,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action="store_true", help="show this help")
 
     def named(self) -> list[argparse.Action]:
-        """Return the arguments that are options, in order."""
+        """Return the options, in order."""
         return [action for action in self._actions if action.option_strings]
 
     def error(self, message: str) -> NoReturn:
@@ -92,26 +92,27 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def add_transport(parser: ArgumentParser) -> None:
-    """Add the arguments of commands that run on ranks."""
+    """Add the options of commands that run on ranks."""
     add = parser.add_argument_group("ranks").add_argument
     add(
         "--transport",
         default="auto",
+        metavar="T",
         help="auto, mpi (persistent requests) or shared (memory of one host)",
     )
     add(
         "--wait-timeout",
         type=float,
         metavar="SECONDS",
-        help=f"end the run when a chip waits longer for another; 0: never; without it "
-        f"{WAIT_TIMEOUT_S:.0f}, and more for large models and long prompts",
+        help=f"end the run if a chip waits longer than this for another; 0: never (default: "
+        f"{WAIT_TIMEOUT_S:.0f}, more for large models and long prompts)",
     )
     add(
         "--chips-per-rank",
         type=int,
         default=1,
         metavar="N",
-        help="chips that each rank plays; all chips of the mesh: no mpirun",
+        help="chips per rank; with all chips of the mesh, no mpirun is needed",
     )
 
 
@@ -120,9 +121,9 @@ def run_alone(
     argv: Sequence[str] | None,
     prepare: Callable[[argparse.Namespace], Callable[[], int | None]],
 ) -> int:
-    """Parse and play in one process, without MPI; return the exit code.
+    """Parse and run in one process, without MPI; return the exit code.
 
-    Under mpirun rank 0 does it and the others end at once.
+    Under mpirun only rank 0 does; the others end at once.
 
     Parameters
     ----------
@@ -130,8 +131,8 @@ def run_alone(
     argv : sequence of str or None
         None: the command line.
     prepare : callable
-        Turns the arguments into what is to be done, which may return an exit code. Either may
-        raise errors of the user.
+        Turns the arguments into a function to call, which may return an exit code. Both may raise
+        errors of the user.
     """
     if is_other_rank(os.environ):
         return 0
@@ -145,7 +146,10 @@ def run_alone(
         return code
     except UserError as error:
         return _refuse(error)
-    except BrokenPipeError:  # whoever reads has enough, as `| head` has
+    except MemoryError as error:
+        say(f"galaxy_mpi: {_out_of_memory(error)}\n")
+        return 1
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
@@ -155,7 +159,7 @@ def run_on_mesh(
     argv: Sequence[str] | None,
     prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[Transport], int | None]]],
 ) -> int:
-    """Parse, connect and play this rank; return the exit code.
+    """Parse, connect and run this rank; return the exit code.
 
     Parameters
     ----------
@@ -163,8 +167,8 @@ def run_on_mesh(
     argv : sequence of str or None
         None: the command line.
     prepare : callable
-        Turns the arguments into the mesh and what a rank does on it. Errors of the user are
-        raised here or, on all ranks alike, by the second.
+        Turns the arguments into the mesh and the function that each rank calls. It raises errors of
+        the user; the function may raise them too, but only on all ranks alike.
     """
     try:
         alone = _without_mpi(parser, argv, prepare)
@@ -172,7 +176,7 @@ def run_on_mesh(
         return _refuse(error)
     if alone is not None:
         return _play_alone(alone)
-    # Here, not above: importing a command must not start MPI.
+    # Imported here because importing a command must not start MPI.
     from galaxy_mpi.mesh import mpi
 
     code = 0
@@ -210,15 +214,14 @@ def _without_mpi(
     argv: Sequence[str] | None,
     prepare: Callable[[argparse.Namespace], tuple[Mesh, _Play]],
 ) -> Callable[[], int] | None:
-    """Return what this process does without MPI; None if it is one rank of several.
+    """Return a function if this process needs no MPI, None if it is one rank of several.
 
-    That is to show help, or to play all chips of the mesh.
+    It needs none to show help, or to play all chips of the mesh.
 
     Raises
     ------
     UserError
-        If no launcher started this process, and it cannot do what is asked: there is nobody else
-        to tell.
+        If the request is invalid and no launcher started this process, so there is no other rank.
     """
     if any(name in os.environ for name in (*RANK_VARIABLES, "SLURM_PROCID")):
         return None
@@ -233,14 +236,23 @@ def _without_mpi(
 
 
 def _play_alone(play: Callable[[], int]) -> int:
-    """Play in this process; return the exit code."""
+    """Run in this process; return the exit code."""
     try:
         return play()
     except UserError as error:
         return _refuse(error)
-    except BrokenPipeError:  # whoever reads has enough, as `| head` has
+    except MemoryError as error:
+        say(f"galaxy_mpi: {_out_of_memory(error)}\n")
+        return 1
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _out_of_memory(error: MemoryError) -> str:
+    """Return the line of an allocation that failed; numpy says of how many bytes."""
+    detail = f": {error}" if str(error) else ""
+    return f"out of memory{detail}; see `ulimit -v` and `free`, or run fewer chips on this host"
 
 
 def _refuse(error: UserError) -> int:
@@ -253,9 +265,9 @@ def _prepared(
     argv: Sequence[str] | None,
     prepare: Callable[[argparse.Namespace], tuple[Mesh, _Play]],
 ) -> tuple[argparse.Namespace, Mesh, _Play] | None:
-    """Return the arguments and what `run_on_mesh` prepares; None if help was all.
+    """Return the arguments, mesh and function of `run_on_mesh`; None if only help was asked for.
 
-    Hosts may differ (folders, environment), so all ranks learn of an error on any of them.
+    Hosts may differ (folders, environment), so an error on one rank is shared with all.
     """
     from galaxy_mpi.mesh import mpi
 
@@ -281,10 +293,10 @@ def _check_timeout(seconds: float | None) -> None:
 
 
 def _told_by_rank_0(error: UserError) -> int:
-    """Return the exit code for an error that all ranks have.
+    """Return the exit code for an error that all ranks raise.
 
-    Only rank 0 exits with an error: mpirun ends everybody at the first non-zero exit, and that
-    must not come before the line is out.
+    Only rank 0 exits with an error, because mpirun ends all ranks at the first non-zero exit, which
+    must not happen before the message is printed.
     """
     from galaxy_mpi.mesh.mpi import world_rank
 
@@ -295,19 +307,22 @@ def _told_by_rank_0(error: UserError) -> int:
 
 
 def _tell(error: BaseException) -> None:
-    """Say on standard error what happened to this rank alone, if that is possible.
+    """Print the error of this rank to standard error, if possible.
 
-    One write: what other ranks print cannot come between its lines.
+    It is a single write, so that the output of other ranks cannot come between its lines.
     """
     if isinstance(error, UserError):
         say(f"galaxy_mpi: {error}\n")
         return
     rank = "?"
-    with contextlib.suppress(Exception):  # where MPI itself is what failed
+    with contextlib.suppress(Exception):  # MPI itself may have failed
         from galaxy_mpi.mesh.mpi import world_rank
 
         rank = str(world_rank())
-    if isinstance(error, CollectiveError):  # its message has all: the trace shows where one waits
+    if isinstance(error, CollectiveError):  # its message says everything; a traceback adds nothing
         say(f"galaxy_mpi: rank {rank}: {error}\n")
+        return
+    if isinstance(error, MemoryError):
+        say(f"galaxy_mpi: rank {rank}: {_out_of_memory(error)}\n")
         return
     say(f"galaxy_mpi: rank {rank} failed:\n{traceback.format_exc()}")

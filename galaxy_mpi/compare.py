@@ -1,6 +1,6 @@
-"""From TT-Transformers to the Galaxy, idea by idea: ``mpirun -n 32 python -m galaxy_mpi.compare``.
+"""From TT-Transformers to the Galaxy, one optimization at a time: ``galaxy-mpi compare``.
 
-With ``--timing-only`` it needs no ranks and no weights.
+``--timing-only`` needs no ranks and no weights.
 """
 
 import argparse
@@ -9,8 +9,9 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -19,6 +20,7 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_mesh
 from galaxy_mpi.config import RunConfig, formats
+from galaxy_mpi.engine.ran import config_of, versions, what_ran
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
@@ -39,26 +41,37 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.compare",
-        "Turn the generic system into the Galaxy, one idea at a time, and say what each is worth.",
+        "Turn the generic system into the Galaxy, one optimization at a time, and show each gain.",
     )
     add = parser.add_argument_group("model and step").add_argument
-    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.decode")
-    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy-mpi decode")
+    add("--layers", type=int, metavar="N", help="use only the first N layers")
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
-    add("--position", type=int, default=128, metavar="N", help="of the step, in device time")
-    add("--timing-only", action="store_true", help="device time, without weights or ranks")
+    add(
+        "--position",
+        type=int,
+        default=128,
+        metavar="N",
+        help="position of the step, for device time",
+    )
+    add("--timing-only", action="store_true", help="device time only, without weights or ranks")
     add = parser.add_argument_group("emulated system").add_argument
-    add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
+    add("--mesh", default="8x4", metavar="RxC", help="rows x columns of chips")
     add("--precision", help="performance (default), accuracy or float32 (no device time)")
-    add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.decode")
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
-    add("--machine", default="wormhole_galaxy_6u", metavar="NAME|FILE", help="of device time")
+    add("--optimizations", metavar="NAME|FILE", help="as in galaxy-mpi decode")
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
+    add(
+        "--machine",
+        default="wormhole_galaxy_6u",
+        metavar="NAME|FILE",
+        help="constants of the chips",
+    )
     add = parser.add_argument_group("host time").add_argument
-    add("--turns", type=int, default=3, metavar="N", help="turns of each variant on the host")
+    add("--turns", type=int, default=3, metavar="N", help="runs of each variant on the host")
     add = parser.add_argument_group("output").add_argument
-    add("--json", type=Path, metavar="FILE", help="write the rows")
-    add("--csv", type=Path, metavar="FILE", help="write the rows")
-    add("--plot", type=Path, metavar="FILE.png", help="draw the steps")
+    add("--json", type=Path, metavar="FILE", help="write the rows as JSON")
+    add("--csv", type=Path, metavar="FILE", help="write the rows as CSV")
+    add("--plot", type=Path, metavar="FILE.png", help="draw the rows")
     add_transport(parser)
     return parser
 
@@ -66,13 +79,14 @@ def build_parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare and print a table."""
     words = list(sys.argv[1:] if argv is None else argv)
+    told = ("galaxy_mpi.compare", *words)
     if "--timing-only" in words:
-        return run_alone(build_parser(), words, _prepare_timing)
-    return run_on_mesh(build_parser(), words, _prepare_values)
+        return run_alone(build_parser(), words, lambda asked: _prepare_timing(asked, told))
+    return run_on_mesh(build_parser(), words, lambda asked: _prepare_values(asked, told))
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raise if a number cannot be."""
+    """Raise if a number is out of range."""
     for option, value, most in (
         ("--turns", arguments.turns, 10**6),
         ("--position", arguments.position, 131_072),
@@ -81,7 +95,7 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"{option} must be 1 to {most}, got {value}")
 
 
-def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
+def _prepare_timing(arguments: argparse.Namespace, argv: tuple[str, ...]) -> Callable[[], None]:
     _check(arguments)
     for option in ("json", "csv", "plot"):
         check_writable(f"--{option}", getattr(arguments, option))
@@ -109,13 +123,20 @@ def _prepare_timing(arguments: argparse.Namespace) -> Callable[[], None]:
             position=arguments.position,
         )
         rows = rows_of(found, device, None, what_if.conditions)
-        _report(arguments, programs.model, found, rows)
+        ran = {
+            "argv": list(argv),
+            "config": config_of(what_if),
+            "formats": programs.precision.key,
+            "machine": asdict(programs.on(what_if.emulated_machine)),
+            "versions": versions(),
+        }
+        _report(arguments, programs.model, found, rows, ran)
 
     return play
 
 
 def _prepare_values(
-    arguments: argparse.Namespace,
+    arguments: argparse.Namespace, argv: tuple[str, ...]
 ) -> tuple[Mesh, Callable[[Transport], None]]:
     _check(arguments)
     mesh = Mesh.parse(arguments.mesh)
@@ -127,6 +148,7 @@ def _prepare_values(
         n_layers=arguments.layers,
         machine=arguments.machine,
         prefix_caching=False,
+        argv=argv,
         json_path=arguments.json,
         **formats(arguments.precision, arguments.optimizations, arguments.formats),
     )
@@ -140,6 +162,7 @@ def _prepare_values(
         with Engine(run, transport) as engine:
             host += host_figures(engine, found[1:], arguments.turns)
             plan = engine.plan
+            ran = what_ran(run, engine.programs, plan.machine, plan.sampling, plan.checksums)
         if transport.rank != 0:
             return
         device = None
@@ -161,17 +184,22 @@ def _prepare_values(
             n_layers=plan.model.n_layers,
             n_tokens=arguments.position,
         )
-        _report(arguments, plan.model, found, rows_of(found, device, host, conditions))
+        _report(arguments, plan.model, found, rows_of(found, device, host, conditions), ran)
 
     return mesh, play
 
 
 def _report(
-    arguments: argparse.Namespace, model: LlamaConfig, found: list[Variant], rows: list[Row]
+    arguments: argparse.Namespace,
+    model: LlamaConfig,
+    found: list[Variant],
+    rows: list[Row],
+    ran: dict[str, Any],
 ) -> None:
     records = to_dict(rows)
     content = {
         "schema_version": 1,
+        "run": ran,
         "model": arguments.model,
         "mesh": arguments.mesh,
         "users": arguments.users,

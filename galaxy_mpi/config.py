@@ -15,6 +15,7 @@ from galaxy_mpi.output import check_writable
 from galaxy_mpi.program import Choice
 from galaxy_mpi.systems import Modules, System, Wanted, system_of
 from galaxy_mpi.timing import Machine, Slowness
+from galaxy_mpi.timing.replay import Traced
 
 __all__ = ["MAX_USERS", "RunConfig", "formats"]
 
@@ -52,6 +53,8 @@ class RunConfig:
     """A name, or a system of the caller's own."""
     modules: Modules = field(default_factory=Modules)
     """Classes of the caller's own."""
+    layout_class: type[Layout] = Layout
+    """Says who has which part of the weights."""
     precision: str = "performance"
     optimizations: Path | None = None
     """File with the formats of each layer, instead of ``precision``."""
@@ -91,7 +94,7 @@ class RunConfig:
     slow_chips: tuple[str, ...] = ()
     """``ROW,COLUMN,FACTOR`` each: chips that are slower on the device clock."""
     slow_links: tuple[str, ...] = ()
-    """``ROW,COLUMN,ROWS|COLS,FACTOR`` each."""
+    """``ROW,COLUMN,row|column,FACTOR`` each."""
     argv: tuple[str, ...] = ()
     """The command, for reports."""
     capture_path: Path | None = None
@@ -99,11 +102,15 @@ class RunConfig:
     capture: Choice = field(default_factory=Choice)
     json_path: Path | None = None
     trace_path: Path | None = None
-    """Where the first steps go as a trace of device time."""
+    """Where steps go as a trace of device time."""
+    trace_steps: str | None = None
+    """Which passes and steps traces and the op report have, ``p1,1-3``; None: the first ones."""
     host_trace_path: Path | None = None
     """Where they go as a trace of host time."""
     profile_path: Path | None = None
     """Where they go as an op report for tt-perf-report."""
+    report_path: Path | None = None
+    """Where a page to look at goes; what only pages show is noted for it."""
 
     def __post_init__(self) -> None:
         system_of(self.system, self.mesh)
@@ -118,6 +125,7 @@ class RunConfig:
                 f"no collectives {self.collectives!r}; choose {', '.join(COLLECTIVES)}"
             )
         is_float32 = self.wanted.is_float32
+        Traced(self.trace_steps)
         for name, value, most in (
             ("--max-new-tokens", self.max_new_tokens, MOST_TOKENS),
             ("--batch", self.batch, None),
@@ -178,7 +186,7 @@ class RunConfig:
 
     def layout(self, model: LlamaConfig) -> Layout:
         """Return who has which part of a model."""
-        return Layout(model, self.working_mesh, self.emulated_system.is_scattered)
+        return self.layout_class(model, self.working_mesh, self.emulated_system.is_scattered)
 
     @property
     def slowness(self) -> Slowness:
@@ -193,6 +201,7 @@ class RunConfig:
             ("--trace", self.trace_path),
             ("--trace-host", self.host_trace_path),
             ("--profile-csv", self.profile_path),
+            ("--report", self.report_path),
         ):
             check_writable(option, path)
 

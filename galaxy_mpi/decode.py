@@ -1,4 +1,4 @@
-"""Continue prompts on the emulated mesh: ``mpirun -n 32 python -m galaxy_mpi.decode``."""
+"""Generate text on the emulated mesh: ``galaxy-mpi decode``."""
 
 import argparse
 import gc
@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.blas import one_thread_per_rank
 
 if __name__ == "__main__":
-    gc.disable()  # until all is imported: nothing of that is garbage, and looking takes 8 % of it
+    gc.disable()  # imports make no garbage, and collecting takes 8 % of their time
     one_thread_per_rank()
 
 from galaxy_mpi.checkpoints import cache_folder
@@ -27,11 +28,15 @@ from galaxy_mpi.flight_recorder import recording
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import print_text, write_text
 from galaxy_mpi.program import Choice
 from galaxy_mpi.progress import Progress
 from galaxy_mpi.systems import SYSTEMS, chosen_modules, chosen_system
+
+if TYPE_CHECKING:
+    from galaxy_mpi.studies.against import Against
 
 GOLDEN_DIFFERS = 1
 """Exit code."""
@@ -43,41 +48,56 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.decode",
-        "Continue prompts on an emulated mesh of Wormhole chips, one MPI rank a chip.",
+        "Generate text on an emulated mesh of Wormhole chips, one MPI rank per chip.",
     )
     add = parser.add_argument_group("model and prompts").add_argument
     add(
         "--model",
         default=os.environ.get("LLAMA_DIR") or "demo",
         help="Hugging Face or Meta folder, GGUF file, demo, smollm2, or a preset with random "
-        f"weights: {', '.join(PRESETS)}; LLAMA_DIR names a folder too",
+        f"weights: {', '.join(PRESETS)}. The environment variable LLAMA_DIR sets the default",
         metavar="PATH|NAME",
     )
-    add("--prompt", action="append", help="a prompt; may be repeated, one user each")
-    add("--prompts-file", type=Path, help="a file with one prompt a line, any number of them")
+    add("--prompt", action="append", metavar="TEXT", help="a prompt; repeat for more users")
+    add("--prompts-file", type=Path, metavar="FILE", help="file with one prompt per line")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="tokens to generate per user")
-    add("--batch", type=int, metavar="N", help="user places, at most 32; more prompts queue")
-    add("--chat", action="store_true", help="prompts are messages, in the model's chat template")
-    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add("--batch", type=int, metavar="N", help="users at a time, at most 32; more prompts wait")
+    add("--chat", action="store_true", help="put prompts into the model's chat template")
+    add("--layers", type=int, metavar="N", help="use only the first N layers")
     add = parser.add_argument_group("emulated system").add_argument
-    add("--mesh", default="8x4", metavar="RxC", help="rows x columns; as many ranks")
+    add("--mesh", default="8x4", metavar="RxC", help="rows x columns of chips")
     add(
         "--system",
         default="galaxy",
         metavar="NAME|FILE.py:NAME",
-        help=f"{' or '.join(SYSTEMS)}, or a System of your own",
+        help=f"{' or '.join(SYSTEMS)}, or your own System",
     )
     add(
         "--attention-class",
         metavar="FILE.py:CLASS",
-        help="attention of your own, made from galaxy_mpi.systems.Attention",
+        help="your own subclass of galaxy_mpi.systems.Attention",
+    )
+    add(
+        "--norm-class",
+        metavar="FILE.py:CLASS",
+        help="your own subclass of galaxy_mpi.systems.RMSNorm",
+    )
+    add(
+        "--rope-class",
+        metavar="FILE.py:CLASS",
+        help="your own subclass of galaxy_mpi.kernels.RotaryTable",
+    )
+    add(
+        "--layout",
+        metavar="FILE.py:CLASS",
+        help="your own sharding of weights, a subclass of galaxy_mpi.models.Layout",
     )
     add(
         "--set",
         action="append",
         default=[],
         metavar="machine.NAME=VALUE",
-        help="another value of a constant of the machine; may be repeated",
+        help="override a constant of the machine; may be repeated",
     )
     add("--precision", help="performance (default), accuracy or float32")
     add(
@@ -88,88 +108,111 @@ def build_parser() -> ArgumentParser:
     add(
         "--formats",
         metavar="TENSOR=FORMAT,...",
-        help="what is stored otherwise than the system's table says, as decode.wo_sum=bf16; "
-        "first, on several rows and columns, row or mesh may name a table of tt_transformers",
+        help="formats that differ from the system's table, for example decode.wo_sum=bf16; with "
+        "tt_transformers, start with row or mesh to choose its table for one row or for a mesh",
     )
-    add("--no-fidelity", action="store_true", help="matmuls read all bits of their inputs")
+    add("--no-fidelity", action="store_true", help="matmuls use all bits of their inputs")
+    add("--collectives", metavar="NAME", help="direct, ring or line for all collectives")
+    add = parser.add_argument_group("sampling").add_argument
     add(
-        "--collectives", metavar="NAME", help="direct, ring or line for all; as the system has them"
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="0 is greedy (default: 0; with --chat, the model's)",
     )
-    add = parser.add_argument_group("choice of tokens").add_argument
-    add("--temperature", type=float, help="0 is greedy (default; in chats as the model advises)")
-    add("--top-k", type=int, help="candidates to sample from, at most 32")
-    add("--top-p", type=float, help="share of probability to sample from")
-    add("--seed", type=int, default=0, help="of the users' random streams")
+    add("--top-k", type=int, metavar="K", help="sample from the K best tokens, at most 32")
+    add(
+        "--top-p", type=float, metavar="P", help="sample from the tokens that make up probability P"
+    )
+    add("--seed", type=int, default=0, metavar="N", help="seed of the users' random streams")
     add = parser.add_argument_group("memory").add_argument
-    add("--no-prefetch", action="store_true", help="unpack weights when they are used")
-    add("--circular-buffer-bytes", type=int, metavar="N", help="bound of unpacked weights a rank")
+    add("--no-prefetch", action="store_true", help="unpack a weight when it is used")
+    add("--circular-buffer-bytes", type=int, metavar="N", help="limit of unpacked weights per rank")
     add(
         "--weights-cache",
         default=str(cache_folder() / "shards"),
         metavar="DIR|off",
         help="where packed weights are kept for the next run",
     )
-    add("--page-size", type=int, default=64, metavar="N", help="positions of a KV cache block")
-    add("--cache-blocks", type=int, default=2048, metavar="N", help="KV cache blocks of a column")
-    add("--no-prefix-cache", action="store_true", help="compute what other prompts began with too")
+    add("--page-size", type=int, default=64, metavar="N", help="positions per KV cache block")
+    add("--cache-blocks", type=int, default=2048, metavar="N", help="KV cache blocks per column")
+    add("--no-prefix-cache", action="store_true", help="recompute prefixes that prompts share")
     add = parser.add_argument_group("checks").add_argument
     add(
         "--check",
         action="store_true",
-        help="overwrite memory as soon as it may be, compare what chips must agree on (slower)",
+        help="check the output of every op, compare chips that must hold the same values, and "
+        "overwrite memory as soon as it may be reused (slower)",
     )
     add = parser.add_argument_group("device time").add_argument
     add(
         "--machine",
         default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
         metavar="NAME|FILE",
-        help="constants of the chips, for device time; WH_ARCH_YAML names a file too",
+        help="constants of the chips; the environment variable WH_ARCH_YAML sets the default",
     )
     add(
         "--slow-chip",
         action="append",
         default=[],
         metavar="R,C,FACTOR",
-        help="device time: a chip whose ops take FACTOR times as long; may be repeated",
+        help="the ops of chip (R, C) take FACTOR times as long; may be repeated",
     )
     add(
         "--slow-link",
         action="append",
         default=[],
         metavar="R,C,AXIS,FACTOR",
-        help="device time: wires from a chip to the next along ROWS or COLS; may be repeated",
+        help="so does the link from chip (R, C) to the next in its row or column, as AXIS says; "
+        "may be repeated",
     )
     add = parser.add_argument_group("comparisons").add_argument
     add(
         "--golden",
         type=Path,
         metavar="FILE",
-        help="exit with 1 if tokens differ from those of FILE, which --json wrote",
+        help="exit with 1 if tokens differ from those of FILE, written by --json",
     )
     add("--update-golden", action="store_true", help="write the --golden file instead")
-    add("--capture", type=Path, metavar="DIR", help="keep values behind ops, see galaxy_mpi.diff")
-    add("--capture-ops", metavar="NAMES", help="of ops, * for any letters: w2,qkv_heads.q")
-    add("--capture-layers", metavar="LIST", help="numbers, ranges and head: 0,4-7,head")
-    add("--capture-steps", default="p1,1", metavar="LIST", help="of steps, p for passes: p1,1-3")
+    add("--capture", type=Path, metavar="DIR", help="save the outputs of ops for galaxy-mpi diff")
+    add("--capture-ops", metavar="NAMES", help="ops to capture; * matches anything: w2,qkv_heads.q")
+    add("--capture-layers", metavar="LIST", help="layers to capture: 0,4-7,head")
+    add(
+        "--capture-steps",
+        default="p1,1",
+        metavar="LIST",
+        help="decode steps to capture; p for prefill passes: p1,1-3",
+    )
     add(
         "--against",
         metavar="NAME|FILE",
-        help="run again in another precision or system (or formats of a file) with the same "
-        "tokens, and say where values differ",
+        help="run again in another precision, system or formats file with the same tokens, and "
+        "show where values differ",
     )
     add = parser.add_argument_group("output").add_argument
-    add("--json", type=Path, metavar="FILE", help="write tokens, text and figures")
-    add("--trace", type=Path, metavar="FILE", help="write the first steps for ui.perfetto.dev")
-    add("--trace-host", type=Path, metavar="FILE", help="the same in this computer's time")
+    add("--json", type=Path, metavar="FILE", help="write a report: tokens, text and figures")
+    add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
+    add(
+        "--trace",
+        type=Path,
+        metavar="FILE[.gz]",
+        help="write the first steps in device time, for ui.perfetto.dev",
+    )
+    add("--trace-host", type=Path, metavar="FILE[.gz]", help="the same in host time")
     add("--profile-csv", type=Path, metavar="FILE", help="write the first steps for tt-perf-report")
+    add(
+        "--trace-steps",
+        metavar="LIST",
+        help="write these steps instead of the first, p for prefill passes: p1,1-3",
+    )
     add(
         "--flight",
         type=Path,
         metavar="FOLDER",
-        help="keep each rank's last 1,000 events there if the run does not end well",
+        help="keep the last 1,000 events of each rank if the run fails",
     )
-    add("--show-all", action="store_true", help="print all users, not the first 4")
-    add("--quiet", action="store_true", help="nothing on standard error but errors")
+    add("--show-all", action="store_true", help="print the text of all users, not only the first 4")
+    add("--quiet", action="store_true", help="print only errors on standard error")
     add_transport(parser)
     return parser
 
@@ -191,7 +234,10 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         seed=arguments.seed,
         chat=arguments.chat,
         n_layers=arguments.layers,
-        modules=chosen_modules(arguments.attention_class),
+        modules=chosen_modules(
+            arguments.attention_class, arguments.norm_class, arguments.rope_class
+        ),
+        layout_class=chosen_layout(arguments.layout),
         prefetch=not arguments.no_prefetch,
         circular_buffer_bytes=arguments.circular_buffer_bytes,
         weights_cache=None if arguments.weights_cache == "off" else Path(arguments.weights_cache),
@@ -210,13 +256,15 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         capture=Choice(arguments.capture_ops, arguments.capture_layers, arguments.capture_steps),
         json_path=arguments.json,
         trace_path=arguments.trace,
+        trace_steps=arguments.trace_steps,
         host_trace_path=arguments.trace_host,
         profile_path=arguments.profile_csv,
+        report_path=arguments.report,
     )
 
 
 def _sampling(arguments: argparse.Namespace) -> SamplingParams | None:
-    """Return how tokens are chosen, None if nothing was said."""
+    """Return how tokens are chosen; None if no option says."""
     given = {
         "temperature": arguments.temperature,
         "top_k": arguments.top_k,
@@ -225,7 +273,7 @@ def _sampling(arguments: argparse.Namespace) -> SamplingParams | None:
     known = {name: value for name, value in given.items() if value is not None}
     if known:
         return SamplingParams(**known, seed=arguments.seed)
-    SamplingParams(seed=arguments.seed)  # refuses a seed that cannot be
+    SamplingParams(seed=arguments.seed)  # rejects an invalid seed
     return None
 
 
@@ -244,12 +292,16 @@ def _switch(name: str) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Decode and print what came out and what it cost."""
+    """Decode; print the text and what it cost."""
 
     def prepare(arguments: argparse.Namespace) -> tuple[Mesh, Callable[[Transport], int]]:
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
         run = run_config(arguments)
         golden = _golden(arguments)
+        if run.report_path is not None:
+            from galaxy_mpi.report import check_installed  # here: only pages need it
+
+            check_installed()
         if arguments.quiet:
             logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
 
@@ -266,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         before_crossing=flight.crossing,
                     )
                 if arguments.against is not None:
-                    # Here, not above: a run alone needs no study.
+                    # Imported here because an ordinary run does not need it.
                     from galaxy_mpi.studies.against import run_against
 
                     report, against = run_against(run, arguments.against, transport, hooks)
@@ -276,13 +328,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if report is None:
                     return 0
                 more = {} if against is None else {"against": against.to_dict()}
-                # The text first: what was computed is not lost with a disk that is full.
+                # Print before writing: a full disk must not lose the result.
                 try:
                     print_text(report.to_text(show_all=arguments.show_all))
                     if against is not None:
                         print_text(against.to_text())
                 finally:
-                    report.write_files(**more)
+                    report.write_files(_page(report, against, golden), **more)
             if arguments.update_golden:
                 write_text(arguments.golden, report.to_json())
             return 0 if golden is None else _told_golden(golden, report)
@@ -292,8 +344,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_on_mesh(build_parser(), argv, prepare)
 
 
+def _page(report: Report, against: "Against | None", golden: Golden | None) -> str | None:
+    """Return what --report writes."""
+    if report.run.report_path is None:
+        return None
+    from galaxy_mpi.report import to_html  # here: only pages need it
+    from galaxy_mpi.report.gather.decode import decode_page
+
+    return to_html(decode_page(report, against, golden))
+
+
 def _golden(arguments: argparse.Namespace) -> Golden | None:
-    """Return what tokens are compared with."""
+    """Return the golden tokens, None if there are none to compare with."""
     if arguments.golden is None:
         if arguments.update_golden:
             raise ConfigError("--update-golden writes the file of --golden; name one")

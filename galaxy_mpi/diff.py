@@ -1,4 +1,4 @@
-"""What differs between two captures: ``python -m galaxy_mpi.diff A B``."""
+"""Differences between two captures: ``galaxy-mpi diff A B``."""
 
 import argparse
 import json
@@ -20,15 +20,21 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.diff",
-        "Say where two captures (decode --capture) differ: first, by op, by layer, on which chip. "
-        "Exit code 0: equal, 1: different, 2: they cannot be compared.",
+        "Show where two captures of decode --capture differ: the first tensor, then by op, by "
+        "layer, and on which chip. Exit code 0: equal, 1: different, 2: not comparable.",
     )
     parser.usage = "%(prog)s A B [options]"
     add = parser.add_argument
-    add("a", type=Path, nargs="?", help="folder, or a file of one")
-    add("b", type=Path, nargs="?", help="what it is compared with")
-    add("--pcc", type=float, default=0.99, metavar="P", help="also name the first op below it")
-    add("--json", type=Path, metavar="FILE", help="write the figures; - is standard output")
+    add("a", type=Path, nargs="?", help="folder of a capture, or one of its files")
+    add("b", type=Path, nargs="?", help="the capture to compare with")
+    add(
+        "--pcc",
+        type=float,
+        default=0.99,
+        metavar="P",
+        help="also show the first op whose correlation is below P",
+    )
+    add("--json", type=Path, metavar="FILE", help="write the figures; - means standard output")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Say whether this computer can run the emulator: ``python -m galaxy_mpi.doctor``."""
+"""Check whether this computer can run the emulator: ``python -m galaxy_mpi.doctor``."""
 
 import argparse
 import json
@@ -24,17 +24,21 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.doctor",
-        "Check MPI, memory, limits and folders: one line each, with what to do about it. Ends "
-        "with 1 if runs cannot work.",
+        "Check MPI, memory, limits and folders: one line each, with a remedy. Exit code 1 if runs "
+        "cannot work.",
     )
-    parser.add_argument("--ranks", type=int, default=32, metavar="N", help="of the runs to come")
-    parser.add_argument("--start", type=int, default=2, metavar="N", help="ranks to try; 0: none")
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    parser.add_argument(
+        "--ranks", type=int, default=32, metavar="N", help="ranks of the runs you plan"
+    )
+    parser.add_argument(
+        "--start", type=int, default=2, metavar="N", help="start N ranks as a test; 0: none"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what was found; return 1 if something is bad, 0 otherwise."""
+    """Print the findings; return 1 if one of them prevents runs, else 0."""
     found: list[Finding] = []
 
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Device time without weights, values or ranks: ``python -m galaxy_mpi.estimate``."""
+"""Device time without weights, values or ranks: ``galaxy-mpi estimate``."""
 
 import argparse
 import csv
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.command import ArgumentParser, run_alone
-from galaxy_mpi.engine.ran import versions
+from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.output import check_writable, write_all
 from galaxy_mpi.plot import bars_png, lines_png
@@ -31,32 +31,47 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.estimate",
-        "Say what a run would take on the emulated chips, without computing it.",
+        "Estimate how long a run takes on the emulated chips, without computing it.",
     )
     add = parser.add_argument_group("model and prompts").add_argument
     add_model(add)
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--input-tokens", type=int, default=128, metavar="N", help="tokens of each prompt")
-    add("--new-tokens", type=int, default=128, metavar="N", help="decode steps behind it")
+    add("--new-tokens", type=int, default=128, metavar="N", help="decode steps after the prompt")
     add(
         "--prefill",
         default="one",
         metavar="WHAT",
-        help="one: time to first token is that of one prompt; all: of all users' prompts, as a run",
+        help="one: time to first token of a single prompt; all: of the prompts of all users",
     )
-    add("--layers", type=int, metavar="N", help="only the first N layers")
+    add("--layers", type=int, metavar="N", help="use only the first N layers")
     add = add_system(parser)
-    add("--cached-percent", type=int, default=0, metavar="N", help="of the prompt, a prefix's hit")
-    add("--lengths", metavar="N,NxM,...", help="tokens of each user's prompt; NxM is M users of N")
+    add(
+        "--cached-percent",
+        type=int,
+        default=0,
+        metavar="N",
+        help="share of the prompt that is in the prefix cache",
+    )
+    add(
+        "--lengths",
+        metavar="N,NxM,...",
+        help="prompt lengths of the users; NxM is M users with N tokens",
+    )
     add = add_slowness(parser)
-    add("--what-helps", action="store_true", help="what halving each cost of the machine would buy")
-    add("--sweep", metavar="KEY=A,B,C", help="one row for each value of an option, as --links=1,2")
+    add(
+        "--what-helps",
+        action="store_true",
+        help="show the gain from halving each cost of the machine",
+    )
+    add("--sweep", metavar="KEY=A,B,C", help="one row per value of an option: links=1,2,3,4")
     add = parser.add_argument_group("output").add_argument
     add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep")
     add("--trace", type=Path, metavar="FILE", help="write a prompt and a step for ui.perfetto.dev")
     add("--profile-csv", type=Path, metavar="FILE", help="write the same for tt-perf-report")
     add("--plot", type=Path, metavar="FILE.png", help="draw the time by op, or a sweep")
-    add("--json", type=Path, metavar="FILE", help="write the figures; - is standard output")
+    add("--json", type=Path, metavar="FILE", help="write the figures; - means standard output")
+    add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     return parser
 
 
@@ -71,19 +86,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             path = getattr(arguments, option.replace("-", "_"))
             if not (option == "json" and str(path) == "-"):
                 check_writable(f"--{option}", path)
+        if arguments.report is not None:
+            from galaxy_mpi.report import check_installed  # here: only pages need it
+
+            check_installed()
         if arguments.sweep is not None:
             return _prepare_sweep(parser, words, arguments)
         what_if = _what_if(arguments)
 
         def play() -> None:
             machine = what_if.programs.on(what_if.emulated_machine)
-            said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
-            report = what_if.report | {"run": said | {"machine": asdict(machine)}}
+            said = {
+                "argv": ["galaxy_mpi.estimate", *words],
+                "config": config_of(what_if),
+                "machine": asdict(machine),
+                "versions": versions(),
+            }
+            report = what_if.report | {"run": said}
             rows = helps(what_if) if arguments.what_helps else []
             if rows:
                 report |= {"what_helps": [vars(row) for row in rows]}
             text = json.dumps(report, indent=2) + "\n"
-            # What goes to standard output first: it is not lost with a disk that is full.
+            # Standard output first: a full disk must not lose it.
             is_shown = str(arguments.json) == "-"
             table = what_if.table() + "\n"
             if rows:
@@ -93,13 +117,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not is_shown:
                 files.append((arguments.json, text))
             if arguments.trace is not None:
-                files.append((arguments.trace, what_if.trace.to_json()))
+                files.append((arguments.trace, what_if.trace.for_file(arguments.trace)))
             if arguments.profile_csv is not None:
                 files.append((arguments.profile_csv, what_if.op_report_csv()))
             if arguments.plot is not None:
                 by_op_us = {name: s * 1e6 for name, s in report["device"]["by_op_s"].items()}
                 title = f"{arguments.model}: a decode step by op, chip (0, 0)"
                 files.append((arguments.plot, bars_png(title, by_op_us, "us")))
+            if arguments.report is not None:
+                from galaxy_mpi.report import to_html
+                from galaxy_mpi.report.gather.estimate import estimate_page
+
+                files.append((arguments.report, to_html(estimate_page(what_if, report, rows))))
             write_all(files)
 
         return play
@@ -120,7 +149,7 @@ def _what_if(arguments: argparse.Namespace) -> WhatIf:
 
 
 def _lengths(text: str | None) -> tuple[int, ...] | None:
-    """Return the lengths of ``128,4096x3``."""
+    """Parse ``128,4096x3``."""
     if text is None:
         return None
     found: list[int] = []
@@ -128,13 +157,13 @@ def _lengths(text: str | None) -> tuple[int, ...] | None:
         length, _, times = part.partition("x")
         if not length.isdecimal() or not (times or "1").isdecimal():
             raise ConfigError(
-                f"--lengths is N or NxM, by commas, for example 128,4096x3; got {text!r}"
+                f"--lengths is a list of N or NxM, for example 128,4096x3; got {text!r}"
             )
         found += [int(length)] * int(times or "1")
     return tuple(found)
 
 
-_FILES = ("json", "csv", "trace", "profile-csv", "plot")
+_FILES = ("json", "csv", "trace", "profile-csv", "plot", "report")
 _MOST_SWEPT = 1000
 _NOT_SWEPT = (*_FILES, "sweep", "help", "no-prefetch", "allow-over-budget", "what-helps")
 
@@ -162,14 +191,14 @@ def _prepare_sweep(
             f"--sweep takes an option and its values, for example links=1,2,3,4; "
             f"got {arguments.sweep!r}"
         )
-    # Said once more behind the others, where the last one counts.
+    # Appended to the command line, where the last one counts.
     estimates: dict[str, WhatIf | None] = {}
     reasons: dict[str, str] = {}
     for value in words_of_values:
         parsed = parser.parse_args([*words, f"--{key}", value])
         try:
             estimates[value] = _what_if(parsed)
-        except ConfigError as error:  # this point; the others may do
+        except ConfigError as error:  # of this point only
             estimates[value], reasons[value] = None, str(error)
     if len(reasons) == len(estimates):
         raise ConfigError(next(iter(reasons.values())))
@@ -185,18 +214,18 @@ def _prepare_sweep(
         writer.writeheader()
         writer.writerows(rows)
         width = max(len(key), *(len(value) for value in estimates)) + 2
-        print(f"{key:<{width}}{'step ms':>10}{'tok/s/user':>12}{'tok/s':>10}{'first token ms':>16}"
-              f"{'stall us':>10}{'step +-':>9}{'first +-':>9}")  # fmt: skip
+        print(f"{key:<{width}}{'step ms':>9}{'+-':>5}{'tokens/s/user':>15}{'tokens/s':>10}"
+              f"{'first token ms':>16}{'+-':>5}{'stall us':>10}")  # fmt: skip
         for row in rows:
             if row["not_estimated"]:
                 print(f"{row[key]:<{width}}  {row['not_estimated']}")
                 continue
             print(
-                f"{row[key]:<{width}}{row['decode_step_s'] * 1e3:>10.3f}"
-                f"{row['tokens_per_s_per_user']:>12.2f}{row['tokens_per_s']:>10.1f}"
-                f"{row['time_to_first_token_s'] * 1e3:>16.1f}"
-                f"{row['prefetch_stall_s'] * 1e6:>10.1f}{row['decode_step_s_margin']:>9.0%}"
-                f"{row['time_to_first_token_s_margin']:>9.0%}"
+                f"{row[key]:<{width}}{row['decode_step_s'] * 1e3:>9.3f}"
+                f"{row['decode_step_s_margin']:>5.0%}{row['tokens_per_s_per_user']:>15.2f}"
+                f"{row['tokens_per_s']:>10.1f}{row['time_to_first_token_s'] * 1e3:>16.1f}"
+                f"{row['time_to_first_token_s_margin']:>5.0%}"
+                f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
             )
         files: list[tuple[Path | None, str | bytes]] = [(arguments.csv, text.getvalue())]
         if str(arguments.json) != "-":
@@ -206,6 +235,12 @@ def _prepare_sweep(
             lines = {name: [row[name] for row in drawn] for name in SWEEP_COLUMNS[:5]}
             points = [row[key] for row in drawn]
             files.append((arguments.plot, lines_png(arguments.model, key, points, lines)))
+        if arguments.report is not None:
+            from galaxy_mpi.report import to_html
+            from galaxy_mpi.report.gather.estimate import sweep_page
+
+            said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
+            files.append((arguments.report, to_html(sweep_page(key, rows, said))))
         write_all(files)
 
     return play

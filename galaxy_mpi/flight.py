@@ -1,4 +1,4 @@
-"""Say where ranks parted: ``python -m galaxy_mpi.flight FOLDER``, of a run with ``--flight``."""
+"""Show where ranks diverged: ``python -m galaxy_mpi.flight FOLDER``, after ``--flight FOLDER``."""
 
 import argparse
 import sys
@@ -15,10 +15,10 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.flight",
-        "Merge what the ranks of a run that did not end well have left, and say where they parted.",
+        "Merge the event logs that the ranks of a failed run left, and show where they diverged.",
     )
-    parser.add_argument("folder", type=Path, help="as given to galaxy_mpi.decode --flight")
-    parser.add_argument("--last", type=int, default=5, metavar="N", help="crossings to show")
+    parser.add_argument("folder", type=Path, help="the folder given to galaxy-mpi decode --flight")
+    parser.add_argument("--last", type=int, default=5, metavar="N", help="exchanges to show")
     return parser
 
 
@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def divergence(flights: Sequence[Flight]) -> int | None:
-    """Return the number of the first crossing that is not the same on all ranks that know it.
+    """Return the number of the first exchange that differs between ranks.
 
-    A crossing that some have not reached is the same as far as anybody knows.
+    Only ranks that reached an exchange, and still remember it, are compared.
     """
     known = [_crossings(flight) for flight in flights]
     for number in sorted(set().union(*known)):
@@ -45,10 +45,10 @@ def divergence(flights: Sequence[Flight]) -> int | None:
 
 
 def to_text(flights: Sequence[Flight], n_last: int) -> str:
-    """Return who did what last, and the crossings around the place where ranks parted."""
+    """Return each rank's last event, and the exchanges around the point of divergence."""
     ends = [flight.events[-1].at_s for flight in flights if flight.events]
     end_s = max(ends, default=0.0)
-    lines = [f"{'rank':>5}  {'host':<12}{'crossings':>9}{'s before':>9}  last event"]
+    lines = [f"{'rank':>5}  {'host':<12}{'exchanges':>9}{'s ago':>9}  last event"]
     for flight in flights:
         if not flight.events:
             lines.append(f"{flight.rank:>5}  {flight.host[:11]:<12}{0:>9}{'':>9}  none")
@@ -64,19 +64,19 @@ def to_text(flights: Sequence[Flight], n_last: int) -> str:
     parted = divergence(flights)
     lines.append("")
     if parted is not None:
-        lines.append(f"ranks part at crossing {parted}: they cross with different things")
+        lines.append(f"ranks diverge at exchange {parted}: their labels differ")
     elif len(behind) < len(reached):
         lines.append(
-            f"no rank crosses with anything else; {_ranks(behind)} came only to crossing "
-            f"{min(reached.values())}, others to {max(reached.values())}"
+            f"all labels agree; {_ranks(behind)} reached only exchange "
+            f"{min(reached.values())}, others {max(reached.values())}"
         )
     else:
-        lines.append(f"all ranks came to crossing {max(reached.values())}, with the same things")
+        lines.append(f"all ranks reached exchange {max(reached.values())} with the same labels")
     last_number = parted + 1 if parted is not None else max(reached.values())
     for number in range(max(1, last_number - n_last + 1), last_number + 1):
         by_text: dict[str, list[int]] = {}
         for rank, of_rank in known.items():
-            text = of_rank.get(number, "has not come" if reached[rank] < number else "forgotten")
+            text = of_rank.get(number, "not reached" if reached[rank] < number else "overwritten")
             by_text.setdefault(text, []).append(rank)
         told = [f"{text} ({_ranks(ranks)})" for text, ranks in by_text.items()]
         lines.append(f"{number:>7}  {' | '.join(told)}")
@@ -84,7 +84,7 @@ def to_text(flights: Sequence[Flight], n_last: int) -> str:
 
 
 def _crossings(flight: Flight) -> dict[int, str]:
-    """Return the texts of crossings by their number: the event that first has the number."""
+    """Return the label of each exchange: the text of the first event with its number."""
     found: dict[int, str] = {}
     before = flight.events[0].crossing if flight.events else 0
     for event in flight.events:

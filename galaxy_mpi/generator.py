@@ -21,6 +21,7 @@ from galaxy_mpi.kernels import RotaryTable
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.models import Layout
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher
 from galaxy_mpi.systems import (
@@ -86,6 +87,7 @@ def create_model(
     attention_class: type[Attention] = Attention,
     rope_class: type[RotaryTable] = RotaryTable,
     norm_class: type[RMSNorm] = RMSNorm,
+    layout_class: type[Layout] = Layout,
     machine: str = "wormhole_galaxy_6u",
     constants: Sequence[str] = (),
     check: bool = False,
@@ -115,7 +117,8 @@ def create_model(
         Chips that each rank plays.
     attention_class, rope_class, norm_class : type
         Parts of one's own (`galaxy_mpi.systems.modules`, `galaxy_mpi.kernels.RotaryTable`).
-
+    layout_class : type
+        Who has which part of the weights, if not as `galaxy_mpi.models.Layout` says.
     machine : str
         Whose constants device time is computed with.
     constants : sequence of str
@@ -144,6 +147,7 @@ def create_model(
         page_size=PAGE_SIZE,
         cache_blocks=-(-max_batch_size // cols) * -(-max_seq_len // PAGE_SIZE),
         modules=Modules(attention_class, norm_class, rope_class),
+        layout_class=layout_class,
         machine=machine,
         constants=tuple(constants),
         check=check,
@@ -238,6 +242,7 @@ class Generator:
             prefetch=run.prefetch,
             modules=chips.modules,
             head=chips.head,
+            layout_class=run.layout_class,
         )
         prefetcher = Prefetcher() if programs.prefetch else None
         self._programs, self._clock = programs, self._make_clock(programs)

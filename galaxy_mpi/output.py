@@ -1,4 +1,4 @@
-"""Files that a command writes: whole or not at all."""
+"""What commands print, and files that they write whole or not at all."""
 
 import contextlib
 import errno
@@ -9,14 +9,25 @@ from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["check_writable", "print_text", "write_all", "write_bytes", "write_text"]
+__all__ = ["check_writable", "plural", "print_text", "write_all", "write_bytes", "write_text"]
 
 _DRAFT = ".galaxy_mpi-"
-"""What names of drafts begin with: short, because the whole file may have the longest name."""
+"""Prefix of drafts; short, because the name of the file itself may be as long as allowed."""
+
+
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun.
+
+    Examples
+    --------
+    >>> plural(1, "pass", "passes"), plural(4, "link")
+    ('1 pass', '4 links')
+    """
+    return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 def print_text(text: str) -> None:
-    """Print a text, if somebody reads: whoever has enough of it, as `| head` has, is no error.
+    """Print a text. A reader that closes the pipe early, as ``| head`` does, is not an error.
 
     Raises
     ------

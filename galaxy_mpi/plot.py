@@ -1,4 +1,4 @@
-"""Pictures of figures, with matplotlib (extra ``plot``)."""
+"""Plots, with matplotlib (extra ``plot``)."""
 
 import io
 from collections.abc import Sequence
@@ -182,7 +182,7 @@ def spans_png(title: str, label: str, spans: Sequence[Span]) -> bytes:
 def _figure(height: float, columns: int = 0, rows: int = 1) -> tuple[Any, Any]:
     """Return a figure and its axes; so many beside and below each other, or one."""
     try:
-        from matplotlib.figure import Figure  # here, not above: an extra, and slow to import
+        from matplotlib.figure import Figure  # imported here because it is optional and slow
     except ImportError:
         raise ConfigError(
             "--plot needs matplotlib, which is not installed: pip install matplotlib"

@@ -1,4 +1,4 @@
-"""What a run shows on standard error while it goes on."""
+"""Progress bars of a run, on standard error."""
 
 import sys
 from typing import Any
@@ -10,11 +10,11 @@ from galaxy_mpi.engine.scheduler import Scheduler
 __all__ = ["Progress"]
 
 LONG_PROMPT = 1024
-"""Tokens from which a prompt gets a bar of its own."""
+"""A prompt with at least this many tokens gets its own bar."""
 
 
 class Progress:
-    """Bars for loading, for each long prompt, and for the run; silent unless enabled."""
+    """Bars for loading, each long prompt, and the run; silent unless enabled."""
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
@@ -31,7 +31,7 @@ class Progress:
                 bar.close()
 
     def hooks(self) -> Hooks:
-        """Return the hooks that move the bars."""
+        """Return the hooks that update the bars."""
         if not self._enabled:
             return Hooks()
         return Hooks(
@@ -43,7 +43,7 @@ class Progress:
 
     @staticmethod
     def _bar(**settings: Any) -> Any:
-        from tqdm import tqdm  # here, not above: 31 of 32 ranks show nothing
+        from tqdm import tqdm  # imported here because 31 of 32 ranks show no bar
 
         return tqdm(mininterval=0.5, **settings)
 

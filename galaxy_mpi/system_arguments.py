@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from galaxy_mpi.config import formats
+from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.timing import MACHINES
@@ -24,44 +25,50 @@ def add_model(add: Any) -> None:
         "--model",
         default="llama3-70b",
         metavar="PATH|NAME",
-        help=f"folder with config.json, demo, or {', '.join(PRESETS)}",
+        help=f"folder with config.json, demo, or a preset: {', '.join(PRESETS)}",
     )
 
 
 def add_system(parser: argparse.ArgumentParser) -> Any:
     """Add the arguments of the emulated system; return what adds more to their group."""
     add = parser.add_argument_group("emulated system").add_argument
-    add("--mesh", metavar="RxC", help="rows x columns, instead of the machine's")
+    add("--mesh", metavar="RxC", help="rows x columns of chips (default: the machine's)")
     add(
         "--machine",
         default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
         metavar="NAME|FILE",
-        help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file; WH_ARCH_YAML too",
+        help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file. The environment "
+        "variable WH_ARCH_YAML sets the default",
     )
-    add("--links", type=int, metavar="N", help="links between neighbours, instead of the machine's")
-    add("--topology", metavar="T", help="ring or line, instead of the machine's")
+    add("--links", type=int, metavar="N", help="links between neighbours (default: the machine's)")
+    add("--topology", metavar="T", help="ring or line (default: the machine's)")
     add(
         "--system",
         metavar="NAME|FILE.py:NAME",
-        help=f"{' or '.join(SYSTEMS)}, or a System of your own; by default the machine's",
+        help=f"{' or '.join(SYSTEMS)}, or your own System (default: the machine's)",
+    )
+    add(
+        "--layout",
+        metavar="FILE.py:CLASS",
+        help="your own sharding of weights, a subclass of galaxy_mpi.models.Layout",
     )
     add(
         "--set",
         action="append",
         default=[],
         metavar="machine.NAME=VALUE",
-        help="another value of a constant of the machine; may be repeated",
+        help="override a constant of the machine; may be repeated",
     )
-    add("--sampling", metavar="WHERE", help="host or device: who chooses tokens, on the clock")
+    add("--sampling", metavar="WHERE", help="host or device: where tokens are chosen")
     add("--precision", help="performance (default) or accuracy")
     add(
         "--optimizations",
         metavar="NAME|FILE",
         help="performance, accuracy, or a JSON file with the formats of each layer",
     )
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
-    add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes a chip")
+    add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes per chip")
     return add
 
 
@@ -73,16 +80,21 @@ def add_slowness(parser: argparse.ArgumentParser) -> Any:
         action="append",
         default=[],
         metavar="R,C,FACTOR",
-        help="a chip whose ops take FACTOR times as long; may be repeated",
+        help="the ops of chip (R, C) take FACTOR times as long; may be repeated",
     )
     add(
         "--slow-link",
         action="append",
         default=[],
         metavar="R,C,AXIS,FACTOR",
-        help="wires from a chip to the next along ROWS or COLS; may be repeated",
+        help="so does the link from chip (R, C) to the next in its row or column, as AXIS says; "
+        "may be repeated",
     )
-    add("--allow-over-budget", action="store_true", help="go on if a chip lacks the memory")
+    add(
+        "--allow-over-budget",
+        action="store_true",
+        help="continue if the model does not fit on a chip",
+    )
     return add
 
 
@@ -96,6 +108,7 @@ def of_system(arguments: argparse.Namespace) -> dict[str, Any]:
         "links": arguments.links,
         "topology": arguments.topology,
         "system": None if arguments.system is None else chosen_system(arguments.system),
+        "layout_class": chosen_layout(arguments.layout),
         "constants": tuple(arguments.set),
         "sampling": arguments.sampling,
         **formats(arguments.precision, arguments.optimizations, arguments.formats),

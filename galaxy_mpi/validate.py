@@ -1,8 +1,8 @@
-"""The device model beside what was published: ``python -m galaxy_mpi.validate``.
+"""The device model compared with published times: ``galaxy-mpi validate``.
 
-Three errors of each published time: in sample (of the model as it is, fitted to it), left out (the
-mean of what fits predict that do not know its machine, length, model, system or kind), and of a
-roofline, which is the one to beat.
+It shows three errors for each published time: in sample (of the model as fitted to all times), left
+out (the mean error of fits that did not see its machine, length, model, system or kind), and of a
+roofline model, which is the baseline.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
@@ -34,10 +35,10 @@ from galaxy_mpi.timing.published import LEFT_OUT, Measurement, read_measurements
 __all__ = ["Comparison", "build_parser", "compare", "main"]
 
 POSITION = 127
-"""Of the published ops: the new token's, behind 127 others."""
+"""Position of the published ops: one new token after 127 others."""
 
 MEAN_OVER = 128
-"""Decode steps over which end-to-end figures are means (PERF.md)."""
+"""Decode steps that end-to-end figures are averaged over (PERF.md)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Comparison:
 
     measurement: Measurement
     modelled_s: float | None
-    """None: the model has no such op."""
+    """None if the model has no such op."""
     is_calibration: bool
 
     @property
@@ -87,10 +88,8 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(
         "galaxy_mpi.validate", "Compare modelled device times with published ones."
     )
-    parser.add_argument(
-        "--golden", type=Path, metavar="FILE", help="more published times, to be predicted"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparison")
+    parser.add_argument("--golden", type=Path, metavar="FILE", help="predict the times in FILE too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparison as JSON")
     return parser
 
 
@@ -103,7 +102,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def play() -> None:
             known, rows = _known(), compare(more, is_calibration=False)
-            content = {"schema_version": 2, "times": [*map(vars, known), *_to_json(rows)]}
+            content = {
+                "schema_version": 2,
+                "run": {
+                    "argv": ["galaxy_mpi.validate", *(sys.argv[1:] if argv is None else argv)],
+                    "machines": {name: asdict(Machine.load(name)) for name in MACHINES},
+                    "versions": versions(),
+                },
+                "times": [*map(vars, known), *_to_json(rows)],
+            }
             print(_known_table(known))
             if rows:
                 print("\n" + _table(rows))
@@ -127,7 +134,7 @@ class Known:
     error: float
     """In sample: modelled over published, minus one."""
     left_out_error: float | None
-    """Mean size of those of fits that leave it out."""
+    """Mean absolute error of the fits that leave it out."""
     roofline_error: float | None
     source: str
 
@@ -172,7 +179,7 @@ def _known_table(rows: list[Known]) -> str:
             f"{row.name:<{width}}{row.published_s * 1e6:>14.2f}{row.modelled_s * 1e6:>13.2f}"
             f"{row.error:>+11.1%}{left:>10}{roof:>10}"
         )
-    lines += ["", f"{'mean size of errors':<{width}}{'times':>14}{'':>13}{'in sample':>11}"
+    lines += ["", f"{'mean absolute error':<{width}}{'times':>14}{'':>13}{'in sample':>11}"
               f"{'left out':>10}{'roofline':>10}"]  # fmt: skip
     for kind in dict.fromkeys(row.kind for row in rows):
         lines.append(_means(f"  {kind}", [row for row in rows if row.kind == kind], width))
@@ -224,7 +231,7 @@ def _table(rows: list[Comparison]) -> str:
 
 
 def _claims_table(claims: list[Claim]) -> str:
-    lines = ["", f"{'an older description said':<34}{'claimed':>22}{'modelled':>12}"]
+    lines = ["", f"{'claimed in an earlier write-up':<34}{'claimed':>22}{'modelled':>12}"]
     lines += [f"{c.what:<34}{c.claimed:>22}{c.modelled:>12}" for c in claims]
     return "\n".join(lines)
 

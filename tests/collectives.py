@@ -60,14 +60,14 @@ def bound_on(mesh: Mesh, binds: list[BindTo], terms: list[np.ndarray], **more) -
 
 
 def on_a_row(size: int, bind: BindTo, terms: list[np.ndarray], **more) -> list[np.ndarray]:
-    """Run one collective over COLS of a 1 x size mesh; return the result of each chip."""
+    """Run one collective within a row of a 1 x size mesh; return the result of each chip."""
     bound = bound_on(Mesh(1, size), [bind], terms, **more)
     bound.run()
     return results(bound, 0)
 
 
 def wire_of(
-    kind: Kind, dtype, sent: tuple[int, ...], axis: Axis = Axis.COLS, *, key: str = "TEST"
+    kind: Kind, dtype, sent: tuple[int, ...], axis: Axis = Axis.ROW, *, key: str = "TEST"
 ) -> Wire:
     """Return a wire of a collective, over a row unless said otherwise."""
     return Wire(key, axis, kind, dtype, sent)

@@ -1,6 +1,6 @@
-"""ALiBi: scores fall with the distance of a key, in each head by another slope (Press et al. 2021).
+"""ALiBi: scores fall with the distance of a key, with one slope per head (Press et al. 2021).
 
-python -m galaxy_mpi.decode --attention-class docs/examples/alibi.py:AlibiAttention
+galaxy-mpi decode --attention-class docs/examples/alibi.py:AlibiAttention
 """
 
 import numpy as np
@@ -17,8 +17,8 @@ class AlibiAttention(Attention):
         return self.attend(q_SNH, k_KTH, v_KTH, start)
 
     def attend(self, q_SNH, k_KTH, v_KTH, first):
-        """Attend with queries at the positions from ``first`` on."""
-        heads = np.array(self.heads)  # numbers in the model: this chip has some of them
+        """Return attention of queries at positions ``first``, ``first + 1``, ..."""
+        heads = np.array(self.heads)  # model-wide numbers of the heads on this chip
         slopes_N = 2.0 ** (-8 * (heads + 1) / self.n_heads)
         queries_S, keys_T = first + np.arange(len(q_SNH)), np.arange(k_KTH.shape[1])
         distances_ST = queries_S[:, None] - keys_T

@@ -1,6 +1,6 @@
-"""What the chips of a column add travels as bfloat4_b: half the bytes, and other tokens.
+"""All-reduces within a column send bfloat4_b: half the bytes, but different tokens.
 
-python -m galaxy_mpi.decode --system docs/examples/bfp4_wire.py:SYSTEM --against galaxy
+galaxy-mpi decode --system docs/examples/bfp4_wire.py:SYSTEM --against galaxy
 """
 
 from dataclasses import replace

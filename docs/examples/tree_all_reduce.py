@@ -1,4 +1,7 @@
-"""An all-reduce that adds in pairs: decode --system docs/examples/tree_all_reduce.py:SYSTEM."""
+"""An all-reduce that adds in pairs.
+
+galaxy-mpi decode --system docs/examples/tree_all_reduce.py:SYSTEM
+"""
 
 from dataclasses import replace
 from math import ceil, log2, prod
@@ -33,7 +36,7 @@ class TreeReduce(FusedReduce):
         yield from self.matmul(costs, f"{self.name}_matmul", WeightId(0, self.name))
         (wire,), m, size = self.wires(), costs.machine, self.site.mesh.rows
         own_s = m.collective_s + ceil(log2(size)) * costs.add_s(prod(wire.shape))
-        # Round r reaches 2**r chips far: the wire in the middle passes size - 1 blocks in all.
+        # Round r sends 2**r chips far, so the middle link carries size - 1 blocks in total.
         wire_s = (size - 1) * wire.n_bytes / (m.links * m.link_bytes_per_s)
         yield Cross(f"tree_all_reduce_{self.name}", wire, own_s, wire_s)
 

@@ -79,9 +79,9 @@ class Wire:
     Examples
     --------
     >>> from galaxy_mpi.dtypes import BFP8
-    >>> wire = Wire("WO", Axis.ROWS, Kind.ALL_REDUCE, BFP8, (32, 2048))
+    >>> wire = Wire("WO", Axis.COLUMN, Kind.ALL_REDUCE, BFP8, (32, 2048))
     >>> wire.n_bytes, str(wire)
-    (69632, 'all_reduce WO over ROWS, bfloat8_b (32, 2048)')
+    (69632, 'all_reduce WO within a column, bfloat8_b (32, 2048)')
     """
 
     key: str
@@ -114,7 +114,7 @@ class Wire:
         return self.dtype.packed_bytes(self.sent)
 
     def __str__(self) -> str:
-        what = f"{self.kind.value} {self.key} over {self.axis.name}"
+        what = f"{self.kind.value} {self.key} within a {self.axis.group_name}"
         return f"{what}, {self.dtype.name} {self.sent}"
 
     def digest(self, number: int) -> int:

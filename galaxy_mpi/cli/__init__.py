@@ -1,7 +1,7 @@
 """The command ``galaxy-mpi``: a table of subcommands, and the ranks that they need.
 
-Nothing here imports numpy or MPI: whoever starts 32 ranks should not wait for a 33rd to import what
-it does not use.
+Nothing here imports numpy or MPI: starting 32 ranks should not first wait for imports that the
+launcher does not use.
 """
 
 from galaxy_mpi.cli.main import main

@@ -1,4 +1,4 @@
-"""Completion for a shell, made from the parsers: ``source <(galaxy-mpi completion bash)``."""
+"""Shell completion, generated from the parsers: ``source <(galaxy-mpi completion bash)``."""
 
 import argparse
 import shlex
@@ -18,7 +18,7 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.completion",
-        "Print a script that completes galaxy-mpi in a shell: source <(galaxy-mpi completion bash)",
+        "Print a shell completion script. To use it: source <(galaxy-mpi completion bash)",
     )
     parser.usage = "%(prog)s [bash|zsh|fish]"
     parser.add_argument("shell", nargs="?", default="bash", help=", ".join(SHELLS))
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def script(shell: str) -> str:
-    """Return what a shell is to source.
+    """Return the script for a shell to source.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def _options() -> Iterator[tuple[str, list[argparse.Action]]]:
 
 
 def _bash(*, is_zsh: bool) -> Iterator[str]:
-    """Yield lines; zsh runs those of bash."""
+    """Yield the lines of the script; zsh runs the one for bash."""
     if is_zsh:
         yield "autoload -U +X compinit && compinit"
         yield "autoload -U +X bashcompinit && bashcompinit"
@@ -65,7 +65,7 @@ def _bash(*, is_zsh: bool) -> Iterator[str]:
         words = [word for action in actions for word in action.option_strings]
         yield f'    *:{name}) known="{" ".join(words)}" ;;'
     yield "    esac"
-    # Words that are no options are files, which the shell completes by itself.
+    # Words that are not options are files, which the shell completes itself.
     yield '    [ "$COMP_CWORD" = 1 ] || [ "${word#-}" != "$word" ] || known=""'
     yield "    # shellcheck disable=SC2207"
     yield '    COMPREPLY=($(compgen -W "$known" -- "$word"))'

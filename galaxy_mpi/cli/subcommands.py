@@ -1,4 +1,4 @@
-"""The subcommands of ``galaxy-mpi``. A new one is a line of the table."""
+"""The subcommands of ``galaxy-mpi``. To add one, add a line to the table."""
 
 import re
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ HELP_WORDS = ("-h", "--help")
 
 @dataclass(frozen=True)
 class Subcommand:
-    """One module that is run as a command."""
+    """A module that runs as a command."""
 
     name: str
     module: str
-    """With ``build_parser()`` and ``main(argv)``."""
+    """It has ``build_parser()`` and ``main(argv)``."""
     summary: str
     mesh: str | None = None
-    """The mesh without ``--mesh``, of a command that runs on ranks; None: one process does it."""
+    """Default mesh of a command that runs on ranks; None for a command of one process."""
     alone_option: str | None = None
-    """With which a command on ranks needs none."""
+    """Option with which the command needs no ranks."""
     ranks_option: str | None = None
-    """Without which it needs none either."""
+    """Option without which the command needs no ranks."""
 
     def ranks(self, words: Sequence[str]) -> int:
-        """Return how many ranks ``mpirun`` is to start; 1: none, this process does it all.
+        """Return how many ranks ``mpirun`` must start; 1 if this process is enough.
 
-        What cannot be understood needs no ranks either: the command says what is wrong with it.
+        Invalid options need no ranks either: the command itself reports the error.
 
         Examples
         --------
@@ -63,27 +63,31 @@ def last_value(words: Sequence[str], option: str, default: str) -> str:
 
 
 SUBCOMMANDS = (
-    Subcommand("decode", "galaxy_mpi.decode", "continue prompts on the emulated mesh", "8x4"),
+    Subcommand("decode", "galaxy_mpi.decode", "generate text on the emulated mesh", "8x4"),
     Subcommand("estimate", "galaxy_mpi.estimate", "device time of a run, without computing it"),
     Subcommand(
         "compare",
         "galaxy_mpi.compare",
-        "from the generic system to the Galaxy, one idea at a time",
+        "gain of each optimization from the generic system to the Galaxy",
         "8x4",
         "--timing-only",
     ),
     Subcommand(
         "traffic",
         "galaxy_mpi.traffic",
-        "a day of requests on the device clock",
+        "serve a day of requests on the device clock",
         "8x4",
         ranks_option="--with-values",
     ),
-    Subcommand("diff", "galaxy_mpi.diff", "where two captures of decode --capture differ"),
-    Subcommand("validate", "galaxy_mpi.validate", "modelled device times beside published ones"),
-    Subcommand("calibrate", "galaxy_mpi.calibrate", "constants of the device model, fitted again"),
+    Subcommand("diff", "galaxy_mpi.diff", "differences between two captures of decode --capture"),
+    Subcommand("validate", "galaxy_mpi.validate", "modelled device times next to published ones"),
+    Subcommand("calibrate", "galaxy_mpi.calibrate", "fit the constants of the device model"),
     Subcommand("accuracy", "galaxy_mpi.accuracy", "what a precision costs in accuracy", "8x4"),
-    Subcommand("program", "galaxy_mpi.program.__main__", "what a step does, phase by phase"),
-    Subcommand("cache", "galaxy_mpi.cache", "list or remove packed weights that runs have kept"),
-    Subcommand("completion", "galaxy_mpi.cli.completion", "completion for bash, zsh or fish"),
+    Subcommand(
+        "program",
+        "galaxy_mpi.program.__main__",
+        "a step as a listing of ops, messages and device time",
+    ),
+    Subcommand("cache", "galaxy_mpi.cache", "list or remove cached packed weights"),
+    Subcommand("completion", "galaxy_mpi.cli.completion", "shell completion for bash, zsh or fish"),
 )

@@ -30,10 +30,15 @@ class Capture:
     choice : Choice
     mesh : Mesh
     transport : Transport
+    layout : str
+        Key of the layout (`galaxy_mpi.models.Layout`): in another one values have other places.
     """
 
-    def __init__(self, folder: Path, choice: Choice, mesh: Mesh, transport: Transport) -> None:
+    def __init__(
+        self, folder: Path, choice: Choice, mesh: Mesh, transport: Transport, layout: str = ""
+    ) -> None:
         self._folder, self._choice, self._mesh = folder, choice, mesh
+        self._layout = layout
         self._transport = transport
         self._n_runs = Counter[str]()
         self._is_on = False
@@ -102,7 +107,7 @@ class Capture:
                 entry = {"layer": use.layer, "op": use.op.name, "output": output}
                 if cut is not None:
                     tensors[name] = join_parts(own, cut, self._mesh)
-                    axes = [[axis.name for axis in of_dim] for of_dim in cut]
+                    axes = [[axis.group_name for axis in of_dim] for of_dim in cut]
                     entries.append({"name": name, **entry, "cut": axes})
                     continue
                 for rank, values in own.items():
@@ -110,7 +115,13 @@ class Capture:
                     tensors[f"{name}@{row},{col}"] = values
                     entries.append({"name": f"{name}@{row},{col}", **entry, "chip": [row, col]})
         number = self._n_runs[program.mode]
-        about = {"mode": program.mode, "number": number, "mesh": str(self._mesh), "values": entries}
+        about = {
+            "mode": program.mode,
+            "number": number,
+            "mesh": str(self._mesh),
+            "layout": self._layout,
+            "values": entries,
+        }
         path = self._folder / f"{program.mode}-{number:04}.safetensors"
         try:
             save_file(tensors, path, {"galaxy_mpi": json.dumps(about)})
@@ -144,7 +155,7 @@ def join_parts(parts: dict[int, Any], cut: Cut, mesh: Mesh) -> Any:
     Examples
     --------
     >>> parts = {rank: np.full((1, 2), rank) for rank in range(4)}
-    >>> join_parts(parts, ((Axis.ROWS,), (Axis.COLS,)), Mesh(2, 2))
+    >>> join_parts(parts, ((Axis.COLUMN,), (Axis.ROW,)), Mesh(2, 2))
     array([[0, 0, 1, 1],
            [2, 2, 3, 3]])
     """

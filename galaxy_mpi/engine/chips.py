@@ -248,5 +248,8 @@ def _shard_file(run: RunConfig, plan: Plan, rank: int) -> ShardFile | None:
     if run.weights_cache is None or plan.fingerprint is None:
         return None
     what = f"{run.working_mesh}-{plan.precision.key}-{plan.model.n_layers}"
+    layout = run.layout(plan.model).key
+    if layout:
+        what += f"-{layout}"
     path = run.weights_cache / plan.fingerprint / what / f"rank{rank:03}.safetensors"
     return ShardFile(path, f"{plan.fingerprint}/{what}/{rank}/{plan.model}")

@@ -24,11 +24,13 @@ from galaxy_mpi.engine.host_trace import HostSpans, host_trace
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, Watcher, at_layer_ends
 from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.probabilities import Sums
 from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
+from galaxy_mpi.engine.seen import Observer, Seen, piece_of
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.engine.turns import take_turns
 from galaxy_mpi.mesh.plane import Crossing
@@ -38,7 +40,7 @@ from galaxy_mpi.prefetch import Prefetcher, WeightId
 from galaxy_mpi.systems import PassShape
 from galaxy_mpi.timing import Costs, Trace
 from galaxy_mpi.timing.device_run import DeviceRun
-from galaxy_mpi.timing.replay import TRACED_STEPS
+from galaxy_mpi.timing.replay import Traced
 from galaxy_mpi.timing.run_clock import ChipTimes, RunClock
 
 __all__ = ["Engine", "Hooks"]
@@ -96,7 +98,10 @@ class Engine:
         self.chips = load_chips(run, self.plan, transport, self._hooks.loaded_layer)
         self.sampler = Sampler(self.plan.sampling, self.chips.layout.vocab)
         self.times = RunTimes(load_s=time.perf_counter() - began)
-        self._spans = None if run.host_trace_path is None else HostSpans()
+        self._spans = self._make_spans()
+        self._observer = None
+        if run.report_path is not None:
+            self._observer = Observer(self.chips.layout.vocab)
         self.programs = self._make_programs()
         self._device = self._make_clock()
         self._prefilled: list[Request] = []
@@ -114,6 +119,7 @@ class Engine:
         self.prefill_mode = PrefillMode(
             self.chips, self.programs, self._device or NoClock(), [ends], watchers
         )
+        self.decode_mode.timeline = self.prefill_mode.timeline = self._spans
         self.decode_mode.note = self.prefill_mode.note = self._hooks.before_crossing
         self._mode = ""
 
@@ -162,6 +168,7 @@ class Engine:
         """Run the prompts of `Scheduler.next_prefill` and give each its first token."""
         self._transport.begin(f"prefill after decode step {self.times.n_steps}")
         self._switch(PrefillMode.name)
+        self._begin(PrefillMode.name)
         began = time.perf_counter()
         work = scheduler.prefill_pass(requests)
         self._prefilled = requests
@@ -171,8 +178,10 @@ class Engine:
             self._device.end_prefill(ready.clocks, numbers)
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         sampled = self.sampler.choose(values, tokens, range(len(numbers)), numbers)
+        if self._observer is not None:
+            self._observer.probabilities.chose(values, tokens, range(len(numbers)), sampled)
         self.times.add_prefill(time.perf_counter() - began, requests)
-        self._note("prefill", began)
+        self._end()
         self._advance(scheduler, sampled)
 
     def decode(self, scheduler: Scheduler) -> None:
@@ -180,6 +189,7 @@ class Engine:
         self._hooks.before_step(self.times.n_steps)
         self._transport.begin(f"decode step {self.times.n_steps + 1}")
         self._switch(DecodeMode.name)
+        self._begin(DecodeMode.name)
         began = time.perf_counter()
         tables = {column: scheduler.page_table(column) for column in self.chips.columns}
         active = scheduler.active
@@ -190,8 +200,10 @@ class Engine:
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         rows, numbers = [r.place for r in active], [r.number for r in active]
         sampled = self.sampler.choose(values, tokens, rows, numbers)
+        if self._observer is not None:
+            self._observer.probabilities.chose(values, tokens, rows, sampled)
         self.times.add_step(time.perf_counter() - began, len(active))
-        self._note("decode", began)
+        self._end()
         self._advance(scheduler, sampled)
         self._hooks.after_step(self.times.n_steps, scheduler)
 
@@ -231,15 +243,19 @@ class Engine:
             prefetch=run.prefetch,
             modules=chips.modules,
             head=chips.head,
+            layout_class=run.layout_class,
         )
 
     def _make_watchers(self) -> list[Watcher]:
         run = self.run
+        seen: list[Watcher] = [] if self._observer is None else [self._observer.probabilities]
         if run.capture_path is None:
-            return []
+            return seen
         of_prompt = self.programs.prefill(PassShape.of_prompt(1))
         run.capture.check(self.programs.decode(), of_prompt)
-        return [Capture(run.capture_path, run.capture, run.working_mesh, self._transport)]
+        key = self.chips.layout.key
+        capture = Capture(run.capture_path, run.capture, run.working_mesh, self._transport, key)
+        return [*seen, capture]
 
     def _make_clock(self) -> RunClock | None:
         """Return what keeps device time, for formats that the device has."""
@@ -247,7 +263,8 @@ class Engine:
             return None
         costs = Costs(self.programs.on(self.plan.machine))
         chips = self._transport.chips
-        return RunClock(costs, self.run.working_mesh, chips, self.run.slowness)
+        traced = Traced(self.run.trace_steps)
+        return RunClock(costs, self.run.working_mesh, chips, self.run.slowness, traced)
 
     def _device_run(self, chips: list[ChipTimes]) -> DeviceRun | None:
         device, machine = self._device, self.plan.machine
@@ -262,14 +279,24 @@ class Engine:
         return Prefetcher(
             note=None if spans is None else spans.add_prefetch,
             note_fill=None if spans is None else spans.add_fill,
+            note_wait=None if spans is None else spans.add_stall,
             before_unpack=self._hooks.before_unpack,
         )
 
-    def _note(self, name: str, began: float) -> None:
-        """Note a pass or a step for the host's trace."""
+    def _make_spans(self) -> HostSpans | None:
+        if self.run.host_trace_path is None and self.run.report_path is None:
+            return None
+        return HostSpans(tuple(self._transport.chips), Traced(self.run.trace_steps))
+
+    def _begin(self, mode: str) -> None:
+        """Note for the host's trace that a pass or a step begins."""
         if self._spans is not None:
-            self._spans.add_step(name, began, time.perf_counter())
-            self._spans.is_full = self.times.n_steps >= TRACED_STEPS
+            self._spans.begin(mode)
+
+    def _end(self) -> None:
+        """Note that it has ended."""
+        if self._spans is not None:
+            self._spans.end()
 
     def _make_plan(self) -> Plan:
         plan, self._tokenizer = make_plan(self.run)
@@ -277,7 +304,19 @@ class Engine:
         return plan
 
     def _host_trace(self, ranks: list[HostSpans]) -> Trace | None:
-        return host_trace(self.run.working_mesh, ranks) if ranks else None
+        is_asked = ranks and self.run.host_trace_path is not None
+        return host_trace(self.run.working_mesh, ranks) if is_asked else None
+
+    def text_of(self, before: Sequence[int], token: int) -> str:
+        """Return what a token adds to the text of those before it; on rank 0."""
+        assert self._tokenizer is not None
+        return piece_of(self._tokenizer, before, token)
+
+    def _seen(self, sums: list[list[Sums]]) -> Seen | None:
+        if self._observer is None or self._spans is None:
+            return None
+        assert self._tokenizer is not None
+        return self._observer.seen(sums, self.requests, self._tokenizer, self._spans)
 
     def _report(self, scheduler: Scheduler) -> Report | None:
         chips = self.chips
@@ -297,7 +336,8 @@ class Engine:
             for held in chips.held
         ]
         times = [] if self._device is None else self._device.times
-        ranks = self._transport.gather((totals, memory, times, self._spans))
+        sums = [] if self._observer is None else self._observer.probabilities.sums
+        ranks = self._transport.gather((totals, memory, times, self._spans, sums))
         if ranks is None:
             return None
         assert self._tokenizer is not None
@@ -315,6 +355,7 @@ class Engine:
             decode=[rank[0][DecodeMode.name] for rank in ranks],
             prefill=[rank[0][PrefillMode.name] for rank in ranks],
             memory=[chip for rank in ranks for chip in rank[1]],
+            seen=self._seen([rank[4] for rank in ranks]),
             ran=what_ran(
                 self.run,
                 self.programs,

@@ -37,6 +37,12 @@ class Golden:
             raise ConfigError(f"--golden {path} is no file that decode --json wrote") from None
         return cls(path, tokens)
 
+    def first_different(self, user: int, tokens: Sequence[int]) -> int | None:
+        """Return the place of the first token that is not as in the file; None if none is."""
+        right = self.tokens[user] if user < len(self.tokens) else []
+        places = (n for n, pair in enumerate(zip(tokens, right, strict=False)) if len({*pair}) > 1)
+        return next(places, None if len(tokens) == len(right) else min(len(tokens), len(right)))
+
     def differences(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Return a table of the users that differ; empty if none does."""
         rows = []
@@ -46,15 +52,8 @@ class Golden:
                 rows.append(f"{user:>4}  {here}")
                 continue
             ours, right = list(tokens[user]), self.tokens[user]
-            if ours != right:
-                at = next(
-                    (
-                        n
-                        for n, pair in enumerate(zip(ours, right, strict=False))
-                        if len({*pair}) > 1
-                    ),
-                    min(len(ours), len(right)),
-                )
+            at = self.first_different(user, ours)
+            if at is not None:
                 shown = [str(t[at]) if at < len(t) else "-" for t in (right, ours)]
                 rows.append(f"{user:>4}{at:>14}{shown[0]:>10}{shown[1]:>10}")
         if not rows:

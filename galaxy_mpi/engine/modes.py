@@ -18,7 +18,7 @@ from galaxy_mpi.engine.value_checks import Replicas, finite, finite_logits
 from galaxy_mpi.mesh.plane import Crossing
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import DirectFeed, Prefetcher, PrefetchFeed, PrefetchStats
-from galaxy_mpi.program import BoundProgram, Program, Tap, bind_program
+from galaxy_mpi.program import BoundProgram, Program, Tap, Timeline, bind_program
 from galaxy_mpi.systems import ChipBinder, PageTable, PassShape, PrefillPass, WeightFeed
 from galaxy_mpi.timing.run_clock import ProgramClocks
 
@@ -115,6 +115,7 @@ class _Mode:
         self.system = programs.system
         self.totals = ModeTotals()
         self.note: Callable[[Crossing], None] | None = None
+        self.timeline: Timeline | None = None
 
     def _bind(self, program: Program, feeds: Sequence[WeightFeed], algorithms: Algorithms) -> Ready:
         chips, taps = self.chips, tuple(make(program) for make in self._taps)
@@ -140,7 +141,9 @@ class _Mode:
                     **options,
                 )
             )
-        bound = bind_program(program, binders, inputs, chips.planes, note=self.note)
+        bound = bind_program(
+            program, binders, inputs, chips.planes, note=self.note, timeline=self.timeline
+        )
         return Ready(bound, inputs, clocks)
 
     def _run(self, bound: BoundProgram) -> None:

@@ -18,7 +18,7 @@ from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.kernels.sampling import MAX_TOP_K
-from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.models import Layout, LlamaConfig
 from galaxy_mpi.systems import Precision
 from galaxy_mpi.timing import Machine
 
@@ -71,6 +71,8 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     else:
         tokens = [list(ids) for ids in run.prompt_tokens]
         prompts = [tokenizer.decode(ids) for ids in tokens]
+    if run.layout_class is not Layout:
+        run.layout(model).check()
     limits = CacheLimits(
         page_size=run.page_size, n_blocks=run.cache_blocks, max_seq_len=model.max_seq_len
     )

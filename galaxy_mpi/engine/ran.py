@@ -18,7 +18,7 @@ from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.systems import Modules, PassShape, System
 from galaxy_mpi.timing import Machine
 
-__all__ = ["ran_rows", "versions", "what_ran"]
+__all__ = ["config_of", "ran_rows", "versions", "what_ran"]
 
 _LONG = ("prompts", "prompt_tokens", "argv")
 
@@ -27,21 +27,29 @@ def what_ran(
     run: RunConfig,
     programs: Programs,
     machine: Machine | None,
-    sampling: SamplingParams,
+    sampling: SamplingParams | None,
     checksums: Mapping[str, str | None],
 ) -> dict[str, Any]:
-    """Return ``run`` of a report; see docs/json.md."""
+    """Return ``run`` of a report; see docs/json.md.
+
+    Parameters
+    ----------
+    run : RunConfig
+    programs : Programs
+    machine : Machine or None
+        None: there is no device time.
+    sampling : SamplingParams or None
+        None: no token was chosen.
+    checksums : mapping
+        Of the model and of the tokenizer.
+    """
     system, one = run.emulated_system, PassShape.of_prompt(1)
     decode = (wire for _, wire in programs.decode().wires())
     prefill = (wire for _, wire in programs.prefill(one).wires())
     return {
         "argv": list(run.argv),
-        "config": {
-            field.name: _plain(getattr(run, field.name))
-            for field in fields(run)
-            if field.name not in _LONG
-        },
-        "sampling": asdict(sampling),
+        "config": config_of(run),
+        "sampling": None if sampling is None else asdict(sampling),
         "formats": programs.precision.key,
         "collectives": {
             "decode": system.decode_algorithms.ran_as(decode),
@@ -50,6 +58,15 @@ def what_ran(
         "machine": None if machine is None else asdict(programs.on(machine)),
         "checksums": dict(checksums),
         "versions": versions(),
+    }
+
+
+def config_of(settings: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass of settings as JSON can hold them, without long ones."""
+    return {
+        field.name: _plain(getattr(settings, field.name))
+        for field in fields(settings)
+        if field.name not in _LONG
     }
 
 
@@ -64,11 +81,11 @@ def versions() -> dict[str, str]:
 
 
 def ran_rows(ran: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the same in short, for people."""
+    """Return a short text form of it: (name, value) rows."""
     versions, sums = ran["versions"], ran["checksums"]
     rows = [
         (
-            "ran",
+            "versions",
             f"galaxy_mpi {versions['galaxy_mpi']}, codec {versions['codec']}, "
             f"numpy {versions['numpy']}, Python {versions['python']}",
         ),
@@ -101,6 +118,8 @@ def _plain(value: Any) -> Any:
         return {field.name: getattr(value, field.name).__name__ for field in fields(value)}
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, type):
+        return value.__name__
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from galaxy_mpi import __version__
@@ -10,9 +11,10 @@ from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.ran import ran_rows
 from galaxy_mpi.engine.request import EndReason, Request
+from galaxy_mpi.engine.seen import Seen
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.output import write_all
+from galaxy_mpi.output import plural, write_all
 from galaxy_mpi.timing import Trace
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.device_run import DeviceRun
@@ -43,6 +45,8 @@ class Report:
     memory: list[RankMemory]
     ran: dict[str, Any]
     """What was run, see `galaxy_mpi.engine.ran`."""
+    seen: Seen | None = None
+    """What only pages show; None for a run without one."""
 
     @property
     def tokens(self) -> list[list[int]]:
@@ -122,9 +126,13 @@ class Report:
                 "unpacked_weights_bytes_per_rank": chip.unpacked_weights_bytes,
                 "unpacked_weights_peak_bytes": peak,
             },
-            "device": None if self.device is None else self._device(self.device),
+            "device": self.device_figures(),
             "host": self.host(),
         }
+
+    def device_figures(self) -> dict[str, Any] | None:
+        """Return the figures of the chips; None for formats that the device does not have."""
+        return None if self.device is None else self._device(self.device)
 
     def _device(self, device: DeviceRun) -> dict[str, Any]:
         times = device.times
@@ -132,7 +140,7 @@ class Report:
         figures = {
             "machine": self.run.machine,
             "time_to_first_token_by_user_s": first,
-            "memory": device.budget(self._n_positions).to_dict(),
+            "memory": device.budget(self.n_positions).to_dict(),
             "stragglers": device.stragglers,
         }
         found = times.to_dict() | figures
@@ -142,7 +150,7 @@ class Report:
         """Return what the bands of device time depend on."""
         run = self.run
         changed = (run.n_layers, run.optimizations, run.circular_buffer_bytes, run.collectives,
-                   run.slow_chips, run.slow_links)  # fmt: skip
+                   run.slow_chips, run.slow_links, run.layout(self.model).key)  # fmt: skip
         return Conditions(
             system=run.system_name,
             machine=run.machine,
@@ -154,7 +162,7 @@ class Report:
         )
 
     @property
-    def _n_positions(self) -> int:
+    def n_positions(self) -> int:
         """Positions of the longest user at the end."""
         return max(len(r.prompt) + len(r.generated) for r in self.requests)
 
@@ -162,8 +170,15 @@ class Report:
         """Return `to_dict` as text, with more behind it."""
         return json.dumps(self.to_dict() | more, indent=2, ensure_ascii=False) + "\n"
 
-    def write_files(self, **more: Any) -> None:
+    def write_files(self, page: str | None = None, **more: Any) -> None:
         """Write the files that the run was asked for, each whole or not at all.
+
+        Parameters
+        ----------
+        page : str, optional
+            What ``--report`` writes.
+        **more
+            Behind the figures of ``--json``.
 
         Raises
         ------
@@ -171,13 +186,15 @@ class Report:
             If one cannot be written; the others are.
         """
         run, device = self.run, self.device
-        files = [(run.json_path, self.to_json(**more))]
+        files: list[tuple[Path | None, str | bytes]] = [(run.json_path, self.to_json(**more))]
         if self.host_trace is not None and run.host_trace_path is not None:
-            files.append((run.host_trace_path, self.host_trace.to_json()))
+            files.append((run.host_trace_path, self.host_trace.for_file(run.host_trace_path)))
         if device is not None and run.trace_path is not None:
-            files.append((run.trace_path, device.trace.to_json()))
+            files.append((run.trace_path, device.trace.for_file(run.trace_path)))
         if device is not None and run.profile_path is not None:
             files.append((run.profile_path, device.op_report_csv()))
+        if page is not None:
+            files.append((run.report_path, page))
         write_all(files)
 
     def to_text(self, *, show_all: bool) -> str:
@@ -207,13 +224,14 @@ class Report:
             for row in rows
         ]
 
-    def _padding(self) -> list[tuple[str, str]]:
-        """Return what the mesh made of sizes that do not divide, and what it costs."""
+    def _layout(self) -> list[tuple[str, str]]:
+        """Return the layout, if it is the user's, and what it made of sizes, with its cost."""
         layout = self.run.layout(self.model)
-        if not layout.padding:
-            return []
-        cost = f"{layout.overhead:.2f} x the matmul weights"
-        return [("padded", f"{', '.join(layout.padding)}: {cost}")]
+        rows = [("layout", type(layout).__name__)] if layout.key else []
+        if layout.padding:
+            cost = f"matmul weights grow {layout.overhead:.2f} x"
+            rows.append(("padded", f"{', '.join(layout.padding)}; {cost}"))
+        return rows
 
     def _summary(self) -> list[str]:
         host, chip, ms = self.host(), self.memory[0], 1e3
@@ -226,7 +244,7 @@ class Report:
         rows = [
             ("model", f"{self.run.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
             ("mesh", f"{self.run.mesh}, {self.run.mesh.n_chips} ranks"),
-            *self._padding(),
+            *self._layout(),
             ("system, precision", f"{self.run.system_name}, {self.precision}"),
             ("users, new tokens", f"{len(self.tokens)}, {sum(map(len, self.tokens))}"),
             ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),
@@ -234,22 +252,24 @@ class Report:
             ("host: time to first token", f"{host['time_to_first_token_s']:.2f} s (mean)"),
             (
                 "host: prefill",
-                f"{host['prefill_s']:.2f} s, {host['prefill_passes']} passes, "
+                f"{host['prefill_s']:.2f} s, {plural(host['prefill_passes'], 'pass', 'passes')}, "
                 f"{host['prefill_tokens_per_s']:.0f} prompt tokens/s",
             ),
             ("host: decode step", f"{host['decode_step_s'] * ms:.1f} ms, {host['steps']} steps"),
             ("  compute", part("compute_s")),
             ("  collectives", part("collectives_s")),
             ("  prefetch stall", part("prefetch_stall_s")),
-            ("memory per rank: weights", f"{chip.weights_bytes / mib:.2f} MiB packed"),
+            ("host: memory, all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
+            ("host: memory, rank 0", ""),
+            ("  packed weights", f"{chip.weights_bytes / mib:.2f} MiB"),
             ("  embedding", f"{chip.embedding_bytes / mib:.2f} MiB"),
             (
                 "  KV cache",
-                f"{chip.kv_cache_bytes / mib:.2f} MiB of {chip.kv_cache_reserved_bytes / mib:.0f}",
+                f"{chip.kv_cache_bytes / mib:.2f} MiB used, "
+                f"{chip.kv_cache_reserved_bytes / mib:.0f} MiB reserved",
             ),
             ("  persistent buffers", f"{chip.persistent_buffers_bytes / mib:.2f} MiB"),
-            ("  unpacked weights, bound", f"{chip.unpacked_weights_bytes / mib:.2f} MiB"),
-            ("memory of all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
+            ("  unpacked weights", f"up to {chip.unpacked_weights_bytes / mib:.2f} MiB"),
         ]
         table: list[str] = []
         if self.device is not None:
@@ -259,7 +279,7 @@ class Report:
                 *device_rows(figures),
                 *straggler_rows(figures["stragglers"], figures["decode_step_s"]),
             ]
-            rows += budget_rows(self.device.budget(self._n_positions))
+            rows += budget_rows(self.device.budget(self.n_positions))
             table = ["", *op_table(figures, most=8)] if figures["steps"] else []
         width = max(len(name) for name, _ in rows)
-        return [*(f"{name:<{width}}  {value}" for name, value in rows), *table]
+        return [*(f"{name:<{width}}  {value}".rstrip() for name, value in rows), *table]

@@ -72,6 +72,7 @@ def forced_answers(
         users=run.working_mesh.cols,  # a place in each column; the text is in the first
         modules=chips.modules,
         head=chips.head,
+        layout_class=run.layout_class,
     )
     n_prefilled = min(n_prefilled or len(tokens), len(tokens))
     forcing = _Forcing(chips, programs, np.array(tokens), n_prefilled)

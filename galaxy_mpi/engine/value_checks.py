@@ -128,7 +128,7 @@ class Replicas:
         first: dict[tuple[int, int], int] = {}
         for rank in range(self._mesh.n_chips):
             row, col = self._mesh.coord(rank)
-            part = (row if Axis.ROWS in axes else -1, col if Axis.COLS in axes else -1)
+            part = (row if Axis.COLUMN in axes else -1, col if Axis.ROW in axes else -1)
             if part in first:
                 yield first[part], rank
             else:
@@ -137,7 +137,9 @@ class Replicas:
     def _said(self, use: Use, name: str, cut: Cut, one: int, other: int) -> str:
         axes = {axis for of_dim in cut for axis in of_dim}
         alike = " and ".join(
-            word for axis, word in ((Axis.ROWS, "rows"), (Axis.COLS, "columns")) if axis not in axes
+            word
+            for axis, word in ((Axis.COLUMN, "rows"), (Axis.ROW, "columns"))
+            if axis not in axes
         )
         chips = f"chips {self._mesh.coord(one)} and {self._mesh.coord(other)}"
         return f"{use}: its output {name} is to be the same on all {alike}, but {chips} differ"

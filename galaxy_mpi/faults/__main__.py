@@ -1,4 +1,4 @@
-"""The laboratory of faults: ``python -m galaxy_mpi.faults [--quick]``."""
+"""Fault injection: ``python -m galaxy_mpi.faults [--quick]``."""
 
 import argparse
 import os
@@ -22,24 +22,27 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.faults",
-        "Start real runs, break something in each, and tell what became of them. Ends with 1 if "
-        "one did not end as it should.",
+        "Start real runs, break something in each, and check how they end. Exit code 1 if one ends "
+        "differently than expected.",
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="the fast part only")
+    add("--quick", action="store_true", help="only the fast cases")
     add(
-        "--only", default="", metavar="PATTERN", help="cases whose name has this regular expression"
+        "--only",
+        default="",
+        metavar="PATTERN",
+        help="only cases whose name matches this regular expression",
     )
-    add("--list", action="store_true", help="print names only")
+    add("--list", action="store_true", help="print the names and run nothing")
     add("--jobs", type=int, default=2, metavar="N", help="runs at once")
-    add("--patience", type=float, default=1.0, metavar="N", help="allow N times as long")
-    add("--verbose", action="store_true", help="print what failing runs said")
-    add("--markdown", type=Path, metavar="FILE", help="write the table")
+    add("--patience", type=float, default=1.0, metavar="N", help="multiply time limits by N")
+    add("--verbose", action="store_true", help="print the output of failing runs")
+    add("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Play the cases; return 1 if one did not end as it should."""
+    """Run the cases; return 1 if one ended differently than expected."""
     failed: list[Outcome] = []
 
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
@@ -81,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         failed.append(outcome)
                         if arguments.verbose:
                             print(outcome.errors, flush=True)
-            print(f"{len(done) - len(failed)} of {len(done)} faults end as they should")
+            print(f"{len(done) - len(failed)} of {len(done)} faults end as expected")
             if arguments.markdown is not None:
                 write_text(arguments.markdown, _markdown(done))
 
@@ -100,7 +103,7 @@ def _line(outcome: Outcome) -> str:
 
 def _markdown(done: Sequence[Outcome]) -> str:
     lines = [
-        "| layout | fault | moment | rank | s | exit code | as it should | what is said |",
+        "| layout | fault | moment | rank | time (s) | exit code | as expected | message |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for outcome in done:

@@ -92,7 +92,7 @@ def _signals() -> Iterator[Case]:
 
 def _said_of_stop(moment: str, victim: str, layout: Layout) -> Iterator[str]:
     if moment in _PROGRAM:
-        yield rf"galaxy_mpi: {_WAITS[moment]}: .* waited \d+ s for .*over (COLS|ROWS)"
+        yield rf"galaxy_mpi: {_WAITS[moment]}: .* waited \d+ s for .*within a (row|column)"
         yield r"(rank|chips?) .*is stopped" if layout.n_ranks == 2 else "waited"
     elif moment in ("load", "report") and layout.n_ranks == 2:
         yield r"galaxy_mpi: .*chip.* waited \d+ s in .*: chip.* (is|are) stopped"

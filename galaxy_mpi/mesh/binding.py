@@ -295,6 +295,7 @@ class BoundPlane(ABC):
 
     def disagreement(self, chip: int, right: bytes, line: bytes) -> CollectiveError:
         """Return the error of a chip that crosses with another label than its group here."""
+        self.waits.has_disagreed = True
         own = next(c for c in self.chips if chip in self.mesh.group(c, self.axis))
         if line[8:] == right[8:] or not text_of(line[8:]):
             # An old label: the other wrote its own elsewhere, and waits there.

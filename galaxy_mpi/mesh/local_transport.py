@@ -18,7 +18,7 @@ class LocalTransport:
     Examples
     --------
     >>> transport = LocalTransport(Mesh(2, 2))
-    >>> transport.chips, transport.plane(Axis.ROWS).size
+    >>> transport.chips, transport.plane(Axis.COLUMN).size
     ((0, 1, 2, 3), 2)
     """
 

@@ -10,12 +10,31 @@ __all__ = ["Axis", "Mesh"]
 
 
 class Axis(IntEnum):
-    """A mesh axis, numbered as numpy numbers array axes (tt-metal: ``cluster_axis``)."""
+    """What the groups of a collective are: the columns of the mesh, or its rows.
 
-    ROWS = 0
-    """A collective over ROWS joins the chips of one column: ``rows`` of them."""
-    COLS = 1
-    """A collective over COLS joins the chips of one row: ``cols`` of them."""
+    The numbers are those of numpy's array axes, and of tt-metal's ``cluster_axis``.
+    """
+
+    COLUMN = 0
+    """The chips of one column: ``mesh.rows`` of them."""
+    ROW = 1
+    """The chips of one row: ``mesh.cols`` of them."""
+
+    @property
+    def group_name(self) -> str:
+        """``column`` or ``row``, as reports and options have it."""
+        return self.name.lower()
+
+    @classmethod
+    def named(cls, name: str) -> "Axis":
+        """Return the axis with a `group_name`.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        return cls[name.upper()]
 
 
 @dataclass(frozen=True)
@@ -25,15 +44,15 @@ class Mesh:
     ::
 
               c=0  c=1  c=2  c=3
-        r=0     0    1    2    3     group(5, COLS) == (4, 5, 6, 7)
-        r=1     4    5    6    7     group(5, ROWS) == (1, 5, 9, ..., 29)
+        r=0     0    1    2    3     group(5, ROW)    == (4, 5, 6, 7)
+        r=1     4    5    6    7     group(5, COLUMN) == (1, 5, 9, ..., 29)
         ...
         r=7    28   29   30   31
 
     Examples
     --------
     >>> mesh = Mesh.parse("8x4")
-    >>> mesh.coord(5), mesh.group(5, Axis.COLS), mesh.size(Axis.ROWS)
+    >>> mesh.coord(5), mesh.group(5, Axis.ROW), mesh.size(Axis.COLUMN)
     ((1, 1), (4, 5, 6, 7), 8)
     """
 
@@ -68,7 +87,7 @@ class Mesh:
 
     def size(self, axis: Axis) -> int:
         """Return how many chips a group along ``axis`` has."""
-        return self.rows if axis is Axis.ROWS else self.cols
+        return self.rows if axis is Axis.COLUMN else self.cols
 
     def rank(self, row: int, col: int) -> int:
         """Return the rank of chip (row, col)."""
@@ -89,7 +108,7 @@ class Mesh:
     def group(self, rank: int, axis: Axis) -> tuple[int, ...]:
         """Return the ranks that a collective along ``axis`` joins with ``rank``, in order."""
         row, col = self.coord(rank)
-        if axis is Axis.ROWS:
+        if axis is Axis.COLUMN:
             return tuple(self.rank(r, col) for r in range(self.rows))
         return tuple(self.rank(row, c) for c in range(self.cols))
 

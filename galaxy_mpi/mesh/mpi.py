@@ -234,6 +234,8 @@ class MpiTransport:
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere."""
         with self._planes.waits.patiently("what rank 0 gathers"):
+            # A gather lets those who only send go on: one that the others leave out would pass.
+            self._comm.Barrier()
             values: list[_T] | None = self._comm.gather(value)
         return values
 

@@ -5,8 +5,8 @@ axis whose chips lie in the same processes cross together: such a set of process
 
 On an 8x4 mesh with 2 chips a process, the groups of columns 0 and 1 are one team of 8 processes::
 
-              c=0  c=1  c=2  c=3        teams along ROWS: {0, 2, .., 14}, {1, 3, .., 15}
-        r=0   [ 0    0] [ 1    1]       teams along COLS: {0, 1}, {2, 3}, ..
+              c=0  c=1  c=2  c=3        teams of columns: {0, 2, .., 14}, {1, 3, .., 15}
+        r=0   [ 0    0] [ 1    1]       teams of rows: {0, 1}, {2, 3}, ..
         r=1   [ 2    2] [ 3    3]
         ...
 """
@@ -46,7 +46,7 @@ class Placement:
     >>> placement = Placement(Mesh(8, 4), 2)
     >>> placement.n_ranks, placement.chips(3), placement.rank_of(7)
     (16, (6, 7), 3)
-    >>> [team.ranks for team in placement.teams(Axis.COLS)][:2]
+    >>> [team.ranks for team in placement.teams(Axis.ROW)][:2]
     [(0, 1), (2, 3)]
     """
 

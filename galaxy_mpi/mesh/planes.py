@@ -137,7 +137,7 @@ class Planes:
         for axis in Axis:
             if self._name(axis) in ("mixed", "mpi"):
                 raise ConfigError(
-                    f"--transport shared: the chips along {axis.name} are not all on one host; "
+                    f"--transport shared: some {axis.group_name} of chips is spread over hosts; "
                     f"use --transport auto"
                 )
 

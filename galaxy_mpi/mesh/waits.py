@@ -60,6 +60,9 @@ class Waits:
         What it waits for, if ``count`` is odd; None if that may take as long as it likes.
     about : str
         What the chips of this process are about, for messages: ``decode step 12``.
+    has_disagreed : bool
+        Whether this process found another collective than its own where it waited. From then on
+        its text stays: the others, which find the same, read there what this process was in.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Waits:
         self._pids[self.place] = os.getpid()
         self.crossing: Waiting | None = None
         self.about = ""
+        self.has_disagreed = False
 
     @property
     def number(self) -> int:
@@ -103,7 +107,8 @@ class Waits:
     def patiently(self, text: str) -> Iterator[None]:
         """Wait in the body for as long as it takes: for what a rank computes, or reads."""
         self.crossing = None
-        self.text[:] = padded(text)
+        if not self.has_disagreed:
+            self.text[:] = padded(text)
         self.count[0] += 1
         try:
             yield

@@ -5,7 +5,7 @@ No collective and no time in here: a layer calls the ops of a system.
 
 from galaxy_mpi.models.config import LlamaConfig, RopeScaling
 from galaxy_mpi.models.decoder import Decoder
-from galaxy_mpi.models.layout import Layout
+from galaxy_mpi.models.layout import HeadSlot, Layout, chosen_layout
 from galaxy_mpi.models.load import ChipWeights, load_chip_weights, shard_parts
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.models.shard_cache import ShardFile
@@ -14,6 +14,7 @@ from galaxy_mpi.models.sharding import Sharding, TensorReader
 __all__ = [
     "ChipWeights",
     "Decoder",
+    "HeadSlot",
     "Layout",
     "LlamaConfig",
     "Programs",
@@ -21,6 +22,7 @@ __all__ = [
     "ShardFile",
     "Sharding",
     "TensorReader",
+    "chosen_layout",
     "load_chip_weights",
     "shard_parts",
 ]

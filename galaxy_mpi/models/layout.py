@@ -1,21 +1,36 @@
-"""Sizes of a model on a mesh that they need not divide: what is padded, what is replicated.
+"""Who has which part of a model: on meshes that its sizes need not divide, and as users like.
 
 Padding is exact: zero heads and zero columns add zeros, the norm divides by the model's own dim,
 and tokens past the vocabulary are never candidates.
+
+Another layout is a class made from `Layout` with other `slots`, `dim_at` or `hidden_at`, and the
+sizes that go with them; `Layout.check` says whether every part of the model has its place.
 """
 
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
+from galaxy_mpi.arrays import Ints
+from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.config import LlamaConfig
+from galaxy_mpi.systems import class_from_file
 from galaxy_mpi.systems.site import ChipShape
 
-__all__ = ["HeadSlot", "Layout"]
+__all__ = ["HeadSlot", "Layout", "chosen_layout"]
 
 
 def _share(size: int, parts: int) -> int:
     return -(-size // parts)
+
+
+def _share_of(size: int, width: int, index: int) -> Ints:
+    """Return part ``index`` of a dim that is cut in parts of ``width``; -1 past its end."""
+    numbers = np.arange(index * width, (index + 1) * width)
+    return np.where(numbers < size, numbers, -1)
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,14 @@ class Layout:
         """Feed-forward width of a chip: F over the rows, a multiple of the columns."""
         return self.mesh.cols * _share(self.config.hidden_dim, self.mesh.n_chips)
 
+    def dim_at(self, col: int) -> Ints:
+        """Return which columns of the stream a column of chips has, (dim,); -1: zeros."""
+        return _share_of(self.config.dim, self.dim, col)
+
+    def hidden_at(self, row: int) -> Ints:
+        """Return which columns of the feed-forward a row of chips has, (hidden,); -1: zeros."""
+        return _share_of(self.config.hidden_dim, self.hidden, row)
+
     @property
     def vocab(self) -> int:
         """Vocabulary of a chip: V over the rows."""
@@ -169,3 +192,79 @@ class Layout:
         own = c.dim * (2 * c.n_heads + 2 * c.n_kv_heads) * c.head_dim + 3 * c.dim * c.hidden_dim
         qkv = (2 * self.n_heads + 2 * self.slots_per_row) * c.head_dim
         return chips * self.dim * (qkv + 3 * self.hidden) / own
+
+    @property
+    def key(self) -> str:
+        """What tells this layout from others of the same sizes; empty for the usual one."""
+        if type(self) is Layout:
+            return ""
+        parts = [*map(self.dim_at, range(self.mesh.cols))]
+        parts += map(self.hidden_at, range(self.mesh.rows))
+        told = repr(([part.tolist() for part in parts], self.slots, self.slots_per_row))
+        return f"{type(self).__name__}-{zlib.crc32(told.encode()):08x}"
+
+    def check(self) -> None:
+        """Raise if a part of the model has no place, or two.
+
+        Raises
+        ------
+        ConfigError
+            With the first part that is missing or there twice, or the size that does not fit.
+        """
+        c, mesh, name = self.config, self.mesh, type(self).__name__
+        self._check_parts("dim", c.dim, self.dim, [self.dim_at(n) for n in range(mesh.cols)])
+        hidden = [self.hidden_at(n) for n in range(mesh.rows)]
+        self._check_parts("feed-forward", c.hidden_dim, self.hidden, hidden)
+        if self.hidden % mesh.cols:
+            raise ConfigError(
+                f"{name}: hidden ({self.hidden}) must divide by the {mesh.cols} columns of chips"
+            )
+        n_slots = self.slots_per_row * mesh.rows
+        if len(self.slots) != n_slots:
+            raise ConfigError(
+                f"{name}: {len(self.slots)} slots; {mesh.rows} rows of {self.slots_per_row} are "
+                f"{n_slots}"
+            )
+        group = c.n_heads // c.n_kv_heads
+        for slot in self.slots:
+            of_slot = {head // group for head in slot.heads}
+            if len(slot.heads) > self.heads_per_slot or not of_slot <= {slot.kv_head}:
+                raise ConfigError(
+                    f"{name}: a slot of kv head {slot.kv_head} takes up to {self.heads_per_slot} "
+                    f"of its query heads, got {slot.heads}"
+                )
+        heads = np.array([head for slot in self.slots for head in slot.heads], np.int64)
+        self._check_parts("query heads", c.n_heads, len(heads), [heads])
+
+    def _check_parts(self, what: str, size: int, width: int, parts: list[Ints]) -> None:
+        name = type(self).__name__
+        if any(part.shape != (width,) for part in parts):
+            shapes = ", ".join(str(part.shape) for part in parts)
+            raise ConfigError(f"{name}: {what} has parts of shape {shapes}, wanted ({width},)")
+        found = np.concatenate(parts)
+        found = found[found != -1]
+        if found.size and not (found.min() >= 0 and found.max() < size):
+            raise ConfigError(
+                f"{name}: {what} has numbers from {found.min()} to {found.max()}, wanted 0 to "
+                f"{size - 1}, and -1 for zeros"
+            )
+        counts = np.bincount(found, minlength=size)
+        if (counts != 1).any():
+            first = int(np.argmax(counts != 1))
+            raise ConfigError(
+                f"{name}: {what} {first} has {counts[first]} places; everything needs one"
+            )
+
+
+def chosen_layout(text: str | None) -> type[Layout]:
+    """Return the layout of ``--layout FILE.py:CLASS``, the usual one without.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or has no such class.
+    """
+    if text is None:
+        return Layout
+    found: type[Layout] = class_from_file("--layout", text, Layout)
+    return found

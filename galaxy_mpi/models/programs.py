@@ -56,6 +56,13 @@ class Programs:
         Classes of the caller's own.
     head : tuple of WeightId
         Pieces of the language-model head, as they lie in memory.
+    layout_class : type
+        Says who has which part of the model.
+
+    Raises
+    ------
+    ConfigError
+        If a layout of the caller's own leaves out a part of the model.
 
     Examples
     --------
@@ -65,7 +72,7 @@ class Programs:
     >>> galaxy, precision = system_of("galaxy", mesh), PRECISIONS["performance"]
     >>> programs = Programs(PRESETS["llama3-70b"], mesh, galaxy, precision, users=32)
     >>> next(str(wire) for _, wire in programs.decode().wires() if wire.key == "WO")
-    'all_reduce WO over ROWS, bfloat8_b (32, 2048)'
+    'all_reduce WO within a column, bfloat8_b (32, 2048)'
     """
 
     def __init__(
@@ -79,10 +86,13 @@ class Programs:
         prefetch: bool = True,
         modules: Modules | None = None,
         head: tuple[WeightId, ...] = WHOLE_HEAD,
+        layout_class: type[Layout] = Layout,
     ) -> None:
         self.model, self.system, self.precision = model, system, precision
         self.asked_mesh, self.mesh = mesh, system.mesh(mesh)
-        self.layout = Layout(model, self.mesh, system.is_scattered)
+        self.layout = layout_class(model, self.mesh, system.is_scattered)
+        if layout_class is not Layout:
+            self.layout.check()
         self.prefetch = prefetch and system.prefetch
         self.head = head
         self._users, self._modules = users, modules or Modules()
@@ -103,6 +113,7 @@ class Programs:
             users=self._users,
             modules=self._modules,
             head=self.head,
+            layout_class=type(self.layout),
         )
 
     @property

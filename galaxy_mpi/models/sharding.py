@@ -82,9 +82,7 @@ class Sharding:
 
     def read_weight(self, reader: "TensorReader", name: str, layer: int) -> F32:
         """Return this chip's part of a layer's matmul weight, (in, out)."""
-        c, layout = self.layout.config, self.layout
-        dim = _part(c.dim, layout.dim, self.col)
-        hidden = _part(c.hidden_dim, layout.hidden, self.row)
+        layout, dim, hidden = self.layout, self._dim(), _runs(self.layout.hidden_at(self.row))
         q_rows, kv_rows = self._q_rows(), self._kv_rows()
 
         def read(stored: str, out: _Runs, n_out: int, in_: _Runs, n_in: int) -> F32:
@@ -114,18 +112,20 @@ class Sharding:
 
     def read_gain(self, reader: "TensorReader", name: str, layer: int) -> F32:
         """Return this column's part of a norm's gain, (D/C,)."""
-        c, layout = self.layout.config, self.layout
-        dim = _part(c.dim, layout.dim, self.col)
-        gain: F32 = _read(reader, name, layer, [(0, slice(0, 1))], 1, dim, layout.dim)[0]
+        one = [(0, slice(0, 1))]
+        gain: F32 = _read(reader, name, layer, one, 1, self._dim(), self.layout.dim)[0]
         return gain
 
     def read_embedding(self, reader: "TensorReader", tokens_B: Ints) -> F32:
         """Return this chip's part of the stream at its beginning: tokens' embeddings, (B, D/C)."""
-        width = self.layout.stream
+        width, layout = self.layout.stream, self.layout
+        stream = layout.dim_at(self.col)
+        if layout.is_scattered:
+            stream = stream[self.row * width : (self.row + 1) * width]
         out = np.zeros((len(tokens_B), width), np.float32)
-        part = self.row if self.layout.is_scattered else self.col
-        for _, cols in _part(self.layout.config.dim, width, part):
-            out[:, : cols.stop - cols.start] = reader.read_rows("embedding", tokens_B, cols)
+        for place, cols in _runs(stream):
+            part = reader.read_rows("embedding", tokens_B, cols)
+            out[:, place : place + part.shape[1]] = part
         return out
 
     def read_tokens(self, reader: "TensorReader", name: str, first: int, n: int) -> F32:
@@ -133,39 +133,46 @@ class Sharding:
         c, layout = self.layout.config, self.layout
         n_known = max(0, min(n, c.vocab_size - first))
         rows: _Runs = [(0, slice(first, first + n_known))] if n_known else []
-        dim = _part(c.dim, layout.dim, self.col)
-        return _read(reader, name, -1, rows, n, dim, layout.dim)
+        return _read(reader, name, -1, rows, n, self._dim(), layout.dim)
 
     def _head_sizes(self) -> dict[str, int]:
         head_dim, layout = self.layout.config.head_dim, self.layout
         kv = layout.slots_per_row * head_dim
         return {"wq": layout.n_heads * head_dim, "wk": kv, "wv": kv}
 
+    def _dim(self) -> _Runs:
+        return _runs(self.layout.dim_at(self.col))
+
     def _q_rows(self) -> _Runs:
-        head_dim, width = self.layout.config.head_dim, self.layout.heads_per_slot
-        return [
-            (number * width * head_dim, _span(slot.heads[0], len(slot.heads), head_dim))
-            for number, slot in enumerate(self.layout.row_slots(self.row))
-            if slot.heads
-        ]
+        return self._rows_of(self.layout.head_numbers(self.row)[0])
 
     def _kv_rows(self) -> _Runs:
-        head_dim = self.layout.config.head_dim
-        return [
-            (number * head_dim, _span(slot.kv_head, 1, head_dim))
-            for number, slot in enumerate(self.layout.row_slots(self.row))
-            if slot.kv_head is not None
-        ]
+        return self._rows_of(self.layout.head_numbers(self.row)[1])
+
+    def _rows_of(self, heads: tuple[int, ...]) -> _Runs:
+        """Return the stored rows of heads; -1: zeros."""
+        width = self.layout.config.head_dim
+        numbers = np.array(heads, np.int64)[:, None]
+        return _runs(np.where(numbers < 0, -1, numbers * width + np.arange(width)).reshape(-1))
 
 
-def _span(first: int, n: int, width: int) -> slice:
-    return slice(first * width, (first + n) * width)
+def _runs(numbers: Ints) -> _Runs:
+    """Return the runs of stored numbers that follow each other; -1 is none.
 
-
-def _part(size: int, width: int, index: int) -> _Runs:
-    """Return part ``index`` of a dim that is cut in parts of ``width``."""
-    start, stop = index * width, min((index + 1) * width, size)
-    return [(0, slice(start, stop))] if start < stop else []
+    Examples
+    --------
+    >>> _runs(np.array([4, 5, -1, 9]))
+    [(0, slice(4, 6, None)), (3, slice(9, 10, None))]
+    >>> _runs(np.array([-1, 0]))
+    [(1, slice(0, 1, None))]
+    """
+    breaks = np.flatnonzero((np.diff(numbers) != 1) | (numbers[:-1] < 0)) + 1
+    starts, stops = [0, *breaks.tolist()], [*breaks.tolist(), len(numbers)]
+    return [
+        (start, slice(int(numbers[start]), int(numbers[stop - 1]) + 1))
+        for start, stop in zip(starts, stops, strict=True)
+        if stop > start and numbers[start] >= 0
+    ]
 
 
 def _read(

@@ -128,6 +128,8 @@ class Prefetcher:
         clock.
     note_fill : callable, optional
         Called with the bytes that come into use, negative as they are released.
+    note_wait : callable, optional
+        Called with (weight, begin, end) of each wait for one, as ``note``.
     before_unpack : callable, optional
         Called by the thread with each weight before it unpacks it.
 
@@ -146,9 +148,11 @@ class Prefetcher:
         timeout_s: float = 120.0,
         note: Callable[[str, float, float], None] | None = None,
         note_fill: Callable[[int], None] | None = None,
+        note_wait: Callable[[str, float, float], None] | None = None,
         before_unpack: Callable[[WeightId], None] | None = None,
     ) -> None:
         self._timeout_s, self._note, self._note_fill = timeout_s, note, note_fill
+        self._note_wait = note_wait
         self._before_unpack = before_unpack
         self._items: list[_Item] = []
         self._codecs: dict[tuple[str, tuple[int, ...]], Any] = {}
@@ -210,7 +214,10 @@ class Prefetcher:
             lambda: item.ready_in == self._step or self._error is not None or self._closed,
             self._timeout_s,
         )
-        self.stats.stall_s += time.perf_counter() - began
+        ended = time.perf_counter()
+        self.stats.stall_s += ended - began
+        if self._note_wait is not None:
+            self._note_wait(str(item.weight), began, ended)
         if item.ready_in == self._step:
             return
         if not done:

@@ -10,7 +10,7 @@ from galaxy_mpi.program.choice import Choice
 from galaxy_mpi.program.memory import Matrix
 from galaxy_mpi.program.op import HEAD, Cut, Cuts, Op, Program, Tensor, Use
 from galaxy_mpi.program.pool import ArrayPool
-from galaxy_mpi.program.runner import BoundProgram, bind_program
+from galaxy_mpi.program.runner import BoundProgram, Timeline, bind_program
 from galaxy_mpi.program.spent import Bound, Spent
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Take",
     "Tap",
     "Tensor",
+    "Timeline",
     "Use",
     "bind_program",
 ]

@@ -1,6 +1,6 @@
-"""What a step does, phase by phase: ``python -m galaxy_mpi.program --model demo --mesh 2x2``.
+"""What a step does, phase by phase: ``galaxy-mpi program --model demo --mesh 2x2``.
 
-A command, which is why it may know what is above this package.
+As a command, it may import packages above this one.
 """
 
 import argparse
@@ -16,6 +16,7 @@ if __name__ == "__main__":
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.config import formats
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.listing import Listing
 from galaxy_mpi.studies.what_if import WhatIf
@@ -29,25 +30,31 @@ def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
     parser = ArgumentParser(
         "galaxy_mpi.program",
-        "Print the program of a decode step or a prefill pass: phases, ops, tensors, messages, "
-        "and what the device is charged for each.",
+        "Print the program of a decode step or prefill pass: phases, ops, tensors, messages, and "
+        "the device time of each.",
     )
     add = parser.add_argument_group("model and step").add_argument
-    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.estimate")
+    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy-mpi estimate")
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
-    add("--position", type=int, default=128, metavar="N", help="of all users in the step")
-    add("--prefill", type=int, metavar="N", help="a pass of one prompt of N tokens instead")
-    add("--layer", type=int, default=0, metavar="N", help="the layer that is shown in full")
+    add("--position", type=int, default=128, metavar="N", help="position of all users in the step")
+    add("--prefill", type=int, metavar="N", help="show a prefill pass of N tokens instead")
+    add("--layer", type=int, default=0, metavar="N", help="the layer to show in full")
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="2x2", metavar="RxC", help="rows x columns")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
+    add("--layout", metavar="FILE.py:CLASS", help="as in galaxy-mpi decode")
     add("--precision", help="performance (default) or accuracy")
-    add("--optimizations", metavar="NAME|FILE", help="as in galaxy_mpi.estimate")
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode")
-    add("--machine", default="wormhole_galaxy_6u", metavar="NAME|FILE", help="of device time")
+    add("--optimizations", metavar="NAME|FILE", help="as in galaxy-mpi estimate")
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
+    add(
+        "--machine",
+        default="wormhole_galaxy_6u",
+        metavar="NAME|FILE",
+        help="constants of the chips",
+    )
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
     add = parser.add_argument_group("output").add_argument
-    add("--output", type=Path, metavar="FILE", help="write it to a file")
+    add("--output", type=Path, metavar="FILE", help="write to a file instead of standard output")
     return parser
 
 
@@ -63,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             mesh=arguments.mesh,
             machine=arguments.machine,
             system=chosen_system(arguments.system),
+            layout_class=chosen_layout(arguments.layout),
             **formats(arguments.precision, arguments.optimizations, arguments.formats),
             prefetch=not arguments.no_prefetch,
             allow_over_budget=True,

@@ -112,6 +112,7 @@ class Binder:
         self._program, self._last_uses = Program(), dict[Tensor, int]()
         self._n_collectives = 0
         self._use: Use | None = None
+        self._axes: dict[Label, Axis] = {}
 
     def ran_as(self) -> dict[str, str]:
         """Return in words what the collective of each buffer runs as, for reports."""
@@ -123,7 +124,7 @@ class Binder:
 
     def index(self, axis: Axis) -> int:
         """Return this chip's place in its group along ``axis``."""
-        return self.row if axis is Axis.ROWS else self.col
+        return self.row if axis is Axis.COLUMN else self.col
 
     def size(self, axis: Axis) -> int:
         """Return the members of a group along ``axis``."""
@@ -134,7 +135,13 @@ class Binder:
         number = self._n_collectives
         self._n_collectives += 1
         op = "" if self._use is None else f", op {self._use.op.name} of layer {self._use.layer}"
-        return Label(wire.digest(number), f"{wire}{op}")
+        label = Label(wire.digest(number), f"{wire}{op}")
+        self._axes[label] = wire.axis
+        return label
+
+    def axis_of(self, label: Label) -> Axis:
+        """Return the axis of the collective that was bound with a label."""
+        return self._axes[label]
 
     def array(self, *shape: int) -> F32:
         """Return an array that lives until the op ends, or as long as it is read as its output."""

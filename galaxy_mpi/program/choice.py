@@ -25,6 +25,8 @@ class Choice:
     steps : str
         Numbers and ranges of decode steps, with ``p`` in front of prefill passes, both from 1:
         ``p1,1-3``.
+    option : str
+        The one that gives ``steps``, for messages.
 
     Raises
     ------
@@ -41,6 +43,7 @@ class Choice:
     ops: str | None = None
     layers: str | None = None
     steps: str = FIRST
+    option: str = "--capture-steps"
 
     def __post_init__(self) -> None:
         _ = self.layer_numbers, self._runs("p"), self._runs("")
@@ -90,7 +93,7 @@ class Choice:
         numbers: set[int] = set()
         for word in self.steps.split(","):
             if word.startswith("p") == (letter == "p"):
-                numbers |= _span("--capture-steps", word.removeprefix("p"), "p1,1-3")
+                numbers |= _span(self.option, word.removeprefix("p"), "p1,1-3")
         return numbers
 
 

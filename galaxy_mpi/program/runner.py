@@ -6,16 +6,26 @@ is one flat list of calls: nothing is looked up while it runs.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from galaxy_mpi.errors import ValuesError
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.local_plane import LocalCrossing
 from galaxy_mpi.mesh.plane import Crossing, Plane
-from galaxy_mpi.program.binder import Binder, Call
-from galaxy_mpi.program.op import Program
+from galaxy_mpi.program.binder import Binder, Call, Phase
+from galaxy_mpi.program.op import Program, Use
 
-__all__ = ["BoundProgram", "bind_program"]
+__all__ = ["BoundProgram", "Timeline", "bind_program"]
+
+
+class Timeline(Protocol):
+    """Notes when a process is busy with what, in host time."""
+
+    def working(self, rank: int, use: Use | None) -> None:
+        """Note that a chip begins with an op, or has ended what it does up to a crossing."""
+
+    def crossed(self, ranks: Sequence[int], use: Use | None, axis: Axis, began: float) -> None:
+        """Note that chips have crossed, ``began`` being when they entered."""
 
 
 class BoundProgram:
@@ -30,6 +40,7 @@ class BoundProgram:
         To which their collectives are bound.
     note : callable, optional
         Called with each crossing before it is crossed.
+    timeline : Timeline, optional
 
     Attributes
     ----------
@@ -45,16 +56,21 @@ class BoundProgram:
         chips: Sequence[Binder],
         planes: Sequence[Plane],
         note: Callable[[Crossing], None] | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
+        self._timeline = timeline
         self.program, self.chips, self._note = program, chips, note
         self.calls: list[Call] = []
         self.crossings_s = 0.0
         for phases in zip(*(chip.phases for chip in chips), strict=True):
-            for phase in phases:
-                self.calls += phase.calls
+            for chip, phase in zip(chips, phases, strict=True):
+                self.calls += phase.calls if timeline is None else _marked(phase, chip, timeline)
             # Chips of one process that cross together share the crossing.
             crossings = {id(p.crossing): p.crossing for p in phases if p.crossing is not None}
-            self._add(crossings.values())
+            if timeline is None:
+                self._add(crossings.values())
+            else:
+                self._add_noted(crossings.values(), phases)
         self._bound = [(plane, plane.end()) for plane in planes]
         self._add(crossing for plane in planes for crossing in plane.closing())
 
@@ -109,10 +125,46 @@ class BoundProgram:
                     self.calls.append((self._note, (crossing,)))
                 self.calls.append((self._cross, (crossing,)))
 
+    def _add_noted(self, crossings: Iterable[Crossing], phases: Sequence[Phase]) -> None:
+        """Add crossings that the timeline is told of."""
+        for crossing in crossings:
+            if isinstance(crossing, LocalCrossing):
+                continue
+            if self._note is not None:
+                self.calls.append((self._note, (crossing,)))
+            of_chips = [
+                (chip, phase)
+                for chip, phase in zip(self.chips, phases, strict=True)
+                if phase.crossing is crossing
+            ]
+            chip, phase = of_chips[0]
+            ranks = [chip.rank for chip, _ in of_chips]
+            about = (crossing, ranks, phase.use_of(len(phase.calls)), chip.axis_of(crossing.label))
+            self.calls.append((self._cross_noted, about))
+
+    def _cross_noted(
+        self, crossing: Crossing, ranks: Sequence[int], use: Use | None, axis: Axis
+    ) -> None:
+        assert self._timeline is not None
+        began = time.perf_counter()
+        self._cross(crossing)
+        self._timeline.crossed(ranks, use, axis, began)
+
     def _cross(self, crossing: Crossing) -> None:
         began = time.perf_counter()
         crossing()
         self.crossings_s += time.perf_counter() - began
+
+
+def _marked(phase: Phase, chip: Binder, timeline: Timeline) -> Iterable[Call]:
+    """Yield the calls of a phase, and before those of each op what tells the timeline."""
+    begins = {number: use for number, use in phase.begins if number < len(phase.calls)}
+    for number, call in enumerate(phase.calls):
+        if number in begins:
+            yield timeline.working, (chip.rank, begins[number])
+        yield call
+    if phase.calls:
+        yield timeline.working, (chip.rank, None)
 
 
 def bind_program(
@@ -122,6 +174,7 @@ def bind_program(
     planes: Mapping[Axis, Plane],
     around: Callable[[int, Binder], None] = lambda number, chip: None,
     note: Callable[[Crossing], None] | None = None,
+    timeline: Timeline | None = None,
 ) -> BoundProgram:
     """Bind a program on the chips of a process.
 
@@ -136,6 +189,7 @@ def bind_program(
         Called with (number, chip) before a chip binds the op of that number.
     note : callable, optional
         Called with each crossing before it is crossed.
+    timeline : Timeline, optional
     """
     for plane in planes.values():
         plane.begin()
@@ -145,7 +199,7 @@ def bind_program(
         for chip in chips:
             around(number, chip)
             chip.bind_use(number)
-    bound = BoundProgram(program, chips, list(planes.values()), note)
+    bound = BoundProgram(program, chips, list(planes.values()), note, timeline)
     for chip in chips:
         chip.pool.give_back_all()
     return bound

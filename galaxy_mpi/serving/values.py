@@ -67,6 +67,7 @@ def run_config(traffic: Traffic, **of_run: Any) -> RunConfig:
         precision=what_if.precision,
         optimizations=what_if.optimizations,
         formats=what_if.formats,
+        layout_class=what_if.layout_class,
         n_layers=what_if.layers,
         prefetch=what_if.prefetch,
         page_size=limits.page_size,
@@ -98,9 +99,9 @@ def _differences(chips: list[ChipTimes], totals: Totals) -> list[str]:
     """Return a line for each kind of which a time of the chips is another than was played."""
     (first,) = (chip for chip in chips if chip.rank == 0)
     found: dict[str, list[float]] = {"pass": [], "step": []}
-    for number, requests in enumerate(first.first_tokens):
+    for number in range(len(first.seconds)):
         seconds = max(chip.seconds[number] for chip in chips)
-        found["step" if requests is None else "pass"].append(seconds)
+        found["pass" if number in first.first_tokens else "step"].append(seconds)
     lines = []
     for kind, played in (("pass", totals.passes_s), ("step", totals.steps_s)):
         ran = found[kind]

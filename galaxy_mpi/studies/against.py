@@ -27,6 +27,8 @@ class Against:
     n_same: int
     """Tokens that the second run would have chosen too, given those before."""
     differences: Differences
+    others: list[dict[int, str]]
+    """Of each user, text of the tokens that the second run would have chosen instead, by place."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the report has of it."""
@@ -76,13 +78,17 @@ def run_against(
             chosen = [engine.chosen.get(number, []) for number in range(len(tokens))]
         if report is None:
             return None, None
-        n_same = sum(
-            ours == theirs
-            for pair in zip(tokens, chosen, strict=True)
-            for ours, theirs in zip(*pair, strict=True)
-        )
+        others = [
+            {
+                at: engine.text_of(ours[max(0, at - 8) : at], theirs[at])
+                for at in range(len(ours))
+                if ours[at] != theirs[at]
+            }
+            for ours, theirs in zip(tokens, chosen, strict=True)
+        ]
+        n_tokens = sum(map(len, tokens))
         found = compare_captures(first, second)
-        return report, Against(other, sum(map(len, tokens)), n_same, found)
+        return report, Against(other, n_tokens, n_tokens - sum(map(len, others)), found, others)
 
 
 _OF_DEVICE: dict[str, Any] = {
@@ -90,6 +96,7 @@ _OF_DEVICE: dict[str, Any] = {
     "trace_path": None,
     "host_trace_path": None,
     "profile_path": None,
+    "report_path": None,
     "slow_chips": (),
     "slow_links": (),
 }

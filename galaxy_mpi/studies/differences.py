@@ -63,6 +63,16 @@ class Differences:
         """Those that are not equal."""
         return [one for one in self.found if one.largest > 0]
 
+    @property
+    def by_op(self) -> list[Difference]:
+        """For each op the least correlation and the largest error, with that error's chip."""
+        return list(_worst(self.found, lambda one: one.op))
+
+    @property
+    def by_layer(self) -> list[Difference]:
+        """The same for each layer."""
+        return list(_worst(self.found, lambda one: one.layer))
+
     def first_below(self, pcc: float) -> Difference | None:
         """Return the first whose correlation is below ``pcc``."""
         return next((one for one in self.found if one.pcc < pcc), None)
@@ -80,8 +90,8 @@ class Differences:
             "first": None if first is None else first.to_dict(),
             "pcc": pcc,
             "first_below_pcc": None if below is None else below.to_dict(),
-            "by_op": [worst.to_dict() for worst in _worst(self.found, lambda one: one.op)],
-            "by_layer": [worst.to_dict() for worst in _worst(self.found, lambda one: one.layer)],
+            "by_op": [worst.to_dict() for worst in self.by_op],
+            "by_layer": [worst.to_dict() for worst in self.by_layer],
         }
 
     def to_text(self, pcc: float) -> str:
@@ -99,8 +109,7 @@ class Differences:
             lines.append(f"none has a PCC below {pcc}")
         else:
             lines.append(f"first with a PCC below {pcc}: {below.where}, {_figures(below)}")
-        for title, key in (("op", lambda one: one.op), ("layer", lambda one: one.layer)):
-            rows = list(_worst(self.found, key))
+        for title, rows in (("op", self.by_op), ("layer", self.by_layer)):
             lines += ["", f"{title:<22}{'least PCC':>11}{'largest error':>15}{'of':>11}  chip"]
             for worst in rows:
                 name = worst.op if title == "op" else "head" if worst.layer == HEAD else worst.layer
@@ -117,7 +126,7 @@ def compare_captures(a: Path, b: Path) -> Differences:
     Raises
     ------
     ConfigError
-        If one holds no captured values, or both have no file in common.
+        If one holds no captured values, both have no file in common, or layouts differ.
     """
     files_a, files_b = _files(a), _files(b)
     if a.is_file() and b.is_file():
@@ -130,6 +139,12 @@ def compare_captures(a: Path, b: Path) -> Differences:
         alone.append(run)
     for run in common:
         (about, values), (others_about, others) = _read(files_a[run]), _read(files_b[run])
+        layouts = [of.get("layout", "") for of in (about, others_about)]
+        if layouts[0] != layouts[1]:
+            raise ConfigError(
+                f"{a} and {b} are of different layouts ({', '.join(n or 'usual' for n in layouts)})"
+                f", so values have other places; compare tokens (--golden)"
+            )
         mesh = Mesh.parse(about["mesh"])
         known = {entry["name"] for entry in others_about["values"]}
         alone += [f"{run}: {name}" for name in sorted(known - values.keys())]
@@ -166,15 +181,15 @@ def _difference(run: str, entry: dict[str, Any], ours: Any, theirs: Any, mesh: M
 
 def _holder(cut: list[list[str]], place: Any, shape: tuple[int, ...], mesh: Mesh) -> str:
     """Return which chip holds a place of a whole tensor."""
-    found = {Axis.ROWS: "*", Axis.COLS: "*"}
+    found = {Axis.COLUMN: "*", Axis.ROW: "*"}
     for names, at, size in zip(cut, place, shape, strict=True):
-        axes = [Axis[name] for name in names]
+        axes = [Axis.named(name) for name in names]
         n_parts = math.prod(mesh.size(axis) for axis in axes)
         number = int(at) // (size // n_parts)
         for axis in reversed(axes):
             number, index = divmod(number, mesh.size(axis))
             found[axis] = str(index)
-    return f"({found[Axis.ROWS]}, {found[Axis.COLS]})"
+    return f"({found[Axis.COLUMN]}, {found[Axis.ROW]})"
 
 
 def _pcc(a: Any, b: Any) -> float:

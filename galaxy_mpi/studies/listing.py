@@ -118,7 +118,9 @@ class Listing:
     def _meeting(self, cross: Cross) -> str:
         wire = cross.wire
         if cross.rides:
-            return f"{wire.kind.value} over {wire.axis.name}: rides with the one before it"
+            return (
+                f"{wire.kind.value} within a {wire.axis.group_name}: rides with the one before it"
+            )
         alone = self._mesh.size(wire.axis) == 1
         how = "alone" if alone else self._algorithms.words(wire.kind)
         beside = f", {cross.cores:.0f} cores beside it" if cross.beside_s else ""

@@ -8,7 +8,7 @@ from typing import Any
 from galaxy_mpi.checkpoints import model_sizes
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import LlamaConfig, Programs
+from galaxy_mpi.models import Layout, LlamaConfig, Programs
 from galaxy_mpi.studies.prompts import chunk_tokens, passes_of
 from galaxy_mpi.studies.whole_run import run_all, run_users
 from galaxy_mpi.systems import System, Wanted, system_of
@@ -56,6 +56,8 @@ class WhatIf:
     topology: str | None = None
     system: str | System | None = None
     """None: the one that the machine has."""
+    layout_class: type[Layout] = Layout
+    """Says who has which part of the weights."""
     sampling: str | None = None
     """``host`` or ``device``: where tokens are chosen, instead of the system's way."""
     cached_percent: int = 0
@@ -108,7 +110,7 @@ class WhatIf:
             )
         if not self.allow_over_budget:
             self.budget.check(self.emulated_machine)
-        self._slowness()
+        _ = self.slowness
 
     @cached_property
     def emulated_machine(self) -> Machine:
@@ -186,6 +188,7 @@ class WhatIf:
             self.wanted.on(self.emulated_system, model),
             users=self.n_users,
             prefetch=self.prefetch,
+            layout_class=self.layout_class,
         )
 
     @property
@@ -206,7 +209,8 @@ class WhatIf:
         """What the bands depend on."""
         model = self.programs.model
         given = (self.links, self.topology, self.layers, self.optimizations)
-        also = (self.circular_buffer_bytes, self.sampling, self.slow_chips, self.slow_links)
+        also = (self.circular_buffer_bytes, self.sampling, self.slow_chips, self.slow_links,
+                self.programs.layout.key)  # fmt: skip
         changed = any(what for what in (*given, *also)) or not self.prefetch
         return Conditions(
             system=self.system_name,
@@ -225,7 +229,7 @@ class WhatIf:
             self.programs,
             self.emulated_machine,
             circular_buffer_bytes=self.circular_buffer_bytes,
-            slowness=self._slowness(),
+            slowness=self.slowness,
         )
 
     @cached_property
@@ -290,10 +294,12 @@ class WhatIf:
             *budget_rows(self.budget),
         ]
         width = max(len(name) for name, _ in rows)
-        lines = [f"{name:<{width}}  {value}" for name, value in rows]
+        lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
         return "\n".join([*lines, "", *op_table(figures)])
 
-    def _slowness(self) -> Slowness:
+    @property
+    def slowness(self) -> Slowness:
+        """What is slower than it should be, on the working mesh."""
         asked, working = self.programs.asked_mesh, self.programs.mesh
         return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
 

@@ -10,7 +10,7 @@ from galaxy_mpi.systems.prefill_pass import PassShape, PrefillPass, PrefillUser
 from galaxy_mpi.systems.site import ChipShape, Fabric, Site
 from galaxy_mpi.systems.table import DecodeTable, PrefillTable, System
 from galaxy_mpi.systems.tt_transformers import TT_TRANSFORMERS, TT_TRANSFORMERS_1D
-from galaxy_mpi.systems.user_file import chosen_modules, chosen_system
+from galaxy_mpi.systems.user_file import chosen_modules, chosen_system, class_from_file
 from galaxy_mpi.systems.wanted import Wanted
 
 __all__ = [
@@ -42,5 +42,6 @@ __all__ = [
     "WeightFeed",
     "chosen_modules",
     "chosen_system",
+    "class_from_file",
     "system_of",
 ]

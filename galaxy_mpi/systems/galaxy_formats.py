@@ -9,10 +9,14 @@ of Qwen3-32B in decode*: adds apart from the norm, without a dtype (bfp8), or wi
 its accuracy was published. The table has the first of the one and the second of the other;
 ``--formats`` sets what is wanted: ``decode.attention_norm=bf16,decode.mlp_norm=bf16``, or
 ``decode.attention_sum=bfp8,decode.mlp_sum=bfp8``.
+
+The original has no tensor group ``activation``. Here a file that names it sets the two rows of
+intermediate results that travel between chips and that the group sets in the generic system too:
+the sum of q, k and v in decode, and ``act``. Where it is unset, they are the original's.
 """
 
 from galaxy_mpi.dtypes import BF16, BFP8
-from galaxy_mpi.systems.formats import FormatTable, Row
+from galaxy_mpi.systems.formats import Act, FormatTable, Row
 
 __all__ = ["GALAXY_FORMATS"]
 
@@ -44,7 +48,7 @@ GALAXY_FORMATS = FormatTable(
         Row("qkv_product", BF16, BFP8, "llama_attention.py: bf16 row major; prefill: ccl_dtype"),
         Row(
             "qkv_sum",
-            BF16,
+            Act(BF16),
             BFP8,
             "llama_ccl.py, get_decode_rs_create_heads_buffers; line_all_reduce keeps the product's",
         ),
@@ -56,7 +60,7 @@ GALAXY_FORMATS = FormatTable(
         Row("wo_sum", BFP8, BFP8, "llama_ccl.py, line_all_reduce: dtype None"),
         Row("gate_up_product", BFP8, BFP8, "llama_mlp.py, forward and forward_prefill"),
         Row("gate_up_sum", BFP8, BFP8, "llama_ccl.py, double_matmul_line_reduce_scatter"),
-        Row("act", BFP8, BFP8, "llama_mlp.py, ttnn.mul: dtype=ttnn.bfloat8_b"),
+        Row("act", Act(BFP8), Act(BFP8), "llama_mlp.py, ttnn.mul: dtype=ttnn.bfloat8_b"),
         Row("w2_product", BFP8, BFP8, "llama_mlp.py, w2"),
         Row("w2_sum", BFP8, BFP8, "llama_ccl.py, line_all_reduce: dtype None"),
         Row("logits", BFP8, BFP8, "lm_head.py, forward"),

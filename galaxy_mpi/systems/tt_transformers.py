@@ -1,9 +1,9 @@
 """The generic system: separate ops on a line, weights read when used, buffers made per call.
 
-On a single row or column of chips only heads, feed-forward and vocabulary are cut, over all chips
-(``Axis.ROWS`` of N rows of one chip, however the mesh was written). There an all-reduce ends half-
-way, as a reduce-scatter: the stream stays cut, (B, D/N), and is gathered when the next norm reads
-it.
+On a single row or column of chips only heads, feed-forward and vocabulary are cut, over all chips,
+which the system sees as one column (``Axis.COLUMN``), however the mesh was written. There an
+all-reduce ends half-way, as a reduce-scatter: the residual stream stays sharded, (B, D/N), and is
+gathered when the next norm reads it.
 
 References
 ----------

@@ -6,11 +6,12 @@ from types import ModuleType
 from typing import Any
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.kernels import RotaryTable
 from galaxy_mpi.systems.catalogue import SYSTEMS
-from galaxy_mpi.systems.modules import Attention, Modules
+from galaxy_mpi.systems.modules import Attention, Modules, RMSNorm
 from galaxy_mpi.systems.table import System
 
-__all__ = ["chosen_modules", "chosen_system"]
+__all__ = ["chosen_modules", "chosen_system", "class_from_file"]
 
 
 def chosen_system(text: str) -> str | System:
@@ -32,22 +33,54 @@ def chosen_system(text: str) -> str | System:
     return found
 
 
-def chosen_modules(attention: str | None) -> Modules:
+def chosen_modules(
+    attention: str | None = None, norm: str | None = None, rope: str | None = None
+) -> Modules:
     """Return the classes of a model, some of them from files.
+
+    Parameters
+    ----------
+    attention, norm, rope : str, optional
+        ``FILE.py:CLASS`` each, made from `Attention`, `RMSNorm` and `RotaryTable`.
 
     Raises
     ------
     ConfigError
         If a file cannot be read, or has no such class.
     """
-    if attention is None:
-        return Modules()
-    found = _from_file("--attention-class", attention)
-    if not (isinstance(found, type) and issubclass(found, Attention)):
-        raise ConfigError(
-            f"--attention-class {attention} is no class made from galaxy_mpi.systems.Attention"
-        )
-    return Modules(attention_class=found)
+    chosen: dict[str, Any] = {}
+    for option, base, text in (
+        ("attention", Attention, attention),
+        ("norm", RMSNorm, norm),
+        ("rope", RotaryTable, rope),
+    ):
+        if text is not None:
+            chosen[f"{option}_class"] = class_from_file(f"--{option}-class", text, base)
+    return Modules(**chosen)
+
+
+def class_from_file(option: str, text: str, base: type) -> type:
+    """Return a class from a file.
+
+    Parameters
+    ----------
+    option : str
+        For messages.
+    text : str
+        ``FILE.py:CLASS``.
+    base : type
+        What it must be made from.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or has no such class.
+    """
+    found = _from_file(option, text)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        where = base.__module__.rpartition(".")[0]
+        raise ConfigError(f"{option} {text} is no class made from {where}.{base.__name__}")
+    return found
 
 
 def _from_file(option: str, text: str) -> Any:

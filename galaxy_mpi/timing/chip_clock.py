@@ -282,7 +282,7 @@ class ChipClock:
         axis = cross.wire.axis
         row, col = self._mesh.coord(self._rank)
         delays = hop_delays(self._tape.costs.machine, self._mesh.size(axis))
-        factors = self._factors[:, col] if axis is Axis.ROWS else self._factors[row, :]
+        factors = self._factors[:, col] if axis is Axis.COLUMN else self._factors[row, :]
         index = self._mesh.index(self._rank, axis)
         return _Meeting(cross, delays, factors, self._wire_factors[axis], index)
 
@@ -350,7 +350,7 @@ class ChipClock:
         if waited_s > 0:
             row, col = self._mesh.coord(self._rank)
             other = entries.index(last)
-            is_column = meeting.cross.wire.axis is Axis.ROWS
+            is_column = meeting.cross.wire.axis is Axis.COLUMN
             rank = self._mesh.rank(*((other, col) if is_column else (row, other)))
             self.waits_s[rank] = self.waits_s.get(rank, 0.0) + waited_s
 

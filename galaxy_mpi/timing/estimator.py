@@ -11,6 +11,7 @@ from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.mesh_clock import MeshClock
 from galaxy_mpi.timing.slowness import Slowness
+from galaxy_mpi.timing.step_record import StepRecord
 from galaxy_mpi.timing.step_table import StepTable
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.times import DeviceTimes, Peaks, Timing
@@ -113,6 +114,16 @@ class Estimator:
         """What tells the seconds of very many steps; the same to the last bit."""
         tape = self._tape_of(self.programs.decode())
         return StepTable(tape, self.programs.mesh, self._slowness)
+
+    def record(self, positions: Sequence[int]) -> tuple[Timing, StepRecord]:
+        """Return the time of a decode step, and all that every chip does in it.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            As in `step`.
+        """
+        return self._clock(self.programs.decode()).record(positions)
 
     def step_s(self, positions: Sequence[int]) -> float:
         """Return only the seconds of a step, for fits that need many."""

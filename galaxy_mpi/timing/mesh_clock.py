@@ -14,9 +14,11 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays, near_delays
 from galaxy_mpi.timing.slowness import Slowness
+from galaxy_mpi.timing.spans import ProgramSpans, Watcher
+from galaxy_mpi.timing.step_record import StepRecord
 from galaxy_mpi.timing.tape import Tape, Told
 from galaxy_mpi.timing.times import Timing
-from galaxy_mpi.timing.trace import COMPUTE, PREFETCH, Trace
+from galaxy_mpi.timing.trace import Trace
 
 __all__ = ["MeshClock"]
 
@@ -57,12 +59,19 @@ class MeshClock:
         attended_s = self._tape.attended_s(positions)
         one = self._one
         if one is None or trace is not None or any(len(set(of)) > 1 for of in attended_s):
-            many = _ManyChips(self._tape, self._mesh, self._slowness, trace)
-            self._last = many
+            mesh, uses = self._mesh, self._tape.uses
+            spans = None if trace is None else ProgramSpans(trace, mesh, uses)
+            self._last = many = _ManyChips(self._tape, mesh, self._slowness, spans)
             return many.run(attended_s)
         self._last = one
         _play(one, positions)
         return one.timing()
+
+    def record(self, positions: Sequence[int]) -> tuple[Timing, StepRecord]:
+        """Return the time of a decode step, and what every chip does in it; see `run`."""
+        record = StepRecord(self._tape.uses)
+        many = _ManyChips(self._tape, self._mesh, self._slowness, record)
+        return many.run(self._tape.attended_s(positions)), record
 
     def run_s(self, positions: Sequence[int] = ()) -> float:
         """Return only the seconds of `run`."""
@@ -91,8 +100,8 @@ def _is_alike(delays: Seconds) -> bool:
 class _ManyChips:
     """One evaluation of a tape, chips beside each other."""
 
-    def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness, trace: Trace | None) -> None:
-        self._tape, self._machine, self._trace = tape, tape.costs.machine, trace
+    def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness, spans: Watcher | None) -> None:
+        self._tape, self._machine, self._spans = tape, tape.costs.machine, spans
         self._factor = slowness.chip_factors(mesh)
         self._wire_factors = {axis: slowness.wire_factors(mesh, axis) for axis in Axis}
         self._delays = {axis: hop_delays(self._machine, mesh.size(axis)) for axis in Axis}
@@ -107,24 +116,29 @@ class _ManyChips:
         tape, rooms = self._tape, iter(self._tape.rooms)
         of_columns = [np.array(seconds) for seconds in attended_s]
         dram_s = [np.array([tape.dram_s(spent) for spent in seconds]) for seconds in attended_s]
-        taken_bytes = 0.0
-        for charge in tape.charges:
+        taken_bytes, spans = 0.0, self._spans
+        for place, charge in enumerate(tape.charges):
+            if spans is not None:
+                spans.at(place, self._now)
             if isinstance(charge, Kernel):
                 seconds: Any = charge.seconds
+                spent: Any = seconds
                 if callable(seconds):
                     number = tape.numbers[id(charge)]
-                    seconds = of_columns[number]
+                    seconds, spent = of_columns[number], attended_s[number][0]
                     self._dram_free_s = self._dram_free_s + dram_s[number]
-                self._work(charge, seconds)
+                self._work(charge, seconds, spent)
             elif isinstance(charge, Take):
                 taken_bytes = charge.n_bytes
-                self._take(taken_bytes, next(rooms))
+                self._take(charge, next(rooms))
             elif isinstance(charge, Consumed):
                 self._left_s[-1] = self._now
-                if self._trace is not None:
-                    self._trace.fills(self._now, -taken_bytes)
+                if spans is not None:
+                    spans.consumed(self._now, taken_bytes)
             else:
                 self._cross(charge)
+        if spans is not None:
+            spans.end(self._now)
         first_s = self._attended_s = [seconds[0] for seconds in attended_s]
         factor = float(self._factor[0, 0])
         slowest_s, stall_s = float(np.max(self._now)), float(np.max(self._stall_s))
@@ -134,51 +148,60 @@ class _ManyChips:
         """Return each charge with its seconds on chip (0, 0)."""
         return self._tape.spans_s(self._told, self._attended_s, float(self._factor[0, 0]))
 
-    def _work(self, kernel: Kernel, seconds: Any) -> None:
+    def _work(self, kernel: Kernel, seconds: Any, spent: Any) -> None:
         end = self._now + seconds * self._factor
-        self._end(kernel.name, end, kernel.cores, self._tape.gap_s if kernel.has_gap else None)
+        if self._spans is not None:
+            self._spans.kernel(kernel, self._now, end, spent)
+        self._end(end, self._tape.gap_s if kernel.has_gap else None)
 
-    def _take(self, n_bytes: float, room: int) -> None:
+    def _take(self, take: Take, room: int) -> None:
         """Wait for a weight; see `ChipClock`."""
         begin = self._dram_free_s
         if room >= 0:
             begin = np.maximum(begin, self._left_s[room])
-        self._dram_free_s = begin + n_bytes / self._machine.dram_bytes_per_s
+        self._dram_free_s = begin + take.n_bytes / self._machine.dram_bytes_per_s
         stall_s = np.maximum(0.0, self._dram_free_s - self._now)
+        if self._spans is not None:
+            self._spans.take(take, (begin, self._dram_free_s), self._now)
         self._stall_s = self._stall_s + stall_s
         self._now = self._now + stall_s
         self._told.stalls.append(float(stall_s[0, 0]))
         self._told.ends.append(float(self._now[0, 0]))
-        if self._trace is not None:
-            self._trace.add(PREFETCH, "weight", begin, self._dram_free_s)
-            self._trace.fills(begin, n_bytes)
         self._left_s.append(self._now)
 
     def _cross(self, cross: Cross) -> None:
         axis = cross.wire.axis
         delays, wires = self._delays[axis] * cross.laps, self._wire_factors[axis]
+        near = near_delays(delays)
         block_s = cross.wire_s if cross.block_s is None else cross.block_s
         farthest = self._arrived(axis, delays) + block_s * wires
-        nearest = self._arrived(axis, near_delays(delays)) + cross.wire_s * wires
+        nearest = self._arrived(axis, near) + cross.wire_s * wires
         end = np.maximum(farthest, nearest) + cross.own_s * self._factor
-        if self._trace is not None:
+        done = np.maximum(end, self._now + cross.beside_s * self._factor)
+        if self._spans is not None:
             n_bytes = self._tape.crossed_bytes(cross)
-            self._trace.collective(cross.name, axis, self._now, end, n_bytes)
-        end = np.maximum(end, self._now + cross.beside_s * self._factor)
-        self._end(cross.name, end, cross.cores, self._tape.gap_s)
+            # What notices and data take anyway, if all members enter together.
+            reach = [_by_member(axis, of.max(axis=1)) for of in (delays, near)]
+            alone = np.maximum(reach[0] + block_s * wires, reach[1] + cross.wire_s * wires)
+            waited_s = np.maximum(farthest, nearest) - self._now - alone
+            self._spans.cross(cross, self._now, (end, done), waited_s, n_bytes)
+        self._end(done, self._tape.gap_s)
 
     def _arrived(self, axis: Axis, delays: Seconds) -> Seconds:
         """Return when the last of the group's data is there: entry and distance of each member."""
-        entries: Any = self._now if axis is Axis.ROWS else self._now.T  # (members, groups)
+        entries: Any = self._now if axis is Axis.COLUMN else self._now.T  # (members, groups)
         arrived = (entries[None, :, :] + delays[:, :, None]).max(axis=1)
-        result: Seconds = arrived if axis is Axis.ROWS else arrived.T
+        result: Seconds = arrived if axis is Axis.COLUMN else arrived.T
         return result
 
-    def _end(self, name: str, end: Seconds, cores: float, gap_s: float | None) -> None:
-        if self._trace is not None:
-            self._trace.add(COMPUTE, name, self._now, end, cores=cores)
+    def _end(self, end: Seconds, gap_s: float | None) -> None:
         self._now = end
         if gap_s is not None:
             self._n_issued += 1
             self._now = np.maximum(end + gap_s, self._n_issued * self._tape.issue_s)
         self._told.ends.append(float(self._now[0, 0]))
+
+
+def _by_member(axis: Axis, values: Seconds) -> Seconds:
+    """Return a value of each member of a group, laid beside the chips (R, C)."""
+    return values[:, None] if axis is Axis.COLUMN else values[None, :]

@@ -24,7 +24,7 @@ class Slowness:
 
     @classmethod
     def parse(cls, chips: Sequence[str], links: Sequence[str], mesh: Mesh) -> "Slowness":
-        """Read ``ROW,COLUMN,FACTOR`` and ``ROW,COLUMN,ROWS|COLS,FACTOR``.
+        """Read ``ROW,COLUMN,FACTOR`` and ``ROW,COLUMN,row|column,FACTOR``.
 
         Raises
         ------
@@ -49,10 +49,10 @@ class Slowness:
         for text in links:
             try:
                 row, col, axis, factor = text.split(",")
-                slow_links[int(row), int(col), Axis[axis.upper()]] = float(factor)
+                slow_links[int(row), int(col), Axis.named(axis)] = float(factor)
             except (ValueError, KeyError):
                 raise ConfigError(
-                    f"--slow-link is ROW,COLUMN,ROWS|COLS,FACTOR, as 3,1,COLS,2.5; got {text!r}"
+                    f"--slow-link is ROW,COLUMN,row|column,FACTOR, as 3,1,row,2.5; got {text!r}"
                 ) from None
         for (row_, col_, *_), factor_ in (*slow_chips.items(), *slow_links.items()):
             if not (0 <= row_ < mesh.rows and 0 <= col_ < mesh.cols):
@@ -93,6 +93,6 @@ class Slowness:
         factors = np.ones((mesh.rows, mesh.cols))
         for (row, col, along), factor in self.links.items():
             if along is axis:
-                group = np.s_[:, col] if axis is Axis.ROWS else np.s_[row, :]
+                group = np.s_[:, col] if axis is Axis.COLUMN else np.s_[row, :]
                 factors[group] = np.maximum(factors[group], factor)
         return factors

@@ -186,7 +186,7 @@ class _ManySteps:
     def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness) -> None:
         self._tape, machine = tape, tape.costs.machine
         self._delays = {axis: hop_delays(machine, mesh.size(axis)) for axis in Axis}
-        farthest = self._delays[Axis.ROWS].max(axis=1)
+        farthest = self._delays[Axis.COLUMN].max(axis=1)
         is_even = slowness == Slowness()
         self._is_one_row = is_even and len(set(farthest.tolist())) == 1
         kept = slice(0, 1 if self._is_one_row else mesh.rows)
@@ -249,14 +249,14 @@ class _ManySteps:
         axis = cross.wire.axis
         far = self._delays[axis] * cross.laps
         near = near_delays(far)
-        if axis is Axis.ROWS and self._is_one_row:  # all enter when this one does
+        if axis is Axis.COLUMN and self._is_one_row:  # all enter when this one does
             far, near = (reach[:1].max(axis=1)[:, None] for reach in (far, near))
         both = np.stack([far, near])  # (far or near, to, from)
         block_s = cross.wire_s if cross.block_s is None else cross.block_s
         wires = [float(seconds) * self._wires[axis] for seconds in (block_s, cross.wire_s)]
         own_s, beside_s = (float(s) * self._factor for s in (cross.own_s, cross.beside_s))
         is_alone = both.shape[1] == 1
-        if axis is Axis.ROWS:
+        if axis is Axis.COLUMN:
             delays, member = both[:, :, :, None, None], 2
         else:
             delays, member = both[:, None, :, :, None], 3

@@ -1,4 +1,4 @@
-"""Device figures for people: rows of a summary, and a table by op."""
+"""Device figures as text: rows of the summary, and a table of ops."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,19 +23,19 @@ def device_rows(figures: dict[str, Any]) -> Rows:
         ("device: tokens/s/user", f"{figures['tokens_per_s_per_user']:.2f}"),
         ("device: tokens/s", f"{figures['tokens_per_s']:.1f} (all users)"),
         ("device: time to first token", _with_band(first, figures, "time_to_first_token_s")),
-        ("device: prefetch stall", f"{stall_s * 1e6:.1f} us a step ({stall:.1%})"),
-        ("device: of the peak", _of_peak(figures)),
-        ("device: a step waits for", _waits(figures)),
-        ("device: bytes of a link a step", links or "none"),
+        ("device: prefetch stall", f"{stall_s * 1e6:.1f} us per step ({stall:.1%})"),
+        ("device: share of peak", _of_peak(figures)),
+        ("device: step is bound by", _waits(figures)),
+        ("device: bytes per link", f"{links} per step" if links else "none"),
     ]
 
 
 LEAST_WAIT = 0.01
-"""Share of a step from which a chip that others wait for is worth a line."""
+"""A straggler is reported when the others wait for it longer than this share of a step."""
 
 
 def straggler_rows(stragglers: Sequence[dict[str, Any]], step_s: float) -> Rows:
-    """Return a row that points at the chips that others wait for, if that takes long."""
+    """Return a row that names the stragglers, or none if they cost little."""
     told = [one for one in stragglers if one["waited_s"] > LEAST_WAIT * step_s]
     if not told:
         return []
@@ -45,48 +45,49 @@ def straggler_rows(stragglers: Sequence[dict[str, Any]], step_s: float) -> Rows:
     share = longest_s / step_s
     return [
         (
-            "device: waited for",
-            f"{chips}{more}: up to {longest_s * 1e6:.1f} us a step ({share:.1%})",
+            "device: stragglers",
+            f"{chips}{more}: others wait up to {longest_s * 1e6:.1f} us per step ({share:.1%})",
         )
     ]
 
 
 def _with_band(text: str, figures: dict[str, Any], name: str) -> str:
-    """Return a figure with its regime and margin, where they are known."""
+    """Return a figure followed by its regime and margin, if these are known."""
     margin = figures.get(f"{name}_margin")
     return text if margin is None else f"{text}, {figures[f'{name}_regime']}, +-{margin:.0%}"
 
 
 def _of_peak(figures: dict[str, Any]) -> str:
-    links = ", ".join(f"links {a} {share:.1%}" for a, share in figures["link_utilization"].items())
+    links = ", ".join(f"{a} links {share:.1%}" for a, share in figures["link_utilization"].items())
     shares = f"DRAM {figures['dram_utilization']:.1%}, FLOPs {figures['flops_utilization']:.1%}"
     return f"{shares}, {links}" if links else shares
 
 
 def _waits(figures: dict[str, Any]) -> str:
-    """Return what steps wait for, the most first."""
+    """Return what bounds the steps, largest share first."""
     total_s = sum(figures["by_bound_s"].values())
     known = sorted(figures["by_bound_s"].items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {s / total_s:.0%}" for name, s in known) or "nothing"
 
 
 def budget_rows(budget: Budget) -> Rows:
-    """Return what a chip holds."""
+    """Return the memory that one chip needs."""
 
     def mib(n_bytes: float) -> str:
         return f"{n_bytes / 2**20:.1f} MiB"
 
     return [
-        ("chip: weights, embedding", mib(budget.weights_bytes + budget.embedding_bytes)),
-        ("chip: KV cache", mib(budget.kv_cache_bytes)),
-        ("chip: persistent buffers (L1)", mib(budget.persistent_buffers_bytes)),
-        ("chip: circular buffer (L1)", mib(budget.circular_buffer_bytes)),
+        ("device: memory per chip", ""),
+        ("  weights, embedding", mib(budget.weights_bytes + budget.embedding_bytes)),
+        ("  KV cache", mib(budget.kv_cache_bytes)),
+        ("  persistent buffers", f"{mib(budget.persistent_buffers_bytes)} (L1)"),
+        ("  circular buffer", f"{mib(budget.circular_buffer_bytes)} (L1)"),
     ]
 
 
 def op_table(figures: dict[str, Any], most: int | None = None) -> list[str]:
-    """Return a line for each op of a decode step, or for ``most`` of them, the longest first."""
-    lines = [f"{'op of a decode step, chip (0, 0)':<34}{'us a step':>11}{'share':>8}  waits for"]
+    """Return a line for each op of a decode step, longest first, at most ``most`` of them."""
+    lines = [f"{'op of a decode step, chip (0, 0)':<34}{'us/step':>11}{'share':>8}  bound by"]
     bounds = figures["bound_by_op"]
     ops = sorted(figures["by_op_s"].items(), key=lambda item: -item[1])
     known = [(name, seconds) for name, seconds in ops if seconds > 0]
@@ -94,5 +95,5 @@ def op_table(figures: dict[str, Any], most: int | None = None) -> list[str]:
         share = seconds / figures["decode_step_s"]
         lines.append(f"{name:<34}{seconds * 1e6:>11.1f}{share:>8.1%}  {bounds[name]}")
     if most is not None and len(known) > most:
-        lines.append(f"... and {len(known) - most} more ops (--json has all)")
+        lines.append(f"... and {len(known) - most} more ops (--json lists all)")
     return lines

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
-from galaxy_mpi.program.op import Program
+from galaxy_mpi.program.op import Program, Use
 from galaxy_mpi.program.spent import Bound
 from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.times import Timing
@@ -48,6 +48,8 @@ class Tape:
     Attributes
     ----------
     charges : list of Charge
+    uses : list of Use
+        The op of each.
     rooms : list of int
         For each weight, which one must have left the circular buffer before it can be read: its
         number, -1 if there is room.
@@ -58,7 +60,9 @@ class Tape:
     def __init__(self, program: Program, costs: Costs, capacity_bytes: float | None = None) -> None:
         self.costs = costs
         self.gap_s, self.issue_s = costs.gap_s(program.mode), costs.issue_s(program.mode)
-        self.charges: list[Charge] = [charge for _, charge in program.charges(costs)]
+        charged = list(program.charges(costs))
+        self.uses: list[Use] = [use for use, _ in charged]
+        self.charges: list[Charge] = [charge for _, charge in charged]
         capacity = costs.machine.circular_buffer_bytes if capacity_bytes is None else capacity_bytes
         self.rooms = _rooms([c.n_bytes for c in self.charges if isinstance(c, Take)], capacity)
         self.attentions: list[Kernel] = []
@@ -128,7 +132,7 @@ class Tape:
         spans = self._spans_s(told, taken)
         # Sums in the order of the moments, as a clock would add them.
         by_op_s = {name: _sum(spans[places]) for name, places in moments.by_name.items()}
-        link_bytes = {axis.name: n_bytes for axis, n_bytes in self.link_bytes.items()}
+        link_bytes = {axis.group_name: n_bytes for axis, n_bytes in self.link_bytes.items()}
         bound_of, by_bound_s = self._bounds(spans, taken, attended_s)
         dram_bytes, flops = self.work_of(attended_s)
         return Timing(

@@ -1,41 +1,61 @@
 """Time as a trace that ui.perfetto.dev opens: a process a chip, a track an engine.
 
-Trace event format, JSON, times in microseconds. Schema version 2; ``otherData`` has
-``schema_version`` and ``clock`` (``device`` or ``host``). A process is a chip, its number the rank.
+Trace event format, JSON, times in microseconds; gzip if the file's name ends in ``.gz``. Schema
+version 3; ``otherData`` has ``schema_version`` and ``clock`` (``device`` or ``host``). A process is
+a chip, its number the rank.
 
-Device time has the tracks ``compute`` (ops), ``prefetch`` (reads of weights), ``links ROWS`` and
-``links COLS``, and
+Both clocks have the tracks
 
-* ``X`` events: ops (``args``: worker cores that an op occupies), reads of weights, and collectives
-  from a chip's entry until its result is there;
-* ``s`` and ``f`` events: a flow from each member of a collective to the next one of its ring;
-* ``C`` events: ``circular buffer`` in bytes, from when a read begins until the weight has been
-  consumed, and ``link ROWS``, ``link COLS`` in bytes/s, the mean of a collective's busiest link.
+* ``program``: ``X`` events within each other: ``run``, passes and steps (``prefill 1``,
+  ``decode 1``), layers (``layer 0``, ``head``), and ops by their names in the program;
+* ``compute``: what a chip works on. Device time: kernels and collectives, with ``op``, ``layer``,
+  ``cores``, ``bound`` (what it waits for), ``dram_bytes``, ``flops``, and of collectives ``wire``,
+  ``format`` and ``link_bytes``. Host time: ops, without their waiting;
+* ``waiting``: for another chip (``for``), in a collective, or for a weight;
+* ``prefetch``: reads of weights, by name, with ``bytes``, ``format``, ``shape``;
 
-Host time has the tracks ``steps``, ``collectives`` and ``prefetch`` with ``X`` events, the same
-flows between collectives, and the counter ``circular buffer`` in unpacked bytes; links it has none.
+``s`` and ``f`` events of category ``wait``: a flow from an op that waits to the op that it waits
+for; and the counter ``circular buffer`` (``C`` events) in bytes, from when a read begins until the
+weight has been consumed.
 
-Version 1 had no counters and no host time.
+Device time has also the tracks ``column links`` and ``row links``: collectives from a chip's entry
+until its result is there, flows of category ``message`` from each member to the next one of its
+ring, and the counters ``column link`` and ``row link`` in bytes/s, the mean of a collective's
+busiest link.
+
+Version 1 had no counters and no host time; version 2 no ``program`` and no ``waiting``.
 """
 
+import gzip
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.program.op import HEAD
 
-__all__ = ["COMPUTE", "PREFETCH", "SCHEMA_VERSION", "Trace"]
+__all__ = ["COMPUTE", "PREFETCH", "PROGRAM", "SCHEMA_VERSION", "WAITING", "Trace", "layer_name"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-COMPUTE, PREFETCH = "compute", "prefetch"
+PROGRAM, COMPUTE, WAITING, PREFETCH = "program", "compute", "waiting", "prefetch"
 
-DEVICE_TRACKS = (COMPUTE, PREFETCH, *(f"links {axis.name}" for axis in Axis))
+_EVERYWHERE = (PROGRAM, COMPUTE, WAITING, PREFETCH)
+
+DEVICE_TRACKS = (*_EVERYWHERE, *(f"{axis.group_name} links" for axis in Axis))
+
+HOST_TRACKS = _EVERYWHERE
 
 Seconds = NDArray[np.float64]
+
+
+def layer_name(layer: int) -> str:
+    """Return what traces call a layer; ``head`` is what is before and behind all."""
+    return "head" if layer == HEAD else f"layer {layer}"
 
 
 class Trace:
@@ -53,6 +73,8 @@ class Trace:
     ----------
     origin_s : float
         Added to all times: when the pass that is being traced began.
+    title : str
+        Name of that pass or step.
     """
 
     def __init__(
@@ -62,21 +84,21 @@ class Trace:
         self._events: list[dict[str, Any]] = []
         self._changes: dict[int, list[tuple[float, float]]] = {}
         self._n_flows = 0
-        self.origin_s = 0.0
+        self.origin_s, self.title = 0.0, ""
         for rank in range(mesh.n_chips):
             row, col = mesh.coord(rank)
             self._describe(rank, "process_name", f"chip ({row}, {col})")
             for number, track in enumerate(self._tracks):
                 self._describe(rank, "thread_name", track, number)
 
-    def add(self, track: str, name: str, begin: Seconds, end: Seconds, **args: float) -> None:
+    def add(self, track: str, name: str, begin: Seconds, end: Seconds, **args: Any) -> None:
         """Note that every chip was busy with ``name``; arrays of shape (R, C)."""
         spans = zip(begin.reshape(-1).tolist(), end.reshape(-1).tolist(), strict=True)
         for rank, (start_s, stop_s) in enumerate(spans):
             self.span(rank, track, name, start_s, stop_s, **args)
 
     def span(
-        self, rank: int, track: str, name: str, start_s: float, stop_s: float, **args: float
+        self, rank: int, track: str, name: str, start_s: float, stop_s: float, **args: Any
     ) -> None:
         """Note that one chip was busy; nothing if it took no time."""
         if stop_s > start_s:
@@ -97,14 +119,14 @@ class Trace:
         self, name: str, axis: Axis, begin: Seconds, end: Seconds, n_bytes: float
     ) -> None:
         """Note a collective on the links, with a flow from each member to the next."""
-        track = f"links {axis.name}"
+        track = f"{axis.group_name} links"
         self.add(track, name, begin, end)
         begins, ends = begin.reshape(-1).tolist(), end.reshape(-1).tolist()
         for rank, (start_s, stop_s) in enumerate(zip(begins, ends, strict=True)):
             if n_bytes and stop_s > start_s:
                 rate = n_bytes / (stop_s - start_s)
                 for at_s, value in ((start_s, rate), (stop_s, 0.0)):
-                    self._add("C", f"link {axis.name}", rank, at_s, args={"bytes/s": value})
+                    self._add("C", f"{axis.group_name} link", rank, at_s, args={"bytes/s": value})
             self.flow(name, track, rank, axis, start_s, ends)
 
     def flow(
@@ -119,6 +141,14 @@ class Trace:
         common = {"cat": "message", "id": self._n_flows, "tid": self._tracks.index(track)}
         self._add("s", name, rank, start_s, **common)
         self._add("f", name, following, ends[following], bp="e", **common)
+
+    def waits_for(self, name: str, rank: int, start_s: float, other: int, entered_s: float) -> None:
+        """Note that a chip waits from ``start_s`` on for another, which enters at ``entered_s``."""
+        self._n_flows += 1
+        waiting, compute = (self._tracks.index(track) for track in (WAITING, COMPUTE))
+        common = {"cat": "wait", "id": self._n_flows}
+        self._add("s", name, rank, start_s, tid=waiting, **common)
+        self._add("f", name, other, entered_s, tid=compute, bp="e", **common)
 
     def fill(self, rank: int, at_s: float, n_bytes: float) -> None:
         """Note that the circular buffer of a chip holds so many bytes more from then on."""
@@ -137,6 +167,11 @@ class Trace:
             "otherData": {"schema_version": SCHEMA_VERSION, "clock": self._clock},
         }
         return json.dumps(content) + "\n"
+
+    def for_file(self, path: Path) -> str | bytes:
+        """Return what a file of that name is to hold: the text, or it packed by gzip."""
+        text = self.to_json()
+        return gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text
 
     def _fill_counters(self) -> list[dict[str, Any]]:
         """Return the circular buffers' bytes after each change: what leaves goes first."""

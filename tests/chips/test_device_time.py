@@ -46,16 +46,16 @@ def test_a_run_takes_what_is_estimated_to_the_last_bit(mesh, slow):
     run = replace(RUN, mesh=Mesh.parse(mesh), prompt_tokens=prompts(*[20] * 8))
     if slow:
         last = f"{run.mesh.rows - 1},{run.mesh.cols - 1}"
-        run = replace(run, slow_chips=(f"{last},1.7",), slow_links=(f"{last},COLS,3",))
+        run = replace(run, slow_chips=(f"{last},1.7",), slow_links=(f"{last},row,3",))
     report, model = play(run)
     estimator = estimator_of(run, model)
     expected, found = run_one(estimator, 20, 3, 8), report.device.times
     assert found.step_s == expected.step_s
-    assert found.by_op_s == expected.by_op_s
+    assert found.steps.by_op_s == expected.steps.by_op_s
     assert found.prefetch_stall_s == expected.prefetch_stall_s
-    assert found.dram_bytes == expected.dram_bytes
-    assert found.by_bound_s == expected.by_bound_s
-    assert found.link_bytes == expected.link_bytes
+    assert found.steps.dram_bytes == expected.steps.dram_bytes
+    assert found.steps.by_bound_s == expected.steps.by_bound_s
+    assert found.steps.link_bytes == expected.steps.link_bytes
     assert found.first_token_s[0] == expected.first_token_s[0]
     assert found.first_token_s[7] == pytest.approx(8 * expected.first_token_s[0])
     if slow:
@@ -122,7 +122,7 @@ def test_the_summary_shows_both_clocks():
     report, _ = play(RUN)
     text = report.to_text(show_all=False)
     assert "host: decode step" in text
-    for what in ("decode step", "tokens/s/user", "time to first token", "of the peak"):
+    for what in ("decode step", "tokens/s/user", "time to first token", "share of peak"):
         assert f"device: {what}" in text
     assert "op of a decode step" in text
     figures = report.to_dict()["device"]
@@ -152,10 +152,14 @@ def test_a_run_writes_traces_of_both_clocks_and_an_op_report(tmp_path):
     times = report.device.times
     assert last == pytest.approx(8 * times.first_token_s[0] + sum(times.step_s[:4]))
     content = json.loads(host.read_text())
-    assert content["otherData"] == {"schema_version": 2, "clock": "host"}
+    assert content["otherData"] == {"schema_version": 3, "clock": "host"}
     spans = [e for e in content["traceEvents"] if e["ph"] == "X"]
     assert min(e["ts"] for e in spans) == 0
-    of_rank = [e for e in spans if e["pid"] == 0]
-    assert [e["name"] for e in of_rank if e["tid"] == 0] == ["prefill"] * 8 + ["decode"] * 4
+    of_rank = [e for e in spans if e["pid"] == 0 and e["tid"] == 0]
+    steps = [e["name"] for e in of_rank if e["name"].startswith(("prefill", "decode"))]
+    assert steps == [f"prefill {n}" for n in range(1, 9)] + [f"decode {n}" for n in range(1, 5)]
     rows = list(csv.DictReader(ops.open()))
+    signposts = [row["OP CODE"] for row in rows if row["OP TYPE"] == "signpost"]
+    assert signposts == steps
+    rows = [row for row in rows if row["OP TYPE"] != "signpost"]
     assert {row["DEVICE ID"] for row in rows} == {"0", "1", "2", "3"}

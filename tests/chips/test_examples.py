@@ -1,16 +1,21 @@
 """The examples of docs/examples: short, and right in values and in device time."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from galaxy_mpi import decode, estimate
+from galaxy_mpi import Generator, create_model, decode, estimate
+from galaxy_mpi.checkpoints import default_prompts
 from galaxy_mpi.dtypes import BFP4, BFP8
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import Layout, chosen_layout
 from galaxy_mpi.program import Choice
+from galaxy_mpi.studies.differences import compare_captures
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems import chosen_modules, chosen_system
 from galaxy_mpi.timing import Costs, Machine
@@ -87,8 +92,8 @@ def test_a_tree_adds_the_same_and_takes_what_it_is_charged(tmp_path):
     # w2's op: the wire in the middle passes 3 blocks on 4 links, the sums are 2 deep.
     report = play(DEVICE, system=tree)
     machine = Machine.load("wormhole_galaxy_6u")
-    assert "tree_all_reduce_w2" in report.device.times.by_op_s
-    assert "all_reduce_w2" not in report.device.times.by_op_s
+    assert "tree_all_reduce_w2" in report.device.times.steps.by_op_s
+    assert "all_reduce_w2" not in report.device.times.steps.by_op_s
     what_if = WhatIf(
         model="demo", mesh="4x1", layers=2, users=4, input_tokens=40, new_tokens=2, system=tree
     )
@@ -109,7 +114,7 @@ def test_a_bfp4_wire_carries_bfp4_in_half_the_time(tmp_path):
     assert not np.array_equal(usual, BFP4.round(usual))
     # Of a tile's 1,088 bytes 576 are left; 16 tiles a layer, two layers, less the head's.
     bytes_of = {
-        name: play(DEVICE, system=system).device.times.link_bytes["ROWS"]
+        name: play(DEVICE, system=system).device.times.steps.link_bytes["column"]
         for name, system in (("usual", "galaxy"), ("narrow", narrow))
     }
     n_steps, blocks = 2, 3 / 2
@@ -166,6 +171,58 @@ def test_constants_are_set_from_outside(tmp_path):
             WhatIf(constants=(text,))
 
 
+PARTS = '''
+import numpy as np
+
+from galaxy_mpi.kernels import RotaryTable
+from galaxy_mpi.systems import RMSNorm
+
+
+class MeanNorm(RMSNorm):
+    """Divides by the mean size of the values, not by their root mean square."""
+
+    def statistics(self, x_BD):
+        return np.abs(x_BD).sum(axis=1)
+
+    def normalise(self, x_BD, total_B, gain_D):
+        return x_BD / (total_B[:, None] / self.dim + self.eps) * gain_D
+
+
+class Interpolated(RotaryTable):
+    """Positions twice as close: 40 rotate as 20 do."""
+
+    def __init__(self, inv_freq, round):
+        super().__init__(inv_freq / 2, round)
+'''
+
+
+def test_norm_and_rotary_table_come_from_files(tmp_path):
+    path, report = tmp_path / "parts.py", tmp_path / "run.json"
+    path.write_text(PARTS)
+    usual = ["--mesh", "2x2", "--chips-per-rank", "4", "--layers", "2", "--batch", "2", "--quiet"]
+    usual += ["--max-new-tokens", "5", "--precision", "float32", "--json", str(report)]
+    tokens = {}
+    for name in ("", "norm", "rope"):
+        part = {"": [], "norm": ["--norm-class", f"{path}:MeanNorm"]}.get(
+            name, ["--rope-class", f"{path}:Interpolated"]
+        )
+        assert decode.main([*usual, *part]) == 0
+        found = json.loads(report.read_text())
+        tokens[name] = found["tokens"]
+        assert found["run"]["config"]["modules"]["norm_class"] == (
+            "MeanNorm" if name == "norm" else "RMSNorm"
+        )
+    modules = chosen_modules(norm=f"{path}:MeanNorm", rope=f"{path}:Interpolated")
+    for name, classes in (
+        ("norm", {"norm_class": modules.norm_class}),
+        ("rope", {"rope_class": modules.rope_class}),
+    ):
+        model = create_model("demo", mesh="1x1", optimizations="float32", n_layers=2, **classes)
+        with Generator(model) as generator:
+            made = generator.generate(default_prompts()[:2], max_new_tokens=5)
+        assert [list(found.tokens) for found in made] == tokens[name] != tokens[""]
+
+
 def test_a_file_that_has_no_system_is_refused_in_one_line(tmp_path, capsys):
     path = tmp_path / "broken.py"
     path.write_text("SYSTEM = 1\nraise KeyError('x')\n")
@@ -178,7 +235,67 @@ def test_a_file_that_has_no_system_is_refused_in_one_line(tmp_path, capsys):
         ("--system", f"{tmp_path}/none.py:S", "no file"),
         ("--attention-class", f"{other}:SYSTEM", "is no class made from"),
         ("--attention-class", "x", "is FILE.py:NAME"),
+        ("--norm-class", f"{other}:SYSTEM", "no class made from galaxy_mpi.systems.RMSNorm"),
+        ("--rope-class", f"{other}:SYSTEM", "no class made from galaxy_mpi.kernels.RotaryTable"),
     ):
         command = ["--mesh", "1x1", "--chips-per-rank", "1", option, value]
         with pytest.raises(ConfigError, match=said):
             decode.run_config(decode.build_parser().parse_args(command))
+
+
+def dealt_out():
+    return chosen_layout(f"{EXAMPLES}/dealt_out.py:DealtOut")
+
+
+@pytest.mark.parametrize("mesh", [Mesh(2, 2), Mesh(4, 1), Mesh(3, 2)])
+def test_weights_that_are_dealt_out_give_the_same_tokens(mesh, tmp_path):
+    run = replace(RUN, mesh=mesh, layout_class=dealt_out(), check=True)
+    assert play(run).tokens == play(RUN).tokens
+    # A cache of packed shards knows one layout from the other.
+    for layout in (Layout, dealt_out(), Layout, dealt_out()):
+        kept = replace(RUN, mesh=mesh, layout_class=layout, weights_cache=tmp_path)
+        assert play(kept).tokens == play(RUN).tokens
+    assert len({path.parent for path in tmp_path.rglob("*.safetensors")}) == 2
+
+
+def test_a_kv_head_on_two_rows_costs_its_cache_again():
+    options = {"model": "llama3-70b", "input_tokens": 4096, "new_tokens": 1}
+    usual, dealt = (WhatIf(layout_class=cls, **options) for cls in (Layout, dealt_out()))
+    assert dealt.budget.kv_cache_bytes == 2 * usual.budget.kv_cache_bytes
+    assert (dealt.programs.shape.heads, dealt.programs.shape.kv_heads) == (8, 2)
+    times = [what.report["device"]["decode_step_s"] for what in (usual, dealt)]
+    attended = [what.report["device"]["by_op_s"]["attention"] for what in (usual, dealt)]
+    # The cache is read once more, at best as fast as DRAM is.
+    more = dealt.budget.kv_cache_bytes - usual.budget.kv_cache_bytes
+    assert attended[1] - attended[0] > more / usual.emulated_machine.dram_bytes_per_s
+    assert times[1] - times[0] > 0.8 * (attended[1] - attended[0])
+    margins = [what.report["device"]["decode_step_s_margin"] for what in (usual, dealt)]
+    assert margins[0] < margins[1]  # nobody has published it
+
+
+def test_captures_of_other_layouts_are_not_compared(tmp_path):
+    for name, layout in (("usual", Layout), ("dealt", dealt_out())):
+        play(
+            RUN, layout_class=layout, capture_path=tmp_path / name, capture=Choice("w2", None, "1")
+        )
+    with pytest.raises(ConfigError, match="of different layouts"):
+        compare_captures(tmp_path / "usual", tmp_path / "dealt")
+    assert compare_captures(tmp_path / "dealt", tmp_path / "dealt").differing == []
+
+
+def test_a_layout_is_chosen_by_command_and_from_python(tmp_path, capsys):
+    report = tmp_path / "run.json"
+    command = ["--mesh", "2x2", "--chips-per-rank", "4", "--layers", "1", "--batch", "2", "--quiet"]
+    command += ["--max-new-tokens", "2", "--layout", f"{EXAMPLES}/dealt_out.py:DealtOut"]
+    assert decode.main([*command, "--json", str(report)]) == 0
+    assert re.search(r"layout +DealtOut", capsys.readouterr().out)
+    found = json.loads(report.read_text())
+    assert found["run"]["config"]["layout_class"] == "DealtOut"
+    with (
+        Generator(
+            create_model("demo", mesh="2x2", optimizations="float32", layout_class=dealt_out())
+        ) as ours,
+        Generator(create_model("demo", mesh="2x2", optimizations="float32")) as usual,
+    ):
+        prompts = default_prompts()[:2]
+        assert ours.generate(prompts, 3) == usual.generate(prompts, 3)

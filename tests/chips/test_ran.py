@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from galaxy_mpi import decode, estimate
+from galaxy_mpi import accuracy, compare, decode, estimate, validate
 from galaxy_mpi.dtypes import codec_name
 from galaxy_mpi.mesh import Mesh
 from tests.chips.changes import RUN, play
@@ -64,13 +64,15 @@ def test_a_slow_chip_is_pointed_at(mesh):
     steps = [report.to_dict()["device"]["decode_step_s"] for report in (even, slow)]
     # Others wait for all that the step takes longer, but for what the slow chip does at its end.
     assert 0.5 * (steps[1] - steps[0]) < first["waited_s"] <= steps[1] - steps[0]
-    assert re.search(r"device: waited for +\(1, 0\): up to", slow.to_text(show_all=False))
-    assert "waited for" not in even.to_text(show_all=False)
+    assert re.search(
+        r"device: stragglers +\(1, 0\): others wait up to", slow.to_text(show_all=False)
+    )
+    assert "stragglers" not in even.to_text(show_all=False)
 
 
 def test_a_slow_wire_points_at_its_group():
     run = {"mesh": Mesh(2, 2), "precision": "performance"}
-    slow = play(RUN, **run, slow_links=("1,0,COLS,30",))
+    slow = play(RUN, **run, slow_links=("1,0,row,30",))
     chips = [one["chip"] for one in slow.to_dict()["device"]["stragglers"]]
     assert sorted(chips) == [[1, 0], [1, 1]]
 
@@ -83,3 +85,39 @@ def test_an_estimate_says_what_was_asked(capsys):
     assert found["run"]["argv"] == ["galaxy_mpi.estimate", *options]
     assert found["run"]["machine"]["links"] == 1
     assert found["constants"] == ["machine.links=1"]
+
+
+MESH = ["--mesh", "2x2", "--chips-per-rank", "4", "--layers", "1"]
+TEXT = str(Path(__file__).parents[2] / "benchmarks" / "prose.txt")
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (accuracy, [*MESH, "--text", TEXT, "--tokens", "12", "--prefill", "8"]),
+        (compare, [*MESH, "--users", "2", "--turns", "1"]),
+        (compare, ["--timing-only", "--model", "demo"]),
+        (validate, []),
+    ],
+)
+def test_every_command_says_what_it_ran(tmp_path, command, options):
+    path, name = tmp_path / "told.json", command.__name__.rpartition(".")[2]
+    options = [*options, "--json", str(path)]
+    assert command.main(options) == 0
+    found = json.loads(path.read_text())
+    assert found.keys() == documented(f"## {name} --json")
+    ran = found["run"]
+    assert ran["argv"] == [f"galaxy_mpi.{name}", *options]
+    assert ran["versions"]["numpy"] == np.__version__
+    if command is validate:
+        assert ran["machines"]["n150"]["mesh"] == "1x1"
+        return
+    assert ran["config"]["model"] == "demo"
+    if "--timing-only" not in options:
+        assert ran.keys() == documented("\n`run`:")
+        assert ran["config"]["n_layers"] == 1
+        assert all(len(known) >= 16 for known in ran["checksums"].values())
+    if command is accuracy:
+        assert len(set(ran["formats"])) == len(found["precisions"]) == 3
+    else:
+        assert ran["machine"]["links"] == 4

@@ -79,7 +79,7 @@ def test_device_time_is_what_is_estimated(mesh, lengths):
     estimator, found = estimator_of(run, engine), report.device.times
     if lengths[0] == 20:
         assert found.step_s == run_one(estimator, 20, 3, 8).step_s
-        assert found.by_op_s == run_one(estimator, 20, 3, 8).by_op_s
+        assert found.steps.by_op_s == run_one(estimator, 20, 3, 8).steps.by_op_s
     else:
         assert found.now_s == sum(
             estimator.prefill(PassShape.of_prompt(n)).seconds for n in lengths
@@ -88,10 +88,10 @@ def test_device_time_is_what_is_estimated(mesh, lengths):
 
 def test_slow_chips_and_wires_of_a_row_are_those_that_were_named():
     """A 1x4 mesh works as four rows of one chip; its coordinates stay those of the user."""
-    run = replace(RUN, mesh=Mesh(1, 4), slow_chips=("0,3,2",), slow_links=("0,3,COLS,3",))
+    run = replace(RUN, mesh=Mesh(1, 4), slow_chips=("0,3,2",), slow_links=("0,3,row,3",))
     assert run.working_mesh == Mesh(4, 1)
     assert run.slowness.chips == {(3, 0): 2}
-    assert [(*chip, axis.name) for *chip, axis in run.slowness.links] == [(3, 0, "ROWS")]
+    assert [(*chip, axis.group_name) for *chip, axis in run.slowness.links] == [(3, 0, "column")]
 
 
 def test_a_prefix_is_found_again_on_a_row_and_on_a_mesh():
@@ -131,7 +131,7 @@ def test_a_new_op_is_one_class_and_one_replace_with_values_too():
     seen = []
 
     class CountedNorm(FusedAddNorm):
-        word = Wire("COUNT", Axis.ROWS, Kind.ALL_GATHER, FLOAT32, (1, 1))
+        word = Wire("COUNT", Axis.COLUMN, Kind.ALL_GATHER, FLOAT32, (1, 1))
 
         def wires(self):
             return (self.word, *super().wires())

@@ -200,7 +200,7 @@ def test_sums_of_another_format_are_other_bytes():
             prompt_tokens=(prompt_of(20),),
         )
         *_, (_, planes) = counted(run)
-        for (key, _), (n_bytes,) in planes[Axis.COLS].parts[0].items():
+        for (key, _), (n_bytes,) in planes[Axis.ROW].parts[0].items():
             if key == "CREATE_HEADS":
                 sizes[name] = n_bytes
     # One exponent for 16 values of 8 or 4 bits.
@@ -214,7 +214,7 @@ def test_the_sum_of_a_chunk_passes_every_other_chip_once(topology):
         mesh=Mesh(1, 4), n_layers=1, collectives=topology, prompt_tokens=(prompt_of(20),)
     )
     _, planes = next(iter(counted(run)))
-    plane = planes[Axis.COLS]
+    plane = planes[Axis.ROW]
     total = defaultdict(int)
     for rank in range(4):
         for key, boxes in plane.boxes_of[rank].items():
@@ -231,7 +231,7 @@ def test_the_memory_of_prefill_does_not_grow_with_the_prompt():
         run = replace(run, prompt_tokens=(prompt_of(n_tokens),))
         with connect(run) as engine:
             engine.prefill_mode.run(one_pass(run.prompt_tokens[0]))
-            plane = engine.chips.planes[Axis.COLS]
+            plane = engine.chips.planes[Axis.ROW]
             sizes.append(sum(memory.nbytes for memory in plane._memory.values()))
     assert sizes[0] == sizes[1] == sizes[2] > 0
 

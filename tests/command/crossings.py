@@ -23,11 +23,11 @@ def ring(size):
 def items(fault):
     """Return (kind, axis, name, bytes) of what this rank crosses."""
     program = [
-        ("table", Axis.COLS, "QKV", 2048),
-        ("table", Axis.ROWS, "WO", 4096),
-        ("table", Axis.COLS, "FF1", 200_000),
-        ("boxes", Axis.COLS, "GATE", 800),
-        ("table", Axis.ROWS, "FF2", 64),
+        ("table", Axis.ROW, "QKV", 2048),
+        ("table", Axis.COLUMN, "WO", 4096),
+        ("table", Axis.ROW, "FF1", 200_000),
+        ("boxes", Axis.ROW, "GATE", 800),
+        ("table", Axis.COLUMN, "FF2", 64),
     ]
     if world_rank() != 1:
         return program
@@ -36,9 +36,9 @@ def items(fault):
     if fault == "kinds":
         program[2], program[3] = program[3], program[2]
     if fault == "shape":
-        program[2] = ("table", Axis.COLS, "FF1", 400_000)
+        program[2] = ("table", Axis.ROW, "FF1", 400_000)
     if fault == "box":
-        program[3] = ("boxes", Axis.COLS, "GATE", 1600)
+        program[3] = ("boxes", Axis.ROW, "GATE", 1600)
     if fault == "omitted table":
         del program[2]
     if fault == "omitted boxes":
@@ -55,7 +55,9 @@ def main(kind, fault):
         calls = []
         for number, (what, axis, name, n_bytes) in enumerate(items(fault)):
             plane = transport.plane(axis)
-            label = Label(hash((number, n_bytes)), f"{name} over {axis.name}, {n_bytes} bytes")
+            label = Label(
+                hash((number, n_bytes)), f"{name} within a {axis.group_name}, {n_bytes} bytes"
+            )
             if what == "table":
                 calls.append(plane.table(chip, label, n_bytes, in_parts=False).crossing)
             else:

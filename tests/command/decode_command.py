@@ -62,6 +62,11 @@ def play(words: list[str], cwd: Path | None = None, **environ: str):
     )
 
 
+def texts_of(stdout: str) -> str:
+    """Return the prompts and their continuations: not what was run, and no figures."""
+    return stdout[stdout.index("[user ") :].split("user  prompt tokens")[0]
+
+
 def tokens_and_rest(path: Path) -> dict:
     """Return everything in a JSON report that must be reproducible."""
     found = json.loads(path.read_text())

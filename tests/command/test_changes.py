@@ -77,3 +77,28 @@ def test_values_of_two_ranks_are_joined(tmp_path):
     assert ended.returncode == 0, ended.stderr
     first = json.loads(report.read_text())["against"]["first"]
     assert (first["op"], first["layer"], first["run"]) == ("wo", 0, "decode-0001")
+
+
+def test_the_hosts_trace_says_who_waits_for_whom(tmp_path):
+    path = tmp_path / "host.json"
+    options = ("--mesh", "2x2", "--chips-per-rank", "2", "--trace-host", str(path))
+    ended = run(2, *SHORT, *options, "--trace-steps", "2")
+    assert ended.returncode == 0, ended.stderr
+    events = json.loads(path.read_text())["traceEvents"]
+    tracks = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["ph"] == "M"}
+    waits = [e for e in events if e["ph"] == "X" and tracks[e["pid"], e["tid"]] == "waiting"]
+    # Both chips of a process cross together; columns go over processes, rows do not.
+    crossed = [e for e in waits if e["args"].get("for") != "prefetch"]
+    assert {e["pid"] for e in crossed} == {0, 1, 2, 3}
+    names = {rank: [e["name"] for e in crossed if e["pid"] == rank] for rank in range(4)}
+    assert names[0] == names[3] == [*["wo", "w2"] * 2, "sample", "sample"]
+    work = [e for e in events if e["ph"] == "X" and tracks[e["pid"], e["tid"]] == "compute"]
+    assert {e["name"] for e in work if e["pid"] == 3} >= {"wo", "w2", "gate_up", "attention"}
+    starts, ends = (
+        {e["id"]: e for e in events if e["ph"] == phase and e["cat"] == "wait"} for phase in "sf"
+    )
+    assert starts.keys() == ends.keys()
+    assert len(starts) >= len(names[0])  # of two chips that meet one waits, but for a tie
+    for number, start in starts.items():
+        assert abs(start["pid"] - ends[number]["pid"]) == 2  # the chip below or above
+        assert start["ts"] < ends[number]["ts"]

@@ -41,9 +41,9 @@ def test_without_a_fault_the_run_ends_well(kind):
 @pytest.mark.parametrize(
     ("fault", "mine", "other"),
     [
-        ("order", "QKV over COLS, 2048 bytes", "FF1 over COLS, 200000 bytes"),
-        ("shape", "FF1 over COLS, 200000 bytes", "FF1 over COLS, 400000 bytes"),
-        ("box", "GATE over COLS, 800 bytes", "GATE over COLS, 1600 bytes"),
+        ("order", "QKV within a row, 2048 bytes", "FF1 within a row, 200000 bytes"),
+        ("shape", "FF1 within a row, 200000 bytes", "FF1 within a row, 400000 bytes"),
+        ("box", "GATE within a row, 800 bytes", "GATE within a row, 1600 bytes"),
     ],
 )
 def test_labels_that_differ_are_named_with_their_chips(kind, fault, mine, other):
@@ -59,9 +59,9 @@ def test_labels_that_differ_are_named_with_their_chips(kind, fault, mine, other)
 @pytest.mark.parametrize(
     ("fault", "places"),
     [
-        ("kinds", ["(0, 0) in FF1 over COLS", "(0, 1) in GATE over COLS"]),
-        ("omitted table", ["(0, 0) in FF1 over COLS", "(0, 1) in GATE over COLS"]),
-        ("report", ["(0, 1) in what rank 0 gathers", "in QKV over COLS, 2048 bytes"]),
+        ("kinds", ["(0, 0) in FF1 within a row", "(0, 1) in GATE within a row"]),
+        ("omitted table", ["(0, 0) in FF1 within a row", "(0, 1) in GATE within a row"]),
+        ("report", ["(0, 1) in what rank 0 gathers", "in QKV within a row, 2048 bytes"]),
     ],
 )
 def test_ranks_that_wait_for_each_other_are_found_out(kind, fault, places):
@@ -80,7 +80,7 @@ def test_a_rank_that_leaves_out_boxes_is_named(kind):
     code, errors, seconds = run(kind, "omitted boxes")
     assert code != 0
     assert "(0, 1)" in errors
-    assert re.search("FF2 over ROWS|GATE over COLS", errors), errors
+    assert re.search("FF2 within a column|GATE within a row", errors), errors
     assert seconds < 20
 
 
@@ -90,6 +90,6 @@ def test_one_line_names_who_does_not_come():
     lines = [line for line in errors.splitlines() if line.startswith("galaxy_mpi: ")]
     assert lines[0] == (
         "galaxy_mpi: decode step 7: chip (0, 0) waited 4 s for chip (0, 1) in "
-        "QKV over COLS, 2048 bytes; did that rank end or stop?"
+        "QKV within a row, 2048 bytes; did that rank end or stop?"
     )
     assert seconds < 20

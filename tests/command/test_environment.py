@@ -52,16 +52,14 @@ def test_without_a_home_there_is_a_line_or_a_run():
     assert "Traceback" not in told.stderr
 
 
-@pytest.mark.parametrize(
-    ("limit", "said"), [("-v 8000000", "address space"), ("-f 1000000", "address space")]
-)
-def test_limits_of_a_shell_are_a_line(tmp_path, limit, said):
+@pytest.mark.parametrize("limit", ["-v 8000000", "-f 1000000"])
+def test_a_run_reserves_no_more_than_it_needs(limit):
+    """Limits in KiB; a rank once asked for 4 GiB of address space and of shared memory."""
     command = (
         f"ulimit {limit}; exec {MPIRUN} -n 2 {sys.executable} -m galaxy_mpi.decode "
         f"--mesh 1x2 --max-new-tokens 1 --weights-cache off --transport shared"
     )
     env = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     told = estimate(["bash", "-c", command], **env)
-    assert told.returncode != 0
-    assert said in told.stderr
-    assert "Traceback" not in told.stderr
+    assert told.returncode == 0, told.stderr
+    assert "host: decode step" in told.stdout or "host: prefill" in told.stdout

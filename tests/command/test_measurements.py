@@ -72,7 +72,7 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
     ("arguments", "said"),
     [
         (["--collectives", "all_gather,broadcast"], "no collective 'broadcast'; choose all_gather"),
-        (["--axes", "DEPTH"], "no axis 'DEPTH'; choose ROWS, COLS"),
+        (["--axes", "DEPTH"], "no axis 'DEPTH'; choose column, row"),
         (["--peers", "nccl"], "no peer 'nccl'; choose mpi, gloo"),
         (["--sizes", "2K,big"], "a size is a number of bytes such as 2048, 16K or 1M; got 'big'"),
         (["-b", "4K", "-e", "2K"], "nothing to run"),

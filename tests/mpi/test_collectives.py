@@ -101,7 +101,7 @@ def test_all_collectives_over_both_axes(kind, dtype, text, chips_per_rank, monke
                     np.testing.assert_array_equal(got, right_of(wire.kind, terms, index))
         bound.free()
         for chip, clock in zip(one.chips, clocks, strict=True):
-            assert clock.left == list(mesh.group(chip, Axis.COLS))
+            assert clock.left == list(mesh.group(chip, Axis.ROW))
             skipped = sum(mesh.size(axis) == 1 for axis in Axis) * len(Kind)
             assert clock.n_left == 3 * (len(asked) - skipped)
 

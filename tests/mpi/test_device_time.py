@@ -48,7 +48,7 @@ def test_five_runs_two_transports_one_core_and_sleeps_give_the_same_bytes():
         prompt_tokens=prompts,
         max_new_tokens=3,
         slow_chips=("1,1,1.5",),
-        slow_links=("0,0,ROWS,2",),
+        slow_links=("0,0,column,2",),
     )
     first = device_of(run)
     chance = random.Random(MPI.COMM_WORLD.rank)

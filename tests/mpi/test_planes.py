@@ -227,18 +227,18 @@ def test_who_crosses_with_another_label_is_named(what, wrong, n_bytes, monkeypat
         mine, other = (wrong, "the right one") if is_wrong else ("the right one", wrong)
         message = f"decode step 3: chip .* crosses with {mine} where chip .* crosses with {other}$"
         with pytest.raises(CollectiveError, match=message):
-            crossed(transport, Axis.COLS, what, label, n_bytes if is_wrong else 640)
+            crossed(transport, Axis.ROW, what, label, n_bytes if is_wrong else 640)
 
 
 def test_chips_of_one_process_are_compared_when_they_bind():
     mesh = Mesh(SIZE, 2)
     with MpiTransport.connect(mesh, chips_per_rank=2) as transport:
-        plane, chips = transport.plane(Axis.COLS), transport.chips
+        plane, chips = transport.plane(Axis.ROW), transport.chips
         plane.begin()
         plane.table(chips[0], Label(1, "one thing"), 64, in_parts=False)
         with pytest.raises(CollectiveError, match="crosses with another where chip .* one thing"):
             plane.table(chips[1], Label(2, "another"), 64, in_parts=False)
-        plane = transport.plane(Axis.ROWS)
+        plane = transport.plane(Axis.COLUMN)
         plane.begin()
         plane.table(chips[0], Label(1, "one thing"), 64, in_parts=False)
         with pytest.raises(CollectiveError, match=rf"chips \[{chips[1]}\] have not bound"):

@@ -19,6 +19,7 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi import TRANSPORTS, MpiTransport
 from galaxy_mpi.program import Binder, bind_program
 from tests.collectives import program_of, wire_of
+from tests.collectives import results as results_of
 
 MESHES = {2: ["1x2", "2x1"], 4: ["2x2", "1x4"], 8: ["8x1", "2x4"], 32: ["8x4"]}
 SIZE = MPI.COMM_WORLD.size
@@ -47,7 +48,7 @@ def test_transports_give_the_same_bits():
                 (values,), bound = bound_on(transport, wire)
                 values[...] = noise
                 bound.run()
-                results.append(bound.results("r0")[0].tobytes())
+                results.append(results_of(bound, 0)[0].tobytes())
                 bound.free()
     assert results[0:2] == results[2:4] == results[4:6]
 
@@ -76,7 +77,7 @@ def test_chips_are_dealt_out_in_blocks_and_must_divide():
     twice = Mesh(SIZE, 2)
     with MpiTransport.connect(twice, chips_per_rank=2) as transport:
         assert transport.chips == (2 * transport.rank, 2 * transport.rank + 1)
-        assert (transport.n_ranks, transport.plane(Axis.COLS).size) == (SIZE, 2)
+        assert (transport.n_ranks, transport.plane(Axis.ROW).size) == (SIZE, 2)
     with pytest.raises(MeshError, match="do not divide into ranks of 3"):
         MpiTransport(twice if SIZE % 3 else Mesh(SIZE, 5), chips_per_rank=3)
 
@@ -116,7 +117,7 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi import MpiTransport
 from galaxy_mpi.mesh.plane import Label
 with MpiTransport.connect(Mesh(1, 2), kind=sys.argv[1], timeout_s=1) as transport:
-    plane = transport.plane(Axis.COLS)
+    plane = transport.plane(Axis.ROW)
     plane.begin()
     table = plane.table(transport.rank, Label(7, "lonely"), 64, in_parts=False)
     plane.end()

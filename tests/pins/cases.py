@@ -67,8 +67,8 @@ DEVICE = (
                 "--model llama3-70b --no-prefetch --layers 3",
                 "--model llama3-70b --prefill all --layers 8",
                 "--model demo --prefill all --input-tokens 300 --users 20",
-                "--model demo --slow-chip 1,0,1.7 --slow-link 1,1,COLS,3 --mesh 2x2",
-                "--model demo --slow-chip 0,1,2.5 --slow-link 0,1,ROWS,2 --mesh 1x3",
+                "--model demo --slow-chip 1,0,1.7 --slow-link 1,1,row,3 --mesh 2x2",
+                "--model demo --slow-chip 0,1,2.5 --slow-link 0,1,column,2 --mesh 1x3",
                 "--model demo --optimizations FOLDER/layers.json --mesh 2x2",
                 "--model mistral-7b --mesh 2x4",
                 "--model llama3.2-1b --mesh 2x4 --input-tokens 9000",
@@ -124,7 +124,7 @@ TOKENS_QUICK = (
     f"--mesh 2x2 {_FEW} --temperature 0.8 --top-k 12 --top-p 0.9 --seed 7",
     f"--mesh 2x2 {_FEW} --optimizations FOLDER/layers.json",
     f"--mesh 2x2 {_FEW} --no-prefetch --no-fidelity --page-size 32",
-    f"--mesh 2x2 {_FEW} --slow-chip 1,0,1.7 --slow-link 1,1,COLS,3",
+    f"--mesh 2x2 {_FEW} --slow-chip 1,0,1.7 --slow-link 1,1,row,3",
 )
 """Those that a test plays."""
 

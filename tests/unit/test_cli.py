@@ -197,7 +197,7 @@ def test_containers_are_known_by_their_marks(tmp_path):
 
 
 def test_too_many_ranks_are_a_line():
-    with pytest.raises(ConfigError, match="more than one host"):
+    with pytest.raises(ConfigError, match="more than the limit for one host"):
         launched({}, ranks=99_980_001)
 
 

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.mesh.lifeline import ancestry, is_cut
 from galaxy_mpi.mesh.plane import Label
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, padded
@@ -197,3 +198,21 @@ def test_a_killed_launcher_takes_its_ranks_along(shell):
         reader = threading.Thread(target=lambda: (launcher.stdout.read(), gone.set()), daemon=True)
         reader.start()
         assert gone.wait(LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "galaxy_mpi: out of memory; see `ulimit -v`"),
+        (MemoryError("Unable to allocate 2 MiB"), "out of memory: Unable to allocate 2 MiB; see"),
+    ],
+)
+def test_memory_that_is_not_there_is_a_line(error, said, capfd):
+    def prepare(arguments):
+        raise error
+
+    parser = ArgumentParser("galaxy_mpi.estimate", "Of nothing.")
+    assert run_alone(parser, [], prepare) == 1
+    told = capfd.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1

@@ -106,7 +106,7 @@ def test_a_slow_chip_makes_all_wait_and_a_slow_link_its_groups(tmp_path, capsys)
     # Chip (0, 0) is not slow: its own ops take as long as before, it waits in collectives.
     assert slow_chip["by_op_s"]["silu_mul"] == pytest.approx(plain["by_op_s"]["silu_mul"])
     assert slow_chip["by_op_s"]["all_reduce_wo"] > plain["by_op_s"]["all_reduce_wo"]
-    slow_link = figures("--slow-link", "0,1,COLS,10")
+    slow_link = figures("--slow-link", "0,1,row,10")
     assert slow_link["decode_step_s"] > plain["decode_step_s"]
     assert slow_link["by_op_s"]["qkv_matmul"] == pytest.approx(plain["by_op_s"]["qkv_matmul"])
     capsys.readouterr()
@@ -131,10 +131,10 @@ def test_bytes_of_a_link_are_those_of_the_collectives():
     found = estimator.step([127] * 4).link_bytes
     all_reduces = 2 * 3.5 * 64 * 1088 / 4
     candidates = 2 * 3.5 * 2048
-    assert found["ROWS"] == pytest.approx(all_reduces + candidates)
+    assert found["column"] == pytest.approx(all_reduces + candidates)
     norms, heads, concat = 3 * 2048, 8 * 1280 * 2 / 4, 8 * 1024 * 2 / 4
     feed_forward, logits = 3 * 28 * 1088 / 4, 512 * 1088 / 4
-    assert found["COLS"] == pytest.approx(1.5 * (norms + heads + concat + feed_forward + logits))
+    assert found["row"] == pytest.approx(1.5 * (norms + heads + concat + feed_forward + logits))
 
 
 def test_memory_of_a_chip_is_the_sum_of_what_it_holds(tmp_path, capsys):
@@ -178,7 +178,7 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--slow-chip", "1,2"], "--slow-chip is ROW,COLUMN,FACTOR"),
         (["--slow-chip", "8,0,2"], "chip (8, 0) is outside the 8x4 mesh"),
         (["--slow-chip", "0,0,-2"], "must be above 1e-6 and below 1e6, got -2.0"),
-        (["--slow-link", "0,0,UP,2"], "--slow-link is ROW,COLUMN,ROWS|COLS,FACTOR"),
+        (["--slow-link", "0,0,UP,2"], "--slow-link is ROW,COLUMN,row|column,FACTOR"),
         (["--sweep", "links"], "--sweep takes an option and its values"),
         (["--sweep", "links=1,none"], "invalid int value: 'none'"),
         (["--sweep", "speed=1"], "unrecognized arguments: --speed"),
@@ -211,7 +211,7 @@ def test_validate_predicts_what_a_file_adds(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "predicted: 2 of 2 published times are modelled" in text
     assert "elsewhere" in text
-    assert "an older description said" in text
+    assert "claimed in an earlier write-up" in text
     assert "2.3 x, or 20 to 30 %" in text
     sets = [row["set"] for row in json.loads(out.read_text())["times"]]
     assert sets.count("predicted") == 2
@@ -274,7 +274,9 @@ def test_the_program_of_a_step_is_told_in_full_for_one_layer(capsys):
     assert [line.split()[1:3] for line in lines if "exchanges" in line][:4] == [
         ["layer", str(number)] for number in range(4)
     ]
-    assert "reduce_scatter CREATE_HEADS over COLS, bfloat16 (16, 512): 16,384 bytes; direct" in text
+    assert (
+        "reduce_scatter CREATE_HEADS within a row, bfloat16 (16, 512): 16,384 bytes; direct" in text
+    )
     assert "wait for a weight of 104,448 bytes" in text
     told_ms = float(text.partition(" ms of device time")[0].rpartition(" ")[2])
     of_lines_us = sum(float(line.split()[3 if "layer " in line else 4]) for line in lines
@@ -289,7 +291,7 @@ def test_a_pass_is_told_with_the_algorithms_of_prefill(capsys):
     assert program_command.main(words) == 0
     text = capsys.readouterr().out
     assert "a prefill pass of 200 tokens" in text
-    assert "all_reduce WO over ROWS, bfloat8_b (224, 128): 30,464 bytes" in text
+    assert "all_reduce WO within a column, bfloat8_b (224, 128): 30,464 bytes" in text
     assert "; line" in text
 
 

@@ -42,7 +42,7 @@ def test_the_first_crossing_that_differs_is_told(tmp_path):
     flights = read_flights(tmp_path)
     assert flight.divergence(flights) == 2
     text = flight.to_text(flights, 3)
-    assert "ranks part at crossing 2: they cross with different things" in text
+    assert "ranks diverge at exchange 2: their labels differ" in text
     assert "      2  WO (ranks 0, 1) | FF1 (rank 2)" in text
 
 
@@ -51,7 +51,7 @@ def test_a_rank_that_is_behind_is_told(tmp_path, capsys):
     leave(tmp_path, 1, ["QKV"])
     assert flight.main([str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "rank 1 came only to crossing 1, others to 2" in said
+    assert "rank 1 reached only exchange 1, others 2" in said
     assert "      2  WO (rank 0) | has not come (rank 1)" in said
 
 

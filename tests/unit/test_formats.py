@@ -45,9 +45,9 @@ logits 8 8 / candidates 16 16
 GALAXY = """
 layer_input 16 8 / attention_sum 16 8 / mlp_sum 16 8 / last_sum 8 -
 first_norm 16 - / attention_norm 8 8 / mlp_norm 8 8 / final_norm 8 8
-statistics 16 16 / qkv_product 16 8 / qkv_sum 16 8 / head_norm 16 16 / rotary 16 16
+statistics 16 16 / qkv_product 16 8 / qkv_sum a16 8 / head_norm 16 16 / rotary 16 16
 queries - 8 / attention 16 8 / wo_product 8 8 / wo_sum 8 8
-gate_up_product 8 8 / gate_up_sum 8 8 / act 8 8 / w2_product 8 8 / w2_sum 8 8
+gate_up_product 8 8 / gate_up_sum 8 8 / act a8 a8 / w2_product 8 8 / w2_sum 8 8
 logits 8 8 / candidates 16 16
 """
 

@@ -185,12 +185,17 @@ def test_a_limit_of_file_sizes_is_an_error():
 @pytest.mark.parametrize(
     ("mesh", "chips_per_rank", "axis", "teams"),
     [
-        ("2x2", 1, Axis.ROWS, [((0, 2), 1), ((1, 3), 1)]),
-        ("8x4", 16, Axis.ROWS, [((0, 1), 4)]),
-        ("8x4", 16, Axis.COLS, [((0,), 4), ((1,), 4)]),
-        ("8x4", 2, Axis.ROWS, [((0, 2, 4, 6, 8, 10, 12, 14), 2), ((1, 3, 5, 7, 9, 11, 13, 15), 2)]),
+        ("2x2", 1, Axis.COLUMN, [((0, 2), 1), ((1, 3), 1)]),
+        ("8x4", 16, Axis.COLUMN, [((0, 1), 4)]),
+        ("8x4", 16, Axis.ROW, [((0,), 4), ((1,), 4)]),
+        (
+            "8x4",
+            2,
+            Axis.COLUMN,
+            [((0, 2, 4, 6, 8, 10, 12, 14), 2), ((1, 3, 5, 7, 9, 11, 13, 15), 2)],
+        ),
         # Blocks that are no rectangles: three pairs of processes.
-        ("2x3", 2, Axis.ROWS, [((0, 1), 1), ((0, 2), 1), ((1, 2), 1)]),
+        ("2x3", 2, Axis.COLUMN, [((0, 1), 1), ((0, 2), 1), ((1, 2), 1)]),
     ],
 )
 def test_teams(mesh, chips_per_rank, axis, teams):
@@ -201,7 +206,7 @@ def test_teams(mesh, chips_per_rank, axis, teams):
 
 def test_the_parts_of_a_team_s_memory_do_not_overlap():
     placement = Placement(Mesh(4, 2), 2)
-    team = placement.teams(Axis.ROWS)[0]
+    team = placement.teams(Axis.COLUMN)[0]
     files = [make_file() for _ in range(n_files(team))]
     first = TeamMemory(placement, team, team.ranks, 0, files)
     first.prepare()

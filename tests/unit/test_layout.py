@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galaxy_mpi.checkpoints import RandomCheckpoint
+from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import Layout, Sharding
+from galaxy_mpi.models import HeadSlot, Layout, Programs, Sharding
 from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.systems import GALAXY, PRECISIONS
 
 SMALL = replace(
     PRESETS["llama3-8b"],
@@ -229,3 +231,77 @@ def test_random_weights_do_not_depend_on_which_part_is_read():
     assert not np.array_equal(whole, reader.read("w3", 0, slice(None), slice(None)))
     rows = reader.read_rows("embedding", np.array([7, 0, 7]), slice(1, 4))
     np.testing.assert_array_equal(rows[0], rows[2])
+
+
+@pytest.mark.parametrize("mesh", ["1x1", "1x3", "2x4", "3x1", "8x4"])
+def test_the_usual_layout_has_a_place_for_everything(mesh):
+    Layout(SMALL, Mesh.parse(mesh)).check()
+
+
+class Twice(Layout):
+    def hidden_at(self, row):
+        return super().hidden_at(0)
+
+
+class Shorter(Layout):
+    def dim_at(self, col):
+        return super().dim_at(col)[1:]
+
+
+class Outside(Layout):
+    def dim_at(self, col):
+        return super().dim_at(col) + 1
+
+
+class OtherHeads(Layout):
+    @property
+    def slots(self):
+        return (HeadSlot(0, (0, 5)), *super().slots[1:])
+
+
+class FewSlots(Layout):
+    @property
+    def slots(self):
+        return super().slots[1:]
+
+
+class Odd(Layout):
+    hidden = 35
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        (Twice, "Twice: feed-forward 0 has 2 places"),
+        (Shorter, "Shorter: dim has parts of shape"),
+        (Outside, "Outside: dim has numbers from 1 to 50, wanted 0 to 49"),
+        (OtherHeads, "a slot of kv head 0 takes up to 3 of its query heads"),
+        (FewSlots, "FewSlots: 3 slots; 2 rows of 2 are 4"),
+        (Odd, "hidden .35. must divide by the 2 columns"),
+    ],
+)
+def test_a_layout_that_loses_or_repeats_a_part_is_refused(layout, said):
+    with pytest.raises(ConfigError, match=said):
+        Programs(SMALL, Mesh(2, 2), GALAXY, PRECISIONS["float32"], users=2, layout_class=layout)
+
+
+@given(st.permutations(range(72)), st.permutations(range(50)))
+@settings(max_examples=10, deadline=None)
+def test_any_order_of_columns_is_the_model(hidden, dim):
+    class Shuffled(Layout):
+        def hidden_at(self, row):
+            mine = np.array(hidden)[row * 36 : (row + 1) * 36]
+            return np.where(mine < 70, mine, -1)
+
+        def dim_at(self, col):
+            return np.array(dim)[col * 25 : (col + 1) * 25]
+
+    layout, reader = Shuffled(SMALL, Mesh(2, 2)), RandomCheckpoint(SMALL)
+    layout.check()
+    whole = reader.read("w1", 0, slice(None), slice(None))
+    for rank in range(4):
+        row, col = layout.mesh.coord(rank)
+        found = Sharding(layout, rank).read_weight(reader, "w1", 0)
+        numbers = layout.hidden_at(row)
+        right = np.where(numbers[:, None] < 0, 0, whole[numbers][:, layout.dim_at(col)])
+        np.testing.assert_array_equal(found, right.T)

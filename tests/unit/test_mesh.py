@@ -15,8 +15,8 @@ def test_every_chip_has_one_place(text):
 
 def test_groups_are_the_rows_and_columns_of_the_mesh():
     mesh = Mesh(8, 4)
-    assert mesh.group(5, Axis.COLS) == (4, 5, 6, 7)
-    assert mesh.group(5, Axis.ROWS) == (1, 5, 9, 13, 17, 21, 25, 29)
+    assert mesh.group(5, Axis.ROW) == (4, 5, 6, 7)
+    assert mesh.group(5, Axis.COLUMN) == (1, 5, 9, 13, 17, 21, 25, 29)
     for rank in range(32):
         for axis in Axis:
             group = mesh.group(rank, axis)

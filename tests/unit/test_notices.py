@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not can_share_memory(), reason="no shared memory
 def two_of(size: int) -> tuple[Notices, Notices]:
     """Return the notices of ranks 0 and 1 of a column of ``size`` chips."""
     placement = Placement(Mesh(size, 1), 1)
-    team = placement.teams(Axis.ROWS)[0]
+    team = placement.teams(Axis.COLUMN)[0]
     files = [make_file() for _ in range(n_files(team))]
     memories = [TeamMemory(placement, team, (0, 1), rank, files) for rank in (0, 1)]
     memories[0].prepare()
@@ -74,7 +74,7 @@ def test_in_a_group_too_large_for_the_numbers_every_round_is_told_at_once():
 
 def test_a_process_that_waits_in_one_team_has_told_the_others():
     placement = Placement(Mesh(3, 4), 3)  # row 0 is of ranks 0 and 1, row 1 of ranks 1 and 2
-    first, second = placement.teams(Axis.COLS)[:2]
+    first, second = placement.teams(Axis.ROW)[:2]
     assert (first.ranks, second.ranks) == ((0, 1), (1, 2))
     files = [make_file() for _ in range(n_files(first))]
     here, there = (TeamMemory(placement, first, first.ranks, rank, files) for rank in (1, 0))

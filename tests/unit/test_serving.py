@@ -287,9 +287,9 @@ def test_utilisation_of_one_request_is_what_its_steps_and_pass_did():
     n_bytes = sum(timing.dram_bytes for timing in done)
     share = n_bytes / found["duration_s"] / machine.dram_bytes_per_s
     assert found["dram_utilization"] == pytest.approx(share)
-    n_bytes = sum(timing.link_bytes["ROWS"] for timing in done)
+    n_bytes = sum(timing.link_bytes["column"] for timing in done)
     share = n_bytes / found["duration_s"] / machine.link_bytes_per_s
-    assert found["link_utilization"]["ROWS"] == pytest.approx(share)
+    assert found["link_utilization"]["column"] == pytest.approx(share)
 
 
 def test_arrivals_of_a_rate_are_poisson_and_seeded():

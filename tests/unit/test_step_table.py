@@ -15,7 +15,7 @@ from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
 from galaxy_mpi.systems.prefill_pass import padded_length
 from galaxy_mpi.timing import Estimator, Machine, Slowness
 
-SLOW = Slowness({(1, 0): 1.3}, {(0, 1, Axis.COLS): 2.0})
+SLOW = Slowness({(1, 0): 1.3}, {(0, 1, Axis.ROW): 2.0})
 
 KINDS = {
     "galaxy": ("galaxy", "wormhole_galaxy_6u", "8x4", {}, Slowness()),

@@ -230,7 +230,7 @@ def test_a_collective_waits_for_the_farthest_and_the_latest():
     """Chip 0 works for 1 s, the others for half as long; then 0.25 s of collective, and hops."""
     _, now = run(
         Kernel("work", 0.5, 1, has_gap=False),
-        cross("gather", Axis.COLS, 0.2, 0.05),
+        cross("gather", Axis.ROW, 0.2, 0.05),
         mesh="1x4",
         slow=["0,0,2"],
     )
@@ -241,7 +241,7 @@ def test_a_collective_waits_for_the_farthest_and_the_latest():
 
 def test_a_barrier_goes_round_before_the_data_does():
     once, twice = (
-        run(cross("gather", Axis.COLS, 0.0, 0.0, laps=laps), mesh="1x4")[0].seconds
+        run(cross("gather", Axis.ROW, 0.0, 0.0, laps=laps), mesh="1x4")[0].seconds
         for laps in (1, 2)
     )
     assert twice - once == pytest.approx(2 * GALAXY.link_hop_s)
@@ -249,14 +249,14 @@ def test_a_barrier_goes_round_before_the_data_does():
 
 def test_a_column_does_not_wait_for_another_column():
     work = Kernel("work", 0.5, 1)
-    _, now = run(work, cross("gather", Axis.ROWS, 0.0, 0.0), mesh="2x2", slow=["0,0,2"])
+    _, now = run(work, cross("gather", Axis.COLUMN, 0.0, 0.0), mesh="2x2", slow=["0,0,2"])
     assert (now[:, 0] >= 1.0).all()
     assert (now[:, 1] < 0.6).all()
 
 
 def test_a_slow_link_slows_its_group_only():
-    gather = cross("gather", Axis.COLS, 0.0, 1.0)
-    _, now = run(gather, mesh="2x2", links=["1,0,COLS,3"])
+    gather = cross("gather", Axis.ROW, 0.0, 1.0)
+    _, now = run(gather, mesh="2x2", links=["1,0,row,3"])
     assert (now[0] < 1.1).all()
     assert (now[1] > 3.0).all()
 
@@ -284,15 +284,15 @@ def test_the_prefetcher_stalls_as_its_recurrence_says():
 
 
 def test_work_beside_a_collective_is_hidden_by_it_or_hides_it():
-    hidden = cross("both", Axis.COLS, 1.5, 0.5, beside_s=1.0)
+    hidden = cross("both", Axis.ROW, 1.5, 0.5, beside_s=1.0)
     assert run(hidden)[0].seconds == pytest.approx(2.0 + GALAXY.op_gap_s)
-    hides = cross("both", Axis.COLS, 1.0, 0.0, beside_s=2.0)
+    hides = cross("both", Axis.ROW, 1.0, 0.0, beside_s=2.0)
     assert run(hidden, hides)[0].seconds == pytest.approx(4.0 + 2 * GALAXY.op_gap_s)
 
 
 def test_a_weight_may_leave_between_a_collective_and_the_one_that_rides_with_it():
     first, second = (
-        cross("both", Axis.COLS, own_s, 0.5, key="GATE_UP", rides=own_s > 0, beside_s=1.0)
+        cross("both", Axis.ROW, own_s, 0.5, key="GATE_UP", rides=own_s > 0, beside_s=1.0)
         for own_s in (0.0, 0.25)
     )
     timing, now = run(
@@ -310,7 +310,7 @@ def test_chips_that_know_each_other_by_messages_agree_with_all_at_once(mesh, sys
     """To the last bit; columns are at different positions, one has no user."""
     mesh = Mesh.parse(mesh)
     last = f"{mesh.rows - 1},{mesh.cols - 1}"
-    asked = Slowness.parse(*(([f"{last},1.7"], [f"{last},COLS,3"]) if slow else ([], [])), mesh)
+    asked = Slowness.parse(*(([f"{last},1.7"], [f"{last},row,3"]) if slow else ([], [])), mesh)
     model = replace(PRESETS["smollm2-135m"], n_layers=2)
     emulated = system_of(system, mesh)
     programs = Programs(model, mesh, emulated, PRECISIONS["performance"], users=8)
@@ -339,12 +339,14 @@ def test_where_no_chip_differs_one_is_evaluated_and_bits_are_those_of_all():
 
 
 def test_a_collective_that_is_never_entered_is_an_error():
-    tape = tape_of(COSTS, cross("wo", Axis.ROWS, 1.0, 0.5), cross("ff2", Axis.ROWS, 1.0, 0.5))
+    tape = tape_of(COSTS, cross("wo", Axis.COLUMN, 1.0, 0.5), cross("ff2", Axis.COLUMN, 1.0, 0.5))
     clock = ChipClock(tape, Mesh(2, 2), 0)
     clock.start()
     clock.leave(np.array([1.0, 4.0]))
     assert clock.now == 4.0 + GALAXY.link_hop_s + 1.5 + GALAXY.op_gap_s
-    with pytest.raises(CollectiveError, match="expects all_gather FF2 over ROWS.*never entered"):
+    with pytest.raises(
+        CollectiveError, match="expects all_gather FF2 within a column.*never entered"
+    ):
         clock.finish()
     clock.leave(np.array([9.0, 9.0]))
     clock.finish()
@@ -353,7 +355,7 @@ def test_a_collective_that_is_never_entered_is_an_error():
 
 
 def test_the_first_exchange_of_an_op_is_charged_and_no_other():
-    gather, other = cross("gather", Axis.ROWS, 1.0, 0.5), cross("other", Axis.ROWS, 1.0, 0.5)
+    gather, other = cross("gather", Axis.COLUMN, 1.0, 0.5), cross("other", Axis.COLUMN, 1.0, 0.5)
     program = program_of(gather, gather)
     clock = ChipClock(Tape(program, COSTS), Mesh(2, 2), 0)
     first, second = program.uses
@@ -405,9 +407,9 @@ def test_an_op_of_prefill_does_not_begin_before_the_host_has_issued_it():
 def test_hops_hide_behind_what_streams():
     """The later of the nearest data and the whole wire, and the farthest and its last block."""
     hop, gap = GALAXY.link_hop_s, GALAXY.op_gap_s
-    slow_wire = cross("gather", Axis.COLS, 0.0, 1e-3, block_s=1e-4)
+    slow_wire = cross("gather", Axis.ROW, 0.0, 1e-3, block_s=1e-4)
     assert run(slow_wire, mesh="1x4")[0].seconds == pytest.approx(hop + 1e-3 + gap)
-    fast_wire = cross("gather", Axis.COLS, 0.0, 1e-9, block_s=1e-10)
+    fast_wire = cross("gather", Axis.ROW, 0.0, 1e-9, block_s=1e-10)
     assert run(fast_wire, mesh="1x4")[0].seconds == pytest.approx(2 * hop + 1e-10 + gap)
 
 

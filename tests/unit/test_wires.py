@@ -164,7 +164,7 @@ def test_the_format_of_activations_is_that_of_their_messages(tmp_path):
         assert {other.dtype for other in others} == {wire.dtype}
         timing = Estimator(programs, GALAXY).step([127])
         sizes[name], seconds[name] = wire.n_bytes, timing.seconds
-        link_bytes[name] = timing.link_bytes["ROWS"]
+        link_bytes[name] = timing.link_bytes["column"]
     # Blocks of 16 values share an exponent, in tiles of 32 rows; unset, the stream is bf16.
     assert sizes == {"mixed": 65_536, "bf16": 65_536, "bfp8": 32 * 1088, "bfp4": 32 * 576}
     assert len(set(seconds.values())) == len(set(link_bytes.values())) == 3
@@ -196,7 +196,7 @@ class CountRows(SystemOp):
 
     @property
     def _word(self):
-        return Wire("COUNT", Axis.ROWS, Kind.ALL_GATHER, BF16, (TILE, TILE))
+        return Wire("COUNT", Axis.COLUMN, Kind.ALL_GATHER, BF16, (TILE, TILE))
 
     def __init__(self, site, name):
         super().__init__(site, name)
@@ -228,7 +228,7 @@ def test_a_new_op_is_one_class_and_one_replace():
     n_norms = 2 * MODEL.n_layers + 1
     word = Costs(GALAXY).wire_s(8, 2048, GALAXY.links)
     assert more.by_op_s["count"] == pytest.approx(n_norms * (2e-6 + GALAXY.op_gap_s))
-    sent = more.link_bytes["ROWS"] - plain.link_bytes["ROWS"]
+    sent = more.link_bytes["column"] - plain.link_bytes["column"]
     assert sent == pytest.approx(n_norms * word * GALAXY.link_bytes_per_s)
     spent = more.by_op_s["count"] + more.by_op_s["all_gather_count"]
     assert more.seconds - plain.seconds == pytest.approx(spent)

@@ -72,7 +72,7 @@ class AddNorm(SystemOp):
 
     def cuts(self) -> Cuts:
         """Return how its outputs are cut."""
-        return {"h": ((), (Axis.COLS,)), "residual": self.stream_cut}
+        return {"h": ((), (Axis.ROW,)), "residual": self.stream_cut}
 
     @property
     def is_last(self) -> bool:
@@ -106,7 +106,7 @@ class AddNorm(SystemOp):
         """One number a row, which takes a tile on the device."""
         dtype, shape = self.formats.statistics, (self.device_rows, TILE)
         return Wire(
-            BufferKey.LAYERNORM, Axis.COLS, Kind.ALL_GATHER, dtype, shape, (self.rows, 1), links=1
+            BufferKey.LAYERNORM, Axis.ROW, Kind.ALL_GATHER, dtype, shape, (self.rows, 1), links=1
         )
 
     def wires(self) -> tuple[Wire, ...]:
@@ -175,7 +175,9 @@ class ScatteredAddNorm(AddNorm):
     @property
     def _stream(self) -> Wire:
         dtype = self.stream
-        return self.wire(BufferKey.LAYERNORM, Axis.ROWS, Kind.ALL_GATHER, dtype, self.shape.stream)
+        return self.wire(
+            BufferKey.LAYERNORM, Axis.COLUMN, Kind.ALL_GATHER, dtype, self.shape.stream
+        )
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the gather of the stream."""

@@ -94,5 +94,5 @@ class SlottedAttention(Attention):
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """One op."""
-        slots = max(self.shape.users_each, BATCH // self.site.size(Axis.COLS))
+        slots = max(self.shape.users_each, BATCH // self.site.size(Axis.ROW))
         yield self._attend(costs, costs.machine.attention_cores, slots, 8)

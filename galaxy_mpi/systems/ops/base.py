@@ -48,12 +48,12 @@ class SystemOp(Op):
     def stream_cut(self) -> Cut:
         """How the stream is cut: over the columns, or over the rows where it stays scattered."""
         is_scattered = self.shape.stream != self.shape.dim
-        return ((), (Axis.ROWS if is_scattered else Axis.COLS,))
+        return ((), (Axis.COLUMN if is_scattered else Axis.ROW,))
 
     @property
     def heads_cut(self) -> Cut:
         """How heads are cut: over the rows; in decode the columns share the users."""
-        return ((Axis.COLS,) if self.site.work is None else (), (Axis.ROWS,), ())
+        return ((Axis.ROW,) if self.site.work is None else (), (Axis.COLUMN,), ())
 
     @property
     def device_rows(self) -> int:

@@ -38,16 +38,16 @@ class GateUp(SystemOp):
 
     def cuts(self) -> Cuts:
         """Return how its outputs are cut."""
-        return {"act": ((), (Axis.ROWS,))}
+        return {"act": ((), (Axis.COLUMN,))}
 
     def _scatter(self, key: str) -> Wire:
         width, dtype = self.shape.hidden_shard, self.formats.gate_up_sum
-        return self.wire(key, Axis.COLS, Kind.REDUCE_SCATTER, dtype, width)
+        return self.wire(key, Axis.ROW, Kind.REDUCE_SCATTER, dtype, width)
 
     @property
     def _gather(self) -> Wire:
         width, dtype = self.shape.hidden_shard, self.formats.act
-        return self.wire(BufferKey.BINARY_MUL, Axis.COLS, Kind.ALL_GATHER, dtype, width)
+        return self.wire(BufferKey.BINARY_MUL, Axis.ROW, Kind.ALL_GATHER, dtype, width)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return two reduce-scatters and the gather."""
@@ -116,7 +116,7 @@ class FusedGateUp(GateUp):
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Two matmuls, the first reduce-scatter beside the second; another; silu; all-gather."""
-        size, shape = self.site.size(Axis.COLS), self.shape
+        size, shape = self.site.size(Axis.ROW), self.shape
         add_s = costs.add_s(size * shape.users * shape.hidden_shard)
         fused, cores = "w1_w3_matmul_reduce_scatter_w1", self.matmul_cores(costs)
         yield from self.take(costs, W1)

@@ -34,7 +34,7 @@ class Logits(SystemOp):
 
     def cuts(self) -> Cuts:
         """Return how its outputs are cut."""
-        return {"logits": ((), (Axis.ROWS,))}
+        return {"logits": ((), (Axis.COLUMN,))}
 
     @property
     def n_rows(self) -> int:
@@ -48,7 +48,7 @@ class Logits(SystemOp):
 
     def _wire(self, shape: tuple[int, int], sent: tuple[int, int]) -> Wire:
         dtype = self.formats.logits
-        return Wire(BufferKey.LM_HEAD, Axis.COLS, Kind.ALL_REDUCE, dtype, shape, sent)
+        return Wire(BufferKey.LM_HEAD, Axis.ROW, Kind.ALL_REDUCE, dtype, shape, sent)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the all-reduce."""

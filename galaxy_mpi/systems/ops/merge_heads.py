@@ -28,14 +28,14 @@ class MergeHeads(SystemOp):
 
     def cuts(self) -> Cuts:
         """Return how its outputs are cut."""
-        return {"out": ((), (Axis.ROWS,))}
+        return {"out": ((), (Axis.COLUMN,))}
 
     @property
     def _gather(self) -> Wire:
         # Each column's users are padded to a whole tile, and that travels.
         sent = (self.shape.users_each, self.shape.mixed)
         shape, dtype = tuple(padded(n) for n in sent), self.formats.attention
-        return Wire(BufferKey.CONCAT_HEADS, Axis.COLS, Kind.ALL_GATHER, dtype, shape, sent)
+        return Wire(BufferKey.CONCAT_HEADS, Axis.ROW, Kind.ALL_GATHER, dtype, shape, sent)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the gather of the users."""
@@ -67,7 +67,7 @@ class FusedMergeHeads(MergeHeads):
     def _gather(self) -> Wire:
         # Rows of users travel, not tiles.
         shape, dtype = (self.shape.users_each, self.shape.mixed), self.formats.attention
-        return Wire(BufferKey.CONCAT_HEADS, Axis.COLS, Kind.ALL_GATHER, dtype, shape)
+        return Wire(BufferKey.CONCAT_HEADS, Axis.ROW, Kind.ALL_GATHER, dtype, shape)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """One op."""

@@ -34,12 +34,12 @@ class PrefillAttention(PrefillOp):
 
     def cuts(self) -> Cuts:
         """Return how its outputs are cut."""
-        return {"mixed": ((), (Axis.ROWS,))}
+        return {"mixed": ((), (Axis.COLUMN,))}
 
     @property
     def _sum(self) -> Wire:
         dtype = self.formats.attention  # sums with zeros are exact in any
-        return self.sum_wire(BufferKey.SDPA, Axis.COLS, self.shape.mixed, dtype)
+        return self.sum_wire(BufferKey.SDPA, Axis.ROW, self.shape.mixed, dtype)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the sum over the columns, where a prefix is cached."""
@@ -113,7 +113,7 @@ class RingPrefillAttention(PrefillAttention):
 
     @property
     def _n_columns(self) -> int:
-        return self.site.size(Axis.COLS)
+        return self.site.size(Axis.ROW)
 
     @property
     def _is_distributed(self) -> bool:
@@ -122,7 +122,7 @@ class RingPrefillAttention(PrefillAttention):
     def _half(self, key: str) -> Wire:
         shape = (self.work.length // (2 * self._n_columns), self.shape.mixed)
         dtype = self.formats.attention
-        return Wire(key, Axis.COLS, Kind.ALL_GATHER, dtype, shape)
+        return Wire(key, Axis.ROW, Kind.ALL_GATHER, dtype, shape)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the gathers of the early and of the late halves."""

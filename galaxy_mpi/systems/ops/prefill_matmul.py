@@ -62,7 +62,7 @@ class PrefillQkvHeads(PrefillOp):
 
     @property
     def _sum(self) -> Wire:
-        return self.sum_wire(BufferKey.QKV, Axis.COLS, self.shape.qkv, self.formats.qkv_sum)
+        return self.sum_wire(BufferKey.QKV, Axis.ROW, self.shape.qkv, self.formats.qkv_sum)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the all-reduce."""
@@ -109,11 +109,11 @@ class PrefillOutput(PrefillOp):
     @property
     def _gather(self) -> Wire:
         width, dtype = self.shape.hidden_shard, self.formats.act
-        return self.wire(BufferKey.BINARY_MUL, Axis.COLS, Kind.ALL_GATHER, dtype, width)
+        return self.wire(BufferKey.BINARY_MUL, Axis.ROW, Kind.ALL_GATHER, dtype, width)
 
     @property
     def _sum(self) -> Wire:
-        return self.sum_wire(self._key, Axis.ROWS, self.shape.dim, self._summed)
+        return self.sum_wire(self._key, Axis.COLUMN, self.shape.dim, self._summed)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the all-reduce."""
@@ -144,7 +144,7 @@ class ScatteredPrefillOutput(PrefillOutput):
 
     @property
     def _scatter(self) -> Wire:
-        return self.scatter_wire(self._key, Axis.ROWS, self.shape.stream, self._summed)
+        return self.scatter_wire(self._key, Axis.COLUMN, self.shape.stream, self._summed)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the reduce-scatter."""
@@ -177,11 +177,11 @@ class PrefillGateUp(PrefillOp):
 
     def cuts(self) -> Cuts:
         """Return how its outputs are cut."""
-        return {"act": ((), (Axis.ROWS, Axis.COLS))}
+        return {"act": ((), (Axis.COLUMN, Axis.ROW))}
 
     def _scatter(self, key: str) -> Wire:
         dtype = self.formats.gate_up_sum
-        return self.scatter_wire(key, Axis.COLS, self.shape.hidden_shard, dtype)
+        return self.scatter_wire(key, Axis.ROW, self.shape.hidden_shard, dtype)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return two reduce-scatters."""

@@ -28,7 +28,7 @@ class PrefillNorm(PrefillOp):
 
     def cuts(self) -> Cuts:
         """Return how its outputs are cut."""
-        return {"h": ((), (Axis.COLS,))}
+        return {"h": ((), (Axis.ROW,))}
 
     @property
     def is_last(self) -> bool:
@@ -55,7 +55,7 @@ class PrefillNorm(PrefillOp):
         """One number a row, which takes a tile on the device."""
         dtype, shape = self.formats.statistics, (self._n_rows, TILE)
         sent = (self._sent_rows, 1)
-        return Wire(BufferKey.LAYERNORM, Axis.COLS, Kind.ALL_GATHER, dtype, shape, sent, links=1)
+        return Wire(BufferKey.LAYERNORM, Axis.ROW, Kind.ALL_GATHER, dtype, shape, sent, links=1)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the gather of the statistics."""
@@ -97,7 +97,7 @@ class ScatteredPrefillNorm(PrefillNorm):
             self.name, f.mlp_sum
         )
         shape, sent = (self._n_rows, padded(width)), (self._sent_rows, width)
-        return Wire(BufferKey.LAYERNORM, Axis.ROWS, Kind.ALL_GATHER, dtype, shape, sent)
+        return Wire(BufferKey.LAYERNORM, Axis.COLUMN, Kind.ALL_GATHER, dtype, shape, sent)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the gather of the stream."""

@@ -62,7 +62,7 @@ class QkvHeads(SystemOp):
     @property
     def _sum(self) -> Wire:
         dtype = self.formats.qkv_sum
-        return self.wire(BufferKey.QKV, Axis.COLS, Kind.ALL_REDUCE, dtype, self.shape.qkv)
+        return self.wire(BufferKey.QKV, Axis.ROW, Kind.ALL_REDUCE, dtype, self.shape.qkv)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the all-reduce."""
@@ -92,7 +92,7 @@ class QkvHeads(SystemOp):
 def of_users(op: SystemOp, costs: Any, name: str, width: int) -> Iterator[Kernel]:
     """Yield the charge of an op over the users of a column, padded to a tile."""
     tiles = -(-width // 32) * -(-op.shape.users_each // 32)
-    if op.site.size(Axis.COLS) > 1 or name != "select_users":
+    if op.site.size(Axis.ROW) > 1 or name != "select_users":
         cores = min(costs.machine.worker_cores, tiles)
         yield op.elementwise(costs, name, tiles * 1024, cores, 1)
 
@@ -109,7 +109,7 @@ class FusedQkvHeads(QkvHeads):
     def _scatter(self) -> Wire:
         # Rows of users travel, not tiles: a column's users are fewer than a tile has rows.
         shape, dtype = (self.shape.users_each, self.shape.qkv), self.formats.qkv_sum
-        return Wire(BufferKey.CREATE_HEADS, Axis.COLS, Kind.REDUCE_SCATTER, dtype, shape)
+        return Wire(BufferKey.CREATE_HEADS, Axis.ROW, Kind.REDUCE_SCATTER, dtype, shape)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the reduce-scatter."""
@@ -118,7 +118,7 @@ class FusedQkvHeads(QkvHeads):
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Two ops: matmul, reduce-scatter with heads."""
         yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
-        size, shape = self.site.size(Axis.COLS), self.shape
+        size, shape = self.site.size(Axis.ROW), self.shape
         own_s = costs.machine.stage_s + costs.add_s(size * shape.users_each * shape.qkv)
         yield from self.cross(costs, self._scatter, own_s, name="reduce_scatter_create_heads")
 

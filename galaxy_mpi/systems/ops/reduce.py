@@ -66,7 +66,7 @@ class Reduce(SystemOp):
     @property
     def _sum(self) -> Wire:
         dtype = self._summed
-        return self.wire(self._key, Axis.ROWS, Kind.ALL_REDUCE, dtype, self.shape.dim)
+        return self.wire(self._key, Axis.COLUMN, Kind.ALL_REDUCE, dtype, self.shape.dim)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the all-reduce."""
@@ -106,7 +106,7 @@ class ScatteredReduce(Reduce):
     @property
     def _scatter(self) -> Wire:
         dtype = self._summed
-        return self.wire(self._key, Axis.ROWS, Kind.REDUCE_SCATTER, dtype, self.shape.stream)
+        return self.wire(self._key, Axis.COLUMN, Kind.REDUCE_SCATTER, dtype, self.shape.stream)
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the reduce-scatter."""

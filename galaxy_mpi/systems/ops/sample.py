@@ -37,7 +37,7 @@ class HostSample(SystemOp):
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return values and token numbers of the candidates, (R, B, k) each."""
-        shape = (self.site.size(Axis.ROWS), logits.shape[0], min(SAMPLED, self.shape.vocab))
+        shape = (self.site.size(Axis.COLUMN), logits.shape[0], min(SAMPLED, self.shape.vocab))
         values, tokens = self.record(logits.program, (logits,), values=shape, tokens=shape)
         return values, tokens
 
@@ -50,7 +50,7 @@ class HostSample(SystemOp):
         work, width = self.site.work, min(SAMPLED, self.shape.vocab)
         n_rows = self.shape.users if work is None else work.n_users
         shape = (padded(self.shape.users), SAMPLED)
-        return Wire(key, Axis.ROWS, Kind.ALL_GATHER, dtype, shape, (n_rows, width), links=1)
+        return Wire(key, Axis.COLUMN, Kind.ALL_GATHER, dtype, shape, (n_rows, width), links=1)
 
     @property
     def _values(self) -> Wire:
@@ -68,7 +68,7 @@ class HostSample(SystemOp):
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Gather, layout, and the host."""
         shape, m, work = self.shape, costs.machine, self.site.work
-        vocab = shape.vocab * self.site.size(Axis.ROWS)
+        vocab = shape.vocab * self.site.size(Axis.COLUMN)
         block = 2 * TILE * shape.device_vocab
         yield from self.cross(costs, self._values, name="all_gather_logits", block_bytes=block)
         elements = TILE * vocab
@@ -91,7 +91,7 @@ class HostSample(SystemOp):
         gathered = chip.collective(self._values)
         best = np.empty(self._tokens.sent, np.int64)
         chip.call(top_k, logits, gathered.term, best)
-        values = chip.array(self.site.size(Axis.ROWS), *self._values.sent)
+        values = chip.array(self.site.size(Axis.COLUMN), *self._values.sent)
         chip.call(np.copyto, values, gathered.cross())
         numbers = chip.collective(self._tokens)
         chip.call(np.copyto, numbers.term, best, "unsafe")
@@ -121,7 +121,7 @@ class Sample(HostSample):
         ):
             # Not persistent: a barrier goes round before the data does.
             yield from self.cross(costs, wire, name=name, laps=2)
-        candidates = 32 * SAMPLED * self.site.size(Axis.ROWS)
+        candidates = 32 * SAMPLED * self.site.size(Axis.COLUMN)
         seconds = costs.elementwise_s(candidates, 1, m.sampling_passes)
         yield Kernel("sampling", seconds, shape.users)
         if self.site.work is None:  # and on to the next step
@@ -134,7 +134,7 @@ class GatherLogits(SystemOp):
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return the rows' slices, (R, B, V/R)."""
-        shape = (self.site.size(Axis.ROWS), *logits.shape)
+        shape = (self.site.size(Axis.COLUMN), *logits.shape)
         (whole,) = self.record(logits.program, (logits,), whole=shape)
         return whole
 
@@ -148,9 +148,9 @@ class GatherLogits(SystemOp):
 
     def bind(self, chip: ChipBinder, logits: F32) -> F32:
         """Gather in float32, whatever the formats."""
-        wire = Wire(BufferKey.LOGITS, Axis.ROWS, Kind.ALL_GATHER, FLOAT32, logits.shape)
+        wire = Wire(BufferKey.LOGITS, Axis.COLUMN, Kind.ALL_GATHER, FLOAT32, logits.shape)
         gathered = chip.collective(wire)
         chip.call(np.copyto, gathered.term, logits)
-        whole = chip.array(self.site.size(Axis.ROWS), *logits.shape)
+        whole = chip.array(self.site.size(Axis.COLUMN), *logits.shape)
         chip.call(np.copyto, whole, gathered.cross())
         return whole

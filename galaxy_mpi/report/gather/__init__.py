@@ -1,0 +1,1 @@
+"""Pages of this package's commands: what they know, laid out as sections. Nothing is drawn here."""

@@ -1,0 +1,103 @@
+"""Writes a page out: one HTML file with its style, its scripts and its figures in it.
+
+Nothing is loaded from elsewhere: the page forbids it by itself (Content-Security-Policy). The same
+page gives the same bytes.
+"""
+
+import importlib.util
+import json
+from importlib import resources
+from typing import Any
+
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.report.figures import figure_of
+from galaxy_mpi.report.palette import colour_of
+from galaxy_mpi.report.parts import Bars, Cell, Column, Curves, Page, Timeline, Waterfall
+from galaxy_mpi.report.picture import drawing_of
+
+__all__ = ["check_installed", "to_html"]
+
+
+def check_installed() -> None:
+    """Raise if what draws pages is not installed.
+
+    Raises
+    ------
+    ConfigError
+        Says what to install.
+    """
+    for name in ("jinja2", "plotly"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"--report needs {name}, which is not installed: pip install 'galaxy_mpi[report]'"
+            )
+
+
+def to_html(page: Page) -> str:
+    """Return the file's text.
+
+    Raises
+    ------
+    ConfigError
+        If plotly, the extra ``report``, is not installed.
+    """
+    check_installed()
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # here: only pages need it
+
+    environment = Environment(
+        loader=PackageLoader("galaxy_mpi.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": _cell, "shown": _shown, "percent": _percent}
+    template = environment.get_template("page.html")
+    return template.render(
+        page=page,
+        has_charts=any(part.kind == "chart" for one in page.sections for part in one.parts),
+        library=_library(),
+        figure=_figure_json,
+        drawing=drawing_of,
+        colour=colour_of,
+    )
+
+
+def _library() -> str:
+    """Return the script of plotly.js, as it comes with plotly's Python package."""
+    return resources.files("plotly").joinpath("package_data/plotly.min.js").read_text("utf-8")
+
+
+def _figure_json(chart: Bars | Waterfall | Timeline | Curves) -> str:
+    """Return a figure as JSON that can stand within a script element."""
+    text = json.dumps(_rounded(figure_of(chart)), ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _rounded(value: Any) -> Any:
+    """Return the figure with numbers of 7 digits: no picture shows more."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def _cell(value: Cell, column: Column) -> str:
+    """Return what a cell shows."""
+    if value is None:
+        return "-"
+    if column.form and not isinstance(value, str):
+        return format(value, column.form)
+    return str(value)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _shown(text: str) -> str:
+    """Return a token with white space that can be seen."""
+    return text.replace("\n", "\u21b5\n") or "\u2205"

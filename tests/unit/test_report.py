@@ -1,0 +1,186 @@
+"""Pages as text: what is in them, and that nothing else is. How they look: tests/command."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from galaxy_mpi.ccl.wire import Kind, Wire
+from galaxy_mpi.dtypes import BFP8
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.report import (
+    Bars,
+    Column,
+    Curves,
+    Facts,
+    Page,
+    Section,
+    Span,
+    Table,
+    Timeline,
+    Waterfall,
+    to_html,
+)
+from galaxy_mpi.report.figures import figure_of
+from galaxy_mpi.report.gather.estimate import estimate_page
+from galaxy_mpi.report.gather.links import loads_of, wire_shares
+from galaxy_mpi.report.gather.mesh import waited_for_s
+from galaxy_mpi.report.gather.step import ShownStep
+from galaxy_mpi.report.gather.wires import bandwidth_of
+from galaxy_mpi.report.parts import Texts, Token, UserText
+from galaxy_mpi.studies.what_if import WhatIf
+
+NASTY = "</script><script>alert(1)</script> & <b>\"'"
+TABLE = Table([Column("op"), Column("time", "us", ".1f")], [["a", 1.0], [NASTY, None]], "Ops")
+CHARTS = [
+    Bars("Bars", "us", ["a", NASTY], {"x": [1.0, None]}, TABLE, margins={"x": [0.5, None]}),
+    Waterfall("Waterfall", "us", [("a", 1.0, "DRAM"), (NASTY, 2.0, "link")], TABLE, margin=0.2),
+    Timeline("Timeline", "us", ["t"], [Span("t", NASTY, 0, 1, "op")], TABLE, {"q": [(0, 1.0)]}),
+    Curves("Curves", "rate, 1/s", "ms", {NASTY: [(1.0, 2.0), (2.0, 3.0)]}, TABLE, is_log=True),
+]
+
+
+def page_of(*parts, **more):
+    return Page("Title", ["galaxy_mpi", NASTY], [("model", NASTY)], [Section("One", parts)], **more)
+
+
+def own_text(html):
+    """Return the page without the library."""
+    return re.sub(r"<script>/\*\*.*?</script>", "", html, count=1, flags=re.DOTALL)
+
+
+def shown_step(**asked):
+    what_if = WhatIf(model="llama3-8b", layers=2, **asked)
+    positions = [what_if.longest] * what_if.programs.mesh.cols
+    return ShownStep(what_if.estimator, positions, what_if.slowness, "the step")
+
+
+def test_what_users_write_is_text_and_never_markup():
+    texts = Texts([UserText(0, NASTY, [Token(NASTY, 0.5, [(NASTY, 0.5)], NASTY)], NASTY, NASTY)])
+    html = own_text(to_html(page_of(TABLE, Facts([(NASTY, NASTY)]), texts, *CHARTS)))
+    assert "alert(1)" in html
+    assert "<script>alert" not in html
+    assert "<b>" not in html
+
+
+def test_a_page_loads_nothing():
+    html = own_text(to_html(page_of(*CHARTS)))
+    assert "default-src 'none'" in html
+    assert not re.search(r"\b(src|srcset|action)\s*=", html)
+    assert set(re.findall(r'href="([^#"][^"]*)"', html)) == {"data:,"}
+    assert not re.search(r"url\(|@import", html)
+
+
+def test_a_page_without_charts_has_no_library():
+    html = to_html(page_of(TABLE))
+    assert len(html) < 40_000
+    assert "plotly.js" not in html
+
+
+@pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.title)
+def test_a_figure_is_json_and_its_table_is_there_without_scripts(chart):
+    figure = json.loads(json.dumps(figure_of(chart), allow_nan=False))
+    assert {trace["type"] for trace in figure["data"]} <= {"bar", "scatter"}
+    html = own_text(to_html(page_of(chart)))
+    assert html.count("<table>") == 1
+    (text,) = re.findall(r'data-chart="[^"]*">(.*?)</script>', html, re.DOTALL)
+    assert json.loads(text)["data"]
+
+
+def test_bars_of_a_waterfall_follow_each_other():
+    steps = [("a", 1.0, "link"), ("b", 2.0, "DRAM"), ("c", 4.0, "link")]
+    figure = figure_of(Waterfall("", "us", steps, TABLE, margin=0.25))
+    link, dram, total = figure["data"]
+    assert (link["base"], link["x"], link["y"]) == ([0.0, 3.0], [1.0, 4.0], [0, 2])
+    assert (dram["base"], dram["x"]) == ([1.0], [2.0])
+    assert total["x"] == [7.0]
+    assert total["error_x"]["array"] == [1.75]
+    assert total["error_x"]["arrayminus"] == pytest.approx([7 - 7 / 1.25])
+
+
+def test_host_time_is_marked_so_that_the_rest_can_be_compared():
+    page = page_of(Table(TABLE.columns, TABLE.rows, is_host=True), host_facts=[("host: step", "1")])
+    assert to_html(page).count('data-clock="host"') == 2
+
+
+def test_the_same_estimate_is_the_same_page():
+    pages = []
+    for _ in range(2):
+        what_if = WhatIf(model="llama3-8b", layers=2)
+        said = {"argv": ["galaxy_mpi.estimate"], "versions": VERSIONS, "machine": None}
+        pages.append(to_html(estimate_page(what_if, what_if.report | {"run": said})))
+    assert pages[0] == pages[1]
+    assert len(pages[0]) < 6e6
+
+
+VERSIONS = dict.fromkeys(("galaxy_mpi", "codec", "numpy", "python"), "1")
+
+
+def test_what_chips_do_adds_up_to_the_step():
+    step = shown_step(slow_chips=("3,1,2",), slow_links=("0,2,column,4",))
+    shares = step.shares
+    whole = sum(vars(shares).values())
+    assert whole == pytest.approx(np.full((8, 4), step.timing.seconds))
+    assert step.timing.seconds == step.estimator.step(step.positions).seconds
+    assert shares.busy_s[3, 1] == pytest.approx(2 * shares.busy_s[0, 0])
+    # All others wait for the slow chip, which hardly waits for anybody.
+    others = np.delete(shares.waiting_s.reshape(-1), Mesh(8, 4).rank(3, 1))
+    assert shares.waiting_s[3, 1] < others.min() / 5
+    waited = waited_for_s(step)
+    assert max(waited, key=waited.__getitem__) == Mesh(8, 4).rank(3, 1)
+
+
+def test_chips_that_are_alike_wait_for_nobody():
+    step = shown_step()
+    assert not step.shares.waiting_s.any()
+    assert not waited_for_s(step)
+
+
+def test_a_stall_is_what_the_clock_says():
+    step = shown_step(constants=("machine.dram_bytes_per_s=5e10",), slow_chips=("0,0,0.5",))
+    assert step.timing.stall_s > 0
+    assert step.shares.stall_s.max() == pytest.approx(step.timing.stall_s)
+
+
+@pytest.mark.parametrize("topology", ["ring", "line"])
+def test_the_busiest_wire_carries_what_the_clock_charges(topology):
+    step = shown_step(topology=topology)
+    loads = list(loads_of(step))
+    for axis in Axis:
+        busiest = max(max(x.there_bytes, x.back_bytes) for x in loads if x.axis is axis)
+        assert busiest <= step.timing.link_bytes[axis.group_name] * (1 + 1e-12)
+    n_wires = {"ring": 64, "line": 7 * 4 + 8 * 3}
+    assert len(loads) == n_wires[topology]
+
+
+def test_blocks_of_a_line_are_counted_as_they_travel():
+    """Move every block along a line of four, and count what passes each wire."""
+    size, there, back = 4, [0] * 3, [0] * 3
+    for owner in range(size):
+        for reader in range(size):
+            wires = range(owner, reader) if reader > owner else range(reader, owner)
+            # A block passes a wire once, on its way to the farthest reader.
+            if reader in (0, size - 1):
+                for wire in wires:
+                    (there if reader > owner else back)[wire] += 1
+    shares = [wire_shares(Kind.ALL_GATHER, i, size, is_ring=False) for i in range(3)]
+    assert shares == [(t / 3, b / 3) for t, b in zip(there, back, strict=True)]
+
+
+def test_bandwidths_are_those_of_nccl_tests():
+    gather = Wire("LAYERNORM", Axis.ROW, Kind.ALL_GATHER, BFP8, (32, 32))
+    found = bandwidth_of(gather, Mesh(8, 4), 1e-6)
+    assert found.size_bytes == 4 * 1088
+    assert found.algbw == pytest.approx(4 * 1088 / 1e-6)
+    assert found.busbw == pytest.approx(found.algbw * 3 / 4)
+    reduce = Wire("WO", Axis.COLUMN, Kind.ALL_REDUCE, BFP8, (32, 32))
+    assert bandwidth_of(reduce, Mesh(8, 4), 1e-6).busbw == pytest.approx(1088 / 1e-6 * 2 * 7 / 8)
+
+
+def test_the_example_of_the_documents_runs(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(block, "docs/report.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == "True"

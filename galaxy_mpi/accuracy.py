@@ -226,18 +226,24 @@ def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:
 def _table(rows: list[Agreement], model: LlamaConfig, arguments: argparse.Namespace) -> str:
     width = max(len("precision"), *(len(row.precision) for row in rows)) + 1
     lines = [
-        f"{'precision':<{width}}{'top-1':>8}{'top-5':>8}{'logits PCC':>12}"
-        f"{'worst layer PCC':>17}{'perplexity':>12}{'reference':>11}{'published top-1, top-5':>24}"
+        f"{'precision':<{width}}{'top-1':>7}{'top-5':>7}{'published':>12}{'logits PCC':>11}"
+        f"{'layer PCC':>10}{'perplexity':>11}{'reference':>10}"
     ]
     for r in rows:
         known = _published(r, model, arguments)
         told = "-" if known is None else f"{known[0]} %, {known[1]} %"
         lines.append(
-            f"{r.precision:<{width}}{r.top1:>8.1%}{r.top5:>8.1%}{r.logits_pcc:>12.5f}"
-            f"{min(r.stream_pcc):>17.5f}{r.perplexity:>12.3f}{r.reference_perplexity:>11.3f}"
-            f"{told:>24}"
+            f"{r.precision:<{width}}{r.top1:>7.1%}{r.top5:>7.1%}{told:>12}{r.logits_pcc:>11.5f}"
+            f"{min(r.stream_pcc):>10.5f}{r.perplexity:>11.3f}{r.reference_perplexity:>10.3f}"
         )
-    return "\n".join([f"{rows[0].positions} positions", *lines])
+    return "\n".join(
+        [
+            f"{rows[0].positions} positions; published: top-1 and top-5 of the original;",
+            "layer PCC: the worst layer's; reference: perplexity of transformers in float32",
+            "",
+            *lines,
+        ]
+    )
 
 
 if __name__ == "__main__":

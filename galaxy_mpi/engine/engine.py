@@ -162,6 +162,7 @@ class Engine:
             eos_tokens=plan.model.eos_tokens,
             prefix_caching=run.prefix_caching,
             refused=self._hooks.refused,
+            bad=plan.bad_prompts,
         )
 
     def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:

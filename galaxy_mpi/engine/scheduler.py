@@ -9,7 +9,7 @@ soon as it ends. Requests start in their order.
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class Scheduler:
     prefix_caching : bool
     refused : callable, optional
         Called with one line for each request that is refused.
+    bad : mapping of int to str, optional
+        Requests that are refused whatever the limits are, with that line.
 
     Examples
     --------
@@ -73,6 +75,7 @@ class Scheduler:
         eos_tokens: tuple[int, ...],
         prefix_caching: bool = True,
         refused: Callable[[str], None] = lambda line: None,
+        bad: Mapping[int, str] | None = None,
     ) -> None:
         self._limits, self._max_new_tokens = limits, max_new_tokens
         self._n_positions, self._page_size = limits.n_positions, limits.page_size
@@ -88,10 +91,12 @@ class Scheduler:
         self.tokens = np.zeros(n_places, np.int64)
         self.positions = np.full(n_places, IDLE, np.int64)
         self._tables = np.full((n_places, limits.blocks_for(limits.n_positions)), -1, np.int64)
-        for prompt in prompts:
-            self.submit(prompt)
+        for number, prompt in enumerate(prompts):
+            self.submit(prompt, bad=(bad or {}).get(number))
 
-    def submit(self, prompt: list[int], max_new_tokens: int | None = None) -> Request:
+    def submit(
+        self, prompt: list[int], max_new_tokens: int | None = None, bad: str | None = None
+    ) -> Request:
         """Let a request wait behind all others, or refuse it if it can never fit.
 
         Parameters
@@ -100,6 +105,8 @@ class Scheduler:
             Token ids, at least one.
         max_new_tokens : int, optional
             The run's by default.
+        bad : str, optional
+            Why it cannot be used, if it cannot.
 
         Returns
         -------
@@ -111,7 +118,7 @@ class Scheduler:
         most = self._max_new_tokens if max_new_tokens is None else max_new_tokens
         request = Request(number, prompt, keys, most)
         self.requests.append(request)
-        reason = limits.refusal(number, len(prompt))
+        reason = bad or limits.refusal(number, len(prompt))
         if reason is None:
             self._waiting.append(request)
         else:

@@ -1,4 +1,4 @@
-"""Device time of whole runs, as sums of estimated passes and steps."""
+"""Device time of whole runs: sums of estimated passes and steps."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -22,14 +22,14 @@ def run_one(
     start: int = 0,
     chunk: int | None = None,
 ) -> DeviceTimes:
-    """Return the times of prefilling one user and of decoding all users behind it.
+    """Return the times of prefilling one prompt and of decoding all users after it.
 
     Parameters
     ----------
     start : int
-        Tokens of the prompt that are cached.
+        Cached tokens of the prompt.
     chunk : int, optional
-        Tokens that are prefilled at once, where that is not all.
+        Tokens per pass, if not all.
     """
     lengths = [input_tokens] * users
     return run_users(estimator, lengths, new_tokens, start=start, chunk=chunk)
@@ -43,9 +43,9 @@ def run_users(
     start: int = 0,
     chunk: int | None = None,
 ) -> DeviceTimes:
-    """Return the times of users of some lengths, who sit in the columns in turn.
+    """Return the times of users with different prompt lengths, assigned to columns in turn.
 
-    Time to first token is the mean of those of each prompt by itself; the decode steps are of all.
+    Time to first token is the mean over prompts prefilled alone; decode steps are of all users.
     """
     times, cols = estimator.times(), estimator.programs.mesh.cols
     for number, length in enumerate(dict.fromkeys(lengths)):
@@ -64,8 +64,8 @@ def run_users(
 
 
 def run_all(estimator: Estimator, input_tokens: int, new_tokens: int, users: int) -> DeviceTimes:
-    """Return the times of a run of all users, prefilled as a run prefills them."""
-    # Here, not above: most estimates need no engine.
+    """Return the times of a run, with the prompts of all users prefilled as in a run."""
+    # Imported here because most estimates need no engine.
     from galaxy_mpi.engine.request import CacheLimits
     from galaxy_mpi.engine.scheduler import Scheduler
     from galaxy_mpi.engine.turns import take_turns

@@ -14,7 +14,7 @@ from galaxy_mpi.systems.formats import differing
 from galaxy_mpi.timing import Estimator, Machine, Timing
 from galaxy_mpi.timing.bands import Band, Conditions, band
 
-__all__ = ["Row", "device_figures", "rows_of", "table", "to_dict"]
+__all__ = ["Row", "device_figures", "gains_of", "rows_of", "stored", "table", "to_dict"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _changed(before: HostFigures, after: HostFigures) -> int:
     return sum(a != b for a, b in zip(before.tokens, after.tokens, strict=True))
 
 
-def _gains(rows: Sequence[Row]) -> dict[str, float]:
+def gains_of(rows: Sequence[Row]) -> dict[str, float]:
     """Return by how much each group of ideas makes the device faster, in their order."""
     gains = dict.fromkeys((idea.group for idea in IDEAS), 1.0)
     for row in rows:
@@ -173,7 +173,7 @@ def table(rows: Sequence[Row], model: LlamaConfig, variants: Sequence[Variant]) 
     for row in rows:
         if not row.is_alone:
             lines.append(f"{_line(row, alone.get(row.name), width)}".rstrip())
-    gains = _gains(rows)
+    gains = gains_of(rows)
     margins = [row.band for row in rows if row.band is not None and not row.is_alone]
     if margins:
         first, last = margins[0], margins[-1]
@@ -193,11 +193,11 @@ def table(rows: Sequence[Row], model: LlamaConfig, variants: Sequence[Variant]) 
         same = "the same" if len(tokens) == 1 else f"{len(tokens)} different ones (roundings)"
         lines += ["", f"next tokens of all variants: {same}"]
         lines.append(f"of the formats: {rows[1].other_tokens} users get another token")
-    lines += ["", *_stored(model, variants)]
+    lines += ["", *stored(model, variants)]
     return "\n".join(lines)
 
 
-def _stored(model: LlamaConfig, variants: Sequence[Variant]) -> Iterator[str]:
+def stored(model: LlamaConfig, variants: Sequence[Variant]) -> Iterator[str]:
     """Yield what the two systems store differently, a line for each change."""
     own, galaxys = (variant.system.formats for variant in variants[:2])
     tensors: dict[tuple[str, str, str], list[str]] = {}

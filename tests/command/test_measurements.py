@@ -41,12 +41,12 @@ def test_float32_agrees_everywhere_and_less_precision_less(tmp_path):
 
 
 def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
-    path = tmp_path / "rows.json"
+    path, page = tmp_path / "rows.json", tmp_path / "rows.html"
     command = [MPIRUN, "-n", "4", sys.executable, ROOT / "benchmarks" / "ring_collectives.py"]
     arguments = ["--mesh", "2x2", "--sizes", "1K,3000", "-n", "3", "--peers", "mpi"]
     for extra in ([], ["--topology", "ring", "-d", "bfp8", "--transport", "mpi"]):
         told = subprocess.run(
-            [*map(str, command), *arguments, *extra, "--json", str(path)],
+            [*map(str, command), *arguments, *extra, "--json", str(path), "--report", str(page)],
             env=os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
             capture_output=True,
             text=True,
@@ -60,6 +60,9 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
         assert {row["implementation"] for row in rows} == {"galaxy_mpi", "mpi"}
         assert {row["topology"] for row in rows} == {*ways, ""}
         assert {row["wrong"] for row in rows} == {0}
+        html = page.read_text("utf-8")
+        assert html.count("<figure") == 2 * len({(row["op"], row["axis"]) for row in rows})
+        assert f"{rows[-1]['busbw_GBps']:.3f}</td>" in html
         for way in ways:
             assert f"# galaxy_mpi {way} / mpi: geometric mean" in told.stdout
         names, units = told.stdout.splitlines()[:2]

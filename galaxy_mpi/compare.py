@@ -96,7 +96,9 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"{option} must be 1 to {most}, got {value}")
 
 
-def _prepare_timing(arguments: argparse.Namespace, argv: tuple[str, ...]) -> Callable[[], None]:
+def _prepare_timing(
+    arguments: argparse.Namespace, argv: tuple[str, ...] = ("galaxy_mpi.compare",)
+) -> Callable[[], None]:
     _check(arguments)
     for option in ("json", "csv", "plot"):
         check_writable(f"--{option}", getattr(arguments, option))
@@ -138,7 +140,7 @@ def _prepare_timing(arguments: argparse.Namespace, argv: tuple[str, ...]) -> Cal
 
 
 def _prepare_values(
-    arguments: argparse.Namespace, argv: tuple[str, ...]
+    arguments: argparse.Namespace, argv: tuple[str, ...] = ("galaxy_mpi.compare",)
 ) -> tuple[Mesh, Callable[[Transport], None]]:
     _check(arguments)
     mesh = Mesh.parse(arguments.mesh)

@@ -6,7 +6,6 @@ from typing import Any
 
 from galaxy_mpi.ccl.algorithms import COLLECTIVES
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
@@ -45,6 +44,10 @@ class RunConfig:
     prompts_file: Path | None = None
     prompt_tokens: tuple[tuple[int, ...], ...] | None = None
     """Prompts as token ids, instead of text; for callers in Python."""
+    skip_bad: bool = False
+    """Whether a prompt that cannot be used is left out, instead of ending the run."""
+    truncate: bool = False
+    """Whether of a prompt that is too long the end is taken."""
     max_new_tokens: int = 32
     batch: int | None = None
     """User places; None: 32."""
@@ -118,6 +121,11 @@ class RunConfig:
         given = (self.prompts, self.prompts_file, self.prompt_tokens)
         if sum(prompts is not None for prompts in given) > 1:
             raise ConfigError("give --prompt or --prompts-file, not both")
+        for number, prompt in enumerate(self.prompts or ()):
+            if not prompt and not self.skip_bad:
+                raise ConfigError(
+                    f"the prompt of user {number} is empty; a prompt needs at least one character"
+                )
         if self.prompt_tokens is not None and not all(self.prompt_tokens):
             raise ConfigError("prompt_tokens has an empty prompt; each needs at least one token")
         if self.collectives is not None and self.collectives not in COLLECTIVES:
@@ -205,25 +213,6 @@ class RunConfig:
             check_writable(option, path)
         check_page(self.report_path)
 
-    def read_prompts(self, defaults: list[str]) -> list[str]:
-        """Return the prompts of the run; of ``defaults`` as many as the batch has places.
-
-        Raises
-        ------
-        ConfigError
-            If the file cannot be read, or a prompt is empty.
-        """
-        if self.prompts_file is not None:
-            return _read_lines(self.prompts_file)
-        if self.prompts is None:
-            return defaults[: self.batch or MAX_USERS]
-        for number, prompt in enumerate(self.prompts, 1):
-            if not prompt:
-                raise ConfigError(
-                    f"prompt {number} is empty; a prompt needs at least one character"
-                )
-        return list(self.prompts)
-
 
 def formats(
     precision: str | None, optimizations: str | None, changes: str | None = None
@@ -245,34 +234,3 @@ def formats(
     if optimizations in ("performance", "accuracy"):
         return given | {"precision": optimizations}
     return given | {"optimizations": Path(optimizations)}
-
-
-_MOST_PROMPT_BYTES = 2**28
-
-
-def _read_lines(path: Path) -> list[str]:
-    """Return the prompts of a file, one a line."""
-    try:
-        lines = read_bounded(path, _MOST_PROMPT_BYTES).splitlines()
-    except OSError as error:
-        raise ConfigError(
-            f"--prompts-file {path}: {error.strerror}; give a text file with one prompt a line"
-        ) from None
-    except ValueError as error:
-        raise ConfigError(f"--prompts-file {path}: {error}; give a shorter file") from None
-    if not lines:
-        raise ConfigError(f"--prompts-file {path} has no line; give one prompt a line")
-    prompts = []
-    for number, line in enumerate(lines, 1):
-        try:
-            prompts.append(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"--prompts-file {path}, line {number} is not UTF-8 (byte {error.start + 1} of the "
-                f"line); save the file as UTF-8"
-            ) from None
-        if not prompts[-1].strip():
-            raise ConfigError(
-                f"--prompts-file {path}, line {number} is empty; every line is a prompt"
-            )
-    return prompts

@@ -59,7 +59,14 @@ def build_parser() -> ArgumentParser:
         metavar="PATH|NAME",
     )
     add("--prompt", action="append", metavar="TEXT", help="a prompt; repeat for more users")
-    add("--prompts-file", type=Path, metavar="FILE", help="file with one prompt per line")
+    add(
+        "--prompts-file",
+        type=Path,
+        metavar="FILE",
+        help="file with one prompt per line, in .jsonl files as JSON; - is standard input",
+    )
+    add("--skip-bad", action="store_true", help="leave out prompts that cannot be used")
+    add("--truncate", action="store_true", help="of prompts that are too long, use the end")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="tokens to generate per user")
     add("--batch", type=int, metavar="N", help="users at a time, at most 32; more prompts wait")
     add("--chat", action="store_true", help="put prompts into the model's chat template")
@@ -223,6 +230,8 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         model=arguments.model,
         prompts=None if arguments.prompt is None else tuple(arguments.prompt),
         prompts_file=arguments.prompts_file,
+        skip_bad=arguments.skip_bad,
+        truncate=arguments.truncate,
         max_new_tokens=arguments.max_new_tokens,
         batch=arguments.batch,
         mesh=Mesh.parse(arguments.mesh),

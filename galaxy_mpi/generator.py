@@ -62,7 +62,7 @@ class Model:
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text."""
         check_prompts([text], self.plan.model.max_seq_len)
-        return self.tokenizer.encode(text, 1)
+        return self.tokenizer.encode(text, 0)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""

@@ -27,7 +27,7 @@ _MOST_CHARACTERS_A_POSITION = 128
 """Of a prompt: the longest tokens there are. A longer prompt does not fit, whatever is in it."""
 
 
-def check_prompts(prompts: Sequence[str], max_seq_len: int) -> None:
+def check_prompts(prompts: Sequence[str], max_seq_len: int, first: int = 0) -> None:
     """Raise if a prompt is no text, or too long to be looked at.
 
     Tokens are counted later; this keeps a tokenizer from working on what can never fit.
@@ -37,19 +37,21 @@ def check_prompts(prompts: Sequence[str], max_seq_len: int) -> None:
     prompts : sequence of str
     max_seq_len : int
         Positions of the model.
+    first : int
+        Number of the user of the first.
 
     Raises
     ------
     ConfigError
-        Naming the prompt.
+        Naming the user.
     """
     most = max_seq_len * _MOST_CHARACTERS_A_POSITION
-    for number, prompt in enumerate(prompts, 1):
+    for number, prompt in enumerate(prompts, first):
         if not is_text(prompt):
-            raise ConfigError(f"prompt {number} is not UTF-8; give it as UTF-8")
+            raise ConfigError(f"the prompt of user {number} is not UTF-8; give it as UTF-8")
         if len(prompt) > most:
             raise ConfigError(
-                f"prompt {number} has {len(prompt)} characters; the model was made for "
+                f"the prompt of user {number} has {len(prompt)} characters; the model was made for "
                 f"{max_seq_len} positions, which {most} characters are always too many for: "
                 f"shorten the prompt"
             )
@@ -181,7 +183,7 @@ class TextTokenizer:
         ----------
         prompt : str
         number : int
-            Said in messages.
+            Of its user, for messages.
         chat : ChatTemplate, optional
             Makes the prompt the message of a chat, and adds what the model wants.
 
@@ -211,10 +213,12 @@ class TextTokenizer:
         return text
 
     def _ids(self, text: str, number: int, *, begins: bool) -> list[int]:
-        with _library(f"{self._where} cannot tokenize prompt {number}"):
+        with _library(f"{self._where} cannot tokenize the prompt of user {number}"):
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=begins).ids
         if not text or not ids:
-            raise ConfigError(f"prompt {number} is empty; a prompt needs at least one character")
+            raise ConfigError(
+                f"the prompt of user {number} is empty; a prompt needs at least one character"
+            )
         return ids
 
 
@@ -239,7 +243,9 @@ class NumberTokenizer:
     def encode_chat(self, text: str, number: int) -> list[int]:
         """Return a token for each byte."""
         if not text:
-            raise ConfigError(f"prompt {number} is empty; a prompt needs at least one character")
+            raise ConfigError(
+                f"the prompt of user {number} is empty; a prompt needs at least one character"
+            )
         return [byte % self._vocab_size for byte in text.encode()]
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -9,11 +9,11 @@ from galaxy_mpi.checkpoints import (
     ModelFiles,
     RandomCheckpoint,
     Tokenizer,
-    check_prompts,
     default_prompts,
     open_model,
 )
 from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine.prompts import Prompts
 from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
@@ -42,6 +42,8 @@ class Plan:
     sampling: SamplingParams
     prompts: list[str]
     prompt_tokens: list[list[int]]
+    bad_prompts: dict[int, str]
+    """Why users are left out."""
 
 
 def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
@@ -54,29 +56,19 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     """
     run.check_writable()
     machine = run.emulated_machine
-    prompts = run.read_prompts(default_prompts())
+    prompts = Prompts.read(run, default_prompts())
     files = open_model(run.model, run.n_layers)
     model, tokenizer = files.config, files.tokenizer
     chat = files.chat if run.chat else None
     if run.chat and chat is None:
         raise ConfigError(f"--chat: {files.where} has no chat template; leave out --chat")
-    if run.prompt_tokens is None:
-        check_prompts(prompts, model.max_seq_len)
-        if chat is None:
-            tokens = [tokenizer.encode(prompt, n) for n, prompt in enumerate(prompts, 1)]
-        else:
-            texts = chat.apply_to_all(prompts)
-            check_prompts(texts, model.max_seq_len)
-            tokens = [tokenizer.encode_chat(text, n) for n, text in enumerate(texts, 1)]
-    else:
-        tokens = [list(ids) for ids in run.prompt_tokens]
-        prompts = [tokenizer.decode(ids) for ids in tokens]
     if run.layout_class is not Layout:
         run.layout(model).check()
     limits = CacheLimits(
         page_size=run.page_size, n_blocks=run.cache_blocks, max_seq_len=model.max_seq_len
     )
-    _check_tokens(tokens, model, limits, files.where)
+    prompts.encode(model, tokenizer, chat, limits, files.where)
+    _check_cache(prompts, limits)
     precision = run.wanted.on(run.emulated_system, model)
     on_device = machine if precision.is_bfloat16 else None
     sampling = _sampling(run, files)
@@ -92,8 +84,9 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         {"model": fingerprint, "tokenizer": tokenizer.checksum()},
         limits,
         sampling,
-        prompts,
-        tokens,
+        prompts.texts,
+        prompts.tokens,
+        prompts.bad,
     )
     return plan, tokenizer
 
@@ -113,22 +106,10 @@ def _sampling(run: RunConfig, files: ModelFiles) -> SamplingParams:
     )
 
 
-def _check_tokens(
-    prompts: list[list[int]], model: LlamaConfig, limits: CacheLimits, where: str
-) -> None:
-    """Raise if a prompt is past the model's maximum, or none at all fits the cache."""
-    for number, ids in enumerate(prompts, 1):
-        if len(ids) > model.max_seq_len:
-            raise ConfigError(
-                f"prompt {number} has {len(ids)} tokens, the model was made for "
-                f"{model.max_seq_len} positions: shorten the prompt"
-            )
-        if max(ids) >= model.vocab_size:
-            raise ConfigError(
-                f"prompt {number} has token {max(ids)}, the model knows {model.vocab_size}: "
-                f"the tokenizer of {where} belongs to another model"
-            )
-    refusals = [limits.refusal(number, len(ids)) for number, ids in enumerate(prompts)]
+def _check_cache(prompts: Prompts, limits: CacheLimits) -> None:
+    """Raise if no prompt at all fits the cache."""
+    known = [(n, ids) for n, ids in enumerate(prompts.tokens) if n not in prompts.bad]
+    refusals = [limits.refusal(number, len(ids)) for number, ids in known]
     if refusals[0] is not None and None not in refusals:
         rest = f" (and so all {len(refusals)} prompts)" if len(refusals) > 1 else ""
         raise ConfigError(f"{refusals[0]}{rest}")

@@ -209,9 +209,9 @@ def _curves(chart: Curves) -> Figure:
     axis = {"type": "log" if chart.is_log else "linear", "tickformat": ".6~g"}
     layout["xaxis"] |= axis
     layout["yaxis"] = {"title": {"text": chart.y}, "automargin": True, **axis}
-    points = sorted({x for curve in chart.curves.values() for x, _ in curve})
-    if chart.is_log and len(points) <= _MOST_TICKS:
-        layout["xaxis"] |= {"tickvals": points, "ticktext": [f"{x:.6g}" for x in points]}
+    places = sorted({x for curve in chart.curves.values() for x, _ in curve})
+    if chart.is_log and len(places) <= _MOST_TICKS:
+        layout["xaxis"] |= {"tickvals": places, "ticktext": [f"{x:.6g}" for x in places]}
     return {"data": data, "layout": layout}
 
 

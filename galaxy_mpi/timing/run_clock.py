@@ -12,8 +12,10 @@ the run is about::
     join(chips, times)                          # at the end, on rank 0: `times` of all chips
 """
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
 from galaxy_mpi.mesh import Mesh
@@ -23,42 +25,48 @@ from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.replay import Events, Traced
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.tape import Tape
-from galaxy_mpi.timing.times import DeviceTimes, Timing
+from galaxy_mpi.timing.times import DeviceTimes, ModeSums
 
 __all__ = ["ChipTimes", "ProgramClocks", "RunClock", "join", "stragglers"]
 
 
+def _seconds() -> "array[float]":
+    return array("d")
+
+
 @dataclass
 class ChipTimes:
-    """What one chip's clock has said of every pass and step, in order."""
+    """What one chip's clock has said of every pass and step, in order.
+
+    A few bytes each, because a run may have millions: what they were spent on is kept as sums.
+    """
 
     rank: int
-    seconds: list[float] = field(default_factory=list)
-    stall_s: list[float] = field(default_factory=list)
-    timings: list[Timing] = field(default_factory=list)
-    """All figures; of chip (0, 0) only."""
-    first_tokens: list[tuple[int, ...] | None] = field(default_factory=list)
-    """The requests that a pass gave first tokens; None for a step."""
-    step_tokens: list[int] = field(default_factory=list)
+    seconds: "array[float]" = field(default_factory=_seconds)
+    stall_s: "array[float]" = field(default_factory=_seconds)
+    steps: ModeSums = field(default_factory=ModeSums)
+    """Of chip (0, 0) only, as ``passes``."""
+    passes: ModeSums = field(default_factory=ModeSums)
+    first_tokens: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """The requests that a pass gave first tokens, by the number of the pass."""
+    step_tokens: "array[int]" = field(default_factory=lambda: array("q"))
     """Tokens that a step gave; 0 for a pass."""
     waits_s: dict[int, float] = field(default_factory=dict)
     """Seconds of all steps that it waited for each chip, by rank."""
 
     def add(self, clock: ChipClock, requests: tuple[int, ...] | None, n_tokens: int) -> None:
-        """Note a pass or a step that has ended; a timing equal to the one before is kept once."""
+        """Note a pass that gave requests their first tokens, or a step, which has ended."""
         clock.finish()
-        self.seconds.append(clock.now)
-        self.stall_s.append(clock.stall_s)
-        self.first_tokens.append(requests)
-        self.step_tokens.append(n_tokens)
         if requests is None:
             for rank, waited_s in clock.waits_s.items():
                 self.waits_s[rank] = self.waits_s.get(rank, 0.0) + waited_s
+        else:
+            self.first_tokens[len(self.seconds)] = requests
+        self.seconds.append(clock.now)
+        self.stall_s.append(clock.stall_s)
+        self.step_tokens.append(n_tokens)
         if self.rank == 0:
-            timing = clock.timing()
-            if self.timings and self.timings[-1] == timing:
-                timing = self.timings[-1]
-            self.timings.append(timing)
+            (self.steps if requests is None else self.passes).add(clock.timing())
 
 
 @dataclass(frozen=True)
@@ -173,15 +181,12 @@ def join(chips: Sequence[ChipTimes], times: DeviceTimes) -> DeviceTimes:
     times : DeviceTimes
     """
     (first,) = (chip for chip in chips if chip.rank == 0)
-    for number, own in enumerate(first.timings):
-        timing = replace(
-            own,
-            seconds=max(chip.seconds[number] for chip in chips),
-            stall_s=max(chip.stall_s[number] for chip in chips),
-        )
-        requests = first.first_tokens[number]
+    times.steps, times.passes = deepcopy(first.steps), deepcopy(first.passes)
+    for number, n_tokens in enumerate(first.step_tokens):
+        seconds = max(chip.seconds[number] for chip in chips)
+        requests = first.first_tokens.get(number)
         if requests is None:
-            times.add_step(timing, first.step_tokens[number])
+            times.end_step(seconds, max(chip.stall_s[number] for chip in chips), n_tokens)
         else:
-            times.add_prefill(timing, requests)
+            times.end_prefill(seconds, requests)
     return times

@@ -7,7 +7,7 @@ from typing import Any
 
 from galaxy_mpi.timing.machine import Machine
 
-__all__ = ["DeviceTimes", "Peaks", "Timing"]
+__all__ = ["DeviceTimes", "ModeSums", "Peaks", "Timing"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,37 @@ class Peaks:
         return cls(machine.dram_bytes_per_s, flops, machine.link_bytes_per_s)
 
 
+def _sums() -> defaultdict[str, float]:
+    return defaultdict(float)
+
+
+@dataclass
+class ModeSums:
+    """What the timings of all decode steps, or of all passes, add up to, on chip (0, 0)."""
+
+    by_op_s: defaultdict[str, float] = field(default_factory=_sums)
+    by_bound_s: defaultdict[str, float] = field(default_factory=_sums)
+    link_bytes: defaultdict[str, float] = field(default_factory=_sums)
+    """Of the busiest link of each axis."""
+    dram_bytes: float = 0.0
+    flops: float = 0.0
+    bound_of: dict[str, str] = field(default_factory=dict)
+    """Of the last one."""
+
+    def add(self, timing: Timing) -> None:
+        """Add one step or pass."""
+        self.dram_bytes += timing.dram_bytes
+        self.flops += timing.flops
+        self.bound_of = timing.bound_of
+        for sums, more in (
+            (self.by_op_s, timing.by_op_s),
+            (self.by_bound_s, timing.by_bound_s),
+            (self.link_bytes, timing.link_bytes),
+        ):
+            for name, value in more.items():
+                sums[name] += value
+
+
 @dataclass
 class DeviceTimes:
     """Device time of a run: sums over its passes and steps."""
@@ -59,50 +90,35 @@ class DeviceTimes:
     """Device time since the beginning."""
     step_s: list[float] = field(default_factory=list)
     n_step_tokens: int = 0
-    by_op_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Of all decode steps."""
-    prefill_by_op_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    steps: ModeSums = field(default_factory=ModeSums)
+    passes: ModeSums = field(default_factory=ModeSums)
     prefetch_stall_s: float = 0.0
     """Of all decode steps."""
-    dram_bytes: float = 0.0
-    """Of all decode steps."""
-    flops: float = 0.0
-    by_bound_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    bound_of: dict[str, str] = field(default_factory=dict)
-    """Of the last step."""
-    prefill_bound_of: dict[str, str] = field(default_factory=dict)
-    prefill_by_bound_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    link_bytes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Of the busiest link of each axis, in all decode steps."""
     first_token_s: dict[int, float] = field(default_factory=dict)
     """When each request had its first token, by number: waiting for a place included."""
 
     def add_prefill(self, timing: Timing, requests: Sequence[int]) -> None:
         """Note a pass that gave ``requests`` their first tokens."""
-        self.now_s += timing.seconds
-        for name, seconds in timing.by_op_s.items():
-            self.prefill_by_op_s[name] += seconds
-        for name, seconds in timing.by_bound_s.items():
-            self.prefill_by_bound_s[name] += seconds
-        self.prefill_bound_of = timing.bound_of
-        for request in requests:
-            self.first_token_s[request] = self.now_s
+        self.passes.add(timing)
+        self.end_prefill(timing.seconds, requests)
 
     def add_step(self, timing: Timing, n_tokens: int) -> None:
         """Note a step that gave so many tokens."""
-        self.now_s += timing.seconds
-        self.step_s.append(timing.seconds)
+        self.steps.add(timing)
+        self.end_step(timing.seconds, timing.stall_s, n_tokens)
+
+    def end_prefill(self, seconds: float, requests: Sequence[int]) -> None:
+        """Let time pass by a pass; what it was spent on is in `passes`."""
+        self.now_s += seconds
+        for request in requests:
+            self.first_token_s[request] = self.now_s
+
+    def end_step(self, seconds: float, stall_s: float, n_tokens: int) -> None:
+        """Let time pass by a step; what it was spent on is in `steps`."""
+        self.now_s += seconds
+        self.step_s.append(seconds)
+        self.prefetch_stall_s += stall_s
         self.n_step_tokens += n_tokens
-        self.prefetch_stall_s += timing.stall_s
-        self.dram_bytes += timing.dram_bytes
-        self.flops += timing.flops
-        self.bound_of = timing.bound_of
-        for name, seconds in timing.by_bound_s.items():
-            self.by_bound_s[name] += seconds
-        for axis, n_bytes in timing.link_bytes.items():
-            self.link_bytes[axis] += n_bytes
-        for name, seconds in timing.by_op_s.items():
-            self.by_op_s[name] += seconds
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures of the report, with the unit in each name; means over the steps.
@@ -125,22 +141,26 @@ class DeviceTimes:
             "tokens_per_s_per_user": len(self.step_s) / total_s if total_s else 0.0,
             "tokens_per_s": self.n_step_tokens / total_s if total_s else 0.0,
             "prefetch_stall_s": self.prefetch_stall_s / n_steps,
-            "dram_utilization": self.dram_bytes / (total_s * peaks.dram_bytes_per_s)
+            "dram_utilization": self.steps.dram_bytes / (total_s * peaks.dram_bytes_per_s)
             if total_s
             else 0.0,
-            "flops_utilization": self.flops / (total_s * peaks.flops_per_s) if total_s else 0.0,
+            "flops_utilization": self.steps.flops / (total_s * peaks.flops_per_s)
+            if total_s
+            else 0.0,
             "link_utilization": {
                 axis: n_bytes / (total_s * peaks.link_bytes_per_s) if total_s else 0.0
-                for axis, n_bytes in self.link_bytes.items()
+                for axis, n_bytes in self.steps.link_bytes.items()
             },
-            "bottleneck": _largest(self.by_bound_s),
-            "prefill_bottleneck": _largest(self.prefill_by_bound_s),
-            "by_bound_s": {name: s / n_steps for name, s in self.by_bound_s.items()},
-            "bound_by_op": self.bound_of,
-            "prefill_bound_by_op": self.prefill_bound_of,
-            "by_op_s": {name: s / n_steps for name, s in self.by_op_s.items()},
-            "link_bytes": {axis: n_bytes / n_steps for axis, n_bytes in self.link_bytes.items()},
-            "prefill_by_op_s": dict(self.prefill_by_op_s),
+            "bottleneck": _largest(self.steps.by_bound_s),
+            "prefill_bottleneck": _largest(self.passes.by_bound_s),
+            "by_bound_s": {name: s / n_steps for name, s in self.steps.by_bound_s.items()},
+            "bound_by_op": self.steps.bound_of,
+            "prefill_bound_by_op": self.passes.bound_of,
+            "by_op_s": {name: s / n_steps for name, s in self.steps.by_op_s.items()},
+            "link_bytes": {
+                axis: n_bytes / n_steps for axis, n_bytes in self.steps.link_bytes.items()
+            },
+            "prefill_by_op_s": dict(self.passes.by_op_s),
             "steps": len(self.step_s),
             "run_s": self.now_s,
         }

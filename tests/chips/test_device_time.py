@@ -51,11 +51,11 @@ def test_a_run_takes_what_is_estimated_to_the_last_bit(mesh, slow):
     estimator = estimator_of(run, model)
     expected, found = run_one(estimator, 20, 3, 8), report.device.times
     assert found.step_s == expected.step_s
-    assert found.by_op_s == expected.by_op_s
+    assert found.steps.by_op_s == expected.steps.by_op_s
     assert found.prefetch_stall_s == expected.prefetch_stall_s
-    assert found.dram_bytes == expected.dram_bytes
-    assert found.by_bound_s == expected.by_bound_s
-    assert found.link_bytes == expected.link_bytes
+    assert found.steps.dram_bytes == expected.steps.dram_bytes
+    assert found.steps.by_bound_s == expected.steps.by_bound_s
+    assert found.steps.link_bytes == expected.steps.link_bytes
     assert found.first_token_s[0] == expected.first_token_s[0]
     assert found.first_token_s[7] == pytest.approx(8 * expected.first_token_s[0])
     if slow:

@@ -92,8 +92,8 @@ def test_a_tree_adds_the_same_and_takes_what_it_is_charged(tmp_path):
     # w2's op: the wire in the middle passes 3 blocks on 4 links, the sums are 2 deep.
     report = play(DEVICE, system=tree)
     machine = Machine.load("wormhole_galaxy_6u")
-    assert "tree_all_reduce_w2" in report.device.times.by_op_s
-    assert "all_reduce_w2" not in report.device.times.by_op_s
+    assert "tree_all_reduce_w2" in report.device.times.steps.by_op_s
+    assert "all_reduce_w2" not in report.device.times.steps.by_op_s
     what_if = WhatIf(
         model="demo", mesh="4x1", layers=2, users=4, input_tokens=40, new_tokens=2, system=tree
     )
@@ -114,7 +114,7 @@ def test_a_bfp4_wire_carries_bfp4_in_half_the_time(tmp_path):
     assert not np.array_equal(usual, BFP4.round(usual))
     # Of a tile's 1,088 bytes 576 are left; 16 tiles a layer, two layers, less the head's.
     bytes_of = {
-        name: play(DEVICE, system=system).device.times.link_bytes["column"]
+        name: play(DEVICE, system=system).device.times.steps.link_bytes["column"]
         for name, system in (("usual", "galaxy"), ("narrow", narrow))
     }
     n_steps, blocks = 2, 3 / 2

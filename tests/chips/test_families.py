@@ -64,4 +64,4 @@ def test_rounded_runs_have_device_time_and_mostly_the_same_first_tokens(folders,
     expected = greedy_tokens(folders[name], [list(p) for p in prompts], 1)
     pairs = zip(report.tokens, expected, strict=True)
     assert sum(found[0] == right[0] for found, right in pairs) >= 5
-    assert ("norm_heads" in report.device.times.by_op_s) == (name == "qwen3")
+    assert ("norm_heads" in report.device.times.steps.by_op_s) == (name == "qwen3")

@@ -79,7 +79,7 @@ def test_device_time_is_what_is_estimated(mesh, lengths):
     estimator, found = estimator_of(run, engine), report.device.times
     if lengths[0] == 20:
         assert found.step_s == run_one(estimator, 20, 3, 8).step_s
-        assert found.by_op_s == run_one(estimator, 20, 3, 8).by_op_s
+        assert found.steps.by_op_s == run_one(estimator, 20, 3, 8).steps.by_op_s
     else:
         assert found.now_s == sum(
             estimator.prefill(PassShape.of_prompt(n)).seconds for n in lengths

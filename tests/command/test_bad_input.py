@@ -22,7 +22,7 @@ def test_a_wrong_number_of_ranks_says_what_to_type():
     ("arguments", "said"),
     [
         (["--model", "/no/such"], "no model folder at '/no/such'"),
-        (["--prompt", ""], "prompt 1 is empty"),
+        (["--prompt", ""], "the prompt of user 0 is empty"),
         (["--prompt", "word " * 9000], "the model was made for 8192 positions"),
         (["--prompt", "word " * 300, "--cache-blocks", "2"], "user 0 refused: its prompt of"),
         (["--machine", "tpu"], "no machine 'tpu'; choose blackhole_galaxy, n150"),
@@ -128,7 +128,7 @@ def test_numbers_that_no_run_can_have_are_one_line():
         (["--page-size", "65536", "--cache-blocks", "65536"], "positions a column, at most"),
         (["--max-new-tokens", "9" * 30], "--max-new-tokens must be at most 1048576"),
         (["--circular-buffer-bytes", "9" * 30], "--circular-buffer-bytes must be at most"),
-        (["--prompt", "a\udcff"], "prompt 1 is not UTF-8"),
+        (["--prompt", "a\udcff"], "the prompt of user 0 is not UTF-8"),
         (["--model", "~nobody-of-this-name/x"], "no model folder at '~nobody-of-this-name/x'"),
     ):
         refused(run(2, "--mesh", "1x2", *arguments), said)
@@ -155,7 +155,7 @@ def gelu(folder: Path) -> None:
     ("damage", "said"),
     [
         (chat_bomb, "chat template cannot be rendered: it takes"),
-        (evil_regex, "cannot tokenize prompt 1: Onig: Regex search error"),
+        (evil_regex, "cannot tokenize the prompt of user 0: Onig: Regex search error"),
         (gelu, "hidden_act is 'gelu', which changes the maths and is not done here"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

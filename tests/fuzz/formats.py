@@ -13,6 +13,7 @@ from galaxy_mpi.checkpoints import ChatTemplate, GgufFile, TextTokenizer, open_f
 from galaxy_mpi.checkpoints.meta import open_meta
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import make_plan
+from galaxy_mpi.engine.prompts import Prompts
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, Sharding
@@ -271,7 +272,7 @@ def _prompts(folder: Path) -> Format:
 
     def play(content: bytes) -> None:
         path.write_bytes(content)
-        run.read_prompts([])
+        Prompts.read(run, [])
 
     return Format("It was\nThe sea — and\nShe\n".encode(), damaged_bytes, play)
 

@@ -295,7 +295,7 @@ def test_text_goes_to_tokens_and_back():
     ids = tokenizer.encode(text, 1)
     assert ids[0] == 0  # begin of text
     assert tokenizer.decode(ids) == text
-    with pytest.raises(ConfigError, match="prompt 3 is empty"):
+    with pytest.raises(ConfigError, match="the prompt of user 3 is empty"):
         tokenizer.encode("", 3)
 
 

@@ -114,9 +114,9 @@ def test_results_are_printed_before_a_write_that_fails(option, capsys):
 
 def test_the_others_print_first_too(capsys):
     assert estimate.main([*QUICK, "--sweep", "links=1,2", "--csv", "/dev/full"]) == 2
-    assert "tok/s/user" in capsys.readouterr().out
+    assert "tokens/s/user" in capsys.readouterr().out
     assert validate.main(["--json", "/dev/full"]) == 2
-    assert "an older description said" in capsys.readouterr().out
+    assert "claimed in an earlier write-up" in capsys.readouterr().out
 
 
 def test_json_on_standard_output_is_nothing_but_json(capsys):

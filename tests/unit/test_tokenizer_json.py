@@ -59,7 +59,9 @@ def test_transformers_reads_the_same_tokens(write):
 def test_a_regex_that_never_ends_is_an_error_of_the_checkpoint(write):
     split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
     tokenizer = TextTokenizer.of_folder(write(pre_tokenizer=split | {"invert": False}))
-    with pytest.raises(CheckpointError, match="cannot tokenize prompt 1: Onig.*retry-limit"):
+    with pytest.raises(
+        CheckpointError, match="cannot tokenize the prompt of user 1: Onig.*retry-limit"
+    ):
         tokenizer.encode("a" * 60 + "!", 1)
 
 
@@ -88,7 +90,7 @@ def test_random_merges_are_refused(write):
 
 def test_prompts_that_can_never_fit_are_not_tokenized():
     check_prompts(["a" * 128 * 512], 512)
-    with pytest.raises(ConfigError, match="prompt 2 has 50000000 characters"):
+    with pytest.raises(ConfigError, match="the prompt of user 1 has 50000000 characters"):
         check_prompts(["a", "a" * 50_000_000], 8192)
-    with pytest.raises(ConfigError, match="prompt 1 is not UTF-8"):
+    with pytest.raises(ConfigError, match="the prompt of user 0 is not UTF-8"):
         check_prompts(["\udcff"], 512)

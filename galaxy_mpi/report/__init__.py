@@ -10,10 +10,11 @@ this package), and write ``to_html(page)``. A page of one's own::
     page = Page("Traffic", ["galaxy_mpi.traffic"], [("model", "demo")], [Section("Load", [chart])])
     files.append((path, to_html(page)))  # for `galaxy_mpi.output.write_all`
 
-`check_installed` belongs where arguments are checked: it says what to install before the run.
+`galaxy_mpi.output.check_page` belongs where arguments are checked: before the run it says what
+is not installed, or that the file cannot be written.
 """
 
-from galaxy_mpi.report.html import check_installed, to_html
+from galaxy_mpi.report.html import to_html
 from galaxy_mpi.report.parts import (
     Bars,
     Cell,
@@ -42,6 +43,5 @@ __all__ = [
     "Table",
     "Timeline",
     "Waterfall",
-    "check_installed",
     "to_html",
 ]

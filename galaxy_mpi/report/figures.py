@@ -23,6 +23,9 @@ _THICK = 0.8
 _LEVELS = 130
 """Pixels of the levels below a timeline."""
 
+_MOST_TICKS = 14
+"""Points of a logarithmic axis that are all named; of more, powers of ten are."""
+
 _OUTLINE = {"width": 1, "color": "rgba(128, 128, 128, 0.6)"}
 
 _LETTERS = 120
@@ -193,20 +196,29 @@ def _curves(chart: Curves) -> Figure:
         data.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers" if chart.is_joined else "markers",
+                "mode": _mode(chart, name),
                 "name": name,
                 "x": [x for x, _ in points],
                 "y": [y for _, y in points],
                 "customdata": labels,
-                "line": {"color": colour_of(name, number)},
+                "line": {"color": colour_of(name if name == "equal" else "", number)},
                 "hovertemplate": "%{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
             }
         )
     layout = _layout(chart.x, 14)
-    axis = {"type": "log", "dtick": 1} if chart.is_log else {"type": "linear"}
+    axis = {"type": "log" if chart.is_log else "linear", "tickformat": ".6~g"}
     layout["xaxis"] |= axis
     layout["yaxis"] = {"title": {"text": chart.y}, "automargin": True, **axis}
+    places = sorted({x for curve in chart.curves.values() for x, _ in curve})
+    if chart.is_log and len(places) <= _MOST_TICKS:
+        layout["xaxis"] |= {"tickvals": places, "ticktext": [f"{x:.6g}" for x in places]}
     return {"data": data, "layout": layout}
+
+
+def _mode(chart: Curves, name: str) -> str:
+    if chart.joined is None:
+        return "lines+markers"
+    return "lines" if name in chart.joined else "markers"
 
 
 def _layout(unit: str, n_rows: int) -> Figure:

@@ -23,6 +23,7 @@ _KNOWN = {
     "collective row": "#e08e2b",
     "read": "#3fa66b",
     "device": "#3b82c4",
+    "equal": "#95a0ab",
     "total": "#5f6d7a",
     "free": "rgba(128, 128, 128, 0.25)",
 }

@@ -149,7 +149,8 @@ class Curves:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By curve: what each point is called."""
     is_log: bool = False
-    is_joined: bool = True
+    joined: Sequence[str] | None = None
+    """Curves whose points are joined by lines; None: all of them."""
     is_host: bool = False
 
     kind = "chart"

@@ -75,12 +75,12 @@ def test_an_error_in_the_search_of_rank_0_ends_all_ranks_with_one_line():
 
 
 def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
-    path = tmp_path / "rows.json"
+    path, page = tmp_path / "rows.json", tmp_path / "rows.html"
     command = [MPIRUN, "-n", "4", sys.executable, ROOT / "benchmarks" / "ring_collectives.py"]
     arguments = ["--mesh", "2x2", "--sizes", "1K,3000", "-n", "3", "--peers", "mpi"]
     for extra in ([], ["--topology", "ring", "-d", "bfp8", "--transport", "mpi"]):
         told = subprocess.run(
-            [*map(str, command), *arguments, *extra, "--json", str(path)],
+            [*map(str, command), *arguments, *extra, "--json", str(path), "--report", str(page)],
             env=os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
             capture_output=True,
             text=True,
@@ -94,6 +94,9 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
         assert {row["implementation"] for row in rows} == {"galaxy_mpi", "mpi"}
         assert {row["topology"] for row in rows} == {*ways, ""}
         assert {row["wrong"] for row in rows} == {0}
+        html = page.read_text("utf-8")
+        assert html.count("<figure") == 2 * len({(row["op"], row["axis"]) for row in rows})
+        assert f"{rows[-1]['busbw_GBps']:.3f}</td>" in html
         for way in ways:
             assert f"# galaxy_mpi {way} / mpi: geometric mean" in told.stdout
         names, units = told.stdout.splitlines()[:2]

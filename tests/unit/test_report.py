@@ -10,6 +10,7 @@ import pytest
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import BFP8
 from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.report import (
     Bars,
     Column,
@@ -24,13 +25,19 @@ from galaxy_mpi.report import (
     to_html,
 )
 from galaxy_mpi.report.figures import figure_of
+from galaxy_mpi.report.gather.collectives import collectives_page
+from galaxy_mpi.report.gather.compare import compare_page
 from galaxy_mpi.report.gather.estimate import estimate_page
 from galaxy_mpi.report.gather.links import loads_of, wire_shares
 from galaxy_mpi.report.gather.mesh import waited_for_s
 from galaxy_mpi.report.gather.step import ShownStep
 from galaxy_mpi.report.gather.wires import bandwidth_of
 from galaxy_mpi.report.parts import Texts, Token, UserText
+from galaxy_mpi.studies.comparison import device_figures, rows_of, stored
+from galaxy_mpi.studies.ideas import variants
 from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.systems import Wanted
+from galaxy_mpi.timing import Machine
 
 NASTY = "</script><script>alert(1)</script> & <b>\"'"
 TABLE = Table([Column("op"), Column("time", "us", ".1f")], [["a", 1.0], [NASTY, None]], "Ops")
@@ -109,7 +116,7 @@ def test_the_same_estimate_is_the_same_page():
     pages = []
     for _ in range(2):
         what_if = WhatIf(model="llama3-8b", layers=2)
-        said = {"argv": ["galaxy_mpi.estimate"], "versions": VERSIONS, "machine": None}
+        said = {"argv": ["galaxy_mpi.estimate"], "versions": VERSIONS, "config": {}}
         pages.append(to_html(estimate_page(what_if, what_if.report | {"run": said})))
     assert pages[0] == pages[1]
     assert len(pages[0]) < 6e6
@@ -177,6 +184,45 @@ def test_bandwidths_are_those_of_nccl_tests():
     assert found.busbw == pytest.approx(found.algbw * 3 / 4)
     reduce = Wire("WO", Axis.COLUMN, Kind.ALL_REDUCE, BFP8, (32, 32))
     assert bandwidth_of(reduce, Mesh(8, 4), 1e-6).busbw == pytest.approx(1088 / 1e-6 * 2 * 7 / 8)
+
+
+def test_a_comparison_is_told_row_by_row():
+    mesh, model = Mesh(8, 4), PRESETS["llama3-8b"]
+    found = variants(mesh)
+    machine = Machine.load("wormhole_galaxy_6u")
+    device = device_figures(found, model, machine, mesh, Wanted(), users=32, position=128)
+    rows = rows_of(found, device, None)
+    run = {"argv": ["galaxy_mpi.compare"], "versions": VERSIONS, "config": {}}
+    page = compare_page(rows, run, "llama3-8b", list(stored(model, found)))
+    chart = page.sections[0].parts[0]
+    steps = [row for row in rows if not row.is_alone]
+    assert list(chart.series["device"]) == [row.device.seconds * 1e3 for row in steps]
+    assert [cells[0].removeprefix("+ ") for cells in chart.table.rows] == [r.name for r in steps]
+    html = to_html(page)
+    assert 'id="host-time"' not in html
+    for row in steps:
+        assert f"{row.device.seconds * 1e3:.3f}</td>" in html
+
+
+def test_a_benchmark_of_collectives_has_a_curve_for_each_way():
+    row = dict.fromkeys(("dtype", "transport"), "auto") | {
+        "op": "all_reduce", "axis": "row", "wrong": 2, "implementation": "galaxy_mpi",
+    }  # fmt: skip
+    figures = ("time_us", "time_min_us", "time_max_us", "algbw_GBps", "busbw_GBps")
+    device = ("device_time_us", "device_busbw_GBps", "device_peak_GBps")
+    rows = [
+        row | {"topology": way, "size_bytes": size} | {n: float(size) for n in (*figures, *device)}
+        for way in ("ring", "direct")
+        for size in (1024, 2048)
+    ]
+    rows.append(rows[0] | {"implementation": "mpi", "topology": ""})
+    page = collectives_page(rows, ["ring_collectives"], {"mesh": "2x2", "check": 1})
+    times = page.sections[0].parts[0]
+    ways = {"galaxy_mpi ring", "galaxy_mpi direct", "device ring", "device direct", "mpi"}
+    assert set(times.curves) == ways
+    assert times.curves["device ring"] == [(1024.0, 1024.0), (2048.0, 2048.0)]
+    assert times.is_host
+    assert ("wrong values", "10") in page.facts
 
 
 def test_the_example_of_the_documents_runs(capsys):

@@ -12,11 +12,6 @@ from galaxy_mpi.studies.what_if import WhatIf
 
 __all__ = ["estimate_page", "sweep_page"]
 
-_SETTINGS = (
-    "model", "mesh", "machine", "constants", "system", "precision", "users", "input_tokens",
-    "cached_tokens", "new_tokens", "prefill",
-)  # fmt: skip
-
 
 def estimate_page(what_if: WhatIf, report: Mapping[str, Any], helps: Sequence[Help] = ()) -> Page:
     """Return the page of an estimate.
@@ -36,16 +31,6 @@ def estimate_page(what_if: WhatIf, report: Mapping[str, Any], helps: Sequence[He
         what_if.slowness,
         f"the decode step behind {what_if.longest} tokens",
     )
-    settings = {name: report[name] for name in _SETTINGS} | {
-        "layers": what_if.programs.n_layers,
-        "slow_chips": what_if.slow_chips,
-        "slow_links": what_if.slow_links,
-        "links": what_if.links,
-        "topology": what_if.topology,
-        "sampling": what_if.sampling,
-        "prefetch": what_if.prefetch,
-        "circular_buffer_bytes": what_if.circular_buffer_bytes,
-    }
     sections = device_sections(step, figures, what_if.budget)
     if helps:
         sections.append(_helps_section(helps))
@@ -60,7 +45,7 @@ def estimate_page(what_if: WhatIf, report: Mapping[str, Any], helps: Sequence[He
             *device_facts(figures),
             ("versions", versions_text(run)),
         ],
-        sections=[*sections, configuration_section(run, settings)],
+        sections=[*sections, configuration_section(run, run["config"])],
     )  # fmt: skip
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["check_writable", "plural", "print_text", "write_all", "write_bytes", "write_text"]
+__all__ = [
+    "check_writable",
+    "plural",
+    "print_text",
+    "write_all",
+    "write_bytes",
+    "write_now",
+    "write_text",
+]
 
 _DRAFT = ".galaxy_mpi-"
 """Prefix of drafts; short, because the name of the file itself may be as long as allowed."""
@@ -34,10 +42,15 @@ def print_text(text: str) -> None:
     ConfigError
         If standard output cannot be written for another reason.
     """
+    write_now(f"{text}\n")
+
+
+def write_now(text: str) -> None:
+    """Write a text to standard output as it is; see `print_text`."""
     if sys.stdout is None:  # Python was started with a closed descriptor
         return
     try:
-        print(text, flush=True)
+        print(text, end="", flush=True)
     except OSError as error:
         # What is left in the stream would fail once more when Python ends.
         with contextlib.suppress(OSError, ValueError):

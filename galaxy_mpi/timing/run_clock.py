@@ -51,12 +51,32 @@ class ChipTimes:
     """The requests that a pass gave first tokens, by the number of the pass."""
     step_tokens: "array[int]" = field(default_factory=lambda: array("q"))
     """Tokens that a step gave; 0 for a pass."""
+    last_tokens: dict[int, int] = field(default_factory=dict)
+    """The number of the pass or step that gave each request its last token; of chip (0, 0) only."""
     waits_s: dict[int, float] = field(default_factory=dict)
     """Seconds of all steps that it waited for each chip, by rank."""
 
-    def add(self, clock: ChipClock, requests: tuple[int, ...] | None, n_tokens: int) -> None:
-        """Note a pass that gave requests their first tokens, or a step, which has ended."""
+    def add(
+        self,
+        clock: ChipClock,
+        requests: tuple[int, ...] | None,
+        n_tokens: int,
+        stepped: Sequence[int] = (),
+    ) -> None:
+        """Note a pass that gave requests their first tokens, or a step, which has ended.
+
+        Parameters
+        ----------
+        clock : ChipClock
+        requests : tuple of int or None
+            None: it is a step.
+        n_tokens : int
+        stepped : sequence of int
+            The requests that a step gave tokens to, if they are known.
+        """
         clock.finish()
+        if self.rank == 0:
+            self.last_tokens |= dict.fromkeys(requests or stepped, len(self.seconds))
         if requests is None:
             for rank, waited_s in clock.waits_s.items():
                 self.waits_s[rank] = self.waits_s.get(rank, 0.0) + waited_s
@@ -139,13 +159,19 @@ class RunClock:
         """Note the pass, which gave ``requests`` their first tokens."""
         self._end(clocks, tuple(requests), 0)
 
-    def end_step(self, clocks: ProgramClocks, n_tokens: int) -> None:
-        """Note the step, which gave so many tokens."""
-        self._end(clocks, None, n_tokens)
+    def end_step(self, clocks: ProgramClocks, n_tokens: int, requests: Sequence[int] = ()) -> None:
+        """Note the step, which gave so many tokens, one to each of ``requests`` if told."""
+        self._end(clocks, None, n_tokens, requests)
 
-    def _end(self, clocks: ProgramClocks, requests: tuple[int, ...] | None, n_tokens: int) -> None:
+    def _end(
+        self,
+        clocks: ProgramClocks,
+        requests: tuple[int, ...] | None,
+        n_tokens: int,
+        stepped: Sequence[int] = (),
+    ) -> None:
         for clock, times in zip(clocks.chips, self.times, strict=True):
-            times.add(clock, requests, n_tokens)
+            times.add(clock, requests, n_tokens, stepped)
 
 
 def stragglers(chips: Sequence[ChipTimes], mesh: Mesh, n_steps: int) -> list[dict[str, Any]]:
@@ -182,6 +208,7 @@ def join(chips: Sequence[ChipTimes], times: DeviceTimes) -> DeviceTimes:
     """
     (first,) = (chip for chip in chips if chip.rank == 0)
     times.steps, times.passes = deepcopy(first.steps), deepcopy(first.passes)
+    ends_s: list[float] = []
     for number, n_tokens in enumerate(first.step_tokens):
         seconds = max(chip.seconds[number] for chip in chips)
         requests = first.first_tokens.get(number)
@@ -189,4 +216,6 @@ def join(chips: Sequence[ChipTimes], times: DeviceTimes) -> DeviceTimes:
             times.end_step(seconds, max(chip.stall_s[number] for chip in chips), n_tokens)
         else:
             times.end_prefill(seconds, requests)
+        ends_s.append(times.now_s)
+    times.last_token_s = {request: ends_s[at] for request, at in first.last_tokens.items()}
     return times

@@ -21,12 +21,12 @@ from galaxy_mpi.checkpoints import open_model
 from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
+from galaxy_mpi.engine.forced_text import plan_of_text
 from galaxy_mpi.engine.outliers import Outlier, outliers
-from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.teacher import Answers, forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
-from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
@@ -36,8 +36,6 @@ from galaxy_mpi.systems import SYSTEMS, Precision, chosen_system
 from galaxy_mpi.systems.precision import KINDS
 
 __all__ = ["build_parser", "main", "run_configs"]
-
-_MOST_TEXT_BYTES = 2**28
 
 
 def build_parser() -> ArgumentParser:
@@ -139,7 +137,9 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
 
 
 def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:
-    plan, tokens = transport.from_root(lambda: _plan(runs[0], arguments.text, arguments.tokens))
+    plan, tokens = transport.from_root(
+        lambda: plan_of_text(runs[0], arguments.text, arguments.tokens)
+    )
     right, worst, error = None, list[Outlier](), None
     if transport.rank == 0:
         try:
@@ -209,35 +209,27 @@ def _published(
     return published(model, arguments.mesh, arguments.system, row.precision)
 
 
-def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:
-    plan, tokenizer = make_plan(run)
-    try:
-        content = read_bounded(text, _MOST_TEXT_BYTES).decode("utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--text {text} cannot be read as UTF-8: {error}") from None
-    # Tokenize only the beginning of a long text; no token is longer than that.
-    tokens = tokenizer.encode(content[: 128 * n_tokens], 1)[:n_tokens]
-    most = min(plan.model.max_seq_len, plan.limits.n_positions)
-    if not 2 <= len(tokens) <= most:
-        raise ConfigError(f"--text {text} has {len(tokens)} tokens; 2 to {most} can be compared")
-    return plan, tokens
-
-
 def _table(rows: list[Agreement], model: LlamaConfig, arguments: argparse.Namespace) -> str:
     width = max(len("precision"), *(len(row.precision) for row in rows)) + 1
     lines = [
-        f"{'precision':<{width}}{'top-1':>8}{'top-5':>8}{'logits PCC':>12}"
-        f"{'worst layer PCC':>17}{'perplexity':>12}{'reference':>11}{'published top-1, top-5':>24}"
+        f"{'precision':<{width}}{'top-1':>7}{'top-5':>7}{'published':>12}{'logits PCC':>11}"
+        f"{'layer PCC':>10}{'perplexity':>11}{'reference':>10}"
     ]
     for r in rows:
         known = _published(r, model, arguments)
         told = "-" if known is None else f"{known[0]} %, {known[1]} %"
         lines.append(
-            f"{r.precision:<{width}}{r.top1:>8.1%}{r.top5:>8.1%}{r.logits_pcc:>12.5f}"
-            f"{min(r.stream_pcc):>17.5f}{r.perplexity:>12.3f}{r.reference_perplexity:>11.3f}"
-            f"{told:>24}"
+            f"{r.precision:<{width}}{r.top1:>7.1%}{r.top5:>7.1%}{told:>12}{r.logits_pcc:>11.5f}"
+            f"{min(r.stream_pcc):>10.5f}{r.perplexity:>11.3f}{r.reference_perplexity:>10.3f}"
         )
-    return "\n".join([f"{rows[0].positions} positions", *lines])
+    return "\n".join(
+        [
+            f"{rows[0].positions} positions; published: top-1 and top-5 of the original;",
+            "layer PCC: the worst layer's; reference: perplexity of transformers in float32",
+            "",
+            *lines,
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import re
 import statistics
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,14 +94,16 @@ def _paths() -> list[Path]:
 
 
 def _table(found: Fit, data: Sequence[Datum]) -> str:
-    width = max(len(p.name) for p in PARAMETERS) + 2
+    width = max(32, *(len(p.name) for p in PARAMETERS)) + 2
     lines = [
-        f"{'constant':<{width}}{'value':>11}{'low':>11}{'high':>11}{'prior':>11}  determined by"
+        f"{'constant, and what determines it':<{width}}"
+        f"{'value':>11}{'low':>11}{'high':>11}{'prior':>11}"
     ]
     for parameter, value, (low, high), by in _rows(found, data):
         lines.append(
-            f"{parameter.name:<{width}}{value:>11}{low:>11}{high:>11}{parameter.prior:>11.4g}  {by}"
+            f"{parameter.name:<{width}}{value:>11}{low:>11}{high:>11}{parameter.prior:>11.4g}"
         )
+        lines += textwrap.wrap(by, 80, initial_indent="    ", subsequent_indent="    ")
     errors = [
         abs(s / d.seconds - 1) for s, d in zip(predicted(found.values, data), data, strict=True)
     ]

@@ -24,7 +24,7 @@ from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import check_writable, write_text
+from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.studies.claims import Claim, older_claims
 from galaxy_mpi.studies.published_times import published_times
 from galaxy_mpi.studies.whole_run import run_one
@@ -90,6 +90,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--golden", type=Path, metavar="FILE", help="predict the times in FILE too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparison as JSON")
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     return parser
 
 
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
         check_writable("--json", arguments.json)
+        check_page(arguments.report)
         more = [] if arguments.golden is None else read_measurements(arguments.golden)
 
         def play() -> None:
@@ -114,8 +116,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_known_table(known))
             if rows:
                 print("\n" + _table(rows))
-            print(_claims_table(older_claims()), flush=True)
-            write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+            claims = older_claims()
+            print(_claims_table(claims), flush=True)
+            files: list[tuple[Path | None, str | bytes]] = [
+                (arguments.json, json.dumps(content, indent=2) + "\n")
+            ]
+            if arguments.report is not None:
+                from galaxy_mpi.report import to_html  # here: only pages need it
+                from galaxy_mpi.report.gather.validate import validate_page
+
+                page = validate_page(content, _left_out(), claims)
+                files.append((arguments.report, to_html(page)))
+            write_all(files)
 
         return play
 
@@ -167,35 +179,46 @@ def _known() -> list[Known]:
 
 
 def _known_table(rows: list[Known]) -> str:
-    width = max(len(row.name) for row in rows) + 2
-    head = (
-        f"{'published us':>14}{'modelled us':>13}{'in sample':>11}{'left out':>10}{'roofline':>10}"
-    )
-    lines = [f"{'':<{width}}{head}"]
+    width = 32
+    lines = [
+        f"{'time in us':<{width}}{'published':>10}{'modelled':>10}{'in sample':>10}{'left out':>9}"
+        f"{'roofline':>9}"
+    ]
     for row in rows:
         left = "-" if row.left_out_error is None else f"{row.left_out_error:.1%}"
         roof = "-" if row.roofline_error is None else f"{row.roofline_error:+.0%}"
         lines.append(
-            f"{row.name:<{width}}{row.published_s * 1e6:>14.2f}{row.modelled_s * 1e6:>13.2f}"
-            f"{row.error:>+11.1%}{left:>10}{roof:>10}"
+            f"{_cell(row.name, width)}{row.published_s * 1e6:>10.2f}{row.modelled_s * 1e6:>10.2f}"
+            f"{row.error:>+10.1%}{left:>9}{roof:>9}"
         )
-    lines += ["", f"{'mean absolute error':<{width}}{'times':>14}{'':>13}{'in sample':>11}"
-              f"{'left out':>10}{'roofline':>10}"]  # fmt: skip
+    lines += ["", f"{'mean absolute error':<{width}}{'times':>10}{'':>10}{'in sample':>10}"
+              f"{'left out':>9}{'roofline':>9}"]  # fmt: skip
     for kind in dict.fromkeys(row.kind for row in rows):
         lines.append(_means(f"  {kind}", [row for row in rows if row.kind == kind], width))
     lines.append(_means("  all", rows, width))
-    lines += ["", f"{'left out':<{width}}{'times':>14}{'':>13}{'mean':>11}{'worst':>10}"]
+    lines += ["", f"{'left out':<{width}}{'times':>10}{'':>10}{'mean':>10}{'worst':>9}"]
+    groups = _left_out()
+    for name, errors in groups.items():
+        mean, worst = statistics.fmean(errors), max(errors)
+        lines.append(f"  {name:<{width - 2}}{len(errors):>10}{'':>10}{mean:>10.1%}{worst:>9.1%}")
+    mean = statistics.fmean(statistics.fmean(errors) for errors in groups.values())
+    lines.append(f"{'  mean of the groups':<{width}}{'':>20}{mean:>10.1%}")
+    lines += ["", "sources:", *sorted({f"  {row.source}" for row in rows})]
+    return "\n".join(lines)
+
+
+def _left_out() -> dict[str, list[float]]:
+    """Return the sizes of errors where a group was left out, by its name."""
     groups: dict[str, list[float]] = {}
     for row in json.loads(LEFT_OUT.read_text("utf-8")):
         if row["left_out"]:
             groups.setdefault(f"{row['left_out']}: {row['group']}", []).append(abs(row["error"]))
-    for name, errors in groups.items():
-        mean, worst = statistics.fmean(errors), max(errors)
-        lines.append(f"  {name:<{width - 2}}{len(errors):>14}{'':>13}{mean:>11.1%}{worst:>10.1%}")
-    mean = statistics.fmean(statistics.fmean(errors) for errors in groups.values())
-    lines.append(f"{'  mean of the groups':<{width}}{'':>27}{mean:>11.1%}")
-    lines += ["", "sources:", *sorted({f"  {row.source}" for row in rows})]
-    return "\n".join(lines)
+    return groups
+
+
+def _cell(name: str, width: int) -> str:
+    """Return a name padded to a column; one that is too long gets a line of its own."""
+    return f"{name:<{width}}" if len(name) < width else f"{name}\n{'':<{width}}"
 
 
 def _means(name: str, rows: list[Known], width: int) -> str:
@@ -208,11 +231,11 @@ def _means(name: str, rows: list[Known], width: int) -> str:
         mean([row.left_out_error for row in rows]),
         mean([row.roofline_error for row in rows]),
     )
-    return f"{name:<{width}}{len(rows):>14}{'':>13}{cells[0]:>11}{cells[1]:>10}{cells[2]:>10}"
+    return f"{name:<{width}}{len(rows):>10}{'':>10}{cells[0]:>10}{cells[1]:>9}{cells[2]:>9}"
 
 
 def _table(rows: list[Comparison]) -> str:
-    head = f"{'':<34}{'published us':>14}{'reproduced us':>15}{'predicted us':>14}{'error':>8}"
+    head = f"{'time in us':<32}{'published':>13}{'reproduced':>13}{'predicted':>13}{'error':>9}"
     lines = [head]
     for row in rows:
         what = row.measurement
@@ -220,7 +243,8 @@ def _table(rows: list[Comparison]) -> str:
         columns = (shown, "") if row.is_calibration else ("", shown)
         error = "-" if row.error is None else f"{row.error:+.1%}"
         lines.append(
-            f"{what.name:<34}{what.seconds * 1e6:>14.2f}{columns[0]:>15}{columns[1]:>14}{error:>8}"
+            f"{_cell(what.name, 32)}{what.seconds * 1e6:>13.2f}{columns[0]:>13}{columns[1]:>13}"
+            f"{error:>9}"
         )
     for is_calibration, name in ((True, "reproduced"), (False, "predicted")):
         of_kind = [row for row in rows if row.is_calibration is is_calibration]

@@ -56,8 +56,19 @@ class FileMaps:
         rows : slice or ndarray of int
             With numbers, one row for each, in their order.
         cols : slice
+
+        Raises
+        ------
+        CheckpointError
+            If the file cannot be read, or has become shorter since its header was read.
         """
         raw = self._map(stored.path)[stored.offset : stored.offset + stored.n_bytes]
+        if len(raw) < stored.n_bytes:
+            raise CheckpointError(
+                f"{stored.path} was cut short while it was read: {stored.name} ends at byte "
+                f"{stored.offset + stored.n_bytes}, the file now at "
+                f"{len(self._map(stored.path))}; copy the model again"
+            )
         n_rows, n_cols = stored.matrix_shape
         item = PLAIN_KINDS.get(stored.kind)
         if item is None:
@@ -72,9 +83,10 @@ class FileMaps:
         if path not in self._maps:
             try:
                 self._maps[path] = np.memmap(path, np.uint8, mode="r")
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+                reason = getattr(error, "strerror", None) or "it is empty"
                 raise CheckpointError(
-                    f"{path} cannot be read: {error.strerror}; all ranks need the model's files"
+                    f"{path} cannot be read: {reason}; all ranks need the model's files"
                 ) from None
         return self._maps[path]
 

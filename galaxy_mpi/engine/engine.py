@@ -32,6 +32,7 @@ from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.seen import Observer, Seen, piece_of
 from galaxy_mpi.engine.times import RunTimes
+from galaxy_mpi.engine.turns import take_turns
 from galaxy_mpi.mesh.plane import Crossing
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
@@ -149,17 +150,11 @@ class Engine:
         An interrupt (`KeyboardInterrupt`) on rank 0 ends the run there with a report of what there
         is; other ranks are left where they are.
         """
-        scheduler, hooks, times = self.new_scheduler(), self._hooks, self.times
+        scheduler = self.new_scheduler()
         self.requests = scheduler.requests
-        times.start()
+        self.times.start()
         try:
-            while not scheduler.is_done:
-                while requests := scheduler.next_prefill():
-                    self.prefill(scheduler, requests)
-                if scheduler.active:
-                    hooks.before_step(times.n_steps)
-                    self.decode(scheduler)
-                    hooks.after_step(times.n_steps, scheduler)
+            take_turns(scheduler, self)
         except KeyboardInterrupt:
             if self._transport.rank != 0:
                 raise
@@ -203,6 +198,7 @@ class Engine:
 
     def decode(self, scheduler: Scheduler) -> None:
         """Run one step of all users that have a place."""
+        self._hooks.before_step(self.times.n_steps)
         self._transport.begin(f"decode step {self.times.n_steps + 1}")
         self._switch(DecodeMode.name)
         self._begin(DecodeMode.name)
@@ -221,6 +217,12 @@ class Engine:
         self.times.add_step(time.perf_counter() - began, active)
         self._end()
         self._advance(scheduler, sampled)
+        self._hooks.after_step(self.times.n_steps, scheduler)
+
+    def chip_times(self) -> list[ChipTimes] | None:
+        """Return what the clocks of all chips have noted, on rank 0; None elsewhere. Collective."""
+        ranks = self._transport.gather([] if self._device is None else self._device.times)
+        return None if ranks is None else [times for rank in ranks for times in rank]
 
     def _switch(self, mode: str) -> None:
         """Note a change of the mode: programs of both are kept, so it costs nothing."""

@@ -5,6 +5,7 @@ As a command, it may import packages above this one.
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -108,20 +109,19 @@ def _text(what_if: WhatIf, n_tokens: int | None, layer: int) -> str:
     inputs = ", ".join(f"{name} {tensor.shape}" for name, tensor in program.inputs.items())
     results = ", ".join(f"{name} {tensor.shape}" for name, tensor in program.results.items())
     padding = ", ".join(programs.layout.padding) or "none"
-    return "\n".join(
-        [
-            f"{what}: {what_if.model} on {programs.asked_mesh}, system {system.name}, "
-            f"{programs.precision.name}",
-            f"a chip has {shape.heads} heads and {shape.kv_heads} kv heads of {shape.head_dim}, "
-            f"dim {shape.dim}, feed-forward {shape.hidden}, vocabulary {shape.vocab}, "
-            f"{shape.users_each} users; padding: {padding}",
-            f"reads {inputs}; makes {results}",
-            f"{len(program.uses)} ops in {listing.n_phases} phases, which chips run alone; "
-            f"= is where they meet; {timing.seconds * 1e3:.3f} ms of device time, gaps included",
-            "",
-            *listing.lines(layer),
-        ]
-    )
+    about = [
+        f"{what}: {what_if.model} on {programs.asked_mesh}, system {system.name}, "
+        f"{programs.precision.name}",
+        f"on a chip: {shape.heads} heads and {shape.kv_heads} kv heads of {shape.head_dim}, "
+        f"dim {shape.dim}, feed-forward {shape.hidden}, vocabulary {shape.vocab}, "
+        f"{shape.users_each} users; padding: {padding}",
+        f"inputs: {inputs}",
+        f"results: {results}",
+        f"{len(program.uses)} ops in {listing.n_phases} phases; = marks an exchange; "
+        f"{timing.seconds * 1e3:.3f} ms of device time, including gaps",
+    ]
+    heading = [textwrap.fill(line, 80, subsequent_indent="  ") for line in about]
+    return "\n".join([*heading, "", *listing.lines(layer)])
 
 
 if __name__ == "__main__":

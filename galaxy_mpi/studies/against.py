@@ -1,4 +1,4 @@
-"""A run, the same run in another precision or system, and where their values differ."""
+"""A run compared with the same run in another precision or system."""
 
 import tempfile
 from contextlib import ExitStack
@@ -20,40 +20,40 @@ LEAST_PCC = 0.99
 
 @dataclass(frozen=True)
 class Against:
-    """What the second run says of the first."""
+    """Differences between the two runs."""
 
     name: str
     n_tokens: int
     n_same: int
-    """Tokens that the second run would have chosen too, given those before."""
+    """Tokens that the second run also chooses, given the same tokens before them."""
     differences: Differences
     others: list[dict[int, str]]
     """Of each user, text of the tokens that the second run would have chosen instead, by place."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the report has of it."""
+        """Return its part of the JSON report."""
         figures = self.differences.to_dict(LEAST_PCC)
         return {"name": self.name, "tokens": self.n_tokens, "same_tokens": self.n_same} | {
             key: value for key, value in figures.items() if key not in ("a", "b", "schema_version")
         }
 
     def to_text(self) -> str:
-        """Return the same for people."""
+        """Return it as text."""
         return (
-            f"\nagainst {self.name}: {self.n_same} of {self.n_tokens} tokens are what it would "
-            f"choose, given those before\n{self.differences.to_text(LEAST_PCC)}"
+            f"\nagainst {self.name}: it chooses {self.n_same} of the {self.n_tokens} tokens, given "
+            f"the same tokens before\n{self.differences.to_text(LEAST_PCC)}"
         )
 
 
 def run_against(
     run: RunConfig, other: str, transport: Transport, hooks: Hooks
 ) -> tuple[Report | None, Against | None]:
-    """Run twice. The second run goes on with the tokens of the first, so that steps are alike.
+    """Run twice. The second run is fed the tokens of the first, so that their steps correspond.
 
     Parameters
     ----------
     run : RunConfig
-        Its captured values go to ``capture_path``/run and /against, if it has one.
+        If it has a ``capture_path``, captures go to its folders run and against.
     other : str
         A precision, a system, or a file with formats.
     transport : Transport
@@ -100,7 +100,7 @@ _OF_DEVICE: dict[str, Any] = {
     "slow_chips": (),
     "slow_links": (),
 }
-"""What is written of the first run only."""
+"""Outputs and settings of the first run only."""
 
 
 def _changes(other: str) -> dict[str, Any]:

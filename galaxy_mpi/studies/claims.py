@@ -1,7 +1,6 @@
-"""An older description's claims about the Galaxy beside what the device model says of them.
+"""Claims of an earlier write-up of the Galaxy, next to the device model's figures.
 
-Figures of the claims: an earlier write-up of this system that measurements have since corrected
-(README, "Device time"). Nothing is fitted to them.
+Published measurements have since corrected that write-up. Nothing is fitted to its claims.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ class Claim:
 
 
 def older_claims() -> list[Claim]:
-    """Return each claim that the model can speak to, Llama-70B with 32 users."""
+    """Return each claim that can be modelled, for Llama-70B with 32 users."""
     machine, mesh = Machine.load("wormhole_galaxy_6u"), Mesh(8, 4)
     model, precision = PRESETS["llama3-70b"], PRECISIONS["performance"]
     system = system_of("galaxy", mesh)

@@ -1,6 +1,7 @@
-"""What each idea of the Galaxy is worth: rows of figures, from TT-Transformers to the Galaxy."""
+"""The gain of each optimization of the Galaxy: rows of figures, starting at TT-Transformers."""
 
 import statistics
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,13 +9,16 @@ from typing import Any
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import LlamaConfig, Programs
 from galaxy_mpi.studies.host_steps import HostFigures
-from galaxy_mpi.studies.ideas import CLAIMS, IDEAS, Variant
+from galaxy_mpi.studies.ideas import CLAIMED_SIZES, CLAIMS, IDEAS, Variant
 from galaxy_mpi.systems import Wanted
 from galaxy_mpi.systems.formats import differing
 from galaxy_mpi.timing import Estimator, Machine, Timing
 from galaxy_mpi.timing.bands import Band, Conditions, band
 
-__all__ = ["Row", "device_figures", "rows_of", "table", "to_dict"]
+__all__ = ["Row", "device_figures", "gains_of", "rows_of", "stored", "table", "to_dict"]
+
+_WIDTH = 34
+"""Of the column of names."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,16 @@ class Row:
     is_alone: bool
     device: Timing | None
     allocations: int
-    """Buffers that the device makes in a step."""
+    """Buffers that the device allocates in a step."""
     device_gain: float | None
-    """Time before this idea over the time with it, the ones before it being on (or none, if it is
-    alone); of the first line 1."""
+    """Time without this optimization over time with it, on top of the rows above, or by itself if
+    ``is_alone``; 1 for the first row."""
     host: HostFigures | None
     host_gain: float | None
     other_tokens: int | None
-    """Users whose next token is another than that of the variant before."""
+    """Users whose next token differs from that of the row before."""
     band: Band | None = None
-    """How far the device time may be off."""
+    """Error band of the device time."""
 
     @property
     def host_step_s(self) -> float | None:
@@ -53,7 +57,7 @@ def device_figures(
     users: int,
     position: int,
 ) -> list[tuple[Timing, int]]:
-    """Return the device time of a decode step of each variant, and the buffers it makes."""
+    """Return device time and allocated buffers of a decode step of each variant."""
     found = []
     for variant in variants:
         precision = wanted.on(variant.system, model)
@@ -75,13 +79,13 @@ def rows_of(
     Parameters
     ----------
     conditions : Conditions, optional
-        Of the Galaxy's step, the last variant that is not alone; on the way there nothing is
-        published, and its time rests on assumptions.
+        For the error band of the complete Galaxy. Nothing is published about the variants before
+        it; their times rest on assumptions.
     """
     complete = max(n for n, variant in enumerate(variants) if not variant.is_alone)
     rows: list[Row] = []
     for number, variant in enumerate(variants):
-        # Ideas by themselves change the generic system in the same formats.
+        # An optimization by itself is compared with the generic system in the same formats.
         before = 1 if variant.is_alone else max(number - 1, 0)
         timing, n_made = device[number] if device else (None, 0)
         rows.append(
@@ -112,17 +116,17 @@ def _band(conditions: Conditions | None, is_complete: bool) -> Band | None:
 
 
 def _paired(before: HostFigures, after: HostFigures) -> float:
-    """Return the median of the ratios of each turn."""
+    """Return the median over turns of the ratio of times."""
     return statistics.median(a / b for a, b in zip(before.step_s, after.step_s, strict=True))
 
 
 def _changed(before: HostFigures, after: HostFigures) -> int:
-    """Return how many users get another next token."""
+    """Return how many users get a different next token."""
     return sum(a != b for a, b in zip(before.tokens, after.tokens, strict=True))
 
 
-def _gains(rows: Sequence[Row]) -> dict[str, float]:
-    """Return by how much each group of ideas makes the device faster, in their order."""
+def gains_of(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the speed-up of each group of optimizations, in order, and of all."""
     gains = dict.fromkeys((idea.group for idea in IDEAS), 1.0)
     for row in rows:
         if row.group in gains and not row.is_alone and row.device_gain is not None:
@@ -134,7 +138,7 @@ def _gains(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def to_dict(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return a flat record for each row, with the unit in each name; null where not known."""
+    """Return a flat record per row, with units in the names; None where unknown."""
     records = []
     for row in rows:
         device, host = row.device, row.host
@@ -151,7 +155,7 @@ def to_dict(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "allocations": row.allocations,
             "host_step_s": row.host_step_s,
             "host_gain": row.host_gain,
-            # A program that is bound once makes nothing when it runs.
+            # A bound program allocates nothing when it runs.
             "host_allocations": 0 if host else None,
             "host_allocated_bytes": 0 if host else None,
             "host_stall_s": host.stall_s if host else None,
@@ -162,70 +166,83 @@ def to_dict(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Row], model: LlamaConfig, variants: Sequence[Variant]) -> str:
-    """Return what people read."""
-    width = max(len(row.name) for row in rows) + 2
-    head = (
-        f"{'':<{width}}{'device ms':>10}{'gain':>8}{'alone':>8}{'MiB sent':>10}{'allocs':>8}"
-        f"{'stall us':>10}{'host ms':>9}{'gain':>8}{'alone':>8}"
-    )
+    """Return the table as text, 80 columns wide."""
     alone = {row.name: row for row in rows if row.is_alone}
-    lines = [head]
-    for row in rows:
-        if not row.is_alone:
-            lines.append(f"{_line(row, alone.get(row.name), width)}".rstrip())
-    gains = _gains(rows)
-    margins = [row.band for row in rows if row.band is not None and not row.is_alone]
-    if margins:
-        first, last = margins[0], margins[-1]
-        lines += ["", f"device ms: {first.regime}, +-{first.margin:.0%}; all ideas together "
-                  f"{last.regime}, +-{last.margin:.0%}. No step of {rows[0].name} on this machine "
-                  f"is published: its links and its host are assumed."]  # fmt: skip
+    listed = [(row, alone.get(row.name)) for row in rows if not row.is_alone]
+    lines: list[str] = []
     if rows[0].device is not None:
-        lines += ["", f"{'claimed by an older description':<{width}}{'claimed':>18}{'modelled':>10}"
-                  f"{'factor':>8}"]  # fmt: skip
-        for group, claim in CLAIMS.items():
-            gain = gains[group]
-            lines.append(
-                f"{group:<{width}}{claim.text:>18}{gain - 1:>10.1%}{claim.factor(gain):>8.2f}"
-            )
+        lines += [
+            f"{'device time of a decode step':<{_WIDTH}}{'ms':>9}{'gain':>9}{'alone':>9}"
+            f"{'MiB sent':>10}{'buffers':>9}",
+            *(_device_line(*pair) for pair in listed),
+        ]
+        bands = [row.band for row, _ in listed if row.band is not None]
+        if bands:
+            first, last = bands[0], bands[-1]
+            lines += [
+                "",
+                f"error bands: all optimizations together {last.regime}, +-{last.margin:.0%};",
+                f"other rows {first.regime}, +-{first.margin:.0%} (nothing is published for them)",
+            ]
+        if (model.dim, model.n_layers) == CLAIMED_SIZES:
+            lines += ["", *_claimed(rows)]
+    if rows[0].host is not None:
+        lines += [
+            *([""] if lines else []),
+            f"{'host time of a decode step':<{_WIDTH}}{'ms':>9}{'gain':>9}{'alone':>9}",
+            *(_host_line(*pair) for pair in listed),
+        ]
     tokens = {row.host.tokens for row in rows if row.host is not None}
     if tokens:
-        same = "the same" if len(tokens) == 1 else f"{len(tokens)} different ones (roundings)"
-        lines += ["", f"next tokens of all variants: {same}"]
-        lines.append(f"of the formats: {rows[1].other_tokens} users get another token")
-    lines += ["", *_stored(model, variants)]
+        differ = "all equal" if len(tokens) == 1 else f"{len(tokens)} different sets (rounding)"
+        lines += ["", f"next tokens of all variants: {differ}"]
+        lines.append(f"the Galaxy's formats change the next token of {rows[1].other_tokens} users")
+    lines += ["", *stored(model, variants)]
     return "\n".join(lines)
 
 
-def _stored(model: LlamaConfig, variants: Sequence[Variant]) -> Iterator[str]:
-    """Yield what the two systems store differently, a line for each change."""
+def _claimed(rows: Sequence[Row]) -> Iterator[str]:
+    gains = gains_of(rows)
+    name = "claimed in an earlier write-up"
+    yield f"{name:<{_WIDTH}}{'claimed':>18}{'modelled':>10}{'ratio':>8}"
+    for group, claim in CLAIMS.items():
+        gain = gains[group]
+        yield f"{group:<{_WIDTH}}{claim.text:>18}{gain - 1:>10.1%}{claim.factor(gain):>8.2f}"
+
+
+def stored(model: LlamaConfig, variants: Sequence[Variant]) -> Iterator[str]:
+    """Yield the tensors that the two systems store in different formats."""
     own, galaxys = (variant.system.formats for variant in variants[:2])
     tensors: dict[tuple[str, str, str], list[str]] = {}
     for mode, tensor, before, after in differing(own, galaxys, model):
         tensors.setdefault((mode, before.name, after.name), []).append(tensor)
     for (mode, old, new), names in tensors.items():
-        yield f"formats, {mode}: {old} -> {new}: {', '.join(names)}"
+        text = f"stored differently in {mode}, {old} -> {new}: {', '.join(names)}"
+        yield from textwrap.wrap(text, 80, subsequent_indent="    ")
 
 
-def _line(row: Row, alone: Row | None, width: int) -> str:
-    def percent(gain: float | None) -> str:
-        return "" if gain is None else f"{gain - 1:+.1%}"
-
-    by_itself = (alone.device_gain, alone.host_gain) if alone else (None, None)
-    first = not row.group
-    cells = [f"{row.name if alone is None else '+ ' + row.name:<{width}}"]
+def _device_line(row: Row, alone: Row | None) -> str:
     if row.device is None:
-        cells.append(f"{'-':>10}{'':>8}{'':>8}{'-':>10}{row.allocations:>8}{'-':>10}")
-    else:
-        sent = sum(row.device.link_bytes.values()) / 2**20
-        cells.append(
-            f"{row.device.seconds * 1e3:>10.3f}{'' if first else percent(row.device_gain):>8}"
-            f"{percent(by_itself[0]):>8}{sent:>10.1f}{row.allocations:>8}"
-            f"{row.device.stall_s * 1e6:>10.1f}"
-        )
-    if row.host_step_s is not None:
-        cells.append(
-            f"{row.host_step_s * 1e3:>9.0f}{'' if first else percent(row.host_gain):>8}"
-            f"{percent(by_itself[1]):>8}"
-        )
-    return "".join(cells)
+        return _name(row, alone)
+    sent = sum(row.device.link_bytes.values()) / 2**20
+    return (
+        f"{_name(row, alone)}{row.device.seconds * 1e3:>9.3f}"
+        f"{_percent(row.device_gain if row.group else None):>9}"
+        f"{_percent(alone.device_gain if alone else None):>9}{sent:>10.1f}{row.allocations:>9}"
+    )
+
+
+def _host_line(row: Row, alone: Row | None) -> str:
+    return (
+        f"{_name(row, alone)}{(row.host_step_s or 0.0) * 1e3:>9.1f}"
+        f"{_percent(row.host_gain if row.group else None):>9}"
+        f"{_percent(alone.host_gain if alone else None):>9}"
+    ).rstrip()
+
+
+def _name(row: Row, alone: Row | None) -> str:
+    return f"{row.name if alone is None else '+ ' + row.name:<{_WIDTH}}"
+
+
+def _percent(gain: float | None) -> str:
+    return "" if gain is None else f"{gain - 1:+.1%}"

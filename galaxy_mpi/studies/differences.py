@@ -1,4 +1,4 @@
-"""Where two captures differ (`galaxy_mpi.engine.capture`): first, by op, by layer, by chip."""
+"""Differences between two captures of `galaxy_mpi.engine.capture`, by op, layer and chip."""
 
 import json
 import math
@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Difference:
-    """One tensor of both captures."""
+    """Differences in one tensor."""
 
     run: str
     """``prefill-0001``"""
@@ -34,29 +34,29 @@ class Difference:
     scale: float
     """Largest absolute value of the second capture."""
     chip: str
-    """That holds the largest difference: ``(0, 1)``; ``*`` for any, as they hold the same."""
+    """Chip with the largest difference, as ``(0, 1)``; ``*`` stands for all rows or columns."""
 
     @property
     def where(self) -> str:
-        """Op and layer in words."""
+        """Op, layer, tensor and pass, as text."""
         layer = "the head" if self.layer == HEAD else f"layer {self.layer}"
         return f"{self.op} of {layer} ({self.name}) in {self.run}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures, null for what is no number."""
+        """Return the figures; None in place of NaN and infinity."""
         known = {k: None if v != v else v for k, v in self.__dict__.items()}
         return known | {"layer": "head" if self.layer == HEAD else self.layer}
 
 
 @dataclass(frozen=True)
 class Differences:
-    """All tensors that both have, in the order in which they were made."""
+    """All tensors that both captures have, in execution order."""
 
     a: str
     b: str
     found: list[Difference]
     only_in_one: list[str]
-    """Tensors that one lacks, or has in another shape."""
+    """Tensors in one capture only, or with different shapes."""
 
     @property
     def differing(self) -> list[Difference]:
@@ -95,11 +95,13 @@ class Differences:
         }
 
     def to_text(self, pcc: float) -> str:
-        """Return the same for people."""
+        """Return it as text."""
         lines, differing = list[str](), self.differing
         if self.only_in_one:
             n_alone, example = len(self.only_in_one), self.only_in_one[0]
-            lines.append(f"{n_alone} not compared: in one only, or in another shape ({example})")
+            lines.append(
+                f"{n_alone} not compared: in one capture only, or different shapes ({example})"
+            )
         lines.append(f"{len(differing)} of {len(self.found)} tensors differ")
         if not differing:
             return "\n".join(lines)
@@ -110,7 +112,7 @@ class Differences:
         else:
             lines.append(f"first with a PCC below {pcc}: {below.where}, {_figures(below)}")
         for title, rows in (("op", self.by_op), ("layer", self.by_layer)):
-            lines += ["", f"{title:<22}{'least PCC':>11}{'largest error':>15}{'of':>11}  chip"]
+            lines += ["", f"{title:<22}{'lowest PCC':>11}{'largest error':>15}{'of':>11}  chip"]
             for worst in rows:
                 name = worst.op if title == "op" else "head" if worst.layer == HEAD else worst.layer
                 lines.append(
@@ -121,12 +123,12 @@ class Differences:
 
 
 def compare_captures(a: Path, b: Path) -> Differences:
-    """Compare what two folders hold, or two files.
+    """Compare two folders or two files.
 
     Raises
     ------
     ConfigError
-        If one holds no captured values, both have no file in common, or layouts differ.
+        If one holds no captured values, they have no file in common, or layouts differ.
     """
     files_a, files_b = _files(a), _files(b)
     if a.is_file() and b.is_file():
@@ -142,8 +144,9 @@ def compare_captures(a: Path, b: Path) -> Differences:
         layouts = [of.get("layout", "") for of in (about, others_about)]
         if layouts[0] != layouts[1]:
             raise ConfigError(
-                f"{a} and {b} are of different layouts ({', '.join(n or 'usual' for n in layouts)})"
-                f", so values have other places; compare tokens (--golden)"
+                f"{a} and {b} have different layouts "
+                f"({', '.join(n or 'default' for n in layouts)}), so their values "
+                f"are in different places; compare tokens (--golden)"
             )
         mesh = Mesh.parse(about["mesh"])
         known = {entry["name"] for entry in others_about["values"]}
@@ -154,7 +157,7 @@ def compare_captures(a: Path, b: Path) -> Differences:
                 alone.append(f"{run}: {name}")
                 continue
             if values[name].dtype.kind != "f":
-                continue  # numbers of tokens: their logits are compared
+                continue  # token ids; their logits are compared
             found.append(_difference(run, entry, values[name], others[name], mesh))
     return Differences(str(a), str(b), found, alone)
 
@@ -180,7 +183,7 @@ def _difference(run: str, entry: dict[str, Any], ours: Any, theirs: Any, mesh: M
 
 
 def _holder(cut: list[list[str]], place: Any, shape: tuple[int, ...], mesh: Mesh) -> str:
-    """Return which chip holds a place of a whole tensor."""
+    """Return the chip that holds an element of a whole tensor."""
     found = {Axis.COLUMN: "*", Axis.ROW: "*"}
     for names, at, size in zip(cut, place, shape, strict=True):
         axes = [Axis.named(name) for name in names]
@@ -201,7 +204,7 @@ def _pcc(a: Any, b: Any) -> float:
 
 
 def _worst(found: Iterable[Difference], key: Any) -> Iterator[Difference]:
-    """Yield for each key the least correlation and the largest error, with that error's chip."""
+    """Yield lowest correlation and largest error of each key, with the chip of the latter."""
     groups: dict[Any, list[Difference]] = {}
     for one in found:
         groups.setdefault(key(one), []).append(one)
@@ -220,12 +223,12 @@ def _files(path: Path) -> dict[str, Path]:
         return {path.stem: path}
     found = {file.stem: file for file in path.glob("*.safetensors")}
     if not found:
-        raise ConfigError(f"{path} has no captured values; make some: decode --capture {path}")
+        raise ConfigError(f"{path} has no captured values; make some with decode --capture {path}")
     return found
 
 
 def _order(run: str) -> tuple[bool, str]:
-    """Passes before steps, each in their order."""
+    """Return a sort key: passes before steps, each by number."""
     return not run.startswith("prefill"), run
 
 
@@ -237,4 +240,4 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             about = json.loads((file.metadata() or {})["galaxy_mpi"])
             return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ConfigError(f"{path} is no file of decode --capture: {error}") from None
+        raise ConfigError(f"{path} is not a file of decode --capture: {error}") from None

@@ -1,9 +1,9 @@
-"""Least squares on logarithms, with priors: constants of the machines from published times.
+"""Fit the constants of the machines to published times: least squares on logarithms, with priors.
 
-A residual is the logarithm of modelled over published, in margins; a prior is a datum like any
-other: the logarithm of a constant over what reasoning gives, in its own width. So a constant that
-no time decides stays where reasoning put it. Steps are those of Levenberg and Marquardt, and the
-Jacobian is taken by differences: the model is cheap.
+A residual is the logarithm of modelled over published time, divided by the time's margin. A prior
+is a datum like any other: the logarithm of a constant over its expected value, divided by its own
+width. So a constant that no time determines stays at its expected value. The solver is
+Levenberg-Marquardt with a Jacobian of finite differences, because the model is cheap to evaluate.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,18 +25,18 @@ _GALAXY = "wormhole_galaxy_6u"
 
 @dataclass(frozen=True)
 class Parameter:
-    """A constant that is fitted, with what reasoning says of it."""
+    """A constant to fit, with its expected value."""
 
     key: str
     prior: float
     width: float
-    """Of the prior: standard deviation of its logarithm."""
+    """Standard deviation of the prior's logarithm."""
     profiles: tuple[str, ...] = (_GALAXY,)
-    """The files it is written to."""
+    """The profiles that contain it."""
 
     @property
     def name(self) -> str:
-        """What is printed."""
+        """Name in tables."""
         own = self.profiles[0]
         return self.key if own == _GALAXY else f"{own}: {self.key}"
 
@@ -74,37 +74,37 @@ PARAMETERS = (
     Parameter("sort_passes", 37.5, 0.5),
     Parameter("sampling_passes", 17.8, 0.5),
 )
-"""Constants that published times may move."""
+"""Constants that published times may change."""
 
 _STEP = 1e-4
-"""Of a logarithm, for differences."""
+"""Step of a logarithm in finite differences."""
 
 _STILL = 2e-3
-"""Steps shorter than this end a fit."""
+"""A fit ends when its step is shorter than this."""
 
 _ROUNDS = 8
 
 _CHORDS = 3
-"""Steps of a fit that leaves a group out."""
+"""Steps of a fit that leaves out a group."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Where a fit ended."""
+    """Result of a fit."""
 
     values: Vector
-    """Of `PARAMETERS`."""
+    """In the order of `PARAMETERS`."""
     jacobian: Vector
-    """Of all data in rows, of parameters in columns: logarithms by logarithms, in margins."""
+    """Derivatives of log time by log constant, in margins: a row per datum."""
 
     def sigma(self) -> Vector:
-        """Return the standard deviation of each logarithm that data and priors leave."""
+        """Return the standard deviation of each logarithm, given data and priors."""
         inverse = np.asarray(np.linalg.inv(_normal(self.jacobian)), np.float64)
         sigma: Vector = np.sqrt(np.diag(inverse))
         return sigma
 
     def deciding(self) -> list[list[int]]:
-        """Return, for each constant, the data that say most of it, the first three."""
+        """Return the up to three data that determine each constant most."""
         weight = self.jacobian**2
         order = np.argsort(-weight, axis=0, kind="stable")
         return [
@@ -118,7 +118,7 @@ class Fit:
 
 
 def machines_of(values: Vector) -> dict[str, Machine]:
-    """Return all machines with constants in place of those of their files."""
+    """Return all machines, with constants of their files replaced."""
     changed: dict[str, dict[str, float]] = {name: {} for name in MACHINES}
     for name in MACHINES:
         _, _, own = read_profile(name)
@@ -135,20 +135,20 @@ def machines_of(values: Vector) -> dict[str, Machine]:
 
 
 def predicted(values: Vector, data: Sequence[Datum]) -> Vector:
-    """Return the modelled seconds of data."""
+    """Return the modelled time of each datum, in seconds."""
     machines = machines_of(values)
     return np.array([datum.model_s(machines) for datum in data])
 
 
 def fit(data: Sequence[Datum], start: Fit | None = None, rounds: int = _ROUNDS) -> Fit:
-    """Return the constants that suit the data best.
+    """Return the constants that fit the data best.
 
     Parameters
     ----------
     data : sequence of Datum
-        Those with ``is_fitted`` count.
+        Only those with ``is_fitted`` are used.
     start : Fit, optional
-        Where to begin; the priors by default.
+        Initial values; by default the expected ones.
     """
     priors = np.log([parameter.prior for parameter in PARAMETERS])
     widths = np.array([parameter.width for parameter in PARAMETERS])
@@ -193,7 +193,7 @@ def _normal(jacobian: Vector) -> Vector:
 
 
 _HUBER = 2.0
-"""Margins beyond which a datum pulls no harder."""
+"""Beyond this many margins, the pull of a datum is constant."""
 
 
 def _huber(rest: Vector) -> Vector:
@@ -208,7 +208,7 @@ def _weights(rest: Vector) -> Vector:
 
 
 def _compared(difference: Vector, data: Sequence[Datum]) -> Vector:
-    """Return differences with the mean of each compared set taken out."""
+    """Return differences with the mean of each compared set subtracted."""
     out = difference.copy()
     for name in {d.compared for d in data} - {""}:
         members = [number for number, d in enumerate(data) if d.compared == name]
@@ -219,23 +219,23 @@ def _compared(difference: Vector, data: Sequence[Datum]) -> Vector:
 def left_out(
     data: Sequence[Datum], whole: Fit, groups: Sequence[str]
 ) -> Iterator[tuple[str, str, Mapping[int, float]]]:
-    """Yield what fits predict of the data that they leave out, group by group.
+    """Yield the predictions of fits for the group of data that each leaves out.
 
-    Such a fit goes from that of all data to the minimum without the group, in steps of Gauss and
-    Newton with the Jacobian of all: the model bends little on so short a way.
+    Such a fit starts at the fit to all data and takes Gauss-Newton steps with the same Jacobian,
+    because the model is nearly linear over so short a distance.
 
     Yields
     ------
     kind, group : str
     predicted : dict of int to float
-        Seconds of each datum of the group, by its number.
+        Predicted seconds, by the number of the datum.
     """
     done: set[tuple[int, ...]] = set()
     for kind in groups:
         names = sorted({d.groups[kind] for d in data if d.is_fitted})
         for name in names:
             out = [n for n, d in enumerate(data) if d.groups[kind] == name and d.is_fitted]
-            if tuple(out) in done:  # the Galaxy's machine, model and system are one group
+            if tuple(out) in done:  # the Galaxy's machine, model and system are the same data
                 continue
             done.add(tuple(out))
             values = _without(out, data, whole)
@@ -244,7 +244,7 @@ def left_out(
 
 
 def _without(out: Sequence[int], data: Sequence[Datum], whole: Fit) -> Vector:
-    """Return the constants of a fit without some data."""
+    """Return the constants of a fit without the data of a group."""
     priors = np.log([parameter.prior for parameter in PARAMETERS])
     widths = np.array([parameter.width for parameter in PARAMETERS])
     kept = np.array([n for n in range(len(data)) if n not in set(out)])
@@ -260,7 +260,7 @@ def _without(out: Sequence[int], data: Sequence[Datum], whole: Fit) -> Vector:
 
 
 def residuals_of(values: Vector, data: Sequence[Datum]) -> Vector:
-    """Return the logarithms of modelled over published, in margins; 0 where nothing is fitted."""
+    """Return log(modelled / published) in margins; 0 for data that are not fitted."""
     weights = np.array([1 / d.margin if d.is_fitted else 0.0 for d in data])
     difference = np.log(predicted(values, data)) - np.log([d.seconds for d in data])
     rest: Vector = _compared(difference, data) * weights

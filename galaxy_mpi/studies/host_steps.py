@@ -8,32 +8,32 @@ from typing import TYPE_CHECKING
 
 from galaxy_mpi.studies.ideas import Variant
 
-if TYPE_CHECKING:  # comparisons in device time need no engine
+if TYPE_CHECKING:  # comparing device times needs no engine
     from galaxy_mpi.engine.engine import Engine
     from galaxy_mpi.engine.scheduler import Scheduler
 
 __all__ = ["HostFigures", "host_figures"]
 
 STEPS = 2
-"""Steps that are timed in a turn of a variant, behind one that is not."""
+"""Timed steps per turn, after one that is not timed."""
 
 
 @dataclass(frozen=True)
 class HostFigures:
-    """A variant on this computer."""
+    """Host figures of a variant."""
 
     step_s: tuple[float, ...]
     """Median of each turn."""
     stall_s: float
-    """Of a step, waiting for the prefetcher."""
+    """Wait for the prefetcher in a step."""
     tokens: tuple[int, ...]
-    """What the users' next tokens are."""
+    """Next token of each user."""
 
 
 def host_figures(engine: "Engine", variants: Sequence[Variant], turns: int) -> list[HostFigures]:
-    """Time decode steps of each variant on all ranks alike: in turns, so that all see the same.
+    """Time decode steps of each variant, in turns, so that all see the same load of the computer.
 
-    The prompts are prefilled once; then every step is the same one, behind them.
+    The prompts are prefilled once; every step is the same one, after them.
     """
     scheduler = engine.new_scheduler()
     while requests := scheduler.next_prefill():
@@ -51,7 +51,7 @@ def host_figures(engine: "Engine", variants: Sequence[Variant], turns: int) -> l
 
 
 class _Steps:
-    """The step behind the prompts, with any system."""
+    """The step after the prompts, with any system."""
 
     def __init__(self, engine: "Engine", scheduler: "Scheduler") -> None:
         self._engine, self._tokens = engine, scheduler.tokens
@@ -60,7 +60,7 @@ class _Steps:
         self._rows = [request.place for request in scheduler.active]
 
     def time(self, variant: Variant) -> tuple[list[float], float, tuple[int, ...]]:
-        """Return the seconds of some steps, those of a stall in one, and the next tokens."""
+        """Return seconds per step, stall seconds per step, and the next tokens."""
         from galaxy_mpi.engine.modes import DecodeMode
         from galaxy_mpi.prefetch import Prefetcher
 

@@ -1,4 +1,4 @@
-"""The ideas of the Galaxy, one by one, as changes that turn TT-Transformers into it."""
+"""The optimizations of the Galaxy, each as a change to TT-Transformers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,17 +14,17 @@ __all__ = ["FORMATS", "IDEAS", "Claim", "Idea", "Variant", "variants"]
 
 @dataclass(frozen=True)
 class Claim:
-    """By how much an older description of the Galaxy said that an idea makes it faster."""
+    """The gain that an earlier write-up of the Galaxy claims for an optimization."""
 
     text: str
     low: float
-    """Time before over time after, at least."""
+    """Time before over time after, lower bound."""
     high: float
 
     def factor(self, gain: float) -> float:
-        """Return by what ``gain`` differs from the nearest that was claimed, 1 if by nothing.
+        """Return the modelled gain over the nearest claimed one, both less 1: 1 within the claim.
 
-        Of the gains over 1: half of what was claimed is 0.5.
+        For example, half of the claimed gain is 0.5.
         """
         nearest = min(max(gain, self.low), self.high)
         return (gain - 1) / (nearest - 1)
@@ -40,22 +40,25 @@ CLAIMS = {
     "prefetcher": Claim("20-30 %, or 2.3x", 1.20, 2.30),
     "all": Claim("50-75 %", 1.50, 1.75),
 }
-"""Of each group of ideas: an earlier write-up of this system (`galaxy_mpi.studies.claims`)."""
+"""For each group of optimizations; source as in `galaxy_mpi.studies.claims`."""
+
+CLAIMED_SIZES = (8192, 80)
+"""Dim and layers of the model that the claims are about, Llama-70B."""
 
 
 @dataclass(frozen=True)
 class Idea:
-    """One change."""
+    """One optimization."""
 
     name: str
     group: str
-    """Of the claim that is about it."""
+    """Of the claim about it."""
     apply: Callable[[System, System], System]
-    """Takes a system and the Galaxy, and returns the system with the change."""
+    """Returns a system with the optimization, given the system and the Galaxy."""
 
 
 def _with_ops(*names: str) -> Callable[[System, System], System]:
-    """Return a change that takes ops of a decode step from the Galaxy."""
+    """Return a change that replaces ops of a decode step by the Galaxy's."""
 
     def apply(system: System, galaxy: System) -> System:
         ops = {name: getattr(galaxy.decode, name) for name in names}
@@ -91,7 +94,7 @@ def _persistent(system: System, galaxy: System) -> System:
 
 
 def _prefetcher(system: System, galaxy: System) -> System:
-    # Its cores are a sub-device: attention has what is left, matmuls have the ring.
+    # The prefetcher occupies cores, so attention gets fewer, and matmuls run on a ring of cores.
     system = _with_ops("attention")(system, galaxy)
     return replace(system, prefetch=True, fabric=replace(system.fabric, ring_matmuls=True))
 
@@ -101,55 +104,55 @@ def _formats(system: System, galaxy: System) -> System:
 
 
 FORMATS = Idea("formats of the Galaxy", "formats", _formats)
-"""What comes before the ideas and is none of them: they are compared in one set of formats."""
+"""Applied first and not an optimization: all are compared in one set of formats."""
 
 IDEAS = (
     Idea(_RING, _RING, _ring),
     Idea("all links", "all links", _all_links),
-    Idea("add, norm and its gather in one op", _FUSED, _with_ops("add_norm")),
-    Idea("reduce-scatter and heads in one op", _FUSED, _with_ops("qkv_heads", "norm_heads")),
-    Idea("all-gather and concat in one op", _FUSED, _with_ops("merge_heads")),
-    Idea("two matmuls and reduce-scatter in one", _FUSED, _with_ops("gate_up")),
-    Idea("q with k, k with v in one op", _FUSED, _with_ops("rotate", "update_cache")),
-    Idea("all-reduce: all blocks at once", _FUSED, _at_once),
+    Idea("fused add, norm, all-gather", _FUSED, _with_ops("add_norm")),
+    Idea("fused reduce-scatter, heads", _FUSED, _with_ops("qkv_heads", "norm_heads")),
+    Idea("fused all-gather, concat", _FUSED, _with_ops("merge_heads")),
+    Idea("fused w1, w3, reduce-scatter", _FUSED, _with_ops("gate_up")),
+    Idea("fused q + k rotary, k + v cache", _FUSED, _with_ops("rotate", "update_cache")),
+    Idea("all-reduce in one step", _FUSED, _at_once),
     Idea("persistent buffers", "persistent buffers", _persistent),
-    Idea("tokens are chosen on the chips", "sampling on the chips", _with_ops("sample")),
+    Idea("sampling on the chips", "sampling on the chips", _with_ops("sample")),
     Idea("prefetcher", "prefetcher", _prefetcher),
 )
-"""In the order in which they are turned on."""
+"""In the order in which they are applied."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A system with some of the ideas."""
+    """A system with some of the optimizations."""
 
     idea: Idea | None
-    """The one turned on last, or `FORMATS`; None for TT-Transformers as it is."""
+    """The one applied last, or `FORMATS`; None for plain TT-Transformers."""
     is_alone: bool
-    """Whether it is the only one."""
+    """Whether it is applied without the others."""
     system: System
 
     @property
     def name(self) -> str:
-        """What is shown."""
+        """Name in tables."""
         return "tt_transformers" if self.idea is None else self.idea.name
 
 
 def variants(mesh: Mesh) -> list[Variant]:
-    """Return TT-Transformers, the same in the Galaxy's formats, and that with ideas.
+    """Return TT-Transformers, the same in the Galaxy's formats, and variants with optimizations.
 
-    These are each idea on top of those before it, and each by itself.
+    These are each optimization on top of those before it, and then each by itself.
 
     Raises
     ------
     ConfigError
-        If the mesh is a single row or column, which TT-Transformers cuts in another way.
+        If the mesh is a single row or column, where TT-Transformers shards differently.
     """
     if 1 in (mesh.rows, mesh.cols):
         raise ConfigError(
-            f"the ideas are compared on meshes of several rows and columns, got {mesh}; on a row "
-            f"TT-Transformers cuts the model in another way: see --system tt_transformers of "
-            f"decode and estimate"
+            f"compare needs a mesh with several rows and columns, got {mesh}; on a single row or "
+            f"column TT-Transformers shards the model differently, so run decode or estimate "
+            f"with --system tt_transformers"
         )
     plain, galaxy = system_of("tt_transformers", mesh), system_of("galaxy", mesh)
     own, plain = plain, FORMATS.apply(plain, galaxy)

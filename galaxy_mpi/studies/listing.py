@@ -1,5 +1,6 @@
 """A program as text: phases, ops, tensors, messages, charges."""
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,23 +22,23 @@ class _Listed:
 
     use: Use
     phase: int
-    """In which it begins."""
+    """Phase in which it begins."""
     charges: list[tuple[Charge, float]] = field(default_factory=list)
-    """With the seconds of each."""
+    """Each with its seconds."""
 
     @property
     def seconds(self) -> float:
-        """Of the op."""
+        """Device time of the op."""
         return sum(seconds for _, seconds in self.charges)
 
     @property
     def crossings(self) -> list[Cross]:
-        """What is exchanged; what rides goes with the one before it."""
+        """Its exchanges, except those that are sent together with the one before."""
         return [c for c, _ in self.charges if isinstance(c, Cross) and not c.rides]
 
 
 class Listing:
-    """What a program does, in lines.
+    """A program as lines of text.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ class Listing:
     algorithms : Algorithms
         How its collectives run on the host.
     positions : list of int
-        Of a decode step, by column.
+        Positions of a decode step, by column.
     """
 
     def __init__(
@@ -74,12 +75,12 @@ class Listing:
         self.n_phases = phase + 1
 
     def lines(self, layer: int) -> Iterator[str]:
-        """Yield a line for each layer; ``layer``, and what is around the layers, in full."""
-        yield f"{'phase':>5}  {'op, and what it is charged':<{_WIDTH}} {'device us':>9}"
+        """Yield one line per layer; ``layer`` and the ops outside the layers in full."""
+        yield f"{'phase':>5}  {'op, with its kernels and messages':<{_WIDTH}} {'device us':>9}"
         for number, ops in groupby(self._ops, key=lambda op: op.use.layer):
             listed = list(ops)
             if number in (HEAD, layer):
-                yield self._heading("around the layers" if number == HEAD else number, listed)
+                yield self._heading("outside the layers" if number == HEAD else number, listed)
                 for op in listed:
                     yield from self._op(op)
             else:
@@ -98,40 +99,45 @@ class Listing:
         reads = ", ".join(filter(None, map(_read, use.inputs)))
         makes = ", ".join(f"{_last(t.name)} {t.shape}" for t in use.outputs)
         yield f"{op.phase:>5}  {use.op.name:<{_WIDTH}} {'':>9}  {type(use.op).__name__}"
-        yield f"{'':<7}  {reads} -> {makes or 'the cache'}"
+        yield from _wrapped(f"{reads} -> {makes or 'KV cache'}", 9)
         for charge, seconds in op.charges:
             yield from self._charge(charge, seconds)
 
     def _charge(self, charge: Charge, seconds: float) -> Iterator[str]:
         if isinstance(charge, Take):
-            name, what = "prefetch_stall", f"wait for a weight of {charge.n_bytes:,.0f} bytes"
+            name, what = "prefetch_stall", f"{charge.n_bytes:,.0f}-byte weight"
         elif isinstance(charge, Kernel):
             name, what = charge.name, f"{charge.cores:.0f} cores" if charge.cores else ""
         elif isinstance(charge, Cross):
-            name, what = charge.name, self._meeting(charge)
+            name, what = charge.name, ""
         else:
             return
         sign = "=" if isinstance(charge, Cross) else " "
         line = f"{'':<5} {sign} {name:<{_WIDTH - 1}} {seconds * 1e6:>9.2f}  {what}"
         yield line.rstrip()
+        if isinstance(charge, Cross):
+            yield from _wrapped(self._exchange(charge), 10)
 
-    def _meeting(self, cross: Cross) -> str:
+    def _exchange(self, cross: Cross) -> str:
         wire = cross.wire
         if cross.rides:
-            return (
-                f"{wire.kind.value} within a {wire.axis.group_name}: rides with the one before it"
-            )
+            return f"{wire.kind.value} within a {wire.axis.group_name}: sent with the one before"
         alone = self._mesh.size(wire.axis) == 1
         how = "alone" if alone else self._algorithms.words(wire.kind)
-        beside = f", {cross.cores:.0f} cores beside it" if cross.beside_s else ""
+        beside = f", {cross.cores:.0f} cores work meanwhile" if cross.beside_s else ""
         n_bytes = f"{wire.sent_bytes:,} bytes"
         if wire.n_bytes != wire.sent_bytes:
             n_bytes += f", {wire.n_bytes:,} on the device"
         return f"{wire}: {n_bytes}; {how}{beside}"
 
 
+def _wrapped(text: str, indent: int) -> list[str]:
+    space = " " * indent
+    return textwrap.wrap(text, 80, initial_indent=space, subsequent_indent=f"{space}  ")
+
+
 def _read(value: object) -> str:
-    """Return what an op reads in words: tensors, weights by their names."""
+    """Return the inputs of an op as text: tensors with shape, weights by name."""
     if isinstance(value, Tensor):
         return f"{_last(value.name)} {value.shape}"
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Prompts of a run as passes: chunk by chunk where a system does so, behind a cached prefix.
+"""Prompts of a run as passes: in chunks if the system does so, and after a cached prefix.
 
 References
 ----------
@@ -23,12 +23,12 @@ _CHUNKS: dict[tuple[int, int], tuple[int, int, int, int]] = {
     (5120, 48): (4, 64, 128, 128),  # Qwen2.5-14B
     (3072, 32): (128, 128, 128, 128),  # Phi-3.5-mini
 }
-"""Of 1,024 tokens, on one, two, eight and more chips, by dim and layers."""
+"""In units of 1,024 tokens, on one, two, eight and more chips, by dim and layers."""
 
 _OTHERS = (4, 4, 4, 4)
 
 _MISTRAL_VOCAB = 32768
-"""Mistral 7B has the sizes of Llama-3.1-8B, and is in no list."""
+"""Mistral 7B has the sizes of Llama-3.1-8B but is not in the original's list."""
 
 BEHIND_LAYERS = (
     "lm_head_matmul",
@@ -43,7 +43,7 @@ BEHIND_LAYERS = (
 
 
 def chunk_tokens(model: LlamaConfig, n_chips: int) -> int:
-    """Return how many tokens of a prompt the generic system prefills at once.
+    """Return how many tokens of a prompt the generic system prefills per pass.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def chunk_tokens(model: LlamaConfig, n_chips: int) -> int:
 
 
 def passes_of(n_tokens: int, start: int, most: int | None) -> list[PassShape]:
-    """Return the passes of a prompt of which ``start`` tokens are cached.
+    """Return the passes of a prompt with ``start`` cached tokens.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def passes_of(n_tokens: int, start: int, most: int | None) -> list[PassShape]:
     start : int
         A multiple of 128.
     most : int, optional
-        Tokens at once; None: all.
+        Tokens per pass; None: all.
     """
     shapes, begin = [], start
     while begin < n_tokens:
@@ -81,7 +81,7 @@ def passes_of(n_tokens: int, start: int, most: int | None) -> list[PassShape]:
 
 
 def prompt_s(estimator: Estimator, shapes: list[PassShape]) -> Timing:
-    """Return the time of a prompt; all but the last chunk end with their layers."""
+    """Return the time of a prompt; only the last chunk runs the ops after the layers."""
     from dataclasses import replace
 
     *chunks, last = [estimator.prefill(shape) for shape in shapes]

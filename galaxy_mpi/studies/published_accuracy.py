@@ -1,8 +1,8 @@
-"""Accuracy that was published for the original: top-1 and top-5 of whole models on machines.
+"""Published accuracy of the original: top-1 and top-5 of whole models.
 
-Measured as `galaxy_mpi.accuracy` does: 512 tokens prefilled, 511 generated, each as the reference
-text has it, one user; held against the first and the five best tokens of transformers. Published
-in whole percents, and tests of the original accept half a percent more or less.
+Measured as `galaxy_mpi.accuracy` does: one user, 512 tokens prefilled, 511 generated, each time
+fed the token of the reference text; compared with the best and the five best tokens of
+transformers. Figures are whole percents; the original's tests accept half a percent less.
 
 References
 ----------
@@ -22,7 +22,7 @@ class Published:
 
     model: str
     sizes: tuple[int, int, int, int]
-    """Width, layers, width of the feed-forward, tokens."""
+    """Dim, layers, feed-forward width, vocabulary."""
     mesh: str
     """The machine as a mesh: 1x1 N150, 1x2 N300, 1x8 T3K, 8x4 Galaxy."""
     performance: tuple[int, int]
@@ -68,7 +68,7 @@ PUBLISHED = (
 
 
 def published(model: ModelSizes, mesh: str, system: str, precision: str) -> tuple[int, int] | None:
-    """Return top-1 and top-5 in percent, None if there are none for a model on a mesh."""
+    """Return top-1 and top-5 in percent, None if nothing is published for the model and mesh."""
     sizes = (model.dim, model.n_layers, model.hidden_dim, model.vocab_size)
     if system != "tt_transformers" or precision not in ("performance", "accuracy"):
         return None

@@ -1,8 +1,8 @@
-"""Every published time with what models it: what is fitted, validated and left out.
+"""Every published time together with a function that models it, for fits and validation.
 
-A *datum* belongs to groups (machine, length, model, system, kind); a fit that leaves a group out
-predicts it. Steps and passes are evaluated with 2 and 4 layers and continued in a straight line:
-layers are alike.
+A *datum* belongs to groups (machine, length, model, system, kind); a fit that leaves out a group
+predicts its times. Steps and passes are evaluated with 2 and 4 layers and extrapolated linearly,
+because all layers take the same time.
 """
 
 import json
@@ -26,7 +26,7 @@ __all__ = ["GROUPS", "Datum", "Machines", "published_times", "sampled_on_chip"]
 GROUPS = ("machine", "length", "model", "system", "kind")
 
 Machines = Mapping[str, Machine]
-"""By the name of the profile."""
+"""By profile name."""
 
 _DEVICES = {"N150": "n150", "N300": "n300", "T3K": "t3000"}
 
@@ -40,21 +40,21 @@ class Datum:
     name: str
     seconds: float
     margin: float
-    """Relative: of the target file, or how much runs differ."""
+    """Relative; from the target file, or the spread between runs."""
     model_s: Callable[[Machines], float]
     groups: Mapping[str, str]
     source: str
     compared: str = ""
-    """If only differences count: the name of the set whose common factor is taken out."""
+    """Name of a set of which only the differences count; its common factor is removed."""
     is_fitted: bool = True
-    """Whether constants are fitted to it; links are measured constants themselves."""
+    """Whether constants are fitted to it. Link times are not: they are measured constants."""
     roofline_s: Callable[[Machines], float] | None = None
-    """Bytes over bandwidth or flops over peak, whichever is longer."""
+    """The longer of bytes over bandwidth and flops over peak."""
 
 
 @cache
 def published_times() -> tuple[Datum, ...]:
-    """Return all that are in the package."""
+    """Return all published times of the package."""
     return (*_galaxy_times(), *_generic_times(), *_prefill_ops(), *_links())
 
 
@@ -79,7 +79,7 @@ def _programs(
 
 
 def sampled_on_chip(system: Any) -> Any:
-    """Return a system whose tokens are chosen on the chips, as on the Galaxy."""
+    """Return a system that samples on the chips, as the Galaxy does."""
     ops = system_of("galaxy", Mesh(8, 4))
     return replace(
         system,
@@ -90,7 +90,7 @@ def sampled_on_chip(system: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Run:
-    """What is run: one model on one system."""
+    """One model on one system."""
 
     model: str
     machine: str
@@ -101,13 +101,13 @@ class _Run:
     on_chip: bool = False
 
     def step_s(self, positions: Sequence[int], machines: Machines) -> float:
-        """Return the mean over decode steps."""
+        """Return the mean time of decode steps."""
         return self._of_all_layers(machines, lambda estimator, cols: statistics.fmean(
             estimator.step_s([position] * cols) for position in positions
         ))  # fmt: skip
 
     def prefill_s(self, n_tokens: int, machines: Machines) -> float:
-        """Return a pass of one prompt."""
+        """Return the time to prefill one prompt."""
         shape = PassShape.of_prompt(n_tokens)
         return self._of_all_layers(machines, lambda estimator, _: estimator.prefill_s(shape))
 
@@ -171,7 +171,7 @@ def _galaxy_times() -> list[Datum]:
             )
     for entry in content["end_to_end"]:
         n_tokens = entry["input_tokens"]
-        # PERF.md's 14.01 ms is the 128th token behind a prompt of 128.
+        # PERF.md's 14.01 ms is for the 128th token after a prompt of 128.
         at = n_tokens + 127 if n_tokens == 128 else n_tokens + 64
         found.append(
             Datum(
@@ -231,7 +231,7 @@ def _read_more() -> list[dict[str, Any]]:
 
 
 _DECODED = (160, 228, 296)
-"""Positions among 200 tokens behind a prompt of 128."""
+"""Positions among 200 tokens after a prompt of 128."""
 
 
 def _generic_times() -> list[Datum]:
@@ -284,7 +284,7 @@ def _generic_times() -> list[Datum]:
 
 
 def _precision_of(name: str) -> Precision:
-    """Return the formats of a record like ``ttt.prec.1B.N300.ff13_bfp4.ff2_bf16.wo_bfp8...``."""
+    """Return the formats in a name like ``ttt.prec.1B.N300.ff13_bfp4.ff2_bf16.wo_bfp8...``."""
     formats = {"bfp4": BFP4, "bfp8": BFP8, "bf16": BF16}
     given = dict(part.split("_") for part in name.split(".") if "_" in part)
     fidelities = []
@@ -315,7 +315,7 @@ _PREFILL_OPS = {
     "ff2_all_gather_axis1": ("all_gather_w2_matmul", 0),
     "ff2_matmul": ("all_gather_w2_matmul", 1),
 }
-"""The op that has each, and whether it is its matmul or (the first) collective."""
+"""The op of each, and whether it is the op's matmul or its first collective."""
 
 
 def _prefill_ops() -> list[Datum]:

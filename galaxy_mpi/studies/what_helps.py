@@ -1,4 +1,4 @@
-"""What halving each cost of a machine would buy."""
+"""What halving each cost of a machine would save."""
 
 from dataclasses import dataclass, replace
 
@@ -8,30 +8,29 @@ from galaxy_mpi.timing import Estimator, Machine
 __all__ = ["Help", "helps", "helps_table"]
 
 COSTS: dict[str, tuple[str, ...]] = {
-    "reading and writing DRAM": (
+    "DRAM bandwidth": (
         "dram_bytes_per_s",
         "streamed_bytes_per_s",
         "prefill_weight_bytes_per_s",
     ),
     "arithmetic": ("lofi_flops_per_core_s", "hifi2_flops_per_core_s", "hifi4_flops_per_core_s"),
-    "passes of the vector unit": ("vector_elements_per_core_s", "add_elements_per_core_s"),
-    "bytes on links": (
+    "vector unit": ("vector_elements_per_core_s", "add_elements_per_core_s"),
+    "link bandwidth": (
         "link_bytes_per_s",
         "gather_bytes_per_worker_s",
         "scatter_bytes_per_worker_s",
     ),
-    "hops": ("link_hop_s", "generic_step_s"),
-    "launches of collectives": ("collective_s", "generic_collective_s"),
-    "launches and hand-overs of ops": ("launch_s", "stage_s", "ring_core_hop_s"),
-    "multicasts of activations": ("multicast_block_s",),
+    "link hops": ("link_hop_s", "generic_step_s"),
+    "launching a collective": ("collective_s", "generic_collective_s"),
+    "launching an op": ("launch_s", "stage_s", "ring_core_hop_s"),
+    "multicasting activations": ("multicast_block_s",),
     "gaps between ops": ("op_gap_s",),
-    "a core's reads of the cache": ("attention_bytes_per_core_s",),
-    "writes into the cache": ("dram_round_trip_s",),
-    "issue of ops by the host": ("prefill_op_s",),
-    "the host": ("host_step_s", "host_prompt_s", "host_value_s", "host_bytes_per_s"),
+    "KV cache reads of a core": ("attention_bytes_per_core_s",),
+    "KV cache writes": ("dram_round_trip_s",),
+    "host dispatch in prefill": ("prefill_op_s",),
+    "other host work": ("host_step_s", "host_prompt_s", "host_value_s", "host_bytes_per_s"),
 }
-"""Constants that belong together: what ends in bytes, flops or elements a second doubles, the rest
-halves."""
+"""Constants that change together: rates double, times halve."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,11 @@ class Help:
     what: str
     step_s: float
     first_token_s: float
-    """Seconds that are saved."""
+    """Seconds saved."""
 
 
 def helps(what_if: WhatIf) -> list[Help]:
-    """Return what halving each cost saves of a step and of the first token, largest first."""
+    """Return the savings per step and in time to first token, largest first."""
     plain = what_if.times(what_if.estimator).to_dict()
     rows = []
     for what, names in COSTS.items():
@@ -74,9 +73,9 @@ def _halved(machine: Machine, names: tuple[str, ...]) -> Machine:
 
 
 def helps_table(rows: list[Help], figures: dict[str, float]) -> str:
-    """Return what people read."""
+    """Return the rows as text."""
     step_s, first_s = figures["decode_step_s"], figures["time_to_first_token_s"]
-    head = f"{'if this cost were half':<34}{'a step':>10}{'':>8}{'first token':>13}{'':>8}"
+    head = f"{'if this cost were halved':<34}{'per step':>10}{'':>8}{'first token':>13}{'':>8}"
     lines = [head]
     for row in rows:
         lines.append(

@@ -1,4 +1,4 @@
-"""One estimate: what is asked, checked, and its report."""
+"""One estimate: its checked settings and its report."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +18,7 @@ from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
 from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table
 
-__all__ = ["PREFILLS", "SAMPLINGS", "WhatIf"]
+__all__ = ["PREFILLS", "SAMPLINGS", "WhatIf", "system_of_machine"]
 
 MAX_TOKENS, MAX_CHIPS = 131_072, 4096
 
@@ -32,7 +32,7 @@ _GALAXIES = (8, 4)
 
 @dataclass(frozen=True, kw_only=True)
 class WhatIf:
-    """A run that is to be estimated.
+    """A run to estimate.
 
     Raises
     ------
@@ -46,29 +46,29 @@ class WhatIf:
     new_tokens: int = 128
     """Decode steps."""
     prefill: str = "one"
-    """``one``: a pass of one prompt, as times to first token are published. ``all``: the prompts
-    of all users, as a run prefills them."""
+    """``one``: a single prompt, as published times to first token are measured. ``all``: the
+    prompts of all users, as in a run."""
     mesh: str | None = None
     machine: str = "wormhole_galaxy_6u"
     constants: tuple[str, ...] = ()
-    """``machine.NAME=VALUE`` each: constants instead of the machine's."""
+    """``machine.NAME=VALUE`` each; overrides constants of the machine."""
     links: int | None = None
     topology: str | None = None
     system: str | System | None = None
-    """None: the one that the machine has."""
+    """None: the machine's."""
     layout_class: type[Layout] = Layout
-    """Says who has which part of the weights."""
+    """Decides which chip has which part of the weights."""
     sampling: str | None = None
-    """``host`` or ``device``: where tokens are chosen, instead of the system's way."""
+    """``host`` or ``device``: where tokens are chosen; None: as the system does."""
     cached_percent: int = 0
-    """Of the prompt that is in the prefix cache: whole blocks of 128 positions."""
+    """Share of the prompt in the prefix cache, in whole blocks of 128 positions."""
     lengths: tuple[int, ...] | None = None
-    """Tokens of each user's prompt, instead of ``users`` of ``input_tokens``."""
+    """Prompt length of each user; replaces ``users`` and ``input_tokens``."""
     precision: str = "performance"
     optimizations: Path | None = None
-    """File with the formats of each layer, instead of ``precision``."""
+    """File with the formats of each layer; replaces ``precision``."""
     formats: str | None = None
-    """``TABLE,TENSOR=FORMAT,...``: what is stored otherwise than by the system's own table."""
+    """``TABLE,TENSOR=FORMAT,...``: formats that differ from the system's table."""
     layers: int | None = None
     prefetch: bool = True
     circular_buffer_bytes: int | None = None
@@ -102,11 +102,11 @@ class WhatIf:
         if self.sampling not in (None, *SAMPLINGS):
             raise ConfigError(f"--sampling is {' or '.join(SAMPLINGS)}, got {self.sampling!r}")
         if self.prefill == "all" and (self.lengths is not None or self.cached_percent):
-            raise ConfigError("--lengths and --cached-percent are of --prefill one")
+            raise ConfigError("--lengths and --cached-percent need --prefill one")
         context = self.programs.model.max_seq_len
         if self.longest > context:
             raise ConfigError(
-                f"--input-tokens is {self.longest}, {self.model} was made for {context} positions"
+                f"--input-tokens is {self.longest}, but {self.model} supports {context} positions"
             )
         if not self.allow_over_budget:
             self.budget.check(self.emulated_machine)
@@ -114,7 +114,7 @@ class WhatIf:
 
     @cached_property
     def emulated_machine(self) -> Machine:
-        """Whose constants count."""
+        """The machine with overridden constants."""
         machine = Machine.load(self.machine).with_constants(self.constants)
         return replace(
             machine,
@@ -129,7 +129,7 @@ class WhatIf:
 
     @property
     def wanted(self) -> Wanted:
-        """The formats that are asked for."""
+        """The requested formats."""
         return Wanted(self.precision, self.optimizations, self.formats)
 
     @property
@@ -139,21 +139,20 @@ class WhatIf:
 
     @property
     def system_name(self) -> str:
-        """The system that was asked for, or that the machine has."""
+        """The requested system, or the machine's."""
         if self.system is not None:
             return self.system.name if isinstance(self.system, System) else self.system
-        mesh = Mesh.parse(self.emulated_machine.mesh)
-        return "galaxy" if (mesh.rows, mesh.cols) == _GALAXIES else "tt_transformers"
+        return system_of_machine(self.emulated_machine)
 
     @property
     def n_steps(self) -> int:
-        """Decode steps: none beyond the model's context, but for the first."""
+        """Decode steps: at least one, and none beyond the model's context."""
         left = self.programs.model.max_seq_len - self.longest
         return min(self.new_tokens, max(1, left))
 
     @cached_property
     def emulated_system(self) -> System:
-        """The system with the links, the topology and the sampling that were asked for."""
+        """The system with the requested links, topology and sampling."""
         mesh = Mesh.parse(self.mesh or self.emulated_machine.mesh)
         asked = self.system
         system = asked if isinstance(asked, System) else system_of(self.system_name, mesh)
@@ -175,12 +174,10 @@ class WhatIf:
 
     @cached_property
     def programs(self) -> Programs:
-        """What is charged."""
+        """The programs of the run."""
         model, mesh = self._model_sizes(), Mesh.parse(self.mesh or self.emulated_machine.mesh)
         if mesh.n_chips > MAX_CHIPS:
-            raise ConfigError(
-                f"the {mesh} mesh has {mesh.n_chips} chips, at most {MAX_CHIPS} can be"
-            )
+            raise ConfigError(f"the {mesh} mesh has {mesh.n_chips} chips; the limit is {MAX_CHIPS}")
         return Programs(
             model,
             mesh,
@@ -193,7 +190,7 @@ class WhatIf:
 
     @property
     def chunk(self) -> int | None:
-        """Tokens that are prefilled at once; None: all."""
+        """Tokens per prefill pass; None: all of a prompt."""
         if self.system_name != "tt_transformers":
             return None
         return chunk_tokens(self.programs.model, self.programs.mesh.n_chips)
@@ -206,7 +203,7 @@ class WhatIf:
 
     @property
     def conditions(self) -> Conditions:
-        """What the bands depend on."""
+        """What error bands depend on."""
         model = self.programs.model
         given = (self.links, self.topology, self.layers, self.optimizations)
         also = (self.circular_buffer_bytes, self.sampling, self.slow_chips, self.slow_links,
@@ -234,7 +231,7 @@ class WhatIf:
 
     @cached_property
     def budget(self) -> Budget:
-        """Memory of a chip at the end of the run."""
+        """Memory that a chip needs at the end of the run."""
         n_positions = self.longest + self.n_steps
         machine = self.emulated_machine
         return Budget.of(self.programs, machine, n_positions, self.circular_buffer_bytes)
@@ -263,7 +260,7 @@ class WhatIf:
         }
 
     def times(self, estimator: Estimator) -> DeviceTimes:
-        """Return the times of the run on some machine."""
+        """Return the times of the run on the machine of an estimator."""
         if self.prefill == "all":
             return run_all(estimator, self.input_tokens, self.n_steps, self.users)
         lengths = self.lengths or (self.input_tokens,) * self.users
@@ -271,7 +268,7 @@ class WhatIf:
 
     @cached_property
     def trace(self) -> Trace:
-        """A prompt's pass and the decode step behind it."""
+        """A trace of the prompt's passes and the first decode step."""
         events = Events()
         for shape in passes_of(self.longest, self.start, self.chunk):
             events.add(shape)
@@ -283,7 +280,7 @@ class WhatIf:
         return op_report_csv(self.trace, self.emulated_machine, self.programs.decode())
 
     def table(self) -> str:
-        """Return the figures for people."""
+        """Return the figures as text."""
         figures, model = self.report["device"], self.programs.model
         rows = [
             ("model", f"{self.model}, {model.n_layers} layers, dim {model.dim}"),
@@ -306,3 +303,9 @@ class WhatIf:
     def _model_sizes(self) -> LlamaConfig:
         model = model_sizes(self.model)
         return replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))
+
+
+def system_of_machine(machine: Machine) -> str:
+    """Return the name of the system that a machine has."""
+    mesh = Mesh.parse(machine.mesh)
+    return "galaxy" if (mesh.rows, mesh.cols) == _GALAXIES else "tt_transformers"

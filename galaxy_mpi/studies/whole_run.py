@@ -1,9 +1,14 @@
-"""Device time of whole runs, as sums of estimated passes and steps."""
+"""Device time of whole runs: sums of estimated passes and steps."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.studies.prompts import passes_of, prompt_s
 from galaxy_mpi.timing import DeviceTimes, Estimator
+
+if TYPE_CHECKING:
+    from galaxy_mpi.engine.request import Request
+    from galaxy_mpi.engine.scheduler import Scheduler
 
 __all__ = ["run_all", "run_one", "run_users"]
 
@@ -17,14 +22,14 @@ def run_one(
     start: int = 0,
     chunk: int | None = None,
 ) -> DeviceTimes:
-    """Return the times of prefilling one user and of decoding all users behind it.
+    """Return the times of prefilling one prompt and of decoding all users after it.
 
     Parameters
     ----------
     start : int
-        Tokens of the prompt that are cached.
+        Cached tokens of the prompt.
     chunk : int, optional
-        Tokens that are prefilled at once, where that is not all.
+        Tokens per pass, if not all.
     """
     lengths = [input_tokens] * users
     return run_users(estimator, lengths, new_tokens, start=start, chunk=chunk)
@@ -38,9 +43,9 @@ def run_users(
     start: int = 0,
     chunk: int | None = None,
 ) -> DeviceTimes:
-    """Return the times of users of some lengths, who sit in the columns in turn.
+    """Return the times of users with different prompt lengths, assigned to columns in turn.
 
-    Time to first token is the mean of those of each prompt by itself; the decode steps are of all.
+    Time to first token is the mean over prompts prefilled alone; decode steps are of all users.
     """
     times, cols = estimator.times(), estimator.programs.mesh.cols
     for number, length in enumerate(dict.fromkeys(lengths)):
@@ -59,10 +64,11 @@ def run_users(
 
 
 def run_all(estimator: Estimator, input_tokens: int, new_tokens: int, users: int) -> DeviceTimes:
-    """Return the times of a run of all users, prefilled as a run prefills them."""
-    # Here, not above: most estimates need no engine.
+    """Return the times of a run, with the prompts of all users prefilled as in a run."""
+    # Imported here because most estimates need no engine.
     from galaxy_mpi.engine.request import CacheLimits
     from galaxy_mpi.engine.scheduler import Scheduler
+    from galaxy_mpi.engine.turns import take_turns
 
     times, cols = estimator.times(), estimator.programs.mesh.cols
     n_positions = input_tokens + new_tokens
@@ -77,13 +83,24 @@ def run_all(estimator: Estimator, input_tokens: int, new_tokens: int, users: int
         eos_tokens=(),
         prefix_caching=False,
     )
-    while not scheduler.is_done:
-        while requests := scheduler.next_prefill():
-            numbers = [request.number for request in requests]
-            work = scheduler.prefill_pass(requests).shape
-            times.add_prefill(estimator.prefill(work), numbers)
-            scheduler.advance(dict.fromkeys(numbers, 0))
-        numbers = [request.number for request in scheduler.active]
-        times.add_step(estimator.step(scheduler.longest_positions()), len(numbers))
-        scheduler.advance(dict.fromkeys(numbers, 0))
+    take_turns(scheduler, _Timed(estimator, times))
     return times
+
+
+class _Timed:
+    """Passes and steps that take device time, and give no tokens but zeros."""
+
+    def __init__(self, estimator: Estimator, times: DeviceTimes) -> None:
+        self._estimator, self._times = estimator, times
+
+    def prefill(self, scheduler: "Scheduler", requests: "list[Request]") -> None:
+        numbers = [request.number for request in requests]
+        work = scheduler.prefill_pass(requests).shape
+        self._times.add_prefill(self._estimator.prefill(work), numbers)
+        scheduler.advance(dict.fromkeys(numbers, 0))
+
+    def decode(self, scheduler: "Scheduler") -> None:
+        numbers = [request.number for request in scheduler.active]
+        step = self._estimator.step(scheduler.longest_positions())
+        self._times.add_step(step, len(numbers))
+        scheduler.advance(dict.fromkeys(numbers, 0))

@@ -1,6 +1,7 @@
 """Device time without weights, values or ranks: all chips in one process."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 from galaxy_mpi.dtypes import padded
@@ -11,6 +12,7 @@ from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.mesh_clock import MeshClock
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.step_record import StepRecord
+from galaxy_mpi.timing.step_table import StepTable
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.times import DeviceTimes, Peaks, Timing
 from galaxy_mpi.timing.trace import Trace
@@ -85,9 +87,10 @@ class Estimator:
         work : galaxy_mpi.systems.PassShape
         trace : Trace, optional
         """
-        if trace is not None or work not in self._known:
-            self._known[work] = self._clock(self.programs.prefill(work)).run((), trace)
-        return self._known[work]
+        what = work.on_device
+        if trace is not None or what not in self._known:
+            self._known[what] = self._clock(self.programs.prefill(work)).run((), trace)
+        return self._known[what]
 
     def step(self, positions: Sequence[int], trace: Trace | None = None) -> Timing:
         """Return the time of a decode step; with a trace it is evaluated anew.
@@ -105,6 +108,12 @@ class Estimator:
                 self._decode = self._clock(self.programs.decode())
             self._known[what] = self._decode.run(positions, trace)
         return self._known[what]
+
+    @cached_property
+    def step_table(self) -> StepTable:
+        """What tells the seconds of very many steps; the same to the last bit."""
+        tape = self._tape_of(self.programs.decode())
+        return StepTable(tape, self.programs.mesh, self._slowness)
 
     def record(self, positions: Sequence[int]) -> tuple[Timing, StepRecord]:
         """Return the time of a decode step, and all that every chip does in it.

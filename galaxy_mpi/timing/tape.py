@@ -134,23 +134,37 @@ class Tape:
         by_op_s = {name: _sum(spans[places]) for name, places in moments.by_name.items()}
         link_bytes = {axis.group_name: n_bytes for axis, n_bytes in self.link_bytes.items()}
         bound_of, by_bound_s = self._bounds(spans, taken, attended_s)
-        of_attention = [
-            (
-                len(places) * getattr(spent, "dram_bytes", 0.0),
-                len(places) * getattr(spent, "flops", 0.0),
-            )
-            for places, spent in zip(moments.attended, attended_s, strict=True)
-        ]
+        dram_bytes, flops = self.work_of(attended_s)
         return Timing(
             seconds,
             by_op_s,
             stall_s,
             _sum(moments.cores * taken),
             link_bytes,
-            dram_bytes=moments.dram_bytes + sum(n_bytes for n_bytes, _ in of_attention),
-            flops=moments.flops + sum(flops for _, flops in of_attention),
+            dram_bytes=dram_bytes,
+            flops=flops,
             bound_of=bound_of,
             by_bound_s=by_bound_s,
+        )
+
+    def work_of(self, attended_s: Sequence[float]) -> tuple[float, float]:
+        """Return the bytes of DRAM and the flops of a chip.
+
+        Parameters
+        ----------
+        attended_s : sequence of float
+            Seconds of each of `attentions` there, which remember what they were spent on.
+        """
+        of_attention = [
+            (
+                len(places) * getattr(spent, "dram_bytes", 0.0),
+                len(places) * getattr(spent, "flops", 0.0),
+            )
+            for places, spent in zip(self._moments.attended, attended_s, strict=True)
+        ]
+        return (
+            self._moments.dram_bytes + sum(n_bytes for n_bytes, _ in of_attention),
+            self._moments.flops + sum(flops for _, flops in of_attention),
         )
 
     def _bounds(

@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from galaxy_mpi import accuracy, compare, decode, estimate, validate
+from galaxy_mpi import accuracy, compare, decode, estimate, pareto, validate
 from galaxy_mpi.engine.plan import make_plan
 
 _VALUES = (
@@ -70,6 +70,7 @@ _COMMANDS = {
     "compare": compare.build_parser,
     "validate": validate.build_parser,
     "accuracy": accuracy.build_parser,
+    "pareto": pareto.build_parser,
 }
 
 
@@ -110,3 +111,5 @@ def play_words(content: bytes, model: Path) -> None:
         compare._prepare_timing(arguments)
     elif command == "accuracy":
         accuracy.run_configs(arguments)
+    elif command == "pareto":
+        pareto.ParetoCommand(arguments)

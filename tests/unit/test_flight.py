@@ -52,7 +52,7 @@ def test_a_rank_that_is_behind_is_told(tmp_path, capsys):
     assert flight.main([str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "rank 1 reached only exchange 1, others 2" in said
-    assert "      2  WO (rank 0) | has not come (rank 1)" in said
+    assert "      2  WO (rank 0) | not reached (rank 1)" in said
 
 
 def test_a_record_that_was_cut_short_is_refused(tmp_path):

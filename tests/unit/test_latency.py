@@ -49,7 +49,7 @@ def text_of(tokens):
 
 def test_text_of_one_user_is_continuous():
     said = []
-    stream, request = Stream(said.append, 1), Request(0, [7, 7], [])
+    stream, request = Stream(said.append, 1), Request(0, [7, 7], [], 9)
     for token in (0, 1, 2):
         request.generated.append(token)
         request.ended = EndReason.LENGTH if token == 2 else None
@@ -59,7 +59,7 @@ def test_text_of_one_user_is_continuous():
 
 def test_a_letter_that_is_not_whole_is_not_shown():
     said = []
-    stream, request = Stream(said.append, 1), Request(0, [1], [])
+    stream, request = Stream(said.append, 1), Request(0, [1], [], 9)
     request.generated = [1]
     stream.generated(request, lambda tokens: "x" if tokens == [1] and said else "\ufffd")
     request.generated, request.ended = [1, 2], EndReason.LENGTH
@@ -69,7 +69,7 @@ def test_a_letter_that_is_not_whole_is_not_shown():
 
 def test_of_several_users_each_line_is_one_users():
     said = []
-    stream, users = Stream(said.append, 2), [Request(n, [0], []) for n in range(2)]
+    stream, users = Stream(said.append, 2), [Request(n, [0], [], 99) for n in range(2)]
     for step in range(70):
         for user in users:
             user.generated.append(user.number)

@@ -198,10 +198,10 @@ def test_a_point_that_does_not_fit_is_a_row_that_says_so(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "smollm2-135m", "--input-tokens", "8193"], "was made for 8192 positions"),
+        (["--model", "smollm2-135m", "--input-tokens", "8193"], "supports 8192 positions"),
         (["--circular-buffer-bytes", "1000"], "must hold two weights"),
         (["--sampling", "gpu"], "--sampling is host or device, got 'gpu'"),
-        (["--lengths", "1,two"], "--lengths is N or NxM"),
+        (["--lengths", "1,two"], "--lengths is a list of N or NxM"),
         (["--cached-percent", "100"], "--cached-percent"),
         (["--lengths", "128x33"], "the number of --lengths must be 1 to 32, got 33"),
     ],

@@ -1,0 +1,199 @@
+"""The same traffic for several values of an option: a row each, and a picture of them."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.serving.report import aligned
+from galaxy_mpi.serving.traffic import Day, Traffic
+
+__all__ = ["FIGURES", "Row", "Sweep", "row_of"]
+
+MOST_SWEPT = 100
+
+NOT_SWEPT = ("csv", "json", "plot", "report", "sweep", "help", "with-values", "transport",
+             "wait-timeout", "chips-per-rank", "weights-cache", "no-prefetch", "no-prefix-cache",
+             "allow-over-budget")  # fmt: skip
+
+FIGURES = (
+    "concurrency",
+    "ttft_mean_s",
+    "ttft_p50_s",
+    "ttft_p90_s",
+    "ttft_p99_s",
+    "tpot_mean_s",
+    "tpot_p50_s",
+    "tpot_p90_s",
+    "tpot_p99_s",
+    "e2e_mean_s",
+    "e2e_p99_s",
+    "tokens_per_s_per_user",
+    "tokens_per_s",
+    "requests_per_s",
+    "goodput_requests_per_s",
+    "goodput_share",
+)
+"""Of each row, with ``_low`` and ``_high`` behind the name for the ends of the band."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Traffic for each value of an option; None and a reason where it cannot be."""
+
+    key: str
+    values: dict[str, Traffic | str]
+
+    @classmethod
+    def parse(cls, text: str, traffic_of: Callable[..., Traffic]) -> "Sweep":
+        """Read ``KEY=A,B,C``.
+
+        Parameters
+        ----------
+        text : str
+        traffic_of : callable
+            Returns the traffic of the command with more words behind it, where the last counts.
+
+        Raises
+        ------
+        ConfigError
+            If it is no such thing, or no value can be used.
+        """
+        key, _, rest = text.partition("=")
+        key, words = key.lstrip("-"), list(dict.fromkeys(rest.split(",")))
+        if not rest or key in NOT_SWEPT or len(words) > MOST_SWEPT:
+            raise ConfigError(
+                f"--sweep takes an option and 1 to {MOST_SWEPT} values, for example rate=1,2,3; "
+                f"got {text[:80]!r}"
+            )
+        found: dict[str, Traffic | str] = {}
+        for word in words:
+            try:
+                found[word] = traffic_of(f"--{key}", word)
+            except ConfigError as error:  # this point; the others may do
+                found[word] = str(error)
+        known = [each for each in found.values() if isinstance(each, Traffic)]
+        if not known:
+            raise ConfigError(str(next(iter(found.values()))))
+        return cls(key, _sharing(found))
+
+    def rows(self) -> list[Row]:
+        """Play all of it; return a row for each value."""
+        rows = []
+        for value, traffic in self.values.items():
+            known = row_of(traffic.day()) if isinstance(traffic, Traffic) else _nothing()
+            reason = traffic if isinstance(traffic, str) else ""
+            rows.append({self.key: value} | known | {"not_played": reason})
+        return rows
+
+    def table(self, rows: Sequence[Row]) -> str:
+        """Return the rows for people."""
+        columns = (
+            ("concurrency", "concurrency", 1, 1),
+            ("TTFT p50 ms", "ttft_p50_s", 1e3, 1),
+            ("p99 ms", "ttft_p99_s", 1e3, 1),
+            ("TPOT mean ms", "tpot_mean_s", 1e3, 2),
+            ("p99 ms", "tpot_p99_s", 1e3, 2),
+            ("tokens/s/user", "tokens_per_s_per_user", 1, 2),
+            ("tokens/s", "tokens_per_s", 1, 1),
+            ("requests/s", "requests_per_s", 1, 3),
+            ("good/s", "goodput_requests_per_s", 1, 3),
+        )
+        lines = [[self.key, *(label for label, *_ in columns)]]
+        for row in rows:
+            for shown, end in ((row[self.key], ""), ("  least", "_low"), ("  most", "_high")):
+                values = [(row[f"{name}{end}"], scale, n) for _, name, scale, n in columns]
+                cells = ["-" if v is None else f"{v * scale:.{n}f}" for v, scale, n in values]
+                lines.append([shown, *cells])
+                if row["not_played"]:
+                    break
+        reasons = [f"{row[self.key]}: {row['not_played']}" for row in rows if row["not_played"]]
+        return "\n".join([*aligned(lines), *reasons])
+
+    def to_csv(self, rows: Sequence[Row]) -> str:
+        """Return the rows as CSV."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def png(self, title: str, rows: Sequence[Row]) -> bytes:
+        """Return latencies, and throughput with goodput, against the values, as a PNG."""
+        from galaxy_mpi.plot import Panel, panels_png  # here, not above: most sweeps draw nothing
+
+        drawn = [row for row in rows if not row["not_played"]]
+
+        def panel(label: str, names: dict[str, str], scale: float, **more: Any) -> Panel:
+            lines = {
+                shown: [
+                    [row[f"{name}{end}"] * scale for row in drawn] for end in ("", "_low", "_high")
+                ]
+                for shown, name in names.items()
+                if all(row[name] is not None for row in drawn)
+            }
+            return Panel(label, lines, **more)
+
+        first = {f"{p}": f"ttft_{p}_s" for p in ("p50", "p90", "p99")}
+        other = {f"{p}": f"tpot_{p}_s" for p in ("p50", "p90", "p99")}
+        a_second = {"served": "requests_per_s", "good": "goodput_requests_per_s"}
+        return panels_png(
+            title,
+            self.key,
+            _numbers([row[self.key] for row in drawn]),
+            [
+                panel("time to first token, ms", first, 1e3, is_log=True),
+                panel("time per output token, ms", other, 1e3),
+                panel("requests/s", a_second, 1),
+                panel("tokens/s", {"all users": "tokens_per_s"}, 1),
+            ],
+        )
+
+
+def row_of(day: Day) -> Row:
+    """Return the figures of a day that a row has, with both ends of their bands."""
+    row: Row = {}
+    for name in FIGURES:
+        value, ends = day.figures, day.bands
+        for part in _path(name):
+            value, ends = value[part], ends[part]
+        low, high = ends or (None, None)
+        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return row
+
+
+def _nothing() -> Row:
+    return {f"{name}{end}": None for name in FIGURES for end in ("", "_low", "_high")}
+
+
+def _path(name: str) -> tuple[str, ...]:
+    """Return where a figure is: ``ttft_p50_s`` is ``p50`` of ``ttft_s``."""
+    kind, _, rest = name.partition("_")
+    if kind in ("ttft", "tpot", "e2e"):
+        return f"{kind}_s", rest.removesuffix("_s")
+    return (name,)
+
+
+def _numbers(words: list[str]) -> list[str] | list[float]:
+    """Return the numbers that words are, or the words."""
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return words
+
+
+def _sharing(found: dict[str, Traffic | str]) -> dict[str, Traffic | str]:
+    """Let traffic on the same system share what is known of its steps."""
+    systems: list[Any] = []
+    shared: dict[str, Traffic | str] = {}
+    for value, traffic in found.items():
+        if isinstance(traffic, Traffic):
+            alike = [each for each in systems if each == traffic.what_if]
+            systems += [] if alike else [traffic.what_if]
+            traffic = replace(traffic, what_if=(alike or [traffic.what_if])[0])
+        shared[value] = traffic
+    return shared

@@ -93,20 +93,21 @@ class Sweep:
     def table(self, rows: Sequence[Row]) -> str:
         """Return the rows for people."""
         columns = (
-            ("concurrency", "concurrency", 1, 1),
-            ("TTFT p50 ms", "ttft_p50_s", 1e3, 1),
-            ("p99 ms", "ttft_p99_s", 1e3, 1),
-            ("TPOT mean ms", "tpot_mean_s", 1e3, 2),
-            ("p99 ms", "tpot_p99_s", 1e3, 2),
-            ("tokens/s/user", "tokens_per_s_per_user", 1, 2),
-            ("tokens/s", "tokens_per_s", 1, 1),
-            ("requests/s", "requests_per_s", 1, 3),
-            ("good/s", "goodput_requests_per_s", 1, 3),
+            ("mean", "users", "concurrency", 1, 1),
+            ("TTFT", "p50 ms", "ttft_p50_s", 1e3, 0),
+            ("TTFT", "p99 ms", "ttft_p99_s", 1e3, 0),
+            ("TPOT", "p50 ms", "tpot_p50_s", 1e3, 1),
+            ("TPOT", "p99 ms", "tpot_p99_s", 1e3, 1),
+            ("tok/s", "/user", "tokens_per_s_per_user", 1, 1),
+            ("", "tok/s", "tokens_per_s", 1, 1),
+            ("", "req/s", "requests_per_s", 1, 2),
+            ("", "good/s", "goodput_requests_per_s", 1, 2),
         )
-        lines = [[self.key, *(label for label, *_ in columns)]]
+        lines = [["", *(above for above, *_ in columns)]]
+        lines.append([self.key, *(label for _, label, *_ in columns)])
         for row in rows:
-            for shown, end in ((row[self.key], ""), ("  least", "_low"), ("  most", "_high")):
-                values = [(row[f"{name}{end}"], scale, n) for _, name, scale, n in columns]
+            for shown, end in ((row[self.key], ""), ("  low", "_low"), ("  high", "_high")):
+                values = [(row[f"{name}{end}"], scale, n) for _, _, name, scale, n in columns]
                 cells = ["-" if v is None else f"{v * scale:.{n}f}" for v, scale, n in values]
                 lines.append([shown, *cells])
                 if row["not_played"]:

@@ -40,7 +40,7 @@ def test_values_change_no_time(tmp_path, capsys, system):
     words = [*QUICK, *LOAD, *LENGTHS, "--system", system]
     plain = figures(tmp_path, *words)
     found = figures(tmp_path, *words, *VALUES)
-    assert "the chips' clocks say the same to the last bit" in capsys.readouterr().out
+    assert "the chips' clocks agree with these times to the last bit" in capsys.readouterr().out
     assert found["device"] == plain["device"]
     assert found["device_bands"] == plain["device_bands"]
     assert found["values"]["device_times_are_equal"] is True
@@ -90,8 +90,13 @@ def test_the_command_prints_and_writes_the_same_figures(tmp_path, capsys):
     assert found["device"].keys() == documented("\n`device`:")
     device, ends = found["device"], found["device_bands"]
     p99, (low, high) = device["ttft_s"]["p99"], ends["ttft_s"]["p99"]
-    assert f"{p99 * 1e3:.1f} ({low * 1e3:.1f}-{high * 1e3:.1f})" in text
-    assert "50 of 50" in text
+    lines = [line.split() for line in text.splitlines()]
+    at = next(n for n, words in enumerate(lines) if words[:4] == ["time", "to", "first", "token"])
+    assert [words[-1] for words in lines[at : at + 3]] == [
+        f"{seconds * 1e3:.1f}" for seconds in (p99, low, high)
+    ]
+    assert "50 of 50 requests" in text
+    assert max(map(len, text.splitlines())) <= 80
     rows = list(csv.DictReader((tmp_path / "a.csv").open()))
     assert len(rows) == 50
     mean_s = sum(float(row["ttft_s"]) for row in rows) / 50
@@ -107,9 +112,10 @@ def test_a_sweep_is_a_row_for_each_rate(tmp_path, capsys):
     words += ["--slo-ttft-ms", "40"]
     found = figures(tmp_path, *words)
     shown = capsys.readouterr().out.splitlines()
-    heads = ["rate", "1", "least", "most", "500", "least", "most", "nothing", "1e4"]
-    assert [line.split()[0] for line in shown[:9]] == heads
-    assert "nothing: argument --rate: invalid float value: 'nothing'" in shown[11]
+    heads = ["rate", "1", "low", "high", "500", "low", "high", "nothing", "1e4"]
+    assert [line.split()[0] for line in shown[1:10]] == heads
+    assert "nothing: argument --rate: invalid float value: 'nothing'" in shown[12]
+    assert max(map(len, shown[:12])) <= 80
     rows = [row for row in found if not row["not_played"]]
     for name in ("ttft_p50_s", "ttft_p99_s", "tokens_per_s", "concurrency"):
         assert [row[name] for row in rows] == sorted(row[name] for row in rows)
@@ -194,8 +200,8 @@ def test_a_broken_trace_is_one_line(tmp_path, text, said, capsys):
         (["--sweep", "json=a,b"], "--sweep takes an option and 1 to 100 values"),
         (["--sweep", "rate"], "--sweep takes an option and 1 to 100 values"),
         (["--sweep", "rate=-1,0"], "--rate must be above 0"),
-        (["--rate", "1", "--with-values", "--links", "2"], "--links is of traffic without values"),
-        (["--rate", "1", "--with-values", "--sweep", "rate=1"], "--sweep is without values"),
+        (["--rate", "1", "--with-values", "--links", "2"], "--links cannot be combined with"),
+        (["--rate", "1", "--with-values", "--sweep", "rate=1"], "--sweep and --with-values cannot"),
         (["--rate", "1", "--csv", "/no/such/a.csv"], "/no/such/a.csv cannot be written"),
     ],
 )

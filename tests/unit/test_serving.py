@@ -217,7 +217,7 @@ def test_throughput_at_saturation_is_that_of_full_steps():
     assert found["decode_tokens_per_s"] == pytest.approx(4 * 20 / steps_s)
     pass_s = estimator.prefill(PassShape.of_prompt(100)).seconds
     assert found["duration_s"] == pytest.approx(10 * (4 * pass_s + steps_s), rel=1e-6)
-    assert found["users"]["most"] == 4
+    assert found["users"]["max"] == 4
     assert found["tokens_per_s"] == pytest.approx(40 * 21 / found["duration_s"])
 
 

@@ -185,6 +185,8 @@ def _traffic(arguments: argparse.Namespace) -> Traffic:
         outputs=Lengths.parse("--output-tokens", arguments.output_tokens),
         seed=arguments.seed,
     )
+    if not 1 <= arguments.batch <= MAX_USERS:
+        raise ConfigError(f"--batch must be 1 to {MAX_USERS}, got {arguments.batch}")
     of_slo = (arguments.slo_ttft_ms, arguments.slo_tpot_ms)
     context = min(model_sizes(arguments.model).max_seq_len, MAX_TOKENS)
     return Traffic(

@@ -75,7 +75,9 @@ def test_a_clock_that_departs_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ChipClock, "finish", late)
     assert traffic.main([*QUICK, *LOAD, *LENGTHS, *VALUES]) == traffic.DEVICE_TIMES_DIFFER
     out = capsys.readouterr().out
-    assert "9 times of a pass with values, 9 without; the first that differs is 1" in out
+    assert (
+        "device times of passes differ: 9 on the chips, 9 simulated; first difference at 1" in out
+    )
 
 
 def test_the_command_prints_and_writes_the_same_figures(tmp_path, capsys):
@@ -160,8 +162,14 @@ def test_traces_in_both_forms_are_the_same_traffic(tmp_path, capsys):
         ("arrival_s,input_tokens,output_tokens\n0,5,x\n", "output_tokens must be a whole number"),
         ("arrival_s,input_tokens,output_tokens\n-1,5,5\n", "arrival_s must be a number"),
         ("arrival_s,input_tokens,output_tokens\n0,0,5\n", "line 2: input_tokens must be a whole"),
-        ("arrival_s,input_tokens,output_tokens\n0,5,5,9\n", "more values than the head has names"),
-        ("arrival_s,input_tokens,output_tokens,priority\n0,5,5,9\n", "has 'priority'"),
+        (
+            "arrival_s,input_tokens,output_tokens\n0,5,5,9\n",
+            "more values than the header has names",
+        ),
+        (
+            "arrival_s,input_tokens,output_tokens,priority\n0,5,5,9\n",
+            "has an unknown field 'priority'",
+        ),
         ('{"arrival_s": 0, "input_tokens": 5', "line 1 is no JSON"),
         (
             '{"arrival_s": 0, "input_tokens": 5, "output_tokens": 5, "prefix": "a"}',
@@ -193,9 +201,12 @@ def test_a_broken_trace_is_one_line(tmp_path, text, said, capsys):
         (["--rate", "1", "--output-tokens", "lognormal:9,-3"], "needs a sigma of 0 to 10"),
         (["--rate", "1", "--output-tokens", "lognormal:9"], "--output-tokens is a number"),
         (["--rate", "1", "--slo-ttft-ms", "0"], "--slo-ttft-ms must be above 0, got 0"),
-        (["--rate", "1", "--batch", "33"], "--users must be 1 to 32, got 33"),
+        (["--rate", "1", "--batch", "33"], "--batch must be 1 to 32, got 33"),
         (["--rate", "1", "--page-size", "0"], "--page-size must be 1 to 65536, got 0"),
-        (["--rate", "1", "--cache-blocks", "20000"], "--cache-blocks 20000 do not fit into a chip"),
+        (
+            ["--rate", "1", "--cache-blocks", "20000"],
+            "--cache-blocks 20000: a chip's DRAM has room for",
+        ),
         (["--trace", "/no/such"], "--trace /no/such: No such file or directory"),
         (["--sweep", "json=a,b"], "--sweep takes an option and 1 to 100 values"),
         (["--sweep", "rate"], "--sweep takes an option and 1 to 100 values"),

@@ -18,7 +18,7 @@ if __name__ == "__main__":
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.output import check_writable, write_all
+from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.plot import bars_png, lines_png
 from galaxy_mpi.studies.what_helps import helps, helps_table
 from galaxy_mpi.studies.what_if import WhatIf
@@ -86,10 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             path = getattr(arguments, option.replace("-", "_"))
             if not (option == "json" and str(path) == "-"):
                 check_writable(f"--{option}", path)
-        if arguments.report is not None:
-            from galaxy_mpi.report import check_installed  # here: only pages need it
-
-            check_installed()
+        check_page(arguments.report)
         if arguments.sweep is not None:
             return _prepare_sweep(parser, words, arguments)
         what_if = _what_if(arguments)
@@ -125,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 title = f"{arguments.model}: a decode step by op, chip (0, 0)"
                 files.append((arguments.plot, bars_png(title, by_op_us, "us")))
             if arguments.report is not None:
-                from galaxy_mpi.report import to_html
+                from galaxy_mpi.report import to_html  # here: only pages need it
                 from galaxy_mpi.report.gather.estimate import estimate_page
 
                 files.append((arguments.report, to_html(estimate_page(what_if, report, rows))))

@@ -1,7 +1,7 @@
 """Plots, with matplotlib (extra ``plot``)."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ __all__ = [
     "Span",
     "bars_png",
     "curves_png",
+    "front_png",
     "grouped_bars_png",
     "lines_png",
     "panels_png",
@@ -175,6 +176,35 @@ def spans_png(title: str, label: str, spans: Sequence[Span]) -> bytes:
     axes.set_xlim(left=0)
     axes.set_ylim(n_rows - 0.4, -0.6)
     figure.legend(loc="outside upper right", ncols=2, fontsize="small")
+    axes.set_title(title)
+    return _png(figure)
+
+
+def front_png(
+    title: str,
+    x_label: str,
+    y_label: str,
+    points: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float]],
+    named: Mapping[str, tuple[float, float]],
+) -> bytes:
+    """Return points, those of a front joined, and some with their names, as a PNG.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed.
+    """
+    figure, axes = _figure(height=5.5)
+    axes.plot(*zip(*points, strict=True), "o", color="tab:gray", alpha=0.5, label="measured")
+    axes.plot(*zip(*front, strict=True), "o-", color="tab:blue", label="front")
+    for name, place in named.items():
+        axes.annotate(name, place, xytext=(4, -10), textcoords="offset points", fontsize="small")
+        axes.plot(*place, "s", color="tab:orange")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
     axes.set_title(title)
     return _png(figure)
 

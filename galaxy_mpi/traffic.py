@@ -15,10 +15,11 @@ if __name__ == "__main__":
 from galaxy_mpi.checkpoints import cache_folder, model_sizes
 from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_mesh
 from galaxy_mpi.config import MAX_USERS
+from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.output import check_writable, print_text, write_all
+from galaxy_mpi.output import check_page, check_writable, print_text, write_all
 from galaxy_mpi.plot import spans_png
 from galaxy_mpi.serving.figures import Slo
 from galaxy_mpi.serving.lengths import Lengths
@@ -82,6 +83,7 @@ def build_parser() -> ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the figures; - means standard output")
     add("--csv", type=Path, metavar="FILE", help="write one row per request, or per sweep value")
     add("--plot", type=Path, metavar="FILE.png", help="draw the places over time, or a sweep")
+    add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     add = parser.add_argument_group("values").add_argument
     add(
         "--with-values",
@@ -134,6 +136,13 @@ def _prepare_sweep(
             files.append((arguments.json, text))
         if arguments.plot is not None:
             files.append((arguments.plot, sweep.png(arguments.model, rows)))
+        if arguments.report is not None:
+            from galaxy_mpi.report import to_html  # here: only pages need it
+            from galaxy_mpi.report.gather.traffic import traffic_sweep_page
+
+            ran = {"argv": ["galaxy_mpi.traffic", *words], "versions": versions()}
+            page = traffic_sweep_page(sweep.key, rows, ran, arguments.model)
+            files.append((arguments.report, to_html(page)))
         write_all(files)
 
     return play
@@ -210,6 +219,7 @@ def _check_files(arguments: argparse.Namespace) -> None:
         path = getattr(arguments, option)
         if not (option == "json" and str(path) == "-"):
             check_writable(f"--{option}", path)
+    check_page(arguments.report)
 
 
 def _tell(day: Day, words: list[str], arguments: argparse.Namespace, **more: Any) -> None:
@@ -225,6 +235,11 @@ def _tell(day: Day, words: list[str], arguments: argparse.Namespace, **more: Any
         files.append((arguments.csv, requests_csv(day)))
     if arguments.plot is not None:
         files.append((arguments.plot, spans_png(*timeline(day))))
+    if arguments.report is not None:
+        from galaxy_mpi.report import to_html  # here: only pages need it
+        from galaxy_mpi.report.gather.traffic import traffic_page
+
+        files.append((arguments.report, to_html(traffic_page(report, day.service.served))))
     write_all(files)
 
 

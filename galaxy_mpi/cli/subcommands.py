@@ -83,6 +83,7 @@ SUBCOMMANDS = (
     Subcommand("validate", "galaxy_mpi.validate", "modelled device times next to published ones"),
     Subcommand("calibrate", "galaxy_mpi.calibrate", "fit the constants of the device model"),
     Subcommand("accuracy", "galaxy_mpi.accuracy", "what a precision costs in accuracy", "8x4"),
+    Subcommand("pareto", "galaxy_mpi.pareto", "formats on the front of accuracy and time", "8x4"),
     Subcommand(
         "program",
         "galaxy_mpi.program.__main__",

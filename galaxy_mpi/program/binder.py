@@ -8,7 +8,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.algorithms import Algorithms
-from galaxy_mpi.ccl.bench import Bound, Clock
+from galaxy_mpi.ccl.builder import Bound, Clock
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.dtypes.codec import Codec
@@ -173,7 +173,7 @@ class Binder:
             plane.passed(crossing)
 
     def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
-        """Return a collective to be written to and crossed, see `galaxy_mpi.ccl.bench.Bound`."""
+        """Return a collective to be written to and crossed, see `galaxy_mpi.ccl.builder.Bound`."""
         is_first = self._carries_time(wire)
         return self._algorithms.bind(self, wire, by_rows=by_rows, is_first=is_first)
 

@@ -162,9 +162,9 @@ class Program:
         self.inputs[name] = Tensor(self, name, shape)
         return self.inputs[name]
 
-    def layers(self, n_layers: int) -> Iterator[int]:
+    def layers(self, n_layers: int, first: int = 0) -> Iterator[int]:
         """Yield the numbers of the layers; what is recorded meanwhile belongs to them."""
-        for number in range(n_layers):
+        for number in range(first, n_layers):
             self.layer = number
             yield number
         self.layer = HEAD

@@ -15,8 +15,8 @@ __all__ = ["FIGURES", "Row", "Sweep", "row_of"]
 
 MOST_SWEPT = 100
 
-NOT_SWEPT = ("csv", "json", "plot", "sweep", "help", "with-values", "transport", "wait-timeout",
-             "chips-per-rank", "weights-cache", "no-prefetch", "no-prefix-cache",
+NOT_SWEPT = ("csv", "json", "plot", "report", "sweep", "help", "with-values", "transport",
+             "wait-timeout", "chips-per-rank", "weights-cache", "no-prefetch", "no-prefix-cache",
              "allow-over-budget")  # fmt: skip
 
 FIGURES = (

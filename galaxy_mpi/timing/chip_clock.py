@@ -30,12 +30,13 @@ _OP, _PART, _ATTEND, _ATTEND_PART, _TAKE, _CONSUMED, _CROSS, _END = range(8)
 """Kinds of steps, the most frequent first."""
 
 _Step = tuple[int, Any, int]
-"""Kind; seconds, number of an attention, or `_Meeting`; and a number: of a weight, which one must
-leave first; of a collective, how many steps behind it the one is that rides along, 0 if none."""
+"""Kind; then seconds, the number of an attention, or a `_Collective`; then a number. For a weight:
+the weight that must leave first. For a collective: how many steps later the one follows that is
+sent together with it, 0 if none."""
 
 
 def hop_delays(machine: Machine, size: int) -> Times:
-    """Return the seconds that a notice takes between any two members of a group of ``size``."""
+    """Return the seconds that a signal takes between any two members of a group of ``size``."""
     members = np.arange(size)
     apart = np.abs(members[:, None] - members[None, :])
     if machine.topology == "ring":
@@ -57,7 +58,7 @@ def near_delays(delays: Times) -> Times:
 _Member = tuple[list[float], float, list[float], float, float, float]
 
 
-class _Meeting:
+class _Collective:
     """A collective, as the members of one group take part in it.
 
     Parameters
@@ -179,27 +180,27 @@ class ChipClock:
 
     def leave(self, times: Times) -> None:
         """Go on, given when every member entered."""
-        meeting, ahead = self._meeting()
+        collective, ahead = self._collective()
         entries: list[float] = times.tolist()
         while ahead:
             entries = [
                 self._issued(self._left(member, entries, at), self._at)
-                for at, member in enumerate(meeting.members)
+                for at, member in enumerate(collective.members)
             ]
-            self._ride(entries[meeting.index], ahead)
-            meeting, ahead = self._meeting()
+            self._ride(entries[collective.index], ahead)
+            collective, ahead = self._collective()
         last = max(entries)
-        if last > entries[meeting.index]:
-            self._note_wait(meeting, entries, last)
-        self.now = self._issued(self._left(meeting.mine, entries, meeting.index), self._at)
+        if last > entries[collective.index]:
+            self._note_wait(collective, entries, last)
+        self.now = self._issued(self._left(collective.mine, entries, collective.index), self._at)
         self._told.ends.append(self.now)
         self._at += 1
         self._play()
 
     def leave_alike(self) -> None:
         """Go on, if all members enter when this chip does, and none is slow."""
-        meeting, _ = self._meeting()
-        far, block_s, near, wire_s, own_s, beside_s = meeting.mine
+        collective, _ = self._collective()
+        far, block_s, near, wire_s, own_s, beside_s = collective.mine
         begin = self.now
         end = max(begin + max(far) + block_s, begin + max(near) + wire_s) + own_s
         self.now = self._issued(max(end, begin + beside_s) + self._tape.gap_s, self._at)
@@ -221,7 +222,7 @@ class ChipClock:
             If one was not: then what is charged is not what was run.
         """
         if not self.is_done:
-            wire = self._meeting()[0].cross.wire
+            wire = self._collective()[0].cross.wire
             raise CollectiveError(
                 f"device time expects {wire}, which was never entered; mend `bind` or `charges` of "
                 f"its op, which must be one program"
@@ -248,7 +249,7 @@ class ChipClock:
     def _list_steps(self) -> list[_Step]:
         tape, factor, steps = self._tape, self._factor, list[_Step]()
         bandwidth, rooms = tape.costs.machine.dram_bytes_per_s, iter(tape.rooms)
-        meetings: dict[int, _Meeting] = {}
+        collectives: dict[int, _Collective] = {}
         for charge in tape.charges:
             if isinstance(charge, Kernel):
                 if callable(charge.seconds):
@@ -262,12 +263,12 @@ class ChipClock:
             elif isinstance(charge, Consumed):
                 steps.append((_CONSUMED, 0.0, 0))
             else:
-                if id(charge) not in meetings:
-                    meetings[id(charge)] = self._new_meeting(charge)
+                if id(charge) not in collectives:
+                    collectives[id(charge)] = self._new_collective(charge)
                 if charge.rides:
                     before = _last_cross(steps)
                     steps[before] = (*steps[before][:2], len(steps) - before)
-                steps.append((_CROSS, meetings[id(charge)], 0))
+                steps.append((_CROSS, collectives[id(charge)], 0))
         return [*steps, (_END, None, 0)]
 
     def _list_floors(self) -> list[float]:
@@ -278,13 +279,13 @@ class ChipClock:
             floors.append(n_issued * issue_s if is_op else 0.0)
         return floors
 
-    def _new_meeting(self, cross: Cross) -> _Meeting:
+    def _new_collective(self, cross: Cross) -> _Collective:
         axis = cross.wire.axis
         row, col = self._mesh.coord(self._rank)
         delays = hop_delays(self._tape.costs.machine, self._mesh.size(axis))
         factors = self._factors[:, col] if axis is Axis.COLUMN else self._factors[row, :]
         index = self._mesh.index(self._rank, axis)
-        return _Meeting(cross, delays, factors, self._wire_factors[axis], index)
+        return _Collective(cross, delays, factors, self._wire_factors[axis], index)
 
     def _play(self) -> None:
         """Go on to the next collective, or to the end."""
@@ -324,7 +325,7 @@ class ChipClock:
 
     # --- collectives
 
-    def _meeting(self) -> tuple[_Meeting, int]:
+    def _collective(self) -> tuple[_Collective, int]:
         """Return the collective whose turn it is, and how many steps ahead another rides along."""
         kind, what, ahead = self._steps[self._at]
         if kind != _CROSS:
@@ -341,16 +342,16 @@ class ChipClock:
                          max(map(add, entries, near)) + wire_s) + own_s  # fmt: skip
         return max(end, entries[index] + beside_s) + self._tape.gap_s
 
-    def _note_wait(self, meeting: _Meeting, entries: list[float], last: float) -> None:
-        """Note for whom this chip waits, and how long beyond what notices take."""
-        far, block_s, near, wire_s, *_ = meeting.mine
-        mine = entries[meeting.index]
+    def _note_wait(self, collective: _Collective, entries: list[float], last: float) -> None:
+        """Note for whom this chip waits, and how long beyond what signals take."""
+        far, block_s, near, wire_s, *_ = collective.mine
+        mine = entries[collective.index]
         begin = max(max(map(add, entries, far)) + block_s, max(map(add, entries, near)) + wire_s)
         waited_s = begin - mine - max(max(far) + block_s, max(near) + wire_s)
         if waited_s > 0:
             row, col = self._mesh.coord(self._rank)
             other = entries.index(last)
-            is_column = meeting.cross.wire.axis is Axis.COLUMN
+            is_column = collective.cross.wire.axis is Axis.COLUMN
             rank = self._mesh.rank(*((other, col) if is_column else (row, other)))
             self.waits_s[rank] = self.waits_s.get(rank, 0.0) + waited_s
 

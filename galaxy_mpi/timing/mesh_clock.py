@@ -180,7 +180,7 @@ class _ManyChips:
         done = np.maximum(end, self._now + cross.beside_s * self._factor)
         if self._spans is not None:
             n_bytes = self._tape.crossed_bytes(cross)
-            # What notices and data take anyway, if all members enter together.
+            # What signals and data take anyway, if all members enter together.
             reach = [_by_member(axis, of.max(axis=1)) for of in (delays, near)]
             alone = np.maximum(reach[0] + block_s * wires, reach[1] + cross.wire_s * wires)
             waited_s = np.maximum(farthest, nearest) - self._now - alone

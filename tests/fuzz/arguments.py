@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from galaxy_mpi import accuracy, compare, decode, estimate, traffic, validate
+from galaxy_mpi import accuracy, compare, decode, estimate, pareto, traffic, validate
 from galaxy_mpi.engine.plan import make_plan
 
 _VALUES = (
@@ -70,6 +70,7 @@ _COMMANDS = {
     "compare": compare.build_parser,
     "validate": validate.build_parser,
     "accuracy": accuracy.build_parser,
+    "pareto": pareto.build_parser,
     "traffic": traffic.build_parser,
 }
 
@@ -113,3 +114,5 @@ def play_words(content: bytes, model: Path) -> None:
         traffic._traffic(arguments)
     elif command == "accuracy":
         accuracy.run_configs(arguments)
+    elif command == "pareto":
+        pareto.ParetoCommand(arguments)

@@ -11,10 +11,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -25,17 +24,19 @@ from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.forced_text import plan_of_text
 from galaxy_mpi.engine.measuring import Measuring
+from galaxy_mpi.engine.quality import Quality
 from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.output import check_writable, write_all
+from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.plot import front_png
+from galaxy_mpi.progress import Counter
 from galaxy_mpi.studies.candidates import Candidate, Grid, groups_of
 from galaxy_mpi.studies.goals import METRICS, Goal, check_metric
 from galaxy_mpi.studies.pareto_report import Found
-from galaxy_mpi.studies.pareto_search import Search
-from galaxy_mpi.studies.target_clock import TargetClock
+from galaxy_mpi.studies.pareto_search import Point, Search
+from galaxy_mpi.studies.target_clock import Cost, TargetClock
 from galaxy_mpi.studies.what_if import WhatIf, system_of_machine
 from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.systems.optimizations import optimizations_json
@@ -116,6 +117,7 @@ def build_parser() -> ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the figures")
     add("--csv", type=Path, metavar="FILE", help="write a row for each formats measured")
     add("--plot", type=Path, metavar="FILE.png", help="draw the front")
+    add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     add("--quiet", action="store_true", help="show no progress")
     add_transport(parser)
     return parser
@@ -153,6 +155,7 @@ class ParetoCommand:
             raise ConfigError(f"--tokens must be at least 2, got {arguments.tokens}")
         for option in ("json", "csv", "plot"):
             check_writable(f"--{option}", getattr(arguments, option))
+        check_page(arguments.report)
         if arguments.target:
             check_writable("--write", arguments.write)
         Grid.parse(arguments.tried, 1)
@@ -213,126 +216,84 @@ class ParetoCommand:
         plan, tokens = transport.from_root(
             lambda: plan_of_text(run, arguments.text, arguments.tokens)
         )
-        with _Counter(is_shown=transport.rank == 0 and not arguments.quiet) as counter:
+        with Counter(
+            "measuring", "pass", enabled=transport.rank == 0 and not arguments.quiet
+        ) as counter:
             measuring = Measuring(run, plan, transport, tokens, counter.step)
-            clocks: list[TargetClock] = []
-            searches: list[Search] = []
+            results: list[Found] = []
+            measuring.lead(lambda: results.append(self._search(measuring)))
+        for found in results:  # on rank 0
+            self._report(found, time.perf_counter() - began)
+            return 0 if found.answer is not None or not self.goals else 1
+        return 0
 
-            def search() -> None:
-                clocks.append(self.target())
-                searches.append(self._search(measuring, clocks[0], plan.model.n_layers))
+    def _search(self, measuring: Measuring) -> Found:
+        arguments, run, clock = self.arguments, self.run, self.target()
+        n_layers = measuring.n_layers
 
-            measuring.lead(search)
-        if not searches:
-            return 0
-        names = _names(run, clocks[0], plan.model.n_layers)
-        points = searches[0].points(names)
-        if not points:
-            raise ConfigError("no formats that were tried fit a chip of the target; see estimate")
-        answer = searches[0].answer(points) if self.goals else None
-        assert measuring.reference.quality is not None
-        found = Found(points, self.metric, self.goals, answer, measuring.reference.quality)
-        self._report(found, clocks[0], measuring, searches[0], time.perf_counter() - began)
-        return 0 if answer is not None or not self.goals else 1
-
-    def _search(self, measuring: Measuring, clock: TargetClock, n_layers: int) -> Search:
-        arguments = self.arguments
-
-        def measure(candidate: Candidate, *, keeps: bool = False) -> Any:
+        def measure(candidate: Candidate, *, keeps: bool = False) -> Quality:
             return measuring.measure(candidate.settings, keeps=keeps)
 
-        def cost(candidate: Candidate) -> Any:
+        def cost(candidate: Candidate) -> Cost:
             return clock.cost(candidate.settings)
 
-        grid = Grid.parse(arguments.tried, n_layers)
-        search = Search(grid, measure, cost, self.goals)
-        for candidate in _names(self.run, clock, n_layers):
+        search = Search(Grid.parse(arguments.tried, n_layers), measure, cost, self.goals)
+        names = _names(run, clock, n_layers)
+        for candidate in names:
             search.quality(candidate)
         search.by_group(is_exhaustive=arguments.all)
         if arguments.by_layer:
             search.by_layer()
-        return search
+        points = search.points(names)
+        if not points:
+            raise ConfigError("no formats that were tried fit a chip of the target; see estimate")
+        return Found(
+            points=points,
+            metric=self.metric,
+            goals=self.goals,
+            answer=search.answer(points) if self.goals else None,
+            run=run,
+            clock=clock,
+            measuring=measuring,
+            n_not_fitting=search.n_not_fitting,
+        )
 
-    def _report(
-        self,
-        found: Found,
-        clock: TargetClock,
-        measuring: Measuring,
-        search: Search,
-        host_s: float,
-    ) -> None:
-        arguments, target, run = self.arguments, clock.what_if, self.run
-        mesh = target.programs.asked_mesh
-        n_layers, n_passes = target.programs.n_layers, measuring.n_passes
-        n_run = measuring.passes.n_layers_run
-        reference = found.reference
-        lines = [
-            f"{arguments.model}, {n_layers} layers; {run.system_name}; {reference.positions} "
-            f"positions, perplexity {reference.perplexity:.3f} in float32",
-            f"device time of {mesh}, {target.machine}: {target.n_users} users, "
-            f"{target.input_tokens} + {target.n_steps} tokens, +-{clock.margin:.0%}",
-            "",
-            found.table(),
-            "",
-            f"{len(found.points)} formats in {n_passes} passes, {n_run / n_passes / n_layers:.0%} "
-            f"of their layers run; {host_s:.0f} s of host time",
-        ]
-        if search.n_not_fitting:
-            lines.append(f"{search.n_not_fitting} combinations do not fit a chip of the target")
+    def _report(self, found: Found, host_s: float) -> None:
+        arguments, answer = self.arguments, found.answer
+        said = {"argv": ["galaxy_mpi.pareto", *self.words], "versions": versions()}
+        lines = [found.table(), "", *found.remarks(), f"{host_s:.0f} s of host time"]
         files: list[tuple[Path | None, str | bytes]] = []
         if self.goals:
             asked = ", ".join(map(str, self.goals))
-            if found.answer is None:
-                lines.append(f"nothing that was measured meets {asked}")
-            else:
-                lines.append(f"{arguments.write}: the fastest measured that meets {asked}")
-                text = optimizations_json(found.answer.candidate.settings)
-                files.append((arguments.write, text))
+            lines.append(f"nothing that was measured meets {asked}")
+            if answer is not None:
+                lines[-1] = f"{arguments.write}: the fastest measured that meets {asked}"
+                files.append((arguments.write, optimizations_json(answer.candidate.settings)))
         print("\n".join(lines), flush=True)
-        content = {
-            "schema_version": 1,
-            "run": {
-                "argv": ["galaxy_mpi.pareto", *self.words],
-                "machine": asdict(target.programs.on(target.emulated_machine)),
-                "checksums": measuring.checksums,
-                "versions": versions(),
-            },
-            "model": arguments.model,
-            "mesh": arguments.mesh,
-            "system": run.system_name,
-            "tokens": arguments.tokens,
-            "target": {
-                "mesh": str(mesh),
-                "machine": target.machine,
-                "constants": list(target.constants),
-                "users": target.n_users,
-                "input_tokens": target.input_tokens,
-                "new_tokens": target.n_steps,
-                "decode_step_s_margin": clock.margin,
-            },
-            "passes": n_passes,
-            "layers_run": n_run,
-            "not_fitting": search.n_not_fitting,
-            **found.to_dict(),
-        }
+        content = found.to_dict(said)
         files.append((arguments.json, json.dumps(content, indent=2) + "\n"))
         files.append((arguments.csv, found.to_csv()))
         if arguments.plot is not None:
-            files.append((arguments.plot, self._plot(found, str(mesh))))
+            files.append((arguments.plot, self._plot(found)))
+        if arguments.report is not None:
+            from galaxy_mpi.report import to_html  # here: only pages need it
+            from galaxy_mpi.report.gather.pareto import pareto_page
+
+            files.append((arguments.report, to_html(pareto_page(content))))
         write_all(files)
 
-    def _plot(self, found: Found, mesh: str) -> bytes:
+    def _plot(self, found: Found) -> bytes:
         scale = 100.0 if self.metric.startswith("top") else 1.0
         unit = " (%)" if scale > 1 else ""
 
-        def place(point: Any) -> tuple[float, float]:
+        def place(point: Point) -> tuple[float, float]:
             return point.cost.decode_step_s * 1e6, scale * getattr(point.quality, self.metric)
 
         named = {point.name: place(point) for point in found.points if point.name}
         if found.answer is not None:
             named[", ".join(map(str, self.goals))] = place(found.answer)
         return front_png(
-            f"{self.arguments.model}: formats on {mesh}",
+            f"{self.arguments.model}: formats on {found.target_mesh}",
             "decode step (us of device time)",
             f"{self.metric}{unit}",
             [place(point) for point in found.points],
@@ -349,30 +310,6 @@ def _names(run: RunConfig, clock: TargetClock, n_layers: int) -> dict[Candidate,
         groups = groups_of(settings.choice(name, model).setting)
         found.setdefault(Candidate.uniform(groups, n_layers), name)
     return found
-
-
-class _Counter:
-    """A count of passes on standard error; silent unless it is shown."""
-
-    def __init__(self, *, is_shown: bool) -> None:
-        self._is_shown = is_shown
-        self._bar: Any = None
-
-    def __enter__(self) -> "_Counter":
-        if self._is_shown:
-            from tqdm import tqdm  # here, not above: 31 of 32 ranks show nothing
-
-            self._bar = tqdm(desc="measuring", unit="pass", mininterval=0.5)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def step(self) -> None:
-        """Count one."""
-        if self._bar is not None:
-            self._bar.update()
 
 
 if __name__ == "__main__":

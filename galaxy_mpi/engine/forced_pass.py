@@ -65,6 +65,7 @@ class ForcedPass:
     ) -> None:
         self._run, self._plan, self._transport = run, plan, transport
         self._tokens = np.array(tokens)
+        # Not of float32, which is large and asked for once.
         self._packed: dict[int, PackedOnce] = {rank: {} for rank in transport.chips}
         self._kept: list[_Kept] = []
         self.n_layers_run = 0
@@ -96,7 +97,7 @@ class ForcedPass:
             self._transport,
             precision=precision,
             n_tokens=len(self._tokens),
-            packed=self._packed,
+            packed=self._packed if precision.is_bfloat16 else None,
         )
         programs = Programs(
             model,

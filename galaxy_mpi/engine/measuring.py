@@ -46,6 +46,11 @@ class Measuring:
         measured()
 
     @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return self._plan.model.n_layers
+
+    @property
     def checksums(self) -> dict[str, str | None]:
         """Of the model's weights and of its tokenizer, for reports."""
         return self._plan.checksums

@@ -110,7 +110,7 @@ class Estimator:
 
     @cached_property
     def step_table(self) -> StepTable:
-        """What tells the seconds of very many steps; the same to the last bit."""
+        """Costs of steps for simulations with very many; seconds equal those of `step`."""
         tape = self._tape_of(self.programs.decode())
         return StepTable(tape, self.programs.mesh, self._slowness)
 

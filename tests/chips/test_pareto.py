@@ -165,12 +165,24 @@ def test_the_written_file_is_taken_and_has_the_promised_accuracy_and_time(
 
 def test_a_target_that_nothing_meets_is_exit_code_1_and_no_file(tmp_path, capsys):
     written = tmp_path / "none.json"
-    tried = [f"--try={group}=bfp8" for group in ("ff1_3", "ff2", "wqkv", "wo", "kv_cache")]
-    arguments = ["--mesh", "1x1", "--chips-per-rank", "1", "--layers", "1", "--quiet", *tried]
+    arguments = ["--mesh", "1x1", "--chips-per-rank", "1", "--layers", "1", "--quiet", *ONE_FORMAT]
     arguments += ["--text", PROSE, "--tokens", "32", "--target", "kl<=0"]
     assert pareto.main([*arguments, "--write", str(written)]) == 1
     assert "nothing that was measured meets kl<=0" in capsys.readouterr().out
     assert not written.exists()
+
+
+ONE_FORMAT = [f"--try={group}=bfp8" for group in ("ff1_3", "ff2", "wqkv", "wo", "kv_cache")]
+
+
+def test_activations_that_the_target_stores_otherwise_are_told(capsys):
+    arguments = ["--text", PROSE, "--tokens", "32", "--layers", "1", "--quiet", *ONE_FORMAT]
+    arguments += ["--machine", "t3000", "--target-mesh", "1x8", "--mesh", "2x2"]
+    assert pareto.main([*arguments, "--chips-per-rank", "4"]) == 0
+    told = "the target stores them as table 'row': --formats row does so for both"
+    assert told in capsys.readouterr().out
+    assert pareto.main([*arguments, "--chips-per-rank", "4", "--formats", "row"]) == 0
+    assert told not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

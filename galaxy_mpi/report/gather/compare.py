@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from galaxy_mpi.report.gather.configuration import configuration_section, versions_text
-from galaxy_mpi.report.parts import Bars, Cell, Column, Facts, Page, Part, Section, Table
+from galaxy_mpi.report.parts import (
+    Bars,
+    Cell,
+    Column,
+    Ends,
+    Facts,
+    Page,
+    Part,
+    Section,
+    Table,
+    ends_of,
+)
 from galaxy_mpi.studies.comparison import Row, gains_of
 from galaxy_mpi.studies.ideas import CLAIMS
 
@@ -90,7 +101,7 @@ def _device_section(steps: Sequence[Row], alone: Sequence[Row]) -> Section:
         _names(steps),
         {"device": seconds},
         Table(columns, cells, "Device time"),
-        margins={"device": [row.band.margin if row.band else None for row in steps]},
+        ends={"device": [_band(row) for row in steps]},
     )
     parts: list[Part] = [chart]
     known = [row for row in alone if row.device_gain is not None]
@@ -108,6 +119,12 @@ def _device_section(steps: Sequence[Row], alone: Sequence[Row]) -> Section:
         "itself, in the same formats. Bars with the margin of the device model."
     )
     return Section("Device time", parts, text)
+
+
+def _band(row: Row) -> Ends | None:
+    if row.device is None or row.band is None:
+        return None
+    return ends_of(row.device.seconds * 1e3, row.band.margin)
 
 
 def _claims(steps: Sequence[Row]) -> Table:

@@ -220,7 +220,7 @@ class Engine:
         self._hooks.after_step(self.times.n_steps, scheduler)
 
     def chip_times(self) -> list[ChipTimes] | None:
-        """Return what the clocks of all chips have noted, on rank 0; None elsewhere. Collective."""
+        """Return the clocks' records of all chips on rank 0, None elsewhere. Collective."""
         ranks = self._transport.gather([] if self._device is None else self._device.times)
         return None if ranks is None else [times for rank in ranks for times in rank]
 

@@ -23,18 +23,27 @@ from typing import Any
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
 
-__all__ = ["BARRIER_BYTES", "MOST_POSTS", "NOTICE_BYTES", "Barrier", "Notice", "has_barriers"]
+__all__ = [
+    "BARRIER_BYTES",
+    "MOST_POSTS",
+    "NOTICE_BYTES",
+    "SEMAPHORE_BYTES",
+    "Barrier",
+    "Notice",
+    "Semaphore",
+    "has_barriers",
+]
 
 BARRIER_BYTES = 128
 """More than a pthread_barrier_t has anywhere, and whole cache lines."""
 
-_SEMAPHORE_BYTES = 64
+SEMAPHORE_BYTES = 64
 """More than a sem_t has anywhere, and a cache line."""
 
 MOST_POSTS = 192
 """Posts of a notice whose numbers are kept."""
 
-NOTICE_BYTES = _SEMAPHORE_BYTES + MOST_POSTS
+NOTICE_BYTES = SEMAPHORE_BYTES + MOST_POSTS
 
 _PROCESS_SHARED = 1
 _ATTRIBUTE_BYTES = 64
@@ -43,6 +52,7 @@ _FUNCTIONS = (
     "pthread_barrier_wait",
     "sem_init",
     "sem_post",
+    "sem_timedwait",
     "sem_trywait",
     "sem_wait",
 )
@@ -112,6 +122,46 @@ class Barrier:
         self.wait_at(self.place)
 
 
+class Semaphore:
+    """A counter that one process raises and another waits for.
+
+    Parameters
+    ----------
+    memory : Bytes
+        `SEMAPHORE_BYTES` bytes, the same for both.
+
+    Attributes
+    ----------
+    post : callable
+        Lets the other go on, now or when it comes.
+    try_take : callable
+        Takes one that has been posted: 0; or does not wait for one: -1.
+    take : callable
+        Waits for one and takes it: 0; or a signal came in between: -1.
+    take_until : callable
+        The same, until a time of the system's clock, a pointer to a timespec: then -1.
+    """
+
+    def __init__(self, memory: Bytes) -> None:
+        self._memory = memory  # keeps it mapped
+        self._place = place = ctypes.c_void_p(_address(memory, SEMAPHORE_BYTES))
+        self.post: Callable[[], int] = partial(_quick_library().sem_post, place)
+        self.try_take: Callable[[], int] = partial(_quick_library().sem_trywait, place)
+        self.take: Callable[[], int] = partial(_library().sem_wait, place)
+        self.take_until: Callable[[Any], int] = partial(_library().sem_timedwait, place)
+
+    def prepare(self) -> None:
+        """Make it, with nothing posted; one process does, before any waits.
+
+        Raises
+        ------
+        CollectiveError
+            If the system has no such semaphores.
+        """
+        if _library().sem_init(self._place, _PROCESS_SHARED, ctypes.c_uint(0)):
+            raise CollectiveError(f"no semaphore: {os.strerror(ctypes.get_errno())}")
+
+
 class Notice:
     """What one process posts for another that waits for it; several may be underway.
 
@@ -130,26 +180,15 @@ class Notice:
         Takes one that has been posted: 0; or does not wait for one: -1.
     numbers : memoryview
         `MOST_POSTS` bytes, written before a post and read after it has been taken.
+    prepare : callable
+        Makes it, with nothing posted, see `Semaphore.prepare`.
     """
 
     def __init__(self, memory: Bytes) -> None:
-        self._memory = memory  # keeps it mapped
-        self._place = place = ctypes.c_void_p(_address(memory, NOTICE_BYTES))
-        self.post: Callable[[], int] = partial(_quick_library().sem_post, place)
-        self.try_take: Callable[[], int] = partial(_quick_library().sem_trywait, place)
-        self._take: Callable[[], int] = partial(_library().sem_wait, place)
-        self.numbers: Any = memory.data[_SEMAPHORE_BYTES:NOTICE_BYTES]
-
-    def prepare(self) -> None:
-        """Make it, with nothing posted; one process does, before any waits.
-
-        Raises
-        ------
-        CollectiveError
-            If the system has no such semaphores.
-        """
-        if _library().sem_init(self._place, _PROCESS_SHARED, ctypes.c_uint(0)):
-            raise CollectiveError(f"no semaphore: {os.strerror(ctypes.get_errno())}")
+        semaphore = Semaphore(memory[:SEMAPHORE_BYTES])
+        self.post, self.try_take, self._take = semaphore.post, semaphore.try_take, semaphore.take
+        self.prepare = semaphore.prepare
+        self.numbers: Any = memory.data[SEMAPHORE_BYTES:NOTICE_BYTES]
 
     def wait(self) -> None:
         """Return when one more has been posted."""

@@ -307,10 +307,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
         run = run_config(arguments)
         golden = _golden(arguments)
-        if run.report_path is not None:
-            from galaxy_mpi.report import check_installed  # here: only pages need it
-
-            check_installed()
         if arguments.quiet:
             logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
 

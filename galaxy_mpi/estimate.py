@@ -4,7 +4,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,17 +16,13 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.command import ArgumentParser, run_alone
-from galaxy_mpi.config import formats
 from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.models import chosen_layout
-from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import check_writable, write_all
+from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.plot import bars_png, lines_png
 from galaxy_mpi.studies.what_helps import helps, helps_table
 from galaxy_mpi.studies.what_if import WhatIf
-from galaxy_mpi.systems import SYSTEMS, chosen_system
-from galaxy_mpi.timing import MACHINES
+from galaxy_mpi.system_arguments import add_model, add_slowness, add_system, of_system
 
 __all__ = ["build_parser", "main"]
 
@@ -39,12 +34,7 @@ def build_parser() -> ArgumentParser:
         "Estimate how long a run takes on the emulated chips, without computing it.",
     )
     add = parser.add_argument_group("model and prompts").add_argument
-    add(
-        "--model",
-        default="llama3-70b",
-        metavar="PATH|NAME",
-        help=f"folder with config.json, demo, or a preset: {', '.join(PRESETS)}",
-    )
+    add_model(add)
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--input-tokens", type=int, default=128, metavar="N", help="tokens of each prompt")
     add("--new-tokens", type=int, default=128, metavar="N", help="decode steps after the prompt")
@@ -55,35 +45,7 @@ def build_parser() -> ArgumentParser:
         help="one: time to first token of a single prompt; all: of the prompts of all users",
     )
     add("--layers", type=int, metavar="N", help="use only the first N layers")
-    add = parser.add_argument_group("emulated system").add_argument
-    add("--mesh", metavar="RxC", help="rows x columns of chips (default: the machine's)")
-    add(
-        "--machine",
-        default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
-        metavar="NAME|FILE",
-        help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file. The environment "
-        "variable WH_ARCH_YAML sets the default",
-    )
-    add("--links", type=int, metavar="N", help="links between neighbours (default: the machine's)")
-    add("--topology", metavar="T", help="ring or line (default: the machine's)")
-    add(
-        "--system",
-        metavar="NAME|FILE.py:NAME",
-        help=f"{' or '.join(SYSTEMS)}, or your own System (default: the machine's)",
-    )
-    add(
-        "--layout",
-        metavar="FILE.py:CLASS",
-        help="your own sharding of weights, a subclass of galaxy_mpi.models.Layout",
-    )
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="machine.NAME=VALUE",
-        help="override a constant of the machine; may be repeated",
-    )
-    add("--sampling", metavar="WHERE", help="host or device: where tokens are chosen")
+    add = add_system(parser)
     add(
         "--cached-percent",
         type=int,
@@ -96,36 +58,7 @@ def build_parser() -> ArgumentParser:
         metavar="N,NxM,...",
         help="prompt lengths of the users; NxM is M users with N tokens",
     )
-    add("--precision", help="performance (default) or accuracy")
-    add(
-        "--optimizations",
-        metavar="NAME|FILE",
-        help="performance, accuracy, or a JSON file with the formats of each layer",
-    )
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
-    add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
-    add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes per chip")
-    add = parser.add_argument_group("what if").add_argument
-    add(
-        "--slow-chip",
-        action="append",
-        default=[],
-        metavar="R,C,FACTOR",
-        help="the ops of chip (R, C) take FACTOR times as long; may be repeated",
-    )
-    add(
-        "--slow-link",
-        action="append",
-        default=[],
-        metavar="R,C,AXIS,FACTOR",
-        help="so does the link from chip (R, C) to the next in its row or column, as AXIS says; "
-        "may be repeated",
-    )
-    add(
-        "--allow-over-budget",
-        action="store_true",
-        help="continue if the model does not fit on a chip",
-    )
+    add = add_slowness(parser)
     add(
         "--what-helps",
         action="store_true",
@@ -153,10 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             path = getattr(arguments, option.replace("-", "_"))
             if not (option == "json" and str(path) == "-"):
                 check_writable(f"--{option}", path)
-        if arguments.report is not None:
-            from galaxy_mpi.report import check_installed  # here: only pages need it
-
-            check_installed()
+        check_page(arguments.report)
         if arguments.sweep is not None:
             return _prepare_sweep(parser, words, arguments)
         what_if = _what_if(arguments)
@@ -192,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 title = f"{arguments.model}: a decode step by op, chip (0, 0)"
                 files.append((arguments.plot, bars_png(title, by_op_us, "us")))
             if arguments.report is not None:
-                from galaxy_mpi.report import to_html
+                from galaxy_mpi.report import to_html  # here: only pages need it
                 from galaxy_mpi.report.gather.estimate import estimate_page
 
                 files.append((arguments.report, to_html(estimate_page(what_if, report, rows))))
@@ -205,28 +135,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _what_if(arguments: argparse.Namespace) -> WhatIf:
     return WhatIf(
-        model=arguments.model,
         users=arguments.users,
         input_tokens=arguments.input_tokens,
         new_tokens=arguments.new_tokens,
         prefill=arguments.prefill,
-        mesh=arguments.mesh,
-        machine=arguments.machine,
-        links=arguments.links,
-        topology=arguments.topology,
-        system=None if arguments.system is None else chosen_system(arguments.system),
-        layout_class=chosen_layout(arguments.layout),
-        constants=tuple(arguments.set),
-        sampling=arguments.sampling,
         cached_percent=arguments.cached_percent,
         lengths=_lengths(arguments.lengths),
-        **formats(arguments.precision, arguments.optimizations, arguments.formats),
-        layers=arguments.layers,
-        prefetch=not arguments.no_prefetch,
-        circular_buffer_bytes=arguments.circular_buffer_bytes,
-        slow_chips=tuple(arguments.slow_chip),
-        slow_links=tuple(arguments.slow_link),
-        allow_over_budget=arguments.allow_over_budget,
+        **of_system(arguments),
     )
 
 

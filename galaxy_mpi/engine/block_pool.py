@@ -74,6 +74,11 @@ class BlockPool:
         """Blocks that nobody uses."""
         return len(self._free) + len(self._unused)
 
+    @property
+    def n_used(self) -> int:
+        """Blocks that users hold."""
+        return len(self._n_users)
+
     def allocate(self) -> int:
         """Return a block for one user. There must be one: see `n_available`."""
         if self._free:

@@ -12,7 +12,14 @@ from galaxy_mpi.kernels import RotaryTable, choose_multiply
 from galaxy_mpi.memory import available_bytes, check_fits
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.models import ChipWeights, ShardFile, Sharding, load_chip_weights, shard_parts
+from galaxy_mpi.models import (
+    ChipWeights,
+    PackedOnce,
+    ShardFile,
+    Sharding,
+    load_chip_weights,
+    shard_parts,
+)
 from galaxy_mpi.prefetch import buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs
 from galaxy_mpi.systems import ChipState, KVCache, Modules, Precision
@@ -51,6 +58,8 @@ class Chips:
         That of the run by default.
     modules : Modules, optional
         Classes of attention, norm and rotary table.
+    packed : mapping of int to dict, optional
+        By chip of this process, weights that were packed before; see `load_chip_weights`.
 
     Raises
     ------
@@ -66,6 +75,7 @@ class Chips:
         loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
         precision: Precision | None = None,
         modules: Modules | None = None,
+        packed: Mapping[int, PackedOnce] | None = None,
     ) -> None:
         self.run, self.plan, self.transport = run, plan, transport
         self.mesh, self.model = run.working_mesh, plan.model
@@ -78,7 +88,10 @@ class Chips:
         self.rotary: RotaryTable = self.modules.rope_class(
             plan.model.inv_freq(), self.precision.rotary_table.round
         )
-        self.held = [self._load(rank, loaded_layer, precision) for rank in transport.chips]
+        self.held = [
+            self._load(rank, loaded_layer, precision, None if packed is None else packed[rank])
+            for rank in transport.chips
+        ]
         tensors = self.held[0].weights.tensors
         self.head = tuple(self.held[0].weights.head)
         self.buffer_bytes = buffer_bytes(tensors, run.circular_buffer_bytes)
@@ -117,7 +130,11 @@ class Chips:
         ]
 
     def _load(
-        self, rank: int, loaded_layer: Callable[[int, int], None], precision: Precision
+        self,
+        rank: int,
+        loaded_layer: Callable[[int, int], None],
+        precision: Precision,
+        packed: PackedOnce | None,
     ) -> Held:
         run, plan, model = self.run, self.plan, self.model
         sharding = Sharding(self.layout, rank)
@@ -126,7 +143,8 @@ class Chips:
             sharding,
             self.precision,
             lambda layer: loaded_layer(layer, model.n_layers),
-            _shard_file(run, plan, rank),
+            None if packed is not None else _shard_file(run, plan, rank),
+            packed,
         )
         largest = max(tensor.n_values for tensor in weights.tensors.values())
         shape, limits = self.layout.chip_shape(1), plan.limits
@@ -170,6 +188,7 @@ def load_chips(
     modules: Modules | None = None,
     *,
     n_tokens: int = 0,
+    packed: Mapping[int, PackedOnce] | None = None,
 ) -> Chips:
     """Return this process's chips when all processes have theirs; parameters as of `Chips`.
 
@@ -185,7 +204,7 @@ def load_chips(
     """
     error: UserError | None = None
     try:
-        chips = Chips(run, plan, transport, loaded_layer, precision, modules)
+        chips = Chips(run, plan, transport, loaded_layer, precision, modules, packed)
     except UserError as failure:
         error = failure
     transport.agree(error)

@@ -32,6 +32,7 @@ from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.seen import Observer, Seen, piece_of
 from galaxy_mpi.engine.times import RunTimes
+from galaxy_mpi.engine.turns import take_turns
 from galaxy_mpi.mesh.plane import Crossing
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
@@ -143,16 +144,10 @@ class Engine:
 
     def generate(self) -> Report | None:
         """Take every request to its end; return the report on rank 0, None elsewhere."""
-        scheduler, hooks, times = self.new_scheduler(), self._hooks, self.times
+        scheduler = self.new_scheduler()
         self.requests = scheduler.requests
-        times.start()
-        while not scheduler.is_done:
-            while requests := scheduler.next_prefill():
-                self.prefill(scheduler, requests)
-            if scheduler.active:
-                hooks.before_step(times.n_steps)
-                self.decode(scheduler)
-                hooks.after_step(times.n_steps, scheduler)
+        self.times.start()
+        take_turns(scheduler, self)
         return self._report(scheduler)
 
     def new_scheduler(self) -> Scheduler:
@@ -192,6 +187,7 @@ class Engine:
 
     def decode(self, scheduler: Scheduler) -> None:
         """Run one step of all users that have a place."""
+        self._hooks.before_step(self.times.n_steps)
         self._transport.begin(f"decode step {self.times.n_steps + 1}")
         self._switch(DecodeMode.name)
         self._begin(DecodeMode.name)
@@ -210,6 +206,12 @@ class Engine:
         self.times.add_step(time.perf_counter() - began, len(active))
         self._end()
         self._advance(scheduler, sampled)
+        self._hooks.after_step(self.times.n_steps, scheduler)
+
+    def chip_times(self) -> list[ChipTimes] | None:
+        """Return the clocks' records of all chips on rank 0, None elsewhere. Collective."""
+        ranks = self._transport.gather([] if self._device is None else self._device.times)
+        return None if ranks is None else [times for rank in ranks for times in rank]
 
     def _switch(self, mode: str) -> None:
         """Note a change of the mode: programs of both are kept, so it costs nothing."""

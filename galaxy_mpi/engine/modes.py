@@ -308,11 +308,24 @@ class PrefillMode(_Mode):
         self._storage = [np.empty(chips.largest, np.float32) for _ in chips.held]
         stats = self.totals.prefetch
         stats.peak_bytes = stats.capacity_bytes = 4 * chips.largest
-        self._kept: OrderedDict[tuple[PassShape, bool, bool], Ready] = OrderedDict()
+        self._kept: OrderedDict[tuple[PassShape, bool, bool, int], Ready] = OrderedDict()
 
-    def run(self, work: PrefillPass, *, all_logits: bool = False, all_rows: bool = False) -> Ready:
-        """Run a pass; see `DecodeMode.run` and `Decoder.prefill`."""
-        key = (work.shape, all_logits, all_rows)
+    def run(
+        self,
+        work: PrefillPass,
+        *,
+        all_logits: bool = False,
+        all_rows: bool = False,
+        behind: Sequence[Sequence[F32]] = (),
+    ) -> Ready:
+        """Run a pass; see `DecodeMode.run` and `Decoder.prefill`.
+
+        Parameters
+        ----------
+        behind : sequence of sequence of ndarray of shape (S, D/C)
+            Streams behind the first layers, of each chip of the process: these layers are not run.
+        """
+        key = (work.shape, all_logits, all_rows, len(behind))
         ready = self._kept.get(key)
         if ready is None:
             ready = self._kept[key] = self._bind_pass(*key)
@@ -320,11 +333,11 @@ class PrefillMode(_Mode):
         self._kept.move_to_end(key)
         tokens, positions = work.tokens, work.positions
         stream = self.chips.precision.of(0).prefill.layer_input
-        for held, arrays in zip(self.chips.held, ready.inputs, strict=True):
+        for number, (held, arrays) in enumerate(zip(self.chips.held, ready.inputs, strict=True)):
             held.state.inputs.work = work
             held.inputs = arrays
             self.chips.fill(held, tokens, positions)
-            arrays["x"][...] = stream.round(arrays["x"])
+            arrays["x"][...] = behind[-1][number] if behind else stream.round(arrays["x"])
         if ready.clocks is not None:
             self._device.start(ready.clocks, work=work.shape)
         self._run(ready.bound)
@@ -336,8 +349,10 @@ class PrefillMode(_Mode):
             ready.bound.free()
         self._kept.clear()
 
-    def _bind_pass(self, shape: PassShape, all_logits: bool, all_rows: bool) -> Ready:
-        program = self.programs.prefill(shape, all_logits=all_logits, all_rows=all_rows)
+    def _bind_pass(self, shape: PassShape, all_logits: bool, all_rows: bool, first: int) -> Ready:
+        program = self.programs.prefill(
+            shape, all_logits=all_logits, all_rows=all_rows, first=first
+        )
         feeds = [
             DirectFeed(held.weights.tensors, storage)
             for held, storage in zip(self.chips.held, self._storage, strict=True)

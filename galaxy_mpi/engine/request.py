@@ -13,6 +13,7 @@ class EndReason(Enum):
     END_OF_TEXT = "end_of_text"
     CACHE_FULL = "cache_full"
     REFUSED = "refused"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,11 @@ class CacheLimits:
 
     def refusal(self, number: int, n_tokens: int) -> str | None:
         """Return why a prompt can never be taken, or None if it can."""
+        if n_tokens > self.max_seq_len:
+            return (
+                f"user {number} refused: its prompt of {n_tokens} tokens exceeds the "
+                f"model's {self.max_seq_len} positions; shorten the prompt"
+            )
         needed = self.blocks_for(n_tokens)
         if needed <= self.n_blocks:
             return None
@@ -55,6 +61,7 @@ class Request:
     prompt: list[int]
     keys: list[bytes]
     """See `prefix_keys`; empty without prefix caching."""
+    max_new_tokens: int
     generated: list[int] = field(default_factory=list)
     ended: EndReason | None = None
     place: int = -1
@@ -66,3 +73,12 @@ class Request:
     def position(self) -> int:
         """Position of the token that was generated last."""
         return len(self.prompt) + len(self.generated) - 1
+
+    @property
+    def is_long_enough(self) -> bool:
+        """Whether it has generated as many tokens as it asked for."""
+        return len(self.generated) >= self.max_new_tokens
+
+    def drop_tokens(self) -> None:
+        """Free the tokens of a request that has ended, to bound memory in long simulations."""
+        self.prompt, self.keys, self.generated = [], [], []

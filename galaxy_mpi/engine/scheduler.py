@@ -78,28 +78,64 @@ class Scheduler:
         bad: Mapping[int, str] | None = None,
     ) -> None:
         self._limits, self._max_new_tokens = limits, max_new_tokens
+        self._n_positions, self._page_size = limits.n_positions, limits.page_size
+        self._prefix_caching, self._refused = prefix_caching, refused
         self._eos_tokens = frozenset(eos_tokens)
         self._places_each = n_places // n_columns
         self._free_places = set(range(n_places))
         self.pools = [BlockPool(limits.n_blocks) for _ in range(n_columns)]
         self._promised = [0] * n_columns
-        self.requests = [
-            Request(n, prompt, prefix_keys(prompt, limits.page_size) if prefix_caching else [])
-            for n, prompt in enumerate(prompts)
-        ]
+        self.requests: list[Request] = []
         self._waiting: deque[Request] = deque()
         self._active: dict[int, Request] = {}
         self.tokens = np.zeros(n_places, np.int64)
         self.positions = np.full(n_places, IDLE, np.int64)
         self._tables = np.full((n_places, limits.blocks_for(limits.n_positions)), -1, np.int64)
-        for request in self.requests:
-            reason = (bad or {}).get(request.number)
-            reason = reason or limits.refusal(request.number, len(request.prompt))
-            if reason is None:
-                self._waiting.append(request)
-            else:
-                request.ended = EndReason.REFUSED
-                refused(reason)
+        for number, prompt in enumerate(prompts):
+            self.submit(prompt, bad=(bad or {}).get(number))
+
+    def submit(
+        self, prompt: list[int], max_new_tokens: int | None = None, bad: str | None = None
+    ) -> Request:
+        """Add a request to the end of the queue, or refuse it if it can never fit.
+
+        Parameters
+        ----------
+        prompt : list of int
+            Token ids, at least one.
+        max_new_tokens : int, optional
+            By default that of the run.
+        bad : str, optional
+            Why the prompt cannot be used, if so.
+
+        Returns
+        -------
+        Request
+            Requests are numbered from 0.
+        """
+        number, limits = len(self.requests), self._limits
+        keys = prefix_keys(prompt, limits.page_size) if self._prefix_caching else []
+        most = self._max_new_tokens if max_new_tokens is None else max_new_tokens
+        request = Request(number, prompt, keys, most)
+        self.requests.append(request)
+        reason = bad or limits.refusal(number, len(prompt))
+        if reason is None:
+            self._waiting.append(request)
+        else:
+            request.ended = EndReason.REFUSED
+            self._refused(reason)
+        return request
+
+    def cancel(self, number: int) -> None:
+        """End a request that waits or holds a place; has no effect if it has ended already."""
+        request = self.requests[number]
+        if request.ended is not None:
+            return
+        request.ended = EndReason.CANCELLED
+        if request.place < 0:
+            self._waiting.remove(request)
+        else:
+            self._leave(request)
 
     @property
     def is_done(self) -> bool:
@@ -110,6 +146,16 @@ class Scheduler:
     def active(self) -> list[Request]:
         """The requests that hold a place, by place."""
         return [self._active[place] for place in sorted(self._active)]
+
+    @property
+    def n_active(self) -> int:
+        """How many requests hold a place."""
+        return len(self._active)
+
+    @property
+    def n_waiting(self) -> int:
+        """How many requests wait for a place."""
+        return len(self._waiting)
 
     @property
     def n_done(self) -> int:
@@ -171,13 +217,18 @@ class Scheduler:
         """Give requests, by number, their next token; end those that are at their end."""
         for number, token in sampled.items():
             request = self.requests[number]
-            self._remember_prompt(request)
+            if not request.generated:
+                self._remember_prompt(request)
             request.generated.append(token)
-            request.ended = self._end_of(request, token)
+            position = request.position
+            is_last = position >= self._n_positions
+            if is_last or token in self._eos_tokens or request.is_long_enough:
+                request.ended = self._end_of(request, token)
             if request.ended is None:
                 self.tokens[request.place] = token
-                self.positions[request.place] = request.position
-                self._grow(request, request.position + 1)
+                self.positions[request.place] = position
+                if position >= len(request.blocks) * self._page_size:
+                    self._grow(request, position + 1)
             else:
                 self._leave(request)
 
@@ -217,7 +268,7 @@ class Scheduler:
 
     def _need(self, request: Request) -> int:
         """Return how many blocks a request may come to hold."""
-        n_positions = len(request.prompt) + self._max_new_tokens - 1
+        n_positions = len(request.prompt) + request.max_new_tokens - 1
         return self._limits.blocks_for(min(n_positions, self._limits.n_positions))
 
     def _grow(self, request: Request, n_positions: int) -> None:
@@ -230,10 +281,9 @@ class Scheduler:
 
     def _remember_prompt(self, request: Request) -> None:
         """Note what the prompt's full blocks hold, once it has been prefilled."""
-        if not request.generated:
-            pool = self.pools[self.column(request.place)]
-            for block, key in zip(request.blocks, request.keys, strict=False):
-                pool.remember(block, key)
+        pool = self.pools[self.column(request.place)]
+        for block, key in zip(request.blocks, request.keys, strict=False):
+            pool.remember(block, key)
 
     def _leave(self, request: Request) -> None:
         """Free a request's place and blocks."""
@@ -246,11 +296,8 @@ class Scheduler:
         self.positions[place], self.tokens[place] = IDLE, 0
         request.place, request.blocks = -1, []
 
-    def _end_of(self, request: Request, token: int) -> EndReason | None:
+    def _end_of(self, request: Request, token: int) -> EndReason:
+        """Return why a request ends; the first reason counts."""
         if token in self._eos_tokens:
             return EndReason.END_OF_TEXT
-        if len(request.generated) >= self._max_new_tokens:
-            return EndReason.LENGTH
-        if request.position >= self._limits.n_positions:
-            return EndReason.CACHE_FULL
-        return None
+        return EndReason.LENGTH if request.is_long_enough else EndReason.CACHE_FULL

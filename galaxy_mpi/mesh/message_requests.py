@@ -1,10 +1,9 @@
-"""Messages as persistent requests, which are bound once and only started afterwards.
+"""Messages as persistent requests: created once, then only started.
 
-A program of 80 layers has hundreds of collectives, but few differ in where their data lies: those
-that lie in the same places share their requests. They go when the last program that uses them is
-released.
+A program of 80 layers has hundreds of collectives, but most use the same memory. Collectives that
+do share their requests, which are freed with the last program that uses them.
 
-The MPI library is handed in by `galaxy_mpi.mesh.mpi`.
+`galaxy_mpi.mesh.mpi` passes in the MPI library.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from galaxy_mpi.mesh.doorbell import Doorbells
 __all__ = ["Message", "MessageRequests", "RequestCache", "place_of"]
 
 _EAGER_BYTES = 4000
-"""What Open MPI and MPICH send at once over shared memory, without asking the receiver."""
+"""What Open MPI and MPICH send over shared memory at once, without asking the receiver."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Message:
     tag: int
     is_send: bool
     pieces: tuple[tuple[int, int], ...]
-    """(address, bytes) of each piece: one message all the same."""
+    """(address, bytes) of each piece; together they are one message."""
 
     @property
     def n_bytes(self) -> int:
@@ -38,16 +37,16 @@ class Message:
 
 
 def place_of(memory: Any) -> tuple[int, int]:
-    """Return (address, bytes) of an array whose elements lie side by side."""
-    assert memory.flags.c_contiguous, "a piece of a message with holes"
+    """Return (address, bytes) of a contiguous array."""
+    assert memory.flags.c_contiguous, "a piece of a message must be contiguous"
     return memory.__array_interface__["data"][0], memory.nbytes
 
 
 class MessageRequests:
-    """Rounds of messages that are started and waited for.
+    """Rounds of messages.
 
-    All receives of all rounds are posted with the first round, so what comes early finds its place.
-    All sends are waited for with the last: a large one needs this process to make progress.
+    The receives of all rounds are posted with the first round, so that early messages find their
+    buffer. All sends are waited for in the last.
 
     Parameters
     ----------
@@ -56,7 +55,7 @@ class MessageRequests:
     comm : mpi4py.MPI.Comm
     rounds : sequence of sequence of Message
     kept : object
-        What keeps the memory mapped.
+        Keeps the memory mapped.
     doorbells : Doorbells or None
         Of this host; None where its processes share no memory.
     """
@@ -91,12 +90,7 @@ class MessageRequests:
             _wait(mpi, requests, [m for m in messages if not m.is_send], doorbells)
             for requests, messages in zip(waited, rounds, strict=True)
         ]
-        self._rings = [
-            tuple(doorbells.ring(rank) for rank in sorted(_receivers(r)) if rank in doorbells)
-            if doorbells is not None
-            else ()
-            for r in rounds
-        ]
+        self._rings = [_rings(messages, doorbells) for messages in rounds]
         self._n_started = self._n_finished = 0
 
     def start(self, number: int) -> None:
@@ -107,7 +101,7 @@ class MessageRequests:
             ring()
 
     def finish(self, number: int) -> bool:
-        """Return when the messages of a round are here: False if one was larger than its place."""
+        """Wait for the messages of a round; return False if one was larger than its buffer."""
         try:
             self._waits[number]()
         except self._errors:
@@ -116,7 +110,7 @@ class MessageRequests:
         return True
 
     def free(self) -> None:
-        """Free the requests, unless some are underway for ever because a collective failed."""
+        """Free the requests, unless a failed collective left some that never complete."""
         n_rounds = len(self._waits)
         if self._n_started == self._n_finished and self._n_started % n_rounds == 0:
             for request in self._all:
@@ -124,23 +118,27 @@ class MessageRequests:
         self._all.clear()
 
 
-def _receivers(messages: Sequence[Message]) -> set[int]:
-    return {message.rank for message in messages if message.is_send}
-
-
 def _start(mpi: Any, requests: list[Any]) -> Callable[[], object]:
-    if len(requests) == 1:  # a hop: one request is started and waited for more quickly
+    if len(requests) == 1:  # a hop: a single request is started and awaited faster
         return requests[0].Start  # type: ignore[no-any-return]
     return partial(mpi.Prequest.Startall, requests)
+
+
+def _rings(messages: Sequence[Message], doorbells: Doorbells | None) -> list[Callable[[], int]]:
+    """Return what rings the doorbells of all processes of the host that messages go to."""
+    if doorbells is None:
+        return []
+    ranks = {message.rank for message in messages if message.is_send}
+    return [doorbells.ring(rank) for rank in sorted(ranks) if rank in doorbells]
 
 
 def _wait(
     mpi: Any, requests: list[Any], messages: Sequence[Message], doorbells: Doorbells | None
 ) -> Callable[[], object]:
-    """Return what waits: asleep, if whoever sends rings and processes have to share cores.
+    """Return what waits: asleep, if all senders ring and the processes have to share cores.
 
-    A large message takes several exchanges between the MPI of both, which do not ring: once it has
-    been sent it is polled for.
+    A large message takes several exchanges between the two MPI libraries, which ring nothing: once
+    it has been started, this process polls.
     """
     is_one = len(requests) == 1
     wait = requests[0].Wait if is_one else partial(mpi.Request.Waitall, requests)
@@ -165,7 +163,7 @@ def _wait(
 
 
 class RequestCache:
-    """The requests of a plane, by where their data lies.
+    """The requests of a plane, by address of their data.
 
     Parameters
     ----------
@@ -183,17 +181,17 @@ class RequestCache:
         return len(self._requests)
 
     def use(self, rounds: Sequence[Sequence[Message]], kept: object) -> MessageRequests:
-        """Return the requests of some messages, to be given back with `release`."""
+        """Return the requests of some messages; pass them to `release` later."""
         key = tuple(tuple(messages) for messages in rounds)
         if any(message.tag > self._most for messages in rounds for message in messages):
-            raise CollectiveError(f"this MPI numbers at most {self._most} messages of a group")
+            raise CollectiveError(f"this MPI allows at most {self._most} message tags per group")
         if key not in self._requests:
             self._requests[key] = MessageRequests(self._mpi, self._comm, key, kept, self._doorbells)
         self._n_uses[key] = self._n_uses.get(key, 0) + 1
         return self._requests[key]
 
     def release(self, requests: MessageRequests) -> None:
-        """Give back what `use` returned."""
+        """Release what `use` returned."""
         key = next(k for k, made in self._requests.items() if made is requests)
         self._n_uses[key] -= 1
         if not self._n_uses[key]:

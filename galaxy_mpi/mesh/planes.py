@@ -1,6 +1,6 @@
 """The planes of a run, chosen once: shared memory inside a host, messages between hosts.
 
-The MPI library is handed in by `galaxy_mpi.mesh.mpi`, and used for set-up here.
+`galaxy_mpi.mesh.mpi` passes in the MPI library, which is used for set-up.
 """
 
 import os
@@ -32,12 +32,12 @@ from galaxy_mpi.mesh.waits import LINE_BYTES, Waits
 __all__ = ["Planes"]
 
 HOSTS_VARIABLE = "GALAXY_MPI_TEST_HOSTS"
-"""Tests set it to pretend that the ranks are spread over so many hosts."""
+"""Tests set it to simulate that the ranks are spread over so many hosts."""
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Memory that some processes of this host share for a team."""
+    """Memory that processes of this host share for a team."""
 
     axis: Axis
     team: Team
@@ -60,12 +60,12 @@ class Planes:
     Attributes
     ----------
     waits : Waits
-        What this process waits for.
+        The waits of this process.
 
     Raises
     ------
     ConfigError
-        If shared memory was asked for and cannot be had.
+        If shared memory was requested but is unavailable.
     """
 
     def __init__(self, mpi: Any, comm: Any, placement: Placement, kind: str) -> None:
@@ -98,11 +98,11 @@ class Planes:
         self._planes: dict[Axis, Plane] = {axis: self._plane(axis) for axis in Axis}
 
     def __getitem__(self, axis: Axis) -> Plane:
-        """Return what joins this process's chips with others along an axis."""
+        """Return what connects this process's chips with others along an axis."""
         return self._planes[axis]
 
     def free(self) -> None:
-        """Free what all planes have bound. Collective: every process does."""
+        """Free what all planes have bound. Collective: every process calls it."""
         for cache in self._caches:
             cache.free()
         for memory in self._memories.values():
@@ -122,7 +122,7 @@ class Planes:
         return tuple(rank for rank in ranks if self._host_of[rank] == host)
 
     def _name(self, axis: Axis) -> str:
-        """Return how an axis is crossed: local, shared, mpi or mixed."""
+        """Return the kind of an axis: local, shared, mpi or mixed."""
         teams = self._placement.teams(axis)
         if all(len(team.ranks) == 1 for team in teams):
             return "local"
@@ -182,7 +182,7 @@ class Planes:
         return of_rank(self.rank)
 
     def _page(self, file: int) -> tuple[Bytes, Bytes]:
-        """Return what all processes of this host share: lines of `Waits`, and doorbells."""
+        """Return what all processes of this host share: the lines of `Waits`, and doorbells."""
         n, lines = len(self._local), LINE_BYTES * len(self._local)
         page = map_file(file, lines + DOORBELL_BYTES * n)
         return page[:lines], page[lines:]

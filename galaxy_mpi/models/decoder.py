@@ -108,7 +108,9 @@ class Decoder:
         self._end(program, head, head.logits(h, self._head), all_logits=all_logits)
         return program
 
-    def prefill(self, *, all_logits: bool = False, all_rows: bool = False) -> Program:
+    def prefill(
+        self, *, all_logits: bool = False, all_rows: bool = False, first: int = 0
+    ) -> Program:
         """Return the program of a prefill pass; inputs and results as in `decode`.
 
         Parameters
@@ -117,6 +119,8 @@ class Decoder:
             Whether the logits of the whole vocabulary are wanted, not candidates.
         all_rows : bool
             Whether those of every row are; the result ``row_logits`` (S, V/R) is this row's slice.
+        first : int
+            The layer with which it begins; the input ``x`` is the stream in front of that layer.
         """
         program, shape, work = Program("prefill"), self._site.shape, self._site.work
         assert work is not None
@@ -124,7 +128,7 @@ class Decoder:
         rotary = (work.n_rows, 1, 2, shape.head_dim // 2)
         cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
         ops_of: dict[Precision, PrefillOps] = {}
-        for layer in program.layers(self._model.n_layers):
+        for layer in program.layers(self._model.n_layers, first):
             precision = self._site.precision.of(layer)
             if precision not in ops_of:
                 ops_of[precision] = self._system.prefill.at(self._site.of(precision))

@@ -14,7 +14,10 @@ from galaxy_mpi.models.sharding import Sharding, TensorReader
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.precision import Precision
 
-__all__ = ["ChipWeights", "load_chip_weights", "shard_parts"]
+__all__ = ["ChipWeights", "PackedOnce", "load_chip_weights", "shard_parts"]
+
+PackedOnce = dict[tuple[WeightId, DType], PackedTensor]
+"""Weights of one chip, packed, in every format that was asked for."""
 
 LAYER_WEIGHTS = ("wqkv", "wo", "w1", "w3", "w2")
 """The matmul weights of a layer in the order in which decode takes them."""
@@ -54,6 +57,7 @@ def load_chip_weights(
     precision: Precision,
     progress: Callable[[int], None] = lambda layer: None,
     cache: ShardFile | None = None,
+    packed: PackedOnce | None = None,
 ) -> ChipWeights:
     """Read and pack one chip's weights, or map what was packed before.
 
@@ -66,11 +70,14 @@ def load_chip_weights(
         Called with each layer's number when it is done.
     cache : ShardFile, optional
         Where packed weights are kept. One that cannot be written is left alone.
+    packed : dict, optional
+        Weights of this chip that were packed before, for callers who load it in one precision
+        after another: what is there is not read again, and what is not is added.
     """
     config, layout = sharding.layout.config, sharding.layout
     shards = None if cache is None else cache.read(shard_parts(sharding, precision))
     if shards is None:
-        shards = _pack(reader, sharding, precision, progress)
+        shards = _pack(reader, sharding, precision, progress, {} if packed is None else packed)
         if cache is not None:
             with suppress(OSError):
                 cache.write(shards)
@@ -130,6 +137,7 @@ def _pack(
     sharding: Sharding,
     precision: Precision,
     progress: Callable[[int], None],
+    packed: PackedOnce,
 ) -> Shards:
     config = sharding.layout.config
 
@@ -140,9 +148,11 @@ def _pack(
     vectors = {(-1, "norm"): rounded(sharding.read_gain(reader, "norm", -1))}
     for layer in range(config.n_layers):
         for name in LAYER_WEIGHTS:
-            values = sharding.read_weight(reader, name, layer)
-            dtype = precision.of(layer).weight(name)
-            tensors[WeightId(layer, name)] = PackedTensor.of(values, dtype)
+            weight, dtype = WeightId(layer, name), precision.of(layer).weight(name)
+            if (weight, dtype) not in packed:
+                values = sharding.read_weight(reader, name, layer)
+                packed[weight, dtype] = PackedTensor.of(values, dtype)
+            tensors[weight] = packed[weight, dtype]
         for name in ("attention_norm", "ffn_norm"):
             vectors[layer, name] = rounded(sharding.read_gain(reader, name, layer))
         if config.qkv_bias:
@@ -153,18 +163,23 @@ def _pack(
                 vectors[layer, name] = rounded(reader.read(name, layer, *whole)[0])
         progress(layer)
     widest = max((tensor.n_values for tensor in tensors.values()), default=0)
-    return Shards(tensors | dict(_read_head(reader, sharding, precision, widest)), vectors)
+    return Shards(tensors | dict(_read_head(reader, sharding, precision, widest, packed)), vectors)
 
 
 def _read_head(
-    reader: TensorReader, sharding: Sharding, precision: Precision, piece_values: int
+    reader: TensorReader,
+    sharding: Sharding,
+    precision: Precision,
+    piece_values: int,
+    packed: PackedOnce,
 ) -> Iterator[tuple[WeightId, PackedTensor]]:
     """Yield the head in pieces no larger, unpacked, than the largest layer weight."""
     layout = sharding.layout
     name = "embedding" if layout.config.tie_embeddings else "output"
     first = sharding.row * layout.vocab
     for number, (start, n) in enumerate(_head_pieces(layout, piece_values)):
-        values = sharding.read_tokens(reader, name, first + start, n)
-        weight = WeightId(-1, f"lm_head.{number}")
-        packed = PackedTensor.of(np.ascontiguousarray(values.T), precision.weight("lm_head"))
-        yield weight, packed
+        weight, dtype = WeightId(-1, f"lm_head.{number}"), precision.weight("lm_head")
+        if (weight, dtype) not in packed:
+            values = sharding.read_tokens(reader, name, first + start, n)
+            packed[weight, dtype] = PackedTensor.of(np.ascontiguousarray(values.T), dtype)
+        yield weight, packed[weight, dtype]

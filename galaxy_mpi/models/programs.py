@@ -157,12 +157,19 @@ class Programs:
         return self._found(key)
 
     def prefill(
-        self, work: PassShape, *, all_logits: bool = False, all_rows: bool = False
+        self,
+        work: PassShape,
+        *,
+        all_logits: bool = False,
+        all_rows: bool = False,
+        first: int = 0,
     ) -> Program:
         """Return the program of a pass of a shape; see `Decoder.prefill`."""
-        key = (work, all_logits, all_rows)
+        key = (work, all_logits, all_rows, first)
         if key not in self._kept:
-            program = self._decoder(work).prefill(all_logits=all_logits, all_rows=all_rows)
+            program = self._decoder(work).prefill(
+                all_logits=all_logits, all_rows=all_rows, first=first
+            )
             self._keep(key, program)
         return self._found(key)
 

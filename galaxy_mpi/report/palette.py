@@ -22,7 +22,13 @@ _KNOWN = {
     "collective column": "#d9485f",
     "collective row": "#e08e2b",
     "read": "#3fa66b",
+    "circular buffer": "#3fa66b",
     "device": "#3b82c4",
+    "equal": "#95a0ab",
+    "measured": "#95a0ab",
+    "prefill": "#e08e2b",
+    "decode": "#3b82c4",
+    "with a place": "#3b82c4",
     "total": "#5f6d7a",
     "free": "rgba(128, 128, 128, 0.25)",
 }

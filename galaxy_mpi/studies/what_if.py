@@ -18,7 +18,7 @@ from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
 from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table
 
-__all__ = ["PREFILLS", "SAMPLINGS", "WhatIf"]
+__all__ = ["PREFILLS", "SAMPLINGS", "WhatIf", "system_of_machine"]
 
 MAX_TOKENS, MAX_CHIPS = 131_072, 4096
 
@@ -142,8 +142,7 @@ class WhatIf:
         """The requested system, or the machine's."""
         if self.system is not None:
             return self.system.name if isinstance(self.system, System) else self.system
-        mesh = Mesh.parse(self.emulated_machine.mesh)
-        return "galaxy" if (mesh.rows, mesh.cols) == _GALAXIES else "tt_transformers"
+        return system_of_machine(self.emulated_machine)
 
     @property
     def n_steps(self) -> int:
@@ -304,3 +303,9 @@ class WhatIf:
     def _model_sizes(self) -> LlamaConfig:
         model = model_sizes(self.model)
         return replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))
+
+
+def system_of_machine(machine: Machine) -> str:
+    """Return the name of the system that a machine has."""
+    mesh = Mesh.parse(machine.mesh)
+    return "galaxy" if (mesh.rows, mesh.cols) == _GALAXIES else "tt_transformers"

@@ -23,6 +23,8 @@ References
    ``parse_decoder_json``.
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from galaxy_mpi.systems.formats import FORMAT_NAMES
 from galaxy_mpi.systems.precision import OP_GROUPS
 from galaxy_mpi.systems.settings import DEFAULT, Setting
 
-__all__ = ["TENSOR_GROUPS", "default_name", "read_optimizations"]
+__all__ = ["TENSOR_GROUPS", "default_name", "optimizations_json", "read_optimizations"]
 
 TENSOR_GROUPS = tuple(DEFAULT.formats)
 """Groups of tensors that a file gives a format."""
@@ -118,6 +120,28 @@ def read_optimizations(path: Path, n_layers: int, base: Setting) -> list[Setting
                 base.fidelities if fidelities is None else {**DEFAULT.fidelities, **fidelities},
             )
     return layers
+
+
+def optimizations_json(layers: Sequence[Setting]) -> str:
+    """Return a file that says what layers have, complete and in the original's names.
+
+    Parameters
+    ----------
+    layers : sequence of Setting
+        One a layer.
+    """
+    names = {dtype: name.upper() for name, dtype in FORMAT_NAMES.items()}
+    capitals = {ours: original.upper() for original, ours in _IN_CAPITALS.items()}
+    entries = []
+    for number, layer in enumerate(layers):
+        entry: dict[str, dict[str, str]] = {"precision_cfg": {}, "fidelity_cfg": {}}
+        for group, dtype in layer.formats.items():
+            if dtype is not None:  # activation: as the table says
+                entry["precision_cfg"][capitals.get(group, group.upper())] = names[dtype]
+        for group, fidelity in layer.fidelities.items():
+            entry["fidelity_cfg"][capitals.get(group, group.upper())] = fidelity.name
+        entries.append(f'"{number}": {json.dumps(entry)}')
+    return '{"decoders": {\n' + ",\n".join(entries) + "\n}}\n"
 
 
 def _parts(

@@ -99,6 +99,11 @@ class PassShape:
         return self.n_parts * self.length
 
     @property
+    def on_device(self) -> tuple[int, int, int, int]:
+        """What device time depends on: not the rows that the host carries, nor their columns."""
+        return self.n_users, self.n_parts, self.length, self.start
+
+    @property
     def is_long(self) -> bool:
         """Whether the sequence takes minimal matmuls and the gather fused with w2."""
         return self.device_rows >= MINIMAL_MATMUL_FROM

@@ -1,5 +1,6 @@
 """What a user asks for, before system and model are known: a name or a file, and other formats."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from galaxy_mpi.fields import shown
 from galaxy_mpi.systems.formats import FormatTable, parse
 from galaxy_mpi.systems.optimizations import default_name, read_optimizations
 from galaxy_mpi.systems.precision import FLOAT32_PRECISION, Precision, made_of
-from galaxy_mpi.systems.settings import ModelSizes
+from galaxy_mpi.systems.settings import ModelSizes, Setting
 
 if TYPE_CHECKING:
     from galaxy_mpi.systems.table import System
@@ -61,7 +62,23 @@ class Wanted:
             return made_of(self.name, table, [system.settings.choice(self.name, model).setting])
         base = system.settings.choice(default_name(self.optimizations), model).setting
         layers = read_optimizations(self.optimizations, model.n_layers, base)
-        made = made_of(self.optimizations.stem, table, layers)
+        return self.of_layers(system, model, layers, self.optimizations.stem)
+
+    def of_layers(
+        self, system: "System", model: ModelSizes, layers: Sequence[Setting], name: str
+    ) -> Precision:
+        """Return the formats of a system for a model whose layers have these settings.
+
+        It is what a file that says so would give.
+
+        Parameters
+        ----------
+        layers : sequence of Setting
+            One a layer.
+        name : str
+            Of the precision.
+        """
+        made = made_of(name, self._table(system, model), layers)
         return made if made.layers else replace(made, layers=(made,) * model.n_layers)
 
     def _table(self, system: "System", model: ModelSizes) -> FormatTable:

@@ -106,7 +106,7 @@ class ProgramSpans:
         ends : pair of ndarray of shape (R, C)
             Of the messages, and of the op.
         waited_s : ndarray of shape (R, C)
-            Seconds that each chip waited for the one that came last, beyond what notices take.
+            Seconds that each chip waited for the one that came last, beyond what signals take.
         n_bytes : float
             Of the busiest link.
         """

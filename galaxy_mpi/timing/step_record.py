@@ -29,7 +29,7 @@ class Work:
     begin_s: Seconds
     end_s: Seconds
     waited_s: Seconds
-    """Of a collective: for the chip of the group that enters last, beyond what notices take."""
+    """Of a collective: for the chip of the group that enters last, beyond what signals take."""
     link_bytes: float = 0.0
     """Of a collective: what the busiest link carries, one direction."""
 

@@ -278,7 +278,7 @@ def test_captures_of_other_layouts_are_not_compared(tmp_path):
         play(
             RUN, layout_class=layout, capture_path=tmp_path / name, capture=Choice("w2", None, "1")
         )
-    with pytest.raises(ConfigError, match="of different layouts"):
+    with pytest.raises(ConfigError, match="have different layouts"):
         compare_captures(tmp_path / "usual", tmp_path / "dealt")
     assert compare_captures(tmp_path / "dealt", tmp_path / "dealt").differing == []
 

@@ -24,7 +24,13 @@
     return found;
   };
   const config = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]] };
-  const draw = ({ place, figure }) => Plotly.react(place, figure.data, themed(figure.layout), config);
+  const coloured = (data) => {
+    const ink = style().ink;
+    const bars = (trace, name) => trace[name] ? { [name]: { ...trace[name], color: ink, thickness: 1.5 } } : {};
+    return data.map((trace) => ({ ...trace, ...bars(trace, "error_x") }));
+  };
+  const draw = ({ place, figure }) =>
+    Plotly.react(place, coloured(figure.data), themed(figure.layout), config);
 
   for (const source of document.querySelectorAll("script[data-chart]")) {
     const place = document.getElementById(source.dataset.chart);

@@ -22,18 +22,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Panel:
-    """One of several pictures over the same values."""
+    """One of several plots over the same values."""
 
     label: str
-    """Of its axis, with the unit."""
+    """Axis label, with the unit."""
     lines: dict[str, list[list[float]]]
-    """By name: the values, the low ends of their bands, the high ones."""
+    """By name: the values, and the low and high ends of their bands."""
     is_log: bool = False
 
 
 @dataclass(frozen=True)
 class Span:
-    """Something that lasts, in a row of a timeline; seconds."""
+    """A bar in a row of a timeline; times in seconds."""
 
     kind: str
     row: int
@@ -122,7 +122,7 @@ def curves_png(
 def panels_png(
     title: str, key: str, values: Sequence[str] | Sequence[float], panels: Sequence[Panel]
 ) -> bytes:
-    """Return panels with lines and their bands over the same values, as a PNG.
+    """Draw panels with lines and error bands over the same values, as a PNG.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def panels_png(
 
 
 def spans_png(title: str, label: str, spans: Sequence[Span]) -> bytes:
-    """Return spans in rows over time, a colour for each kind, as a PNG.
+    """Draw bars in rows over time, one colour per kind, as a PNG.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def front_png(
 
 
 def _figure(height: float, columns: int = 0, rows: int = 1) -> tuple[Any, Any]:
-    """Return a figure and its axes; so many beside and below each other, or one."""
+    """Return a figure and its axes, in columns and rows."""
     try:
         from matplotlib.figure import Figure  # imported here because it is optional and slow
     except ImportError:

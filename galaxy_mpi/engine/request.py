@@ -40,8 +40,8 @@ class CacheLimits:
         """Return why a prompt can never be taken, or None if it can."""
         if n_tokens > self.max_seq_len:
             return (
-                f"user {number} refused: its prompt of {n_tokens} tokens is longer than the "
-                f"{self.max_seq_len} positions that the model was made for; shorten the prompt"
+                f"user {number} refused: its prompt of {n_tokens} tokens exceeds the "
+                f"model's {self.max_seq_len} positions; shorten the prompt"
             )
         needed = self.blocks_for(n_tokens)
         if needed <= self.n_blocks:
@@ -76,9 +76,9 @@ class Request:
 
     @property
     def is_long_enough(self) -> bool:
-        """Whether it has all the tokens that it asked for."""
+        """Whether it has generated as many tokens as it asked for."""
         return len(self.generated) >= self.max_new_tokens
 
     def drop_tokens(self) -> None:
-        """Forget the tokens of a request that has ended: a day of them would fill the memory."""
+        """Free the tokens of a request that has ended, to bound memory in long simulations."""
         self.prompt, self.keys, self.generated = [], [], []

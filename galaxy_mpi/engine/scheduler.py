@@ -97,21 +97,21 @@ class Scheduler:
     def submit(
         self, prompt: list[int], max_new_tokens: int | None = None, bad: str | None = None
     ) -> Request:
-        """Let a request wait behind all others, or refuse it if it can never fit.
+        """Add a request to the end of the queue, or refuse it if it can never fit.
 
         Parameters
         ----------
         prompt : list of int
             Token ids, at least one.
         max_new_tokens : int, optional
-            The run's by default.
+            By default that of the run.
         bad : str, optional
-            Why it cannot be used, if it cannot.
+            Why the prompt cannot be used, if so.
 
         Returns
         -------
         Request
-            Its number is that of requests before it.
+            Requests are numbered from 0.
         """
         number, limits = len(self.requests), self._limits
         keys = prefix_keys(prompt, limits.page_size) if self._prefix_caching else []
@@ -127,7 +127,7 @@ class Scheduler:
         return request
 
     def cancel(self, number: int) -> None:
-        """End a request that waits or has a place; nothing happens to one that has ended."""
+        """End a request that waits or holds a place; has no effect if it has ended already."""
         request = self.requests[number]
         if request.ended is not None:
             return
@@ -297,7 +297,7 @@ class Scheduler:
         request.place, request.blocks = -1, []
 
     def _end_of(self, request: Request, token: int) -> EndReason:
-        """Return why a request ends: the first of several reasons."""
+        """Return why a request ends; the first reason counts."""
         if token in self._eos_tokens:
             return EndReason.END_OF_TEXT
         return EndReason.LENGTH if request.is_long_enough else EndReason.CACHE_FULL

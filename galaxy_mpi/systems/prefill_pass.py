@@ -100,7 +100,7 @@ class PassShape:
 
     @property
     def on_device(self) -> tuple[int, int, int, int]:
-        """What device time depends on: not on how the host carries rows, nor on whose they are."""
+        """What device time depends on: not the rows that the host carries, nor their columns."""
         return self.n_users, self.n_parts, self.length, self.start
 
     @property

@@ -1,7 +1,7 @@
-"""The clock of all chips of a mesh at once, without messages.
+"""The device clock of all chips of a mesh at once, without messages.
 
-It advances by the same recurrences in the same order as the clocks of a run
-(`galaxy_mpi.timing.chip_clock`), so they agree to the last bit.
+It uses the same recurrences in the same order as the clocks of a run
+(`galaxy_mpi.timing.chip_clock`), so both agree to the last bit.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ Seconds = NDArray[np.float64]
 class MeshClock:
     """Device time of every chip in a program.
 
-    Where no chip can differ from another, one is evaluated; else times are arrays (R, C).
+    If no chip can differ from another, only one is evaluated; otherwise times are arrays (R, C).
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ class MeshClock:
         Parameters
         ----------
         positions : sequence of int
-            Of a decode step: the longest user's position in each column; -1 for one without users.
+            For a decode step: position of the longest user in each column; -1 for no user.
         trace : Trace, optional
-            Gets every op, read and collective.
+            Receives every op, read and collective.
         """
         attended_s = self._tape.attended_s(positions)
         one = self._one
@@ -81,7 +81,7 @@ class MeshClock:
         return self._one.now
 
     def spans_s(self) -> list[tuple[Charge, float]]:
-        """Return each charge of the last run with its seconds on chip (0, 0), as `ChipClock`."""
+        """Return each charge of the last run with its seconds on chip (0, 0)."""
         assert self._last is not None
         return self._last.spans_s()
 
@@ -93,12 +93,12 @@ def _play(one: ChipClock, positions: Sequence[int]) -> None:
 
 
 def _is_alike(delays: Seconds) -> bool:
-    """Return whether each member of a group is as far from the farthest as any other is."""
+    """Return whether all members of a group have the same distance to their farthest member."""
     return len(set(delays.max(axis=1).tolist())) == 1
 
 
 class _ManyChips:
-    """One evaluation of a tape, chips beside each other."""
+    """One evaluation of a tape for all chips."""
 
     def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness, spans: Watcher | None) -> None:
         self._tape, self._machine, self._spans = tape, tape.costs.machine, spans
@@ -188,7 +188,7 @@ class _ManyChips:
         self._end(done, self._tape.gap_s)
 
     def _arrived(self, axis: Axis, delays: Seconds) -> Seconds:
-        """Return when the last of the group's data is there: entry and distance of each member."""
+        """Return when the last data of the group arrives, from entry times and distances."""
         entries: Any = self._now if axis is Axis.COLUMN else self._now.T  # (members, groups)
         arrived = (entries[None, :, :] + delays[:, :, None]).max(axis=1)
         result: Seconds = arrived if axis is Axis.COLUMN else arrived.T
@@ -203,5 +203,5 @@ class _ManyChips:
 
 
 def _by_member(axis: Axis, values: Seconds) -> Seconds:
-    """Return a value of each member of a group, laid beside the chips (R, C)."""
+    """Return a value per member of a group, broadcast to the chips (R, C)."""
     return values[:, None] if axis is Axis.COLUMN else values[None, :]

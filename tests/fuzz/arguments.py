@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from galaxy_mpi import accuracy, compare, decode, estimate, pareto, validate
+from galaxy_mpi import accuracy, compare, decode, estimate, pareto, traffic, validate
 from galaxy_mpi.engine.plan import make_plan
 
 _VALUES = (
@@ -71,6 +71,7 @@ _COMMANDS = {
     "validate": validate.build_parser,
     "accuracy": accuracy.build_parser,
     "pareto": pareto.build_parser,
+    "traffic": traffic.build_parser,
 }
 
 
@@ -109,6 +110,8 @@ def play_words(content: bytes, model: Path) -> None:
                 what_if.table()
     elif command == "compare":
         compare._prepare_timing(arguments)
+    elif command == "traffic":
+        traffic._traffic(arguments)
     elif command == "accuracy":
         accuracy.run_configs(arguments)
     elif command == "pareto":

@@ -221,7 +221,7 @@ def _use_section(content: Figures) -> Section:
     counts += [
         [f"{name.replace('_', ' ')}, {of}", float(figures[name][of])]
         for name in ("queue_length", "users")
-        for of in ("mean", "most")
+        for of in ("mean", "max")
     ]
     rows: list[list[Cell]] = [
         [name, value, *(end or (None, None))]

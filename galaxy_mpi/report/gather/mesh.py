@@ -84,8 +84,7 @@ def mesh_section(step: ShownStep) -> Section:
     text = (
         f"{step.name[:1].upper()}{step.name[1:]}, {step.timing.seconds * 1e6:.1f} us of device "
         f"time. Busy: in ops of its own. Collectives: without waiting. Waiting: for chips "
-        f"that enter a collective later. Thick wires are busy ones; "
-        f"The wires of a column join its chips, those of a row too."
+        f"that enter a collective later. Thick wires are busy ones."
     )
     return Section("Mesh", [picture], text)
 

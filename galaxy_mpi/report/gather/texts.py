@@ -18,16 +18,23 @@ from galaxy_mpi.studies.differences import Difference
 
 __all__ = ["against_section", "texts_section"]
 
+_MOST_TOKENS = 5000
+"""Of all users, whose probabilities are told: a page stays small enough to be sent."""
+
 
 def texts_section(report: Report, against: Against | None, golden: Golden | None) -> Section:
     """Return what every user asked and got, with the probability of each token."""
-    users = []
+    users, n_told = [], 0
     assert report.seen is not None
     for number, request in enumerate(report.requests):
         others = against.others[number] if against is not None else {}
+        seen = report.seen.tokens[number]
+        is_told = n_told + len(seen) <= _MOST_TOKENS
+        n_told += len(seen)
         tokens = [
             Token(token.text, token.probability, token.best, others.get(at))
-            for at, token in enumerate(report.seen.tokens[number])
+            for at, token in enumerate(seen)
+            if is_told
         ]
         notes = []
         if others and against is not None:
@@ -40,7 +47,10 @@ def texts_section(report: Report, against: Against | None, golden: Golden | None
                 notes.append(f"differs from {golden.path} from token {first + 1} on")
         counts = f"{len(request.prompt)} tokens and {len(request.generated)} new"
         ended = f"{counts}, ended by {request.ended.value}" if request.ended else counts
-        users.append(UserText(number, report.prompts[number], tokens, ended, "; ".join(notes)))
+        plain = "" if is_told else report.text[number]
+        notes += [] if is_told else [f"probabilities of the first {_MOST_TOKENS} tokens only"]
+        note = "; ".join(notes)
+        users.append(UserText(number, report.prompts[number], tokens, ended, note, plain))
     text = (
         "The darker a token's ground, the less probable it was: its share of the softmax over the "
         "whole vocabulary, before temperature, top k and top p."

@@ -65,6 +65,15 @@ def test_values_change_no_time(tmp_path, capsys, system):
         assert got[: len(expected)] == expected[: len(got)]
 
 
+def test_places_are_as_many_in_each_column_with_and_without_values(capsys):
+    words = ["--model", "demo", "--layers", "1", "--mesh", "1x3", "--batch", "31", "--rate", "1e6"]
+    words += ["--requests", "40", "--with-values", "--chips-per-rank", "3"]
+    assert traffic.main([*words, "--input-tokens", "9", "--output-tokens", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "places             33" in out
+    assert "agree with these times to the last bit" in out
+
+
 def test_a_clock_that_departs_is_told(tmp_path, monkeypatch, capsys):
     finish = ChipClock.finish
 

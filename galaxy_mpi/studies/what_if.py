@@ -139,6 +139,15 @@ class WhatIf:
         return len(self.lengths) if self.lengths is not None else self.users
 
     @property
+    def n_places(self) -> int:
+        """Places of a decode step: as in a run, the same number in each column."""
+        if self.prefill != "all":
+            return self.n_users
+        asked = Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        cols = self.emulated_system.mesh(asked).cols
+        return -(-self.users // cols) * cols
+
+    @property
     def system_name(self) -> str:
         """The requested system, or the machine's."""
         if self.system is not None:
@@ -184,7 +193,7 @@ class WhatIf:
             mesh,
             self.emulated_system,
             self.wanted.on(self.emulated_system, model),
-            users=self.n_users,
+            users=self.n_places,
             prefetch=self.prefetch,
             layout_class=self.layout_class,
         )

@@ -39,8 +39,10 @@ def texts_section(report: Report, against: Against | None, golden: Golden | None
         notes = []
         if others and against is not None:
             at = min(others)
-            notes.append(f"{against.name} would choose otherwise at {len(others)} places, first at "
-                         f"token {at + 1}")  # fmt: skip
+            n_others = len(others)
+            notes.append(
+                f"{against.name} would choose {n_others} other tokens, first token {at + 1}"
+            )
         if golden is not None:
             first = golden.first_different(number, request.generated)
             if first is not None:
@@ -52,11 +54,11 @@ def texts_section(report: Report, against: Against | None, golden: Golden | None
         note = "; ".join(notes)
         users.append(UserText(number, report.prompts[number], tokens, ended, note, plain))
     text = (
-        "The darker a token's ground, the less probable it was: its share of the softmax over the "
-        "whole vocabulary, before temperature, top k and top p."
+        "The stronger the background of a token, the less probable it was. Probabilities are "
+        "shares of the softmax over the whole vocabulary, before temperature, top-k and top-p."
     )
     if against is not None:
-        text += f" Outlined: {against.name} would have chosen another token behind the same ones."
+        text += f" Outlined tokens: after the same text, {against.name} would choose another one."
     return Section("Texts", [Texts(users)], text)
 
 
@@ -78,8 +80,8 @@ def against_section(against: Against) -> Section:
         for title, groups in (("op", found.by_op), ("layer", found.by_layer)):
             parts.append(_table(title, groups))
     text = (
-        f"Run again as {against.name} with the same tokens; values behind the ops of the passes "
-        f"and steps that --capture-steps chooses."
+        f"The run was repeated as {against.name} with the same tokens. Compared are the outputs of "
+        f"all ops in the passes and steps that --capture-steps selects."
     )
     return Section(f"Against {against.name}", [Facts(facts), *parts], text)
 

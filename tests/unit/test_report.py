@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +145,29 @@ def test_what_chips_do_adds_up_to_the_step():
     assert shares.waiting_s[3, 1] < others.min() / 5
     waited = waited_for_s(step)
     assert max(waited, key=waited.__getitem__) == Mesh(8, 4).rank(3, 1)
+
+
+def test_waiting_for_the_host_is_not_work():
+    what_if = WhatIf(model="llama3.2-1b", machine="t3000")
+    step = ShownStep(what_if.estimator, [128], what_if.slowness, "the step")
+    host_s = step.timing.by_op_s["host"]
+    assert host_s > step.timing.seconds / 3
+    assert step.shares.host_s == pytest.approx(np.full((8, 1), host_s))
+    assert step.shares.busy_s.max() < step.timing.seconds - host_s
+    shown = {name for chip in mesh_section(step).parts[0].chips for name in chip.shares}
+    assert "host" in shown
+    assert "host" not in mesh_section(shown_step()).parts[0].chips[0].shares
+
+
+def test_pages_are_imported_only_when_one_is_asked_for():
+    commands = ("decode", "estimate", "compare", "validate", "traffic", "pareto")
+    names = "; ".join(f"import galaxy_mpi.{command}" for command in commands)
+    code = f"{names}; import sys; print([m for m in sys.modules if m in {ONLY_FOR_PAGES}])"
+    words = [sys.executable, "-c", code]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+ONLY_FOR_PAGES = ("galaxy_mpi.report", "plotly", "galaxy_mpi.report.html")
 
 
 def test_chips_that_are_alike_wait_for_nobody():

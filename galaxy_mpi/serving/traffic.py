@@ -29,8 +29,9 @@ class Traffic:
     Parameters
     ----------
     what_if : WhatIf
-        The model and the system; its ``users`` are the places of a decode batch. Its lengths are
-        not used, and its memory check must be off, because it assumes users of one length.
+        The model and the system; its ``users`` are those of a decode batch, its ``prefill``
+        becomes ``all``. Its lengths are not used, and its memory check must be off, because it
+        assumes users of one length.
     load : Load
     page_size : int
         Positions of a block of the KV cache.
@@ -55,6 +56,8 @@ class Traffic:
     allow_over_budget: bool = False
 
     def __post_init__(self) -> None:
+        if self.what_if.prefill != "all":
+            object.__setattr__(self, "what_if", replace(self.what_if, prefill="all"))
         for name, value, most in (
             ("--page-size", self.page_size, 2**16),
             ("--cache-blocks", self.cache_blocks, 2**20),
@@ -82,8 +85,7 @@ class Traffic:
     @property
     def n_places(self) -> int:
         """Places of a decode batch, a multiple of the columns."""
-        cols = self.what_if.programs.mesh.cols
-        return -(-self.what_if.users // cols) * cols
+        return self.what_if.n_places
 
     @cached_property
     def device(self) -> Device:

@@ -159,7 +159,7 @@ class RunClock:
         self._end(clocks, tuple(requests), 0)
 
     def end_step(self, clocks: ProgramClocks, n_tokens: int, requests: Sequence[int] = ()) -> None:
-        """Record the step, which generated so many tokens, one for each of ``requests`` if given."""
+        """Record the step, which generated so many tokens, each of ``requests`` one."""
         self._end(clocks, None, n_tokens, requests)
 
     def _end(

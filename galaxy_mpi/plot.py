@@ -134,8 +134,8 @@ def panels_png(
     return _png(figure, suffix)
 
 
-def spans_png(title: str, label: str, spans: Sequence[Span]) -> bytes:
-    """Draw bars in rows over time, one colour per kind, as a PNG.
+def spans_png(title: str, label: str, spans: Sequence[Span], suffix: str = ".png") -> bytes:
+    """Draw bars in rows over time, one colour per kind; see `bars_png`.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def spans_png(title: str, label: str, spans: Sequence[Span]) -> bytes:
     axes.set_ylim(n_rows - 0.4, -0.6)
     figure.legend(loc="outside upper right", ncols=2, fontsize="small")
     axes.set_title(title)
-    return _png(figure)
+    return _png(figure, suffix)
 
 
 def front_png(

@@ -103,6 +103,7 @@ class WhatIf:
             raise ConfigError(f"--sampling is {' or '.join(SAMPLINGS)}, got {self.sampling!r}")
         if self.prefill == "all" and (self.lengths is not None or self.cached_percent):
             raise ConfigError("--lengths and --cached-percent need --prefill one")
+        self.emulated_machine.check_mesh(self.programs.asked_mesh)
         context = self.programs.model.max_seq_len
         if self.longest > context:
             raise ConfigError(

@@ -141,7 +141,7 @@ def _prepare_sweep(
             files.append((arguments.plot, plot))
         if arguments.report is not None:
             from galaxy_mpi.report import to_html  # here: only pages need it
-            from galaxy_mpi.report.gather.traffic import traffic_sweep_page
+            from galaxy_mpi.report.gather.traffic_sweep import traffic_sweep_page
 
             page = traffic_sweep_page(sweep.key, rows, ran, arguments.model)
             files.append((arguments.report, to_html(page)))
@@ -172,10 +172,12 @@ def _prepare_values(
         from galaxy_mpi.engine import Engine
 
         with Engine(run, transport) as engine:
-            day = traffic.day(EngineValues(engine), with_bands=transport.rank == 0)
-            found = told(engine, day.service.scheduler.requests, day.service.totals)
+            service = traffic.service(values=EngineValues(engine))
+            service.play()
+            found = told(engine, service.scheduler.requests, service.totals)
         if found is None:
             return 0
+        day = traffic.with_bands(service)  # on rank 0 alone, when no other waits for it
         _tell(day, words, arguments, values=found.to_dict())
         print_text("\n".join(["", *(found.differences or [_EQUAL])]))
         return DEVICE_TIMES_DIFFER if found.differences else 0

@@ -138,24 +138,21 @@ class Traffic:
             keeps_tokens=values is not None,
         )
 
-    def day(self, values: Values | None = None, *, with_bands: bool = True) -> "Day":
-        """Simulate the traffic, and again at both ends of the bands.
+    def day(self) -> "Day":
+        """Simulate the traffic, and again at both ends of the bands."""
+        service = self.service()
+        service.play()
+        return self.with_bands(service)
 
-        Parameters
-        ----------
-        values : Values, optional
-        with_bands : bool
-            False: skip the ends, which then equal the middle.
-        """
-        middle = self.service(values=values)
-        middle.play()
+    def with_bands(self, service: Service) -> "Day":
+        """Simulate both ends of the bands of a finished simulation."""
         ends = []
-        for sign in (-1, 1) if with_bands else ():
+        for sign in (-1, 1):
             factors = [(1 + each.margin) ** sign for each in self.margins]
             device = replace(self.device, pass_factor=factors[0], step_factor=factors[1])
             ends.append(self.service(device))
             ends[-1].play()
-        return Day(self, middle, *(ends or (middle, middle)))
+        return Day(self, service, *ends)
 
     def figures(self, service: Service) -> dict[str, Any]:
         """Return the figures of a finished simulation."""

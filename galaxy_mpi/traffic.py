@@ -82,7 +82,7 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write the figures; - means standard output")
     add("--csv", type=Path, metavar="FILE", help="write one row per request, or per sweep value")
-    add("--plot", type=Path, metavar="FILE.png", help="draw the places over time, or a sweep")
+    add("--plot", type=Path, metavar="FILE.png|svg", help="draw the places over time, or a sweep")
     add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     add = parser.add_argument_group("values").add_argument
     add(
@@ -129,18 +129,20 @@ def _prepare_sweep(
 
     def play() -> None:
         rows = sweep.rows()
-        print_text(sweep.table(rows))
+        ran = {"argv": ["galaxy_mpi.traffic", *words], "versions": versions()}
+        text = json.dumps(sweep.to_dict(rows, ran), indent=2) + "\n"
+        is_shown = str(arguments.json) == "-"
+        print_text(text[:-1] if is_shown else sweep.table(rows))
         files: list[tuple[Path | None, str | bytes]] = [(arguments.csv, sweep.to_csv(rows))]
-        text = json.dumps(rows, indent=2) + "\n"
-        if str(arguments.json) != "-":
+        if not is_shown:
             files.append((arguments.json, text))
         if arguments.plot is not None:
-            files.append((arguments.plot, sweep.png(arguments.model, rows)))
+            plot = sweep.plot(arguments.model, rows, arguments.plot.suffix)
+            files.append((arguments.plot, plot))
         if arguments.report is not None:
             from galaxy_mpi.report import to_html  # here: only pages need it
             from galaxy_mpi.report.gather.traffic import traffic_sweep_page
 
-            ran = {"argv": ["galaxy_mpi.traffic", *words], "versions": versions()}
             page = traffic_sweep_page(sweep.key, rows, ran, arguments.model)
             files.append((arguments.report, to_html(page)))
         write_all(files)
@@ -170,10 +172,12 @@ def _prepare_values(
         from galaxy_mpi.engine import Engine
 
         with Engine(run, transport) as engine:
-            day = traffic.day(EngineValues(engine), with_bands=transport.rank == 0)
-            found = told(engine, day.service.scheduler.requests, day.service.totals)
+            service = traffic.service(values=EngineValues(engine))
+            service.play()
+            found = told(engine, service.scheduler.requests, service.totals)
         if found is None:
             return 0
+        day = traffic.with_bands(service)  # on rank 0 alone, when no other waits for it
         _tell(day, words, arguments, values=found.to_dict())
         print_text("\n".join(["", *(found.differences or [_EQUAL])]))
         return DEVICE_TIMES_DIFFER if found.differences else 0
@@ -234,7 +238,7 @@ def _tell(day: Day, words: list[str], arguments: argparse.Namespace, **more: Any
     if arguments.csv is not None:
         files.append((arguments.csv, requests_csv(day)))
     if arguments.plot is not None:
-        files.append((arguments.plot, spans_png(*timeline(day))))
+        files.append((arguments.plot, spans_png(*timeline(day), arguments.plot.suffix)))
     if arguments.report is not None:
         from galaxy_mpi.report import to_html  # here: only pages need it
         from galaxy_mpi.report.gather.traffic import traffic_page

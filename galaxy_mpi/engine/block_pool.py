@@ -31,8 +31,9 @@ def prefix_keys(tokens: Sequence[int], page_size: int) -> list[bytes]:
     import hashlib  # imported here: it loads OpenSSL, and most runs have short prompts
 
     digest, keys = hashlib.sha256(), []
-    for start in range(0, len(tokens) - page_size + 1, page_size):
-        digest.update(np.array(tokens[start : start + page_size], "<i8").tobytes())
+    packed, page_bytes = np.array(tokens, "<i8").tobytes(), 8 * page_size
+    for start in range(0, len(packed) - page_bytes + 1, page_bytes):
+        digest.update(packed[start : start + page_bytes])
         keys.append(digest.digest())
     return keys
 

@@ -55,6 +55,8 @@ class Hooks:
     prefilled_layer: Callable[[list[Request], int, int], None] = lambda requests, layer, n: None
     before_step: Callable[[int], None] = lambda step: None
     after_step: Callable[[int, Scheduler], None] = lambda step, scheduler: None
+    generated: Callable[[Request, Callable[[Sequence[int]], str]], None] | None = None
+    """Called on rank 0 with a request that has a token more, and what makes text of tokens."""
     before_unpack: Callable[[WeightId], None] | None = None
     before_crossing: Callable[[Crossing], None] | None = None
 
@@ -143,11 +145,20 @@ class Engine:
         self.prefill_mode.free()
 
     def generate(self) -> Report | None:
-        """Run every request to its end; return the report on rank 0, None elsewhere."""
+        """Run every request to its end; return the report on rank 0, None elsewhere.
+
+        An interrupt (`KeyboardInterrupt`) on rank 0 ends the run with a report of what is complete;
+        other ranks are left where they are.
+        """
         scheduler = self.new_scheduler()
         self.requests = scheduler.requests
         self.times.start()
-        take_turns(scheduler, self)
+        try:
+            take_turns(scheduler, self)
+        except KeyboardInterrupt:
+            if self._transport.rank != 0:
+                raise
+            return self._report(scheduler, is_interrupted=True)
         return self._report(scheduler)
 
     def new_scheduler(self) -> Scheduler:
@@ -197,13 +208,13 @@ class Engine:
         positions = scheduler.longest_positions()
         ready = self.decode_mode.run(scheduler.tokens, tables, positions)
         if self._device is not None and ready.clocks is not None:
-            self._device.end_step(ready.clocks, len(active))
+            self._device.end_step(ready.clocks, len(active), [r.number for r in active])
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         rows, numbers = [r.place for r in active], [r.number for r in active]
         sampled = self.sampler.choose(values, tokens, rows, numbers)
         if self._observer is not None:
             self._observer.probabilities.chose(values, tokens, rows, sampled)
-        self.times.add_step(time.perf_counter() - began, len(active))
+        self.times.add_step(time.perf_counter() - began, active)
         self._end()
         self._advance(scheduler, sampled)
         self._hooks.after_step(self.times.n_steps, scheduler)
@@ -229,6 +240,9 @@ class Engine:
             generated = {n: len(scheduler.requests[n].generated) for n in sampled}
             sampled = {n: self._forced[n][at] for n, at in generated.items()}
         scheduler.advance(sampled)
+        if self._hooks.generated is not None and self._tokenizer is not None:
+            for number in sampled:
+                self._hooks.generated(scheduler.requests[number], self._tokenizer.decode)
         for number in sampled:
             if scheduler.requests[number].ended is not None:
                 self.sampler.forget(number)
@@ -269,7 +283,7 @@ class Engine:
 
     def _device_run(self, chips: list[ChipTimes]) -> DeviceRun | None:
         device, machine = self._device, self.plan.machine
-        if device is None or machine is None:
+        if device is None or machine is None or not chips:
             return None
         return DeviceRun.of(self.programs, machine, chips, device.events, self.run.slowness)
 
@@ -319,7 +333,7 @@ class Engine:
         assert self._tokenizer is not None
         return self._observer.seen(sums, self.requests, self._tokenizer, self._spans)
 
-    def _report(self, scheduler: Scheduler) -> Report | None:
+    def _report(self, scheduler: Scheduler, *, is_interrupted: bool = False) -> Report | None:
         chips = self.chips
         totals = {mode.name: mode.totals for mode in (self.decode_mode, self.prefill_mode)}
         blocks = max(pool.peak for pool in scheduler.pools)
@@ -338,11 +352,14 @@ class Engine:
         ]
         times = [] if self._device is None else self._device.times
         sums = [] if self._observer is None else self._observer.probabilities.sums
-        ranks = self._transport.gather((totals, memory, times, self._spans, sums))
+        mine = totals, memory, times, self._spans, sums
+        ranks = [mine] if is_interrupted else self._transport.gather(mine)
         if ranks is None:
             return None
         assert self._tokenizer is not None
         of_chips = [times for rank in ranks for times in rank[2]]
+        if len(of_chips) < self.run.working_mesh.n_chips:  # those of others are not known
+            of_chips = []
         return Report(
             run=self.run,
             precision=self.plan.precision.name,
@@ -364,6 +381,7 @@ class Engine:
                 self.plan.sampling,
                 self.plan.checksums,
             ),
+            is_interrupted=is_interrupted,
         )
 
 

@@ -71,6 +71,8 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     _check_cache(prompts, limits)
     precision = run.wanted.on(run.emulated_system, model)
     on_device = machine if precision.is_bfloat16 else None
+    if on_device is not None:
+        on_device.check_mesh(run.mesh)
     sampling = _sampling(run, files)
     if run.weights_cache is not None and os.path.isfile(run.weights_cache):
         raise ConfigError(f"--weights-cache {run.weights_cache} is a file; name a folder, or off")

@@ -53,7 +53,7 @@ class CacheLimits:
         )
 
 
-@dataclass
+@dataclass(slots=True)
 class Request:
     """One request."""
 

@@ -26,6 +26,10 @@ class RunTimes:
     """Of every change of the mode."""
     first_token_s: dict[int, float] = field(default_factory=dict)
     """From `start` to each request's first token, by number, including waiting for a place."""
+    queue_s: dict[int, float] = field(default_factory=dict)
+    """From `start` until the pass of each request began."""
+    last_token_s: dict[int, float] = field(default_factory=dict)
+    """From `start` to the newest token of each request."""
     _started: float = 0.0
 
     def start(self) -> None:
@@ -37,17 +41,30 @@ class RunTimes:
         """Decode steps so far."""
         return len(self.step_s)
 
+    @property
+    def total_s(self) -> float:
+        """From `start` to the last token."""
+        return max(self.last_token_s.values(), default=0.0)
+
+    @property
+    def _now_s(self) -> float:
+        return time.perf_counter() - self._started
+
     def add_prefill(self, seconds: float, requests: Sequence[Request]) -> None:
         """Record a pass in which ``requests`` received their first tokens."""
         self.prefill_s.append(seconds)
+        now = self._now_s
         for request in requests:
             self.n_prefill_tokens += len(request.prompt) - request.n_cached
-            self.first_token_s[request.number] = time.perf_counter() - self._started
+            self.queue_s[request.number] = now - seconds
+            self.first_token_s[request.number] = self.last_token_s[request.number] = now
 
-    def add_step(self, seconds: float, n_tokens: int) -> None:
-        """Record a decode step that generated so many tokens."""
+    def add_step(self, seconds: float, requests: Sequence[Request]) -> None:
+        """Record a decode step that generated a token for each of ``requests``."""
         self.step_s.append(seconds)
-        self.n_step_tokens += n_tokens
+        self.n_step_tokens += len(requests)
+        now = self._now_s
+        self.last_token_s |= {request.number: now for request in requests}
 
     def add_switch(self, seconds: float) -> None:
         """Record a change of mode."""

@@ -16,7 +16,7 @@ _KNOWN = {
     "link": "#e08e2b",
     "latency": "#95a0ab",
     "dispatch": "#b5895a",
-    "host": "#9a6bd0",
+    "host": "#c06fa8",
     # Tracks of a timeline.
     "op": "#3b82c4",
     "collective column": "#d9485f",

@@ -250,6 +250,8 @@ class UserText:
     ended: str
     note: str = ""
     """Where the other run differs first."""
+    plain: str = ""
+    """The text, where ``tokens`` has not all of it."""
 
 
 @dataclass(frozen=True)

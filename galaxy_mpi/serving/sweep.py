@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,8 @@ from galaxy_mpi.serving.report import aligned
 from galaxy_mpi.serving.traffic import Day, Traffic
 
 __all__ = ["FIGURES", "Row", "Sweep", "row_of"]
+
+SCHEMA_VERSION = 1
 
 MOST_SWEPT = 100
 
@@ -91,6 +93,15 @@ class Sweep:
             rows.append({self.key: value} | known | {"not_played": reason})
         return rows
 
+    def to_dict(self, rows: Sequence[Row], run: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the content of ``--json``; see docs/traffic.md."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run": dict(run),
+            "sweep": {self.key: list(self.values)},
+            "rows": list(rows),
+        }
+
     def table(self, rows: Sequence[Row]) -> str:
         """Return the rows for people."""
         columns = (
@@ -124,8 +135,8 @@ class Sweep:
         writer.writerows(rows)
         return text.getvalue()
 
-    def png(self, title: str, rows: Sequence[Row]) -> bytes:
-        """Draw latency, goodput and throughput over the values, as a PNG."""
+    def plot(self, title: str, rows: Sequence[Row], suffix: str) -> bytes:
+        """Draw latency, goodput and throughput over the values; see `galaxy_mpi.plot`."""
         drawn = [row for row in rows if not row["not_played"]]
 
         def panel(label: str, names: dict[str, str], scale: float, **more: Any) -> Panel:
@@ -151,6 +162,7 @@ class Sweep:
                 panel("requests/s", a_second, 1),
                 panel("tokens/s", {"all users": "tokens_per_s"}, 1),
             ],
+            suffix,
         )
 
 

@@ -29,8 +29,9 @@ class Traffic:
     Parameters
     ----------
     what_if : WhatIf
-        The model and the system; its ``users`` are the places of a decode batch. Its lengths are
-        not used, and its memory check must be off, because it assumes users of one length.
+        The model and the system; its ``users`` are those of a decode batch, its ``prefill``
+        becomes ``all``. Its lengths are not used, and its memory check must be off, because it
+        assumes users of one length.
     load : Load
     page_size : int
         Positions of a block of the KV cache.
@@ -55,6 +56,8 @@ class Traffic:
     allow_over_budget: bool = False
 
     def __post_init__(self) -> None:
+        if self.what_if.prefill != "all":
+            object.__setattr__(self, "what_if", replace(self.what_if, prefill="all"))
         for name, value, most in (
             ("--page-size", self.page_size, 2**16),
             ("--cache-blocks", self.cache_blocks, 2**20),
@@ -82,8 +85,7 @@ class Traffic:
     @property
     def n_places(self) -> int:
         """Places of a decode batch, a multiple of the columns."""
-        cols = self.what_if.programs.mesh.cols
-        return -(-self.what_if.users // cols) * cols
+        return self.what_if.n_places
 
     @cached_property
     def device(self) -> Device:
@@ -136,24 +138,21 @@ class Traffic:
             keeps_tokens=values is not None,
         )
 
-    def day(self, values: Values | None = None, *, with_bands: bool = True) -> "Day":
-        """Simulate the traffic, and again at both ends of the bands.
+    def day(self) -> "Day":
+        """Simulate the traffic, and again at both ends of the bands."""
+        service = self.service()
+        service.play()
+        return self.with_bands(service)
 
-        Parameters
-        ----------
-        values : Values, optional
-        with_bands : bool
-            False: skip the ends, which then equal the middle.
-        """
-        middle = self.service(values=values)
-        middle.play()
+    def with_bands(self, service: Service) -> "Day":
+        """Simulate both ends of the bands of a finished simulation."""
         ends = []
-        for sign in (-1, 1) if with_bands else ():
+        for sign in (-1, 1):
             factors = [(1 + each.margin) ** sign for each in self.margins]
             device = replace(self.device, pass_factor=factors[0], step_factor=factors[1])
             ends.append(self.service(device))
             ends[-1].play()
-        return Day(self, middle, *(ends or (middle, middle)))
+        return Day(self, service, *ends)
 
     def figures(self, service: Service) -> dict[str, Any]:
         """Return the figures of a finished simulation."""

@@ -61,7 +61,7 @@ def run_config(traffic: Traffic, **of_run: Any) -> RunConfig:
     return RunConfig(
         model=what_if.model,
         prompt_tokens=((0,),),  # requests arrive later
-        batch=traffic.n_places,
+        batch=what_if.users,
         mesh=what_if.programs.asked_mesh,
         system=what_if.system_name if what_if.system is None else what_if.system,
         precision=what_if.precision,

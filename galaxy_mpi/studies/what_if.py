@@ -103,6 +103,7 @@ class WhatIf:
             raise ConfigError(f"--sampling is {' or '.join(SAMPLINGS)}, got {self.sampling!r}")
         if self.prefill == "all" and (self.lengths is not None or self.cached_percent):
             raise ConfigError("--lengths and --cached-percent need --prefill one")
+        self.emulated_machine.check_mesh(self.programs.asked_mesh)
         context = self.programs.model.max_seq_len
         if self.longest > context:
             raise ConfigError(
@@ -136,6 +137,15 @@ class WhatIf:
     def n_users(self) -> int:
         """Users of a step."""
         return len(self.lengths) if self.lengths is not None else self.users
+
+    @property
+    def n_places(self) -> int:
+        """Places of a decode step: as in a run, the same number in each column."""
+        if self.prefill != "all":
+            return self.n_users
+        asked = Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        cols = self.emulated_system.mesh(asked).cols
+        return -(-self.users // cols) * cols
 
     @property
     def system_name(self) -> str:
@@ -183,7 +193,7 @@ class WhatIf:
             mesh,
             self.emulated_system,
             self.wanted.on(self.emulated_system, model),
-            users=self.n_users,
+            users=self.n_places,
             prefetch=self.prefetch,
             layout_class=self.layout_class,
         )

@@ -1,4 +1,7 @@
-"""Attention of a decode step over the paged cache; users are grouped by cache length."""
+"""Attention of a decode step over the paged cache; users are grouped by cache length.
+
+The cache stays packed: keys and values are unpacked for a few users and heads at a time.
+"""
 
 from typing import Any
 
@@ -12,6 +15,9 @@ from galaxy_mpi.systems.modules import Attention, put
 from galaxy_mpi.systems.precision import Precision
 
 __all__ = ["AttentionStep", "Workspace"]
+
+_UNPACKED_BYTES = 1 << 20
+"""Limit of unpacked keys and values in float32: about the size of a core's L2 cache."""
 
 
 class Workspace:
@@ -88,8 +94,31 @@ class AttentionStep:
             out_BNH[places] = mixed
 
     def _attend_group(self, q: F32, places: Ints, blocks_GP: Ints, out: F32) -> None:
+        """Attend for users of one number of blocks: so many at once as fit the processor's cache.
+
+        What a user gets does not depend on who is beside it, nor a head on others.
+        """
+        n_kv, _, page, _, _ = self._cache.rows.shape
+        head_bytes = 2 * blocks_GP.shape[1] * page * self._cache.head_dim * 4
+        n_users = max(1, _UNPACKED_BYTES // (n_kv * head_bytes))
+        n_heads = n_kv
+        if self._is_own and n_users == 1:
+            n_heads = max(1, _UNPACKED_BYTES // head_bytes)
+        per_kv = q.shape[1] // n_kv
+        for first in range(0, len(places), n_users):
+            users = slice(first, first + n_users)
+            for head in range(0, n_kv, n_heads):
+                kv_heads = slice(head, min(head + n_heads, n_kv))
+                heads = slice(kv_heads.start * per_kv, kv_heads.stop * per_kv)
+                self._attend_part(
+                    q[users, heads], places[users], blocks_GP[users], kv_heads, out[users, heads]
+                )
+
+    def _attend_part(
+        self, q: F32, places: Ints, blocks_GP: Ints, kv_heads: slice, out: F32
+    ) -> None:
         table = self._inputs.table
-        k, v = self._read(blocks_GP)
+        k, v = self._read(blocks_GP, kv_heads)
         if self._fidelity is not None:
             q = self._fidelity.activation(q)
             if self._cuts_cache:
@@ -104,13 +133,14 @@ class AttentionStep:
             mixed = self._attend.decode(q, k, v, table.positions_B[places])
             put(out, mixed, self._attend, "decode")
 
-    def _read(self, blocks_GP: Any) -> tuple[F32, F32]:
+    def _read(self, blocks_GP: Ints, kv_heads: slice) -> tuple[F32, F32]:
         """Return all positions of the blocks of G users, two arrays of shape (G, K, T, H)."""
         cache, space = self._cache, self._workspace
-        n_kv, _, page, _, row_bytes = cache.rows.shape
+        packed = cache.rows[kv_heads]
+        n_kv, _, page, _, row_bytes = packed.shape
         n_users, n_pages = blocks_GP.shape
         rows = space.bytes("rows", n_kv, n_users, n_pages, page, 2, row_bytes)
-        cache.rows.take(blocks_GP, axis=1, out=rows, mode="clip")
+        packed.take(blocks_GP, axis=1, out=rows, mode="clip")
         if self._is_plain:
             both = rows.view(np.float32)
         else:

@@ -157,6 +157,23 @@ class Machine:
         everything: dict[str, Any] = head | values | scaled
         return cls(**everything)
 
+    def check_mesh(self, mesh: Mesh) -> None:
+        """Raise if a mesh has more chips than one machine: links between two are not modelled.
+
+        Raises
+        ------
+        ConfigError
+            With both numbers.
+        """
+        own = Mesh.parse(self.mesh)
+        if mesh.n_chips > own.n_chips:
+            raise ConfigError(
+                f"the {mesh} mesh has {mesh.n_chips} chips, machine {self.name} has {own.n_chips}; "
+                f"links between machines are slower, and not modelled. Take up to {own.n_chips} "
+                f"chips, --precision float32 (no device time), or a machine file with "
+                f"`mesh: {mesh}`, if all its links are alike"
+            )
+
     def with_constants(self, settings: Sequence[str]) -> "Machine":
         """Return a copy with changed constants.
 

@@ -121,3 +121,28 @@ def test_every_command_says_what_it_ran(tmp_path, command, options):
         assert len(set(ran["formats"])) == len(found["precisions"]) == 3
     else:
         assert ran["machine"]["links"] == 4
+
+
+def test_a_mesh_of_two_machines_has_no_device_time(tmp_path, capsys):
+    said = "the 16x4 mesh has 64 chips, machine wormhole_galaxy_6u has 32"
+    assert estimate.main(["--mesh", "16x4"]) == 2
+    assert said in capsys.readouterr().err
+    values = [
+        "--mesh",
+        "16x4",
+        "--chips-per-rank",
+        "64",
+        "--layers",
+        "1",
+        "--batch",
+        "1",
+        "--quiet",
+    ]
+    values += ["--max-new-tokens", "1", "--cache-blocks", "8"]
+    assert decode.main(values) == 2
+    assert said in capsys.readouterr().err
+    # One who says that all its links are alike may.
+    path = tmp_path / "alike.yaml"
+    path.write_text("name: alike\nextends: wormhole_galaxy_6u\nmesh: 16x4\nconstants: {}\n")
+    assert estimate.main(["--mesh", "16x4", "--machine", str(path), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["mesh"] == "16x4"

@@ -65,6 +65,15 @@ def test_values_change_no_time(tmp_path, capsys, system):
         assert got[: len(expected)] == expected[: len(got)]
 
 
+def test_places_are_as_many_in_each_column_with_and_without_values(capsys):
+    words = ["--model", "demo", "--layers", "1", "--mesh", "1x3", "--batch", "31", "--rate", "1e6"]
+    words += ["--requests", "40", "--with-values", "--chips-per-rank", "3"]
+    assert traffic.main([*words, "--input-tokens", "9", "--output-tokens", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "places             33" in out
+    assert "agree with these times to the last bit" in out
+
+
 def test_a_clock_that_departs_is_told(tmp_path, monkeypatch, capsys):
     finish = ChipClock.finish
 
@@ -112,7 +121,10 @@ def test_a_sweep_is_a_row_for_each_rate(tmp_path, capsys):
     words = ["--layers", "2", "--requests", "60", "--sweep", "rate=1,500,nothing,1e4", *LENGTHS]
     words += ["--csv", str(tmp_path / "a.csv"), "--plot", str(tmp_path / "a.png")]
     words += ["--slo-ttft-ms", "40"]
-    found = figures(tmp_path, *words)
+    content = figures(tmp_path, *words)
+    assert content["sweep"] == {"rate": ["1", "500", "nothing", "1e4"]}
+    assert content.keys() == documented("\nA sweep:")
+    found = content["rows"]
     shown = capsys.readouterr().out.splitlines()
     heads = ["rate", "1", "low", "high", "500", "low", "high", "nothing", "1e4"]
     assert [line.split()[0] for line in shown[1:10]] == heads
@@ -127,6 +139,10 @@ def test_a_sweep_is_a_row_for_each_rate(tmp_path, capsys):
     assert alone["device_bands"]["ttft_s"]["p99"][1] == rows[1]["ttft_p99_s_high"]
     assert len(list(csv.DictReader((tmp_path / "a.csv").open()))) == 4
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert traffic.main([*words, "--json", "-", "--plot", str(tmp_path / "a.svg")]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == found
+    assert b"<svg" in (tmp_path / "a.svg").read_bytes()
 
 
 def test_traces_in_both_forms_are_the_same_traffic(tmp_path, capsys):

@@ -101,7 +101,7 @@ def play_words(content: bytes, model: Path) -> None:
         if run.n_layers is None and not run.model.startswith("llama3"):
             make_plan(run)
     elif command == "estimate":
-        if arguments.sweep is not None:
+        if arguments.sweep:
             estimate._prepare_sweep(estimate.build_parser(), words, arguments)
         else:
             what_if = replace(estimate._what_if(arguments), layers=1, new_tokens=1)

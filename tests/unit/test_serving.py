@@ -25,7 +25,13 @@ CONTEXT = 600
 
 @cache
 def what_if(**changes):
-    asked = {"model": "llama3.2-1b", "layers": 1, "mesh": "2x2", "users": 4} | changes
+    asked = {
+        "model": "llama3.2-1b",
+        "layers": 1,
+        "mesh": "2x2",
+        "users": 4,
+        "prefill": "all",
+    } | changes
     return WhatIf(allow_over_budget=True, **asked)
 
 
@@ -179,7 +185,7 @@ def test_a_closed_loop_is_what_is_estimated_of_all_users(system, users, input_to
     asked = {"users": users, "system": system, "mesh": "2x4"}
     load = Load(concurrency=users, n_requests=users, **of_lengths(input_tokens, 41))
     day = traffic(load, **asked).day()
-    estimate = what_if(prefill="all", input_tokens=input_tokens, new_tokens=40, **asked)
+    estimate = what_if(input_tokens=input_tokens, new_tokens=40, **asked)
     times, totals = estimate.times(estimate.estimator), day.service.totals
     assert totals.steps_s == times.step_s
     assert totals.end_s == times.now_s

@@ -190,7 +190,7 @@ def test_a_point_that_does_not_fit_is_a_row_that_says_so(tmp_path, capsys):
     assert estimate.main(arguments) == 0
     shown = capsys.readouterr().out.splitlines()
     assert "MiB of DRAM" in shown[2]
-    rows = json.loads(path.read_text())
+    rows = json.loads(path.read_text())["rows"]
     assert [row["not_estimated"] == "" for row in rows] == [True, False]
     assert rows[1]["decode_step_s"] is None
 

@@ -125,7 +125,7 @@ def sweep_page(key: str, rows: Sequence[Mapping[str, Any]], run: Mapping[str, An
         ends={"device": [_band(row, "time_to_first_token_s") for row in known]},
     )
     facts = [("swept", f"{key}, {len(rows)} values"), ("versions", versions_text(run))]
-    text = "Bars with the margin of the device model."
+    text = "Error bars: band of the device model."
     return Page(f"Sweep of {key}", run["argv"], facts, [Section("Sweep", [steps, first], text)])
 
 

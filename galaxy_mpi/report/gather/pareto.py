@@ -107,8 +107,8 @@ def _front_section(points: Points, metric: str, answer: Mapping[str, Any] | None
         joined=("front",),
     )
     text = (
-        "The front: formats that no others are both faster and more accurate than. Hover over a "
-        "point for its formats."
+        "Nothing that was measured is both faster and more accurate than a point of the front. "
+        "Hover over a point to see its formats."
     )
     return Section("Front", [chart], text)
 

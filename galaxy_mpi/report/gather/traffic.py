@@ -99,7 +99,7 @@ def _values_sections(content: Figures) -> list[Section]:
         for name, value in content["values"].items()
         if not isinstance(value, list)
     ]
-    text = "The same schedule with real tokens on ranks, and what their chips' clocks said."
+    text = "The same schedule with real tokens: whether the chips' clocks agree."
     return [Section("Values", [Facts(facts, is_host=True)], text)]
 
 
@@ -162,8 +162,8 @@ def _latency_section(content: Figures, served: Sequence[Served]) -> Section:
         is_log_x=True,
     )
     text = (
-        "Device time. From a request's arrival, so waiting for a place counts; bands are those of "
-        "the whole day on a faster and a slower device."
+        "Device time, counted from a request's arrival, so it includes waiting for a place. Bands "
+        "come from playing the same day on the fastest and the slowest device in the error band."
     )
     return Section("Latency", [bars, chart], text)
 
@@ -313,7 +313,7 @@ def _places_sections(served: Sequence[Served]) -> list[Section]:
         },
         level_unit="requests",
     )
-    text = f"The first {spans_end(spans):.3g} s of the day, and how many requests wait meanwhile."
+    text = f"The first {spans_end(spans):.3g} s of the day, and how many requests are waiting."
     return [Section("Places", [chart], text)]
 
 

@@ -141,7 +141,7 @@ def _prepare_sweep(
             files.append((arguments.plot, plot))
         if arguments.report is not None:
             from galaxy_mpi.report import to_html  # here: only pages need it
-            from galaxy_mpi.report.gather.traffic import traffic_sweep_page
+            from galaxy_mpi.report.gather.traffic_sweep import traffic_sweep_page
 
             page = traffic_sweep_page(sweep.key, rows, ran, arguments.model)
             files.append((arguments.report, to_html(page)))

@@ -23,6 +23,7 @@ _KNOWN = {
     "collective row": "#e08e2b",
     "read": "#3fa66b",
     "circular buffer": "#3fa66b",
+    "KV cache": "#49b5b1",
     "device": "#3b82c4",
     "equal": "#95a0ab",
     "measured": "#95a0ab",

@@ -124,6 +124,16 @@ class Estimator:
         """
         return self._clock(self.programs.decode()).record(positions)
 
+    def step_waits_s(self, positions: Sequence[int]) -> dict[int, dict[int, float]]:
+        """Return the seconds that each chip waits in a step, by the chip that it waits for.
+
+        Empty where nothing is slow.
+        """
+        if self._decode is None:
+            self._decode = self._clock(self.programs.decode())
+        self._decode.run(positions)
+        return self._decode.waits_s
+
     def step_s(self, positions: Sequence[int]) -> float:
         """Return only the seconds of a step, for fits that need many."""
         if self._decode is None:

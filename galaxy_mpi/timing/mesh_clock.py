@@ -14,7 +14,7 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays, near_delays
 from galaxy_mpi.timing.slowness import Slowness
-from galaxy_mpi.timing.spans import ProgramSpans, Watcher
+from galaxy_mpi.timing.spans import NOISE_S, ProgramSpans, Watcher
 from galaxy_mpi.timing.step_record import StepRecord
 from galaxy_mpi.timing.tape import Tape, Told
 from galaxy_mpi.timing.times import Timing
@@ -73,6 +73,11 @@ class MeshClock:
         many = _ManyChips(self._tape, self._mesh, self._slowness, record)
         return many.run(self._tape.attended_s(positions)), record
 
+    @property
+    def waits_s(self) -> dict[int, dict[int, float]]:
+        """Seconds that each chip waited for others in the last run, if something is slow."""
+        return self._last.waits_s if isinstance(self._last, _ManyChips) else {}
+
     def run_s(self, positions: Sequence[int] = ()) -> float:
         """Return only the seconds of `run`."""
         if self._one is None or len(set(positions)) > 1:
@@ -106,6 +111,10 @@ class _ManyChips:
         self._wire_factors = {axis: slowness.wire_factors(mesh, axis) for axis in Axis}
         self._delays = {axis: hop_delays(self._machine, mesh.size(axis)) for axis in Axis}
         self._told, self._n_issued = Told(), 0
+        self._mesh, self._has_slow = mesh, slowness != Slowness()
+        self.waits_s: dict[int, dict[int, float]] = {rank: {} for rank in range(mesh.n_chips)}
+        """Seconds that each chip waited in collectives, by the rank of the chip that came last;
+        noted where something is slow."""
         self._now: Seconds = np.zeros((mesh.rows, mesh.cols))
         self._stall_s, self._dram_free_s = self._now, self._now
         self._left_s: list[Seconds] = []
@@ -178,14 +187,25 @@ class _ManyChips:
         nearest = self._arrived(axis, near) + cross.wire_s * wires
         end = np.maximum(farthest, nearest) + cross.own_s * self._factor
         done = np.maximum(end, self._now + cross.beside_s * self._factor)
-        if self._spans is not None:
-            n_bytes = self._tape.crossed_bytes(cross)
+        if self._spans is not None or self._has_slow:
             # What signals and data take anyway, if all members enter together.
             reach = [_by_member(axis, of.max(axis=1)) for of in (delays, near)]
             alone = np.maximum(reach[0] + block_s * wires, reach[1] + cross.wire_s * wires)
             waited_s = np.maximum(farthest, nearest) - self._now - alone
+            self._note_waits(axis, waited_s)
+        if self._spans is not None:
+            n_bytes = self._tape.crossed_bytes(cross)
             self._spans.cross(cross, self._now, (end, done), waited_s, n_bytes)
         self._end(done, self._tape.gap_s)
+
+    def _note_waits(self, axis: Axis, waited_s: Seconds) -> None:
+        """Add up for whom each chip waits."""
+        last = self._now.argmax(axis=0 if axis is Axis.COLUMN else 1)
+        for row, col in np.argwhere(waited_s > NOISE_S).tolist():
+            of_last = (int(last[col]), col) if axis is Axis.COLUMN else (row, int(last[row]))
+            if of_last != (row, col):
+                waits, other = self.waits_s[self._mesh.rank(row, col)], self._mesh.rank(*of_last)
+                waits[other] = waits.get(other, 0.0) + float(waited_s[row, col])
 
     def _arrived(self, axis: Axis, delays: Seconds) -> Seconds:
         """Return when the last data of the group arrives, from entry times and distances."""

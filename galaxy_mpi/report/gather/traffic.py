@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from galaxy_mpi.report.gather.configuration import configuration_section, plain, versions_text
+from galaxy_mpi.report.gather.places import places_sections
 from galaxy_mpi.report.parts import (
     Bars,
     Cell,
@@ -13,18 +14,11 @@ from galaxy_mpi.report.parts import (
     Facts,
     Page,
     Section,
-    Span,
     Table,
-    Timeline,
 )
 from galaxy_mpi.serving.served import Served
 
-__all__ = ["traffic_page", "traffic_sweep_page"]
-
-_SHOWN_S = 60.0
-"""Seconds of a day that a timeline has, from its beginning."""
-
-_MOST_SPANS = 3000
+__all__ = ["traffic_page"]
 
 _QUANTILES = 200
 """Points of a distribution."""
@@ -83,7 +77,7 @@ def traffic_page(content: Figures, served: Sequence[Served]) -> Page:
         sections=[
             _latency_section(content, served),
             _use_section(content),
-            *_places_sections(served),
+            *places_sections(served),
             *_values_sections(content),
             configuration_section(run, settings),
         ],
@@ -249,154 +243,3 @@ def _at(figures: Any, path: Sequence[str]) -> Any:
     for name in path:
         figures = figures[name]
     return figures
-
-
-def _places_sections(served: Sequence[Served]) -> list[Section]:
-    """Return who has which place when; nothing if nobody had one."""
-    spans, shown = list[Span](), list[Served]()
-    end_s = min(_SHOWN_S, max((one.end_s for one in served), default=0.0))
-    for one in sorted(served, key=lambda one: (one.start_s or 0.0, one.number)):
-        if one.start_s is None or one.start_s >= end_s or len(spans) >= _MOST_SPANS:
-            continue
-        first_s = one.end_s if one.first_token_s is None else one.first_token_s
-        track = f"place {one.place}"
-        for kind, begin, stop in (
-            ("prefill", one.start_s, first_s),
-            ("decode", first_s, one.end_s),
-        ):
-            if stop > begin and begin < end_s:
-                spans.append(Span(track, f"request {one.number}", begin, min(stop, end_s), kind))
-        shown.append(one)
-    if not spans:
-        return []
-    places = sorted({span.track for span in spans}, key=lambda name: int(name.split()[1]))
-    rows: list[list[Cell]] = [
-        [
-            one.number,
-            one.place,
-            one.size.input_tokens,
-            one.output_tokens,
-            one.cached_tokens,
-            one.arrival_s,
-            one.queue_s * 1e3,
-            _ms(one.ttft_s),
-            _ms(one.tpot_s),
-            one.e2e_s,
-        ]
-        for one in shown
-    ]
-    columns = [
-        Column("request", "", "d"),
-        Column("place", "", "d"),
-        Column("tokens in", "", "d"),
-        Column("out", "", "d"),
-        Column("cached", "", "d"),
-        Column("arrives", "s", ".3f"),
-        Column("queue", "ms", ".1f"),
-        Column("TTFT", "ms", ".1f"),
-        Column("TPOT", "ms", ".2f"),
-        Column("end to end", "s", ".3f"),
-    ]
-    levels = {
-        "waiting": _count((one.arrival_s, one.start_s or one.end_s) for one in served),
-        "with a place": _count((one.start_s, one.end_s) for one in served if one.start_s),
-    }
-    chart = Timeline(
-        title="Users' places",
-        unit="s of device time",
-        tracks=places,
-        spans=spans,
-        table=Table(columns, rows, "Requests of the picture", is_folded=True),
-        levels={
-            name: [point for point in points if point[0] <= spans_end(spans)]
-            for name, points in levels.items()
-        },
-        level_unit="requests",
-    )
-    text = f"The first {spans_end(spans):.3g} s of the day, and how many requests are waiting."
-    return [Section("Places", [chart], text)]
-
-
-def spans_end(spans: Sequence[Span]) -> float:
-    """Return when the last one ends."""
-    return max(span.end for span in spans)
-
-
-def _count(stays: Iterable[tuple[float | None, float]]) -> list[tuple[float, float]]:
-    """Return how many there are from each change on."""
-    changes: dict[float, int] = {}
-    for begin, end in stays:
-        changes[begin or 0.0] = changes.get(begin or 0.0, 0) + 1
-        changes[end] = changes.get(end, 0) - 1
-    held, found = 0, [(0.0, 0.0)]
-    for at in sorted(changes):
-        if changes[at]:
-            held += changes[at]
-            found.append((at, float(held)))
-    return found
-
-
-def traffic_sweep_page(key: str, rows: Sequence[Figures], run: Figures, model: str) -> Page:
-    """Return the page of a sweep.
-
-    Parameters
-    ----------
-    key : str
-        The option that is swept.
-    rows : sequence of mapping
-        What ``--json`` writes.
-    run : mapping
-        ``argv`` and ``versions``.
-    model : str
-    """
-    known = [row for row in rows if not row["not_played"]]
-    places = _places([row[key] for row in known])
-    sections = []
-    for title, unit, scale, names in (
-        ("Time to first token", "ms", 1e3, {p: f"ttft_{p}_s" for p in ("p50", "p90", "p99")}),
-        ("Time per output token", "ms", 1e3, {p: f"tpot_{p}_s" for p in ("p50", "p90", "p99")}),
-        ("Requests served", "1/s", 1.0,
-         {"served": "requests_per_s", "good": "goodput_requests_per_s"}),
-        ("Tokens", "1/s", 1.0, {"all users": "tokens_per_s"}),
-        ("Tokens of a user", "1/s", 1.0, {"a user": "tokens_per_s_per_user"}),
-    ):  # fmt: skip
-        shown = {
-            label: name
-            for label, name in names.items()
-            if any(row[name] is not None for row in known)
-        }
-        curves, ends = dict[str, list[tuple[float, float]]](), dict[str, list[Ends | None]]()
-        for label, name in shown.items():
-            points = [(x, r) for x, r in zip(places, known, strict=True) if r[name] is not None]
-            curves[label] = [(x, r[name] * scale) for x, r in points]
-            ends[label] = [_ends((r[f"{name}_low"], r[f"{name}_high"]), scale) for _, r in points]
-        columns = [Column(key)]
-        for label in shown:
-            columns += [Column(label, unit, ".3f"), Column("least"), Column("most")]
-        columns = [c if c.form or c.name == key else Column(c.name, unit, ".3f") for c in columns]
-        cells: list[list[Cell]] = [
-            [row[key], *(
-                None if row[f"{name}{end}"] is None else row[f"{name}{end}"] * scale
-                for name in shown.values() for end in ("", "_low", "_high")
-            )]
-            for row in rows
-        ]  # fmt: skip
-        chart = Curves(
-            title, key, unit, curves, Table(columns, cells, title, is_folded=True), ends=ends
-        )
-        sections.append(Section(title, [chart]))
-    reasons = [(f"{key} {row[key]}", row["not_played"]) for row in rows if row["not_played"]]
-    facts = [
-        ("swept", f"{key}, {len(rows)} values"),
-        *reasons,
-        ("versions", versions_text(run)),
-    ]
-    return Page(f"{model}: traffic by {key}", run["argv"], facts, sections)
-
-
-def _places(words: Sequence[str]) -> list[float]:
-    """Return the numbers that values are, or their order."""
-    try:
-        return [float(word) for word in words]
-    except ValueError:
-        return [float(number) for number in range(len(words))]

@@ -1,11 +1,11 @@
-"""Builds one chip of a run and takes all requests through it.
+"""Build the chips of a process and run all requests on them.
 
 The order of a run, on every rank::
 
     rank 0 reads config, tokenizer, prompts  ->  all ranks agree
     every rank reads and packs its shards    ->  all ranks agree
     until every request has ended:
-        prefill what has a place and memory  (mode: prefill)
+        prefill waiting requests that fit    (mode: prefill)
         step all users by one token          (mode: decode)
     rank 0 gathers counters and writes the report
 """
@@ -48,7 +48,7 @@ __all__ = ["Engine", "Hooks"]
 
 @dataclass(frozen=True)
 class Hooks:
-    """Where tests and progress displays look into a run; nothing here by default."""
+    """Callbacks for progress displays, recorders and tests; by default they do nothing."""
 
     loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None
     refused: Callable[[str], None] = lambda line: None
@@ -71,7 +71,7 @@ class Engine:
         Of ``run.working_mesh``.
     hooks : Hooks, optional
     forced : sequence of sequence of int, optional
-        Tokens that each request goes on with, whatever is chosen; see ``chosen``.
+        Tokens that each request continues with, whatever is chosen; see ``chosen``.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Engine:
     Raises
     ------
     UserError
-        On all ranks alike, if the model or the prompts cannot be used.
+        On all ranks, if the model or the prompts cannot be used.
     """
 
     def __init__(
@@ -136,19 +136,19 @@ class Engine:
     ) -> None:
         if error is None:
             self.free()
-        else:  # requests may be under way
+        else:  # requests may be pending
             self.decode_mode.abandon()
 
     def free(self) -> None:
-        """Give back what the programs hold."""
+        """Release what the programs hold."""
         self.decode_mode.free()
         self.prefill_mode.free()
 
     def generate(self) -> Report | None:
-        """Take every request to its end; return the report on rank 0, None elsewhere.
+        """Run every request to its end; return the report on rank 0, None elsewhere.
 
-        An interrupt (`KeyboardInterrupt`) on rank 0 ends the run there with a report of what there
-        is; other ranks are left where they are.
+        An interrupt (`KeyboardInterrupt`) on rank 0 ends the run with a report of what is complete;
+        other ranks are left where they are.
         """
         scheduler = self.new_scheduler()
         self.requests = scheduler.requests
@@ -162,7 +162,7 @@ class Engine:
         return self._report(scheduler)
 
     def new_scheduler(self) -> Scheduler:
-        """Return a scheduler of the run's prompts; on all ranks alike."""
+        """Return a scheduler of the run's prompts, identical on all ranks."""
         run, plan = self.run, self.plan
         return Scheduler(
             plan.prompt_tokens,
@@ -177,7 +177,7 @@ class Engine:
         )
 
     def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:
-        """Run the prompts of `Scheduler.next_prefill` and give each its first token."""
+        """Prefill the requests of `Scheduler.next_prefill`; each gets its first token."""
         self._transport.begin(f"prefill after decode step {self.times.n_steps}")
         self._switch(PrefillMode.name)
         self._begin(PrefillMode.name)
@@ -197,7 +197,7 @@ class Engine:
         self._advance(scheduler, sampled)
 
     def decode(self, scheduler: Scheduler) -> None:
-        """Run one step of all users that have a place."""
+        """Run one decode step of all users with a place."""
         self._hooks.before_step(self.times.n_steps)
         self._transport.begin(f"decode step {self.times.n_steps + 1}")
         self._switch(DecodeMode.name)
@@ -225,7 +225,7 @@ class Engine:
         return None if ranks is None else [times for rank in ranks for times in rank]
 
     def _switch(self, mode: str) -> None:
-        """Note a change of the mode: programs of both are kept, so it costs nothing."""
+        """Record a change of mode, which costs nothing because programs of both are kept."""
         if self._mode and self._mode != mode:
             self.times.add_switch(0.0)
         self._mode = mode
@@ -273,7 +273,7 @@ class Engine:
         return [*seen, capture]
 
     def _make_clock(self) -> RunClock | None:
-        """Return what keeps device time, for formats that the device has."""
+        """Return the keeper of device time, for formats that the device has."""
         if self.plan.machine is None:
             return None
         costs = Costs(self.programs.on(self.plan.machine))
@@ -304,12 +304,12 @@ class Engine:
         return HostSpans(tuple(self._transport.chips), Traced(self.run.trace_steps))
 
     def _begin(self, mode: str) -> None:
-        """Note for the host's trace that a pass or a step begins."""
+        """Record in the host trace that a pass or step begins."""
         if self._spans is not None:
             self._spans.begin(mode)
 
     def _end(self) -> None:
-        """Note that it has ended."""
+        """Record that it has ended."""
         if self._spans is not None:
             self._spans.end()
 
@@ -323,7 +323,7 @@ class Engine:
         return host_trace(self.run.working_mesh, ranks) if is_asked else None
 
     def text_of(self, before: Sequence[int], token: int) -> str:
-        """Return what a token adds to the text of those before it; on rank 0."""
+        """Return the text that a token adds to the tokens before it; on rank 0."""
         assert self._tokenizer is not None
         return piece_of(self._tokenizer, before, token)
 
@@ -386,6 +386,6 @@ class Engine:
 
 
 def n_places(run: RunConfig) -> int:
-    """Return the user places of a run: as many in each column."""
+    """Return the number of user places of a run, equally many per column."""
     cols = run.working_mesh.cols
     return -(-(run.batch or MAX_USERS) // cols) * cols

@@ -1,4 +1,4 @@
-"""What a run tells: JSON for machines, text for people. Seconds inside, units in every name."""
+"""The report of a run, as JSON and as text. Seconds inside; names end with the unit."""
 
 import json
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True)
 class Report:
-    """All that rank 0 knows at the end of a run. Lists ``decode``, ``memory`` etc. are by rank."""
+    """Everything that rank 0 knows at the end of a run. Lists such as ``decode`` are by rank."""
 
     run: RunConfig
     precision: str
@@ -47,9 +47,9 @@ class Report:
     ran: dict[str, Any]
     """What was run, see `galaxy_mpi.engine.ran`."""
     is_interrupted: bool = False
-    """Whether the run ended before all users had: what there is of one process."""
+    """Whether the run ended before all users did; then figures are those of one process."""
     seen: Seen | None = None
-    """What only pages show; None for a run without one."""
+    """What only report pages show; None for a run without one."""
 
     @property
     def tokens(self) -> list[list[int]]:
@@ -57,13 +57,13 @@ class Report:
         return [request.generated for request in self.requests]
 
     def host(self) -> dict[str, Any]:
-        """Return the figures of this computer, with the unit in each name.
+        """Return the host figures, with the unit in each name.
 
         ``decode_step_s`` is the mean over all steps, split (mean over the ranks) into
         ``compute_s`` (arithmetic, packing, Python and waiting for the processor),
         ``collectives_s`` and ``prefetch_stall_s``. ``tokens_per_s`` counts the tokens of decode
         steps over their time. ``time_to_first_token_s`` is the mean over users, from the start of
-        the run's first pass, so waiting for a place counts; null for a user without a token.
+        the run's first pass, including waiting for a place; None for a user without a token.
         """
         times, n_ranks = self.times, len(self.memory)
         n_steps, steps_s = max(times.n_steps, 1), sum(times.step_s)
@@ -147,7 +147,7 @@ class Report:
         }
 
     def device_figures(self) -> dict[str, Any] | None:
-        """Return the figures of the chips; None for formats that the device does not have."""
+        """Return the device figures; None for formats that the device does not have."""
         return None if self.device is None else self._device(self.device)
 
     def _device(self, device: DeviceRun) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class Report:
         return found | bands_of(found, self._conditions())
 
     def _conditions(self) -> Conditions:
-        """Return what the bands of device time depend on."""
+        """Return what the error bands of device time depend on."""
         run = self.run
         changed = (run.n_layers, run.optimizations, run.circular_buffer_bytes, run.collectives,
                    run.slow_chips, run.slow_links, run.layout(self.model).key)  # fmt: skip
@@ -179,27 +179,27 @@ class Report:
 
     @property
     def n_positions(self) -> int:
-        """Positions of the longest user at the end."""
+        """Final number of positions of the longest user."""
         return max(len(r.prompt) + len(r.generated) for r in self.requests)
 
     def to_json(self, **more: Any) -> str:
-        """Return `to_dict` as text, with more behind it."""
+        """Return `to_dict` as text, with additional entries."""
         return json.dumps(self.to_dict() | more, indent=2, ensure_ascii=False) + "\n"
 
     def write_files(self, page: str | None = None, **more: Any) -> None:
-        """Write the files that the run was asked for, each whole or not at all.
+        """Write the requested files, each whole or not at all.
 
         Parameters
         ----------
         page : str, optional
             What ``--report`` writes.
         **more
-            Behind the figures of ``--json``.
+            Additional entries of ``--json``.
 
         Raises
         ------
         ConfigError
-            If one cannot be written; the others are.
+            If one cannot be written; the others are still written.
         """
         run, device = self.run, self.device
         files: list[tuple[Path | None, str | bytes]] = [(run.json_path, self.to_json(**more))]
@@ -214,14 +214,14 @@ class Report:
         write_all(files)
 
     def to_text(self, *, show_all: bool, has_texts: bool = True) -> str:
-        """Return what was run, prompts with continuations, a table by user and the summary.
+        """Return what was run, prompts with generated text, a table of users, and the summary.
 
         Parameters
         ----------
         show_all : bool
             All users, not the first four.
         has_texts : bool
-            Whether continuations are wanted: they may have been shown as they came.
+            Whether to include generated text, which may have been printed already.
         """
         n_shown = len(self.prompts) if show_all else min(4, len(self.prompts))
         lines = [*(f"{name:<13}{value}" for name, value in ran_rows(self.ran)), ""]
@@ -251,7 +251,7 @@ class Report:
         ]
 
     def _layout(self) -> list[tuple[str, str]]:
-        """Return the layout, if it is the user's, and what it made of sizes, with its cost."""
+        """Return rows for a user's layout, and for padding with its cost."""
         layout = self.run.layout(self.model)
         rows = [("layout", type(layout).__name__)] if layout.key else []
         if layout.padding:

@@ -1,4 +1,4 @@
-"""Attention of a decode step over the paged cache, users grouped by the length of theirs.
+"""Attention of a decode step over the paged cache; users are grouped by cache length.
 
 The cache stays packed: keys and values are unpacked for a few users and heads at a time.
 """
@@ -17,25 +17,25 @@ from galaxy_mpi.systems.precision import Precision
 __all__ = ["AttentionStep", "Workspace"]
 
 _UNPACKED_BYTES = 1 << 20
-"""Of keys and values in float32 at once: about what a core's second cache holds."""
+"""Limit of unpacked keys and values in float32: about the size of a core's L2 cache."""
 
 
 class Workspace:
-    """Arrays that the attention of all layers of a thread shares; they grow with the lengths."""
+    """Scratch arrays shared by the attention of all layers of a thread; they grow as needed."""
 
     def __init__(self) -> None:
         self._bytes: dict[str, Bytes] = {}
         self._views: dict[tuple[Any, ...], Any] = {}
 
     def bytes(self, name: str, *shape: int) -> Bytes:
-        """Return bytes under a name: overwritten by the next use of the name."""
+        """Return named scratch bytes, overwritten by the next use of the name."""
         key = (name, *shape)
         view = self._views.get(key)
         if view is None:
             n_bytes = int(np.prod(shape))
             if name not in self._bytes or len(self._bytes[name]) < n_bytes:
                 self._bytes[name] = np.empty(n_bytes, np.uint8)
-                # Views of the smaller array would keep it.
+                # Views of the smaller array would keep it alive.
                 self._views = {k: v for k, v in self._views.items() if k[0] != name}
             elif len(self._views) > 1000:
                 self._views.clear()
@@ -43,7 +43,7 @@ class Workspace:
         return view
 
     def values(self, name: str, *shape: int) -> F32:
-        """Return float32 values under a name."""
+        """Return named scratch of float32."""
         values: F32 = self.bytes(name, *shape[:-1], 4 * shape[-1]).view(np.float32)
         return values
 
@@ -55,7 +55,7 @@ class AttentionStep:
     ----------
     cache : KVCache
     inputs : object
-        Its ``table`` says where the users are.
+        Its ``table`` is the page table of the users.
     precision : Precision
         Of the layer.
     attend : Attention

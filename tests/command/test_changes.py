@@ -54,7 +54,7 @@ def test_golden_ends_two_ranks_with_one(tmp_path):
 @pytest.mark.parametrize(
     ("system", "said"),
     [
-        ("APART", "residual is to be the same on all rows, but chips (0, 0) and (1, 0) differ"),
+        ("APART", "residual must be the same on all rows, but chips (0, 0) and (1, 0) differ"),
         ("BROKEN", "op rms_norm_attention of layer 1, chip (1, 0): "),
     ],
 )

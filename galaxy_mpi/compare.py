@@ -230,7 +230,9 @@ def _report(
             series["host ms"] = [(row.host_step_s or 0.0) * 1e3 for row in cumulative]
         names = [cumulative[0].name, *(f"+ {row.name}" for row in cumulative[1:])]
         title = f"{arguments.model}, {arguments.mesh}: a decode step"
-        files.append((arguments.plot, grouped_bars_png(title, names, series)))
+        files.append(
+            (arguments.plot, grouped_bars_png(title, names, series, arguments.plot.suffix))
+        )
     if arguments.report is not None:
         from galaxy_mpi.report import to_html  # here: only pages need it
         from galaxy_mpi.report.gather.compare import compare_page

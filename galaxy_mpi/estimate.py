@@ -1,14 +1,11 @@
 """Device time without weights, values or ranks: ``galaxy-mpi estimate``."""
 
 import argparse
-import csv
-import io
 import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -19,7 +16,8 @@ from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.output import check_page, check_writable, write_all
-from galaxy_mpi.plot import bars_png, lines_png
+from galaxy_mpi.plot import bars_png
+from galaxy_mpi.studies.sweep import Sweep
 from galaxy_mpi.studies.what_helps import helps, helps_table
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.system_arguments import add_model, add_slowness, add_system, of_system
@@ -64,12 +62,18 @@ def build_parser() -> ArgumentParser:
         action="store_true",
         help="show the gain from halving each cost of the machine",
     )
-    add("--sweep", metavar="KEY=A,B,C", help="one row per value of an option: links=1,2,3,4")
+    add(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="KEY=A,B,C",
+        help="one row per value of an option: links=1,2,3,4; twice for a grid",
+    )
     add = parser.add_argument_group("output").add_argument
-    add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep")
+    add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep; - as --json")
     add("--trace", type=Path, metavar="FILE", help="write a prompt and a step for ui.perfetto.dev")
     add("--profile-csv", type=Path, metavar="FILE", help="write the same for tt-perf-report")
-    add("--plot", type=Path, metavar="FILE.png", help="draw the time by op, or a sweep")
+    add("--plot", type=Path, metavar="FILE.png|svg", help="draw the time by op, or a sweep")
     add("--json", type=Path, metavar="FILE", help="write the figures; - means standard output")
     add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     return parser
@@ -80,14 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, words = build_parser(), list(sys.argv[1:] if argv is None else argv)
 
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
-        if arguments.csv is not None and arguments.sweep is None:
+        if arguments.csv is not None and not arguments.sweep:
             raise ConfigError("--csv writes the rows of a --sweep; add one")
         for option in _FILES:
             path = getattr(arguments, option.replace("-", "_"))
-            if not (option == "json" and str(path) == "-"):
+            if not (option in _ON_STDOUT and str(path) == "-"):
                 check_writable(f"--{option}", path)
         check_page(arguments.report)
-        if arguments.sweep is not None:
+        if [str(arguments.json), str(arguments.csv)] == ["-", "-"]:
+            raise ConfigError("--json - and --csv - are both standard output; name a file for one")
+        if arguments.sweep:
             return _prepare_sweep(parser, words, arguments)
         what_if = _what_if(arguments)
 
@@ -120,7 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.plot is not None:
                 by_op_us = {name: s * 1e6 for name, s in report["device"]["by_op_s"].items()}
                 title = f"{arguments.model}: a decode step by op, chip (0, 0)"
-                files.append((arguments.plot, bars_png(title, by_op_us, "us")))
+                files.append(
+                    (arguments.plot, bars_png(title, by_op_us, "us", arguments.plot.suffix))
+                )
             if arguments.report is not None:
                 from galaxy_mpi.report import to_html  # here: only pages need it
                 from galaxy_mpi.report.gather.estimate import estimate_page
@@ -161,83 +169,41 @@ def _lengths(text: str | None) -> tuple[int, ...] | None:
 
 
 _FILES = ("json", "csv", "trace", "profile-csv", "plot", "report")
-_MOST_SWEPT = 1000
+_ON_STDOUT = ("json", "csv")
 _NOT_SWEPT = (*_FILES, "sweep", "help", "no-prefetch", "allow-over-budget", "what-helps")
-
-SWEEP_COLUMNS = (
-    "decode_step_s",
-    "tokens_per_s_per_user",
-    "tokens_per_s",
-    "time_to_first_token_s",
-    "prefetch_stall_s",
-    "decode_step_s_margin",
-    "time_to_first_token_s_margin",
-)
+_OF_ONE_POINT = ("trace", "profile-csv")
 
 
 def _prepare_sweep(
     parser: ArgumentParser, words: list[str], arguments: argparse.Namespace
 ) -> Callable[[], None]:
-    key, _, values = arguments.sweep.partition("=")
-    key = key.lstrip("-")
-    words_of_values = values.split(",")
-    if len(words_of_values) > _MOST_SWEPT:
-        raise ConfigError(f"--sweep takes at most {_MOST_SWEPT} values, got {len(words_of_values)}")
-    if not values or key in _NOT_SWEPT:
-        raise ConfigError(
-            f"--sweep takes an option and its values, for example links=1,2,3,4; "
-            f"got {arguments.sweep!r}"
-        )
-    # Appended to the command line, where the last one counts.
-    estimates: dict[str, WhatIf | None] = {}
-    reasons: dict[str, str] = {}
-    for value in words_of_values:
-        parsed = parser.parse_args([*words, f"--{key}", value])
-        try:
-            estimates[value] = _what_if(parsed)
-        except ConfigError as error:  # of this point only
-            estimates[value], reasons[value] = None, str(error)
-    if len(reasons) == len(estimates):
-        raise ConfigError(next(iter(reasons.values())))
+    for option in _OF_ONE_POINT:
+        if getattr(arguments, option.replace("-", "_")) is not None:
+            raise ConfigError(f"--{option} is of one point; leave out --sweep")
+
+    def of_words(more: list[str]) -> Callable[[], WhatIf]:
+        parsed = parser.parse_args([*words, *more])  # the last one counts
+        return lambda: _what_if(parsed)
+
+    sweep = Sweep.parse(arguments.sweep, _NOT_SWEPT, of_words)
 
     def play() -> None:
-        rows: list[dict[str, Any]] = []
-        for value, estimate in estimates.items():
-            device = dict.fromkeys(SWEEP_COLUMNS) if estimate is None else estimate.report["device"]
-            figures = {name: device[name] for name in SWEEP_COLUMNS}
-            rows.append({key: value} | figures | {"not_estimated": reasons.get(value, "")})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        width = max(len(key), *(len(value) for value in estimates)) + 2
-        print(f"{key:<{width}}{'step ms':>9}{'+-':>5}{'tokens/s/user':>15}{'tokens/s':>10}"
-              f"{'first token ms':>16}{'+-':>5}{'stall us':>10}")  # fmt: skip
-        for row in rows:
-            if row["not_estimated"]:
-                print(f"{row[key]:<{width}}  {row['not_estimated']}")
-                continue
-            print(
-                f"{row[key]:<{width}}{row['decode_step_s'] * 1e3:>9.3f}"
-                f"{row['decode_step_s_margin']:>5.0%}{row['tokens_per_s_per_user']:>15.2f}"
-                f"{row['tokens_per_s']:>10.1f}{row['time_to_first_token_s'] * 1e3:>16.1f}"
-                f"{row['time_to_first_token_s_margin']:>5.0%}"
-                f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
-            )
-        files: list[tuple[Path | None, str | bytes]] = [(arguments.csv, text.getvalue())]
-        if str(arguments.json) != "-":
-            files.append((arguments.json, json.dumps(rows, indent=2) + "\n"))
+        said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
+        texts = {"json": json.dumps(sweep.to_dict(said), indent=2) + "\n", "csv": sweep.csv()}
+        on_stdout = [name for name in _ON_STDOUT if str(getattr(arguments, name)) == "-"]
+        # Standard output first: a full disk must not lose it.
+        print(texts[on_stdout[0]] if on_stdout else f"{sweep.table()}\n", end="", flush=True)
+        files: list[tuple[Path | None, str | bytes]] = [
+            (getattr(arguments, name), texts[name]) for name in _ON_STDOUT if name not in on_stdout
+        ]
         if arguments.plot is not None:
-            drawn = [row for row in rows if not row["not_estimated"]]
-            lines = {name: [row[name] for row in drawn] for name in SWEEP_COLUMNS[:5]}
-            points = [row[key] for row in drawn]
-            files.append((arguments.plot, lines_png(arguments.model, key, points, lines)))
+            plot = sweep.plot(f"{arguments.model}: a sweep", arguments.plot.suffix)
+            files.append((arguments.plot, plot))
         if arguments.report is not None:
             from galaxy_mpi.report import to_html
             from galaxy_mpi.report.gather.estimate import sweep_page
 
-            said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
-            files.append((arguments.report, to_html(sweep_page(key, rows, said))))
+            files.append((arguments.report, to_html(sweep_page(*sweep.named_rows(), said))))
         write_all(files)
 
     return play

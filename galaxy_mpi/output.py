@@ -17,6 +17,7 @@ __all__ = [
     "print_text",
     "write_all",
     "write_bytes",
+    "write_now",
     "write_text",
 ]
 
@@ -43,10 +44,15 @@ def print_text(text: str) -> None:
     ConfigError
         If standard output cannot be written for another reason.
     """
+    write_now(f"{text}\n")
+
+
+def write_now(text: str) -> None:
+    """Write a text to standard output as it is; see `print_text`."""
     if sys.stdout is None:  # Python was started with a closed descriptor
         return
     try:
-        print(text, flush=True)
+        print(text, end="", flush=True)
     except OSError as error:
         # What is left in the stream would fail once more when Python ends.
         with contextlib.suppress(OSError, ValueError):

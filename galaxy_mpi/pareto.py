@@ -29,7 +29,7 @@ from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.output import check_writable, write_all
+from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.plot import front_png
 from galaxy_mpi.progress import Counter
 from galaxy_mpi.studies.candidates import Candidate, Grid, groups_of
@@ -117,6 +117,7 @@ def build_parser() -> ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the figures")
     add("--csv", type=Path, metavar="FILE", help="write a row for each formats measured")
     add("--plot", type=Path, metavar="FILE.png", help="draw the front")
+    add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     add("--quiet", action="store_true", help="show no progress")
     add_transport(parser)
     return parser
@@ -154,6 +155,7 @@ class ParetoCommand:
             raise ConfigError(f"--tokens must be at least 2, got {arguments.tokens}")
         for option in ("json", "csv", "plot"):
             check_writable(f"--{option}", getattr(arguments, option))
+        check_page(arguments.report)
         if arguments.target:
             check_writable("--write", arguments.write)
         Grid.parse(arguments.tried, 1)
@@ -268,10 +270,16 @@ class ParetoCommand:
                 lines[-1] = f"{arguments.write}: the fastest measured that meets {asked}"
                 files.append((arguments.write, optimizations_json(answer.candidate.settings)))
         print("\n".join(lines), flush=True)
-        files.append((arguments.json, json.dumps(found.to_dict(said), indent=2) + "\n"))
+        content = found.to_dict(said)
+        files.append((arguments.json, json.dumps(content, indent=2) + "\n"))
         files.append((arguments.csv, found.to_csv()))
         if arguments.plot is not None:
             files.append((arguments.plot, self._plot(found)))
+        if arguments.report is not None:
+            from galaxy_mpi.report import to_html  # here: only pages need it
+            from galaxy_mpi.report.gather.pareto import pareto_page
+
+            files.append((arguments.report, to_html(pareto_page(content))))
         write_all(files)
 
     def _plot(self, found: Found) -> bytes:

@@ -14,7 +14,6 @@ __all__ = [
     "curves_png",
     "front_png",
     "grouped_bars_png",
-    "lines_png",
     "panels_png",
     "spans_png",
 ]
@@ -22,18 +21,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Panel:
-    """One of several pictures over the same values."""
+    """One of several plots over the same values."""
 
     label: str
-    """Of its axis, with the unit."""
+    """Axis label, with the unit."""
     lines: dict[str, list[list[float]]]
-    """By name: the values, the low ends of their bands, the high ones."""
+    """By name: the values, and the low and high ends of their bands."""
     is_log: bool = False
 
 
 @dataclass(frozen=True)
 class Span:
-    """Something that lasts, in a row of a timeline; seconds."""
+    """A bar in a row of a timeline; times in seconds."""
 
     kind: str
     row: int
@@ -41,8 +40,8 @@ class Span:
     end_s: float
 
 
-def bars_png(title: str, values: dict[str, float], unit: str) -> bytes:
-    """Return horizontal bars, the longest on top, as a PNG.
+def bars_png(title: str, values: dict[str, float], unit: str, suffix: str = ".png") -> bytes:
+    """Return horizontal bars, the longest on top, as a PNG, or an SVG by the suffix of its file.
 
     Raises
     ------
@@ -56,30 +55,13 @@ def bars_png(title: str, values: dict[str, float], unit: str) -> bytes:
     axes.margins(x=0.12)
     axes.set_xlabel(unit)
     axes.set_title(title)
-    return _png(figure)
+    return _png(figure, suffix)
 
 
-def lines_png(title: str, key: str, values: Sequence[str], rows: dict[str, list[float]]) -> bytes:
-    """Return one line for each of ``rows``, relative to its first value, as a PNG.
-
-    Raises
-    ------
-    ConfigError
-        If matplotlib is not installed.
-    """
-    figure, axes = _figure(height=4.5)
-    for name, row in rows.items():
-        axes.plot(values, [value / row[0] if row[0] else 1.0 for value in row], "o-", label=name)
-    axes.set_xlabel(key)
-    axes.set_ylabel(f"relative to {key} {values[0]}")
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    axes.set_title(title)
-    return _png(figure)
-
-
-def grouped_bars_png(title: str, names: Sequence[str], series: dict[str, list[float]]) -> bytes:
-    """Return a row of horizontal bars for each series, the first name on top, as a PNG.
+def grouped_bars_png(
+    title: str, names: Sequence[str], series: dict[str, list[float]], suffix: str = ".png"
+) -> bytes:
+    """Return a row of horizontal bars for each series, the first name on top; see `bars_png`.
 
     Raises
     ------
@@ -95,7 +77,7 @@ def grouped_bars_png(title: str, names: Sequence[str], series: dict[str, list[fl
         axes.invert_yaxis()
         axes.label_outer()
     figure.suptitle(title)
-    return _png(figure)
+    return _png(figure, suffix)
 
 
 def curves_png(
@@ -120,9 +102,13 @@ def curves_png(
 
 
 def panels_png(
-    title: str, key: str, values: Sequence[str] | Sequence[float], panels: Sequence[Panel]
+    title: str,
+    key: str,
+    values: Sequence[str] | Sequence[float],
+    panels: Sequence[Panel],
+    suffix: str = ".png",
 ) -> bytes:
-    """Return panels with lines and their bands over the same values, as a PNG.
+    """Draw panels with lines and error bands over the same values; see `bars_png`.
 
     Raises
     ------
@@ -145,11 +131,11 @@ def panels_png(
             axes.set_ylim(bottom=0)
         axes.legend(fontsize="small")
     figure.suptitle(title)
-    return _png(figure)
+    return _png(figure, suffix)
 
 
-def spans_png(title: str, label: str, spans: Sequence[Span]) -> bytes:
-    """Return spans in rows over time, a colour for each kind, as a PNG.
+def spans_png(title: str, label: str, spans: Sequence[Span], suffix: str = ".png") -> bytes:
+    """Draw bars in rows over time, one colour per kind; see `bars_png`.
 
     Raises
     ------
@@ -177,7 +163,7 @@ def spans_png(title: str, label: str, spans: Sequence[Span]) -> bytes:
     axes.set_ylim(n_rows - 0.4, -0.6)
     figure.legend(loc="outside upper right", ncols=2, fontsize="small")
     axes.set_title(title)
-    return _png(figure)
+    return _png(figure, suffix)
 
 
 def front_png(
@@ -210,7 +196,7 @@ def front_png(
 
 
 def _figure(height: float, columns: int = 0, rows: int = 1) -> tuple[Any, Any]:
-    """Return a figure and its axes; so many beside and below each other, or one."""
+    """Return a figure and its axes, in columns and rows."""
     try:
         from matplotlib.figure import Figure  # imported here because it is optional and slow
     except ImportError:
@@ -224,7 +210,14 @@ def _figure(height: float, columns: int = 0, rows: int = 1) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def _png(figure: Any) -> bytes:
+def _png(figure: Any, suffix: str = ".png") -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    if suffix == ".svg":
+        from matplotlib import rc_context
+
+        # Neither a date nor numbers that are drawn by lot: the same plot is the same bytes.
+        with rc_context({"svg.hashsalt": "galaxy_mpi"}):
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+    else:
+        figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

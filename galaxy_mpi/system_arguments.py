@@ -1,4 +1,4 @@
-"""Arguments of commands that estimate: the model and the system that they are about."""
+"""Command-line arguments of the estimated model and system, shared by commands."""
 
 import argparse
 import os
@@ -30,7 +30,7 @@ def add_model(add: Any) -> None:
 
 
 def add_system(parser: argparse.ArgumentParser) -> Any:
-    """Add the arguments of the emulated system; return what adds more to their group."""
+    """Add the arguments of the emulated system; return ``add_argument`` of their group."""
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", metavar="RxC", help="rows x columns of chips (default: the machine's)")
     add(
@@ -73,7 +73,7 @@ def add_system(parser: argparse.ArgumentParser) -> Any:
 
 
 def add_slowness(parser: argparse.ArgumentParser) -> Any:
-    """Add the arguments of what is slower than it should be, and of budgets; as `add_system`."""
+    """Add slow chips and links and the memory check; return ``add_argument`` of their group."""
     add = parser.add_argument_group("what if").add_argument
     add(
         "--slow-chip",
@@ -99,7 +99,7 @@ def add_slowness(parser: argparse.ArgumentParser) -> Any:
 
 
 def of_system(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of `galaxy_mpi.studies.what_if.WhatIf` that these say."""
+    """Return these arguments as those of `galaxy_mpi.studies.what_if.WhatIf`."""
     return {
         "model": arguments.model,
         "layers": arguments.layers,

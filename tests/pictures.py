@@ -56,6 +56,19 @@ PICTURES = {
         "#device-time h2, #device-time figure:first-of-type figcaption, #chart-1-1",
     ),
     "validate": Picture("python -m galaxy_mpi.validate", "header, #times figcaption, #chart-1-1"),
+    "traffic": Picture(
+        "python -m galaxy_mpi.traffic --model llama3-70b --rate 2.5 --requests 300",
+        "#places h2, #places p, #places figcaption, #places .chart",
+    ),
+    "traffic_sweep": Picture(
+        "python -m galaxy_mpi.traffic --model llama3-70b --requests 300 --sweep rate=1,2,4,6,8",
+        "#time-to-first-token",
+    ),
+    "pareto": Picture(
+        "python -m galaxy_mpi.pareto --mesh 2x2 --chips-per-rank 4 --target top1>=95 "
+        f"--text {ROOT}/benchmarks/prose.txt",
+        "#front h2, #front figcaption, #front .chart",
+    ),
     "ring_collectives": Picture(
         f"mpirun -n 4 python {ROOT}/benchmarks/ring_collectives.py --mesh 2x2 -b 1K -e 256K",
         "#all-reduce-of-a-row",

@@ -1,4 +1,4 @@
-"""The chips of a process: what they hold from the first pass to the last, whatever the mode."""
+"""The chips of a process: what both modes share for the whole run."""
 
 from collections.abc import Callable, Mapping
 
@@ -29,7 +29,7 @@ __all__ = ["Chips", "Held", "check_memory", "honest_wait_s", "load_chips"]
 
 
 class Held:
-    """What one chip holds.
+    """The contents of one chip.
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ class Chips:
     plan : Plan
     transport : Transport
     loaded_layer : callable
-        Called with (layer, number of layers) as weights are loaded.
+        Called with (layer, number of layers) while weights are loaded.
     precision : Precision, optional
-        That of the run by default.
+        By default that of the run.
     modules : Modules, optional
         Classes of attention, norm and rotary table.
     packed : mapping of int to dict, optional
@@ -64,7 +64,7 @@ class Chips:
     Raises
     ------
     UserError
-        If the weights cannot be read, or the circular buffer cannot hold one.
+        If the weights cannot be read, or one does not fit in the circular buffer.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Chips:
         return {self.mesh.coord(held.rank)[1] for held in self.held}
 
     def fill(self, held: Held, tokens: Ints, positions: Ints) -> None:
-        """Fill in what a step or a pass begins with: embeddings, and the rotary table."""
+        """Fill in the inputs of a step or pass: embeddings and the rotary table."""
         inputs = held.inputs
         np.copyto(inputs["x"], held.weights.embed(tokens))
         cos, sin = self.rotary.at(positions)
@@ -159,10 +159,10 @@ class Chips:
                 )
                 for layer in range(model.n_layers)
             ]
-        except (MemoryError, ValueError):  # numpy refuses sizes past 2**63 with the second
+        except (MemoryError, ValueError):  # numpy raises the second for sizes beyond 2**63
             raise ConfigError(
                 f"the KV cache of {limits.n_blocks} blocks of {limits.page_size} positions in "
-                f"{model.n_layers} layers is more than this computer gives; lower --cache-blocks"
+                f"{model.n_layers} layers does not fit in memory; lower --cache-blocks"
             ) from None
         heads, kv_heads = self.layout.head_numbers(sharding.row)
         state = ChipState(
@@ -190,7 +190,7 @@ def load_chips(
     n_tokens: int = 0,
     packed: Mapping[int, PackedOnce] | None = None,
 ) -> Chips:
-    """Return this process's chips when all processes have theirs; parameters as of `Chips`.
+    """Return this process's chips once all processes have theirs; parameters as of `Chips`.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def load_chips(
     Raises
     ------
     UserError
-        On all ranks alike, if one of them cannot make its chips.
+        On all ranks, if one of them fails.
     """
     error: UserError | None = None
     try:
@@ -216,9 +216,9 @@ def load_chips(
 def check_memory(
     run: RunConfig, plan: Plan, chips_per_rank: int, environ: Mapping[str, str]
 ) -> None:
-    """Raise if this host cannot hold the weights of its ranks, before any is read.
+    """Raise if the weights of this host's ranks do not fit in memory, before any is read.
 
-    Shards that are mapped from the cache need no memory of their own.
+    Shards mapped from the cache need no memory.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def check_memory(
     plan : Plan
     chips_per_rank : int
     environ : mapping of str to str
-        In which launchers tell how many ranks are on this host.
+        In which launchers pass the number of ranks on this host.
 
     Raises
     ------
@@ -246,11 +246,11 @@ def check_memory(
 
 
 def honest_wait_s(weights_bytes: int, n_tokens: int) -> float:
-    """Return the seconds of host time that ranks in good health may make each other wait.
+    """Return how long healthy ranks may make each other wait, in seconds of host time.
 
-    Between two collectives a rank multiplies some of its weights with the tokens of a pass. A
-    slow host with many ranks on each core is assumed to do so with all of them at 10 MB/s for up
-    to 1,024 tokens, and 20 s are for whatever else such a host does.
+    Between two collectives a rank multiplies some of its weights with the tokens of a pass. The
+    limit assumes a slow host that does so with all weights at 10 MB/s for up to 1,024 tokens, plus
+    20 s for everything else.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def honest_wait_s(weights_bytes: int, n_tokens: int) -> float:
 
 
 def _shard_file(run: RunConfig, plan: Plan, rank: int) -> ShardFile | None:
-    """Return where a chip's packed weights are kept, if they are."""
+    """Return the cache file of a chip's packed weights, or None."""
     if run.weights_cache is None or plan.fingerprint is None:
         return None
     what = f"{run.working_mesh}-{plan.precision.key}-{plan.model.n_layers}"

@@ -1,7 +1,7 @@
-"""Whose turn it is: the one loop that runs, estimates of runs and traffic go through.
+"""The scheduling loop, shared by runs, estimates of runs and traffic.
 
-Prefill stops decode: as long as a waiting request finds a place and memory, a pass is next;
-otherwise all who have a place take a step.
+Prefill stops decode: while a waiting request fits, its prefill is next. Otherwise all users that
+hold a place take a decode step.
 """
 
 from typing import Protocol
@@ -13,27 +13,27 @@ __all__ = ["AllAtOnce", "Arrivals", "Work", "take_turns"]
 
 
 class Work(Protocol):
-    """What passes and steps do; both give tokens with `Scheduler.advance`."""
+    """Executes passes and steps. Both end with `Scheduler.advance`."""
 
     def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:
-        """Run the pass of requests that `Scheduler.next_prefill` returned."""
+        """Prefill the requests that `Scheduler.next_prefill` returned."""
 
     def decode(self, scheduler: Scheduler) -> None:
-        """Run a step of all who have a place."""
+        """Run a decode step of all users that hold a place."""
 
 
 class Arrivals(Protocol):
-    """When requests come and go."""
+    """Adds requests to a scheduler over time."""
 
     def admit(self, scheduler: Scheduler) -> None:
-        """Submit what has come by now, cancel what was given up."""
+        """Submit requests that have arrived, cancel those whose client has disconnected."""
 
     def wait(self) -> bool:
-        """Let time pass until the next one comes; return False if none ever will."""
+        """Wait for the next arrival; return False if there is none."""
 
 
 class AllAtOnce:
-    """All requests are there from the beginning."""
+    """No arrivals: the scheduler has all requests from the start."""
 
     def admit(self, scheduler: Scheduler) -> None:
         """Do nothing."""
@@ -44,14 +44,14 @@ class AllAtOnce:
 
 
 def take_turns(scheduler: Scheduler, work: Work, arrivals: Arrivals | None = None) -> None:
-    """Prefill and decode until every request has ended and no other comes.
+    """Prefill and decode until every request has ended and no more arrive.
 
     Parameters
     ----------
     scheduler : Scheduler
     work : Work
     arrivals : Arrivals, optional
-        None: nobody comes beside those whom the scheduler knows.
+        None: the scheduler has all requests already.
     """
     arrivals = arrivals or AllAtOnce()
     while True:

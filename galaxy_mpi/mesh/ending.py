@@ -6,11 +6,13 @@ single write whose failure is ignored, and a timer ends the process if the write
 
 import contextlib
 import os
+import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
-__all__ = ["end_process", "end_within", "flush", "say"]
+__all__ = ["end_process", "end_within", "flush", "say", "terminated_as_interrupted"]
 
 GRACE_S = 3.0
 """Time limit for the last message and the library's own shutdown."""
@@ -45,6 +47,26 @@ def end_within(code: int, grace_s: float = GRACE_S) -> None:
         timer: Any = threading.Timer(grace_s, os._exit, [code])
         timer.daemon = True
         timer.start()
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Let a request to end (SIGTERM) raise KeyboardInterrupt in the body.
+
+    It is what launchers send to ranks when they are interrupted themselves.
+    """
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end_process(message: str = "", code: int = 1) -> NoReturn:

@@ -1,6 +1,6 @@
-"""The model: its sizes, how its weights are cut over the mesh, and the maths of a layer.
+"""The model: its sizes, the sharding of its weights, and the structure of a layer.
 
-No collective and no time in here: a layer calls the ops of a system.
+There are no collectives and no times here: a layer calls the ops of a system.
 """
 
 from galaxy_mpi.models.config import LlamaConfig, RopeScaling

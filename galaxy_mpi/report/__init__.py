@@ -20,6 +20,7 @@ from galaxy_mpi.report.parts import (
     Cell,
     Column,
     Curves,
+    Ends,
     Facts,
     Page,
     Part,
@@ -28,6 +29,7 @@ from galaxy_mpi.report.parts import (
     Table,
     Timeline,
     Waterfall,
+    ends_of,
 )
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Cell",
     "Column",
     "Curves",
+    "Ends",
     "Facts",
     "Page",
     "Part",
@@ -43,5 +46,6 @@ __all__ = [
     "Table",
     "Timeline",
     "Waterfall",
+    "ends_of",
     "to_html",
 ]

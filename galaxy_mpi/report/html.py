@@ -4,6 +4,8 @@ Nothing is loaded from elsewhere: the page forbids it by itself (Content-Securit
 page gives the same bytes.
 """
 
+import base64
+import gzip
 import json
 from importlib import resources
 from typing import Any
@@ -32,7 +34,7 @@ def to_html(page: Page) -> str:
     return template.render(
         page=page,
         has_charts=any(part.kind == "chart" for one in page.sections for part in one.parts),
-        library=_library(),
+        library=_library,
         figure=_figure_json,
         drawing=drawing_of,
         colour=colour_of,
@@ -40,8 +42,12 @@ def to_html(page: Page) -> str:
 
 
 def _library() -> str:
-    """Return the script of plotly.js, as it comes with plotly's Python package."""
-    return resources.files("plotly").joinpath("package_data/plotly.min.js").read_text("utf-8")
+    """Return the script of plotly.js, as it comes with plotly's Python package.
+
+    Packed: 1.9 of its 4.8 MB. The page's own script unpacks it.
+    """
+    script = resources.files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
+    return base64.b64encode(gzip.compress(script, mtime=0)).decode("ascii")
 
 
 def _figure_json(chart: Bars | Waterfall | Timeline | Curves) -> str:

@@ -1,8 +1,11 @@
-"""Traffic on the device clock: requests come, wait, are prefilled, decode, and go.
+"""Traffic on the device clock: requests arrive, wait, are prefilled, decode and leave.
 
-Scheduler, cache blocks and the loop around them are those of a run (`galaxy_mpi.engine`); times of
-passes and steps are those of estimates (`galaxy_mpi.timing`). What is here is who comes when, the
-clock, and the figures::
+The scheduler, its cache blocks and its loop are those of a run (`galaxy_mpi.engine`). The times of
+passes and steps are those of an estimate (`galaxy_mpi.timing`). This package adds arrivals, the
+clock and the figures::
 
-    lengths -> arrivals -> service (the clock) -> served requests -> figures -> report
+    load: lengths, arrivals, trace_file     which requests arrive when
+    service: prompts, served                serves them on the device clock
+    traffic: figures, report, sweep         a configuration, its figures and their bands
+    values                                  the same with real tokens, on ranks
 """

@@ -1,7 +1,7 @@
-"""Who comes when, and with how much: open loops, where that is fixed, and closed ones.
+"""Arrivals of requests: open loops, where the times are given, and closed loops.
 
-Times are seconds of device time since the beginning. Draws are seeded, each kind from a stream of
-its own, so another rate has the same requests at other times.
+Times are seconds of device time. Random draws are seeded. Arrivals, prompt lengths and answer
+lengths have separate streams, so another rate gives the same requests at other times.
 """
 
 import heapq
@@ -22,48 +22,48 @@ TIMES, INPUTS, OUTPUTS = range(3)
 
 @dataclass(frozen=True)
 class Size:
-    """What a request is about."""
+    """Size of one request."""
 
     input_tokens: int
     output_tokens: int
-    """At most: the model's context may end before."""
+    """Upper bound: a full context ends the answer earlier."""
     prefix: str = ""
-    """What requests that begin alike have in common; none if empty."""
+    """Name of a beginning that several prompts share; empty if there is none."""
     prefix_tokens: int = 0
-    """So many tokens they have in common."""
+    """Length of that beginning."""
     cancel_s: float | None = None
-    """Seconds behind its arrival when who asked gives up; None: never."""
+    """Seconds from the arrival until the client disconnects; None: never."""
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request that comes."""
+    """A request and when it arrives."""
 
     at_s: float
     size: Size
 
 
 class Source(Protocol):
-    """Where requests come from."""
+    """Produces requests."""
 
     @property
     def next_s(self) -> float | None:
-        """When the next one comes; None if none is known to."""
+        """Time of the next arrival; None if none is due."""
 
     def take(self) -> Arrival:
-        """Return the next one, which is gone then."""
+        """Remove and return the next request."""
 
     def left(self, at_s: float) -> None:
-        """Be told that a request has ended."""
+        """Note that a request has ended."""
 
 
 class OpenLoop:
-    """Requests that come when they come, whatever becomes of others.
+    """Requests that arrive at given times.
 
     Parameters
     ----------
     arrivals : iterable of Arrival
-        In any order; those of the same time come in theirs.
+        In any order; requests of the same time keep their order.
     """
 
     def __init__(self, arrivals: Iterable[Arrival]) -> None:
@@ -71,26 +71,26 @@ class OpenLoop:
 
     @property
     def next_s(self) -> float | None:
-        """When the next one comes."""
+        """Time of the next arrival."""
         return self._left[0].at_s if self._left else None
 
     def take(self) -> Arrival:
-        """Return the next one."""
+        """Remove and return the next request."""
         return self._left.popleft()
 
     def left(self, at_s: float) -> None:
-        """Do nothing."""
+        """Do nothing: arrivals are independent of it."""
 
 
 class ClosedLoop:
-    """So many clients, each of whom asks again as soon as it has its answer.
+    """A number of clients, each of which sends its next request when the previous one has ended.
 
     Parameters
     ----------
     requests : iterable of Size
-        In the order in which they are asked.
+        In the order in which they are sent.
     concurrency : int
-        Clients.
+        Number of clients.
     """
 
     def __init__(self, requests: Iterable[Size], concurrency: int) -> None:
@@ -99,20 +99,20 @@ class ClosedLoop:
 
     @property
     def next_s(self) -> float | None:
-        """When the next one comes."""
+        """Time of the next arrival."""
         return self._times[0] if self._times and self._sizes else None
 
     def take(self) -> Arrival:
-        """Return the next one."""
+        """Remove and return the next request."""
         return Arrival(heapq.heappop(self._times), self._sizes.popleft())
 
     def left(self, at_s: float) -> None:
-        """Let the client whose request has ended ask again."""
+        """Let the client send its next request."""
         heapq.heappush(self._times, at_s)
 
 
 def sizes(inputs: Lengths, outputs: Lengths, n_requests: int, seed: int) -> list[Size]:
-    """Return so many requests with drawn lengths."""
+    """Draw the lengths of so many requests."""
     drawn = (
         lengths.draw(np.random.default_rng([seed, stream]), n_requests).tolist()
         for lengths, stream in ((inputs, INPUTS), (outputs, OUTPUTS))
@@ -121,7 +121,7 @@ def sizes(inputs: Lengths, outputs: Lengths, n_requests: int, seed: int) -> list
 
 
 def poisson(requests: Iterable[Size], rate: float, seed: int) -> list[Arrival]:
-    """Return requests that come independently of each other, ``rate`` a second on the mean."""
+    """Draw independent arrival times, on average ``rate`` per second."""
     wanted = list(requests)
     gaps = np.random.default_rng([seed, TIMES]).standard_exponential(len(wanted)) / rate
     return [

@@ -1,4 +1,4 @@
-"""Figures of a day of traffic: latencies, throughput, goodput, and what was busy."""
+"""Figures of simulated traffic: latency, throughput, goodput, queues and utilization."""
 
 import math
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ PERCENTILES = (50, 90, 99)
 
 @dataclass(frozen=True)
 class Slo:
-    """What a request must meet to count as good; None: anything."""
+    """Limits that a request must meet to count towards goodput; None: no limit."""
 
     ttft_s: float | None = None
     tpot_s: float | None = None
 
     @property
     def is_set(self) -> bool:
-        """Whether there is any."""
+        """Whether there is a limit."""
         return self.ttft_s is not None or self.tpot_s is not None
 
     def is_met(self, one: Served) -> bool:
-        """Return whether a request was served to its end, and in time."""
+        """Return whether a request was served completely and within the limits."""
         if not one.is_whole:
             return False
         times = ((one.ttft_s, self.ttft_s), (one.tpot_s, self.tpot_s))
@@ -40,7 +40,7 @@ class Slo:
 def figures(
     served: Sequence[Served], totals: Totals, peaks: Peaks, n_blocks: int, slo: Slo
 ) -> dict[str, Any]:
-    """Return the figures of a day, with the unit in each name.
+    """Return the figures of a simulation, with the unit in each name.
 
     Parameters
     ----------
@@ -48,15 +48,14 @@ def figures(
     totals : Totals
     peaks : Peaks
     n_blocks : int
-        Cache blocks of all columns.
+        Cache blocks of all columns together.
     slo : Slo
 
     Notes
     -----
-    Rates are over ``duration_s``, from 0 to the last end; utilisations too. ``e2e_s`` is of
-    requests that were served to their end, ``ttft_s`` of all that had a first token, ``tpot_s`` of
-    all that had a second. ``tokens_per_s_per_user`` is 1 over the mean ``tpot_s``,
-    ``decode_tokens_per_s`` the tokens of steps over their time.
+    Rates and utilization are over ``duration_s``. ``e2e_s`` covers completed requests, ``ttft_s``
+    all that got a first token, ``tpot_s`` all that got a second one. ``tokens_per_s_per_user`` is
+    1 / mean ``tpot_s``; ``decode_tokens_per_s`` counts the tokens of decode steps over their time.
     """
     whole = [one for one in served if one.is_whole]
     duration_s = totals.end_s
@@ -97,11 +96,11 @@ def figures(
         "goodput_requests_per_s": a_second(good) if slo.is_set else None,
         "goodput_share": good / max(len(served), 1) if slo.is_set else None,
         "concurrency": concurrency,
-        "queue_length": {"mean": a_second(totals.waiting_s), "most": totals.most_waiting},
-        "users": {"mean": a_second(totals.placed_s), "most": totals.most_placed},
+        "queue_length": {"mean": a_second(totals.waiting_s), "max": totals.most_waiting},
+        "users": {"mean": a_second(totals.placed_s), "max": totals.most_placed},
         "cache_occupancy": {
             "mean": a_second(totals.blocks_s) / n_blocks,
-            "most": totals.most_blocks / n_blocks,
+            "max": totals.most_blocks / n_blocks,
         },
         "dram_utilization": a_second(totals.dram_bytes) / peaks.dram_bytes_per_s,
         "flops_utilization": a_second(totals.flops) / peaks.flops_per_s,
@@ -119,7 +118,7 @@ def figures(
 
 
 def bands(low: Any, middle: Any, high: Any) -> Any:
-    """Return ``[least, most]`` in place of each number of figures of the same form."""
+    """Return the same structure with ``[low, high]`` in place of each number."""
     if isinstance(middle, dict):
         return {name: bands(low[name], middle[name], high[name]) for name in middle}
     known = [value for value in (low, middle, high) if value is not None]
@@ -127,7 +126,7 @@ def bands(low: Any, middle: Any, high: Any) -> Any:
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Return the mean and percentiles; None without values."""
+    """Return the mean and percentiles; None if there are no values."""
     names = ["mean", *(f"p{percent}" for percent in PERCENTILES)]
     if not values:
         return dict.fromkeys(names)

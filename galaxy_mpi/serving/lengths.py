@@ -1,4 +1,4 @@
-"""Numbers of tokens: a fixed one, or drawn from a distribution."""
+"""Lengths of prompts and answers: a fixed number, or a distribution."""
 
 import math
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from galaxy_mpi.errors import ConfigError
 __all__ = ["Lengths"]
 
 MOST = 2**20
-"""Tokens that no model takes."""
+"""More tokens than any model takes."""
 
 FORMS = {"uniform": 2, "lognormal": 2}
-"""Numbers that each distribution has."""
+"""Number of parameters of each distribution."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Lengths:
     """
 
     form: str
-    """``number``, ``uniform`` (both ends possible) or ``lognormal`` (median, sigma of the
+    """``number``, ``uniform`` (including both ends) or ``lognormal`` (median, and sigma of the
     logarithm)."""
     first: float
     second: float = 0.0
@@ -44,7 +44,7 @@ class Lengths:
         Raises
         ------
         ConfigError
-            If it is no such thing; the message names the option.
+            If it cannot be parsed; the message names the option.
         """
         form, colon, rest = text.partition(":")
         try:
@@ -61,7 +61,7 @@ class Lengths:
         return lengths
 
     def draw(self, rng: np.random.Generator, n: int) -> Ints:
-        """Return ``n`` lengths of at least 1."""
+        """Draw ``n`` lengths of at least 1."""
         if self.form == "number":
             return np.full(n, int(self.first), np.int64)
         if self.form == "uniform":
@@ -71,9 +71,7 @@ class Lengths:
         return rounded
 
     def _check(self, option: str, text: str) -> None:
-        counts = [self.first] if self.form == "lognormal" else [self.first, self.second][:2]
-        if self.form == "number":
-            counts = [self.first]
+        counts = [self.first, self.second] if self.form == "uniform" else [self.first]
         if not all(1 <= count <= MOST and count == int(count) for count in counts):
             raise ConfigError(f"{option} must be whole numbers of 1 to {MOST} tokens, got {text!r}")
         if self.form == "uniform" and self.second < self.first:

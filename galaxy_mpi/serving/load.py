@@ -1,4 +1,4 @@
-"""What the traffic is: arrivals and lengths, as a command or a caller asks for them."""
+"""Which requests arrive, and when: the arguments of a command, checked."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ MOST_RATE = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Requests that come: at a rate, from clients who wait for their answers, or as in a trace.
+    """Requests that arrive at a rate, from a number of clients, or as recorded in a trace.
 
     Raises
     ------
@@ -28,9 +28,9 @@ class Load:
     """
 
     rate: float | None = None
-    """Requests a second, on the mean; they come independently of each other."""
+    """Requests per second on average, as a Poisson process."""
     concurrency: int | None = None
-    """Clients, each of whom asks again when it has its answer."""
+    """Clients of a closed loop."""
     trace: Path | None = None
     n_requests: int = 1000
     inputs: Lengths = field(default_factory=lambda: Lengths("number", 128))
@@ -53,7 +53,7 @@ class Load:
 
     @cached_property
     def requests(self) -> tuple[Size, ...]:
-        """What each request is about; in a trace, in the order of their arrivals."""
+        """Size of each request; of a trace, in order of arrival."""
         if self.trace is not None:
             return tuple(arrival.size for arrival in self._arrivals)
         return tuple(sizes(self.inputs, self.outputs, self.n_requests, self.seed))
@@ -64,13 +64,13 @@ class Load:
         return sorted(read_trace(self.trace), key=lambda arrival: arrival.at_s)
 
     def source(self, context: int) -> Source:
-        """Return where they come from.
+        """Return a new source of the requests.
 
         Parameters
         ----------
         context : int
-            Positions that the model was made for: drawn prompts are cut to it, those of a trace
-            are refused if they are longer.
+            Positions of the model. Drawn prompts are cut to it; longer prompts of a trace are
+            kept, for the scheduler to refuse.
         """
         if self.trace is not None:
             return OpenLoop(self._arrivals)
@@ -90,11 +90,11 @@ class Load:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all requests have the same lengths, and nothing in common."""
+        """Whether all requests have the same lengths and no prefix."""
         return len(set(self.requests)) == 1 and not self.requests[0].prefix
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a report says of it."""
+        """Return ``load`` of a report."""
         requests = self.requests
         return {
             "rate": self.rate,

@@ -1,7 +1,7 @@
-"""Tokens of requests that have a length and no text: random ones, the same in every run.
+"""Prompts of simulated requests: random tokens, the same in every run.
 
-Requests of one prefix begin alike, so the prefix cache of a run finds what they have in common, and
-nothing else.
+Prompts with the same prefix start with the same tokens, so that the prefix cache finds exactly
+what they share.
 """
 
 import zlib
@@ -14,11 +14,11 @@ from galaxy_mpi.serving.arrivals import Size
 __all__ = ["Prompts"]
 
 OWN, SHARED = 3, 4
-"""Streams of random numbers, see `galaxy_mpi.serving.arrivals`."""
+"""Streams of random numbers, in addition to those of `galaxy_mpi.serving.arrivals`."""
 
 
 class Prompts:
-    """Makes prompts.
+    """Draws prompts.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Prompts:
         return self._draw((self._seed, SHARED, zlib.crc32(prefix.encode())), n_tokens)
 
     def _draw(self, seed: tuple[int, ...], n_tokens: int) -> list[int]:
-        # Doubles, which come one by one: of a stream the first n are the first of more than n.
+        # Doubles, because a shorter draw of these is always the beginning of a longer one.
         drawn = np.random.default_rng(seed).random(n_tokens) * self._vocab_size
         tokens: list[int] = drawn.astype(np.int64).tolist()
         return tokens

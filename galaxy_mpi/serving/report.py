@@ -1,13 +1,13 @@
-"""What a day of traffic tells: a table for people, JSON, and a CSV row a request."""
+"""Output of a day of traffic: a table for people, JSON, and CSV with one row per request."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from galaxy_mpi import __version__
-from galaxy_mpi.engine.ran import versions
+from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.serving.figures import PERCENTILES
 from galaxy_mpi.serving.served import CSV_COLUMNS, csv_row
 from galaxy_mpi.serving.traffic import Day
@@ -17,23 +17,52 @@ __all__ = ["BAND_COLUMNS", "aligned", "requests_csv", "table", "to_dict"]
 SCHEMA_VERSION = 1
 
 BAND_COLUMNS = ("ttft_s", "tpot_s", "e2e_s")
-"""Of which the CSV file has both ends."""
+"""Columns of the CSV file that come with both ends of their band."""
 
-BENCHMARK = (
+Column = tuple[str, tuple[str, ...], float, int]
+"""Label, path of the figure, factor and digits."""
+
+BENCHMARK: tuple[Column, ...] = (
     ("ISL", ("input_tokens",), 1, 1),
     ("OSL", ("output_tokens",), 1, 1),
     ("concurrency", ("concurrency",), 1, 1),
     ("TTFT ms", ("ttft_s", "mean"), 1e3, 1),
     ("TPOT ms", ("tpot_s", "mean"), 1e3, 2),
-    ("tokens/s/user", ("tokens_per_s_per_user",), 1, 2),
-    ("tokens/s", ("tokens_per_s",), 1, 1),
-    ("requests/s", ("requests_per_s",), 1, 3),
+    ("tok/s/user", ("tokens_per_s_per_user",), 1, 2),
+    ("tok/s", ("tokens_per_s",), 1, 1),
 )
-"""Label, place, factor and digits of each column."""
+"""The columns of tt-inference-server's benchmarks."""
+
+LATENCIES = (
+    ("time to first token", "ttft_s"),
+    ("time per output token", "tpot_s"),
+    ("end to end", "e2e_s"),
+    ("queueing", "queue_s"),
+)
+
+TOTALS: tuple[Column, ...] = (
+    ("requests/s", ("requests_per_s",), 1, 3),
+    ("goodput, requests/s", ("goodput_requests_per_s",), 1, 3),
+    ("goodput, % of requests", ("goodput_share",), 100, 1),
+    ("duration, s", ("duration_s",), 1, 1),
+    ("decode step, ms (mean)", ("decode_step_s",), 1e3, 3),
+    ("tokens/s of decode steps", ("decode_tokens_per_s",), 1, 1),
+    ("prompt tokens/s", ("prefill_tokens_per_s",), 1, 1),
+    ("queue length, mean", ("queue_length", "mean"), 1, 1),
+    ("queue length, max", ("queue_length", "max"), 1, 0),
+    ("places in use, mean", ("users", "mean"), 1, 1),
+    ("places in use, max", ("users", "max"), 1, 0),
+    ("KV cache in use, %, mean", ("cache_occupancy", "mean"), 100, 1),
+    ("KV cache in use, %, max", ("cache_occupancy", "max"), 100, 1),
+    ("time in prefill, %", ("prefill_share",), 100, 1),
+    ("time in decode, %", ("decode_share",), 100, 1),
+    ("DRAM, % of peak", ("dram_utilization",), 100, 1),
+    ("FLOPs, % of peak", ("flops_utilization",), 100, 1),
+)
 
 
 def to_dict(day: Day, argv: Sequence[str]) -> dict[str, Any]:
-    """Return what ``--json`` writes; see docs/traffic.md."""
+    """Return the content of ``--json``; see docs/traffic.md."""
     traffic = day.traffic
     what_if, limits, slo = traffic.what_if, traffic.limits, traffic.slo
     margins = zip(("first_token", "step"), traffic.margins, strict=True)
@@ -41,7 +70,12 @@ def to_dict(day: Day, argv: Sequence[str]) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "galaxy_mpi": __version__,
-        "run": {"argv": list(argv), "versions": versions(), "machine": asdict(machine)},
+        "run": {
+            "argv": list(argv),
+            "config": config_of(what_if) | config_of(traffic.load),
+            "machine": asdict(machine),
+            "versions": versions(),
+        },
         "model": what_if.model,
         "mesh": str(what_if.programs.asked_mesh),
         "machine": what_if.machine,
@@ -63,7 +97,7 @@ def to_dict(day: Day, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def requests_csv(day: Day) -> str:
-    """Return a row for each request, in the order in which they came."""
+    """Return one row per request, in order of arrival."""
     ends = [f"{name[:-2]}_{end}_s" for name in BAND_COLUMNS for end in ("low", "high")]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*CSV_COLUMNS, *ends], lineterminator="\n")
@@ -79,124 +113,88 @@ def requests_csv(day: Day) -> str:
 
 
 def table(day: Day) -> str:
-    """Return the figures for people; behind each what it may be, by the bands of the device."""
-    figures, ends = day.figures, day.bands
-    lines = [*_heading(day), "", *_benchmark_rows(figures, ends), ""]
-    columns = ("mean", *(f"p{percent}" for percent in PERCENTILES))
-    rows: list[tuple[str, ...]] = [("device time, ms", *columns)]
-    for name, label in (
-        ("ttft_s", "time to first token"),
-        ("tpot_s", "time per output token"),
-        ("e2e_s", "end to end"),
-        ("queue_s", "of it in the queue"),
-    ):
-        cells = [_banded(figures[name][of], ends[name][of], 1e3, 1) for of in columns]
-        rows.append((label, *cells))
-    totals = _totals(figures, ends, day)
-    width = max(len(name) for name, _ in totals)
-    lines += [*aligned(rows), "", *(f"{name:<{width}}  {value}" for name, value in totals)]
-    return "\n".join(lines)
+    """Return the figures for people, with both ends of their bands."""
+    percentiles = ("mean", *(f"p{percent}" for percent in PERCENTILES))
+    benchmark: list[Sequence[str]] = [("", *(label for label, *_ in BENCHMARK))]
+    benchmark += zip(("modelled", "  low", "  high"), *_columns(day, BENCHMARK), strict=True)
+    latencies: list[Sequence[str]] = [("device time, ms", *percentiles)]
+    for label, name in LATENCIES:
+        columns: list[Column] = [(of, (name, of), 1e3, 1) for of in percentiles]
+        latencies += zip((label, "  low", "  high"), *_columns(day, columns), strict=True)
+    totals: list[Sequence[str]] = [("", "modelled", "low", "high")]
+    totals += [(label, *cells) for (label, *_), cells in _totals(day)]
+    parts = (_heading(day), benchmark, latencies, totals)
+    return "\n\n".join("\n".join(aligned(part)) for part in parts)
 
 
-def _heading(day: Day) -> list[str]:
-    traffic, load = day.traffic, day.traffic.load.to_dict()
-    what_if, limits = traffic.what_if, traffic.limits
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines: the first cell to the left, the others to the right.
+
+    Rows of two cells are a name and a text: both to the left.
+    """
+    if all(len(row) == 2 for row in rows):
+        width = max(len(name) for name, _ in rows)
+        return [f"{name:<{width}}  {text}" for name, text in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    ]
+
+
+def _heading(day: Day) -> list[tuple[str, str]]:
+    traffic, load, figures = day.traffic, day.traffic.load.to_dict(), day.figures
+    what_if, limits, slo = traffic.what_if, traffic.limits, traffic.slo
     if load["rate"] is not None:
-        how = f"{load['rate']:g} requests a second (Poisson)"
+        how = f"{load['rate']:g} requests/s (Poisson)"
     elif load["concurrency"] is not None:
         how = f"{load['concurrency']} clients in a closed loop"
     else:
-        how = f"as in {load['trace']}"
+        how = f"from {load['trace']}"
     first, step = traffic.margins
+    served = [f"{figures['completed']} of {figures['requests']} requests"]
+    served += [f"{figures[name]} {name}" for name in ("refused", "cancelled") if figures[name]]
+    if figures["cache_full"]:
+        served.append(f"{figures['cache_full']} cut short by a full context or cache")
+    counts = f"{figures['passes']} prefill passes, {figures['steps']} decode steps"
     rows = [
         ("model", f"{what_if.model}, {what_if.programs.model.n_layers} layers"),
         ("mesh, machine", f"{what_if.programs.asked_mesh}, {what_if.machine}"),
         ("system, precision", f"{what_if.system_name}, {what_if.programs.precision.name}"),
         ("traffic", f"{load['requests']} requests, {how}, seed {load['seed']}"),
-        ("places, cache", f"{traffic.n_places}; {limits.n_blocks} blocks of {limits.page_size} "
-                          f"positions a column"),
-        ("bands", f"a prefill +-{first.margin:.0%} ({first.regime}), "
-                  f"a step +-{step.margin:.0%} ({step.regime})"),
+        ("places", f"{traffic.n_places}"),
+        ("KV cache", f"{limits.n_blocks} blocks of {limits.page_size} positions per column"),
+        ("bands", f"prefill +-{first.margin:.0%}, {first.regime}; "
+                  f"step +-{step.margin:.0%}, {step.regime}"),
+        ("served", ", ".join(served)),
+        ("scheduled", f"{counts}, {figures['mode_switches']} mode switches"),
     ]  # fmt: skip
-    return [f"{name:<17}  {value}" for name, value in rows]
+    if figures["cached_tokens"]:
+        rows.append(("prefix cache", f"{figures['cached_tokens']} prompt tokens found"))
+    bounds = (("TTFT", slo.ttft_s), ("TPOT", slo.tpot_s))
+    asked = [f"{name} <= {s * 1e3:g} ms" for name, s in bounds if s is not None]
+    return [*rows, ("goodput counts", ", ".join(asked))] if asked else rows
 
 
-def _benchmark_rows(figures: dict[str, Any], ends: dict[str, Any]) -> list[str]:
-    """Return the columns of tt-inference-server's benchmarks, and both ends of each."""
-    rows = [("", *(label for label, *_ in BENCHMARK))]
-    for number, which in enumerate((None, 0, 1)):
-        cells = []
-        for _, path, scale, digits in BENCHMARK:
-            value: Any = figures
-            end: Any = ends
-            for part in path:
-                value, end = value[part], end[part]
-            shown = value if which is None or end is None else end[which]
-            cells.append("-" if shown is None else f"{shown * scale:.{digits}f}")
-        rows.append((("device as modelled", "least in its band", "most")[number], *cells))
-    return aligned(rows)
-
-
-def _totals(figures: dict[str, Any], ends: dict[str, Any], day: Day) -> list[tuple[str, str]]:
-    def told(name: str, scale: float = 1, digits: int = 1, unit: str = "") -> str:
-        return _banded(figures[name], ends[name], scale, digits) + unit
-
-    def share(name: str) -> str:
-        return _banded(figures[name], ends[name], 100, 1) + " %"
-
-    def spread(name: str, scale: float, digits: int, unit: str) -> str:
-        mean, most = (
-            _banded(figures[name][of], ends[name][of], scale, n_digits)
-            for of, n_digits in (("mean", 1), ("most", digits))
-        )
-        return f"mean {mean}, most {most}{unit}"
-
-    links = ", ".join(
-        f"{axis} {_banded(value, ends['link_utilization'][axis], 100, 1)}"
-        for axis, value in figures["link_utilization"].items()
-    )
-    lost = [f"{figures[name]} {name}" for name in ("refused", "cancelled") if figures[name]]
-    if figures["cache_full"]:
-        lost.append(f"{figures['cache_full']} ended where the context or the cache was full")
-    slo = day.traffic.slo
-    rows = [
-        ("served", ", ".join([f"{figures['completed']} of {figures['requests']}", *lost])),
-        ("duration", told("duration_s", 1, 1, " s")),
-        ("decode steps", f"{figures['steps']}, {told('decode_step_s', 1e3, 3, ' ms on the mean')}"),
-        ("tokens/s in steps", told("decode_tokens_per_s")),
-        ("prefill", f"{figures['passes']} passes, {told('prefill_tokens_per_s')} prompt tokens/s"),
-        ("from the cache", f"{figures['cached_tokens']} prompt tokens"),
-        ("mode switches", str(figures["mode_switches"])),
-        ("queue length", spread("queue_length", 1, 0, "")),
-        ("users with a place", spread("users", 1, 0, f" of {day.traffic.n_places}")),
-        ("cache occupancy", spread("cache_occupancy", 100, 1, " %")),
-        ("time in prefill, decode", f"{share('prefill_share')}, {share('decode_share')}"),
-        ("of the peak: DRAM", share("dram_utilization")),
-        ("of the peak: FLOPs", share("flops_utilization")),
-        ("of the peak: links", f"{links} %" if links else "none"),
+def _totals(day: Day) -> Iterator[tuple[Column, Sequence[str]]]:
+    links: list[Column] = [
+        (f"{axis} links, % of peak", ("link_utilization", axis), 100, 1)
+        for axis in day.figures["link_utilization"]
     ]
-    if slo.is_set:
-        asked = [
-            f"{name} {seconds * 1e3:g} ms"
-            for name, seconds in (("TTFT", slo.ttft_s), ("TPOT", slo.tpot_s))
-            if seconds is not None
-        ]
-        good = f"{told('goodput_requests_per_s', 1, 3)} requests/s, {share('goodput_share')}"
-        rows.insert(1, (f"within {', '.join(asked)}", good))
-    return rows
+    known = [each for each in TOTALS if day.traffic.slo.is_set or "goodput" not in each[0]]
+    columns = [*known, *links]
+    return zip(columns, _columns(day, columns), strict=True)
 
 
-def _banded(value: float | None, ends: Sequence[float] | None, scale: float, digits: int) -> str:
-    """Return a figure with its band; one number where the band is none."""
-    if value is None or ends is None:
-        return "-"
-    shown, *others = (f"{each * scale:.{digits}f}" for each in (value, *ends))
-    return shown if {shown} == set(others) else f"{shown} ({others[0]}-{others[1]})"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as lines, the first cell to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
+def _columns(day: Day, columns: Sequence[Column]) -> list[tuple[str, str, str]]:
+    """Return each figure as it is modelled, and both ends of its band."""
+    cells = []
+    for _, path, scale, digits in columns:
+        value: Any = day.figures
+        ends: Any = day.bands
+        for part in path:
+            value, ends = value[part], ends[part]
+        three = (None,) * 3 if value is None else (value, *ends)
+        first, low, high = ("-" if x is None else f"{x * scale:.{digits}f}" for x in three)
+        cells.append((first, low, high))
+    return cells

@@ -1,4 +1,4 @@
-"""What became of each request."""
+"""The record of each request: when it arrived, started and ended."""
 
 from dataclasses import dataclass
 
@@ -10,47 +10,47 @@ __all__ = ["CSV_COLUMNS", "Served", "csv_row"]
 
 @dataclass(slots=True)
 class Served:
-    """One request on the device clock; seconds since the beginning."""
+    """One request; times in seconds of device time since the start."""
 
     number: int
     arrival_s: float
     size: Size
     cached_tokens: int = 0
     output_tokens: int = 0
-    """Those that it got."""
+    """Generated so far, or in total."""
     place: int = -1
     column: int = -1
     start_s: float | None = None
-    """When its prefill began."""
+    """Start of the prefill."""
     first_token_s: float | None = None
     end_s: float = 0.0
     ended: EndReason | None = None
 
     @property
     def is_whole(self) -> bool:
-        """Whether it was served to its end."""
+        """Whether it was served completely."""
         return self.ended in (EndReason.LENGTH, EndReason.CACHE_FULL, EndReason.END_OF_TEXT)
 
     @property
     def queue_s(self) -> float:
-        """Seconds from its arrival to its prefill, or to its end without one."""
+        """Seconds from the arrival to the start of the prefill, or to the end without one."""
         return (self.end_s if self.start_s is None else self.start_s) - self.arrival_s
 
     @property
     def ttft_s(self) -> float | None:
-        """Time to first token: from its arrival to the end of its pass."""
+        """Time to first token: from the arrival to the end of the prefill pass."""
         return None if self.first_token_s is None else self.first_token_s - self.arrival_s
 
     @property
     def tpot_s(self) -> float | None:
-        """Time per output token behind the first."""
+        """Time per output token after the first."""
         if self.first_token_s is None or self.output_tokens < 2:
             return None
         return (self.end_s - self.first_token_s) / (self.output_tokens - 1)
 
     @property
     def e2e_s(self) -> float:
-        """From its arrival to its last token."""
+        """Seconds from the arrival to the end."""
         return self.end_s - self.arrival_s
 
 
@@ -71,7 +71,7 @@ CSV_COLUMNS = (
 
 
 def csv_row(one: Served) -> dict[str, object]:
-    """Return the columns of ``--csv``; empty where there is nothing."""
+    """Return a row of ``--csv``; cells without a value are empty."""
     values = (
         one.number,
         one.arrival_s,

@@ -1,7 +1,7 @@
-"""The clock of a day of traffic: what a run does, when, and how long each request takes.
+"""Serves requests on the device clock, and records when each one starts and ends.
 
-It goes through `galaxy_mpi.engine.turns` like a run. A pass or a step begins when the one before it
-has ended; who comes meanwhile is seen then.
+The scheduling loop is that of a run (`galaxy_mpi.engine.turns`). A pass or a step starts when the
+previous one ends; requests that arrive in between are admitted at that time.
 """
 
 import heapq
@@ -24,22 +24,22 @@ class Values(Work, Protocol):
     """What passes and steps compute."""
 
     def cancel(self, scheduler: Scheduler, request: Request) -> None:
-        """End a request that was given up, with `Scheduler.cancel`."""
+        """End a request whose client disconnected, with `Scheduler.cancel`."""
 
 
 class NoValues:
-    """Passes and steps that compute nothing: every token is 0."""
+    """Computes nothing: every token is 0."""
 
     def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:
-        """Give each its first token."""
+        """Give each request its first token."""
         scheduler.advance(dict.fromkeys([request.number for request in requests], 0))
 
     def decode(self, scheduler: Scheduler) -> None:
-        """Give each its next token."""
+        """Give each request its next token."""
         scheduler.advance(dict.fromkeys([request.number for request in scheduler.active], 0))
 
     def cancel(self, scheduler: Scheduler, request: Request) -> None:
-        """End it."""
+        """End a request."""
         scheduler.cancel(request.number)
 
 
@@ -54,7 +54,7 @@ class Device:
     table : StepTable
         Of steps, of the same estimator.
     pass_factor, step_factor : float
-        By which the device is slower than the model of it says: ends of its bands.
+        How much slower the device is than modelled, for the ends of the bands.
     """
 
     estimator: Estimator
@@ -65,26 +65,28 @@ class Device:
 
 @dataclass
 class Totals:
-    """Sums over a day."""
+    """Sums over all passes and steps."""
 
     passes_s: list[float] = field(default_factory=list)
-    """Of each pass, as the model of the device says."""
+    """Modelled time of each pass."""
     steps_s: list[float] = field(default_factory=list)
+    """Modelled time of each step."""
     busy_s: dict[str, float] = field(default_factory=lambda: {"prefill": 0.0, "decode": 0.0})
-    """By mode, as they passed."""
+    """By mode, with the factors of `Device`."""
     step_tokens: int = 0
     switches: int = 0
-    """Of the mode."""
+    """Changes between prefill and decode."""
     end_s: float = 0.0
+    """When the last request ended."""
     dram_bytes: float = 0.0
     flops: float = 0.0
     link_bytes: dict[str, float] = field(default_factory=dict)
     waiting_s: float = 0.0
-    """Seconds in which requests waited for a place, of all of them."""
+    """Waiting time of all requests."""
     placed_s: float = 0.0
-    """Seconds in which requests had one."""
+    """Time in which requests held a place, summed over requests."""
     blocks_s: float = 0.0
-    """Seconds in which cache blocks were held."""
+    """Time in which users held cache blocks, summed over blocks."""
     most_waiting: int = 0
     most_placed: int = 0
     most_blocks: int = 0
@@ -97,19 +99,20 @@ class Service:
     ----------
     device : Device
     scheduler : Scheduler
-        Without requests.
+        It has no requests yet.
     source : Source
     prompts : Prompts
     values : Values, optional
-        What passes and steps compute; nothing by default.
+        What passes and steps compute; by default nothing.
     keeps_tokens : bool
-        Whether requests keep their tokens when they have ended.
+        Whether requests keep their tokens after they end.
 
     Attributes
     ----------
     now_s : float
+        The clock.
     served : list of Served
-        By number, those that have come.
+        Requests that have arrived, by number.
     totals : Totals
     """
 
@@ -135,7 +138,7 @@ class Service:
         self._step_link_bytes = step.link_bytes
 
     def play(self) -> None:
-        """Serve until every request has ended and no other comes."""
+        """Serve until every request has ended and no more arrive."""
         take_turns(self.scheduler, self, self)
         self.totals.end_s = self.now_s
         for axis, n_bytes in self._step_link_bytes.items():
@@ -144,7 +147,7 @@ class Service:
     # --- arrivals, see `galaxy_mpi.engine.turns.Arrivals`
 
     def admit(self, scheduler: Scheduler) -> None:
-        """Submit what has come by now, cancel what was given up."""
+        """Submit requests that have arrived, cancel those whose client has disconnected."""
         while (at_s := self._source.next_s) is not None and at_s <= self.now_s:
             self._submit(scheduler, self._source.take())
         while self._given_up and self._given_up[0][0] <= self.now_s:
@@ -155,7 +158,7 @@ class Service:
                 self._end(request)
 
     def wait(self) -> bool:
-        """Let time pass until the next one comes."""
+        """Advance the clock to the next arrival."""
         at_s = self._source.next_s
         if at_s is not None:
             self.now_s = max(self.now_s, at_s)
@@ -210,7 +213,7 @@ class Service:
                 self._end(request)
 
     def _spend(self, scheduler: Scheduler, mode: str, seconds: float) -> None:
-        """Let the time of a pass or a step pass."""
+        """Advance the clock by a pass or a step."""
         totals = self.totals
         waiting, placed = scheduler.n_waiting, scheduler.n_active
         blocks = sum([pool.n_used for pool in scheduler.pools])
@@ -226,7 +229,7 @@ class Service:
         self.now_s += seconds
 
     def _end(self, request: Request) -> None:
-        """Note that a request has ended now."""
+        """Record that a request has ended."""
         one = self.served[request.number]
         one.end_s, one.ended = self.now_s, request.ended
         one.output_tokens = len(request.generated)

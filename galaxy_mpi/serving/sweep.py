@@ -1,21 +1,24 @@
-"""The same traffic for several values of an option: a row each, and a picture of them."""
+"""Traffic for several values of an option: one row each, and a plot."""
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.plot import Panel, panels_png
 from galaxy_mpi.serving.report import aligned
 from galaxy_mpi.serving.traffic import Day, Traffic
 
 __all__ = ["FIGURES", "Row", "Sweep", "row_of"]
 
+SCHEMA_VERSION = 1
+
 MOST_SWEPT = 100
 
-NOT_SWEPT = ("csv", "json", "plot", "sweep", "help", "with-values", "transport", "wait-timeout",
-             "chips-per-rank", "weights-cache", "no-prefetch", "no-prefix-cache",
+NOT_SWEPT = ("csv", "json", "plot", "report", "sweep", "help", "with-values", "transport",
+             "wait-timeout", "chips-per-rank", "weights-cache", "no-prefetch", "no-prefix-cache",
              "allow-over-budget")  # fmt: skip
 
 FIGURES = (
@@ -36,32 +39,32 @@ FIGURES = (
     "goodput_requests_per_s",
     "goodput_share",
 )
-"""Of each row, with ``_low`` and ``_high`` behind the name for the ends of the band."""
+"""Columns of a row; those with ``_low`` and ``_high`` appended are the ends of the band."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Traffic for each value of an option; None and a reason where it cannot be."""
+    """Traffic by value of an option; the reason instead, if a value cannot be used."""
 
     key: str
     values: dict[str, Traffic | str]
 
     @classmethod
     def parse(cls, text: str, traffic_of: Callable[..., Traffic]) -> "Sweep":
-        """Read ``KEY=A,B,C``.
+        """Parse ``KEY=A,B,C``.
 
         Parameters
         ----------
         text : str
         traffic_of : callable
-            Returns the traffic of the command with more words behind it, where the last counts.
+            Returns the traffic of the command line with more words appended.
 
         Raises
         ------
         ConfigError
-            If it is no such thing, or no value can be used.
+            If it cannot be parsed, or no value can be used.
         """
         key, _, rest = text.partition("=")
         key, words = key.lstrip("-"), list(dict.fromkeys(rest.split(",")))
@@ -74,7 +77,7 @@ class Sweep:
         for word in words:
             try:
                 found[word] = traffic_of(f"--{key}", word)
-            except ConfigError as error:  # this point; the others may do
+            except ConfigError as error:  # of this point only
                 found[word] = str(error)
         known = [each for each in found.values() if isinstance(each, Traffic)]
         if not known:
@@ -82,7 +85,7 @@ class Sweep:
         return cls(key, _sharing(found))
 
     def rows(self) -> list[Row]:
-        """Play all of it; return a row for each value."""
+        """Simulate all values; return one row each."""
         rows = []
         for value, traffic in self.values.items():
             known = row_of(traffic.day()) if isinstance(traffic, Traffic) else _nothing()
@@ -90,23 +93,33 @@ class Sweep:
             rows.append({self.key: value} | known | {"not_played": reason})
         return rows
 
+    def to_dict(self, rows: Sequence[Row], run: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the content of ``--json``; see docs/traffic.md."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run": dict(run),
+            "sweep": {self.key: list(self.values)},
+            "rows": list(rows),
+        }
+
     def table(self, rows: Sequence[Row]) -> str:
         """Return the rows for people."""
         columns = (
-            ("concurrency", "concurrency", 1, 1),
-            ("TTFT p50 ms", "ttft_p50_s", 1e3, 1),
-            ("p99 ms", "ttft_p99_s", 1e3, 1),
-            ("TPOT mean ms", "tpot_mean_s", 1e3, 2),
-            ("p99 ms", "tpot_p99_s", 1e3, 2),
-            ("tokens/s/user", "tokens_per_s_per_user", 1, 2),
-            ("tokens/s", "tokens_per_s", 1, 1),
-            ("requests/s", "requests_per_s", 1, 3),
-            ("good/s", "goodput_requests_per_s", 1, 3),
+            ("mean", "users", "concurrency", 1, 1),
+            ("TTFT", "p50 ms", "ttft_p50_s", 1e3, 0),
+            ("TTFT", "p99 ms", "ttft_p99_s", 1e3, 0),
+            ("TPOT", "p50 ms", "tpot_p50_s", 1e3, 1),
+            ("TPOT", "p99 ms", "tpot_p99_s", 1e3, 1),
+            ("tok/s", "/user", "tokens_per_s_per_user", 1, 1),
+            ("", "tok/s", "tokens_per_s", 1, 1),
+            ("", "req/s", "requests_per_s", 1, 2),
+            ("", "good/s", "goodput_requests_per_s", 1, 2),
         )
-        lines = [[self.key, *(label for label, *_ in columns)]]
+        lines = [["", *(above for above, *_ in columns)]]
+        lines.append([self.key, *(label for _, label, *_ in columns)])
         for row in rows:
-            for shown, end in ((row[self.key], ""), ("  least", "_low"), ("  most", "_high")):
-                values = [(row[f"{name}{end}"], scale, n) for _, name, scale, n in columns]
+            for shown, end in ((row[self.key], ""), ("  low", "_low"), ("  high", "_high")):
+                values = [(row[f"{name}{end}"], scale, n) for _, _, name, scale, n in columns]
                 cells = ["-" if v is None else f"{v * scale:.{n}f}" for v, scale, n in values]
                 lines.append([shown, *cells])
                 if row["not_played"]:
@@ -122,10 +135,8 @@ class Sweep:
         writer.writerows(rows)
         return text.getvalue()
 
-    def png(self, title: str, rows: Sequence[Row]) -> bytes:
-        """Return latencies, and throughput with goodput, against the values, as a PNG."""
-        from galaxy_mpi.plot import Panel, panels_png  # here, not above: most sweeps draw nothing
-
+    def plot(self, title: str, rows: Sequence[Row], suffix: str) -> bytes:
+        """Draw latency, goodput and throughput over the values; see `galaxy_mpi.plot`."""
         drawn = [row for row in rows if not row["not_played"]]
 
         def panel(label: str, names: dict[str, str], scale: float, **more: Any) -> Panel:
@@ -151,11 +162,12 @@ class Sweep:
                 panel("requests/s", a_second, 1),
                 panel("tokens/s", {"all users": "tokens_per_s"}, 1),
             ],
+            suffix,
         )
 
 
 def row_of(day: Day) -> Row:
-    """Return the figures of a day that a row has, with both ends of their bands."""
+    """Return the figures of a row, with both ends of their bands."""
     row: Row = {}
     for name in FIGURES:
         value, ends = day.figures, day.bands
@@ -171,7 +183,7 @@ def _nothing() -> Row:
 
 
 def _path(name: str) -> tuple[str, ...]:
-    """Return where a figure is: ``ttft_p50_s`` is ``p50`` of ``ttft_s``."""
+    """Return the path of a figure: ``ttft_p50_s`` is ``p50`` of ``ttft_s``."""
     kind, _, rest = name.partition("_")
     if kind in ("ttft", "tpot", "e2e"):
         return f"{kind}_s", rest.removesuffix("_s")
@@ -179,7 +191,7 @@ def _path(name: str) -> tuple[str, ...]:
 
 
 def _numbers(words: list[str]) -> list[str] | list[float]:
-    """Return the numbers that words are, or the words."""
+    """Return the words as numbers, or unchanged if one is not a number."""
     try:
         return [float(word) for word in words]
     except ValueError:
@@ -187,7 +199,7 @@ def _numbers(words: list[str]) -> list[str] | list[float]:
 
 
 def _sharing(found: dict[str, Traffic | str]) -> dict[str, Traffic | str]:
-    """Let traffic on the same system share what is known of its steps."""
+    """Let traffic on equal systems share one system, and with it the times of its steps."""
     systems: list[Any] = []
     shared: dict[str, Traffic | str] = {}
     for value, traffic in found.items():

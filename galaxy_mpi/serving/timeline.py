@@ -1,4 +1,4 @@
-"""Who had which place when, as spans to draw."""
+"""Which request held which place when, as spans to draw."""
 
 from galaxy_mpi.plot import Span
 from galaxy_mpi.serving.traffic import Day
@@ -6,11 +6,11 @@ from galaxy_mpi.serving.traffic import Day
 __all__ = ["timeline"]
 
 DRAWN_S = 60.0
-"""Seconds of a day that are drawn, from its beginning: more would be too thin to see."""
+"""Length of the drawn time: in a longer one, spans would be too thin to see."""
 
 
 def timeline(day: Day, most_s: float = DRAWN_S) -> tuple[str, str, list[Span]]:
-    """Return a title, the label of places, and spans of prefill and decode of each request."""
+    """Return the title, the axis label, and the prefill and decode spans of each request."""
     spans = []
     for one in day.service.served:
         if one.start_s is None or one.start_s >= most_s:
@@ -24,4 +24,4 @@ def timeline(day: Day, most_s: float = DRAWN_S) -> tuple[str, str, list[Span]]:
                 spans.append(Span(kind, one.place, begin_s, min(end_s, most_s)))
     what_if, end_s = day.traffic.what_if, day.service.totals.end_s
     shown = f"the first {most_s:g} s" if end_s > most_s else f"{end_s:.3g} s"
-    return f"{what_if.model}: who has which place, {shown}", "place", spans
+    return f"{what_if.model}: requests by place, {shown}", "place", spans

@@ -1,4 +1,4 @@
-"""Traces of requests: CSV with a head, or JSON lines."""
+"""Reads traces of requests: CSV with a header, or JSON lines."""
 
 import csv
 import io
@@ -14,12 +14,12 @@ from galaxy_mpi.serving.arrivals import Arrival, Size
 __all__ = ["COLUMNS", "read_trace"]
 
 COLUMNS = ("arrival_s", "input_tokens", "output_tokens", "prefix", "prefix_tokens", "cancel_s")
-"""The last three may be left out; ``cancel_s`` is behind the arrival."""
+"""The last three are optional; ``cancel_s`` counts from the arrival."""
 
 _MOST_BYTES = 2**28
 _MOST_S = 1e9
 _MOST_TOKENS = 2**20
-_ADVICE = f"a trace has {', '.join(COLUMNS[:3])}, and may have {', '.join(COLUMNS[3:])}"
+_ADVICE = f"a trace needs {', '.join(COLUMNS[:3])}; {', '.join(COLUMNS[3:])} are optional"
 
 
 def read_trace(path: Path) -> list[Arrival]:
@@ -28,7 +28,7 @@ def read_trace(path: Path) -> list[Arrival]:
     Raises
     ------
     ConfigError
-        If it cannot be read or a line is not as it must be; the message names it.
+        If the file cannot be read, or a line is wrong; the message names the line.
     """
     where = f"--trace {path}"
     try:
@@ -49,7 +49,7 @@ def _csv_rows(text: str, where: str) -> Iterator[Fields]:
         for row in reader:
             here = f"{where}, line {reader.line_num}"
             if None in row:
-                raise ConfigError(f"{here} has more values than the head has names; {_ADVICE}")
+                raise ConfigError(f"{here} has more values than the header has names; {_ADVICE}")
             values = {
                 name: word if name == "prefix" else _number(word)
                 for name, word in row.items()
@@ -86,7 +86,7 @@ def _json_rows(text: str, where: str) -> Iterator[Fields]:
 def _arrival(fields: Fields) -> Arrival:
     unknown = [name for name in fields.names if name not in COLUMNS]
     if unknown:
-        raise ConfigError(f"{fields.where} has {shown(unknown[0])}; {_ADVICE}")
+        raise ConfigError(f"{fields.where} has an unknown field {shown(unknown[0])}; {_ADVICE}")
     prefix = fields.raw("prefix")
     size = Size(
         fields.whole("input_tokens", most=_MOST_TOKENS),

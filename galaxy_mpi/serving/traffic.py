@@ -1,4 +1,4 @@
-"""A day of traffic: what is asked, checked, and played on the device clock."""
+"""Simulated traffic: its configuration, checked, and the result with its error bands."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,23 +19,24 @@ from galaxy_mpi.timing.times import Peaks
 __all__ = ["Day", "Traffic"]
 
 MOST_BLOCKS = 2048
-"""Of a column, as runs have them."""
+"""Per column; the default of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """Traffic on a system.
+    """Requests on an emulated system.
 
     Parameters
     ----------
     what_if : WhatIf
-        The model and the system; its ``users`` are the places of a decode batch. Its lengths do
-        not count, nor does its budget, which is of users of one length.
+        The model and the system; its ``users`` are those of a decode batch, its ``prefill``
+        becomes ``all``. Its lengths are not used, and its memory check must be off, because it
+        assumes users of one length.
     load : Load
     page_size : int
         Positions of a block of the KV cache.
     cache_blocks : int, optional
-        Of a column; by default those of a run, or as many as a chip has memory for.
+        Per column; by default 2048, or as many as a chip's DRAM holds.
     prefix_caching : bool
     slo : Slo
     allow_over_budget : bool
@@ -55,6 +56,8 @@ class Traffic:
     allow_over_budget: bool = False
 
     def __post_init__(self) -> None:
+        if self.what_if.prefill != "all":
+            object.__setattr__(self, "what_if", replace(self.what_if, prefill="all"))
         for name, value, most in (
             ("--page-size", self.page_size, 2**16),
             ("--cache-blocks", self.cache_blocks, 2**20),
@@ -81,9 +84,8 @@ class Traffic:
 
     @property
     def n_places(self) -> int:
-        """Places of a decode batch, as many in each column."""
-        cols = self.what_if.programs.mesh.cols
-        return -(-self.what_if.users // cols) * cols
+        """Places of a decode batch, a multiple of the columns."""
+        return self.what_if.n_places
 
     @cached_property
     def device(self) -> Device:
@@ -104,18 +106,18 @@ class Traffic:
 
     @property
     def margins(self) -> tuple[Band, Band]:
-        """How far the time of a pass may be off, and that of a step."""
+        """Error bands of the time of a pass and of a step."""
         return band("first token", self.conditions), band("step", self.conditions)
 
     def service(self, device: Device | None = None, values: Values | None = None) -> Service:
-        """Return what serves the traffic.
+        """Return a new simulation.
 
         Parameters
         ----------
         device : Device, optional
-            Another one than its own, as at the end of a band.
+            Instead of its own, for the end of a band.
         values : Values, optional
-            What passes and steps compute; requests keep their tokens then.
+            What passes and steps compute; if given, requests keep their tokens.
         """
         model, limits = self.what_if.programs.model, self.limits
         scheduler = Scheduler(
@@ -136,34 +138,31 @@ class Traffic:
             keeps_tokens=values is not None,
         )
 
-    def day(self, values: Values | None = None, *, with_bands: bool = True) -> "Day":
-        """Play it, and once more at both ends of the bands.
+    def day(self) -> "Day":
+        """Simulate the traffic, and again at both ends of the bands."""
+        service = self.service()
+        service.play()
+        return self.with_bands(service)
 
-        Parameters
-        ----------
-        values : Values, optional
-        with_bands : bool
-            Whether somebody asks for the ends.
-        """
-        middle = self.service(values=values)
-        middle.play()
+    def with_bands(self, service: Service) -> "Day":
+        """Simulate both ends of the bands of a finished simulation."""
         ends = []
-        for sign in (-1, 1) if with_bands else ():
+        for sign in (-1, 1):
             factors = [(1 + each.margin) ** sign for each in self.margins]
             device = replace(self.device, pass_factor=factors[0], step_factor=factors[1])
             ends.append(self.service(device))
             ends[-1].play()
-        return Day(self, middle, *(ends or (middle, middle)))
+        return Day(self, service, *ends)
 
     def figures(self, service: Service) -> dict[str, Any]:
-        """Return the figures of a service that has played."""
+        """Return the figures of a finished simulation."""
         peaks = Peaks.of(self.what_if.estimator.machine)
         n_blocks = self.limits.n_blocks * len(service.scheduler.pools)
         return figures(service.served, service.totals, peaks, n_blocks, self.slo)
 
     @cached_property
     def _budget(self) -> Budget:
-        """Memory of a chip that has no cache."""
+        """Memory of a chip without its KV cache."""
         what_if = self.what_if
         return Budget.of(
             what_if.programs, what_if.emulated_machine, 0, what_if.circular_buffer_bytes
@@ -171,13 +170,13 @@ class Traffic:
 
     @property
     def _block_bytes(self) -> float:
-        """Bytes of a cache block on a chip."""
+        """Bytes of a cache block on one chip."""
         of_column = self._budget.kv_cache_bytes_per_position
         return of_column / self.what_if.programs.shape.users_each * self.page_size
 
     @property
     def _fitting_blocks(self) -> int:
-        """Cache blocks of a column that a chip has memory for."""
+        """Cache blocks per column that fit in a chip's DRAM."""
         left = self.what_if.emulated_machine.dram_bytes - self._budget.dram_bytes
         return int(left // self._block_bytes)
 
@@ -186,17 +185,18 @@ class Traffic:
         fitting = self._fitting_blocks
         if fitting < (self.cache_blocks or 1):
             raise ConfigError(
-                f"--cache-blocks {self.cache_blocks or 1} do not fit into a chip's DRAM beside the "
-                f"weights, {max(0, fitting)} would (--allow-over-budget goes on)"
+                f"--cache-blocks {self.cache_blocks or 1}: a chip's DRAM has room for "
+                f"{max(0, fitting)} blocks beside the weights; take fewer "
+                f"(--allow-over-budget continues)"
             )
 
 
 @dataclass(frozen=True)
 class Day:
-    """Traffic that has been played: as the model of the device says, and at the ends of its bands.
+    """The result of a simulation: as modelled, and at the ends of the error bands.
 
-    Queues make more of a margin than it is: near saturation a device that is a tenth slower lets
-    requests wait for many times as long. So the ends are played too.
+    The ends are simulations of their own, because queues amplify the device's margin: near
+    saturation, a device that is 10 % slower may make requests wait ten times as long.
     """
 
     traffic: Traffic
@@ -211,7 +211,7 @@ class Day:
 
     @cached_property
     def bands(self) -> dict[str, Any]:
-        """The least and the most of each figure."""
+        """Both ends of the band of each figure."""
         low, high = (self.traffic.figures(service) for service in (self.fast, self.slow))
         found: dict[str, Any] = bands(low, self.figures, high)
         return found

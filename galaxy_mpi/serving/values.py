@@ -1,4 +1,4 @@
-"""The same traffic with real tokens, on ranks: what the chips' clocks say is held against it."""
+"""Traffic with real tokens, on ranks: the chips' clocks must agree with the simulation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = ["EngineValues", "Told", "run_config", "told"]
 
 
 class EngineValues:
-    """Passes and steps of an engine; see `galaxy_mpi.serving.service.Values`."""
+    """Lets an engine compute passes and steps; see `galaxy_mpi.serving.service.Values`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -37,14 +37,14 @@ class EngineValues:
 
 @dataclass(frozen=True)
 class Told:
-    """What a run with values has said."""
+    """Result of a run with values."""
 
     tokens: list[list[int]]
-    """By request: what it generated."""
+    """Generated tokens, by request."""
     differences: list[str]
-    """Where the chips' clocks depart from the traffic's; none if nowhere."""
+    """Where the chips' clocks disagree with the simulation; empty if they agree."""
     host: dict[str, float]
-    """Seconds of this computer."""
+    """Seconds on this computer."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``values`` of a report."""
@@ -56,12 +56,12 @@ class Told:
 
 
 def run_config(traffic: Traffic, **of_run: Any) -> RunConfig:
-    """Return the run that serves traffic; more arguments of `RunConfig` as they are."""
+    """Return the configuration of a run on the same system, with more arguments of `RunConfig`."""
     what_if, limits = traffic.what_if, traffic.limits
     return RunConfig(
         model=what_if.model,
-        prompt_tokens=((0,),),  # requests come by themselves
-        batch=traffic.n_places,
+        prompt_tokens=((0,),),  # requests arrive later
+        batch=what_if.users,
         mesh=what_if.programs.asked_mesh,
         system=what_if.system_name if what_if.system is None else what_if.system,
         precision=what_if.precision,
@@ -82,7 +82,7 @@ def run_config(traffic: Traffic, **of_run: Any) -> RunConfig:
 
 
 def told(engine: Engine, requests: list[Request], totals: Totals) -> Told | None:
-    """Return what a run has said, on rank 0; None elsewhere. Collective."""
+    """Return the result on rank 0, None elsewhere. Collective."""
     chips = engine.chip_times()
     if chips is None:
         return None
@@ -96,21 +96,21 @@ def told(engine: Engine, requests: list[Request], totals: Totals) -> Told | None
 
 
 def _differences(chips: list[ChipTimes], totals: Totals) -> list[str]:
-    """Return a line for each kind of which a time of the chips is another than was played."""
+    """Compare the times of the chips' clocks with the simulated ones; one line per kind."""
     (first,) = (chip for chip in chips if chip.rank == 0)
-    found: dict[str, list[float]] = {"pass": [], "step": []}
+    found: dict[str, list[float]] = {"passes": [], "steps": []}
     for number in range(len(first.seconds)):
         seconds = max(chip.seconds[number] for chip in chips)
-        found["pass" if number in first.first_tokens else "step"].append(seconds)
+        found["passes" if number in first.first_tokens else "steps"].append(seconds)
     lines = []
-    for kind, played in (("pass", totals.passes_s), ("step", totals.steps_s)):
-        ran = found[kind]
+    for kinds, played in (("passes", totals.passes_s), ("steps", totals.steps_s)):
+        ran = found[kinds]
         if ran == played:
             continue
         same = [one == other for one, other in zip(ran, played, strict=False)]
         at = same.index(False) if False in same else len(same)
         lines.append(
-            f"{len(ran)} times of a {kind} with values, {len(played)} without; the first that "
-            f"differs is {at + 1}: {ran[at : at + 1]} s, {played[at : at + 1]} s"
+            f"device times of {kinds} differ: {len(ran)} on the chips, {len(played)} simulated; "
+            f"first difference at {at + 1}: {ran[at : at + 1]} s, {played[at : at + 1]} s"
         )
     return lines

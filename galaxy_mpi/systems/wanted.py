@@ -1,4 +1,4 @@
-"""What a user asks for, before system and model are known: a name or a file, and other formats."""
+"""The requested precision, before system and model are known: a name or file, and formats."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,19 +22,19 @@ PRECISION_NAMES = ("performance", "accuracy", "float32")
 
 @dataclass(frozen=True)
 class Wanted:
-    """Formats that are asked for.
+    """A requested precision.
 
     Raises
     ------
     ConfigError
-        If there is no precision of that name.
+        If there is no such precision.
     """
 
     name: str = "performance"
     optimizations: Path | None = None
-    """A file with the groups of each layer, instead of ``name``."""
+    """A file with the groups of each layer; replaces ``name``."""
     changes: str | None = None
-    """``TABLE,TENSOR=FORMAT,...``: another table of the system, and what is stored otherwise."""
+    """``TABLE,TENSOR=FORMAT,...``: another table of the system, and other formats."""
 
     def __post_init__(self) -> None:
         if self.name not in PRECISION_NAMES:
@@ -44,7 +44,7 @@ class Wanted:
 
     @property
     def is_float32(self) -> bool:
-        """Whether nothing is rounded: the device has no such formats."""
+        """Whether nothing is rounded; the device has no such mode."""
         return self.name == "float32" and self.optimizations is None
 
     def on(self, system: "System", model: ModelSizes) -> Precision:
@@ -69,14 +69,14 @@ class Wanted:
     ) -> Precision:
         """Return the formats of a system for a model whose layers have these settings.
 
-        It is what a file that says so would give.
+        The result equals that of a file with these settings.
 
         Parameters
         ----------
         layers : sequence of Setting
-            One a layer.
+            One per layer.
         name : str
-            Of the precision.
+            Name of the precision.
         """
         made = made_of(name, self._table(system, model), layers)
         return made if made.layers else replace(made, layers=(made,) * model.n_layers)

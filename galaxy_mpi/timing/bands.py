@@ -1,8 +1,8 @@
-"""How far a figure may be off: the errors of fits that did not know what they predicted.
+"""Error bands of device times, from fits that did not see the times they predict.
 
-Three regimes: *calibrated*, what was published and fitted, as it is; *interpolated*, another model
-or another length on a machine and system that were; *extrapolated*, all else. The margin of each is
-such that nine in ten of the errors that were made in predicting like that are within it
+There are three regimes. *Calibrated*: exactly a published configuration that was fitted.
+*Interpolated*: another model or length on a fitted machine and system. *Extrapolated*: everything
+else. The margin of a regime covers nine in ten of the errors of such predictions
 (``left_out.json``, which `galaxy_mpi.calibrate --left-out` writes).
 """
 
@@ -21,7 +21,7 @@ _COVERED = 0.9
 """Share of the errors within a margin."""
 
 _LEAST = {"calibrated": 0.03, "interpolated": 0.08, "extrapolated": 0.15}
-"""What is promised at best."""
+"""Smallest margin that is ever claimed."""
 
 _KNOWN = {
     ("galaxy", "wormhole_galaxy_6u", "8x4"): (128, 4096),
@@ -35,12 +35,12 @@ _SIZES = {"galaxy": {(8192, 80)}, "tt_transformers": {(2048, 16), (3072, 28)}}
 """Dim and layers of the models."""
 
 _LONGER = 8
-"""Times the longest known, up to which a length is interpolated."""
+"""Lengths up to this multiple of the longest known one are interpolated."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a figure is about."""
+    """Conditions of a figure."""
 
     system: str
     machine: str
@@ -48,9 +48,9 @@ class Conditions:
     dim: int
     n_layers: int
     n_tokens: int
-    """Of the prompt, or before the step."""
+    """Tokens of the prompt, or before the step."""
     is_changed: bool = False
-    """Whether constants, links, formats or buffers are not those of the publication."""
+    """Whether constants, links, formats or buffers differ from the publication."""
 
     @property
     def regime(self) -> str:
@@ -65,14 +65,14 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Band:
-    """A margin and where it is from."""
+    """A margin and its regime."""
 
     regime: str
     margin: float
-    """Relative; a figure is between itself over 1 + margin, and times that."""
+    """Relative: the true value is between figure / (1 + margin) and figure * (1 + margin)."""
 
     def to_dict(self, name: str, value: float) -> dict[str, Any]:
-        """Return the entries of a report beside the figure ``name``."""
+        """Return the entries to add to a report for the figure ``name``."""
         factor = 1 + self.margin
         return {
             f"{name}_band": [value / factor, value * factor],
@@ -94,7 +94,7 @@ def band(kind: str, conditions: Conditions) -> Band:
     regime = conditions.regime
     margin = max(_LEAST[regime], _quantile(_errors(kind, regime, conditions.system)))
     lengths = _KNOWN.get((conditions.system, conditions.machine, conditions.mesh), (4096,))
-    # Beyond what is known, half as much again for every four times the length.
+    # Beyond known lengths, the margin grows by half for every factor of four in length.
     beyond = math.log(max(1.0, conditions.n_tokens / (_LONGER * max(lengths))), 4)
     return Band(regime, round(margin * (1 + beyond / 2), 3))
 
@@ -111,7 +111,7 @@ def _errors(kind: str, regime: str, system: str) -> list[float]:
 
 
 def _quantile(errors: Sequence[float]) -> float:
-    """Return the margin that covers most of the errors, as factors."""
+    """Return the margin that covers most of the errors."""
     sizes = sorted(max(1 + e, 1 / (1 + e)) - 1 for e in errors)
     if not sizes:
         return 0.0

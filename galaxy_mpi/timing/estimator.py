@@ -21,7 +21,7 @@ __all__ = ["Estimator", "ProgramSource"]
 
 
 class ProgramSource(Protocol):
-    """What makes programs: `galaxy_mpi.models.Programs`."""
+    """Source of programs: `galaxy_mpi.models.Programs`."""
 
     mesh: Mesh
 
@@ -42,9 +42,8 @@ class ProgramSource(Protocol):
 class Estimator:
     """Device time of one model on one machine.
 
-    Every pass and every step is timed from a common start of all chips, because sampling joins
-    them. So its time is a function of what it does, and is kept for the next one that does the
-    same.
+    Every pass and step is timed from a common start of all chips, because sampling synchronises
+    them. Its time therefore depends only on its shape or positions, and is cached by these.
 
     Parameters
     ----------
@@ -53,7 +52,7 @@ class Estimator:
     circular_buffer_bytes : float, optional
         Device bytes; the machine's by default.
     slowness : Slowness, optional
-        Chips and links that are slower than they should be.
+        Slow chips and links.
 
     Attributes
     ----------
@@ -76,24 +75,24 @@ class Estimator:
         self._known: dict[Any, Timing] = {}
 
     def times(self) -> DeviceTimes:
-        """Return the times of a run that has not begun."""
+        """Return an empty record of the times of a run."""
         return DeviceTimes(self.programs.n_layers, Peaks.of(self.machine))
 
     def prefill(self, work: Any, trace: Trace | None = None) -> Timing:
-        """Return the time of a pass; with a trace it is evaluated anew.
+        """Return the time of a pass; with a trace it is re-evaluated.
 
         Parameters
         ----------
         work : galaxy_mpi.systems.PassShape
         trace : Trace, optional
         """
-        what = work.on_device
+        what = "pass", work.on_device
         if trace is not None or what not in self._known:
             self._known[what] = self._clock(self.programs.prefill(work)).run((), trace)
         return self._known[what]
 
     def step(self, positions: Sequence[int], trace: Trace | None = None) -> Timing:
-        """Return the time of a decode step; with a trace it is evaluated anew.
+        """Return the time of a decode step; with a trace it is re-evaluated.
 
         Parameters
         ----------
@@ -101,7 +100,7 @@ class Estimator:
             The longest user's position in each column; -1 for a column without users.
         trace : Trace, optional
         """
-        # Attention works on tiles of positions.
+        # Attention time changes only with the number of tiles of positions.
         what = tuple(padded(position + 1) for position in positions)
         if trace is not None or what not in self._known:
             if self._decode is None:
@@ -111,7 +110,7 @@ class Estimator:
 
     @cached_property
     def step_table(self) -> StepTable:
-        """What tells the seconds of very many steps; the same to the last bit."""
+        """Costs of steps for simulations with very many; seconds equal those of `step`."""
         tape = self._tape_of(self.programs.decode())
         return StepTable(tape, self.programs.mesh, self._slowness)
 
@@ -125,6 +124,16 @@ class Estimator:
         """
         return self._clock(self.programs.decode()).record(positions)
 
+    def step_waits_s(self, positions: Sequence[int]) -> dict[int, dict[int, float]]:
+        """Return the seconds that each chip waits in a step, by the chip that it waits for.
+
+        Empty where nothing is slow.
+        """
+        if self._decode is None:
+            self._decode = self._clock(self.programs.decode())
+        self._decode.run(positions)
+        return self._decode.waits_s
+
     def step_s(self, positions: Sequence[int]) -> float:
         """Return only the seconds of a step, for fits that need many."""
         if self._decode is None:
@@ -137,7 +146,7 @@ class Estimator:
 
     @property
     def n_buffers(self) -> int:
-        """Collectives of a decode step that a system makes buffers for, unless it keeps them."""
+        """Buffers that a decode step allocates, unless the system keeps them."""
         crossed = self._tape_of(self.programs.decode()).crosses
         return sum(not cross.rides for cross in crossed)
 

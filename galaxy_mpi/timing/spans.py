@@ -15,7 +15,7 @@ __all__ = ["ProgramSpans", "Watcher"]
 
 Seconds = NDArray[np.float64]
 
-_NOISE_S = 1e-12
+NOISE_S = 1e-12
 """Below which a difference is of rounding."""
 
 
@@ -120,7 +120,7 @@ class ProgramSpans:
         trace.add(COMPUTE, cross.name, begin, end, cores=cross.cores, **about)
         along = 0 if wire.axis is Axis.COLUMN else 1
         last = begin.argmax(axis=along)
-        for row, col in np.argwhere(waited_s > _NOISE_S).tolist():
+        for row, col in np.argwhere(waited_s > NOISE_S).tolist():
             of_last = (int(last[col]), col) if along == 0 else (row, int(last[row]))
             if of_last != (row, col):
                 rank, other = self._mesh.rank(row, col), self._mesh.rank(*of_last)

@@ -1,9 +1,9 @@
-"""Seconds of millions of decode steps, bit by bit those of `galaxy_mpi.timing.mesh_clock`.
+"""Times of very many decode steps, identical to those of `galaxy_mpi.timing.mesh_clock`.
 
-Of the positions of its users a step reads one thing only: what attention takes in each column.
-Attention reads its cache in chunks, so many positions take alike: they are one *class*. A step's
-time is a function of the class of each column; `StepTable` evaluates each combination once, those
-that are likely to come next with it, side by side in arrays.
+The time of a step depends on its users' positions only through the time of attention in each
+column. Attention reads its cache in chunks, so many positions take equally long: they form a
+*class*. The time of a step is a function of the class of each column. `StepTable` evaluates each
+combination of classes once, together with its neighbours, which are likely to follow.
 """
 
 import math
@@ -29,38 +29,38 @@ Key = tuple[int, ...]
 """The class of each column."""
 
 AT_ONCE = 256
-"""Combinations that are evaluated side by side: more hardly take longer."""
+"""Combinations that are evaluated together, in arrays: nearly as fast as a single one."""
 
 AHEAD = 32
-"""Tiles of positions beyond the one asked for that are put into classes with it."""
+"""Further tiles of positions that are classified together with the one asked for."""
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a decode step takes."""
+    """Cost of a decode step."""
 
     seconds: float
     dram_bytes: float
-    """Mean over the columns, of a chip."""
+    """Of one chip, mean over the columns."""
     flops: float
-    """The same, as if at LoFi."""
+    """Of one chip, mean over the columns, as if at LoFi."""
 
 
 @dataclass(frozen=True)
 class _Attended:
-    """What attention takes in one column: all that a clock reads of it."""
+    """Cost of attention in one column: all that clocks read of its positions."""
 
     seconds: tuple[float, ...]
     """Of each attention of the tape."""
     busy_s: tuple[float, ...]
-    """In which each keeps DRAM busy."""
+    """For how long each one keeps DRAM busy."""
     dram_bytes: float
     """Of the whole step."""
     flops: float
 
 
 class StepTable:
-    """Seconds of decode steps.
+    """Costs of decode steps.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class StepTable:
     Attributes
     ----------
     n_evaluated : int
-        Combinations that were.
+        Combinations evaluated so far.
     """
 
     def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness | None = None) -> None:
@@ -80,7 +80,7 @@ class StepTable:
         self._clock = _ManySteps(tape, mesh, self._slowness)
         self._classes: list[_Attended] = []
         self._of_tiles: list[int] = []
-        """The class of each tile of positions, behind that of a column without users."""
+        """Class of a column without users, then the class of each tile of positions."""
         self._mirrors = self._list_mirrors()
         self._width = max(1, int(AT_ONCE ** (1 / mesh.cols) + 1e-9))
         self._seconds: dict[Key, float] = {}
@@ -88,7 +88,7 @@ class StepTable:
         self.n_evaluated = 0
 
     def step(self, positions: Sequence[int]) -> StepCost:
-        """Return what a step takes; the same object for the same step.
+        """Return the cost of a step.
 
         Parameters
         ----------
@@ -102,13 +102,13 @@ class StepTable:
         return found
 
     def _class_of(self, position: int) -> int:
-        place = position // TILE + 1  # -1 is the column without users
+        place = position // TILE + 1  # 0: a column without users
         if place >= len(self._of_tiles):
             self._extend(place + AHEAD)
         return self._of_tiles[place]
 
     def _extend(self, n_places: int) -> None:
-        """Put more tiles of positions into classes; neighbours that take alike share one."""
+        """Classify more tiles of positions; neighbouring tiles of equal cost share a class."""
         for place in range(len(self._of_tiles), n_places):
             spent = [seconds for (seconds,) in self._tape.attended_s([place * TILE - 1])]
             attended = _Attended(
@@ -121,7 +121,7 @@ class StepTable:
             self._of_tiles.append(len(self._classes) - 1)
 
     def _cost(self, key: Key) -> StepCost:
-        """Return what a combination takes: that of the one that stands for it."""
+        """Return the cost of a combination: that of the first one among its mirror images."""
         first = min(tuple([key[place] for place in order]) for order in self._mirrors)
         if first == key:
             if key not in self._seconds:
@@ -137,12 +137,12 @@ class StepTable:
         return self._costs[first]
 
     def _evaluate(self, key: Key) -> None:
-        """Evaluate a combination and its neighbours, of those that are alike only one."""
+        """Evaluate a combination and its neighbours, one of each set of mirror images."""
         width, n_classes = self._width, len(self._classes)
         starts = [number // width * width for number in key]
         near = np.indices([min(width, n_classes - start) for start in starts], np.int64)
         keys = near.reshape(len(key), -1).T + starts  # (B, C)
-        # As numbers whose order is that of the keys.
+        # Keys as integers with the same order.
         places = n_classes ** np.arange(len(key) - 1, -1, -1, dtype=object)
         firsts = (keys[:, self._mirrors] @ places).min(axis=1)
         own = keys @ places
@@ -156,7 +156,7 @@ class StepTable:
         self.n_evaluated += len(wanted)
 
     def _attended(self, keys: Sequence[Key]) -> list[tuple[Seconds, Seconds]]:
-        """Return, of each attention, seconds and those in which DRAM is busy, shape (C, B)."""
+        """Return each attention's seconds and DRAM-busy seconds, both of shape (C, B)."""
         found, numbers = [], np.array(keys, np.int64).T
         for which in range(len(self._tape.attentions)):
             seconds = np.array([each.seconds[which] for each in self._classes])
@@ -165,7 +165,7 @@ class StepTable:
         return found
 
     def _list_mirrors(self) -> list[Key]:
-        """Return the orders of columns in which no chip is nearer to another than it was."""
+        """Return the rotations and reflections of columns that keep all distances."""
         cols = self._mesh.cols
         itself = tuple(range(cols))
         if self._slowness != Slowness():
@@ -177,10 +177,9 @@ class StepTable:
 
 
 class _ManySteps:
-    """The recurrences of a tape for many steps beside each other: arrays (R, C, B).
+    """The recurrences of a clock for many steps at once, in arrays of shape (R, C, B).
 
-    Where rows of chips cannot differ, one stands for all: R is 1. What is 0 is not added, and what
-    is 1 not multiplied by: neither changes a bit.
+    If rows of chips cannot differ, R is 1 and one row stands for all.
     """
 
     def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness) -> None:
@@ -199,12 +198,12 @@ class _ManySteps:
         self._meetings: dict[int, _Meeting] = {}
 
     def run(self, attended: Sequence[tuple[Seconds, Seconds]]) -> list[float]:
-        """Return the seconds of each step, of its last chip.
+        """Return the seconds of each step, until its last chip is done.
 
         Parameters
         ----------
         attended : sequence of (array, array)
-            Of each attention: its seconds, and those in which it keeps DRAM busy, shape (C, B).
+            Of each attention: seconds, and seconds for which it keeps DRAM busy, shape (C, B).
         """
         tape, rooms, factor = self._tape, iter(self._tape.rooms), self._factor
         gap_s, issue_s, n_issued = tape.gap_s, tape.issue_s, 0
@@ -249,7 +248,7 @@ class _ManySteps:
         axis = cross.wire.axis
         far = self._delays[axis] * cross.laps
         near = near_delays(far)
-        if axis is Axis.COLUMN and self._is_one_row:  # all enter when this one does
+        if axis is Axis.COLUMN and self._is_one_row:  # all rows enter together
             far, near = (reach[:1].max(axis=1)[:, None] for reach in (far, near))
         both = np.stack([far, near])  # (far or near, to, from)
         block_s = cross.wire_s if cross.block_s is None else cross.block_s
@@ -267,14 +266,14 @@ class _ManySteps:
 
 @dataclass(frozen=True)
 class _Meeting:
-    """A collective of all groups of an axis, of many steps beside each other."""
+    """A collective in all groups of an axis, for many steps at once."""
 
     delays: Seconds
-    """Far and near, between members, as they are added to times with two more dims."""
+    """To the farthest and to the nearest members, broadcast against times."""
     member: int
-    """The dim of who sends."""
+    """Dimension of the sending member."""
     is_alone: bool
-    """Whether one member stands for all."""
+    """Whether one member stands for the group."""
     block_s: Any
     wire_s: Any
     own_s: Any
@@ -282,7 +281,7 @@ class _Meeting:
     has_beside: bool
 
     def left(self, now: Seconds) -> Seconds:
-        """Return when each chip goes on, without the gap behind it; see `MeshClock`."""
+        """Return when each chip continues, without the gap after the op; see `MeshClock`."""
         if self.is_alone:
             far, near = now + self.delays[0].item(), now + self.delays[1].item()
         else:

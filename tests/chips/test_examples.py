@@ -230,13 +230,13 @@ def test_a_file_that_has_no_system_is_refused_in_one_line(tmp_path, capsys):
     other.write_text("SYSTEM = 1\n")
     for option, value, said in (
         ("--system", f"{path}:SYSTEM", "KeyError: 'x', line 2 of"),
-        ("--system", f"{other}:SYSTEM", "is no System but int"),
+        ("--system", f"{other}:SYSTEM", "is not a System but int"),
         ("--system", f"{other}:NONE", "has no 'NONE'; it has SYSTEM"),
         ("--system", f"{tmp_path}/none.py:S", "no file"),
-        ("--attention-class", f"{other}:SYSTEM", "is no class made from"),
+        ("--attention-class", f"{other}:SYSTEM", "is not a subclass of"),
         ("--attention-class", "x", "is FILE.py:NAME"),
-        ("--norm-class", f"{other}:SYSTEM", "no class made from galaxy_mpi.systems.RMSNorm"),
-        ("--rope-class", f"{other}:SYSTEM", "no class made from galaxy_mpi.kernels.RotaryTable"),
+        ("--norm-class", f"{other}:SYSTEM", "not a subclass of galaxy_mpi.systems.RMSNorm"),
+        ("--rope-class", f"{other}:SYSTEM", "not a subclass of galaxy_mpi.kernels.RotaryTable"),
     ):
         command = ["--mesh", "1x1", "--chips-per-rank", "1", option, value]
         with pytest.raises(ConfigError, match=said):

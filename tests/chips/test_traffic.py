@@ -40,7 +40,7 @@ def test_values_change_no_time(tmp_path, capsys, system):
     words = [*QUICK, *LOAD, *LENGTHS, "--system", system]
     plain = figures(tmp_path, *words)
     found = figures(tmp_path, *words, *VALUES)
-    assert "the chips' clocks say the same to the last bit" in capsys.readouterr().out
+    assert "the chips' clocks agree with these times to the last bit" in capsys.readouterr().out
     assert found["device"] == plain["device"]
     assert found["device_bands"] == plain["device_bands"]
     assert found["values"]["device_times_are_equal"] is True
@@ -65,6 +65,15 @@ def test_values_change_no_time(tmp_path, capsys, system):
         assert got[: len(expected)] == expected[: len(got)]
 
 
+def test_places_are_as_many_in_each_column_with_and_without_values(capsys):
+    words = ["--model", "demo", "--layers", "1", "--mesh", "1x3", "--batch", "31", "--rate", "1e6"]
+    words += ["--requests", "40", "--with-values", "--chips-per-rank", "3"]
+    assert traffic.main([*words, "--input-tokens", "9", "--output-tokens", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "places             33" in out
+    assert "agree with these times to the last bit" in out
+
+
 def test_a_clock_that_departs_is_told(tmp_path, monkeypatch, capsys):
     finish = ChipClock.finish
 
@@ -75,7 +84,9 @@ def test_a_clock_that_departs_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ChipClock, "finish", late)
     assert traffic.main([*QUICK, *LOAD, *LENGTHS, *VALUES]) == traffic.DEVICE_TIMES_DIFFER
     out = capsys.readouterr().out
-    assert "9 times of a pass with values, 9 without; the first that differs is 1" in out
+    assert (
+        "device times of passes differ: 9 on the chips, 9 simulated; first difference at 1" in out
+    )
 
 
 def test_the_command_prints_and_writes_the_same_figures(tmp_path, capsys):
@@ -90,8 +101,13 @@ def test_the_command_prints_and_writes_the_same_figures(tmp_path, capsys):
     assert found["device"].keys() == documented("\n`device`:")
     device, ends = found["device"], found["device_bands"]
     p99, (low, high) = device["ttft_s"]["p99"], ends["ttft_s"]["p99"]
-    assert f"{p99 * 1e3:.1f} ({low * 1e3:.1f}-{high * 1e3:.1f})" in text
-    assert "50 of 50" in text
+    lines = [line.split() for line in text.splitlines()]
+    at = next(n for n, words in enumerate(lines) if words[:4] == ["time", "to", "first", "token"])
+    assert [words[-1] for words in lines[at : at + 3]] == [
+        f"{seconds * 1e3:.1f}" for seconds in (p99, low, high)
+    ]
+    assert "50 of 50 requests" in text
+    assert max(map(len, text.splitlines())) <= 80
     rows = list(csv.DictReader((tmp_path / "a.csv").open()))
     assert len(rows) == 50
     mean_s = sum(float(row["ttft_s"]) for row in rows) / 50
@@ -105,11 +121,15 @@ def test_a_sweep_is_a_row_for_each_rate(tmp_path, capsys):
     words = ["--layers", "2", "--requests", "60", "--sweep", "rate=1,500,nothing,1e4", *LENGTHS]
     words += ["--csv", str(tmp_path / "a.csv"), "--plot", str(tmp_path / "a.png")]
     words += ["--slo-ttft-ms", "40"]
-    found = figures(tmp_path, *words)
+    content = figures(tmp_path, *words)
+    assert content["sweep"] == {"rate": ["1", "500", "nothing", "1e4"]}
+    assert content.keys() == documented("\nA sweep:")
+    found = content["rows"]
     shown = capsys.readouterr().out.splitlines()
-    heads = ["rate", "1", "least", "most", "500", "least", "most", "nothing", "1e4"]
-    assert [line.split()[0] for line in shown[:9]] == heads
-    assert "nothing: argument --rate: invalid float value: 'nothing'" in shown[11]
+    heads = ["rate", "1", "low", "high", "500", "low", "high", "nothing", "1e4"]
+    assert [line.split()[0] for line in shown[1:10]] == heads
+    assert "nothing: argument --rate: invalid float value: 'nothing'" in shown[12]
+    assert max(map(len, shown[:12])) <= 80
     rows = [row for row in found if not row["not_played"]]
     for name in ("ttft_p50_s", "ttft_p99_s", "tokens_per_s", "concurrency"):
         assert [row[name] for row in rows] == sorted(row[name] for row in rows)
@@ -119,6 +139,10 @@ def test_a_sweep_is_a_row_for_each_rate(tmp_path, capsys):
     assert alone["device_bands"]["ttft_s"]["p99"][1] == rows[1]["ttft_p99_s_high"]
     assert len(list(csv.DictReader((tmp_path / "a.csv").open()))) == 4
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert traffic.main([*words, "--json", "-", "--plot", str(tmp_path / "a.svg")]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == found
+    assert b"<svg" in (tmp_path / "a.svg").read_bytes()
 
 
 def test_traces_in_both_forms_are_the_same_traffic(tmp_path, capsys):
@@ -154,8 +178,14 @@ def test_traces_in_both_forms_are_the_same_traffic(tmp_path, capsys):
         ("arrival_s,input_tokens,output_tokens\n0,5,x\n", "output_tokens must be a whole number"),
         ("arrival_s,input_tokens,output_tokens\n-1,5,5\n", "arrival_s must be a number"),
         ("arrival_s,input_tokens,output_tokens\n0,0,5\n", "line 2: input_tokens must be a whole"),
-        ("arrival_s,input_tokens,output_tokens\n0,5,5,9\n", "more values than the head has names"),
-        ("arrival_s,input_tokens,output_tokens,priority\n0,5,5,9\n", "has 'priority'"),
+        (
+            "arrival_s,input_tokens,output_tokens\n0,5,5,9\n",
+            "more values than the header has names",
+        ),
+        (
+            "arrival_s,input_tokens,output_tokens,priority\n0,5,5,9\n",
+            "has an unknown field 'priority'",
+        ),
         ('{"arrival_s": 0, "input_tokens": 5', "line 1 is no JSON"),
         (
             '{"arrival_s": 0, "input_tokens": 5, "output_tokens": 5, "prefix": "a"}',
@@ -187,15 +217,18 @@ def test_a_broken_trace_is_one_line(tmp_path, text, said, capsys):
         (["--rate", "1", "--output-tokens", "lognormal:9,-3"], "needs a sigma of 0 to 10"),
         (["--rate", "1", "--output-tokens", "lognormal:9"], "--output-tokens is a number"),
         (["--rate", "1", "--slo-ttft-ms", "0"], "--slo-ttft-ms must be above 0, got 0"),
-        (["--rate", "1", "--batch", "33"], "--users must be 1 to 32, got 33"),
+        (["--rate", "1", "--batch", "33"], "--batch must be 1 to 32, got 33"),
         (["--rate", "1", "--page-size", "0"], "--page-size must be 1 to 65536, got 0"),
-        (["--rate", "1", "--cache-blocks", "20000"], "--cache-blocks 20000 do not fit into a chip"),
+        (
+            ["--rate", "1", "--cache-blocks", "20000"],
+            "--cache-blocks 20000: a chip's DRAM has room for",
+        ),
         (["--trace", "/no/such"], "--trace /no/such: No such file or directory"),
         (["--sweep", "json=a,b"], "--sweep takes an option and 1 to 100 values"),
         (["--sweep", "rate"], "--sweep takes an option and 1 to 100 values"),
         (["--sweep", "rate=-1,0"], "--rate must be above 0"),
-        (["--rate", "1", "--with-values", "--links", "2"], "--links is of traffic without values"),
-        (["--rate", "1", "--with-values", "--sweep", "rate=1"], "--sweep is without values"),
+        (["--rate", "1", "--with-values", "--links", "2"], "--links cannot be combined with"),
+        (["--rate", "1", "--with-values", "--sweep", "rate=1"], "--sweep and --with-values cannot"),
         (["--rate", "1", "--csv", "/no/such/a.csv"], "/no/such/a.csv cannot be written"),
     ],
 )

@@ -85,6 +85,17 @@ def shapes(draw, cols):
     return PassShape((padded(n_tokens),), (column,), 1, padded_length(n_tokens), start)
 
 
+def test_a_pass_is_not_taken_for_a_step():
+    """32 users in 32 places of 128 positions, nothing cached; and a step at 32, 32, 128, none."""
+    known = estimator_of("galaxy")
+    estimator = Estimator(known.programs, known.machine)
+    shape, positions = PassShape((32,) * 32, (0,) * 32, 32, 128), [31, 31, 127, -1]
+    step, work = estimator.step(positions), estimator.prefill(shape)
+    other = Estimator(known.programs, known.machine)
+    assert (other.prefill(shape), other.step(positions)) == (work, step)
+    assert work != step
+
+
 @pytest.mark.parametrize("kind", ["galaxy", "generic", "row"])
 def test_a_pass_takes_as_long_however_the_host_carries_it(kind):
     estimator = estimator_of(kind)

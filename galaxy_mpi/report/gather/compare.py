@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from galaxy_mpi.report.gather.configuration import configuration_section, versions_text
-from galaxy_mpi.report.parts import Bars, Cell, Column, Facts, Page, Part, Section, Table
+from galaxy_mpi.report.parts import (
+    Bars,
+    Cell,
+    Column,
+    Ends,
+    Facts,
+    Page,
+    Part,
+    Section,
+    Table,
+    ends_of,
+)
 from galaxy_mpi.studies.comparison import Row, gains_of
 from galaxy_mpi.studies.ideas import CLAIMS
 
@@ -38,9 +49,7 @@ def compare_page(
         sections.append(_host_section(steps, alone))
     if stored:
         pairs = [(before, after) for before, _, after in (line.partition(": ") for line in stored)]
-        text = (
-            "What the two systems store differently; all other steps are in the Galaxy's formats."
-        )
+        text = "What the two systems store differently; all later rows use the Galaxy's formats."
         sections.append(Section("Formats", [Facts(pairs)], text))
     return Page(
         title=f"From TT-Transformers to the Galaxy: {title}",
@@ -90,7 +99,7 @@ def _device_section(steps: Sequence[Row], alone: Sequence[Row]) -> Section:
         _names(steps),
         {"device": seconds},
         Table(columns, cells, "Device time"),
-        margins={"device": [row.band.margin if row.band else None for row in steps]},
+        ends={"device": [_band(row) for row in steps]},
     )
     parts: list[Part] = [chart]
     known = [row for row in alone if row.device_gain is not None]
@@ -104,10 +113,16 @@ def _device_section(steps: Sequence[Row], alone: Sequence[Row]) -> Section:
         parts.append(Bars("Each by itself", "% faster", names, {"device": values}, table))
     parts.append(_claims(steps))
     text = (
-        "Gain: the step before over the step with it, the ones before it being on. Alone: by "
-        "itself, in the same formats. Bars with the margin of the device model."
+        "Gain: by how much each row is faster than the row above it. Alone: by how much that one "
+        "optimization makes the generic system faster. Error bars: band of the device model."
     )
     return Section("Device time", parts, text)
+
+
+def _band(row: Row) -> Ends | None:
+    if row.device is None or row.band is None:
+        return None
+    return ends_of(row.device.seconds * 1e3, row.band.margin)
 
 
 def _claims(steps: Sequence[Row]) -> Table:

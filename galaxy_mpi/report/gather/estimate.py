@@ -6,7 +6,7 @@ from typing import Any
 from galaxy_mpi.report.gather.configuration import configuration_section, versions_text
 from galaxy_mpi.report.gather.device import device_facts, device_sections
 from galaxy_mpi.report.gather.step import ShownStep
-from galaxy_mpi.report.parts import Bars, Cell, Column, Page, Section, Table
+from galaxy_mpi.report.parts import Bars, Cell, Column, Ends, Page, Section, Table, ends_of
 from galaxy_mpi.studies.what_helps import Help
 from galaxy_mpi.studies.what_if import WhatIf
 
@@ -114,7 +114,7 @@ def sweep_page(key: str, rows: Sequence[Mapping[str, Any]], run: Mapping[str, An
         names,
         {"device": [row["decode_step_s"] * 1e3 for row in known]},
         table,
-        margins={"device": [row["decode_step_s_margin"] for row in known]},
+        ends={"device": [_band(row, "decode_step_s") for row in known]},
     )
     first = Bars(
         "Time to first token, device time",
@@ -122,11 +122,15 @@ def sweep_page(key: str, rows: Sequence[Mapping[str, Any]], run: Mapping[str, An
         names,
         {"device": [row["time_to_first_token_s"] * 1e3 for row in known]},
         Table(columns[:1] + columns[5:7], [[r[0], *r[5:7]] for r in cells], "", is_folded=False),
-        margins={"device": [row["time_to_first_token_s_margin"] for row in known]},
+        ends={"device": [_band(row, "time_to_first_token_s") for row in known]},
     )
     facts = [("swept", f"{key}, {len(rows)} values"), ("versions", versions_text(run))]
-    text = "Bars with the margin of the device model."
+    text = "Error bars: band of the device model."
     return Page(f"Sweep of {key}", run["argv"], facts, [Section("Sweep", [steps, first], text)])
+
+
+def _band(row: Mapping[str, Any], name: str) -> Ends | None:
+    return ends_of(row[name] * 1e3, row[f"{name}_margin"])
 
 
 def _times(value: float | None, factor: float) -> float | None:

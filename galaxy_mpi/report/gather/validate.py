@@ -96,9 +96,9 @@ def _times_section(times: Times) -> Section:
         joined=("equal",),
     )
     text = (
-        "In sample: error of the model as it is, fitted to these times. Left out: mean size of "
-        "the error of fits that do not know this one's machine, length, model, system or kind. "
-        "Roofline: of the larger of bytes and arithmetic over their peaks."
+        "In sample: error of the device model, which is fitted to these times. Left out: mean "
+        "absolute error of fits without this time's machine, length, model, system or kind. "
+        "Roofline: error of the simplest model, bytes or arithmetic over their peaks."
     )
     return Section("Times", [chart], text)
 
@@ -152,7 +152,7 @@ def _left_out_section(left_out: Mapping[str, Sequence[float]]) -> Section:
         },
         Table(columns, rows, "By what was left out"),
     )
-    return Section("Left out", [chart], "How far to trust a prediction of what nobody measured.")
+    return Section("Left out", [chart], "How far to trust predictions of what nobody has measured.")
 
 
 def _more_section(times: Times) -> Section:
@@ -171,7 +171,9 @@ def _more_section(times: Times) -> Section:
         Column("predicted", "us", ".2f"),
         Column("error", "", "+.1%"),
     ]
-    return Section("Predicted", [Table(columns, rows)], "Times of --golden, which nothing knows.")
+    return Section(
+        "Predicted", [Table(columns, rows)], "Times of --golden, to which nothing was fitted."
+    )
 
 
 def _claims_section(claims: Sequence[Claim]) -> Section:

@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import math
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -115,6 +116,12 @@ def show(rows: list[dict[str, Any]]) -> None:
     print("  " + " ".join(cells), flush=True)
 
 
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments as pages show them."""
+    shown = {name: value for name, value in vars(arguments).items() if value is not None}
+    return shown | {"axes": [axis.group_name for axis in arguments.axes]}
+
+
 def write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     """Print ratios against each peer, and write the files that were asked for."""
 
@@ -142,6 +149,12 @@ def write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
             lines.setdefault(name, []).append((row["size_bytes"], row["time_us"]))
         title = f"{arguments.mesh}, all groups of an axis at once"
         write_bytes(arguments.plot, curves_png(title, "bytes", "us", lines))
+    if arguments.report:
+        from galaxy_mpi.report import to_html  # here: only pages need it
+        from galaxy_mpi.report.gather.collectives import collectives_page
+
+        page = collectives_page(rows, ["ring_collectives", *sys.argv[1:]], settings(arguments))
+        write_bytes(arguments.report, to_html(page).encode())
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     if arguments.csv:

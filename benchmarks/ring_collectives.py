@@ -32,6 +32,7 @@ from galaxy_mpi.ccl.algorithms import COLLECTIVES
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi import TRANSPORTS, MpiTransport, world_rank
+from galaxy_mpi.output import check_page
 
 OPS = ("all_gather", "reduce_scatter", "all_reduce")
 
@@ -84,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--json", type=Path)
     add("--csv", type=Path)
     add("--plot", type=Path, metavar="FILE.png")
+    add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     return parser
 
 
@@ -110,6 +112,7 @@ def settle(arguments: argparse.Namespace) -> argparse.Namespace:
     if not (sizes and arguments.ops and arguments.axes):
         raise ConfigError("nothing to run: no size, no collective or no axis")
     arguments.sizes = sizes
+    check_page(arguments.report)
     return arguments
 
 

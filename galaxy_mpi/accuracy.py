@@ -21,12 +21,12 @@ from galaxy_mpi.checkpoints import open_model
 from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
+from galaxy_mpi.engine.forced_text import plan_of_text
 from galaxy_mpi.engine.outliers import Outlier, outliers
-from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.teacher import Answers, forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
-from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
@@ -36,8 +36,6 @@ from galaxy_mpi.systems import SYSTEMS, Precision, chosen_system
 from galaxy_mpi.systems.precision import KINDS
 
 __all__ = ["build_parser", "main", "run_configs"]
-
-_MOST_TEXT_BYTES = 2**28
 
 
 def build_parser() -> ArgumentParser:
@@ -139,7 +137,9 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
 
 
 def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:
-    plan, tokens = transport.from_root(lambda: _plan(runs[0], arguments.text, arguments.tokens))
+    plan, tokens = transport.from_root(
+        lambda: plan_of_text(runs[0], arguments.text, arguments.tokens)
+    )
     right, worst, error = None, list[Outlier](), None
     if transport.rank == 0:
         try:
@@ -207,20 +207,6 @@ def _published(
     row: Agreement, model: LlamaConfig, arguments: argparse.Namespace
 ) -> tuple[int, int] | None:
     return published(model, arguments.mesh, arguments.system, row.precision)
-
-
-def _plan(run: RunConfig, text: Path, n_tokens: int) -> tuple[Plan, list[int]]:
-    plan, tokenizer = make_plan(run)
-    try:
-        content = read_bounded(text, _MOST_TEXT_BYTES).decode("utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--text {text} cannot be read as UTF-8: {error}") from None
-    # Tokenize only the beginning of a long text; no token is longer than that.
-    tokens = tokenizer.encode(content[: 128 * n_tokens], 1)[:n_tokens]
-    most = min(plan.model.max_seq_len, plan.limits.n_positions)
-    if not 2 <= len(tokens) <= most:
-        raise ConfigError(f"--text {text} has {len(tokens)} tokens; 2 to {most} can be compared")
-    return plan, tokens
 
 
 def _table(rows: list[Agreement], model: LlamaConfig, arguments: argparse.Namespace) -> str:

@@ -25,9 +25,9 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.output import check_writable, write_all
+from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.plot import grouped_bars_png
-from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, table, to_dict
+from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, stored, table, to_dict
 from galaxy_mpi.studies.host_steps import host_figures
 from galaxy_mpi.studies.ideas import Variant, variants
 from galaxy_mpi.studies.what_if import WhatIf
@@ -72,6 +72,7 @@ def build_parser() -> ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the rows as JSON")
     add("--csv", type=Path, metavar="FILE", help="write the rows as CSV")
     add("--plot", type=Path, metavar="FILE.png", help="draw the rows")
+    add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     add_transport(parser)
     return parser
 
@@ -101,6 +102,7 @@ def _prepare_timing(
     _check(arguments)
     for option in ("json", "csv", "plot"):
         check_writable(f"--{option}", getattr(arguments, option))
+    check_page(arguments.report)
     chosen = formats(arguments.precision, arguments.optimizations, arguments.formats)
     what_if = WhatIf(
         model=arguments.model,
@@ -143,6 +145,7 @@ def _prepare_values(
     _check(arguments)
     mesh = Mesh.parse(arguments.mesh)
     found = variants(mesh)
+    check_page(arguments.report)
     run = RunConfig(
         model=arguments.model,
         mesh=mesh,
@@ -228,7 +231,15 @@ def _report(
             series["host ms"] = [(row.host_step_s or 0.0) * 1e3 for row in cumulative]
         names = [cumulative[0].name, *(f"+ {row.name}" for row in cumulative[1:])]
         title = f"{arguments.model}, {arguments.mesh}: a decode step"
-        files.append((arguments.plot, grouped_bars_png(title, names, series)))
+        files.append(
+            (arguments.plot, grouped_bars_png(title, names, series, arguments.plot.suffix))
+        )
+    if arguments.report is not None:
+        from galaxy_mpi.report import to_html  # here: only pages need it
+        from galaxy_mpi.report.gather.compare import compare_page
+
+        title, lines = f"{arguments.model} on {arguments.mesh} chips", list(stored(model, found))
+        files.append((arguments.report, to_html(compare_page(rows, ran, title, lines))))
     write_all(files)
 
 

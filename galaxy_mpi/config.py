@@ -10,7 +10,7 @@ from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
 from galaxy_mpi.models.config import MOST_LAYERS
-from galaxy_mpi.output import check_writable
+from galaxy_mpi.output import check_page, check_writable
 from galaxy_mpi.program import Choice
 from galaxy_mpi.systems import Modules, System, Wanted, system_of
 from galaxy_mpi.timing import Machine, Slowness
@@ -209,9 +209,9 @@ class RunConfig:
             ("--trace", self.trace_path),
             ("--trace-host", self.host_trace_path),
             ("--profile-csv", self.profile_path),
-            ("--report", self.report_path),
         ):
             check_writable(option, path)
+        check_page(self.report_path)
 
 
 def formats(

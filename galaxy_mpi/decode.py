@@ -27,19 +27,22 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.flight_recorder import recording
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh.ending import end_process, terminated_as_interrupted
+from galaxy_mpi.mesh.lifeline import is_other_rank
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import print_text, write_text
+from galaxy_mpi.output import print_text, write_now, write_text
 from galaxy_mpi.program import Choice
-from galaxy_mpi.progress import Progress
+from galaxy_mpi.progress import FirstWords, Progress
+from galaxy_mpi.stream import Stream
 from galaxy_mpi.systems import SYSTEMS, chosen_modules, chosen_system
 
 if TYPE_CHECKING:
     from galaxy_mpi.studies.against import Against
 
-GOLDEN_DIFFERS = 1
-"""Exit code."""
+GOLDEN_DIFFERS, INTERRUPTED = 1, 130
+"""Exit codes."""
 
 __all__ = ["build_parser", "main", "run_config"]
 
@@ -218,6 +221,7 @@ def build_parser() -> ArgumentParser:
         metavar="FOLDER",
         help="keep the last 1,000 events of each rank if the run fails",
     )
+    add("--stream", action="store_true", help="print text as it comes")
     add("--show-all", action="store_true", help="print the text of all users, not only the first 4")
     add("--quiet", action="store_true", help="print only errors on standard error")
     add_transport(parser)
@@ -307,17 +311,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
         run = run_config(arguments)
         golden = _golden(arguments)
-        if run.report_path is not None:
-            from galaxy_mpi.report import check_installed  # here: only pages need it
-
-            check_installed()
         if arguments.quiet:
             logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
+
+        first_words.cancel()
 
         def play(transport: Transport) -> int:
             shown = transport.rank == 0 and not arguments.quiet
             with ExitStack() as stack:
                 hooks = stack.enter_context(Progress(enabled=shown)).hooks()
+                if arguments.stream and transport.rank == 0:
+                    stream = Stream(write_now, len(run.prompts or ()) or 2)
+                    hooks = replace(hooks, generated=stream.generated)
+                if transport.rank == 0:
+                    stack.enter_context(terminated_as_interrupted())
                 if arguments.flight is not None:
                     flight = stack.enter_context(recording(arguments.flight, transport.rank))
                     hooks = replace(
@@ -339,18 +346,29 @@ def main(argv: Sequence[str] | None = None) -> int:
                 more = {} if against is None else {"against": against.to_dict()}
                 # Print before writing: a full disk must not lose the result.
                 try:
-                    print_text(report.to_text(show_all=arguments.show_all))
+                    has_texts = not arguments.stream
+                    print_text(report.to_text(show_all=arguments.show_all, has_texts=has_texts))
                     if against is not None:
                         print_text(against.to_text())
                 finally:
                     report.write_files(_page(report, against, golden), **more)
+                if report.is_interrupted:
+                    if transport.n_ranks > 1:  # the others wait, and would for ever
+                        end_process(code=INTERRUPTED)
+                    return INTERRUPTED
             if arguments.update_golden:
                 write_text(arguments.golden, report.to_json())
             return 0 if golden is None else _told_golden(golden, report)
 
         return run.working_mesh, play
 
-    return run_on_mesh(build_parser(), argv, prepare)
+    words = sys.argv[1:] if argv is None else argv
+    is_shown = not {"--quiet", "-h", "--help"} & set(words) and not is_other_rank(os.environ)
+    first_words = FirstWords("starting the ranks of the run", enabled=is_shown)
+    try:
+        return run_on_mesh(build_parser(), argv, prepare)
+    finally:
+        first_words.cancel()
 
 
 def _page(report: Report, against: "Against | None", golden: Golden | None) -> str | None:

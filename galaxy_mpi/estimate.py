@@ -1,15 +1,11 @@
 """Device time without weights, values or ranks: ``galaxy-mpi estimate``."""
 
 import argparse
-import csv
-import io
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -17,17 +13,14 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.command import ArgumentParser, run_alone
-from galaxy_mpi.config import formats
 from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.models import chosen_layout
-from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import check_writable, write_all
-from galaxy_mpi.plot import bars_png, lines_png
+from galaxy_mpi.output import check_page, check_writable, write_all
+from galaxy_mpi.plot import bars_png
+from galaxy_mpi.studies.sweep import Sweep
 from galaxy_mpi.studies.what_helps import helps, helps_table
 from galaxy_mpi.studies.what_if import WhatIf
-from galaxy_mpi.systems import SYSTEMS, chosen_system
-from galaxy_mpi.timing import MACHINES
+from galaxy_mpi.system_arguments import add_model, add_slowness, add_system, of_system
 
 __all__ = ["build_parser", "main"]
 
@@ -39,12 +32,7 @@ def build_parser() -> ArgumentParser:
         "Estimate how long a run takes on the emulated chips, without computing it.",
     )
     add = parser.add_argument_group("model and prompts").add_argument
-    add(
-        "--model",
-        default="llama3-70b",
-        metavar="PATH|NAME",
-        help=f"folder with config.json, demo, or a preset: {', '.join(PRESETS)}",
-    )
+    add_model(add)
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--input-tokens", type=int, default=128, metavar="N", help="tokens of each prompt")
     add("--new-tokens", type=int, default=128, metavar="N", help="decode steps after the prompt")
@@ -55,35 +43,7 @@ def build_parser() -> ArgumentParser:
         help="one: time to first token of a single prompt; all: of the prompts of all users",
     )
     add("--layers", type=int, metavar="N", help="use only the first N layers")
-    add = parser.add_argument_group("emulated system").add_argument
-    add("--mesh", metavar="RxC", help="rows x columns of chips (default: the machine's)")
-    add(
-        "--machine",
-        default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
-        metavar="NAME|FILE",
-        help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file. The environment "
-        "variable WH_ARCH_YAML sets the default",
-    )
-    add("--links", type=int, metavar="N", help="links between neighbours (default: the machine's)")
-    add("--topology", metavar="T", help="ring or line (default: the machine's)")
-    add(
-        "--system",
-        metavar="NAME|FILE.py:NAME",
-        help=f"{' or '.join(SYSTEMS)}, or your own System (default: the machine's)",
-    )
-    add(
-        "--layout",
-        metavar="FILE.py:CLASS",
-        help="your own sharding of weights, a subclass of galaxy_mpi.models.Layout",
-    )
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="machine.NAME=VALUE",
-        help="override a constant of the machine; may be repeated",
-    )
-    add("--sampling", metavar="WHERE", help="host or device: where tokens are chosen")
+    add = add_system(parser)
     add(
         "--cached-percent",
         type=int,
@@ -96,47 +56,24 @@ def build_parser() -> ArgumentParser:
         metavar="N,NxM,...",
         help="prompt lengths of the users; NxM is M users with N tokens",
     )
-    add("--precision", help="performance (default) or accuracy")
-    add(
-        "--optimizations",
-        metavar="NAME|FILE",
-        help="performance, accuracy, or a JSON file with the formats of each layer",
-    )
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
-    add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
-    add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes per chip")
-    add = parser.add_argument_group("what if").add_argument
-    add(
-        "--slow-chip",
-        action="append",
-        default=[],
-        metavar="R,C,FACTOR",
-        help="the ops of chip (R, C) take FACTOR times as long; may be repeated",
-    )
-    add(
-        "--slow-link",
-        action="append",
-        default=[],
-        metavar="R,C,AXIS,FACTOR",
-        help="so does the link from chip (R, C) to the next in its row or column, as AXIS says; "
-        "may be repeated",
-    )
-    add(
-        "--allow-over-budget",
-        action="store_true",
-        help="continue if the model does not fit on a chip",
-    )
+    add = add_slowness(parser)
     add(
         "--what-helps",
         action="store_true",
         help="show the gain from halving each cost of the machine",
     )
-    add("--sweep", metavar="KEY=A,B,C", help="one row per value of an option: links=1,2,3,4")
+    add(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="KEY=A,B,C",
+        help="one row per value of an option: links=1,2,3,4; twice for a grid",
+    )
     add = parser.add_argument_group("output").add_argument
-    add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep")
+    add("--csv", type=Path, metavar="FILE", help="write the rows of a sweep; - as --json")
     add("--trace", type=Path, metavar="FILE", help="write a prompt and a step for ui.perfetto.dev")
     add("--profile-csv", type=Path, metavar="FILE", help="write the same for tt-perf-report")
-    add("--plot", type=Path, metavar="FILE.png", help="draw the time by op, or a sweep")
+    add("--plot", type=Path, metavar="FILE.png|svg", help="draw the time by op, or a sweep")
     add("--json", type=Path, metavar="FILE", help="write the figures; - means standard output")
     add("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     return parser
@@ -147,17 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, words = build_parser(), list(sys.argv[1:] if argv is None else argv)
 
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
-        if arguments.csv is not None and arguments.sweep is None:
+        if arguments.csv is not None and not arguments.sweep:
             raise ConfigError("--csv writes the rows of a --sweep; add one")
         for option in _FILES:
             path = getattr(arguments, option.replace("-", "_"))
-            if not (option == "json" and str(path) == "-"):
+            if not (option in _ON_STDOUT and str(path) == "-"):
                 check_writable(f"--{option}", path)
-        if arguments.report is not None:
-            from galaxy_mpi.report import check_installed  # here: only pages need it
-
-            check_installed()
-        if arguments.sweep is not None:
+        check_page(arguments.report)
+        if [str(arguments.json), str(arguments.csv)] == ["-", "-"]:
+            raise ConfigError("--json - and --csv - are both standard output; name a file for one")
+        if arguments.sweep:
             return _prepare_sweep(parser, words, arguments)
         what_if = _what_if(arguments)
 
@@ -190,9 +126,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.plot is not None:
                 by_op_us = {name: s * 1e6 for name, s in report["device"]["by_op_s"].items()}
                 title = f"{arguments.model}: a decode step by op, chip (0, 0)"
-                files.append((arguments.plot, bars_png(title, by_op_us, "us")))
+                files.append(
+                    (arguments.plot, bars_png(title, by_op_us, "us", arguments.plot.suffix))
+                )
             if arguments.report is not None:
-                from galaxy_mpi.report import to_html
+                from galaxy_mpi.report import to_html  # here: only pages need it
                 from galaxy_mpi.report.gather.estimate import estimate_page
 
                 files.append((arguments.report, to_html(estimate_page(what_if, report, rows))))
@@ -205,28 +143,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _what_if(arguments: argparse.Namespace) -> WhatIf:
     return WhatIf(
-        model=arguments.model,
         users=arguments.users,
         input_tokens=arguments.input_tokens,
         new_tokens=arguments.new_tokens,
         prefill=arguments.prefill,
-        mesh=arguments.mesh,
-        machine=arguments.machine,
-        links=arguments.links,
-        topology=arguments.topology,
-        system=None if arguments.system is None else chosen_system(arguments.system),
-        layout_class=chosen_layout(arguments.layout),
-        constants=tuple(arguments.set),
-        sampling=arguments.sampling,
         cached_percent=arguments.cached_percent,
         lengths=_lengths(arguments.lengths),
-        **formats(arguments.precision, arguments.optimizations, arguments.formats),
-        layers=arguments.layers,
-        prefetch=not arguments.no_prefetch,
-        circular_buffer_bytes=arguments.circular_buffer_bytes,
-        slow_chips=tuple(arguments.slow_chip),
-        slow_links=tuple(arguments.slow_link),
-        allow_over_budget=arguments.allow_over_budget,
+        **of_system(arguments),
     )
 
 
@@ -246,83 +169,41 @@ def _lengths(text: str | None) -> tuple[int, ...] | None:
 
 
 _FILES = ("json", "csv", "trace", "profile-csv", "plot", "report")
-_MOST_SWEPT = 1000
+_ON_STDOUT = ("json", "csv")
 _NOT_SWEPT = (*_FILES, "sweep", "help", "no-prefetch", "allow-over-budget", "what-helps")
-
-SWEEP_COLUMNS = (
-    "decode_step_s",
-    "tokens_per_s_per_user",
-    "tokens_per_s",
-    "time_to_first_token_s",
-    "prefetch_stall_s",
-    "decode_step_s_margin",
-    "time_to_first_token_s_margin",
-)
+_OF_ONE_POINT = ("trace", "profile-csv")
 
 
 def _prepare_sweep(
     parser: ArgumentParser, words: list[str], arguments: argparse.Namespace
 ) -> Callable[[], None]:
-    key, _, values = arguments.sweep.partition("=")
-    key = key.lstrip("-")
-    words_of_values = values.split(",")
-    if len(words_of_values) > _MOST_SWEPT:
-        raise ConfigError(f"--sweep takes at most {_MOST_SWEPT} values, got {len(words_of_values)}")
-    if not values or key in _NOT_SWEPT:
-        raise ConfigError(
-            f"--sweep takes an option and its values, for example links=1,2,3,4; "
-            f"got {arguments.sweep!r}"
-        )
-    # Appended to the command line, where the last one counts.
-    estimates: dict[str, WhatIf | None] = {}
-    reasons: dict[str, str] = {}
-    for value in words_of_values:
-        parsed = parser.parse_args([*words, f"--{key}", value])
-        try:
-            estimates[value] = _what_if(parsed)
-        except ConfigError as error:  # of this point only
-            estimates[value], reasons[value] = None, str(error)
-    if len(reasons) == len(estimates):
-        raise ConfigError(next(iter(reasons.values())))
+    for option in _OF_ONE_POINT:
+        if getattr(arguments, option.replace("-", "_")) is not None:
+            raise ConfigError(f"--{option} is of one point; leave out --sweep")
+
+    def of_words(more: list[str]) -> Callable[[], WhatIf]:
+        parsed = parser.parse_args([*words, *more])  # the last one counts
+        return lambda: _what_if(parsed)
+
+    sweep = Sweep.parse(arguments.sweep, _NOT_SWEPT, of_words)
 
     def play() -> None:
-        rows: list[dict[str, Any]] = []
-        for value, estimate in estimates.items():
-            device = dict.fromkeys(SWEEP_COLUMNS) if estimate is None else estimate.report["device"]
-            figures = {name: device[name] for name in SWEEP_COLUMNS}
-            rows.append({key: value} | figures | {"not_estimated": reasons.get(value, "")})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        width = max(len(key), *(len(value) for value in estimates)) + 2
-        print(f"{key:<{width}}{'step ms':>9}{'+-':>5}{'tokens/s/user':>15}{'tokens/s':>10}"
-              f"{'first token ms':>16}{'+-':>5}{'stall us':>10}")  # fmt: skip
-        for row in rows:
-            if row["not_estimated"]:
-                print(f"{row[key]:<{width}}  {row['not_estimated']}")
-                continue
-            print(
-                f"{row[key]:<{width}}{row['decode_step_s'] * 1e3:>9.3f}"
-                f"{row['decode_step_s_margin']:>5.0%}{row['tokens_per_s_per_user']:>15.2f}"
-                f"{row['tokens_per_s']:>10.1f}{row['time_to_first_token_s'] * 1e3:>16.1f}"
-                f"{row['time_to_first_token_s_margin']:>5.0%}"
-                f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
-            )
-        files: list[tuple[Path | None, str | bytes]] = [(arguments.csv, text.getvalue())]
-        if str(arguments.json) != "-":
-            files.append((arguments.json, json.dumps(rows, indent=2) + "\n"))
+        said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
+        texts = {"json": json.dumps(sweep.to_dict(said), indent=2) + "\n", "csv": sweep.csv()}
+        on_stdout = [name for name in _ON_STDOUT if str(getattr(arguments, name)) == "-"]
+        # Standard output first: a full disk must not lose it.
+        print(texts[on_stdout[0]] if on_stdout else f"{sweep.table()}\n", end="", flush=True)
+        files: list[tuple[Path | None, str | bytes]] = [
+            (getattr(arguments, name), texts[name]) for name in _ON_STDOUT if name not in on_stdout
+        ]
         if arguments.plot is not None:
-            drawn = [row for row in rows if not row["not_estimated"]]
-            lines = {name: [row[name] for row in drawn] for name in SWEEP_COLUMNS[:5]}
-            points = [row[key] for row in drawn]
-            files.append((arguments.plot, lines_png(arguments.model, key, points, lines)))
+            plot = sweep.plot(f"{arguments.model}: a sweep", arguments.plot.suffix)
+            files.append((arguments.plot, plot))
         if arguments.report is not None:
             from galaxy_mpi.report import to_html
             from galaxy_mpi.report.gather.estimate import sweep_page
 
-            said = {"argv": ["galaxy_mpi.estimate", *words], "versions": versions()}
-            files.append((arguments.report, to_html(sweep_page(key, rows, said))))
+            files.append((arguments.report, to_html(sweep_page(*sweep.named_rows(), said))))
         write_all(files)
 
     return play

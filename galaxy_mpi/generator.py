@@ -1,7 +1,7 @@
-"""The model as a library: for people who know tt_transformers' ``Generator``.
+"""The model as a library, for users of tt_transformers' ``Generator``.
 
 Every rank of a communicator makes the same calls; docs/python.md has a script. NAMES.md
-maps the original's names to those here.
+maps the original's names to ours.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,7 +56,7 @@ class Model:
 
     @property
     def max_batch_size(self) -> int:
-        """Users that there is room for."""
+        """Maximum number of users."""
         return self.run.batch or MAX_USERS
 
     def encode(self, text: str) -> list[int]:
@@ -94,16 +94,16 @@ def create_model(
 ) -> Model:
     """Open a model and load this process's shards. Collective: every rank calls it alike.
 
-    Without a communicator all chips are in this process.
+    Without a communicator, this process plays all chips.
 
     Parameters
     ----------
     model : str
-        As ``--model`` of galaxy_mpi.decode.
+        As ``--model`` of galaxy-mpi decode.
     mesh : str
         ``RxC``; the communicator has as many ranks, or fewer (``chips_per_rank``).
     system : str or System
-        ``galaxy``, ``tt_transformers`` or one of your own, made with ``replace(GALAXY, ...)``.
+        ``galaxy``, ``tt_transformers`` or your own, made with ``replace(GALAXY, ...)``.
     optimizations : str
         ``performance``, ``accuracy``, ``float32`` or a JSON file
         (`galaxy_mpi.systems.optimizations`).

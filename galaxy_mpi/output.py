@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib.util
 import os
 import sys
 from collections.abc import Iterable
@@ -9,7 +10,16 @@ from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["check_writable", "plural", "print_text", "write_all", "write_bytes", "write_text"]
+__all__ = [
+    "check_page",
+    "check_writable",
+    "plural",
+    "print_text",
+    "write_all",
+    "write_bytes",
+    "write_now",
+    "write_text",
+]
 
 _DRAFT = ".galaxy_mpi-"
 """Prefix of drafts; short, because the name of the file itself may be as long as allowed."""
@@ -34,10 +44,15 @@ def print_text(text: str) -> None:
     ConfigError
         If standard output cannot be written for another reason.
     """
+    write_now(f"{text}\n")
+
+
+def write_now(text: str) -> None:
+    """Write a text to standard output as it is; see `print_text`."""
     if sys.stdout is None:  # Python was started with a closed descriptor
         return
     try:
-        print(text, flush=True)
+        print(text, end="", flush=True)
     except OSError as error:
         # What is left in the stream would fail once more when Python ends.
         with contextlib.suppress(OSError, ValueError):
@@ -111,6 +126,24 @@ def check_writable(option: str, path: Path | None) -> None:
         draft[1].unlink()
     except (OSError, ValueError, RuntimeError) as error:
         raise _cannot_write(f"{option} {path}", error) from None
+
+
+def check_page(path: Path | None) -> None:
+    """Raise if ``--report`` could not write its page at the end of a run.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written, or what draws pages is not installed.
+    """
+    if path is None:
+        return
+    check_writable("--report", path)
+    for name in ("jinja2", "plotly"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"--report needs {name}, which is not installed: pip install 'galaxy_mpi[report]'"
+            )
 
 
 def _write(path: Path, content: bytes) -> None:

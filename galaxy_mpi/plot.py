@@ -1,16 +1,47 @@
 """Plots, with matplotlib (extra ``plot``)."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["bars_png", "curves_png", "grouped_bars_png", "lines_png"]
+__all__ = [
+    "Panel",
+    "Span",
+    "bars_png",
+    "curves_png",
+    "front_png",
+    "grouped_bars_png",
+    "panels_png",
+    "spans_png",
+]
 
 
-def bars_png(title: str, values: dict[str, float], unit: str) -> bytes:
-    """Return horizontal bars, the longest on top, as a PNG.
+@dataclass(frozen=True)
+class Panel:
+    """One of several plots over the same values."""
+
+    label: str
+    """Axis label, with the unit."""
+    lines: dict[str, list[list[float]]]
+    """By name: the values, and the low and high ends of their bands."""
+    is_log: bool = False
+
+
+@dataclass(frozen=True)
+class Span:
+    """A bar in a row of a timeline; times in seconds."""
+
+    kind: str
+    row: int
+    begin_s: float
+    end_s: float
+
+
+def bars_png(title: str, values: dict[str, float], unit: str, suffix: str = ".png") -> bytes:
+    """Return horizontal bars, the longest on top, as a PNG, or an SVG by the suffix of its file.
 
     Raises
     ------
@@ -24,30 +55,13 @@ def bars_png(title: str, values: dict[str, float], unit: str) -> bytes:
     axes.margins(x=0.12)
     axes.set_xlabel(unit)
     axes.set_title(title)
-    return _png(figure)
+    return _png(figure, suffix)
 
 
-def lines_png(title: str, key: str, values: Sequence[str], rows: dict[str, list[float]]) -> bytes:
-    """Return one line for each of ``rows``, relative to its first value, as a PNG.
-
-    Raises
-    ------
-    ConfigError
-        If matplotlib is not installed.
-    """
-    figure, axes = _figure(height=4.5)
-    for name, row in rows.items():
-        axes.plot(values, [value / row[0] if row[0] else 1.0 for value in row], "o-", label=name)
-    axes.set_xlabel(key)
-    axes.set_ylabel(f"relative to {key} {values[0]}")
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    axes.set_title(title)
-    return _png(figure)
-
-
-def grouped_bars_png(title: str, names: Sequence[str], series: dict[str, list[float]]) -> bytes:
-    """Return a row of horizontal bars for each series, the first name on top, as a PNG.
+def grouped_bars_png(
+    title: str, names: Sequence[str], series: dict[str, list[float]], suffix: str = ".png"
+) -> bytes:
+    """Return a row of horizontal bars for each series, the first name on top; see `bars_png`.
 
     Raises
     ------
@@ -63,7 +77,7 @@ def grouped_bars_png(title: str, names: Sequence[str], series: dict[str, list[fl
         axes.invert_yaxis()
         axes.label_outer()
     figure.suptitle(title)
-    return _png(figure)
+    return _png(figure, suffix)
 
 
 def curves_png(
@@ -87,8 +101,102 @@ def curves_png(
     return _png(figure)
 
 
-def _figure(height: float, columns: int = 0) -> tuple[Any, Any]:
-    """Return a figure and its axes, side by side."""
+def panels_png(
+    title: str,
+    key: str,
+    values: Sequence[str] | Sequence[float],
+    panels: Sequence[Panel],
+    suffix: str = ".png",
+) -> bytes:
+    """Draw panels with lines and error bands over the same values; see `bars_png`.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed.
+    """
+    figure, several = _figure(
+        height=4.0 * -(-len(panels) // 2), columns=2, rows=-(-len(panels) // 2)
+    )
+    for axes, panel in zip(several, panels, strict=False):
+        for name, (line, low, high) in panel.lines.items():
+            axes.plot(values, line, "o-", label=name, markersize=4)
+            axes.fill_between(values, low, high, alpha=0.2)
+        axes.set_xlabel(key)
+        axes.set_ylabel(panel.label)
+        axes.grid(visible=True, alpha=0.3)
+        if panel.is_log:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.legend(fontsize="small")
+    figure.suptitle(title)
+    return _png(figure, suffix)
+
+
+def spans_png(title: str, label: str, spans: Sequence[Span], suffix: str = ".png") -> bytes:
+    """Draw bars in rows over time, one colour per kind; see `bars_png`.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed.
+    """
+    n_rows = max((span.row for span in spans), default=0) + 1
+    figure, axes = _figure(height=1.5 + 0.2 * n_rows)
+    for number, kind in enumerate(dict.fromkeys(span.kind for span in spans)):
+        of_kind = [span for span in spans if span.kind == kind]
+        widths = [span.end_s - span.begin_s for span in of_kind]
+        axes.barh(
+            [span.row for span in of_kind],
+            widths,
+            left=[span.begin_s for span in of_kind],
+            height=0.8,
+            color=f"C{number}",
+            edgecolor="white",
+            linewidth=0.3,
+            label=kind,
+        )
+    axes.set_xlabel("s")
+    axes.set_ylabel(label)
+    axes.set_xlim(left=0)
+    axes.set_ylim(n_rows - 0.4, -0.6)
+    figure.legend(loc="outside upper right", ncols=2, fontsize="small")
+    axes.set_title(title)
+    return _png(figure, suffix)
+
+
+def front_png(
+    title: str,
+    x_label: str,
+    y_label: str,
+    points: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float]],
+    named: Mapping[str, tuple[float, float]],
+) -> bytes:
+    """Return points, those of a front joined, and some with their names, as a PNG.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed.
+    """
+    figure, axes = _figure(height=5.5)
+    axes.plot(*zip(*points, strict=True), "o", color="tab:gray", alpha=0.5, label="measured")
+    axes.plot(*zip(*front, strict=True), "o-", color="tab:blue", label="front")
+    for name, place in named.items():
+        axes.annotate(name, place, xytext=(4, -10), textcoords="offset points", fontsize="small")
+        axes.plot(*place, "s", color="tab:orange")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    axes.set_title(title)
+    return _png(figure)
+
+
+def _figure(height: float, columns: int = 0, rows: int = 1) -> tuple[Any, Any]:
+    """Return a figure and its axes, in columns and rows."""
     try:
         from matplotlib.figure import Figure  # imported here because it is optional and slow
     except ImportError:
@@ -97,11 +205,19 @@ def _figure(height: float, columns: int = 0) -> tuple[Any, Any]:
         ) from None
     figure = Figure(figsize=(9.0, height), layout="constrained")
     if columns:
-        return figure, figure.subplots(1, columns, squeeze=False)[0]
+        several = figure.subplots(rows, columns, squeeze=False)
+        return figure, several[0] if rows == 1 else several.ravel()
     return figure, figure.add_subplot()
 
 
-def _png(figure: Any) -> bytes:
+def _png(figure: Any, suffix: str = ".png") -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    if suffix == ".svg":
+        from matplotlib import rc_context
+
+        # Neither a date nor numbers that are drawn by lot: the same plot is the same bytes.
+        with rc_context({"svg.hashsalt": "galaxy_mpi"}):
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+    else:
+        figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

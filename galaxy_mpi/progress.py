@@ -1,16 +1,42 @@
 """Progress bars of a run, on standard error."""
 
 import sys
+import threading
 from typing import Any
 
 from galaxy_mpi.engine.engine import Hooks
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.scheduler import Scheduler
+from galaxy_mpi.mesh.ending import say
 
-__all__ = ["Progress"]
+__all__ = ["Counter", "FirstWords", "Progress"]
 
 LONG_PROMPT = 1024
 """A prompt with at least this many tokens gets its own bar."""
+
+
+FIRST_WORDS_S = 2.0
+
+
+class FirstWords:
+    """Says what a run is about, if it has said nothing else in some seconds.
+
+    Parameters
+    ----------
+    text : str
+    enabled : bool
+    after_s : float
+    """
+
+    def __init__(self, text: str, *, enabled: bool, after_s: float = FIRST_WORDS_S) -> None:
+        self._timer = threading.Timer(after_s, say, [f"{text} ...\n"])
+        self._timer.daemon = True
+        if enabled:
+            self._timer.start()
+
+    def cancel(self) -> None:
+        """Something else is said, or it is over."""
+        self._timer.cancel()
 
 
 class Progress:
@@ -21,11 +47,13 @@ class Progress:
         self._loading: Any = None
         self._prompt: Any = None
         self._run: Any = None
+        self._first_words = FirstWords("reading the model", enabled=enabled)
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._first_words.cancel()
         for bar in (self._loading, self._prompt, self._run):
             if bar is not None:
                 bar.close()
@@ -41,8 +69,8 @@ class Progress:
             after_step=self._stepped,
         )
 
-    @staticmethod
-    def _bar(**settings: Any) -> Any:
+    def _bar(self, **settings: Any) -> Any:
+        self._first_words.cancel()
         from tqdm import tqdm  # imported here because 31 of 32 ranks show no bar
 
         return tqdm(mininterval=0.5, **settings)
@@ -74,3 +102,34 @@ class Progress:
         done, users = scheduler.n_done, len(scheduler.requests)
         self._run.set_postfix_str(f"{done} of {users} users done", refresh=False)
         self._run.update()
+
+
+class Counter:
+    """A count of something on standard error; silent unless enabled.
+
+    Parameters
+    ----------
+    name, unit : str
+        Of what is done, and of what is counted.
+    enabled : bool
+    """
+
+    def __init__(self, name: str, unit: str, *, enabled: bool) -> None:
+        self._name, self._unit, self._enabled = name, unit, enabled
+        self._bar: Any = None
+
+    def __enter__(self) -> "Counter":
+        if self._enabled:
+            from tqdm import tqdm  # here, not above: 31 of 32 ranks show nothing
+
+            self._bar = tqdm(desc=self._name, unit=self._unit, mininterval=0.5)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def step(self) -> None:
+        """Count one."""
+        if self._bar is not None:
+            self._bar.update()

@@ -24,7 +24,7 @@ from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import check_writable, write_text
+from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.studies.claims import Claim, older_claims
 from galaxy_mpi.studies.published_times import published_times
 from galaxy_mpi.studies.whole_run import run_one
@@ -90,6 +90,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--golden", type=Path, metavar="FILE", help="predict the times in FILE too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the comparison as JSON")
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page to look at")
     return parser
 
 
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
         check_writable("--json", arguments.json)
+        check_page(arguments.report)
         more = [] if arguments.golden is None else read_measurements(arguments.golden)
 
         def play() -> None:
@@ -114,8 +116,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_known_table(known))
             if rows:
                 print("\n" + _table(rows))
-            print(_claims_table(older_claims()), flush=True)
-            write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+            claims = older_claims()
+            print(_claims_table(claims), flush=True)
+            files: list[tuple[Path | None, str | bytes]] = [
+                (arguments.json, json.dumps(content, indent=2) + "\n")
+            ]
+            if arguments.report is not None:
+                from galaxy_mpi.report import to_html  # here: only pages need it
+                from galaxy_mpi.report.gather.validate import validate_page
+
+                page = validate_page(content, _left_out(), claims)
+                files.append((arguments.report, to_html(page)))
+            write_all(files)
 
         return play
 
@@ -185,10 +197,7 @@ def _known_table(rows: list[Known]) -> str:
         lines.append(_means(f"  {kind}", [row for row in rows if row.kind == kind], width))
     lines.append(_means("  all", rows, width))
     lines += ["", f"{'left out':<{width}}{'times':>10}{'':>10}{'mean':>10}{'worst':>9}"]
-    groups: dict[str, list[float]] = {}
-    for row in json.loads(LEFT_OUT.read_text("utf-8")):
-        if row["left_out"]:
-            groups.setdefault(f"{row['left_out']}: {row['group']}", []).append(abs(row["error"]))
+    groups = _left_out()
     for name, errors in groups.items():
         mean, worst = statistics.fmean(errors), max(errors)
         lines.append(f"  {name:<{width - 2}}{len(errors):>10}{'':>10}{mean:>10.1%}{worst:>9.1%}")
@@ -196,6 +205,15 @@ def _known_table(rows: list[Known]) -> str:
     lines.append(f"{'  mean of the groups':<{width}}{'':>20}{mean:>10.1%}")
     lines += ["", "sources:", *sorted({f"  {row.source}" for row in rows})]
     return "\n".join(lines)
+
+
+def _left_out() -> dict[str, list[float]]:
+    """Return the sizes of errors where a group was left out, by its name."""
+    groups: dict[str, list[float]] = {}
+    for row in json.loads(LEFT_OUT.read_text("utf-8")):
+        if row["left_out"]:
+            groups.setdefault(f"{row['left_out']}: {row['group']}", []).append(abs(row["error"]))
+    return groups
 
 
 def _cell(name: str, width: int) -> str:

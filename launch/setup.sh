@@ -51,11 +51,22 @@ if "$venv/bin/python" -c "import importlib.metadata as m; m.version('$other')" 2
 fi
 
 echo "galaxy_mpi set-up: installing into $venv (some minutes the first time)" >&2
-rm -f "$root"/galaxy_mpi/dtypes/_compiled*.so # of older sources, should it not be built again
+# The codec of older sources must not stay, should it not be built again, but outlives a failure.
+for built in "$root"/galaxy_mpi/dtypes/_compiled*.so; do
+    [ ! -f "$built" ] || mv "$built" "$built.before"
+done
+restore() {
+    for before in "$root"/galaxy_mpi/dtypes/_compiled*.so.before; do
+        [ ! -f "$before" ] || mv "$before" "${before%.before}"
+    done
+}
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     --config-settings editable_mode=compat \
-    --constraint "$root/constraints.txt" --editable "${root}[$mpi${extras:+,$extras}]" >&2 ||
+    --constraint "$root/constraints.txt" --editable "${root}[$mpi${extras:+,$extras}]" >&2 || {
+    restore
     fail "pip could not install what is needed; see above"
+}
+rm -f "$root"/galaxy_mpi/dtypes/_compiled*.so.before
 
 "$venv/bin/python" -c 'import galaxy_mpi.dtypes._compiled' 2>/dev/null ||
     echo "galaxy_mpi set-up: no C compiler that works (${compiler:-none found}), so numpy packs and" \

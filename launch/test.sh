@@ -20,7 +20,8 @@ for ranks in 2 4 8 32; do
     echo "== $ranks ranks"
     timeout 1500 mpirun -n "$ranks" sh launch/pytest_rank.sh tests/mpi --with-mpi "$@" || failed=1
 done
-python -m pytest tests/command "$@" || failed=1
+# Two at a time: they mostly wait.
+python -m pytest --numprocesses 2 --dist loadfile tests/command "$@" || failed=1
 # Runs in which one thing is broken.
-python -m pytest tests/faults "$@" || failed=1
+python -m pytest --numprocesses 2 --dist worksteal tests/faults "$@" || failed=1
 exit "$failed"

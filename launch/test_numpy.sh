@@ -1,6 +1,6 @@
 #!/bin/sh
-# The tests that need no ranks once more, with numpy packing and unpacking in place of the compiled
-# codec.
+# The tests that values in packed formats pass through, once more, with numpy packing and unpacking
+# in place of the compiled codec: those of the codec, and all chips in one process.
 #
 #   sh launch/test_numpy.sh [pytest arguments]
 set -eu
@@ -11,10 +11,10 @@ sh launch/setup.sh test
 # shellcheck disable=SC1091
 . "${GALAXY_MPI_VENV:-.venv}/bin/activate"
 
-failed=0
-export GALAXY_MPI_CODEC=numpy OPENBLAS_NUM_THREADS=1
-# All chips in one process: the folder is called chips, or loopback where it has its older name.
-for folder in tests/unit tests/chips tests/loopback; do
-    [ ! -d "$folder" ] || python -m pytest "$folder" "$@" || failed=1
-done
-exit "$failed"
+# A file of tests stays in one process; every core has one.
+GALAXY_MPI_CODEC=numpy OPENBLAS_NUM_THREADS=1 exec python -m pytest \
+    --numprocesses auto --dist loadfile tests/chips \
+    tests/unit/test_block_float.py tests/unit/test_block_float_codecs.py \
+    tests/unit/test_collectives.py tests/unit/test_formats.py tests/unit/test_kernels.py \
+    tests/unit/test_kv_cache.py tests/unit/test_prefetch.py tests/unit/test_slabs.py \
+    tests/unit/test_systems.py tests/unit/test_wires.py "$@"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["missing", "open_browser", "picture_png", "show"]
+__all__ = ["emulate", "missing", "open_browser", "picture_png", "show"]
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = (
@@ -42,6 +42,7 @@ def open_browser(*, dark: bool = False, width: int = 1100, scripts: bool = True)
 
     options = webdriver.ChromeOptions()
     options.binary_location = next(filter(None, map(shutil.which, _BROWSERS)))
+    options.add_experimental_option("perfLoggingPrefs", {"enablePage": False})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         for argument in (*_ARGUMENTS, f"--user-data-dir={profile}", f"--window-size={width},900"):
@@ -49,17 +50,23 @@ def open_browser(*, dark: bool = False, width: int = 1100, scripts: bool = True)
         service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
         browser = webdriver.Chrome(options=options, service=service)
         try:
-            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-            # A window is never narrower than 500 pixels; a screen may be.
-            screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+            emulate(browser, dark=dark, width=width)
             if not scripts:
                 off = {"value": True}
                 browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", off)
             yield browser
         finally:
             browser.quit()
+
+
+def emulate(browser: Any, *, dark: bool = False, width: int = 1100, on_paper: bool = False) -> None:
+    """Have pages drawn dark or light, in a window of that width, or as they are printed."""
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    media = {"media": "print" if on_paper else "screen", "features": [scheme]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    # A window is never narrower than 500 pixels; a screen may be.
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
 
 
 def show(browser: Any, page: Path, *, anchor: str = "", timeout_s: float = 60) -> None:

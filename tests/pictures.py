@@ -51,6 +51,28 @@ PICTURES = {
     "collectives": Picture(
         "python -m galaxy_mpi.estimate", "#collectives figcaption, #collectives .chart", dark=True
     ),
+    "compare": Picture(
+        "python -m galaxy_mpi.compare --timing-only --model llama3-70b",
+        "#device-time h2, #device-time figure:first-of-type figcaption, #chart-1-1",
+    ),
+    "validate": Picture("python -m galaxy_mpi.validate", "header, #times figcaption, #chart-1-1"),
+    "traffic": Picture(
+        "python -m galaxy_mpi.traffic --model llama3-70b --rate 2.5 --requests 300",
+        "#places h2, #places p, #places figcaption, #places .chart",
+    ),
+    "traffic_sweep": Picture(
+        "python -m galaxy_mpi.traffic --model llama3-70b --requests 300 --sweep rate=1,2,4,6,8",
+        "#time-to-first-token",
+    ),
+    "pareto": Picture(
+        "python -m galaxy_mpi.pareto --mesh 2x2 --chips-per-rank 4 --target top1>=95 "
+        f"--text {ROOT}/benchmarks/prose.txt",
+        "#front h2, #front figcaption, #front .chart",
+    ),
+    "ring_collectives": Picture(
+        f"mpirun -n 4 python {ROOT}/benchmarks/ring_collectives.py --mesh 2x2 -b 1K -e 256K",
+        "#all-reduce-of-a-row",
+    ),
     "memory": Picture("python -m galaxy_mpi.estimate", "#memory-of-a-chip"),
     "decode": Picture(_RUN, "header"),
     "texts": Picture(f"{_RUN} --against float32", "#against-float32, #texts h2, #user-0, #user-1"),
@@ -84,8 +106,7 @@ def main() -> int:
 
 def written(command: str, page: Path) -> None:
     """Run a command with its page; the page shows the command as a reader would type it."""
-    words = shlex.split(command)
-    words[0] = sys.executable
+    words = [sys.executable if word == "python" else word for word in shlex.split(command)]
     subprocess.run(
         [*words, "--report", page.name], cwd=page.parent, check=True, capture_output=True
     )

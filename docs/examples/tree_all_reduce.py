@@ -25,9 +25,9 @@ class TreeAllReduce(DirectAllGather):
         return terms[0]
 
     def add(self, *terms):
-        total = self._bench.array(*self._wire.sent)
-        self._bench.call(np.add, terms[0], terms[1] if len(terms) > 1 else 0, total)
-        round_in_place(self._bench, self._wire.dtype, total)
+        total = self._builder.array(*self._wire.sent)
+        self._builder.call(np.add, terms[0], terms[1] if len(terms) > 1 else 0, total)
+        round_in_place(self._builder, self._wire.dtype, total)
         return total
 
 

@@ -1,13 +1,13 @@
 """Collectives over a row or a column of chips, as parts of a chip's program.
 
-`wire` says what a collective carries. `algorithms` says how each runs, and is the place to begin:
-in one step (`direct`), or hop by hop over the schedules of `topology` (`rows` for blocks that are
-passed on, `stepwise` for sums that grow on the way); `split` makes an all-reduce of the two,
-`owner` does what the hops would do in one step, `slabs` cuts what is long.
+Start with `algorithms`, which has the table of how each collective runs: in one step (`direct`), or
+hop by hop over the schedules of `topology` (`rows` for blocks that are passed on, `stepwise` for
+partial sums that grow on the way). `wire` specifies what a collective sends, `split` composes an
+all-reduce, `owner` reproduces the rounding of hops in one step, and `slabs` splits long tensors.
 """
 
 from galaxy_mpi.ccl.algorithms import COLLECTIVES, Algorithms
-from galaxy_mpi.ccl.bench import Bench, Bound, Clock
+from galaxy_mpi.ccl.builder import Bound, Builder, Clock
 from galaxy_mpi.ccl.topology import TOPOLOGIES, Hop, Line, Ring, Round, Topology
 from galaxy_mpi.ccl.wire import BufferKey, Index, Kind, Wire
 
@@ -15,9 +15,9 @@ __all__ = [
     "COLLECTIVES",
     "TOPOLOGIES",
     "Algorithms",
-    "Bench",
     "Bound",
     "BufferKey",
+    "Builder",
     "Clock",
     "Hop",
     "Index",

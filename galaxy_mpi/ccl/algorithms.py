@@ -1,19 +1,19 @@
 """How each collective runs: in one step, or hop by hop over a ring or a line.
 
-Two primitives, all-gather and reduce-scatter; an all-reduce is both behind each other, or a gather
-of all terms that everybody adds. What is used where:
+There are two primitives, all-gather and reduce-scatter. An all-reduce is a reduce-scatter followed
+by an all-gather, or a gather of all terms, which every member adds. What is used where:
 
 ==================  ==========  ==============  ===============================
 program             all-gather  reduce-scatter  all-reduce
 ==================  ==========  ==============  ===============================
 Galaxy, decode      direct      direct          direct
 Galaxy, prefill     direct      ring            reduce-scatter, then all-gather
-generic, decode     line        line            terms gathered, added by all
+generic, decode     line        line            terms gathered, then added
 generic, prefill    line        line            reduce-scatter, then all-gather
 ==================  ==========  ==============  ===============================
 
-Bits depend on the order in which terms are added and rounded: that of reductions. All-gathers give
-the same bits in every way.
+Reductions give different bits in different ways, because the order of adding and rounding differs.
+All-gathers give the same bits in every way.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from galaxy_mpi.ccl.bench import Bench, Bound
+from galaxy_mpi.ccl.builder import Bound, Builder
 from galaxy_mpi.ccl.direct import DirectAllGather, DirectAllReduce, DirectReduceScatter
 from galaxy_mpi.ccl.owner import by_hops
-from galaxy_mpi.ccl.rows import Wiring, hop_by_hop
+from galaxy_mpi.ccl.rows import MakeTopology, hop_by_hop
 from galaxy_mpi.ccl.slabs import Slabs, is_long, slabs_of
 from galaxy_mpi.ccl.split import SplitAllReduce, direct_all_reduce
 from galaxy_mpi.ccl.stepwise import StepwiseReduceScatter
@@ -55,71 +55,75 @@ class Algorithm:
     """One way to run a kind of collective."""
 
     words: str
-    """What reports call it."""
+    """Name in reports."""
     make: Callable[..., Any]
-    """Given (bench, wire, is_first=...); a reduce-scatter also ``by_rows`` and ``is_rounded``."""
+    """Given (builder, wire, is_first=...); a reduce-scatter also ``by_rows`` and ``is_rounded``."""
 
 
-def gather_over(wiring: Wiring) -> Algorithm:
+def gather_over(make_topology: MakeTopology) -> Algorithm:
     """Return an all-gather whose blocks are passed on hop by hop."""
-    return Algorithm(_name(wiring), partial(DirectAllGather, open_rows=hop_by_hop(wiring)))
+    return Algorithm(
+        _name(make_topology), partial(DirectAllGather, open_rows=hop_by_hop(make_topology))
+    )
 
 
-def scatter_over(wiring: Wiring) -> Algorithm:
+def scatter_over(make_topology: MakeTopology) -> Algorithm:
     """Return a reduce-scatter whose sums grow hop by hop."""
-    return Algorithm(_name(wiring), partial(StepwiseReduceScatter, wiring=wiring))
+    return Algorithm(
+        _name(make_topology), partial(StepwiseReduceScatter, make_topology=make_topology)
+    )
 
 
-def scatter_at_owner(wiring: Wiring) -> Algorithm:
-    """Return a reduce-scatter in one step with the bits of hops: the owner rounds as they do."""
-    make = partial(DirectReduceScatter, travels=FLOAT32, add=by_hops(wiring))
-    return Algorithm(f"{_name(wiring)} at the owner", make)
+def scatter_at_owner(make_topology: MakeTopology) -> Algorithm:
+    """Return a reduce-scatter in one step with the bits of hops: the owner rounds as hops do."""
+    make = partial(DirectReduceScatter, travels=FLOAT32, add=by_hops(make_topology))
+    return Algorithm(f"{_name(make_topology)} at the owner", make)
 
 
-def gather_and_add(wiring: Wiring) -> Algorithm:
-    """Return an all-reduce that gathers all terms hop by hop, which everybody adds."""
-    words = f"{_name(wiring)}, terms gathered"
-    return Algorithm(words, partial(DirectAllReduce, open_rows=hop_by_hop(wiring)))
+def gather_and_add(make_topology: MakeTopology) -> Algorithm:
+    """Return an all-reduce that gathers all terms hop by hop; every member adds them."""
+    words = f"{_name(make_topology)}, terms gathered"
+    return Algorithm(words, partial(DirectAllReduce, open_rows=hop_by_hop(make_topology)))
 
 
-def _name(wiring: Wiring) -> str:
-    return wiring(1).name
+def _name(make_topology: MakeTopology) -> str:
+    return make_topology(1).name
 
 
 @dataclass(frozen=True)
 class Algorithms:
-    """Which algorithm each kind of collective has."""
+    """The algorithm of each kind of collective."""
 
     name: str
     all_gather: Algorithm = Algorithm("direct", DirectAllGather)
     reduce_scatter: Algorithm = Algorithm("direct", DirectReduceScatter)
     all_reduce: Algorithm | None = Algorithm("direct", direct_all_reduce)
-    """None: both primitives behind each other."""
+    """None: a reduce-scatter followed by an all-gather."""
     skips_alone: bool = False
-    """Whether a group of one chip has no collective that takes device time."""
+    """Whether collectives of a group of one chip take no device time."""
 
     def bind(
-        self, bench: Bench, wire: Wire, *, by_rows: bool = False, is_first: bool = True
+        self, builder: Builder, wire: Wire, *, by_rows: bool = False, is_first: bool = True
     ) -> Bound:
-        """Return a collective of a chip's program, in slabs where it is long."""
-        is_first = is_first and not self._skips(bench, wire)
+        """Return a collective of a chip's program, in slabs if the tensor is long."""
+        is_first = is_first and not self._skips(builder, wire)
         if is_long(wire):
-            return Slabs(bench, wire, self._bind, by_rows=by_rows, is_first=is_first)
-        return self._bind(bench, wire, by_rows=by_rows, is_first=is_first)
+            return Slabs(builder, wire, self._bind, by_rows=by_rows, is_first=is_first)
+        return self._bind(builder, wire, by_rows=by_rows, is_first=is_first)
 
     def slabs(
-        self, bench: Bench, wire: Wire, pieces: Sequence[slice] = (), *, is_first: bool = True
+        self, builder: Builder, wire: Wire, pieces: Sequence[slice] = (), *, is_first: bool = True
     ) -> Iterator[tuple[slice, Bound]]:
-        """Yield rows and the collective of these rows, see `slabs_of`; short tensors are one."""
-        is_first = is_first and not self._skips(bench, wire)
-        return slabs_of(bench, wire, self._bind, is_first=is_first, pieces=pieces)
+        """Yield row ranges with their collectives, see `slabs_of`; a short tensor is one slab."""
+        is_first = is_first and not self._skips(builder, wire)
+        return slabs_of(builder, wire, self._bind, is_first=is_first, pieces=pieces)
 
     def ran_as(self, wires: Iterable[Wire]) -> dict[str, str]:
-        """Return in words what the collective of each buffer runs as."""
+        """Return the algorithm of each buffer's collective, for reports."""
         return {wire.key: self.words(wire.kind) for wire in wires}
 
     def words(self, kind: Kind) -> str:
-        """Return in words what a kind of collective runs as."""
+        """Return the algorithm of a kind of collective, for reports."""
         gather, scatter = self.all_gather.words, self.reduce_scatter.words
         if kind is Kind.ALL_GATHER:
             return gather
@@ -129,21 +133,21 @@ class Algorithms:
             return self.all_reduce.words
         return scatter if scatter == gather else f"{scatter}, then {gather}"
 
-    def _skips(self, bench: Bench, wire: Wire) -> bool:
-        return self.skips_alone and bench.plane(wire.axis).size == 1
+    def _skips(self, builder: Builder, wire: Wire) -> bool:
+        return self.skips_alone and builder.plane(wire.axis).size == 1
 
-    def _bind(self, bench: Bench, wire: Wire, *, by_rows: bool, is_first: bool) -> Bound:
+    def _bind(self, builder: Builder, wire: Wire, *, by_rows: bool, is_first: bool) -> Bound:
         made: Bound
         if wire.kind is Kind.ALL_GATHER:
-            made = self.all_gather.make(bench, wire, is_first=is_first)
+            made = self.all_gather.make(builder, wire, is_first=is_first)
         elif wire.kind is Kind.REDUCE_SCATTER:
             make = self.reduce_scatter.make
-            made = make(bench, wire, by_rows=by_rows, is_first=is_first)
+            made = make(builder, wire, by_rows=by_rows, is_first=is_first)
         elif self.all_reduce is not None:
-            made = self.all_reduce.make(bench, wire, is_first=is_first)
+            made = self.all_reduce.make(builder, wire, is_first=is_first)
         else:
             made = SplitAllReduce(
-                bench,
+                builder,
                 wire,
                 is_first=is_first,
                 scatter=self.reduce_scatter.make,
@@ -152,24 +156,28 @@ class Algorithms:
         return made
 
     def over(self, name: str) -> "Algorithms":
-        """Return the same with every collective as ``direct``, ``ring`` or ``line``."""
+        """Return a copy with every collective ``direct``, ``ring`` or ``line``."""
         return replace(COLLECTIVES[name], skips_alone=self.skips_alone)
 
     def with_lines(self, *, scatter: bool, gather: bool) -> "Algorithms":
-        """Return the same with lines for one primitive or the other (LINE_RS, LINE_AG)."""
+        """Return a copy with lines for one primitive or both (LINE_RS, LINE_AG)."""
         made = self
         if scatter:
             made = replace(made, reduce_scatter=scatter_over(Line))
         return replace(made, all_gather=gather_over(Line)) if gather else made
 
 
-def _over(wiring: Wiring) -> Algorithms:
-    return Algorithms(_name(wiring), gather_over(wiring), scatter_over(wiring), None)
+def _over(make_topology: MakeTopology) -> Algorithms:
+    return Algorithms(
+        _name(make_topology), gather_over(make_topology), scatter_over(make_topology), None
+    )
 
 
 DIRECT, RING, LINE = Algorithms("direct"), _over(Ring), _over(Line)
 
-COLLECTIVES = {"direct": DIRECT} | {name: _over(wiring) for name, wiring in TOPOLOGIES.items()}
+COLLECTIVES = {"direct": DIRECT} | {
+    name: _over(make_topology) for name, make_topology in TOPOLOGIES.items()
+}
 """What ``--collectives`` names."""
 
 GALAXY_DECODE = DIRECT

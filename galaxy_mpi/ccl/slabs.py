@@ -1,8 +1,8 @@
-"""Long tensors travel in slabs of rows.
+"""Long tensors are sent in slabs of rows.
 
-Rows do not know of each other (an exponent belongs to 16 values of one row), so a tensor (S, W) of
-a long prompt travels in slabs of at most `SLAB_ROWS` rows through the same memory, which so does
-not grow with the prompt.
+Rows are independent (an exponent is shared by 16 values of one row). A tensor (S, W) of a long
+prompt is therefore sent in slabs of at most `SLAB_ROWS` rows, which reuse the same memory, so that
+memory does not grow with the prompt.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,26 +11,26 @@ from dataclasses import replace
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.ccl.bench import Bench, Bound
+from galaxy_mpi.ccl.builder import Bound, Builder
 from galaxy_mpi.ccl.calls import chunks_of, whole_shape
 from galaxy_mpi.ccl.wire import Index, Kind, Wire
 
 __all__ = ["SLAB_ROWS", "Slabs", "is_long", "slabs_of"]
 
 SLAB_ROWS = 2048
-"""Most rows that travel at once: more save crossings, fewer save memory (assumed)."""
+"""Rows per slab. Larger means fewer synchronisations, smaller means less memory; untuned."""
 
 BindSlab = Callable[..., Bound]
-"""Binds a collective, given (bench, wire, by_rows=..., is_first=...)."""
+"""Binds a collective, given (builder, wire, by_rows=..., is_first=...)."""
 
 
 def is_long(wire: Wire) -> bool:
-    """Return whether a tensor has more rows than travel at once."""
+    """Return whether a tensor has more rows than a slab."""
     return len(wire.sent) == 2 and wire.sent[0] > SLAB_ROWS and not isinstance(wire.dtype, Index)
 
 
 def slabs_of(
-    bench: Bench,
+    builder: Builder,
     wire: Wire,
     bind: BindSlab,
     *,
@@ -38,23 +38,23 @@ def slabs_of(
     is_first: bool = True,
     pieces: Sequence[slice] = (),
 ) -> Iterator[tuple[slice, Bound]]:
-    """Yield rows and the collective of these rows: to be written to and crossed before the next.
+    """Yield row ranges with their collectives; write to each and cross it before the next.
 
-    Device time passes with the first.
+    The first one carries the device time.
 
     Parameters
     ----------
     pieces : sequence of slice, optional
-        Rows that are not cut, side by side, at most `SLAB_ROWS` each.
+        Adjacent row ranges that must not be split, at most `SLAB_ROWS` each.
     """
     for rows in _cut(wire.sent[0], pieces):
         shape = rows.stop - rows.start, wire.sent[1]
         slab = replace(wire, shape=shape, sent=shape)
-        yield rows, bind(bench, slab, by_rows=by_rows, is_first=is_first and rows.start == 0)
+        yield rows, bind(builder, slab, by_rows=by_rows, is_first=is_first and rows.start == 0)
 
 
 def _cut(n_rows: int, pieces: Sequence[slice]) -> Iterator[slice]:
-    """Yield the most rows that may travel at once, then the next."""
+    """Yield the row range of each slab."""
     ends = [piece.stop for piece in pieces] or range(SLAB_ROWS, n_rows + SLAB_ROWS, SLAB_ROWS)
     start = stop = 0
     for end in ends:
@@ -66,38 +66,38 @@ def _cut(n_rows: int, pieces: Sequence[slice]) -> Iterator[slice]:
 
 
 class Slabs:
-    """A collective of a long tensor (S, W), as one a slab.
+    """A collective of a long tensor (S, W), as one per slab.
 
     Parameters
     ----------
-    bench, wire, by_rows, is_first
+    builder, wire, by_rows, is_first
         As in `galaxy_mpi.ccl.direct.DirectReduceScatter`.
     bind : BindSlab
     """
 
     def __init__(
-        self, bench: Bench, wire: Wire, bind: BindSlab, *, by_rows: bool, is_first: bool
+        self, builder: Builder, wire: Wire, bind: BindSlab, *, by_rows: bool, is_first: bool
     ) -> None:
-        self._bench, self._wire, self._bind = bench, wire, bind
+        self._builder, self._wire, self._bind = builder, wire, bind
         self._by_rows, self._is_first = by_rows, is_first
-        self._size = bench.plane(wire.axis).size
+        self._size = builder.plane(wire.axis).size
         scatters = wire.kind is Kind.REDUCE_SCATTER
         shape = whole_shape(wire, self._size, by_rows=by_rows) if scatters else wire.sent
-        self.term = bench.array(*shape)
+        self.term = builder.array(*shape)
 
     def cross(self) -> F32:
-        """Add the exchanges; return the whole result: an array of its own."""
-        bench, wire = self._bench, self._wire
+        """Add the exchanges; return the whole result in a new array."""
+        builder, wire = self._builder, self._wire
         gathers = wire.kind is Kind.ALL_GATHER
-        out = bench.array(*((self._size,) if gathers else ()), *wire.sent)
-        slabs = slabs_of(bench, wire, self._bind, by_rows=self._by_rows, is_first=self._is_first)
+        out = builder.array(*((self._size,) if gathers else ()), *wire.sent)
+        slabs = slabs_of(builder, wire, self._bind, by_rows=self._by_rows, is_first=self._is_first)
         for rows, slab in slabs:
-            bench.call(np.copyto, *self._rows_of_term(slab.term, rows))
-            bench.call(np.copyto, out[..., rows, :], slab.cross())
+            builder.call(np.copyto, *self._rows_of_term(slab.term, rows))
+            builder.call(np.copyto, out[..., rows, :], slab.cross())
         return out
 
     def _rows_of_term(self, slab: F32, rows: slice) -> tuple[F32, F32]:
-        """Return the term of a slab and the rows of the whole term that belong there."""
+        """Return the term of a slab, and the matching rows of the whole term."""
         wire = self._wire
         if wire.kind is not Kind.REDUCE_SCATTER:
             return slab, self.term[rows]

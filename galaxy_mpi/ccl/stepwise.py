@@ -1,8 +1,8 @@
 """Reduce-scatter hop by hop over a `Ring` or a `Line`.
 
-A partial sum is rounded at every hop, because it is packed to travel; the terms are added in the
-order of the hops, so the result does not depend on who is early. Every hop writes straight into the
-box of the next chip. Device times travel as the partial sums do, with a maximum in place of a sum.
+A partial sum is rounded at every hop, because it is packed to be sent. Terms are added in the order
+of the hops, so the result does not depend on timing. Every hop writes straight to the box of the
+next chip. Device times are passed on like partial sums, with a maximum in place of the sum.
 """
 
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
-from galaxy_mpi.ccl.bench import Bench
+from galaxy_mpi.ccl.builder import Builder
 from galaxy_mpi.ccl.calls import alone, chunks_of, dtype_of, round_in_place, whole_shape
-from galaxy_mpi.ccl.rows import Wiring
+from galaxy_mpi.ccl.rows import MakeTopology
 from galaxy_mpi.ccl.topology import Hop
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import FLOAT32
@@ -22,32 +22,32 @@ __all__ = ["StepwiseReduceScatter"]
 
 
 class StepwiseReduceScatter:
-    """The sum of a chunk grows on its way to its owner.
+    """A reduce-scatter in which the sum of a chunk grows on its way to its owner.
 
     Parameters
     ----------
-    bench, wire, by_rows, is_first, is_rounded
+    builder, wire, by_rows, is_first, is_rounded
         As in `galaxy_mpi.ccl.direct.DirectReduceScatter`.
-    wiring : Wiring
+    make_topology : MakeTopology
     """
 
     def __init__(
         self,
-        bench: Bench,
+        builder: Builder,
         wire: Wire,
         *,
-        wiring: Wiring,
+        make_topology: MakeTopology,
         by_rows: bool,
         is_first: bool = True,
         is_rounded: bool = True,
     ) -> None:
-        self._bench, self._wire = bench, wire
+        self._builder, self._wire = builder, wire
         self._is_first, self._is_rounded = is_first, is_rounded
-        plane = bench.plane(wire.axis)
-        size, self._index = plane.size, bench.index(wire.axis)
-        self.term = bench.array(*whole_shape(wire, size, by_rows=by_rows))
+        plane = builder.plane(wire.axis)
+        size, self._index = plane.size, builder.index(wire.axis)
+        self.term = builder.array(*whole_shape(wire, size, by_rows=by_rows))
         self._chunks = chunks_of(self.term, wire, size, by_rows=by_rows)
-        topology = wiring(size)
+        topology = make_topology(size)
         self._rounds = topology.reduce_scatter(self._index)
         self._boxes: Boxes | None = None
         if size > 1:
@@ -55,30 +55,30 @@ class StepwiseReduceScatter:
                 [RoundPeers(_peers(r.sends), _peers(r.receives)) for r in rounds]
                 for rounds in map(topology.reduce_scatter, range(size))
             ]
-            label = bench.label(wire)
-            self._boxes = plane.boxes(bench.rank, label, wire.sent_bytes, peers)
+            label = builder.label(wire)
+            self._boxes = plane.boxes(builder.rank, label, wire.sent_bytes, peers)
 
     def cross(self, out: F32 | None = None) -> F32:
         """Add the hops; return this chip's chunk of the sum, in ``out`` if given."""
-        bench, wire, boxes = self._bench, self._wire, self._boxes
+        builder, wire, boxes = self._builder, self._wire, self._boxes
         if boxes is None:
-            alone(bench, is_first=self._is_first)
+            alone(builder, is_first=self._is_first)
             if out is None:
                 out = self.term
             else:
-                bench.call(np.copyto, out, self.term)
+                builder.call(np.copyto, out, self.term)
         else:
-            out = bench.array(*wire.sent) if out is None else out
+            out = builder.array(*wire.sent) if out is None else out
             self._hops(boxes, out)
         if self._is_rounded:
-            round_in_place(bench, dtype_of(wire), out)
+            round_in_place(builder, dtype_of(wire), out)
         return out
 
     def _hops(self, boxes: Boxes, out: F32) -> None:
-        bench, wire = self._bench, self._wire
+        builder, wire = self._builder, self._wire
         sums: _PlainSums | _PackedSums
-        sums = _PlainSums(bench) if wire.dtype is FLOAT32 else _PackedSums(bench, wire)
-        times = _Times(bench, wire, boxes.send_times) if self._carries_time else None
+        sums = _PlainSums(builder) if wire.dtype is FLOAT32 else _PackedSums(builder, wire)
+        times = _Times(builder, wire, boxes.send_times) if self._carries_time else None
         came: dict[tuple[int, int], tuple[Bytes, Any]] = {}
         for number, of_round in enumerate(self._rounds):
             for k, hop in enumerate(of_round.sends):
@@ -86,7 +86,7 @@ class StepwiseReduceScatter:
                 sums.pass_on(box, self._chunks[hop.chunk], boxes.sends[number][k])
                 if times is not None:
                     times.pass_on(known, boxes.send_times[number][k])
-            bench.cross(boxes.crossings[number])
+            builder.cross(boxes.crossings[number])
             for k, hop in enumerate(of_round.receives):
                 came[hop.lane, hop.chunk] = (
                     boxes.receives[number][k],
@@ -100,7 +100,7 @@ class StepwiseReduceScatter:
 
     @property
     def _carries_time(self) -> bool:
-        return self._is_first and self._bench.clock is not None
+        return self._is_first and self._builder.clock is not None
 
 
 def _peers(hops: tuple[Hop, ...]) -> tuple[int, ...]:
@@ -108,10 +108,10 @@ def _peers(hops: tuple[Hop, ...]) -> tuple[int, ...]:
 
 
 class _PlainSums:
-    """Partial sums in float32, added where they lie."""
+    """Partial sums in float32, added in place."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._call = bench.call
+    def __init__(self, builder: Builder) -> None:
+        self._call = builder.call
 
     def pass_on(self, inbox: Bytes | None, mine: F32, outbox: Bytes) -> None:
         """Add this chip's term on the way to the next."""
@@ -122,7 +122,7 @@ class _PlainSums:
             self._call(np.add, _plain(inbox, mine), mine, target)
 
     def end(self, inboxes: list[Bytes], mine: F32, out: F32) -> None:
-        """Add what came from each side to this chip's term."""
+        """Add the partial sums from both sides to this chip's term."""
         for inbox in inboxes:
             self._call(np.add, _plain(inbox, out), mine, out)
             mine = out
@@ -135,9 +135,9 @@ def _plain(box: Bytes, like: F32) -> F32:
 class _PackedSums:
     """Partial sums that are unpacked and packed at every hop."""
 
-    def __init__(self, bench: Bench, wire: Wire) -> None:
-        self._call, self._codec = bench.call, bench.codec(dtype_of(wire), wire.sent)
-        self._partial = bench.array(*wire.sent)
+    def __init__(self, builder: Builder, wire: Wire) -> None:
+        self._call, self._codec = builder.call, builder.codec(dtype_of(wire), wire.sent)
+        self._partial = builder.array(*wire.sent)
 
     def pass_on(self, inbox: Bytes | None, mine: F32, outbox: Bytes) -> None:
         """Add this chip's term on the way to the next."""
@@ -150,7 +150,7 @@ class _PackedSums:
         self._call(self._codec.pack, partial, outbox)
 
     def end(self, inboxes: list[Bytes], mine: F32, out: F32) -> None:
-        """Add what came from each side to this chip's term."""
+        """Add the partial sums from both sides to this chip's term."""
         for inbox in inboxes:
             self._call(self._codec.unpack, inbox, self._partial)
             self._call(np.add, self._partial, mine, out)
@@ -158,26 +158,26 @@ class _PackedSums:
 
 
 class _Times:
-    """When members entered, as far as a partial sum has come by them; NaN for others."""
+    """Entry times of the members that a partial sum has passed; NaN for the others."""
 
-    def __init__(self, bench: Bench, wire: Wire, times: Any) -> None:
-        assert bench.clock is not None
-        self._bench, size = bench, bench.plane(wire.axis).size
+    def __init__(self, builder: Builder, wire: Wire, times: Any) -> None:
+        assert builder.clock is not None
+        self._builder, size = builder, builder.plane(wire.axis).size
         self._mine, self._all = np.full(size, np.nan), np.full(size, np.nan)
-        self._leave = bench.clock.leave
-        bench.call(bench.clock.enter, self._mine, bench.index(wire.axis))
+        self._leave = builder.clock.leave
+        builder.call(builder.clock.enter, self._mine, builder.index(wire.axis))
 
     def pass_on(self, known: Any, target: Any) -> None:
         """Add this chip's time on the way to the next."""
         if known is None:
-            self._bench.call(np.copyto, target, self._mine)
+            self._builder.call(np.copyto, target, self._mine)
         else:
-            self._bench.call(np.fmax, known, self._mine, target)
+            self._builder.call(np.fmax, known, self._mine, target)
 
     def end(self, known: list[Any]) -> None:
-        """Go on when all members have entered."""
+        """Advance the clock to when all members have entered."""
         so_far = self._mine
         for times in known:
-            self._bench.call(np.fmax, times, so_far, self._all)
+            self._builder.call(np.fmax, times, so_far, self._all)
             so_far = self._all
-        self._bench.call(self._leave, self._all)
+        self._builder.call(self._leave, self._all)

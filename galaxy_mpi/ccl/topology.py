@@ -10,19 +10,19 @@ A ring of four, reduce-scatter, seen from chip 0::
       1        2                 1
       2        1                 0      <- chip 0 now owns the sum of chunk 0
 
-A line has no wrap-around; chunks travel in two lanes, up (to higher numbers) and down, both at
-once. Reduce-scatter on a line of four, the chunks that cross each wire in each round::
+A line has no wrap-around. Chunks move in two lanes at once, up (to higher numbers) and down. The
+chunks on each link in each round of a reduce-scatter on a line of four::
 
     round    up: 0->1  1->2  2->3     down: 1->0  2->1  3->2
       0           3     .     .              .     .     0
       1           2     3     .              .     0     1
       2           1     2     3              0     1     2
 
-Where the fabric routes by itself, a chip writes straight to the chip it means, and no schedule is
-needed: `galaxy_mpi.ccl.direct`.
+If the fabric routes, a chip writes straight to any other chip and needs no schedule:
+`galaxy_mpi.ccl.direct`.
 
-A chunk is summed in the order in which it travels, so the order of a sum depends on the chunk's
-owner and the topology alone: all transports give the same bits.
+A chunk is summed in the order of its hops, so the order depends only on the chunk's owner and the
+topology: all transports give the same bits.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ UP, DOWN = 0, 1
 
 @dataclass(frozen=True)
 class Hop:
-    """One chunk over one wire."""
+    """One chunk over one link."""
 
     peer: int
     """The neighbour at the other end, as its index in the group."""
@@ -53,7 +53,7 @@ class Round:
 
 
 class Topology(Protocol):
-    """How the chips of a group are wired."""
+    """How the chips of a group are connected."""
 
     @property
     def name(self) -> str:
@@ -78,11 +78,11 @@ class Ring:
     name = "ring"
 
     def all_gather(self, i: int) -> list[Round]:
-        """Pass on the chunk that came last, starting with one's own."""
+        """Pass on the chunk received last, starting with the chip's own."""
         return [self._round(i, i - s, i - s - 1) for s in range(self.size - 1)]
 
     def reduce_scatter(self, i: int) -> list[Round]:
-        """Pass on the partial sum that came last, with one's own term added."""
+        """Add the chip's own term to the partial sum received last, and pass it on."""
         return [self._round(i, i - s - 1, i - s - 2) for s in range(self.size - 1)]
 
     def _round(self, i: int, sent: int, received: int) -> Round:
@@ -98,7 +98,7 @@ class Line:
     name = "line"
 
     def all_gather(self, i: int) -> list[Round]:
-        """Pass on in both lanes what came last, starting with one's own chunk in both."""
+        """Pass on the chunk received last in each lane, starting with the chip's own in both."""
         up = [self._hop(i + 1, i - s, UP) for s in range(self.size - 1)]
         down = [self._hop(i - 1, i + s, DOWN) for s in range(self.size - 1)]
         from_below = [self._hop(i - 1, i - 1 - s, UP) for s in range(self.size - 1)]
@@ -145,9 +145,9 @@ class Line:
 
 
 def routes(topology: Topology, owner: int) -> list[tuple[int, ...]]:
-    """Return in which order members add their terms of a chunk on its way, a tuple for each lane.
+    """Return the order in which members add their terms of a chunk, one tuple per lane.
 
-    Without the owner, who adds its own term at the end; lane by lane, as the owner adds the lanes.
+    The owner is left out: it adds its own term at the end, lane by lane.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""What a collective carries, said once.
+"""Specification of what a collective sends, defined once for all uses.
 
-The collective binds a `Wire`, the device clock prices it, the memory budget adds it up, reports and
-traces name it, and a run compares it whole whenever chips synchronise.
+The collective binds a `Wire`, the device clock prices it, the memory budget sums it, reports and
+traces name it, and chips compare it whenever they exchange.
 """
 
 import zlib
@@ -42,7 +42,7 @@ class BufferKey:
     SAMPLING_VALUES = "SAMPLING_VALUES"
     SAMPLING_INDICES = "SAMPLING_INDICES"
     LOGITS = "LOGITS"
-    """Of the whole vocabulary, for callers in Python: no op of the device."""
+    """Logits of the whole vocabulary, for callers in Python; not an op of the device."""
 
 
 class Format(Protocol):
@@ -58,7 +58,7 @@ class Format(Protocol):
 
 @dataclass(frozen=True)
 class Index:
-    """Token numbers: integers of so many bytes, which no collective adds."""
+    """Token ids: integers of so many bytes, which no collective adds."""
 
     n_bytes: int
 
@@ -74,7 +74,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Wire:
-    """One message of a collective, as each member of a group sends it.
+    """One collective's message, as each member of a group sends it.
 
     Examples
     --------
@@ -85,19 +85,18 @@ class Wire:
     """
 
     key: str
-    """Of the buffer, see `BufferKey`."""
+    """Name of the buffer, see `BufferKey`."""
     axis: Axis
     kind: Kind
     dtype: Format
-    """Of the values that travel."""
+    """Format of the values that are sent."""
     shape: tuple[int, ...]
-    """On the device, padding included: of a member's block (all-gather), of one chunk
+    """Shape on the device, with padding, of a member's block (all-gather), of one chunk
     (reduce-scatter), or of the whole tensor (all-reduce)."""
     sent: tuple[int, ...] = ()
-    """On the host: the same without rows and columns that are only padding. As ``shape`` unless
-    said otherwise."""
+    """Shape on the host, without rows and columns that are only padding; default ``shape``."""
     links: int | None = None
-    """Links that the op takes; None: those that the system gives to such a collective."""
+    """Links that the op uses; None: the system's default for such a collective."""
 
     def __post_init__(self) -> None:
         if not self.sent:
@@ -118,12 +117,12 @@ class Wire:
         return f"{what}, {self.dtype.name} {self.sent}"
 
     def digest(self, number: int) -> int:
-        """Return what all members of a group must agree on: 64 bits of the wire and its number.
+        """Return 64 bits that all members of a group must agree on: a hash of wire and number.
 
         Parameters
         ----------
         number : int
-            Of the collective in the program.
+            Number of the collective in the program.
         """
         text = f"{number} {self} {self.shape} {self.links}".encode()
         return zlib.crc32(text) << 32 | zlib.adler32(text)

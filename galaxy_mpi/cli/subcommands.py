@@ -21,6 +21,8 @@ class Subcommand:
     """Default mesh of a command that runs on ranks; None for a command of one process."""
     alone_option: str | None = None
     """Option with which the command needs no ranks."""
+    ranks_option: str | None = None
+    """Option without which the command needs no ranks."""
 
     def ranks(self, words: Sequence[str]) -> int:
         """Return how many ranks ``mpirun`` must start; 1 if this process is enough.
@@ -34,6 +36,8 @@ class Subcommand:
         (32, 4, 1)
         """
         if self.mesh is None or self.alone_option in words:
+            return 1
+        if self.ranks_option is not None and self.ranks_option not in words:
             return 1
         if any(word in HELP_WORDS for word in words):
             return 1
@@ -68,10 +72,18 @@ SUBCOMMANDS = (
         "8x4",
         "--timing-only",
     ),
+    Subcommand(
+        "traffic",
+        "galaxy_mpi.traffic",
+        "serve a day of requests on the device clock",
+        "8x4",
+        ranks_option="--with-values",
+    ),
     Subcommand("diff", "galaxy_mpi.diff", "differences between two captures of decode --capture"),
     Subcommand("validate", "galaxy_mpi.validate", "modelled device times next to published ones"),
     Subcommand("calibrate", "galaxy_mpi.calibrate", "fit the constants of the device model"),
     Subcommand("accuracy", "galaxy_mpi.accuracy", "what a precision costs in accuracy", "8x4"),
+    Subcommand("pareto", "galaxy_mpi.pareto", "formats on the front of accuracy and time", "8x4"),
     Subcommand(
         "program",
         "galaxy_mpi.program.__main__",

@@ -1,4 +1,4 @@
-"""How well the answers of a run agree with those of the reference, transformers in float32."""
+"""Agreement of a run's predictions with the reference, transformers in float32."""
 
 import math
 from dataclasses import dataclass
@@ -38,17 +38,17 @@ class Agreement:
 
     precision: str
     positions: int
-    """At which it was asked."""
+    """Number of positions compared."""
     top1: float
-    """Share of positions at which both have the same best token."""
+    """Share of positions where both have the same best token."""
     top5: float
-    """Share of positions at which the best token is among the reference's five best."""
+    """Share of positions where the best token is among the reference's five best."""
     logits_pcc: float
     """Pearson's correlation of all logits."""
     perplexity: float
     reference_perplexity: float
     stream_pcc: list[float]
-    """Of the residual stream after each layer."""
+    """Pearson's correlation of the residual stream after each layer."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures of the report."""
@@ -56,7 +56,7 @@ class Agreement:
 
 
 def compare(precision: str, found: Answers, right: Answers, tokens: list[int]) -> Agreement:
-    """Compare answers at the positions of a text for which both have them."""
+    """Compare predictions at the positions of a text that both have."""
     first, n = found.first, len(found.logits_TV)
     positions = slice(first, first + n)
     right = Answers(right.logits_TV[positions], right.streams_LTD[:, positions], first)
@@ -97,14 +97,14 @@ def _perplexity(logits_TV: F32, tokens: list[int]) -> float:
 def reference_answers(
     files: ModelFiles, tokens: list[int], inputs: dict[str, list[F32]] | None = None
 ) -> Answers:
-    """Return what transformers says in float32, with the weights of the checkpoint.
+    """Return the predictions of transformers in float32, with the checkpoint's weights.
 
     Parameters
     ----------
     files : ModelFiles
     tokens : list of int
     inputs : dict of str to list, optional
-        Filled with what matmuls read, (T, W) of each layer: ``attention`` and ``act``.
+        Filled with inputs of matmuls, (T, W) per layer: ``attention`` and ``act``.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def reference_answers(
         ) from None
     config, whole = files.config, slice(None)
     family = "Qwen3" if config.qk_norm else "Qwen2" if config.qkv_bias else "Llama"
-    # What the numbers mean is set below: the frequencies are the checkpoint's own.
+    # The frequencies are set below, from the checkpoint.
     settings = getattr(transformers, f"{family}Config")(**_sizes(config))
     model = getattr(transformers, f"{family}ForCausalLM")(settings).eval()
 
@@ -158,7 +158,7 @@ def reference_answers(
 
 
 def _first(output: Any) -> F32:
-    """Return the stream that a layer gave, (T, D)."""
+    """Return the residual stream after a layer, (T, D)."""
     stream = output[0] if isinstance(output, tuple) else output
     values: F32 = stream.detach().float().reshape(-1, stream.shape[-1]).numpy()
     return values

@@ -1,11 +1,11 @@
-"""The cache blocks of one column: who has which, which are free, which hold a known prefix.
+"""The cache blocks of one column: in use, free, or holding a known prefix.
 
-Only numbers. Every rank keeps the pools of all columns and takes the same blocks, so nothing is
-sent; a chip's `KVCache` holds the bytes of its own column's.
+This is bookkeeping only. Every rank keeps the pools of all columns and allocates the same blocks,
+so nothing is sent; a chip's `KVCache` holds the bytes of its own column.
 
-A block that is full of prompt tokens is remembered by them and all tokens before them. When its
-last user leaves it is not wiped: a later prompt that begins alike takes it as it is. Blocks that
-nobody uses are given to others when no free one is left, the one unused for longest first.
+A block full of prompt tokens is remembered by these and all earlier tokens. It is kept when its
+last user leaves, so that a later prompt with the same prefix can reuse it. Unused blocks are
+reallocated when no free one is left, least recently used first.
 """
 
 import heapq
@@ -18,7 +18,7 @@ __all__ = ["BlockPool", "prefix_keys"]
 
 
 def prefix_keys(tokens: Sequence[int], page_size: int) -> list[bytes]:
-    """Return a key for each full block of a prompt: of its tokens and all before them.
+    """Return a key for each full block of a prompt, from its tokens and all before them.
 
     Examples
     --------
@@ -28,11 +28,12 @@ def prefix_keys(tokens: Sequence[int], page_size: int) -> list[bytes]:
     """
     if len(tokens) < page_size:
         return []
-    import hashlib  # here, not above: most runs have short prompts, and it brings OpenSSL
+    import hashlib  # imported here: it loads OpenSSL, and most runs have short prompts
 
     digest, keys = hashlib.sha256(), []
-    for start in range(0, len(tokens) - page_size + 1, page_size):
-        digest.update(np.array(tokens[start : start + page_size], "<i8").tobytes())
+    packed, page_bytes = np.array(tokens, "<i8").tobytes(), 8 * page_size
+    for start in range(0, len(packed) - page_bytes + 1, page_bytes):
+        digest.update(packed[start : start + page_bytes])
         keys.append(digest.digest())
     return keys
 
@@ -47,7 +48,7 @@ class BlockPool:
     Attributes
     ----------
     peak : int
-        Most blocks that users ever held at once.
+        Maximum number of blocks in use at the same time.
 
     Examples
     --------
@@ -63,7 +64,7 @@ class BlockPool:
     def __init__(self, n_blocks: int) -> None:
         self.n_blocks = n_blocks
         self.peak = 0
-        self._free = list(range(n_blocks))  # a heap: low numbers first touch little memory
+        self._free = list(range(n_blocks))  # a heap: low numbers first, to touch little memory
         self._n_users: dict[int, int] = {}
         self._block_of: dict[bytes, int] = {}
         self._key_of: dict[int, bytes] = {}
@@ -71,11 +72,16 @@ class BlockPool:
 
     @property
     def n_available(self) -> int:
-        """Blocks that nobody uses."""
+        """Number of unused blocks."""
         return len(self._free) + len(self._unused)
 
+    @property
+    def n_used(self) -> int:
+        """Number of blocks in use."""
+        return len(self._n_users)
+
     def allocate(self) -> int:
-        """Return a block for one user. There must be one: see `n_available`."""
+        """Return a block for one user. One must be available, see `n_available`."""
         if self._free:
             block = heapq.heappop(self._free)
         else:
@@ -95,21 +101,21 @@ class BlockPool:
         return blocks
 
     def share(self, blocks: Sequence[int]) -> None:
-        """Note one more user of each of ``blocks``, which `find` returned."""
+        """Add a user to each of ``blocks``, which `find` returned."""
         for block in blocks:
             self._unused.pop(block, None)
             self._n_users[block] = self._n_users.get(block, 0) + 1
         self.peak = max(self.peak, len(self._n_users))
 
     def remember(self, block: int, key: bytes) -> None:
-        """Note what a used block holds; the first block with a key is the one that is known."""
+        """Remember the content of a used block; of several with the same key, the first counts."""
         if key not in self._block_of:
             self._block_of[key] = block
             self._key_of[block] = key
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Note one user less of each of ``blocks``."""
-        for block in reversed(blocks):  # the end of a prefix is given away before its beginning
+        """Remove a user from each of ``blocks``."""
+        for block in reversed(blocks):  # the end of a prefix is reallocated before its beginning
             self._n_users[block] -= 1
             if self._n_users[block]:
                 continue

@@ -1,8 +1,8 @@
-"""Values behind ops, kept in files: ``--capture DIR``.
+"""Outputs of ops, saved to files: ``--capture DIR``.
 
-One safetensors file for each pass and each step, ``prefill-0001.safetensors`` and so on. Tensors
-are whole, joined from the chips' parts where the op says how they are cut (`Op.cuts`); of other
-outputs each chip's is there by itself. `galaxy_mpi.studies.differences` compares two folders.
+There is one safetensors file per pass and step, ``prefill-0001.safetensors`` and so on. If an op
+declares the sharding of an output (`Op.cuts`), the chips' shards are joined to a whole tensor;
+other outputs are saved per chip. `galaxy_mpi.studies.differences` compares two folders.
 """
 
 import json
@@ -21,17 +21,17 @@ __all__ = ["Capture", "join_parts"]
 
 
 class Capture:
-    """Keeps values of a run.
+    """Saves outputs of ops of a run.
 
     Parameters
     ----------
     folder : Path
-        Made if need be.
+        Created if necessary.
     choice : Choice
     mesh : Mesh
     transport : Transport
     layout : str
-        Key of the layout (`galaxy_mpi.models.Layout`): in another one values have other places.
+        Key of the layout (`galaxy_mpi.models.Layout`); other layouts place values differently.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Capture:
         transport.from_root(self._make_folder)
 
     def tap(self, program: Program) -> Tap:
-        """Return a tap that keeps what was chosen."""
+        """Return a tap that saves the chosen outputs."""
         names = names_of(program)
 
         def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
@@ -63,12 +63,12 @@ class Capture:
         self._is_on = self._choice.has_run(mode, self._n_runs[mode])
 
     def end(self, program: Program) -> None:
-        """Write what was kept. Collective.
+        """Write the saved outputs. Collective.
 
         Raises
         ------
         ConfigError
-            On all ranks alike, if it cannot be written.
+            On all ranks, if it cannot be written.
         """
         if not self._is_on:
             return
@@ -84,7 +84,7 @@ class Capture:
     def _make_folder(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for old in self._folder.glob("*.safetensors"):  # of a run before
+            for old in self._folder.glob("*.safetensors"):  # of an earlier run
                 if old.name.startswith(("prefill-", "decode-")):
                     old.unlink()
         except OSError as error:
@@ -93,7 +93,9 @@ class Capture:
             ) from None
 
     def _write(self, program: Program, parts: dict[tuple[str, int], Any]) -> None:
-        from safetensors.numpy import save_file  # here: only rank 0 writes, and few runs do
+        from safetensors.numpy import (
+            save_file,
+        )  # imported here: only rank 0 writes, and only in few runs
 
         names, tensors, entries = names_of(program), dict[str, Any](), []
         for use in program.uses:
@@ -130,7 +132,7 @@ class Capture:
 
 
 def names_of(program: Program) -> dict[tuple[int, str], str]:
-    """Return a name for each output of each op, as ``3.w2.out``; layers may use an op again."""
+    """Return a unique name for each output of each op, such as ``3.w2.out``."""
     seen, names = Counter[tuple[int, str]](), dict[tuple[int, str], str]()
     for use in program.uses:
         seen[use.layer, use.op.name] += 1
@@ -148,7 +150,7 @@ def join_parts(parts: dict[int, Any], cut: Cut, mesh: Mesh) -> Any:
     Parameters
     ----------
     parts : dict of int to ndarray
-        By rank; all of one shape.
+        Shards by rank, all of one shape.
     cut : Cut
     mesh : Mesh
 
@@ -175,7 +177,7 @@ def join_parts(parts: dict[int, Any], cut: Cut, mesh: Mesh) -> Any:
 
 
 def _is_needed(chip: Binder, cut: Cut | None) -> bool:
-    """Return whether a chip's part is needed: of chips that hold the same, the first one's is."""
+    """Return whether a chip's shard is needed: of replicas, only the first is."""
     if cut is None:
         return True
     axes = {axis for of_dim in cut for axis in of_dim}

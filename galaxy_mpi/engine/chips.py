@@ -1,4 +1,4 @@
-"""The chips of a process: what they hold from the first pass to the last, whatever the mode."""
+"""The chips of a process: what both modes share for the whole run."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,7 +12,14 @@ from galaxy_mpi.kernels import RotaryTable, choose_multiply
 from galaxy_mpi.memory import available_bytes, check_fits
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.models import ChipWeights, ShardFile, Sharding, load_chip_weights, shard_parts
+from galaxy_mpi.models import (
+    ChipWeights,
+    PackedOnce,
+    ShardFile,
+    Sharding,
+    load_chip_weights,
+    shard_parts,
+)
 from galaxy_mpi.prefetch import buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs
 from galaxy_mpi.systems import ChipState, KVCache, Modules, Precision
@@ -22,7 +29,7 @@ __all__ = ["Chips", "Held", "check_memory", "honest_wait_s", "load_chips"]
 
 
 class Held:
-    """What one chip holds.
+    """The contents of one chip.
 
     Parameters
     ----------
@@ -46,16 +53,18 @@ class Chips:
     plan : Plan
     transport : Transport
     loaded_layer : callable
-        Called with (layer, number of layers) as weights are loaded.
+        Called with (layer, number of layers) while weights are loaded.
     precision : Precision, optional
-        That of the run by default.
+        By default that of the run.
     modules : Modules, optional
         Classes of attention, norm and rotary table.
+    packed : mapping of int to dict, optional
+        By chip of this process, weights that were packed before; see `load_chip_weights`.
 
     Raises
     ------
     UserError
-        If the weights cannot be read, or the circular buffer cannot hold one.
+        If the weights cannot be read, or one does not fit in the circular buffer.
     """
 
     def __init__(
@@ -66,6 +75,7 @@ class Chips:
         loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None,
         precision: Precision | None = None,
         modules: Modules | None = None,
+        packed: Mapping[int, PackedOnce] | None = None,
     ) -> None:
         self.run, self.plan, self.transport = run, plan, transport
         self.mesh, self.model = run.working_mesh, plan.model
@@ -78,7 +88,10 @@ class Chips:
         self.rotary: RotaryTable = self.modules.rope_class(
             plan.model.inv_freq(), self.precision.rotary_table.round
         )
-        self.held = [self._load(rank, loaded_layer, precision) for rank in transport.chips]
+        self.held = [
+            self._load(rank, loaded_layer, precision, None if packed is None else packed[rank])
+            for rank in transport.chips
+        ]
         tensors = self.held[0].weights.tensors
         self.head = tuple(self.held[0].weights.head)
         self.buffer_bytes = buffer_bytes(tensors, run.circular_buffer_bytes)
@@ -95,7 +108,7 @@ class Chips:
         return {self.mesh.coord(held.rank)[1] for held in self.held}
 
     def fill(self, held: Held, tokens: Ints, positions: Ints) -> None:
-        """Fill in what a step or a pass begins with: embeddings, and the rotary table."""
+        """Fill in the inputs of a step or pass: embeddings and the rotary table."""
         inputs = held.inputs
         np.copyto(inputs["x"], held.weights.embed(tokens))
         cos, sin = self.rotary.at(positions)
@@ -117,7 +130,11 @@ class Chips:
         ]
 
     def _load(
-        self, rank: int, loaded_layer: Callable[[int, int], None], precision: Precision
+        self,
+        rank: int,
+        loaded_layer: Callable[[int, int], None],
+        precision: Precision,
+        packed: PackedOnce | None,
     ) -> Held:
         run, plan, model = self.run, self.plan, self.model
         sharding = Sharding(self.layout, rank)
@@ -126,7 +143,8 @@ class Chips:
             sharding,
             self.precision,
             lambda layer: loaded_layer(layer, model.n_layers),
-            _shard_file(run, plan, rank),
+            None if packed is not None else _shard_file(run, plan, rank),
+            packed,
         )
         largest = max(tensor.n_values for tensor in weights.tensors.values())
         shape, limits = self.layout.chip_shape(1), plan.limits
@@ -141,10 +159,10 @@ class Chips:
                 )
                 for layer in range(model.n_layers)
             ]
-        except (MemoryError, ValueError):  # numpy refuses sizes past 2**63 with the second
+        except (MemoryError, ValueError):  # numpy raises the second for sizes beyond 2**63
             raise ConfigError(
                 f"the KV cache of {limits.n_blocks} blocks of {limits.page_size} positions in "
-                f"{model.n_layers} layers is more than this computer gives; lower --cache-blocks"
+                f"{model.n_layers} layers does not fit in memory; lower --cache-blocks"
             ) from None
         heads, kv_heads = self.layout.head_numbers(sharding.row)
         state = ChipState(
@@ -170,8 +188,9 @@ def load_chips(
     modules: Modules | None = None,
     *,
     n_tokens: int = 0,
+    packed: Mapping[int, PackedOnce] | None = None,
 ) -> Chips:
-    """Return this process's chips when all processes have theirs; parameters as of `Chips`.
+    """Return this process's chips once all processes have theirs; parameters as of `Chips`.
 
     Parameters
     ----------
@@ -181,11 +200,11 @@ def load_chips(
     Raises
     ------
     UserError
-        On all ranks alike, if one of them cannot make its chips.
+        On all ranks, if one of them fails.
     """
     error: UserError | None = None
     try:
-        chips = Chips(run, plan, transport, loaded_layer, precision, modules)
+        chips = Chips(run, plan, transport, loaded_layer, precision, modules, packed)
     except UserError as failure:
         error = failure
     transport.agree(error)
@@ -197,9 +216,9 @@ def load_chips(
 def check_memory(
     run: RunConfig, plan: Plan, chips_per_rank: int, environ: Mapping[str, str]
 ) -> None:
-    """Raise if this host cannot hold the weights of its ranks, before any is read.
+    """Raise if the weights of this host's ranks do not fit in memory, before any is read.
 
-    Shards that are mapped from the cache need no memory of their own.
+    Shards mapped from the cache need no memory.
 
     Parameters
     ----------
@@ -207,7 +226,7 @@ def check_memory(
     plan : Plan
     chips_per_rank : int
     environ : mapping of str to str
-        In which launchers tell how many ranks are on this host.
+        In which launchers pass the number of ranks on this host.
 
     Raises
     ------
@@ -227,11 +246,11 @@ def check_memory(
 
 
 def honest_wait_s(weights_bytes: int, n_tokens: int) -> float:
-    """Return the seconds of host time that ranks in good health may make each other wait.
+    """Return how long healthy ranks may make each other wait, in seconds of host time.
 
-    Between two collectives a rank multiplies some of its weights with the tokens of a pass. A
-    slow host with many ranks on each core is assumed to do so with all of them at 10 MB/s for up
-    to 1,024 tokens, and 20 s are for whatever else such a host does.
+    Between two collectives a rank multiplies some of its weights with the tokens of a pass. The
+    limit assumes a slow host that does so with all weights at 10 MB/s for up to 1,024 tokens, plus
+    20 s for everything else.
 
     Parameters
     ----------
@@ -244,7 +263,7 @@ def honest_wait_s(weights_bytes: int, n_tokens: int) -> float:
 
 
 def _shard_file(run: RunConfig, plan: Plan, rank: int) -> ShardFile | None:
-    """Return where a chip's packed weights are kept, if they are."""
+    """Return the cache file of a chip's packed weights, or None."""
     if run.weights_cache is None or plan.fingerprint is None:
         return None
     what = f"{run.working_mesh}-{plan.precision.key}-{plan.model.n_layers}"

@@ -1,11 +1,11 @@
-"""Builds one chip of a run and takes all requests through it.
+"""Build the chips of a process and run all requests on them.
 
 The order of a run, on every rank::
 
     rank 0 reads config, tokenizer, prompts  ->  all ranks agree
     every rank reads and packs its shards    ->  all ranks agree
     until every request has ended:
-        prefill what has a place and memory  (mode: prefill)
+        prefill waiting requests that fit    (mode: prefill)
         step all users by one token          (mode: decode)
     rank 0 gathers counters and writes the report
 """
@@ -32,6 +32,7 @@ from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.seen import Observer, Seen, piece_of
 from galaxy_mpi.engine.times import RunTimes
+from galaxy_mpi.engine.turns import take_turns
 from galaxy_mpi.mesh.plane import Crossing
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
@@ -47,13 +48,15 @@ __all__ = ["Engine", "Hooks"]
 
 @dataclass(frozen=True)
 class Hooks:
-    """Where tests and progress displays look into a run; nothing here by default."""
+    """Callbacks for progress displays, recorders and tests; by default they do nothing."""
 
     loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None
     refused: Callable[[str], None] = lambda line: None
     prefilled_layer: Callable[[list[Request], int, int], None] = lambda requests, layer, n: None
     before_step: Callable[[int], None] = lambda step: None
     after_step: Callable[[int, Scheduler], None] = lambda step, scheduler: None
+    generated: Callable[[Request, Callable[[Sequence[int]], str]], None] | None = None
+    """Called on rank 0 with a request that has a token more, and what makes text of tokens."""
     before_unpack: Callable[[WeightId], None] | None = None
     before_crossing: Callable[[Crossing], None] | None = None
 
@@ -68,7 +71,7 @@ class Engine:
         Of ``run.working_mesh``.
     hooks : Hooks, optional
     forced : sequence of sequence of int, optional
-        Tokens that each request goes on with, whatever is chosen; see ``chosen``.
+        Tokens that each request continues with, whatever is chosen; see ``chosen``.
 
     Attributes
     ----------
@@ -80,7 +83,7 @@ class Engine:
     Raises
     ------
     UserError
-        On all ranks alike, if the model or the prompts cannot be used.
+        On all ranks, if the model or the prompts cannot be used.
     """
 
     def __init__(
@@ -133,30 +136,33 @@ class Engine:
     ) -> None:
         if error is None:
             self.free()
-        else:  # requests may be under way
+        else:  # requests may be pending
             self.decode_mode.abandon()
 
     def free(self) -> None:
-        """Give back what the programs hold."""
+        """Release what the programs hold."""
         self.decode_mode.free()
         self.prefill_mode.free()
 
     def generate(self) -> Report | None:
-        """Take every request to its end; return the report on rank 0, None elsewhere."""
-        scheduler, hooks, times = self.new_scheduler(), self._hooks, self.times
+        """Run every request to its end; return the report on rank 0, None elsewhere.
+
+        An interrupt (`KeyboardInterrupt`) on rank 0 ends the run with a report of what is complete;
+        other ranks are left where they are.
+        """
+        scheduler = self.new_scheduler()
         self.requests = scheduler.requests
-        times.start()
-        while not scheduler.is_done:
-            while requests := scheduler.next_prefill():
-                self.prefill(scheduler, requests)
-            if scheduler.active:
-                hooks.before_step(times.n_steps)
-                self.decode(scheduler)
-                hooks.after_step(times.n_steps, scheduler)
+        self.times.start()
+        try:
+            take_turns(scheduler, self)
+        except KeyboardInterrupt:
+            if self._transport.rank != 0:
+                raise
+            return self._report(scheduler, is_interrupted=True)
         return self._report(scheduler)
 
     def new_scheduler(self) -> Scheduler:
-        """Return a scheduler of the run's prompts; on all ranks alike."""
+        """Return a scheduler of the run's prompts, identical on all ranks."""
         run, plan = self.run, self.plan
         return Scheduler(
             plan.prompt_tokens,
@@ -171,7 +177,7 @@ class Engine:
         )
 
     def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:
-        """Run the prompts of `Scheduler.next_prefill` and give each its first token."""
+        """Prefill the requests of `Scheduler.next_prefill`; each gets its first token."""
         self._transport.begin(f"prefill after decode step {self.times.n_steps}")
         self._switch(PrefillMode.name)
         self._begin(PrefillMode.name)
@@ -191,7 +197,8 @@ class Engine:
         self._advance(scheduler, sampled)
 
     def decode(self, scheduler: Scheduler) -> None:
-        """Run one step of all users that have a place."""
+        """Run one decode step of all users with a place."""
+        self._hooks.before_step(self.times.n_steps)
         self._transport.begin(f"decode step {self.times.n_steps + 1}")
         self._switch(DecodeMode.name)
         self._begin(DecodeMode.name)
@@ -201,18 +208,24 @@ class Engine:
         positions = scheduler.longest_positions()
         ready = self.decode_mode.run(scheduler.tokens, tables, positions)
         if self._device is not None and ready.clocks is not None:
-            self._device.end_step(ready.clocks, len(active))
+            self._device.end_step(ready.clocks, len(active), [r.number for r in active])
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         rows, numbers = [r.place for r in active], [r.number for r in active]
         sampled = self.sampler.choose(values, tokens, rows, numbers)
         if self._observer is not None:
             self._observer.probabilities.chose(values, tokens, rows, sampled)
-        self.times.add_step(time.perf_counter() - began, len(active))
+        self.times.add_step(time.perf_counter() - began, active)
         self._end()
         self._advance(scheduler, sampled)
+        self._hooks.after_step(self.times.n_steps, scheduler)
+
+    def chip_times(self) -> list[ChipTimes] | None:
+        """Return the clocks' records of all chips on rank 0, None elsewhere. Collective."""
+        ranks = self._transport.gather([] if self._device is None else self._device.times)
+        return None if ranks is None else [times for rank in ranks for times in rank]
 
     def _switch(self, mode: str) -> None:
-        """Note a change of the mode: programs of both are kept, so it costs nothing."""
+        """Record a change of mode, which costs nothing because programs of both are kept."""
         if self._mode and self._mode != mode:
             self.times.add_switch(0.0)
         self._mode = mode
@@ -227,6 +240,9 @@ class Engine:
             generated = {n: len(scheduler.requests[n].generated) for n in sampled}
             sampled = {n: self._forced[n][at] for n, at in generated.items()}
         scheduler.advance(sampled)
+        if self._hooks.generated is not None and self._tokenizer is not None:
+            for number in sampled:
+                self._hooks.generated(scheduler.requests[number], self._tokenizer.decode)
         for number in sampled:
             if scheduler.requests[number].ended is not None:
                 self.sampler.forget(number)
@@ -257,7 +273,7 @@ class Engine:
         return [*seen, capture]
 
     def _make_clock(self) -> RunClock | None:
-        """Return what keeps device time, for formats that the device has."""
+        """Return the keeper of device time, for formats that the device has."""
         if self.plan.machine is None:
             return None
         costs = Costs(self.programs.on(self.plan.machine))
@@ -267,7 +283,7 @@ class Engine:
 
     def _device_run(self, chips: list[ChipTimes]) -> DeviceRun | None:
         device, machine = self._device, self.plan.machine
-        if device is None or machine is None:
+        if device is None or machine is None or not chips:
             return None
         return DeviceRun.of(self.programs, machine, chips, device.events, self.run.slowness)
 
@@ -288,12 +304,12 @@ class Engine:
         return HostSpans(tuple(self._transport.chips), Traced(self.run.trace_steps))
 
     def _begin(self, mode: str) -> None:
-        """Note for the host's trace that a pass or a step begins."""
+        """Record in the host trace that a pass or step begins."""
         if self._spans is not None:
             self._spans.begin(mode)
 
     def _end(self) -> None:
-        """Note that it has ended."""
+        """Record that it has ended."""
         if self._spans is not None:
             self._spans.end()
 
@@ -307,7 +323,7 @@ class Engine:
         return host_trace(self.run.working_mesh, ranks) if is_asked else None
 
     def text_of(self, before: Sequence[int], token: int) -> str:
-        """Return what a token adds to the text of those before it; on rank 0."""
+        """Return the text that a token adds to the tokens before it; on rank 0."""
         assert self._tokenizer is not None
         return piece_of(self._tokenizer, before, token)
 
@@ -317,7 +333,7 @@ class Engine:
         assert self._tokenizer is not None
         return self._observer.seen(sums, self.requests, self._tokenizer, self._spans)
 
-    def _report(self, scheduler: Scheduler) -> Report | None:
+    def _report(self, scheduler: Scheduler, *, is_interrupted: bool = False) -> Report | None:
         chips = self.chips
         totals = {mode.name: mode.totals for mode in (self.decode_mode, self.prefill_mode)}
         blocks = max(pool.peak for pool in scheduler.pools)
@@ -336,11 +352,14 @@ class Engine:
         ]
         times = [] if self._device is None else self._device.times
         sums = [] if self._observer is None else self._observer.probabilities.sums
-        ranks = self._transport.gather((totals, memory, times, self._spans, sums))
+        mine = totals, memory, times, self._spans, sums
+        ranks = [mine] if is_interrupted else self._transport.gather(mine)
         if ranks is None:
             return None
         assert self._tokenizer is not None
         of_chips = [times for rank in ranks for times in rank[2]]
+        if len(of_chips) < self.run.working_mesh.n_chips:  # those of others are not known
+            of_chips = []
         return Report(
             run=self.run,
             precision=self.plan.precision.name,
@@ -362,10 +381,11 @@ class Engine:
                 self.plan.sampling,
                 self.plan.checksums,
             ),
+            is_interrupted=is_interrupted,
         )
 
 
 def n_places(run: RunConfig) -> int:
-    """Return the user places of a run: as many in each column."""
+    """Return the number of user places of a run, equally many per column."""
     cols = run.working_mesh.cols
     return -(-(run.batch or MAX_USERS) // cols) * cols

@@ -1,4 +1,4 @@
-"""Tokens that a run should give, kept in a file: ``decode --golden FILE``."""
+"""Expected tokens of a run, from a file: ``decode --golden FILE``."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ __all__ = ["Golden"]
 
 @dataclass(frozen=True)
 class Golden:
-    """The tokens of a file that ``decode --json`` wrote."""
+    """The tokens of a file written by ``decode --json``."""
 
     path: Path
     tokens: list[list[int]]
@@ -24,17 +24,17 @@ class Golden:
         Raises
         ------
         ConfigError
-            If it is none of ours.
+            If it has another format.
         """
         try:
             tokens = json.loads(path.read_text("utf-8"))["tokens"]
             assert all(isinstance(token, int) for user in tokens for token in user)
         except OSError as error:
             raise ConfigError(
-                f"--golden {path}: {error.strerror}; --update-golden makes it"
+                f"--golden {path}: {error.strerror}; --update-golden writes it"
             ) from None
         except (ValueError, KeyError, TypeError, AssertionError):
-            raise ConfigError(f"--golden {path} is no file that decode --json wrote") from None
+            raise ConfigError(f"--golden {path} was not written by decode --json") from None
         return cls(path, tokens)
 
     def first_different(self, user: int, tokens: Sequence[int]) -> int | None:
@@ -44,11 +44,11 @@ class Golden:
         return next(places, None if len(tokens) == len(right) else min(len(tokens), len(right)))
 
     def differences(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        """Return a table of the users that differ; empty if none does."""
+        """Return a table of the users whose tokens differ; empty if there are none."""
         rows = []
         for user in range(max(len(tokens), len(self.tokens))):
             if user >= len(tokens) or user >= len(self.tokens):
-                here = "is in the file only" if user >= len(tokens) else "is not in the file"
+                here = "only in the file" if user >= len(tokens) else "not in the file"
                 rows.append(f"{user:>4}  {here}")
                 continue
             ours, right = list(tokens[user]), self.tokens[user]

@@ -7,23 +7,23 @@ __all__ = ["RankMemory", "proportional_set_bytes"]
 
 @dataclass(frozen=True)
 class RankMemory:
-    """What one rank holds for its chip."""
+    """Host memory of one rank."""
 
     weights_bytes: int
     embedding_bytes: int
     kv_cache_bytes: int
-    """Of the blocks that users held at once, at most."""
+    """Peak of the blocks in use."""
     kv_cache_reserved_bytes: int
-    """Of all blocks; memory is touched only as they are written."""
+    """All blocks; memory is touched only when they are written."""
     persistent_buffers_bytes: int
     unpacked_weights_bytes: int
-    """Circular buffer, or the scratch array without prefetcher."""
+    """Circular buffer, or the scratch array if there is no prefetcher."""
     process_bytes: int
-    """Proportional set size of the whole process: Python and libraries included."""
+    """Proportional set size of the whole process, including Python and libraries."""
 
 
 def proportional_set_bytes() -> int:
-    """Return this process's proportional set size; 0 where the system does not tell."""
+    """Return this process's proportional set size; 0 if unknown."""
     try:
         with open("/proc/self/smaps_rollup", encoding="ascii") as lines:
             for line in lines:

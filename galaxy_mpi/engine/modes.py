@@ -1,7 +1,7 @@
-"""Prefill and decode: the programs of both modes, bound when they are first needed, and run.
+"""Prefill and decode: binding the programs of both modes on first use, and running them.
 
-A decode step is one program. A prefill pass has one for each shape (`PassShape`); the last ones
-used are kept. All programs of a chip share its arrays, and the memory in which collectives meet.
+Decode has one program. Prefill has one per shape of a pass (`PassShape`), and the most recently
+used are kept. All programs of a chip share its arrays and the memory of collectives.
 """
 
 from collections import OrderedDict
@@ -36,12 +36,12 @@ __all__ = [
 MakeTap = Callable[[Program], Tap]
 
 MOST_PASS_ROWS = 16_384
-"""Rows of all prefill programs that are kept; at least one is."""
+"""Total rows of the prefill programs that are kept; at least one program is."""
 
 
 @dataclass
 class ModeTotals:
-    """What a mode has cost since the beginning of the run."""
+    """Cost of a mode since the beginning of the run."""
 
     collectives_s: float = 0.0
     prefetch: PrefetchStats = field(default_factory=PrefetchStats)
@@ -51,7 +51,7 @@ class Timekeeper(Protocol):
     """Keeps device time of the chips of a process: `galaxy_mpi.timing.RunClock`, or `NoClock`."""
 
     def of(self, program: Program) -> ProgramClocks | None:
-        """Return clocks for a program that is about to be bound; None: it has no device time."""
+        """Return clocks for a program that is about to be bound; None for no device time."""
 
     def start(
         self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
@@ -60,7 +60,7 @@ class Timekeeper(Protocol):
 
 
 class NoClock:
-    """For formats that the device does not have, and for callers who ask for logits."""
+    """No device time: for formats that the device does not have, or if logits are requested."""
 
     def of(self, program: Program) -> None:
         """Return nothing."""
@@ -73,7 +73,7 @@ class NoClock:
 
 @dataclass(frozen=True)
 class Ready:
-    """A program that is bound."""
+    """A bound program."""
 
     bound: BoundProgram
     inputs: list[dict[str, F32]]
@@ -81,15 +81,15 @@ class Ready:
     clocks: ProgramClocks | None
 
     def results(self, name: str) -> list[Any]:
-        """Return the array of a result on each chip: overwritten by the next run."""
+        """Return a result's array on each chip, overwritten by the next run."""
         return self.bound.results(name)
 
 
 class Watcher(Protocol):
-    """Looks at the values of every pass and step."""
+    """Observes the values of every pass and step."""
 
     def tap(self, program: Program) -> Tap:
-        """Return what looks at a program."""
+        """Return a tap for a program."""
 
     def start(self, mode: str) -> None:
         """Begin a pass or a step."""
@@ -150,7 +150,9 @@ class _Mode:
         before = bound.crossings_s
         for watcher in self._watchers:
             watcher.start(bound.program.mode)
-        with np.errstate(all="ignore"):  # silu of a very negative gate; logits are looked at
+        with np.errstate(
+            all="ignore"
+        ):  # silu of a very negative gate overflows; logits are checked
             bound.run()
         for watcher in self._watchers:
             watcher.end(bound.program)
@@ -158,17 +160,17 @@ class _Mode:
 
 
 class DecodeMode(_Mode):
-    """One token of all users at a time.
+    """Decode steps: one token of all users at a time.
 
     Parameters
     ----------
     chips : Chips
     programs : Programs
     prefetcher : Prefetcher or None
-        None: weights are unpacked when they are used.
+        None: weights are unpacked when used.
     device : Timekeeper
     taps : sequence of callable
-        Make taps, given the program.
+        Each makes a tap, given the program.
     watchers : sequence of Watcher
     """
 
@@ -204,9 +206,9 @@ class DecodeMode(_Mode):
         tokens_B : ndarray of shape (B,)
             Of all users.
         tables : mapping of int to PageTable
-            Where the users of each column are; of the columns of this process.
+            Page tables of the columns of this process.
         positions : sequence of int
-            The longest user's in each column of the mesh, for device time.
+            Position of the longest user in each column of the mesh, for device time.
         all_logits : bool
             Whether the result is the logits of the whole vocabulary.
 
@@ -234,7 +236,7 @@ class DecodeMode(_Mode):
 
     @property
     def sent_bytes(self) -> int:
-        """Bytes of one chip's messages, twice, because the memory for them is double."""
+        """Bytes of one chip's messages, twice because their memory is double-buffered."""
         return sum(
             2 * wire.sent_bytes
             for ready in self._bound.values()
@@ -242,12 +244,12 @@ class DecodeMode(_Mode):
         )
 
     def abandon(self) -> None:
-        """End the prefetcher's thread only."""
+        """End only the prefetcher's thread."""
         if self._prefetcher is not None:
             self._prefetcher.close()
 
     def free(self) -> None:
-        """Give back what the programs hold."""
+        """Release what the programs hold."""
         for ready in self._bound.values():
             ready.bound.free()
         self._bound.clear()
@@ -255,7 +257,7 @@ class DecodeMode(_Mode):
             self._prefetcher.close()
 
     def ready(self, *, all_logits: bool = False) -> Ready:
-        """Return the program of a step, bound when it is asked for first."""
+        """Return the program of a step, bound on first use."""
         found = self._bound.get(all_logits)
         if found is None:
             program = self.programs.decode(all_logits=all_logits)
@@ -286,7 +288,7 @@ class DecodeMode(_Mode):
 
 
 class PrefillMode(_Mode):
-    """Whole prompts, weights unpacked when they are used.
+    """Prefill passes; weights are unpacked when used.
 
     Parameters
     ----------
@@ -308,11 +310,25 @@ class PrefillMode(_Mode):
         self._storage = [np.empty(chips.largest, np.float32) for _ in chips.held]
         stats = self.totals.prefetch
         stats.peak_bytes = stats.capacity_bytes = 4 * chips.largest
-        self._kept: OrderedDict[tuple[PassShape, bool, bool], Ready] = OrderedDict()
+        self._kept: OrderedDict[tuple[PassShape, bool, bool, int], Ready] = OrderedDict()
 
-    def run(self, work: PrefillPass, *, all_logits: bool = False, all_rows: bool = False) -> Ready:
-        """Run a pass; see `DecodeMode.run` and `Decoder.prefill`."""
-        key = (work.shape, all_logits, all_rows)
+    def run(
+        self,
+        work: PrefillPass,
+        *,
+        all_logits: bool = False,
+        all_rows: bool = False,
+        behind: Sequence[Sequence[F32]] = (),
+    ) -> Ready:
+        """Run a pass; see `DecodeMode.run` and `Decoder.prefill`.
+
+        Parameters
+        ----------
+        behind : sequence of sequence of ndarray of shape (S, D/C)
+            Residual streams after the first layers, per chip of the process; these layers are not
+            run.
+        """
+        key = (work.shape, all_logits, all_rows, len(behind))
         ready = self._kept.get(key)
         if ready is None:
             ready = self._kept[key] = self._bind_pass(*key)
@@ -320,24 +336,26 @@ class PrefillMode(_Mode):
         self._kept.move_to_end(key)
         tokens, positions = work.tokens, work.positions
         stream = self.chips.precision.of(0).prefill.layer_input
-        for held, arrays in zip(self.chips.held, ready.inputs, strict=True):
+        for number, (held, arrays) in enumerate(zip(self.chips.held, ready.inputs, strict=True)):
             held.state.inputs.work = work
             held.inputs = arrays
             self.chips.fill(held, tokens, positions)
-            arrays["x"][...] = stream.round(arrays["x"])
+            arrays["x"][...] = behind[-1][number] if behind else stream.round(arrays["x"])
         if ready.clocks is not None:
             self._device.start(ready.clocks, work=work.shape)
         self._run(ready.bound)
         return ready
 
     def free(self) -> None:
-        """Give back what the programs hold."""
+        """Release what the programs hold."""
         for ready in self._kept.values():
             ready.bound.free()
         self._kept.clear()
 
-    def _bind_pass(self, shape: PassShape, all_logits: bool, all_rows: bool) -> Ready:
-        program = self.programs.prefill(shape, all_logits=all_logits, all_rows=all_rows)
+    def _bind_pass(self, shape: PassShape, all_logits: bool, all_rows: bool, first: int) -> Ready:
+        program = self.programs.prefill(
+            shape, all_logits=all_logits, all_rows=all_rows, first=first
+        )
         feeds = [
             DirectFeed(held.weights.tensors, storage)
             for held, storage in zip(self.chips.held, self._storage, strict=True)
@@ -345,7 +363,7 @@ class PrefillMode(_Mode):
         return self._bind(program, feeds, self.system.prefill_algorithms)
 
     def _forget(self) -> None:
-        """Drop the programs that were used least recently, on all ranks alike."""
+        """Drop the least recently used programs, the same on all ranks."""
         n_rows = sum(shape.n_rows for shape, *_ in self._kept)
         while n_rows > MOST_PASS_ROWS and len(self._kept) > 1:
             (shape, *_), ready = self._kept.popitem(last=False)
@@ -354,12 +372,12 @@ class PrefillMode(_Mode):
 
 
 def at_layer_ends(hook: Callable[[int, tuple[Any, ...]], None]) -> MakeTap:
-    """Return what makes taps that call ``hook`` when a layer has run.
+    """Return a maker of taps that call ``hook`` after every layer.
 
     Parameters
     ----------
     hook : callable
-        Gets the number of the layer and the outputs of its last op.
+        Called with the number of the layer and the outputs of its last op.
     """
 
     def make(program: Program) -> Tap:

@@ -1,8 +1,8 @@
-"""Where block floats lose most: a channel that is so large that its block has few bits left.
+"""Where block floats lose most: channels so large that the rest of their block has few bits left.
 
-Sixteen values that lie side by side share the exponent of the largest. bfp8 has seven bits for that
-one; a value that is 2**n times smaller has n fewer. So a block is told by its largest value against
-its median.
+Sixteen adjacent values share the exponent of the largest. bfp8 has seven bits for that one; a value
+2**n times smaller has n bits fewer. A block is therefore rated by its largest value relative to its
+median.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,16 +19,16 @@ __all__ = ["Outlier", "outliers"]
 
 @dataclass(frozen=True)
 class Outlier:
-    """A block of a tensor, by its largest channel."""
+    """A block of a tensor with its largest channel."""
 
     tensor: str
-    """``stream`` behind a layer, ``attention`` in front of wo, ``act`` in front of w2."""
+    """``stream`` after a layer, ``attention`` before wo, ``act`` before w2."""
     layer: int
     channel: int
     ratio: float
-    """Largest against median of the block's absolute values, in the mean over the positions."""
+    """Largest over median absolute value of the block, averaged over positions."""
     share: float
-    """Of the squared error that bfp8 makes in the whole tensor, what this block has."""
+    """This block's share of the tensor's squared error in bfp8."""
     error: float
     """Error of the other channels of the block in bfp8, relative to their own size."""
 
@@ -39,20 +39,20 @@ class Outlier:
     def __str__(self) -> str:
         return (
             f"{self.tensor:<10}layer {self.layer:<4}channel {self.channel:<7}"
-            f"{self.ratio:>9.0f}x its block's median{self.error:>8.1%} lost by the others in bfp8"
-            f"{self.share:>8.1%} of the tensor's error"
+            f"{self.ratio:>5.0f}x median {self.error:>6.1%} error of others"
+            f"{self.share:>7.1%} of all"
         )
 
 
 def outliers(tensors: Mapping[str, Sequence[F32]], n_most: int = 5) -> list[Outlier]:
-    """Return the blocks of each tensor that lose most, the worst first.
+    """Return the blocks of each tensor that lose most, worst first.
 
     Parameters
     ----------
     tensors : mapping of str to sequence of ndarray of shape (T, W)
         Values of each layer.
     n_most : int
-        So many of each tensor, of as many layers.
+        Number of blocks per tensor, each of another layer.
     """
     found = []
     for name, layers in tensors.items():
@@ -73,7 +73,7 @@ def _ratio(outlier: Outlier) -> float:
 
 
 def _blocks(name: str, layer: int, values_TW: F32) -> Iterator[Outlier]:
-    """Yield what each whole block of a tensor loses."""
+    """Yield the loss of each complete block of a tensor."""
     n = len(values_TW)
     wide = values_TW[:, : values_TW.shape[1] // FACE * FACE]
     rounded = BFP8.round(np.ascontiguousarray(wide))

@@ -1,4 +1,4 @@
-"""What rank 0 finds out before a run and tells the others."""
+"""What rank 0 reads before a run and broadcasts to the others."""
 
 import os
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ class Plan:
     model: LlamaConfig
     precision: Precision
     machine: Machine | None
-    """Whose device time is told; None for a precision that the device does not have."""
+    """For device time; None for a precision that the device does not have."""
     fingerprint: str | None
-    """Of the checkpoint's files; None if nothing of them is worth keeping."""
+    """Fingerprint of the checkpoint's files; None if its weights are not cached."""
     checksums: dict[str, str | None]
     """Of the model's weights and of its tokenizer, for reports."""
     limits: CacheLimits
@@ -43,11 +43,11 @@ class Plan:
     prompts: list[str]
     prompt_tokens: list[list[int]]
     bad_prompts: dict[int, str]
-    """Why users are left out."""
+    """Reasons for users that are left out."""
 
 
 def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
-    """Read everything that one rank alone needs to read.
+    """Read everything that only one rank needs to read.
 
     Raises
     ------
@@ -71,6 +71,8 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     _check_cache(prompts, limits)
     precision = run.wanted.on(run.emulated_system, model)
     on_device = machine if precision.is_bfloat16 else None
+    if on_device is not None:
+        on_device.check_mesh(run.mesh)
     sampling = _sampling(run, files)
     if run.weights_cache is not None and os.path.isfile(run.weights_cache):
         raise ConfigError(f"--weights-cache {run.weights_cache} is a file; name a folder, or off")
@@ -92,7 +94,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
 
 
 def _sampling(run: RunConfig, files: ModelFiles) -> SamplingParams:
-    """Return how tokens are chosen: as asked; in chats, else as the model's makers advise."""
+    """Return how tokens are chosen: as requested, or in chats as the model recommends."""
     if run.sampling is not None:
         return run.sampling
     advice = files.advice
@@ -107,7 +109,7 @@ def _sampling(run: RunConfig, files: ModelFiles) -> SamplingParams:
 
 
 def _check_cache(prompts: Prompts, limits: CacheLimits) -> None:
-    """Raise if no prompt at all fits the cache."""
+    """Raise if none of the prompts fits the cache."""
     known = [(n, ids) for n, ids in enumerate(prompts.tokens) if n not in prompts.bad]
     refusals = [limits.refusal(number, len(ids)) for number, ids in known]
     if refusals[0] is not None and None not in refusals:

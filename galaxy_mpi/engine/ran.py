@@ -1,4 +1,4 @@
-"""What was run: the command, the configuration as it was resolved, versions, collectives."""
+"""What was run: command, resolved configuration, versions, collectives."""
 
 import platform
 from collections import Counter
@@ -37,9 +37,9 @@ def what_ran(
     run : RunConfig
     programs : Programs
     machine : Machine or None
-        None: there is no device time.
+        None if there is no device time.
     sampling : SamplingParams or None
-        None: no token was chosen.
+        None if no token was chosen.
     checksums : mapping
         Of the model and of the tokenizer.
     """
@@ -62,7 +62,7 @@ def what_ran(
 
 
 def config_of(settings: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass of settings as JSON can hold them, without long ones."""
+    """Return the fields of a settings dataclass as JSON values, without long ones."""
     return {
         field.name: _plain(getattr(settings, field.name))
         for field in fields(settings)
@@ -71,7 +71,7 @@ def config_of(settings: Any) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes."""
+    """Return the versions of the software that computes."""
     return {
         "galaxy_mpi": __version__,
         "python": platform.python_version(),
@@ -96,7 +96,7 @@ def ran_rows(ran: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _counted(words: Mapping[str, str]) -> str:
-    """Return how collectives ran, with those buffers named that ran otherwise than most."""
+    """Return how most collectives ran, and the buffers of those that ran differently."""
     counts = Counter(words.values()).most_common()
     if not counts:
         return "none"
@@ -109,7 +109,7 @@ def _counted(words: Mapping[str, str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold of a setting."""
+    """Return a setting as a JSON value."""
     if isinstance(value, System):
         return value.name
     if isinstance(value, (Mesh, Path)):

@@ -1,4 +1,4 @@
-"""What a run tells: JSON for machines, text for people. Seconds inside, units in every name."""
+"""The report of a run, as JSON and as text. Seconds inside; names end with the unit."""
 
 import json
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine.latency import Latency
 from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
 from galaxy_mpi.engine.ran import ran_rows
@@ -15,7 +16,7 @@ from galaxy_mpi.engine.seen import Seen
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import plural, write_all
-from galaxy_mpi.timing import Trace
+from galaxy_mpi.timing import DeviceTimes, Trace
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.device_run import DeviceRun
 from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
@@ -27,7 +28,7 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True)
 class Report:
-    """All that rank 0 knows at the end of a run. Lists ``decode``, ``memory`` etc. are by rank."""
+    """Everything that rank 0 knows at the end of a run. Lists such as ``decode`` are by rank."""
 
     run: RunConfig
     precision: str
@@ -45,8 +46,10 @@ class Report:
     memory: list[RankMemory]
     ran: dict[str, Any]
     """What was run, see `galaxy_mpi.engine.ran`."""
+    is_interrupted: bool = False
+    """Whether the run ended before all users did; then figures are those of one process."""
     seen: Seen | None = None
-    """What only pages show; None for a run without one."""
+    """What only report pages show; None for a run without one."""
 
     @property
     def tokens(self) -> list[list[int]]:
@@ -54,13 +57,13 @@ class Report:
         return [request.generated for request in self.requests]
 
     def host(self) -> dict[str, Any]:
-        """Return the figures of this computer, with the unit in each name.
+        """Return the host figures, with the unit in each name.
 
         ``decode_step_s`` is the mean over all steps, split (mean over the ranks) into
         ``compute_s`` (arithmetic, packing, Python and waiting for the processor),
         ``collectives_s`` and ``prefetch_stall_s``. ``tokens_per_s`` counts the tokens of decode
         steps over their time. ``time_to_first_token_s`` is the mean over users, from the start of
-        the run's first pass, so waiting for a place counts; null for a user without a token.
+        the run's first pass, including waiting for a place; None for a user without a token.
         """
         times, n_ranks = self.times, len(self.memory)
         n_steps, steps_s = max(times.n_steps, 1), sum(times.step_s)
@@ -91,7 +94,19 @@ class Report:
             "time_to_first_token_by_user_s": [first.get(r.number) for r in self.requests],
             "load_s": times.load_s,
             "process_memory_bytes": sum(rank.process_bytes for rank in self.memory),
+            **self._host_latency.to_dict(),
         }
+
+    @property
+    def _host_latency(self) -> Latency:
+        times, counts = self.times, [len(tokens) for tokens in self.tokens]
+        first, last = times.first_token_s, times.last_token_s
+        return Latency(counts, times.queue_s, first, last, times.total_s)
+
+    def _device_latency(self, times: DeviceTimes) -> Latency:
+        counts = [len(tokens) for tokens in self.tokens]
+        first, last = times.first_token_s, times.last_token_s
+        return Latency(counts, times.queue_s, first, last, times.now_s)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--json`` writes; see docs/json.md.
@@ -113,6 +128,7 @@ class Report:
             "users": len(self.requests),
             "tokens": self.tokens,
             "text": self.text,
+            "interrupted": self.is_interrupted,
             "ended": [r.ended.value if r.ended else None for r in self.requests],
             "prompt_tokens": [len(r.prompt) for r in self.requests],
             "cached_tokens": [r.n_cached for r in self.requests],
@@ -131,7 +147,7 @@ class Report:
         }
 
     def device_figures(self) -> dict[str, Any] | None:
-        """Return the figures of the chips; None for formats that the device does not have."""
+        """Return the device figures; None for formats that the device does not have."""
         return None if self.device is None else self._device(self.device)
 
     def _device(self, device: DeviceRun) -> dict[str, Any]:
@@ -143,11 +159,11 @@ class Report:
             "memory": device.budget(self.n_positions).to_dict(),
             "stragglers": device.stragglers,
         }
-        found = times.to_dict() | figures
+        found = times.to_dict() | figures | self._device_latency(times).to_dict()
         return found | bands_of(found, self._conditions())
 
     def _conditions(self) -> Conditions:
-        """Return what the bands of device time depend on."""
+        """Return what the error bands of device time depend on."""
         run = self.run
         changed = (run.n_layers, run.optimizations, run.circular_buffer_bytes, run.collectives,
                    run.slow_chips, run.slow_links, run.layout(self.model).key)  # fmt: skip
@@ -164,27 +180,27 @@ class Report:
 
     @property
     def n_positions(self) -> int:
-        """Positions of the longest user at the end."""
+        """Final number of positions of the longest user."""
         return max(len(r.prompt) + len(r.generated) for r in self.requests)
 
     def to_json(self, **more: Any) -> str:
-        """Return `to_dict` as text, with more behind it."""
+        """Return `to_dict` as text, with additional entries."""
         return json.dumps(self.to_dict() | more, indent=2, ensure_ascii=False) + "\n"
 
     def write_files(self, page: str | None = None, **more: Any) -> None:
-        """Write the files that the run was asked for, each whole or not at all.
+        """Write the requested files, each whole or not at all.
 
         Parameters
         ----------
         page : str, optional
             What ``--report`` writes.
         **more
-            Behind the figures of ``--json``.
+            Additional entries of ``--json``.
 
         Raises
         ------
         ConfigError
-            If one cannot be written; the others are.
+            If one cannot be written; the others are still written.
         """
         run, device = self.run, self.device
         files: list[tuple[Path | None, str | bytes]] = [(run.json_path, self.to_json(**more))]
@@ -198,11 +214,21 @@ class Report:
             files.append((run.report_path, page))
         write_all(files)
 
-    def to_text(self, *, show_all: bool) -> str:
-        """Return what was run, prompts with continuations, a table by user and the summary."""
+    def to_text(self, *, show_all: bool, has_texts: bool = True) -> str:
+        """Return what was run, prompts with generated text, a table of users, and the summary.
+
+        Parameters
+        ----------
+        show_all : bool
+            All users, not the first four.
+        has_texts : bool
+            Whether to include generated text, which may have been printed already.
+        """
         n_shown = len(self.prompts) if show_all else min(4, len(self.prompts))
         lines = [*(f"{name:<13}{value}" for name, value in ran_rows(self.ran)), ""]
-        for user in range(n_shown):
+        if self.is_interrupted:
+            lines = ["interrupted: not all users have ended", "", *lines]
+        for user in range(n_shown if has_texts else 0):
             reason = self.requests[user].ended
             note = f"  [{reason.value}]" if reason and reason is not EndReason.LENGTH else ""
             lines += [f"[user {user}] {self.prompts[user]}|{self.text[user]}{note}", ""]
@@ -226,7 +252,7 @@ class Report:
         ]
 
     def _layout(self) -> list[tuple[str, str]]:
-        """Return the layout, if it is the user's, and what it made of sizes, with its cost."""
+        """Return rows for a user's layout, and for padding with its cost."""
         layout = self.run.layout(self.model)
         rows = [("layout", type(layout).__name__)] if layout.key else []
         if layout.padding:
@@ -256,6 +282,7 @@ class Report:
                 f"{host['prefill_s']:.2f} s, {plural(host['prefill_passes'], 'pass', 'passes')}, "
                 f"{host['prefill_tokens_per_s']:.0f} prompt tokens/s",
             ),
+            *self._host_latency.rows("host"),
             ("host: decode step", f"{host['decode_step_s'] * ms:.1f} ms, {host['steps']} steps"),
             ("  compute", part("compute_s")),
             ("  collectives", part("collectives_s")),
@@ -278,6 +305,7 @@ class Report:
             place = next(n for n, (name, _) in enumerate(rows) if name == "users, new tokens")
             rows[place + 1 : place + 1] = [
                 *device_rows(figures),
+                *self._device_latency(self.device.times).rows("device"),
                 *straggler_rows(figures["stragglers"], figures["decode_step_s"]),
             ]
             rows += budget_rows(self.device.budget(self.n_positions))

@@ -1,4 +1,4 @@
-"""One prompt on its way through a run, and the limits of the cache that decide about it."""
+"""A request on its way through a run, and the cache limits that apply to it."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,6 +13,7 @@ class EndReason(Enum):
     END_OF_TEXT = "end_of_text"
     CACHE_FULL = "cache_full"
     REFUSED = "refused"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,49 +21,64 @@ class CacheLimits:
     """How large the cache is."""
 
     page_size: int
-    """Positions of a block."""
+    """Positions per block."""
     n_blocks: int
-    """Blocks of a column."""
+    """Blocks per column."""
     max_seq_len: int
-    """Positions the model was made for."""
+    """Positions that the model supports."""
 
     @property
     def n_positions(self) -> int:
-        """Most positions that one user can have."""
+        """Maximum positions of one user."""
         return min(self.max_seq_len, self.n_blocks * self.page_size)
 
     def blocks_for(self, n_positions: int) -> int:
-        """Return how many blocks hold so many positions."""
+        """Return the number of blocks for so many positions."""
         return -(-n_positions // self.page_size)
 
     def refusal(self, number: int, n_tokens: int) -> str | None:
-        """Return why a prompt can never be taken, or None if it can."""
+        """Return why a prompt can never fit, or None if it can."""
+        if n_tokens > self.max_seq_len:
+            return (
+                f"user {number} rejected: its prompt of {n_tokens} tokens exceeds the "
+                f"model's {self.max_seq_len} positions; shorten the prompt"
+            )
         needed = self.blocks_for(n_tokens)
         if needed <= self.n_blocks:
             return None
         return (
-            f"user {number} refused: its prompt of {n_tokens} tokens needs {needed} cache blocks "
+            f"user {number} rejected: its prompt of {n_tokens} tokens needs {needed} cache blocks "
             f"of {self.page_size} positions, a column has {self.n_blocks}; "
             f"raise --cache-blocks or shorten the prompt"
         )
 
 
-@dataclass
+@dataclass(slots=True)
 class Request:
-    """One prompt on its way."""
+    """One request."""
 
     number: int
     prompt: list[int]
     keys: list[bytes]
     """See `prefix_keys`; empty without prefix caching."""
+    max_new_tokens: int
     generated: list[int] = field(default_factory=list)
     ended: EndReason | None = None
     place: int = -1
     blocks: list[int] = field(default_factory=list)
     n_cached: int = 0
-    """Prompt tokens that were taken from the cache."""
+    """Prompt tokens found in the prefix cache."""
 
     @property
     def position(self) -> int:
-        """Position of the token that was generated last."""
+        """Position of the last generated token."""
         return len(self.prompt) + len(self.generated) - 1
+
+    @property
+    def is_long_enough(self) -> bool:
+        """Whether it has generated all requested tokens."""
+        return len(self.generated) >= self.max_new_tokens
+
+    def drop_tokens(self) -> None:
+        """Free the tokens of a request that has ended, to bound memory in long simulations."""
+        self.prompt, self.keys, self.generated = [], [], []

@@ -1,4 +1,4 @@
-"""From the candidates of all rows to the next tokens, the same on all chips."""
+"""Choose next tokens from the candidates of all rows, identically on all chips."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ class Sampler:
     ----------
     params : SamplingParams
     slice_size : int
-        Tokens of a row's slice of the vocabulary.
+        Size of a row's shard of the vocabulary.
     """
 
     def __init__(self, params: SamplingParams, slice_size: int) -> None:
@@ -33,23 +33,23 @@ class Sampler:
         Parameters
         ----------
         values_RBk, tokens_RBk : ndarray of shape (R, B, k)
-            Candidates of each row of the mesh, best first: logits, and numbers within its slice.
+            Candidates of each row of the mesh, best first: logits, and token numbers in its shard.
         rows : sequence of int
-            Which user belongs to each request.
+            User index of each request.
         requests : sequence of int
-            Their numbers: whose stream is advanced.
+            Request numbers, whose random streams advance.
 
         Raises
         ------
         FloatingPointError
-            If a request's best logit is not finite: the model diverged.
+            If a request's best logit is not finite.
         """
         chosen_rows = list(rows)
         best_RB = values_RBk[:, chosen_rows, 0]
         if not np.isfinite(best_RB.max(axis=0, initial=-np.inf)).all():
             raise FloatingPointError("a logit is not finite: the weights or a kernel are broken")
         if self._params.temperature == 0 or self._params.top_k == 1:
-            # Of equal logits the lowest token: the first row, and the first of its candidates.
+            # Of equal logits, the lowest token wins: the first row, and its first candidate.
             row_U = best_RB.argmax(axis=0)
             tokens_U = tokens_RBk[row_U, chosen_rows, 0] + row_U * self._slice_size
             return dict(zip(requests, tokens_U.tolist(), strict=True))
@@ -60,7 +60,7 @@ class Sampler:
         return dict(zip(requests, chosen.tolist(), strict=True))
 
     def forget(self, request: int) -> None:
-        """Drop the stream of a request that has ended."""
+        """Drop the random stream of a finished request."""
         self._streams.pop(request, None)
 
     def _stream(self, request: int) -> "np.random.Generator":
@@ -70,5 +70,5 @@ class Sampler:
 
 
 def _by_user(array_RUk: Any) -> Any:
-    """Lay a user's candidates of all rows side by side: (R, U, k) to (U, R k)."""
+    """Concatenate each user's candidates of all rows: (R, U, k) to (U, R k)."""
     return array_RUk.swapaxes(0, 1).reshape(array_RUk.shape[1], -1)

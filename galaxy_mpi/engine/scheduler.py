@@ -1,10 +1,10 @@
-"""Who waits, who sits where, what is prefilled next, who is done: continuous batching.
+"""Continuous batching: assigns requests to places, decides what to prefill, and ends requests.
 
-Every chip keeps its own copy and advances it with the same tokens, so nothing is sent.
+The scheduler is deterministic and replicated on every rank, so it needs no communication.
 
-A waiting request gets a place when one is free and its column can promise it all the blocks it
-may come to need; it takes them one by one as it grows, and its place and blocks are free again as
-soon as it ends. Requests start in their order.
+A waiting request starts when a place is free and its column can reserve all blocks it may need. It
+takes them one by one as it grows, and frees its place and blocks when it ends. Running requests are
+never preempted; a request that does not fit waits. Requests start in order.
 """
 
 import math
@@ -22,10 +22,10 @@ from galaxy_mpi.systems.prefill_pass import SHORT
 __all__ = ["Scheduler"]
 
 IDLE = -1
-"""Position of a place that nobody holds."""
+"""Position of an empty place."""
 
 BATCH_FROM = 16
-"""Short prompts from which a pass takes them side by side (tt-metal, generator.py)."""
+"""From this many short prompts on, a pass prefills them together (tt-metal, generator.py)."""
 
 
 class Scheduler:
@@ -42,12 +42,12 @@ class Scheduler:
     limits : CacheLimits
     max_new_tokens : int
     eos_tokens : tuple of int
-        Tokens that end a text; they are kept as its last token.
+        Tokens that end a text; they are kept as the last token.
     prefix_caching : bool
     refused : callable, optional
-        Called with one line for each request that is refused.
+        Called with a one-line message for each rejected request.
     bad : mapping of int to str, optional
-        Requests that are refused whatever the limits are, with that line.
+        Requests to reject in any case, with their message.
 
     Examples
     --------
@@ -78,28 +78,64 @@ class Scheduler:
         bad: Mapping[int, str] | None = None,
     ) -> None:
         self._limits, self._max_new_tokens = limits, max_new_tokens
+        self._n_positions, self._page_size = limits.n_positions, limits.page_size
+        self._prefix_caching, self._refused = prefix_caching, refused
         self._eos_tokens = frozenset(eos_tokens)
         self._places_each = n_places // n_columns
         self._free_places = set(range(n_places))
         self.pools = [BlockPool(limits.n_blocks) for _ in range(n_columns)]
         self._promised = [0] * n_columns
-        self.requests = [
-            Request(n, prompt, prefix_keys(prompt, limits.page_size) if prefix_caching else [])
-            for n, prompt in enumerate(prompts)
-        ]
+        self.requests: list[Request] = []
         self._waiting: deque[Request] = deque()
         self._active: dict[int, Request] = {}
         self.tokens = np.zeros(n_places, np.int64)
         self.positions = np.full(n_places, IDLE, np.int64)
         self._tables = np.full((n_places, limits.blocks_for(limits.n_positions)), -1, np.int64)
-        for request in self.requests:
-            reason = (bad or {}).get(request.number)
-            reason = reason or limits.refusal(request.number, len(request.prompt))
-            if reason is None:
-                self._waiting.append(request)
-            else:
-                request.ended = EndReason.REFUSED
-                refused(reason)
+        for number, prompt in enumerate(prompts):
+            self.submit(prompt, bad=(bad or {}).get(number))
+
+    def submit(
+        self, prompt: list[int], max_new_tokens: int | None = None, bad: str | None = None
+    ) -> Request:
+        """Append a request to the queue, or reject it if it can never fit.
+
+        Parameters
+        ----------
+        prompt : list of int
+            Token ids, at least one.
+        max_new_tokens : int, optional
+            By default that of the run.
+        bad : str, optional
+            Why the prompt cannot be used, if so.
+
+        Returns
+        -------
+        Request
+            Requests are numbered from 0.
+        """
+        number, limits = len(self.requests), self._limits
+        keys = prefix_keys(prompt, limits.page_size) if self._prefix_caching else []
+        most = self._max_new_tokens if max_new_tokens is None else max_new_tokens
+        request = Request(number, prompt, keys, most)
+        self.requests.append(request)
+        reason = bad or limits.refusal(number, len(prompt))
+        if reason is None:
+            self._waiting.append(request)
+        else:
+            request.ended = EndReason.REFUSED
+            self._refused(reason)
+        return request
+
+    def cancel(self, number: int) -> None:
+        """End a request that waits or holds a place; has no effect if it has ended already."""
+        request = self.requests[number]
+        if request.ended is not None:
+            return
+        request.ended = EndReason.CANCELLED
+        if request.place < 0:
+            self._waiting.remove(request)
+        else:
+            self._leave(request)
 
     @property
     def is_done(self) -> bool:
@@ -112,12 +148,22 @@ class Scheduler:
         return [self._active[place] for place in sorted(self._active)]
 
     @property
+    def n_active(self) -> int:
+        """How many requests hold a place."""
+        return len(self._active)
+
+    @property
+    def n_waiting(self) -> int:
+        """How many requests wait for a place."""
+        return len(self._waiting)
+
+    @property
     def n_done(self) -> int:
         """How many requests have ended."""
         return sum(request.ended is not None for request in self.requests)
 
     def next_prefill(self) -> list[Request]:
-        """Seat the requests that are to be prefilled next, in one pass; none if none can start.
+        """Assign places to the requests to prefill next, in one pass; empty if none can start.
 
         16 or more short ones start together; otherwise one starts.
         """
@@ -130,7 +176,7 @@ class Scheduler:
         wanted = n_short if n_short >= BATCH_FROM else 1
         while len(seated) < wanted and self._waiting and self._seat(self._waiting[0]):
             seated.append(self._waiting.popleft())
-        if 1 < len(seated) < BATCH_FROM:  # no memory for more: one after the other
+        if 1 < len(seated) < BATCH_FROM:  # not enough memory for more: one at a time
             for request in reversed(seated[1:]):
                 self._leave(request)
                 self._waiting.appendleft(request)
@@ -138,7 +184,7 @@ class Scheduler:
         return seated
 
     def prefill_pass(self, requests: Sequence[Request]) -> PrefillPass:
-        """Return what is to be computed for requests that `next_prefill` returned."""
+        """Return the pass for requests that `next_prefill` returned."""
         users = tuple(
             PrefillUser(
                 np.array(request.prompt[request.n_cached :], np.int64),
@@ -155,7 +201,7 @@ class Scheduler:
         return place // self._places_each
 
     def page_table(self, column: int) -> PageTable:
-        """Return where the users of a column are."""
+        """Return the page table of a column."""
         mine = slice(column * self._places_each, (column + 1) * self._places_each)
         longest = self._limits.blocks_for(int(self.positions[mine].max()) + 1)
         return PageTable(
@@ -163,26 +209,31 @@ class Scheduler:
         )
 
     def longest_positions(self) -> list[int]:
-        """Return the longest user's position in each column, -1 for a column without users."""
+        """Return the position of the longest user in each column; -1 for no user."""
         longest: list[int] = self.positions.reshape(len(self.pools), -1).max(axis=1).tolist()
         return longest
 
     def advance(self, sampled: dict[int, int]) -> None:
-        """Give requests, by number, their next token; end those that are at their end."""
+        """Append the next token of each request, by number; end those that are complete."""
         for number, token in sampled.items():
             request = self.requests[number]
-            self._remember_prompt(request)
+            if not request.generated:
+                self._remember_prompt(request)
             request.generated.append(token)
-            request.ended = self._end_of(request, token)
+            position = request.position
+            is_last = position >= self._n_positions
+            if is_last or token in self._eos_tokens or request.is_long_enough:
+                request.ended = self._end_of(request, token)
             if request.ended is None:
                 self.tokens[request.place] = token
-                self.positions[request.place] = request.position
-                self._grow(request, request.position + 1)
+                self.positions[request.place] = position
+                if position >= len(request.blocks) * self._page_size:
+                    self._grow(request, position + 1)
             else:
                 self._leave(request)
 
     def _seat(self, request: Request) -> bool:
-        """Give a request a place and the blocks of its prompt; return whether there were any."""
+        """Assign a place and the blocks of its prompt to a request; return whether it fits."""
         need = self._need(request)
         best: tuple[int, list[int]] | None = None
         first_places: dict[int, int] = {}
@@ -208,7 +259,7 @@ class Scheduler:
         return True
 
     def _known_prefix(self, request: Request, column: int) -> list[int]:
-        """Return cached blocks of the prompt's beginning: whole 128s, and not all of it."""
+        """Return cached blocks of the prompt's prefix: multiples of 128 tokens, never all of it."""
         page = self._limits.page_size
         unit = math.lcm(page, ROW_BLOCK)
         blocks = self.pools[column].find(request.keys)
@@ -216,12 +267,12 @@ class Scheduler:
         return blocks[: usable // page]
 
     def _need(self, request: Request) -> int:
-        """Return how many blocks a request may come to hold."""
-        n_positions = len(request.prompt) + self._max_new_tokens - 1
+        """Return how many blocks a request may need at most."""
+        n_positions = len(request.prompt) + request.max_new_tokens - 1
         return self._limits.blocks_for(min(n_positions, self._limits.n_positions))
 
     def _grow(self, request: Request, n_positions: int) -> None:
-        """Take blocks for so many positions; they were promised."""
+        """Allocate blocks for so many positions; they were reserved."""
         pool = self.pools[self.column(request.place)]
         while len(request.blocks) < self._limits.blocks_for(n_positions):
             block = pool.allocate()
@@ -229,11 +280,10 @@ class Scheduler:
             request.blocks.append(block)
 
     def _remember_prompt(self, request: Request) -> None:
-        """Note what the prompt's full blocks hold, once it has been prefilled."""
-        if not request.generated:
-            pool = self.pools[self.column(request.place)]
-            for block, key in zip(request.blocks, request.keys, strict=False):
-                pool.remember(block, key)
+        """Remember the content of the prompt's full blocks, once it is prefilled."""
+        pool = self.pools[self.column(request.place)]
+        for block, key in zip(request.blocks, request.keys, strict=False):
+            pool.remember(block, key)
 
     def _leave(self, request: Request) -> None:
         """Free a request's place and blocks."""
@@ -246,11 +296,8 @@ class Scheduler:
         self.positions[place], self.tokens[place] = IDLE, 0
         request.place, request.blocks = -1, []
 
-    def _end_of(self, request: Request, token: int) -> EndReason | None:
+    def _end_of(self, request: Request, token: int) -> EndReason:
+        """Return why a request ends; the first reason counts."""
         if token in self._eos_tokens:
             return EndReason.END_OF_TEXT
-        if len(request.generated) >= self._max_new_tokens:
-            return EndReason.LENGTH
-        if request.position >= self._limits.n_positions:
-            return EndReason.CACHE_FULL
-        return None
+        return EndReason.LENGTH if request.is_long_enough else EndReason.CACHE_FULL

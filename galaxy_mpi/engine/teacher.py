@@ -1,7 +1,7 @@
-"""Teacher forcing: what a run says at positions of a given text.
+"""Teacher forcing: predictions of a run at the positions of a given text.
 
-The text goes in as the original measures it: its first tokens in one prefill pass, the others one
-by one in decode steps, each as the text has it whatever the model would have said.
+As the original measures it: the first tokens in one prefill pass, the others one at a time in
+decode steps, each time feeding the token of the text instead of the predicted one.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ __all__ = ["Answers", "forced_answers"]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of T positions of a text."""
+    """Predictions at T positions of a text."""
 
     logits_TV: F32
     streams_LTD: F32
@@ -42,7 +42,7 @@ def forced_answers(
     precision: Precision | None = None,
     n_prefilled: int | None = None,
 ) -> Answers | None:
-    """Feed a text and return the answers, on rank 0; None elsewhere.
+    """Feed a text and return the predictions on rank 0, None elsewhere.
 
     Parameters
     ----------
@@ -51,17 +51,17 @@ def forced_answers(
     plan : Plan
     transport : Transport
     tokens : list of int
-        At most as many as the cache of a column holds.
+        At most as many as fit in the cache of a column.
     precision : Precision, optional
         That of the run by default.
     n_prefilled : int, optional
-        Tokens that go in at once. If they are fewer than all, the answers are those from the last
-        of them on, up to the last but one token; otherwise those at all positions.
+        Tokens to prefill. If these are not all, predictions are returned from the last of them on,
+        up to the second-last token; otherwise at all positions.
 
     Raises
     ------
     UserError
-        On all ranks alike, if the weights cannot be read.
+        On all ranks, if the weights cannot be read.
     """
     chips = load_chips(run, plan, transport, precision=precision, n_tokens=len(tokens))
     programs = Programs(
@@ -69,7 +69,7 @@ def forced_answers(
         run.mesh,
         run.emulated_system,
         chips.precision,
-        users=run.working_mesh.cols,  # a place in each column; the text is in the first
+        users=run.working_mesh.cols,  # one place per column; the text is in the first
         modules=chips.modules,
         head=chips.head,
         layout_class=run.layout_class,
@@ -101,7 +101,7 @@ def forced_answers(
 
 
 class _Forcing:
-    """The passes over a text, and what they leave on the chips of this process.
+    """The passes over a text, and their results on the chips of this process.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ class _Forcing:
         mode.free()
 
     def decode(self) -> None:
-        """Run a step for every token behind them but the last, which nothing is said of."""
+        """Run a step for every later token except the last, which predicts nothing."""
         mode = DecodeMode(self._chips, self._programs, None, taps=[self._between_layers()])
         page_size, n_columns = self._chips.plan.limits.page_size, self._programs.mesh.cols
         blocks = self._blocks[None]
@@ -164,7 +164,7 @@ class _Forcing:
                 self.logits[held.rank].append(kept)
 
     def _behind_layers(self) -> MakeTap:
-        """Return what keeps the output of the last op of a layer, in prefill."""
+        """Return a tap that keeps the output of the last op of a layer, in prefill."""
         rows = slice(self.first, self._n_prefilled)
 
         def make(program: Program) -> Tap:
@@ -180,7 +180,7 @@ class _Forcing:
         return make
 
     def _between_layers(self) -> MakeTap:
-        """Return what keeps the stream where a step adds it: in the first norm behind a layer."""
+        """Return a tap that keeps the stream where a step adds it: in the norm after a layer."""
 
         def make(program: Program) -> Tap:
             norms = {use.layer: use for use in reversed(program.uses) if use.layer != HEAD}

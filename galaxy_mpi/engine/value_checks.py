@@ -1,7 +1,7 @@
-"""Values that cannot be right, told where they first show.
+"""Detect invalid values where they first appear.
 
-Taps (`galaxy_mpi.program.Tap`). Logits are looked at in every run; ``--check`` looks at what every
-op made, and compares chips that should hold the same.
+These are taps (`galaxy_mpi.program.Tap`). Logits are checked in every run; ``--check`` checks the
+output of every op, and compares replicas.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ Key = tuple[int, str]
 
 
 def logits_of(program: Program) -> Tensor | None:
-    """Return the logits of a program: what its last op reads, or makes."""
+    """Return the logits of a program: the input of its last op, or its output."""
     if "row_logits" in program.results:
         return program.results["row_logits"]
     made = [made for made in program.uses[-1].inputs if isinstance(made, Tensor)]
@@ -29,19 +29,19 @@ def logits_of(program: Program) -> Tensor | None:
 
 
 def finite_logits(program: Program) -> Tap:
-    """Return a tap that looks at the logits."""
+    """Return a tap that checks the logits."""
     logits = logits_of(program)
 
     def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
         for tensor, values in zip(use.outputs, outputs, strict=True):
             if tensor is logits:
-                chip.call(_require_finite, values, "--check tells the op where it began")
+                chip.call(_require_finite, values, "run with --check to find the op that caused it")
 
     return tap
 
 
 def finite(program: Program) -> Tap:
-    """Return a tap that looks at what every op made, but for candidates: they may be padding."""
+    """Return a tap that checks the output of every op, except candidates, which may be padding."""
     candidates = [program.results.get(name) for name in ("values", "tokens")]
 
     def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
@@ -65,9 +65,9 @@ def _require_finite(values: Any, note: str) -> None:
 
 
 class Replicas:
-    """Compares chips that should hold the same, after every pass and step.
+    """Compares replicas on different chips, after every pass and step.
 
-    Only digests travel: of each output whose cut is known (`Op.cuts`).
+    Only digests are sent, of each output with known sharding (`Op.cuts`).
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Replicas:
         self._digests: dict[tuple[Key, int], bytes] = {}
 
     def tap(self, program: Program) -> Tap:
-        """Return a tap that notes what each chip holds."""
+        """Return a tap that records digests of each chip's outputs."""
         numbers = {id(use): number for number, use in enumerate(program.uses)}
 
         def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
@@ -93,7 +93,7 @@ class Replicas:
         return tap
 
     def start(self, mode: str) -> None:
-        """Do nothing: digests of the run before have been compared."""
+        """Do nothing: digests of the previous run have been compared."""
 
     def end(self, program: Program) -> None:
         """Compare the chips of all processes. Collective.
@@ -101,7 +101,7 @@ class Replicas:
         Raises
         ------
         ValuesError
-            On all ranks alike, if chips differ that should not.
+            On all ranks, if replicas differ.
         """
         parts = self._transport.gather(self._digests)
         self._digests = {}
@@ -109,7 +109,7 @@ class Replicas:
         self._transport.from_root(lambda: self._require_equal(program, found))
 
     def _note(self, key: tuple[Key, int], values: Any) -> None:
-        from hashlib import blake2b  # here, not above: for --check alone, and it brings OpenSSL
+        from hashlib import blake2b  # imported here: only for --check, and it loads OpenSSL
 
         content = np.ascontiguousarray(values)
         self._digests[key] = blake2b(content.view(np.uint8).data, digest_size=8).digest()
@@ -123,7 +123,7 @@ class Replicas:
                         raise common(ValuesError(self._said(use, name, cut, one, other)))
 
     def _pairs(self, cut: Cut) -> Iterator[tuple[int, int]]:
-        """Yield chips that should hold the same, each with the first of its kind."""
+        """Yield each replica with the first chip that holds the same values."""
         axes = {axis for of_dim in cut for axis in of_dim}
         first: dict[tuple[int, int], int] = {}
         for rank in range(self._mesh.n_chips):
@@ -142,4 +142,4 @@ class Replicas:
             if axis not in axes
         )
         chips = f"chips {self._mesh.coord(one)} and {self._mesh.coord(other)}"
-        return f"{use}: its output {name} is to be the same on all {alike}, but {chips} differ"
+        return f"{use}: its output {name} must be the same on all {alike}, but {chips} differ"

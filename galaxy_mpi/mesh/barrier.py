@@ -1,17 +1,18 @@
-"""Where the processes of a host wait for each other: a barrier and notices, both asleep.
+"""Barrier and signals for the processes of a host; waiting processes sleep.
 
-They are the C library's (``pthread_barrier_t`` and ``sem_t``, shared among processes), called
-through ctypes. They lie in memory that the processes map, and have no name, so nothing can be left
-behind. A wait sleeps in the kernel (futex) and never spins: with 32 ranks on a few cores, one that
-spins takes the core of those it waits for.
+They are the C library's ``pthread_barrier_t`` and ``sem_t``, shared among processes and called
+through ctypes. They are in memory that the processes map and have no name, so nothing can be left
+behind. A wait sleeps in the kernel (futex) and never spins: with 32 ranks on a few cores, a
+spinning rank would occupy the core of the ranks it waits for.
 
-The barrier is one call. The last to come wakes all others with one system call. It may be used
-again at once: who comes again before a slow member has left counts for the next round.
+A barrier is one call, and the last process to arrive wakes all others with one system call. It can
+be used again at once: a process that re-enters before a slow member has left counts for the next
+round.
 
-*Memory order.* What a process wrote before it entered must be seen by all who leave, on processors
-that reorder writes (ARM64) too. POSIX promises it for ``pthread_barrier_wait``, ``sem_post`` and
-``sem_wait`` ("Memory Synchronization"), and for ``sem_trywait`` that takes one. An earlier barrier,
-of tickets taken by ``sem_trywait``, relied on a call that fails, which synchronizes nothing.
+*Memory order.* What a process wrote before it entered must be visible to all that leave, also on
+processors that reorder writes (ARM64). POSIX promises it for ``pthread_barrier_wait``, ``sem_post``
+and ``sem_wait`` ("Memory Synchronization"), and for ``sem_trywait`` that takes one. An earlier
+barrier, of tickets taken by ``sem_trywait``, relied on a failing call, which synchronizes nothing.
 """
 
 import ctypes
@@ -23,7 +24,7 @@ from typing import Any
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
 
-__all__ = ["BARRIER_BYTES", "MOST_POSTS", "NOTICE_BYTES", "Barrier", "Notice", "has_barriers"]
+__all__ = ["BARRIER_BYTES", "MOST_POSTS", "SIGNAL_BYTES", "Barrier", "Signal", "has_barriers"]
 
 BARRIER_BYTES = 128
 """More than a pthread_barrier_t has anywhere, and whole cache lines."""
@@ -32,9 +33,9 @@ _SEMAPHORE_BYTES = 64
 """More than a sem_t has anywhere, and a cache line."""
 
 MOST_POSTS = 192
-"""Posts of a notice whose numbers are kept."""
+"""How many posts of a signal keep their numbers."""
 
-NOTICE_BYTES = _SEMAPHORE_BYTES + MOST_POSTS
+SIGNAL_BYTES = _SEMAPHORE_BYTES + MOST_POSTS
 
 _PROCESS_SHARED = 1
 _ATTRIBUTE_BYTES = 64
@@ -43,6 +44,7 @@ _FUNCTIONS = (
     "pthread_barrier_wait",
     "sem_init",
     "sem_post",
+    "sem_timedwait",
     "sem_trywait",
     "sem_wait",
 )
@@ -55,12 +57,12 @@ def _library() -> Any:
 
 @cache
 def _quick_library() -> Any:
-    """Return the C library without giving way to other threads: for calls that never sleep."""
+    """Return the C library without releasing the GIL, for calls that never sleep."""
     return ctypes.PyDLL(None)
 
 
 def has_barriers() -> bool:
-    """Return whether the C library has what is needed."""
+    """Return whether the C library has the functions used here."""
     try:
         library = _library()
     except OSError:
@@ -69,29 +71,29 @@ def has_barriers() -> bool:
 
 
 def _address(memory: Bytes, n_bytes: int) -> int:
-    assert len(memory) >= n_bytes, "less memory than a barrier or notice takes"
+    assert len(memory) >= n_bytes, "not enough memory for a barrier or signal"
     start: int = memory.__array_interface__["data"][0]
-    assert start % 64 == 0, "not at the beginning of a cache line"
+    assert start % 64 == 0, "not aligned to a cache line"
     return start
 
 
 class Barrier:
-    """A barrier of so many processes, as one of them sees it.
+    """A barrier of several processes, as one of them sees it.
 
     Parameters
     ----------
     memory : Bytes
-        `BARRIER_BYTES` bytes, the same for all, kept mapped by whoever waits.
+        `BARRIER_BYTES` bytes, the same for all processes, which keep it mapped.
     """
 
     def __init__(self, memory: Bytes) -> None:
         self._memory = memory  # keeps it mapped
         self.place = ctypes.c_void_p(_address(memory, BARRIER_BYTES))
         self.wait_at = _library().pthread_barrier_wait
-        """``wait_at(place)`` returns when all have called it: 0, or -1 to one of them."""
+        """``wait_at(place)`` returns when all have called it: -1 for one of them, 0 for others."""
 
     def prepare(self, size: int) -> None:
-        """Make a barrier of ``size`` members; one of them does, before any comes.
+        """Initialise a barrier of ``size`` members. One of them does, before any enters.
 
         Raises
         ------
@@ -108,40 +110,43 @@ class Barrier:
             raise CollectiveError(f"no barrier of {size} processes: {os.strerror(error)}")
 
     def wait(self) -> None:
-        """Return when all members have come."""
+        """Return when all members have entered."""
         self.wait_at(self.place)
 
 
-class Notice:
-    """What one process posts for another that waits for it; several may be underway.
+class Signal:
+    """A semaphore that one process posts and another waits for; several posts may be pending.
 
-    Beside it is room for what each post stands for, a number below 256.
+    Each post carries a number below 256, in memory next to the semaphore.
 
     Parameters
     ----------
     memory : Bytes
-        `NOTICE_BYTES` bytes, the same for both.
+        `SIGNAL_BYTES` bytes, the same for both.
 
     Attributes
     ----------
     post : callable
-        Lets the other go on, now or when it comes.
+        Lets the other process continue, now or when it waits.
     try_take : callable
-        Takes one that has been posted: 0; or does not wait for one: -1.
+        Takes a post if there is one (0), and does not wait otherwise (-1).
+    take_until : callable
+        Waits for a post (0), at most until a time of the system's clock, a pointer to a timespec.
     numbers : memoryview
-        `MOST_POSTS` bytes, written before a post and read after it has been taken.
+        `MOST_POSTS` bytes, written before a post and read after it is taken.
     """
 
     def __init__(self, memory: Bytes) -> None:
         self._memory = memory  # keeps it mapped
-        self._place = place = ctypes.c_void_p(_address(memory, NOTICE_BYTES))
+        self._place = place = ctypes.c_void_p(_address(memory, SIGNAL_BYTES))
         self.post: Callable[[], int] = partial(_quick_library().sem_post, place)
         self.try_take: Callable[[], int] = partial(_quick_library().sem_trywait, place)
+        self.take_until: Callable[[Any], int] = partial(_library().sem_timedwait, place)
         self._take: Callable[[], int] = partial(_library().sem_wait, place)
-        self.numbers: Any = memory.data[_SEMAPHORE_BYTES:NOTICE_BYTES]
+        self.numbers: Any = memory.data[_SEMAPHORE_BYTES:SIGNAL_BYTES]
 
     def prepare(self) -> None:
-        """Make it, with nothing posted; one process does, before any waits.
+        """Initialise it without posts. One process does, before any waits.
 
         Raises
         ------
@@ -152,6 +157,6 @@ class Notice:
             raise CollectiveError(f"no semaphore: {os.strerror(ctypes.get_errno())}")
 
     def wait(self) -> None:
-        """Return when one more has been posted."""
-        while self._take():  # a signal came in between
+        """Wait for a post and take it."""
+        while self._take():  # interrupted by a Unix signal
             pass

@@ -1,8 +1,8 @@
-"""What the planes of several processes have in common: which collective is which, and where it is.
+"""What planes over several processes share: numbering of collectives, and where their data is.
 
-The k-th collective that a chip binds on an axis is the k-th of every other chip; it lies in slot
-`slot_of(k)` of its group's memory, and all chips of the process cross it together. A subclass says
-how to cross.
+The k-th collective that a chip binds on an axis is the k-th of every other chip. It uses slot
+`slot_of(k)` of its group's memory, and all chips of the process cross it together. A subclass
+defines how to cross.
 """
 
 import zlib
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _DIGEST_BITS = 63
-"""One less than the memory has, so that a number may be added to it."""
+"""One bit less than stored, so that a number can be added."""
 
 
 class Collective:
@@ -44,13 +44,13 @@ class Collective:
     Attributes
     ----------
     lines : dict of int to bytes
-        By group, by its number in the team: what all members must agree on, `LINE_BYTES`.
+        By number of the group in the team: the label that all members must agree on, `LINE_BYTES`.
     bound : list of int
         The chips of this process that have bound.
     crossings : list
-        One a round; made with the first chip, complete when all have bound.
+        One per round; created with the first chip, complete when all have bound.
     requests : list
-        What is to be released with the program.
+        Released with the program.
     """
 
     def __init__(self, number: int, label: Label, n_bytes: int, memory: TeamMemory) -> None:
@@ -64,13 +64,13 @@ class Collective:
         self._ways: set[tuple[str, int]] = set()
 
     def is_first(self, way: str, rank: int) -> bool:
-        """Return whether the rounds that have been completed had nothing "to" or "from" a rank."""
+        """Return whether no completed round sends to (or receives from) a rank."""
         has_been = (way, rank) in self._ways
         self._ways.add((way, rank))
         return not has_been
 
     def data(self, group: int, n_bytes: int) -> Bytes:
-        """Return the memory of a group: the same for all its chips, though the slot may grow."""
+        """Return the memory of a group: the same for all its chips, even if the slot grows."""
         if group not in self._data:
             self._data[group] = self.memory.slot(group, self.slot, n_bytes)
         return self._data[group]
@@ -86,7 +86,7 @@ class BoundPlane(ABC):
     rank : int
         This process.
     memories : sequence of TeamMemory
-        Of its teams on the axis, in the order in which all processes meet them.
+        Of its teams on the axis, in the order in which all processes take them.
     waits : Waits
         What this process waits for.
     """
@@ -180,13 +180,13 @@ class BoundPlane(ABC):
         for number in {number for _, number in self._bound}:
             chips = [chip for chip in self._next if self._next[chip] <= number]
             if chips:
-                raise CollectiveError(f"chips {chips} have not bound all of the program")
+                raise CollectiveError(f"chips {chips} have bound only a part of the program")
         if set(self._next.values()) == {1}:
             self._close()
         return list(self._bound.values())
 
     def _close(self) -> None:
-        """Add a barrier: the only collective of a program would follow itself in the same slot."""
+        """Add a barrier, because a single collective would follow itself in the same slot."""
         for chip in self._next:
             memory = self._place[chip][0]
             before = self._bound[self._memories.index(memory), 0]
@@ -200,17 +200,17 @@ class BoundPlane(ABC):
                 self._closing.append(crossing)
 
     def closing(self) -> Sequence[Crossing]:
-        """Return what a program crosses at its end."""
+        """Return the crossings at the end of a program."""
         return self._closing
 
     def release(self, bound: object) -> None:
-        """Give back what a program bound: nothing but memory, unless a subclass has requests."""
+        """Release what a program bound; only memory, unless a subclass has requests."""
         return
 
     def _boxes(
         self, collective: Collective, rank: int, rounds: Sequence[Sequence[RoundPeers]]
     ) -> tuple[Any, Any, Any, Any]:
-        """Return the fields of `Boxes` but the crossings; these learn who has a part in them."""
+        """Return the fields of `Boxes` except the crossings, which are told who takes part."""
         memory, number, me = self._place[rank]
         group, n_bytes = memory.team.groups[number], collective.n_bytes
         places = places_of(rounds)
@@ -254,10 +254,10 @@ class BoundPlane(ABC):
 
     @abstractmethod
     def _closing_crossing(self, collective: Collective) -> Any:
-        """Return where a team meets without data, with a method ``complete``."""
+        """Return a barrier of a team, with a method ``complete``."""
 
     def _collective(self, rank: int, label: Label, facts: str, n_bytes: int) -> Collective:
-        """Return the next collective of a chip, made by the first of the team here that comes."""
+        """Return the next collective of a chip; the first chip of the team here creates it."""
         number = self._next[rank]
         self._next[rank] = number + 1
         memory, group, _ = self._place[rank]
@@ -273,7 +273,7 @@ class BoundPlane(ABC):
         return collective
 
     def _complete(self, collective: Collective, chip: int) -> None:
-        """Count a chip that has bound; with the last one the crossings know all labels."""
+        """Count a chip that has bound; after the last one, the crossings know all labels."""
         collective.bound.append(chip)
         chips = collective.memory.chips
         mine = [c for c in self.chips if c in chips]
@@ -282,7 +282,7 @@ class BoundPlane(ABC):
                 crossing.complete(mine)
 
     def _crossing(self, collective: Collective, round_number: int) -> Crossing:
-        """Return where this process crosses: all its teams, one after the other."""
+        """Return the crossing of this process: all its teams, one after the other."""
         if len(self._memories) == 1:
             return collective.crossings[round_number]  # type: ignore[no-any-return]
         key = collective.number, round_number
@@ -294,11 +294,11 @@ class BoundPlane(ABC):
         return crossing
 
     def disagreement(self, chip: int, right: bytes, line: bytes) -> CollectiveError:
-        """Return the error of a chip that crosses with another label than its group here."""
+        """Return the error for a chip with a different label than its group."""
         self.waits.has_disagreed = True
         own = next(c for c in self.chips if chip in self.mesh.group(c, self.axis))
         if line[8:] == right[8:] or not text_of(line[8:]):
-            # An old label: the other wrote its own elsewhere, and waits there.
+            # An old label: the other process wrote its label elsewhere, and waits there.
             line = line[:8] + padded(self.waits.last(self._placement.rank_of(chip)))
         about = f"{self.waits.about}: " if self.waits.about else ""
         return CollectiveError(about + mismatch(self.mesh, own, right, chip, line))
@@ -328,13 +328,13 @@ class _InOrder:
 
 
 def line_of(label: Label, facts: str) -> bytes:
-    """Return what all members must agree on, as it travels: digest, text.
+    """Return a label as bytes: digest, text.
 
     Parameters
     ----------
     label : Label
     facts : str
-        What the plane itself must agree on.
+        Further facts that planes must agree on.
     """
     spread = zlib.crc32(facts.encode()) * 0x9E3779B97F4A7C15
     digest = (label.digest ^ spread) % (1 << _DIGEST_BITS)
@@ -342,10 +342,14 @@ def line_of(label: Label, facts: str) -> bytes:
 
 
 def mismatch(mesh: Any, chip: int, line: bytes, other: int, other_line: bytes) -> str:
-    """Return what is said of two chips of a group that do not cross the same."""
+    """Return the message for two chips of a group whose labels differ."""
     texts = [text_of(one[8:]) for one in (line, other_line)]
-    why = "" if texts[0] != texts[1] else "; not the same place in the program, or another size"
+    why = (
+        ""
+        if texts[0] != texts[1]
+        else "; at a different place in the program, or with a different size"
+    )
     return (
-        f"chip {mesh.coord(chip)} crosses with {texts[0]} where chip {mesh.coord(other)} crosses "
-        f"with {texts[1]}{why}"
+        f"chip {mesh.coord(chip)} is in {texts[0]}, "
+        f"but chip {mesh.coord(other)} is in {texts[1]}{why}"
     )

@@ -1,29 +1,29 @@
-"""Where processes of a host meet: at a barrier for a table, by notices for a round of boxes.
+"""How processes of a host synchronise: a barrier for a table, signals for a round of boxes.
 
-Before it meets, a process writes the labels of its chips beside the data. Behind the barrier it
-compares everybody's with what they must be: one comparison of bytes, always.
+Before the barrier, a process writes the labels of its chips next to the data. After the barrier it
+compares all labels with the expected bytes, in one comparison.
 
-Boxes have their label in front: the first from a process to another in a collective, those behind
-it are of the same. A box is written again and again, by the same collective too, so the digest has
-the number of the notice added to it: an old label is not taken for a new one.
+Of the boxes from one process to another in a collective, the first has the label in front. A box is
+written again and again, also by the same collective, so the number of the signal is added to the
+digest. An old label is therefore never taken for a new one.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.barrier import MOST_POSTS, Notice
+from galaxy_mpi.mesh.barrier import MOST_POSTS, Signal
 from galaxy_mpi.mesh.binding import BoundPlane, Collective
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import LINE_BYTES
 
-__all__ = ["BarrierCrossing", "NoticeCrossing", "Notices", "Then", "barrier_crossing"]
+__all__ = ["BarrierCrossing", "SignalCrossing", "Signals", "Then", "barrier_crossing"]
 
 _DIGESTS = (1 << 64) - 1
 
 
 class BarrierCrossing:
-    """Where the processes of a team on this host meet, and compare their labels."""
+    """A barrier of the processes of a team on this host, which then compare labels."""
 
     def __init__(self, plane: BoundPlane, collective: Collective) -> None:
         self.label, self._plane, self._collective = collective.label, plane, collective
@@ -36,14 +36,14 @@ class BarrierCrossing:
         self._mine = self._all = self._text = b""
 
     def complete(self, mine: Sequence[int]) -> None:
-        """Take the labels of all groups: every chip of this process has bound."""
+        """Collect the labels of all groups, once every chip of this process has bound."""
         lines, group_of = self._collective.lines, self._plane.group_of
         self._mine = b"".join(lines[group_of(chip)] for chip in mine)
         self._all = b"".join(lines[group_of(chip)] for chip in self._memory.chips)
         self._text = self._mine[8 : 8 + len(self._tell)]
 
     def __call__(self) -> None:
-        """Return when all have come; see `galaxy_mpi.mesh.plane.Crossing`."""
+        """Return when all have arrived; see `galaxy_mpi.mesh.plane.Crossing`."""
         memory, count = self._memory, self._count
         turn = memory.turn = memory.turn + 1
         mine, everybody = self._labels[turn & 1]
@@ -58,11 +58,11 @@ class BarrierCrossing:
             self._complain(everybody.tobytes())
 
     def missing(self) -> list[int]:
-        """Return the processes that have not come."""
+        """Return the processes that have not arrived."""
         return self._memory.missing(self._memory.turn)
 
     def _complain(self, lines: bytes) -> None:
-        """Raise the error that names a chip with another label, and one of this process."""
+        """Raise an error that names a chip with a different label, and one of this process."""
         for place, chip in enumerate(self._memory.chips):
             span = slice(place * LINE_BYTES, (place + 1) * LINE_BYTES)
             if lines[span] != self._all[span]:
@@ -70,7 +70,7 @@ class BarrierCrossing:
 
 
 class Alone:
-    """A crossing of a team that is one process here: nobody to wait for."""
+    """A crossing of a team that has only this process here: nothing to wait for."""
 
     def __init__(self, collective: Collective) -> None:
         self.label = collective.label
@@ -79,39 +79,39 @@ class Alone:
         """Do nothing."""
 
     def __call__(self) -> None:
-        """Do nothing: the runner has let every chip do what comes before."""
+        """Do nothing: the runner has already run every chip up to here."""
 
 
 def barrier_crossing(plane: BoundPlane, collective: Collective) -> BarrierCrossing | Alone:
-    """Return where a team's processes on this host meet."""
+    """Return the barrier of a team's processes on this host."""
     if len(collective.memory.ranks) == 1:
         return Alone(collective)
     return BarrierCrossing(plane, collective)
 
 
-class Notices:
-    """What this process tells others of the host, and hears from them.
+class Signals:
+    """Signals between this process and others of the host.
 
-    A process that has several rounds to tell posts them together, when it has nothing else to do:
-    a post that wakes a sleeper is a system call, and what has come meanwhile needs no other.
+    A process posts several finished rounds together, when it has nothing else to do: a post that
+    wakes another process is a system call, and rounds that finish meanwhile need no further one.
 
     Parameters
     ----------
     memory : TeamMemory
     held : list
-        Ways with something to tell, of all teams of the process: it waits in one team at a time.
+        Signals still to post, of all teams of the process, because it waits in one team at a time.
     """
 
     def __init__(self, memory: TeamMemory, held: "list[_Posts]") -> None:
         others = [rank for rank in memory.ranks if rank != memory.rank]
-        self.posts = {other: _Posts(memory.notice(memory.rank, other)) for other in others}
-        self.takes = {other: _Takes(memory.notice(other, memory.rank)) for other in others}
-        # A process is ahead of another by the rounds of two collectives at most.
+        self.posts = {other: _Posts(memory.signal(memory.rank, other)) for other in others}
+        self.takes = {other: _Takes(memory.signal(other, memory.rank)) for other in others}
+        # A process is at most two collectives ahead of another.
         self.is_patient = 2 * len(memory.team.groups[0]) <= MOST_POSTS
         self._held = held
 
     def tell(self, way: "_Posts") -> None:
-        """Note a round that is to be told."""
+        """Note a finished round, to be posted later."""
         if not way.n_held:
             self._held.append(way)
         way.n_held += 1
@@ -119,7 +119,7 @@ class Notices:
             self.flush()
 
     def flush(self) -> None:
-        """Tell what is held back: before this process waits, and behind the last round."""
+        """Post what is held back: before this process waits, and after the last round."""
         for way in self._held:
             way.flush()
         self._held.clear()
@@ -128,8 +128,8 @@ class Notices:
 class _Posts:
     """From this process to another."""
 
-    def __init__(self, notice: Notice) -> None:
-        self._post, self._numbers = notice.post, notice.numbers
+    def __init__(self, signal: Signal) -> None:
+        self._post, self._numbers = signal.post, signal.numbers
         self.n = self.n_held = self._next = 0
 
     def flush(self) -> None:
@@ -144,33 +144,33 @@ class _Posts:
 class _Takes:
     """From another process to this one."""
 
-    def __init__(self, notice: Notice) -> None:
-        self.try_take, self._wait, self._numbers = notice.try_take, notice.wait, notice.numbers
+    def __init__(self, signal: Signal) -> None:
+        self.try_take, self._wait, self._numbers = signal.try_take, signal.wait, signal.numbers
         self.n = self.n_known = self._next = 0
 
     def taken(self) -> None:
-        """Note what the post stands for that has been taken; one round of it is used."""
+        """Note the rounds of a post that was taken, and use one of them."""
         place = self._next
         self.n_known = self._numbers[place] - 1
         self._next = (place + 1) % MOST_POSTS
 
     def wait(self) -> None:
-        """Return when there is another post, and it has been taken."""
+        """Wait for another post and take it."""
         self._wait()
         self.taken()
 
 
-class NoticeCrossing:
-    """A round of boxes: notices to those who receive, then from those who send."""
+class SignalCrossing:
+    """A round of boxes: signals to the receivers, then from the senders."""
 
     def __init__(
-        self, plane: BoundPlane, collective: Collective, notices: Notices, *, is_last: bool
+        self, plane: BoundPlane, collective: Collective, signals: Signals, *, is_last: bool
     ) -> None:
         self.label, self._plane, self._collective = collective.label, plane, collective
         self._is_last = is_last
         waits = self._waits = plane.waits
         self._count, self._tell = waits.count, waits.text
-        self._notices = notices
+        self._signals = signals
         self._sends: dict[int, list[Any]] = {}
         self._receives: dict[int, list[Any]] = {}
         self._to: list[tuple[_Posts, tuple[Any, ...]]] = []
@@ -178,7 +178,7 @@ class NoticeCrossing:
         self._text, self._n_taken = b"", 0
 
     def sends_to(self, rank: int) -> bool:
-        """Return whether data goes to a process as messages: to none."""
+        """Return whether data goes to a process as messages: never."""
         return False
 
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
@@ -190,7 +190,7 @@ class NoticeCrossing:
         self._receives.setdefault(rank, []).append((sender, chip, piece[:LINE_BYTES]))
 
     def complete(self, mine: Sequence[int]) -> None:
-        """Take the labels: every chip of this process has bound."""
+        """Collect the labels, once every chip of this process has bound."""
         lines, group_of = self._collective.lines, self._plane.group_of
         is_first = self._collective.is_first
         self._text = next(iter(lines.values()))[8 : 8 + len(self._tell)]
@@ -199,40 +199,40 @@ class NoticeCrossing:
             for chip, header in sends if is_first("to", rank) else ():
                 view, line = header.data, lines[group_of(chip)]
                 out.append((view[:8].cast("Q"), digest_of(line), view[8:], line[8:]))
-            self._to.append((self._notices.posts[rank], tuple(out)))
+            self._to.append((self._signals.posts[rank], tuple(out)))
         for rank, receives in self._receives.items():
             got: list[Any] = []
             for sender, chip, header in receives if is_first("from", rank) else ():
                 line = lines[group_of(chip)]
                 place = header.data[:8].cast("Q")
                 got.append((place, digest_of(line), sender, line, header))
-            self._from.append((self._notices.takes[rank], tuple(got)))
+            self._from.append((self._signals.takes[rank], tuple(got)))
 
     def __call__(self) -> None:
-        """Return when all boxes of the round are there."""
+        """Return when all boxes of the round have arrived."""
         self._tell_others()
         self.finish()
         if self._is_last:
-            self._notices.flush()
+            self._signals.flush()
 
     def start(self) -> None:
-        """Tell the others at once that their boxes are full: this process waits elsewhere."""
+        """Signal at once that boxes are full, because this process waits elsewhere."""
         self._tell_others()
-        self._notices.flush()
+        self._signals.flush()
 
     def _tell_others(self) -> None:
         for way, sends in self._to:
             way.n += 1
             if sends:
-                # Who finds another label says what this process is in.
+                # A process that finds a different label reports what this process is in.
                 self._tell[:] = self._text
             for place, digest, text_place, text in sends:
                 text_place[:] = text
                 place[0] = digest + way.n & _DIGESTS
-            self._notices.tell(way)
+            self._signals.tell(way)
 
     def finish(self) -> None:
-        """Return when the others have told this process the same."""
+        """Return when the others have signalled the same."""
         for taken, (way, receives) in enumerate(self._from):
             way.n += 1
             if way.n_known:
@@ -243,12 +243,12 @@ class NoticeCrossing:
                 way.taken()
             for place, digest, sender, line, header in receives:
                 if place[0] != digest + way.n & _DIGESTS:
-                    self._notices.flush()  # so that the other does not wait, but finds the same
+                    self._signals.flush()  # so that the other finds the mismatch instead of waiting
                     raise self._plane.disagreement(sender, line, bytes(header))
 
     def _sleep(self, way: _Takes, n_taken: int) -> None:
-        """Wait for one that has not been posted, and say so."""
-        self._notices.flush()
+        """Wait for a signal that has not been posted yet, and record the wait."""
+        self._signals.flush()
         count = self._count
         self._n_taken = n_taken
         self._waits.crossing = self
@@ -258,12 +258,12 @@ class NoticeCrossing:
         count[0] += 1
 
     def missing(self) -> list[int]:
-        """Return the processes whose notices have not been taken."""
+        """Return the processes whose signals have not arrived."""
         return list(self._receives)[self._n_taken :]
 
 
 class Then:
-    """A crossing with a barrier of the host behind it."""
+    """A crossing followed by a barrier of the host."""
 
     def __init__(self, first: Any, barrier: BarrierCrossing | Alone) -> None:
         self.label, self._first, self._barrier = first.label, first, barrier
@@ -273,11 +273,11 @@ class Then:
         return bool(self._first.sends_to(rank))
 
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
-        """Add a box to the first, see `NoticeCrossing`."""
+        """Add a box to the first, see `SignalCrossing`."""
         self._first.send(rank, chip, piece, tag)
 
     def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
-        """Add a box to the first, see `NoticeCrossing`."""
+        """Add a box to the first, see `SignalCrossing`."""
         self._first.receive(rank, sender, chip, piece, tag)
 
     def complete(self, mine: Sequence[int]) -> None:
@@ -292,5 +292,5 @@ class Then:
 
 
 def digest_of(line: bytes) -> int:
-    """Return the number in front of a label."""
+    """Return the number stored in front of a label."""
     return int.from_bytes(line[:8], "little")

@@ -1,26 +1,28 @@
-"""How a process ends that others wait for: at once, whatever becomes of what it prints.
+"""End a process that others may wait for: at once, even if its message cannot be printed.
 
-A standard error that is closed, full or read by nobody must not keep a rank alive. So all that is
-said here is said in one write whose failure does not count, and a timer ends the process if even
-that write does not return.
+A standard error that is closed, full or never read must not keep a rank alive. The message is a
+single write whose failure is ignored, and a timer ends the process if the write blocks.
 """
 
 import contextlib
 import os
+import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
-__all__ = ["end_process", "end_within", "flush", "say"]
+__all__ = ["end_process", "end_within", "flush", "say", "terminated_as_interrupted"]
 
 GRACE_S = 3.0
-"""Longest that last words and the library's own ending may take."""
+"""Time limit for the last message and the library's own shutdown."""
 
 
 def say(text: str) -> None:
-    """Write a text to standard error in one write, if that is possible.
+    """Write a text to standard error in one write, if possible.
 
-    Not through the stream where it has a descriptor: another thread may hold the stream's lock.
+    If the stream has a descriptor, write to that, because another thread may hold the stream's
+    lock.
     """
     stream = sys.stderr
     if stream is None:  # Python was started with a closed descriptor
@@ -41,16 +43,36 @@ def flush() -> None:
 
 def end_within(code: int, grace_s: float = GRACE_S) -> None:
     """End this process with ``code`` in ``grace_s`` seconds, if nothing else has ended it."""
-    with contextlib.suppress(Exception):  # an interpreter that ends starts no threads
+    with contextlib.suppress(Exception):  # an interpreter that shuts down starts no threads
         timer: Any = threading.Timer(grace_s, os._exit, [code])
         timer.daemon = True
         timer.start()
 
 
-def end_process(message: str = "", code: int = 1) -> NoReturn:
-    """End this process, from any thread, with last words if they can be written.
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Let a request to end (SIGTERM) raise KeyboardInterrupt in the body.
 
-    Whoever started the ranks ends the others, because ``code`` is not 0.
+    It is what launchers send to ranks when they are interrupted themselves.
+    """
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_process(message: str = "", code: int = 1) -> NoReturn:
+    """End this process, from any thread, after printing a message if possible.
+
+    The launcher ends the other ranks, because ``code`` is not 0.
     """
     try:
         end_within(code)

@@ -1,8 +1,8 @@
-"""Ends a process that waits too long where no watchdog looks: inside MPI's own start and end.
+"""Time limits for the start and end of MPI, where the watchdog cannot run.
 
-Python's threads stand still while MPI starts, because it is started by an import. So this is a
-thread of the interpreter's own making, which needs no lock: it writes where the process stands, and
-ends it. The launcher then ends the others, those that are stopped too.
+An import starts MPI and blocks Python's threads meanwhile. This uses a thread of the interpreter
+(faulthandler) that needs no lock: it prints a traceback and ends the process. The launcher then
+ends the other ranks, including stopped ones.
 """
 
 import contextlib
@@ -13,15 +13,15 @@ from collections.abc import Iterator
 __all__ = ["END_S", "START_S", "limited"]
 
 START_S = 60.0
-"""Longest that all ranks may take to start and find each other."""
+"""Time limit for all ranks to start and connect."""
 
 END_S = 20.0
-"""Longest that they may take to end, from when all have said that they are ready to."""
+"""Time limit for all ranks to end, once all are ready to."""
 
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Limit the time of the body; 0: for ever."""
+    """Limit the time of the body; 0: no limit."""
     if seconds:
         _limit(seconds)
     try:
@@ -32,7 +32,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def _limit(seconds: float) -> None:
-    # A standard error that is closed or has no descriptor: the process is not limited, since the
-    # limit has nowhere to write. Under a launcher it is a pipe.
+    # If standard error is closed or has no descriptor, there is no limit, because the traceback
+    # could not be written. Under a launcher it is a pipe.
     with contextlib.suppress(AttributeError, ValueError, OSError, RuntimeError):
         faulthandler.dump_traceback_later(seconds, exit=True, file=sys.stderr)

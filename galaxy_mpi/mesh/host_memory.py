@@ -1,10 +1,10 @@
-"""Memory that the processes of a host map: anonymous files that grow, handed over once.
+"""Shared memory of the processes of a host: anonymous files that can grow.
 
-A file (``memfd``) has no name and vanishes with the last process that holds it, however that ends:
-nothing lies in /dev/shm, and its size limits nothing. One process of a host makes all files and
-hands the descriptors to the others over a socket in Linux's abstract namespace. Anybody on the
-host may connect there, so who does must be the same user and know a secret that came over MPI;
-strangers are ignored, and nobody waits for ever.
+A file (``memfd``) has no name and vanishes with the last process that holds it, however it ends.
+Nothing is left in /dev/shm, and its size is no limit. One process of a host creates all files and
+passes the descriptors to the others over a socket in Linux's abstract namespace. Anyone on the host
+can connect to that, so a caller must be the same user and know a secret that was sent over MPI.
+Strangers are ignored, and all waits have a limit.
 """
 
 import errno
@@ -28,17 +28,17 @@ __all__ = ["GrowingMemory", "Offer", "can_share_memory", "fetch", "make_file", "
 _GRAIN_BYTES = 1 << 16
 _SECRET_BYTES = 16
 _FILES_A_MESSAGE = 200
-"""Linux hands over at most 253 at a time."""
+"""Linux passes at most 253 at a time."""
 
 HANDOVER_S = 60.0
-"""Longest wait for the others of a host while memory is handed over."""
+"""Time limit of handing over memory to the others of a host."""
 
 _STRANGER_S = 1.0
-"""Longest that a caller may take to say who it is."""
+"""Time limit for a caller to identify itself."""
 
 
 def can_share_memory() -> bool:
-    """Return whether this system has anonymous files, barriers and a way to hand over files."""
+    """Return whether this system has anonymous files, barriers and a way to pass descriptors."""
     return sys.platform == "linux" and hasattr(os, "memfd_create") and has_barriers()
 
 
@@ -57,21 +57,21 @@ def make_file() -> int:
 
 
 def map_file(file: int, n_bytes: int) -> Bytes:
-    """Return the first bytes of a file, made as long as that if it is shorter.
+    """Map the first bytes of a file, which is extended if it is shorter.
 
     Raises
     ------
     CollectiveError
-        If there is no memory, or no address space, for them.
+        If there is not enough memory or address space.
     """
     try:
         missing = n_bytes - os.fstat(file).st_size
         if missing > 0:
-            # The kernel would rather end processes, of anybody, than refuse.
+            # The kernel would rather kill processes than refuse.
             if missing > _available_bytes():
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-            # Unlike ftruncate it never makes a file shorter, so processes need not agree on who is
-            # first; and memory that is missing is missed here, not by a signal at the first touch.
+            # Unlike ftruncate, this never makes a file shorter, so any process may be first; and if
+            # memory is missing, it fails here, not with a signal at the first access.
             os.posix_fallocate(file, 0, n_bytes)
         return np.frombuffer(mmap.mmap(file, n_bytes), np.uint8)
     except (OSError, ValueError) as error:
@@ -81,7 +81,7 @@ def map_file(file: int, n_bytes: int) -> Bytes:
 
 
 def _available_bytes() -> int:
-    """Return how much memory this host can give without taking it from others."""
+    """Return how much memory of this host is available."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         name, _, rest = line.partition(":")
         if name == "MemAvailable":
@@ -90,13 +90,13 @@ def _available_bytes() -> int:
 
 
 class GrowingMemory:
-    """Memory that becomes larger on demand; views of it when it was smaller stay good.
+    """Memory that grows on demand; views of the smaller memory stay valid.
 
     Parameters
     ----------
     file : int or None
-        To be mapped; None for memory of this process alone, where what was bound before it grew
-        keeps a piece of its own.
+        The file to map. None: private memory of this process, where views from before it grew keep
+        their own memory.
     """
 
     def __init__(self, file: int | None = None) -> None:
@@ -104,7 +104,7 @@ class GrowingMemory:
         self._bytes: Bytes = np.zeros(0, np.uint8)
 
     def at_least(self, n_bytes: int) -> Bytes:
-        """Return so many bytes from the beginning on."""
+        """Return at least so many bytes, from the beginning."""
         if len(self._bytes) < n_bytes:
             n = -(-n_bytes // _GRAIN_BYTES) * _GRAIN_BYTES
             self._bytes = np.zeros(n, np.uint8) if self._file is None else map_file(self._file, n)
@@ -118,12 +118,12 @@ class GrowingMemory:
 
 
 class Offer:
-    """Files that one process hands to the others of its host.
+    """Files that one process passes to the others of its host.
 
     Attributes
     ----------
     address : tuple
-        Where to fetch them, with the secret: to be sent to the others, and to nobody else.
+        Where to fetch them, including the secret; send it only to the others.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class Offer:
         Raises
         ------
         CollectiveError
-            If one does not come in time.
+            If one does not fetch them in time.
         """
         missing, until = set(ranks), time.monotonic() + timeout_s
         with self._listener:
@@ -166,12 +166,12 @@ class Offer:
 def fetch(
     address: tuple[str, bytes], rank: int, n_files: int, timeout_s: float = HANDOVER_S
 ) -> list[int]:
-    """Return the files that the process behind an `Offer` has for this one.
+    """Return the files that an `Offer` has for this process.
 
     Raises
     ------
     CollectiveError
-        If it does not hand them over in time.
+        If they do not arrive in time.
     """
     name, secret = address
     files: list[int] = []
@@ -180,7 +180,9 @@ def fetch(
             line.settimeout(timeout_s)
             line.connect(name)
             if _user(line) != os.geteuid():
-                raise CollectiveError("another user answers in place of this host's first rank")
+                raise CollectiveError(
+                    "a process of another user answered instead of this host's first rank"
+                )
             line.sendall(secret + rank.to_bytes(4, "little"))
             while len(files) < n_files:
                 data, more, _flags, _from = socket.recv_fds(line, 1, _FILES_A_MESSAGE)
@@ -198,7 +200,7 @@ def fetch(
 
 
 def _caller(line: socket.socket, secret: bytes) -> int:
-    """Return the rank of who has called, -1 for a stranger."""
+    """Return the rank of a caller, -1 for a stranger."""
     if _user(line) != os.geteuid():
         return -1
     line.settimeout(_STRANGER_S)
@@ -211,14 +213,14 @@ def _caller(line: socket.socket, secret: bytes) -> int:
             said += more
     except OSError:
         return -1
-    from hmac import compare_digest  # here, not above: one rank of a host asks, all would import
+    from hmac import compare_digest  # imported here because only one rank per host needs it
 
     is_known = compare_digest(said[: len(secret)], secret)
     return int.from_bytes(said[len(secret) :], "little") if is_known else -1
 
 
 def _user(line: socket.socket) -> int:
-    """Return the user at the other end."""
+    """Return the user id at the other end of a socket."""
     said = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     user: int = struct.unpack("3i", said)[1]
     return user

@@ -1,16 +1,17 @@
-"""A rank ends when its launcher is gone: no rank is left behind by a killed mpirun.
+"""End a rank when its launcher is gone, so that a killed mpirun leaves no rank behind.
 
-A killed launcher (mpirun, the launch daemon of a host, a job step of Slurm) ends nobody: ranks
-that wait in shared memory or poll in MPI do so for ever. Two things look after that:
+A killed launcher (mpirun, the launch daemon of a host, a Slurm job step) does not end its ranks,
+and ranks that wait in shared memory or poll in MPI would do so forever. Two mechanisms prevent
+this:
 
-* the kernel kills this process when its parent ends (Linux, ``PR_SET_PDEATHSIG``): at once, and
-  also inside MPI's finalize, where no thread of Python runs any more;
-* a thread looks twice a second whether every process between the launcher and this one still has
-  the parent that it had. That also sees a launcher behind a shell script, works on systems
-  without the former, and where a thread of the launcher started the rank: the kernel would take
-  the end of that thread for the end of the parent.
+* the kernel kills this process when its parent ends (Linux, ``PR_SET_PDEATHSIG``): at once,
+  and also during MPI's finalize, when Python's threads no longer run;
+* a thread checks twice a second whether every process between the launcher and this one still has
+  its parent. This also works for a launcher behind a shell script, on systems without the former,
+  and if a thread of the launcher started the rank (the kernel would take the end of that thread
+  for the end of the parent).
 
-A process that no launcher started is left alone: it may outlive its terminal.
+A process without a launcher is not affected; it may outlive its terminal.
 """
 
 import ctypes
@@ -28,7 +29,7 @@ from galaxy_mpi.mesh.ending import end_process
 __all__ = ["ancestry", "end_with_launcher", "is_cut", "is_other_rank", "is_rank"]
 
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
-"""In which launchers tell a process its rank; a launcher itself does not have them."""
+"""Variables in which launchers pass the rank; a launcher itself does not have them."""
 
 SHELLS = (
     "sh",
@@ -44,7 +45,7 @@ SHELLS = (
     "screen",
     "sshd",
 )
-"""What a person works in; no launcher is called so. Interpreters of Python count too."""
+"""Programs that people work in and no launcher is called; Python interpreters count too."""
 
 _INTERVAL_S = 0.5
 _THREAD = "lifeline"
@@ -52,7 +53,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_launcher() -> None:
-    """End this process from now on when its launcher ends. A second call does nothing."""
+    """From now on, end this process when its launcher ends. A second call does nothing."""
     if any(thread.name == _THREAD for thread in threading.enumerate()):
         return
     if not any(name in os.environ for name in RANK_VARIABLES):
@@ -65,8 +66,8 @@ def end_with_launcher() -> None:
 def ancestry(environ: Mapping[str, str], names: Iterable[str] = RANK_VARIABLES) -> list[int]:
     """Return the processes from this one up to its launcher.
 
-    Parents that have this rank's variables, such as a shell script around it, lie in between. The
-    first one without them, or whose variables cannot be read, is the launcher.
+    Parents with this rank's variables, such as a shell script around it, come in between. The first
+    parent without them, or with an unreadable environment, is the launcher.
     """
     mine = {f"{name}={environ[name]}".encode() for name in names if name in environ}
     chain = [os.getpid(), os.getppid()]
@@ -81,14 +82,14 @@ def ancestry(environ: Mapping[str, str], names: Iterable[str] = RANK_VARIABLES) 
 def is_other_rank(environ: Mapping[str, str], names: Iterable[str] = RANK_VARIABLES) -> bool:
     """Return whether a launcher started this process as a rank that is not 0.
 
-    A variable alone does not say so: one that was exported in a shell, or came along from another
-    run, would make a command that nobody launched end in silence.
+    A variable alone is no proof: if it was exported in a shell, or inherited from another run, a
+    command without a launcher would end silently.
 
     Parameters
     ----------
     environ : mapping of str to str
     names : iterable of str
-        Variables in which launchers tell a rank.
+        Variables in which launchers pass a rank.
     """
     told = [name for name in names if environ.get(name, "0") != "0"]
     return bool(told) and not _is_shell(ancestry(environ, told)[-1])
@@ -101,7 +102,7 @@ def is_rank(environ: Mapping[str, str]) -> bool:
 
 
 def _is_shell(pid: int) -> bool:
-    """Return whether a process is one that people, and no launchers, start commands in."""
+    """Return whether a process is a program that people, not launchers, start commands from."""
     try:
         name = Path(f"/proc/{pid}/comm").read_text().strip().lstrip("-")
     except (OSError, ValueError):
@@ -110,14 +111,14 @@ def _is_shell(pid: int) -> bool:
 
 
 def is_cut(chain: list[int]) -> bool:
-    """Return whether a process of the chain has lost its parent: orphans get another one."""
+    """Return whether a process of the chain has lost its parent (orphans get a new one)."""
     return any(_parent(child) != parent for child, parent in pairwise(chain))
 
 
 def _watch(chain: list[int]) -> None:
     while not is_cut(chain):
         time.sleep(_INTERVAL_S)
-    end_process()  # in silence: whoever would have read it is gone
+    end_process()  # silently: the reader of its output is gone
 
 
 def _ask_kernel(parent: int) -> None:
@@ -129,7 +130,7 @@ def _ask_kernel(parent: int) -> None:
         library.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     except (OSError, AttributeError):
         return
-    if os.getppid() != parent:  # it ended before the kernel was asked
+    if os.getppid() != parent:  # the parent had already ended
         end_process()
 
 
@@ -142,7 +143,7 @@ def _children(pid: int) -> Iterable[int]:
 
 
 def _parent(pid: int) -> int | None:
-    """Return the parent of a process, None if there is no such process or no way to know."""
+    """Return the parent of a process, None if unknown."""
     if pid == os.getpid():
         return os.getppid()
     try:

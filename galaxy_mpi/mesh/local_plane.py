@@ -1,4 +1,4 @@
-"""All chips of every group in one process: plain memory, and nobody to wait for."""
+"""All chips of every group in one process: plain memory, and nothing to wait for."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,9 +22,9 @@ __all__ = ["LocalCrossing", "LocalPlane"]
 
 
 class LocalCrossing:
-    """Nothing to wait for: the runner has let every chip do what comes before.
+    """Nothing to wait for: the runner has already run every chip up to here.
 
-    All chips must have bound the same; that is checked when they bind.
+    That all chips bind the same collective is checked when they bind.
     """
 
     def __init__(self, label: Label) -> None:
@@ -68,7 +68,7 @@ class LocalPlane:
     def relay(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
     ) -> Table:
-        """Return the next collective of a chip as a table: there is nobody to pass rows on to."""
+        """Return the next collective of a chip as a table; rows need not be passed on."""
         return self.table(rank, label, n_bytes, in_parts=False)
 
     def boxes(
@@ -114,10 +114,10 @@ class LocalPlane:
         return ()
 
     def release(self, bound: object) -> None:
-        """Do nothing: there is nothing but memory."""
+        """Do nothing: there is only memory."""
 
     def _collective(self, rank: int, label: Label, n_bytes: int, n_rounds: int) -> _Collective:
-        """Return the next collective of a chip's group, made by whichever chip comes first."""
+        """Return the next collective of a chip's group; the first chip creates it."""
         number = self._next.get(rank, 0)
         self._next[rank] = number + 1
         group = self._mesh.group(rank, self.axis)[0]
@@ -129,13 +129,13 @@ class LocalPlane:
             )
         if made.label != label:
             raise CollectiveError(
-                f"chip {self._mesh.coord(rank)} crosses with {label.text} where chip "
-                f"{self._mesh.coord(made.first_rank)} crosses with {made.label.text}"
+                f"chip {self._mesh.coord(rank)} is in {label.text}, but chip "
+                f"{self._mesh.coord(made.first_rank)} is in {made.label.text}"
             )
         return made
 
     def _slot(self, group: int, slot: int, n_bytes: int) -> Bytes:
-        """Return memory of a slot; it grows, and what was bound to the smaller one keeps that."""
+        """Return memory of a slot. If it grows, earlier bindings keep the smaller memory."""
         memory = self._memory.get((group, slot))
         if memory is None or len(memory) < n_bytes:
             memory = self._memory[group, slot] = np.zeros(-(-n_bytes // 64) * 64, np.uint8)

@@ -1,4 +1,4 @@
-"""All chips of a mesh in this process: no MPI, no threads, nobody to wait for."""
+"""All chips of a mesh in this process: no MPI, no threads, no waiting."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -45,10 +45,10 @@ class LocalTransport:
         return [value]
 
     def begin(self, what: str) -> None:
-        """Do nothing: there is nobody to wait for."""
+        """Do nothing: there are no other processes."""
 
     def allow_waits(self, timeout_s: float) -> None:
-        """Do nothing: there is nobody to wait for."""
+        """Do nothing: there are no other processes."""
 
     def free(self) -> None:
-        """Do nothing: there is nothing but memory."""
+        """Do nothing: there is only memory."""

@@ -1,12 +1,11 @@
-"""Groups whose processes share no memory: rows and boxes travel as messages.
+"""Groups whose processes share no memory: rows and boxes are sent as messages.
 
-A row, or the part of it that somebody in the other process reads, is one message: time, label,
-data. A box is one message as it lies: label, times, data. Who receives compares the label with its
-own, and a message that is larger than its place is an error of the same kind: it cannot have the
-same label.
+A row, or the part of it that the other process reads, is one message: time, label, data. A box is
+one message as stored: label, times, data. The receiver compares the label with its own. A message
+that is larger than its buffer is the same kind of error, because its label must differ.
 
-The same serves several hosts (`galaxy_mpi.mesh.mixed_plane`): there the processes of a team on one
-host are a *unit*, and one of them receives a row for all of them.
+The same code serves several hosts (`galaxy_mpi.mesh.mixed_plane`): there the processes of a team on
+one host are a *unit*, and one of them receives a row for all of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ _SENT_LINE_BYTES = 8 + TEXT_BYTES
 
 
 class RowMessages:
-    """A table's crossing, as far as it needs messages."""
+    """The messages of a table's crossing."""
 
     def __init__(self, plane: "MessagePlane", collective: Collective, *, in_parts: bool) -> None:
         self.label, self._plane, self._collective = collective.label, plane, collective
@@ -40,7 +39,7 @@ class RowMessages:
         self._before = self._behind = self._text = b""
 
     def complete(self, mine: Sequence[int]) -> None:
-        """Bind the requests: every chip of this process has bound."""
+        """Create the requests, once every chip of this process has bound."""
         plane, collective = self._plane, self._collective
         messages, received, kept = plane.row_messages(collective, in_parts=self._in_parts)
         self._requests = plane.use(collective, [messages], kept)
@@ -50,13 +49,13 @@ class RowMessages:
             line = collective.lines[plane.group_of(chip)][:_SENT_LINE_BYTES]
             before.append(line if chip in mine else b"")
             behind.append(line if chip in mine or chip in received else b"")
-        # What is not to come stays empty, and so does what has not come.
+        # Labels that are not received stay empty.
         self._before = b"".join(line.ljust(LINE_BYTES, b"\0") for line in before)
         self._behind = b"".join(line.ljust(LINE_BYTES, b"\0") for line in behind)
         self._text = next(iter(collective.lines.values()))[8:_SENT_LINE_BYTES]
 
     def __call__(self) -> None:
-        """Return when all rows are here."""
+        """Return when all rows have arrived."""
         count, requests, lines = self._count, self._requests, self._lines
         lines[:] = self._before
         self._waits.crossing = self
@@ -69,12 +68,12 @@ class RowMessages:
             self._complain(lines.tobytes())
 
     def missing(self) -> list[int]:
-        """Return the processes whose rows have not come."""
+        """Return the processes whose rows have not arrived."""
         wrong = self._wrong(self._lines.tobytes())
         return sorted({self._plane.owner(c) for c, _, line in wrong if not line.strip(b"\0")})
 
     def _wrong(self, lines: bytes) -> list[tuple[int, bytes, bytes]]:
-        """Return (chip, line as it should be, line) of the chips whose line is another one."""
+        """Return (chip, expected line, line) of the chips whose line differs."""
         wrong = []
         for place, chip in enumerate(self._collective.memory.team.chips):
             span = slice(place * LINE_BYTES, (place + 1) * LINE_BYTES)
@@ -85,11 +84,11 @@ class RowMessages:
     def _complain(self, lines: bytes) -> None:
         for chip, right, line in self._wrong(lines):
             raise self._plane.disagreement(chip, right, line)
-        raise CollectiveError(f"a message of {self.label.text} did not arrive as it was sent")
+        raise CollectiveError(f"a message of {self.label.text} arrived damaged")
 
 
 class BoxMessages:
-    """A round of boxes, as far as it needs messages."""
+    """The messages of a round of boxes."""
 
     def __init__(
         self, plane: "MessagePlane", collective: Collective, number: int, rounds: list[Any]
@@ -105,7 +104,7 @@ class BoxMessages:
         self.requests: MessageRequests | None = None
 
     def sends_to(self, rank: int) -> bool:
-        """Return whether data goes to a process as messages: to all."""
+        """Return whether data goes to a process as messages: always."""
         return True
 
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
@@ -123,7 +122,7 @@ class BoxMessages:
         self._kept.append(piece)
 
     def complete(self, mine: Sequence[int]) -> None:
-        """Bind the requests of all rounds, with the first: every chip of this process has bound."""
+        """Create the requests of all rounds, once every chip of this process has bound."""
         plane, lines = self._plane, self._collective.lines
         if self._number == 0:
             messages = [of_round.messages for of_round in self._rounds]
@@ -147,7 +146,7 @@ class BoxMessages:
             self.requests.start(self._number)
 
     def finish(self) -> None:
-        """Return when those of the others are here."""
+        """Return when the boxes of the others have arrived."""
         if self.requests is None:
             return
         count = self._count
@@ -160,15 +159,15 @@ class BoxMessages:
             if digest[0] != right:
                 self._complain(*where)
         if not fitted:
-            raise CollectiveError(f"a message of {self.label.text} did not arrive as it was sent")
+            raise CollectiveError(f"a message of {self.label.text} arrived damaged")
 
     def __call__(self) -> None:
-        """Return when all boxes of the round are here."""
+        """Return when all boxes of the round have arrived."""
         self.start()
         self.finish()
 
     def missing(self) -> list[int]:
-        """Return the processes of which boxes are awaited."""
+        """Return the processes whose boxes have not arrived."""
         return sorted({message.rank for message in self.messages if not message.is_send})
 
     def _complain(self, sender: int, chip: int, piece: Bytes) -> None:
@@ -232,9 +231,9 @@ class MessagePlane(BoundPlane):
     def row_messages(
         self, collective: Collective, *, in_parts: bool
     ) -> tuple[list[Message], set[int], list[Any]]:
-        """Return the messages of a table, the chips whose rows come, and what is kept for them.
+        """Return the messages of a table, the chips whose rows arrive, and buffers to keep.
 
-        The first thing that is kept has a line for each chip of the team.
+        The first buffer has a line for each chip of the team.
         """
         memory, slot, n_bytes = collective.memory, collective.slot, collective.n_bytes
         team, size = memory.team, self.size
@@ -270,7 +269,7 @@ class MessagePlane(BoundPlane):
     def _read_by(
         self, unit: Sequence[int], group: Sequence[int], row: Bytes, in_parts: bool
     ) -> list[Bytes]:
-        """Return what the chips of a unit read of a row: neighbouring parts in one piece."""
+        """Return the parts of a row that the chips of a unit read; adjacent parts are joined."""
         if not in_parts:
             return [row]
         width, pieces = len(row) // len(group), list[list[int]]()
@@ -286,10 +285,10 @@ class MessagePlane(BoundPlane):
         return RowMessages(self, collective, in_parts=in_parts)
 
     def _close(self) -> None:
-        """Do nothing: others write into this process's memory only when it lets them."""
+        """Do nothing: others write to this process's memory only when it receives."""
 
     def _closing_crossing(self, collective: Collective) -> Any:
-        raise AssertionError("a program of messages needs no barrier behind it")
+        raise AssertionError("a program of messages needs no barrier at its end")
 
     def _round_crossings(
         self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]

@@ -1,8 +1,9 @@
 """Groups over several hosts: shared memory inside a host, messages between hosts.
 
-A table lies in the memory of each host. The row of a member elsewhere is received by one process
-of the host for all, by the member's number modulo theirs; then they meet at their barrier. Boxes
-go straight to whom they are for: with a notice inside a host, as a message to another.
+Each host has a copy of a table in shared memory. The row of a member on another host is received by
+one process on behalf of its host, chosen by the member's number modulo the processes; then the
+host's processes pass a barrier. Boxes go straight to their receiver: with a signal within a host,
+as a message to another host.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.binding import Collective
-from galaxy_mpi.mesh.crossing import NoticeCrossing, Notices, Then, barrier_crossing
+from galaxy_mpi.mesh.crossing import SignalCrossing, Signals, Then, barrier_crossing
 from galaxy_mpi.mesh.message_plane import BoxMessages, MessagePlane, RowMessages
 from galaxy_mpi.mesh.placement import Team
 from galaxy_mpi.mesh.plane import RoundPeers
@@ -22,7 +23,7 @@ __all__ = ["MixedPlane"]
 class _MixedRound:
     """A round of boxes, some of them to other hosts."""
 
-    def __init__(self, inside: NoticeCrossing, outside: BoxMessages, ranks: Sequence[int]) -> None:
+    def __init__(self, inside: SignalCrossing, outside: BoxMessages, ranks: Sequence[int]) -> None:
         self.label, self._inside, self._outside, self._ranks = inside.label, inside, outside, ranks
 
     def _way(self, rank: int) -> Any:
@@ -46,7 +47,7 @@ class _MixedRound:
         self._outside.complete(mine)
 
     def __call__(self) -> None:
-        """Return when all boxes of the round are here; all are sent before any is waited for."""
+        """Return when all boxes of the round have arrived. All are sent before the first wait."""
         self._inside.start()
         self._outside.start()
         self._outside.finish()
@@ -58,7 +59,7 @@ class MixedPlane(MessagePlane):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._notices: dict[Team, Notices] = {}
+        self._signals: dict[Team, Signals] = {}
         self._held: list[Any] = []
 
     def _close(self) -> None:
@@ -76,12 +77,12 @@ class MixedPlane(MessagePlane):
     ) -> list[Any]:
         memory, outside = collective.memory, list[Any]()
         outside += [BoxMessages(self, collective, n, outside) for n in range(len(rounds[0]))]
-        if memory.team not in self._notices:
-            self._notices[memory.team] = Notices(memory, self._held)
-        notices = self._notices[memory.team]
+        if memory.team not in self._signals:
+            self._signals[memory.team] = Signals(memory, self._held)
+        signals = self._signals[memory.team]
         crossings: list[Any] = [
             _MixedRound(
-                NoticeCrossing(self, collective, notices, is_last=False), messages, memory.ranks
+                SignalCrossing(self, collective, signals, is_last=False), messages, memory.ranks
             )
             for messages in outside
         ]

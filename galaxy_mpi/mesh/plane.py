@@ -4,22 +4,22 @@ A process plays one chip or several. A `Plane` stands for all groups of one axis
 this process. Programs bind their collectives to it once, in the same order on every chip, and then
 run them many times. There are three shapes of exchange:
 
-*Table*: a row of bytes for each member of the group. Each chip writes its own row, all cross, then
-everybody reads the others' rows.
+*Table*: one row of bytes per member of the group. Each chip writes its own row, a barrier, then
+each reads the others' rows.
 
-*Relay*: a table whose rows are passed on from neighbour to neighbour in rounds. Where memory is
-shared a row stays where it is, and only the notice that it is there goes round.
+*Relay*: a table whose rows are passed on from neighbour to neighbour in rounds. In shared memory a
+row stays where it is, and only a signal that it is ready is passed on.
 
-*Boxes*: what goes from neighbour to neighbour in rounds. Each chip writes the boxes that it sends
-in a round, crosses, and reads the boxes that it received.
+*Boxes*: buffers that go from neighbour to neighbour in rounds. Each chip writes the boxes that it
+sends in a round, crosses, and reads the boxes that it received.
 
-A **crossing** is where a chip waits for others; the runner calls it once a process, when all chips
-of the process have done what comes before it.
+A **crossing** is where chips wait for each other. The runner calls it once per process, after all
+chips of the process have run what comes before it.
 
-Lifetime of memory, for all planes: what is received may be read until the next crossing of another
-collective on the same axis. Memory is taken in turns: the first collective of a program takes slot
-2, then 0, 1, 0, 1, ... Whoever passes a collective knows that all members have entered it, so all
-have left the one before; what is written now was last read two collectives ago. No barrier is
+Lifetime of memory, for all planes: received data may be read until the next collective on the same
+axis crosses. Collectives use memory in turn: the first of a program uses slot 2, then 0, 1, 0, 1,
+... A process that leaves a collective knows that all members have entered it, and so have left the
+one before. Memory that is written now was last read two collectives ago, so no extra barrier is
 needed.
 """
 
@@ -46,16 +46,16 @@ __all__ = [
 ]
 
 N_SLOTS = 3
-"""Pieces of memory that the collectives of an axis take in turns."""
+"""Memory regions that the collectives of an axis use in turn."""
 
 TEXT_BYTES = 112
-"""Of a label's text that travels with a collective, to be shown when chips disagree."""
+"""Length of a label's text, which is sent with a collective and shown if labels differ."""
 
 
 def slot_of(number: int) -> int:
     """Return the slot of a program's collective, by its number on the axis.
 
-    Neighbours in time never share one, across programs too: the first of a program is alone in 2.
+    Consecutive collectives never share a slot, not even across programs: only the first uses 2.
 
     Examples
     --------
@@ -72,21 +72,21 @@ class Label:
     digest: int
     """64 bits."""
     text: str
-    """Shown when they do not, and when a wait does not end."""
+    """Shown if they disagree, and if a wait times out."""
 
 
 class Crossing(Protocol):
-    """Where the chips of this process wait for those of others."""
+    """An exchange, where the chips of this process wait for those of others."""
 
     label: Label
 
     def __call__(self) -> None:
-        """Return when the data of all members is there.
+        """Return when the data of all members has arrived.
 
         Raises
         ------
         CollectiveError
-            If a member crosses with another label; the error names both chips and both texts.
+            If a member has a different label; the error names both chips and both texts.
         """
 
 
@@ -95,28 +95,28 @@ class Table:
     """A row for each member of a group, as one chip sees it."""
 
     mine: Bytes
-    """Shape (n_bytes,): this chip's row, to be written before the crossing."""
+    """Shape (n_bytes,): this chip's row; write it before the crossing."""
     rows: Bytes
-    """Shape (size, n_bytes): all rows, to be read after it. In parts: only this chip's part of
-    other members' rows is there (``n_bytes / size`` bytes each)."""
+    """Shape (size, n_bytes): all rows; read them after it. In parts: of other members' rows,
+    only this chip's part is valid (``n_bytes / size`` bytes each)."""
     times: NDArray[np.float64]
-    """Shape (size,): a number of each member that travels with its row; a chip writes its own."""
+    """Shape (size,): one number per member, sent with its row; a chip writes its own."""
     crossing: Crossing
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """What one chip sends and receives in rounds."""
+    """Buffers that one chip sends and receives in rounds."""
 
     sends: list[list[Bytes]]
     """By round, then in the order of the round's sends: shape (n_bytes,) each."""
     receives: list[list[Bytes]]
     """By round, then in the order of the round's receives."""
     send_times: list[list[NDArray[np.float64]]]
-    """Numbers that travel with each box, shape (size,): when each member entered; NaN: unknown."""
+    """Numbers sent with each box, shape (size,): when each member entered, NaN if unknown."""
     receive_times: list[list[NDArray[np.float64]]]
     crossings: list[Crossing]
-    """One a round."""
+    """One per round."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ class RoundPeers:
 
 @dataclass(frozen=True)
 class RowHops:
-    """Rows that one chip passes on, and those that come, in a round: (member, row) each.
+    """Rows that one chip sends and receives in a round, as (member, row).
 
-    Of two members at most one row goes from the one to the other in a round.
+    In a round, at most one row goes from one member to another.
     """
 
     sends: tuple[tuple[int, int], ...]
@@ -151,11 +151,11 @@ class Plane(Protocol):
     size: int
     """Members of a group."""
     shares_memory: bool
-    """Whether a chip reads other members' rows where they were written, so that nothing is copied:
-    then rows need not be cut into parts."""
+    """Whether a chip reads other members' rows where they were written. Then nothing is copied, and
+    rows need not be cut into parts."""
 
     def begin(self) -> None:
-        """Begin to bind a program: its first collective on the axis is the next one."""
+        """Begin to bind a program; the next collective on the axis is its first."""
 
     def table(self, rank: int, label: Label, n_bytes: int, *, in_parts: bool) -> Table:
         """Return the next collective of a chip as a table; all chips ask in the same order.
@@ -168,7 +168,7 @@ class Plane(Protocol):
         n_bytes : int
             Of a row.
         in_parts : bool
-            Whether member j reads part j of every row only.
+            Whether member j reads only part j of every row.
         """
 
     def relay(
@@ -181,8 +181,8 @@ class Plane(Protocol):
         rank, label, n_bytes
             As in `table`.
         rounds : sequence of sequence of RowHops
-            By member, then by round. A member passes on its own row and those that came in rounds
-            before; at the end it has all.
+            By member, then by round. A member passes on its own row and rows from earlier rounds;
+            at the end it has all rows.
         """
 
     def boxes(
@@ -204,12 +204,12 @@ class Plane(Protocol):
     def end(self) -> object:
         """End the binding of a program; return what was bound, for `release`.
 
-        A single collective gets a barrier behind it, because it would follow itself in the same
+        A single collective is followed by a barrier, because it would follow itself in the same
         slot.
         """
 
     def closing(self) -> Sequence[Crossing]:
-        """Return what a program crosses at its end, see `end`."""
+        """Return the crossings at the end of a program, see `end`."""
 
     def release(self, bound: object) -> None:
-        """Give back what a program bound (persistent requests), see `end`; memory is kept."""
+        """Release what a program bound (persistent requests), see `end`; memory is kept."""

@@ -1,6 +1,6 @@
 """The planes of a run, chosen once: shared memory inside a host, messages between hosts.
 
-The MPI library is handed in by `galaxy_mpi.mesh.mpi`, and used for set-up here.
+`galaxy_mpi.mesh.mpi` passes in the MPI library, which is used for set-up.
 """
 
 import os
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.mesh.doorbell import DOORBELL_BYTES, Doorbells
 from galaxy_mpi.mesh.host_memory import (
     Offer,
     can_share_memory,
@@ -30,12 +32,12 @@ from galaxy_mpi.mesh.waits import LINE_BYTES, Waits
 __all__ = ["Planes"]
 
 HOSTS_VARIABLE = "GALAXY_MPI_TEST_HOSTS"
-"""Tests set it to pretend that the ranks are spread over so many hosts."""
+"""Tests set it to simulate that the ranks are spread over so many hosts."""
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Memory that some processes of this host share for a team."""
+    """Memory that processes of this host share for a team."""
 
     axis: Axis
     team: Team
@@ -58,12 +60,12 @@ class Planes:
     Attributes
     ----------
     waits : Waits
-        What this process waits for.
+        The waits of this process.
 
     Raises
     ------
     ConfigError
-        If shared memory was asked for and cannot be had.
+        If shared memory was requested but is unavailable.
     """
 
     def __init__(self, mpi: Any, comm: Any, placement: Placement, kind: str) -> None:
@@ -77,10 +79,12 @@ class Planes:
         pieces = self._pieces()
         files = self._files(host, pieces)
         host.Free()
-        page = None
+        page, doorbells = None, None
         if files:
-            page = map_file(files[0], LINE_BYTES * len(self._local))
+            page, rest = self._page(files[0])
+            doorbells = Doorbells(rest, self._local, self.rank)
             os.close(files.pop(0))
+        self._doorbells = doorbells
         is_whole = len(self._local) == comm.size
         self.waits = Waits(self.rank, self._local, page, names=placement.names, is_whole=is_whole)
         self._memories: dict[tuple[Axis, Team], TeamMemory] = {}
@@ -94,11 +98,11 @@ class Planes:
         self._planes: dict[Axis, Plane] = {axis: self._plane(axis) for axis in Axis}
 
     def __getitem__(self, axis: Axis) -> Plane:
-        """Return what joins this process's chips with others along an axis."""
+        """Return what connects this process's chips with others along an axis."""
         return self._planes[axis]
 
     def free(self) -> None:
-        """Free what all planes have bound. Collective: every process does."""
+        """Free what all planes have bound. Collective: every process calls it."""
         for cache in self._caches:
             cache.free()
         for memory in self._memories.values():
@@ -118,7 +122,7 @@ class Planes:
         return tuple(rank for rank in ranks if self._host_of[rank] == host)
 
     def _name(self, axis: Axis) -> str:
-        """Return how an axis is crossed: local, shared, mpi or mixed."""
+        """Return the kind of an axis: local, shared, mpi or mixed."""
         teams = self._placement.teams(axis)
         if all(len(team.ranks) == 1 for team in teams):
             return "local"
@@ -162,7 +166,7 @@ class Planes:
         offer = Offer()
         host.bcast(offer.address)
         page, files = make_file(), [[make_file() for _ in range(n_files(p.team))] for p in pieces]
-        map_file(page, LINE_BYTES * len(self._local))
+        Doorbells(self._page(page)[1], self._local, self.rank).prepare()
         for piece, of_piece in zip(pieces, files, strict=True):
             TeamMemory(self._placement, piece.team, piece.ranks, piece.ranks[0], of_piece).prepare()
 
@@ -176,6 +180,12 @@ class Planes:
                 for file in of_piece:
                     os.close(file)
         return of_rank(self.rank)
+
+    def _page(self, file: int) -> tuple[Bytes, Bytes]:
+        """Return what all processes of this host share: the lines of `Waits`, and doorbells."""
+        n, lines = len(self._local), LINE_BYTES * len(self._local)
+        page = map_file(file, lines + DOORBELL_BYTES * n)
+        return page[:lines], page[lines:]
 
     def _plane(self, axis: Axis) -> Plane:
         name, placement = self._name(axis), self._placement
@@ -197,7 +207,7 @@ class Planes:
             if name == "mixed":
                 hosts = sorted({self._host_of[rank] for rank in team.ranks})
                 units[team] = tuple(self._ranks_on(host, team.ranks) for host in hosts)
-        cache = RequestCache(self._mpi, self._comm.Dup())
+        cache = RequestCache(self._mpi, self._comm.Dup(), self._doorbells)
         self._caches.append(cache)
         chosen = MixedPlane if name == "mixed" else MessagePlane
         return chosen(placement, axis, self.rank, memories, self.waits, cache, units)

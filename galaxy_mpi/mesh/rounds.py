@@ -1,4 +1,4 @@
-"""Rounds of boxes and of rows that are passed on: where they lie, and what follows from them."""
+"""Memory layout and properties of rounds of boxes, and of rows that are passed on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["InRounds", "RelayRows", "box", "box_bytes", "numbered", "places_of",
 
 
 class InRounds:
-    """The crossings of all rounds as one: nothing is computed between them."""
+    """The crossings of all rounds as one, because nothing is computed between them."""
 
     def __init__(self, label: Label, rounds: Sequence[Any]) -> None:
         self.label, self.rounds = label, tuple(rounds)
@@ -31,24 +31,24 @@ class InRounds:
 
 
 class RelayRows:
-    """Where the rows of a relay lie in a slot, and behind them a label for every notice.
+    """Layout of a relay in a slot: the rows, then a label for every signal.
 
-    Where rows travel as messages each lies in a box of its own: label, time, data.
+    If rows are sent as messages, each is in a box of its own: label, time, data.
 
     Parameters
     ----------
     size, n_bytes : int
         Rows, and bytes of a row.
-    n_notices : int
-        Times that a row is passed on.
+    n_signals : int
+        How many times a row is passed on.
     is_boxed : bool
     """
 
-    def __init__(self, size: int, n_bytes: int, n_notices: int, *, is_boxed: bool) -> None:
+    def __init__(self, size: int, n_bytes: int, n_signals: int, *, is_boxed: bool) -> None:
         self._size, self._row_bytes, self._is_boxed = size, n_bytes, is_boxed
         self._stride = box_bytes(n_bytes, 1) if is_boxed else n_bytes
         self._labels = _padded(size * self._stride)
-        self.n_bytes = self._labels + LINE_BYTES * n_notices
+        self.n_bytes = self._labels + LINE_BYTES * n_signals
 
     def rows(self, slot: Bytes) -> Bytes:
         """Return the rows, (size, n_bytes)."""
@@ -57,13 +57,13 @@ class RelayRows:
         return rows[:, begin : begin + self._row_bytes]
 
     def times(self, slot: Bytes) -> NDArray[np.float64] | None:
-        """Return the times beside the rows, (size,); None where they are not here."""
+        """Return the times stored with the rows, (size,); None if they are stored elsewhere."""
         if not self._is_boxed:
             return None
         return self._rows(slot)[:, LINE_BYTES : LINE_BYTES + 8].view(np.float64)[:, 0]
 
     def piece(self, slot: Bytes, row: int, place: int, *, is_message: bool) -> Bytes:
-        """Return what is sent of a row: itself in its box, or the label of a notice."""
+        """Return what is sent for a row: the row in its box, or the label of a signal."""
         if is_message:
             message: Bytes = box(slot, row, self._row_bytes, 1)[2]
             return message
@@ -76,7 +76,7 @@ class RelayRows:
 
 
 def numbered(peers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (k, peer) for each message: the k-th of this round with that peer."""
+    """Return (k, peer) for each message, the k-th of this round with that peer."""
     seen: dict[int, int] = {}
     pairs = []
     for peer in peers:
@@ -87,9 +87,9 @@ def numbered(peers: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def spreads(rounds: Sequence[Sequence[RoundPeers]]) -> bool:
-    """Return whether who has passed all rounds knows that every member has entered the first.
+    """Return whether a member that has passed all rounds knows that all have entered the first.
 
-    Memory is taken in turns on that condition; where it does not hold, a barrier must follow.
+    Only then may the slots be used in turn; otherwise a barrier must follow.
     """
     known = [{member} for member in range(len(rounds))]
     for number in range(len(rounds[0])):
@@ -111,12 +111,12 @@ def places_of(rounds: Sequence[Sequence[RoundPeers]]) -> dict[tuple[int, int, in
 
 
 def box_bytes(n_bytes: int, size: int) -> int:
-    """Return what a box takes with its label and times."""
+    """Return the size of a box with its label and times."""
     return LINE_BYTES + _padded(8 * size) + _padded(n_bytes)
 
 
 def box(memory: Bytes, place: int, n_bytes: int, size: int) -> tuple[Bytes, Any, Any]:
-    """Return (data, times, the whole) of a box in a group's slot, by its place.
+    """Return (data, times, whole) of a box in a group's slot, by its place.
 
     The whole begins with the label.
     """

@@ -1,16 +1,16 @@
 """Groups whose processes are all on this host: rows and boxes are read where they were written.
 
-As the chips write into a remote L1 and raise a semaphore, a chip here writes into memory that the
-receiver maps too. A table is crossed with one barrier of the processes that share the groups,
-however many groups and chips those are. A round of boxes is crossed with one notice to each process
-that boxes go to, and one from each that they come from.
+Just as real chips write to a remote L1 and raise a semaphore, a chip here writes to memory that the
+receiver maps too. A table needs one barrier of the processes that share the groups, however many
+groups and chips there are. A round of boxes needs one signal to each receiving process, and one
+from each sending process.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from galaxy_mpi.mesh.binding import BoundPlane, Collective
-from galaxy_mpi.mesh.crossing import NoticeCrossing, Notices, Then, barrier_crossing
+from galaxy_mpi.mesh.crossing import SignalCrossing, Signals, Then, barrier_crossing
 from galaxy_mpi.mesh.placement import Team
 from galaxy_mpi.mesh.plane import RoundPeers
 from galaxy_mpi.mesh.rounds import spreads
@@ -26,7 +26,7 @@ class SharedPlane(BoundPlane):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._notices: dict[Team, Notices] = {}
+        self._signals: dict[Team, Signals] = {}
         self._held: list[Any] = []
 
     def _table_crossing(self, collective: Collective, *, in_parts: bool) -> Any:
@@ -38,18 +38,18 @@ class SharedPlane(BoundPlane):
     def _round_crossings(
         self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
     ) -> list[Any]:
-        notices = self._notices_of(collective.memory)
+        signals = self._signals_of(collective.memory)
         last = len(rounds[0]) - 1
         crossings: list[Any] = [
-            NoticeCrossing(self, collective, notices, is_last=number == last)
+            SignalCrossing(self, collective, signals, is_last=number == last)
             for number in range(last + 1)
         ]
         if not spreads(rounds):
             crossings[-1] = Then(crossings[-1], barrier_crossing(self, collective))
         return crossings
 
-    def _notices_of(self, memory: TeamMemory) -> Notices:
-        """Return the notices of a team: their numbers go on from program to program."""
-        if memory.team not in self._notices:
-            self._notices[memory.team] = Notices(memory, self._held)
-        return self._notices[memory.team]
+    def _signals_of(self, memory: TeamMemory) -> Signals:
+        """Return the signals of a team, whose numbers continue from program to program."""
+        if memory.team not in self._signals:
+            self._signals[memory.team] = Signals(memory, self._held)
+        return self._signals[memory.team]

@@ -1,15 +1,15 @@
-"""What the processes of a team share on one host: barrier, notices, labels, times, rows and boxes.
+"""What the processes of a team share on one host: barrier, signals, labels, times, rows and boxes.
 
-In one file, independent of sizes::
+One file has what does not depend on sizes::
 
-    barrier | came | labels, 2 turns x chips | times, 3 slots x groups x members | notices
+    barrier | came | labels, 2 turns x chips | times, 3 slots x groups x members | signals
 
-and in a file for each slot of each group, which grows: rows of a table, or boxes.
+Each slot of each group has another file, which grows: rows of a table, or boxes.
 
-Labels are taken in turns: whoever leaves the barrier for the n-th time has seen the labels of turn
-n, and nobody writes those of turn n + 2 before all have entered turn n + 1.
+Labels are stored in two turns. A process that leaves the barrier for the n-th time has seen the
+labels of turn n, and no process writes those of turn n + 2 before all have entered turn n + 1.
 
-Without files it is memory of one process alone, which meets nobody there.
+Without files, it is private memory of one process, which then waits for no other.
 """
 
 import os
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.barrier import BARRIER_BYTES, NOTICE_BYTES, Barrier, Notice
+from galaxy_mpi.mesh.barrier import BARRIER_BYTES, SIGNAL_BYTES, Barrier, Signal
 from galaxy_mpi.mesh.host_memory import GrowingMemory, map_file
 from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import N_SLOTS
@@ -37,7 +37,7 @@ def _padded(n_bytes: int) -> int:
 
 
 class TeamMemory:
-    """The part of a team on one host, as one of its processes sees it.
+    """The memory of a team on one host, as one of its processes sees it.
 
     Parameters
     ----------
@@ -48,16 +48,16 @@ class TeamMemory:
     rank : int
         This process, one of them.
     files : sequence of int or None
-        As many as `n_files`; None for memory of this process alone.
+        As many as `n_files`; None for private memory of this process.
 
     Attributes
     ----------
     chips : tuple of int
         The team's chips on this host, ascending.
     turn : int
-        How many times this process has come to the barrier.
+        How many times this process has entered the barrier.
     came : memoryview
-        By process: how many times it has come.
+        How many times each process has entered the barrier.
     labels : list of memoryview
         By turn modulo 2: the labels of all chips, `LINE_BYTES` each.
     my_labels : list of memoryview
@@ -99,7 +99,7 @@ class TeamMemory:
         self.times: NDArray[np.float64] = header[at : at + 8 * prod(shape)].view(np.float64)
         self.times = self.times.reshape(shape)
         at += _padded(8 * prod(shape))
-        self._notices = header[at:]
+        self._signals = header[at:]
         self._slots = [
             [
                 GrowingMemory(None if files is None else files[1 + N_SLOTS * group + slot])
@@ -112,20 +112,20 @@ class TeamMemory:
         """Return memory of a slot of a group, by the group's number in the team."""
         return self._slots[group][slot].at_least(n_bytes)
 
-    def notice(self, sender: int, receiver: int) -> Notice:
-        """Return the notice of one process to another of this host."""
+    def signal(self, sender: int, receiver: int) -> Signal:
+        """Return the signal of one process to another of this host."""
         n = self.ranks.index(sender) * len(self.ranks) + self.ranks.index(receiver)
-        return Notice(self._notices[n * NOTICE_BYTES : (n + 1) * NOTICE_BYTES])
+        return Signal(self._signals[n * SIGNAL_BYTES : (n + 1) * SIGNAL_BYTES])
 
     def prepare(self) -> None:
-        """Make barrier and notices; one process of the host does, before any uses them."""
+        """Initialise barrier and signals. One process of the host does, before any uses them."""
         self.barrier.prepare(len(self.ranks))
         for sender in self.ranks:
             for receiver in self.ranks:
-                self.notice(sender, receiver).prepare()
+                self.signal(sender, receiver).prepare()
 
     def missing(self, turn: int) -> list[int]:
-        """Return the processes that have not come to the barrier for the ``turn``-th time."""
+        """Return the processes that have not entered the barrier for the ``turn``-th time."""
         return [r for r, came in zip(self.ranks, self.came, strict=True) if came < turn]
 
     def close(self) -> None:
@@ -139,19 +139,19 @@ class TeamMemory:
 
 
 def _zeros(n_bytes: int) -> Bytes:
-    """Return memory that begins with a cache line, as a mapped file does."""
+    """Return memory that is aligned to a cache line, as a mapped file is."""
     whole = np.zeros(n_bytes + 64, np.uint8)
     start = -whole.__array_interface__["data"][0] % 64
     return whole[start : start + n_bytes]
 
 
 def n_files(team: Team) -> int:
-    """Return how many files a team takes on a host."""
+    """Return how many files a team needs on a host."""
     return 1 + N_SLOTS * len(team.groups)
 
 
 def header_bytes(team: Team, n_ranks: int, n_chips: int) -> int:
-    """Return the bytes of what is independent of sizes."""
+    """Return the size of the file with what does not depend on sizes."""
     labels = _N_TURNS * LINE_BYTES * n_chips
     times = _padded(8 * N_SLOTS * len(team.groups) * len(team.groups[0]))
-    return BARRIER_BYTES + _padded(8 * n_ranks) + labels + times + NOTICE_BYTES * n_ranks**2
+    return BARRIER_BYTES + _padded(8 * n_ranks) + labels + times + SIGNAL_BYTES * n_ranks**2

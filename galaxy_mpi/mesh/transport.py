@@ -1,4 +1,4 @@
-"""What joins the processes of a run: planes for its programs, and a few calls for set-up."""
+"""What connects the processes of a run: planes for programs, and a few calls for set-up."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class Transport(Protocol):
-    """A process's connection to all others: MPI's, or none where all chips are in one process."""
+    """A process's connection to all others; trivial if all chips are in one process."""
 
     @property
     def mesh(self) -> Mesh:
@@ -21,33 +21,33 @@ class Transport(Protocol):
 
     @property
     def chips(self) -> tuple[int, ...]:
-        """Ranks, in the mesh, of the chips that this process plays."""
+        """Mesh ranks of the chips that this process plays."""
 
     @property
     def rank(self) -> int:
-        """Of this process."""
+        """Rank of this process."""
 
     @property
     def n_ranks(self) -> int:
-        """How many processes there are."""
+        """Number of processes."""
 
     def plane(self, axis: Axis) -> Plane:
-        """Return what joins this process's chips with others along ``axis``."""
+        """Return what connects this process's chips with others along ``axis``."""
 
     def from_root(self, compute: Callable[[], _T]) -> _T:
         """Compute on rank 0 and return the result on every rank; a UserError is raised on all."""
 
     def agree(self, error: UserError | None) -> None:
-        """Raise the first error that any rank brings, on every rank. For set-up, not for steps."""
+        """Raise the first error of any rank on every rank. For set-up, not for steps."""
 
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere. For reports, not for steps."""
 
     def begin(self, what: str) -> None:
-        """Say what this process is about now, for the message of a wait without end."""
+        """Describe what this process is doing, for the message of a wait that times out."""
 
     def allow_waits(self, timeout_s: float) -> None:
-        """Let this process wait so many seconds for others, if it would not."""
+        """Raise the time limit of waits to at least so many seconds."""
 
     def free(self) -> None:
         """Release the connection. Collective: every rank calls it."""

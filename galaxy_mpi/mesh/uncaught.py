@@ -1,6 +1,6 @@
-"""An error that nobody catches in a caller's script ends all ranks, not only its own.
+"""An uncaught error in a caller's script ends all ranks, not only its own.
 
-A rank that left its script by an exception would go to MPI's finalize, and the others would wait
+A rank that left its script with an exception would enter MPI's finalize, and the others would wait
 for it in a collective. While a transport is open, an uncaught exception in any thread ends the run
 after its traceback, and so does leaving by ``sys.exit`` with an error.
 """
@@ -18,7 +18,7 @@ __all__ = ["UncaughtErrors"]
 
 
 class UncaughtErrors:
-    """What Python calls for errors that nobody caught, while this is open.
+    """Handlers that Python calls for uncaught errors while this is open.
 
     Parameters
     ----------
@@ -33,18 +33,18 @@ class UncaughtErrors:
         self._is_open, self._exit_code = True, 0
         self._report, self._report_thread = sys.excepthook, threading.excepthook
         self._exit: Callable[[Any], Any] = sys.exit
-        # Kept: each access makes another bound method, and `close` compares.
+        # Kept because each access makes a new bound method, and `close` compares.
         self._mine = (self._in_main, self._in_thread, self._leave)
         sys.excepthook, threading.excepthook = self._mine[:2]
         sys.exit = self._mine[2]
         atexit.register(self._at_exit)
 
     def ignore_exit(self) -> None:
-        """Let the process end with whatever code, from now on."""
+        """From now on, let the process end with any code."""
         atexit.unregister(self._at_exit)
 
     def close(self) -> None:
-        """Put back what was there, unless somebody else has put in theirs since."""
+        """Restore the previous handlers, unless other code has replaced ours."""
         self._is_open = False
         if sys.excepthook is self._mine[0]:
             sys.excepthook = self._report
@@ -72,7 +72,7 @@ class UncaughtErrors:
                 end_process(f"galaxy_mpi: rank {self._rank}: a thread failed; see above\n")
 
     def _leave(self, status: Any = None, /) -> Any:
-        """Note the exit code; Python itself does not tell it to whoever runs at exit."""
+        """Note the exit code, which Python does not pass to exit handlers."""
         if threading.current_thread() is threading.main_thread():
             self._exit_code = (
                 0 if status is None else status & 0xFF if isinstance(status, int) else 1

@@ -1,8 +1,8 @@
-"""What a process waits for, told to its watchdog and to the other processes of the host.
+"""What each process waits for, visible to its watchdog and to the other processes of the host.
 
 Each process has a line in a page that all processes of a host map: how many times it began or ended
-to wait (odd: it waits), the text of what it waits for, and its number on the system. So a watchdog
-that sees nobody come can say what the others wait for instead, and whether anybody moves at all.
+a wait (odd: it waits), the text of what it waits for, and its process id. A watchdog can therefore
+report what the missing processes wait for instead, and whether any process makes progress.
 """
 
 import os
@@ -21,7 +21,7 @@ __all__ = ["LINE_BYTES", "Waiting", "Waits", "padded", "text_of"]
 LINE_BYTES = 128
 
 _MOST_TOLD = 4
-"""Places, and processes of each, that a message names."""
+"""How many places, and processes at each, a message names."""
 
 
 class Waiting(Protocol):
@@ -30,7 +30,7 @@ class Waiting(Protocol):
     label: Label
 
     def missing(self) -> list[int]:
-        """Return the processes that have not come."""
+        """Return the processes that have not arrived."""
 
 
 class Waits:
@@ -45,24 +45,23 @@ class Waits:
     page : Bytes, optional
         Of the host: `LINE_BYTES` for each process. A page of its own by default.
     names : callable
-        Says how messages call a process.
+        Returns the name of a process in messages.
     is_whole : bool
         Whether these are all processes of the run.
 
     Attributes
     ----------
     count : memoryview
-        Whose only element is how many times this process began or ended to wait. Whoever waits
-        adds one before and one after.
+        Its only element counts how many times this process began or ended a wait.
     text : memoryview
-        Of what it waits for: written before ``count``.
+        Text of what it waits for; written before ``count``.
     crossing : Waiting or None
-        What it waits for, if ``count`` is odd; None if that may take as long as it likes.
+        What it waits for, if ``count`` is odd; None for a wait without limit.
     about : str
-        What the chips of this process are about, for messages: ``decode step 12``.
+        What the chips of this process are doing, for messages: ``decode step 12``.
     has_disagreed : bool
-        Whether this process found another collective than its own where it waited. From then on
-        its text stays: the others, which find the same, read there what this process was in.
+        Whether this process found a different collective than its own. From then on its text does
+        not change, so that the others can report what this process was in.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Waits:
 
     @property
     def number(self) -> int:
-        """How many times this process began or ended to wait; odd while it waits."""
+        """How many times this process began or ended a wait; odd while it waits."""
         return int(self.count[0])
 
     @property
@@ -105,7 +104,7 @@ class Waits:
 
     @contextmanager
     def patiently(self, text: str) -> Iterator[None]:
-        """Wait in the body for as long as it takes: for what a rank computes, or reads."""
+        """Allow the body to wait without limit: another rank may compute or read for long."""
         self.crossing = None
         if not self.has_disagreed:
             self.text[:] = padded(text)
@@ -126,21 +125,21 @@ class Waits:
         return text_of(self._texts[self.ranks.index(rank)]) if rank in self.ranks else ""
 
     def stopped(self) -> list[int]:
-        """Return the other processes of the host that have been stopped, or ended unnoticed."""
+        """Return the other processes of the host that are stopped, or ended unnoticed."""
         pids = zip(self.ranks, self._pids.tolist(), strict=True)
         return [rank for rank, pid in pids if pid and rank != self.rank and _state(pid) in "TtZX"]
 
     def behind_stopped(self, stopped: Sequence[int], waited_s: float) -> str:
-        """Return what is said of a wait for as long as it takes, when others are stopped."""
+        """Return the message for a wait without limit when others are stopped."""
         whom = " and ".join(self.names(rank) for rank in stopped[:_MOST_TOLD])
         where = self.doing(self.rank)
         verb = "is" if len(stopped) == 1 else "are"
         return f"{self.names(self.rank)} waited {waited_s:.0f} s in {where}: {whom} {verb} stopped"
 
     def in_vain(self, crossing: Waiting, waited_s: float) -> tuple[str, bool]:
-        """Return what is said of a wait without end, and whether others have more to say.
+        """Return the message for a wait that timed out, and whether others know more.
 
-        They have if whoever is missing here waits too, so that the cause lies farther on.
+        They do if the missing process waits too, because then the cause is farther on.
         """
         missing = crossing.missing()
         whom = " and ".join(self.names(rank) for rank in missing[:_MOST_TOLD]) or "nobody"
@@ -156,7 +155,7 @@ class Waits:
         return f"{line}; did that rank end or stop?", not missing
 
     def standstill(self, waited_s: float) -> str:
-        """Return who waits where, if every process of the run waits; empty otherwise."""
+        """Return which process waits where, if all processes of the run wait; else empty."""
         if not self._is_whole or not (self._counts & np.uint64(1)).all():
             return ""
         where: dict[str, list[int]] = {}
@@ -171,7 +170,7 @@ class Waits:
 
 
 def _state(pid: int) -> str:
-    """Return the letter of a process's state; R if nobody tells."""
+    """Return the letter of a process's state; R if unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
     except (OSError, ValueError, IndexError):
@@ -179,7 +178,7 @@ def _state(pid: int) -> str:
 
 
 def padded(text: str) -> bytes:
-    """Return a text as it travels: cut, or filled up with zeros, to `TEXT_BYTES`."""
+    """Return a text truncated or zero-padded to `TEXT_BYTES`."""
     return text.encode("utf-8", "replace")[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0")
 
 

@@ -1,4 +1,4 @@
-"""Ends a rank whose main thread waits for ever: an MPI wait or a read cannot be given a timeout."""
+"""End a rank whose main thread waits forever, because MPI waits and reads have no timeout."""
 
 import math
 import threading
@@ -11,38 +11,38 @@ from galaxy_mpi.mesh.waits import Waits
 __all__ = ["WAIT_TIMEOUT_S", "Watchdog"]
 
 WAIT_TIMEOUT_S = 120.0
-"""For callers in Python: what their scripts do between two calls on one rank, others wait for."""
+"""Default for Python scripts, whose other ranks wait while one works between two calls."""
 
 _INTERVAL_S = 1.0
 
 _STANDSTILL_S = 5.0
-"""After which nobody will come any more, if every process of the run waits and none moves."""
+"""If every process of the run waits this long without progress, it is a deadlock."""
 
 _PATIENT_S = 20.0
-"""After which whoever waits as long as it takes looks whether the others are stopped."""
+"""A wait without limit checks after this time whether other processes are stopped."""
 
 _PAUSE_S, _MOST_PAUSE_S = 0.5, 3.0
-"""For which a process lets those before it speak, and at most."""
+"""How long a process lets those before it report first, and at most."""
 
 
 class Watchdog:
-    """Ends this process when its main thread stays in one wait for too long.
+    """End this process when its main thread stays in one wait for too long.
 
     Parameters
     ----------
     timeout_s : float
-        Seconds of host time; 0: for ever.
+        Seconds of host time; 0: no limit.
     is_fixed : bool
-        Whether `allow` is not to change it: the user said how long.
+        Whether `allow` must not raise it, because the user set it.
     waits : Waits, optional
-        What this process and others of its host wait for.
+        The waits of this process and of others on its host.
     expired : callable, optional
         Called with the message instead of ending the process (tests).
 
     Attributes
     ----------
     doing : str
-        What the chip is about, for the message: ``decode step 12``.
+        What the chip is doing, for the message: ``decode step 12``.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Watchdog:
         self._thread.start()
 
     def allow(self, timeout_s: float) -> None:
-        """Let waits take at least ``timeout_s`` seconds, unless the user said how long."""
+        """Raise the limit to at least ``timeout_s`` seconds, unless the user set it."""
         if not self._is_fixed:
             self._timeout_s = max(self._timeout_s, timeout_s)
 
@@ -74,13 +74,14 @@ class Watchdog:
     def _watch(self) -> None:
         try:
             self._look_again_and_again()
-        except BaseException:  # without a watchdog the rank could wait for ever
+        except BaseException:  # without a watchdog the rank could wait forever
             end_process(f"galaxy_mpi: the watchdog failed:\n{traceback.format_exc()}")
 
     def _look_again_and_again(self) -> None:
         interval_s = min(_INTERVAL_S, self._timeout_s / 4)
         seen, seen_s, all_seen, all_seen_s = -1, 0.0, self._waits.counts(), 0.0
-        # Seconds are counted, not read from a clock: a computer that slept has not waited.
+        # Seconds are counted, not read from a clock, so that a suspended computer does not time
+        # out.
         while not self._stop.wait(interval_s):
             now = self._waits.number
             seen_s, seen = seen_s + interval_s if now == seen else 0.0, now
@@ -97,15 +98,15 @@ class Watchdog:
     def _verdict(self, seen_s: float, all_seen_s: float) -> tuple[str, float]:
         """Return why this process must end, and in how many seconds; empty if it need not.
 
-        One process ends all. The first that is next to the cause speaks at once; should it be the
-        one that is stuck, another does.
+        One process ends all. The one closest to the cause reports at once; if it is stuck itself,
+        another one does.
 
         Parameters
         ----------
         seen_s : float
-            Since when it waits, or works, without a change.
+            How long it has been waiting, or working, without a change.
         all_seen_s : float
-            Since when no process of the host has begun or ended to wait.
+            How long no process of the host has begun or ended a wait.
         """
         waits = self._waits
         pause_s = min(_PAUSE_S * waits.place, _MOST_PAUSE_S)
@@ -118,7 +119,7 @@ class Watchdog:
             return waits.standstill(all_seen_s), pause_s
         is_patient = crossing is None and waits.number % 2 == 1
         if is_patient and seen_s >= _PATIENT_S and math.isfinite(self._timeout_s):
-            # Others may compute or read for as long as they like, but not if they are stopped.
+            # Others may compute or read for any time, unless they are stopped.
             stopped = waits.stopped()
             return (waits.behind_stopped(stopped, seen_s) if stopped else ""), pause_s
         return "", 0.0

@@ -1,4 +1,4 @@
-"""Whether the ranks of a run fit its mesh, and what to type when they do not."""
+"""Check that the ranks of a run fit its mesh, and suggest a command if they do not."""
 
 from galaxy_mpi.errors import MeshError, common
 from galaxy_mpi.mesh.mesh import Mesh
@@ -7,7 +7,7 @@ __all__ = ["check_world"]
 
 
 def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str], chips_per_rank: int = 1) -> None:
-    """Raise if ``n_ranks`` is not what ``mesh`` needs, with a line that says what to type.
+    """Raise if ``n_ranks`` does not fit ``mesh``, with a message that suggests a command.
 
     A rank plays ``chips_per_rank`` chips.
 
@@ -20,7 +20,7 @@ def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str], chips_per_ran
         fitting = [n for n in range(1, mesh.n_chips + 1) if mesh.n_chips % n == 0]
         raise common(
             MeshError(
-                f"the {mesh} mesh has {mesh.n_chips} chips, which do not divide into ranks of "
+                f"the {mesh} mesh has {mesh.n_chips} chips, which cannot be divided into ranks of "
                 f"{chips_per_rank}; --chips-per-rank can be {', '.join(map(str, fitting))}"
             )
         )
@@ -33,8 +33,8 @@ def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str], chips_per_ran
     if n_ranks == 1 and tasks not in ("", "0", "1") and tasks.isdecimal():
         raise common(
             MeshError(
-                f"{got}: srun started {tasks[:9]} processes that do not know each "
-                f"other; use `mpirun -n {needed}` inside the allocation, or srun with this MPI's "
+                f"{got}: srun started {tasks[:9]} unconnected processes;"
+                f" use `mpirun -n {needed}` inside the allocation, or srun with this MPI's "
                 f"--mpi"
             )
         )
@@ -46,6 +46,6 @@ def check_world(mesh: Mesh, n_ranks: int, environ: dict[str, str], chips_per_ran
 
 
 def _fitting(n_chips: int) -> str:
-    """Name the mesh of ``n_chips`` chips that is most like the Galaxy's 8x4."""
+    """Return the mesh of ``n_chips`` chips whose shape is closest to the Galaxy's 8x4."""
     cols = max(c for c in range(1, n_chips + 1) if n_chips % c == 0 and c * c <= n_chips)
     return f"{n_chips // cols}x{cols}"

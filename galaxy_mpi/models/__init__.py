@@ -1,12 +1,12 @@
-"""The model: its sizes, how its weights are cut over the mesh, and the maths of a layer.
+"""The model: its sizes, the sharding of its weights, and the structure of a layer.
 
-No collective and no time in here: a layer calls the ops of a system.
+There are no collectives and no times here: a layer calls the ops of a system.
 """
 
 from galaxy_mpi.models.config import LlamaConfig, RopeScaling
 from galaxy_mpi.models.decoder import Decoder
 from galaxy_mpi.models.layout import HeadSlot, Layout, chosen_layout
-from galaxy_mpi.models.load import ChipWeights, load_chip_weights, shard_parts
+from galaxy_mpi.models.load import ChipWeights, PackedOnce, load_chip_weights, shard_parts
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.models.shard_cache import ShardFile
 from galaxy_mpi.models.sharding import Sharding, TensorReader
@@ -17,6 +17,7 @@ __all__ = [
     "HeadSlot",
     "Layout",
     "LlamaConfig",
+    "PackedOnce",
     "Programs",
     "RopeScaling",
     "ShardFile",

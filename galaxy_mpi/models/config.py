@@ -12,12 +12,12 @@ __all__ = ["LARGEST_SIZE", "MOST_LAYERS", "LlamaConfig", "RopeScaling"]
 
 
 MOST_LAYERS, LARGEST_SIZE = 1000, 2**26
-"""Beyond what a model has: a header that says more is broken."""
+"""Upper limits; a file with larger values is broken."""
 
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Rotary frequencies of Llama 3.1 and later: slow pairs slowed down for long texts.
+    """Rotary frequencies of Llama 3.1 and later: low frequencies are lowered for long texts.
 
     References
     ----------
@@ -64,10 +64,10 @@ class LlamaConfig:
     norm_eps: float = 1e-5
     rope_theta: float = 500_000.0
     max_seq_len: int = 8192
-    """Positions the model was made for."""
+    """Positions that the model supports."""
     rope_scaling: RopeScaling | None = None
     rope_factors: tuple[float, ...] | None = None
-    """By what each rotary frequency is divided: the same, as GGUF files have it."""
+    """Divisor of each rotary frequency; GGUF files store the scaling in this form."""
     qkv_bias: bool = False
     """Whether q, k and v have a bias (Qwen2)."""
     qk_norm: bool = False
@@ -103,7 +103,7 @@ class LlamaConfig:
         n_factors = len(self.rope_factors or ())
         if n_factors not in (0, self.head_dim // 2):
             raise CheckpointError(
-                f"{n_factors} rotary factors do not fit head_dim {self.head_dim}: one a pair"
+                f"{n_factors} rotary factors do not fit head_dim {self.head_dim}: one per pair"
             )
         if self.head_dim % 2:
             raise CheckpointError(f"head_dim must be even for rotary pairs, got {self.head_dim}")
@@ -121,7 +121,7 @@ class LlamaConfig:
 
 
 def _check_positive(name: str, value: float) -> None:
-    # float32 holds nothing else: it would be infinite, or 0, where it is used.
+    # Outside of this range, float32 would be infinite or 0.
     bounds = np.finfo(np.float32)
     if not (float(bounds.tiny) <= value <= float(bounds.max) and math.isfinite(value)):
         raise CheckpointError(f"{name} must be a number above 0, got {value!r}")

@@ -1,8 +1,8 @@
-"""A decoder layer and the stack of them, once for all systems.
+"""A decoder layer and the whole stack, for all systems.
 
-The model runs once for each program (`galaxy_mpi.program`), with tensors that have a shape and no
-values; every op that it calls notes itself. No mesh, no communicator, no dtype, no time: those live
-below, in the ops of the system that is handed in.
+The model runs once per program (`galaxy_mpi.program`), with tensors that have a shape but no
+values, and every op that it calls records itself. Meshes, communicators, formats and times are not
+here but in the ops of the given system.
 """
 
 from galaxy_mpi.models.config import LlamaConfig
@@ -26,7 +26,7 @@ def decode_layer(
     cos: Tensor,
     sin: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return (x, residual): their sum is the stream after this layer."""
+    """Return (x, residual), whose sum is the residual stream after this layer."""
     h, residual = ops.attention_norm(x, residual, VectorId(layer, "attention_norm"))
     bias = VectorId(layer, "qkv_bias") if model.qkv_bias else None
     q, k, v = ops.qkv_heads(h, WeightId(layer, "wqkv"), bias)
@@ -70,7 +70,7 @@ class Decoder:
     model : LlamaConfig
     system : System
     site : Site
-        Of the head; a layer has its own formats (`Precision.of`).
+        Site of the head; a layer has its own formats (`Precision.of`).
     head : tuple of WeightId
         Pieces of the language-model head.
     """
@@ -108,15 +108,19 @@ class Decoder:
         self._end(program, head, head.logits(h, self._head), all_logits=all_logits)
         return program
 
-    def prefill(self, *, all_logits: bool = False, all_rows: bool = False) -> Program:
+    def prefill(
+        self, *, all_logits: bool = False, all_rows: bool = False, first: int = 0
+    ) -> Program:
         """Return the program of a prefill pass; inputs and results as in `decode`.
 
         Parameters
         ----------
         all_logits : bool
-            Whether the logits of the whole vocabulary are wanted, not candidates.
+            Whether to return logits of the whole vocabulary instead of candidates.
         all_rows : bool
-            Whether those of every row are; the result ``row_logits`` (S, V/R) is this row's slice.
+            Whether to return logits of every row; ``row_logits`` (S, V/R) is this mesh row's shard.
+        first : int
+            First layer to run; the input ``x`` is the residual stream before that layer.
         """
         program, shape, work = Program("prefill"), self._site.shape, self._site.work
         assert work is not None
@@ -124,7 +128,7 @@ class Decoder:
         rotary = (work.n_rows, 1, 2, shape.head_dim // 2)
         cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
         ops_of: dict[Precision, PrefillOps] = {}
-        for layer in program.layers(self._model.n_layers):
+        for layer in program.layers(self._model.n_layers, first):
             precision = self._site.precision.of(layer)
             if precision not in ops_of:
                 ops_of[precision] = self._system.prefill.at(self._site.of(precision))

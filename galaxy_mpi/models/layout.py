@@ -1,10 +1,10 @@
-"""Who has which part of a model: on meshes that its sizes need not divide, and as users like.
+"""Which chip has which part of a model, on any mesh, including users' own layouts.
 
-Padding is exact: zero heads and zero columns add zeros, the norm divides by the model's own dim,
-and tokens past the vocabulary are never candidates.
+Padding is exact: zero heads and columns add zeros, the norm divides by the model's own dim, and
+tokens beyond the vocabulary are never candidates.
 
-Another layout is a class made from `Layout` with other `slots`, `dim_at` or `hidden_at`, and the
-sizes that go with them; `Layout.check` says whether every part of the model has its place.
+A user's layout is a subclass of `Layout` with other `slots`, `dim_at` or `hidden_at` and matching
+sizes; `Layout.check` verifies that every part of the model has exactly one place.
 """
 
 import zlib
@@ -28,34 +28,34 @@ def _share(size: int, parts: int) -> int:
 
 
 def _share_of(size: int, width: int, index: int) -> Ints:
-    """Return part ``index`` of a dim that is cut in parts of ``width``; -1 past its end."""
+    """Return part ``index`` of a dim split in parts of ``width``; -1 beyond its end."""
     numbers = np.arange(index * width, (index + 1) * width)
     return np.where(numbers < size, numbers, -1)
 
 
 @dataclass(frozen=True)
 class HeadSlot:
-    """Place for one kv head on a row, with some of its query heads."""
+    """Room for one kv head on a row, with some of its query heads."""
 
     kv_head: int | None
-    """None: zeros."""
+    """None: padding."""
     heads: tuple[int, ...]
-    """Query heads of it that are computed here; the rest of the slot is zeros."""
+    """Its query heads on this row; the rest of the slot is zeros."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Who has which part of a model's dims.
+    """Which chip has which part of a model's dims.
 
-    A row has as many kv slots as any other. A kv head that has more than one slot is replicated,
-    and its query heads are spread over them.
+    All rows have equally many kv slots. A kv head with several slots is replicated, and its query
+    heads are distributed over them.
 
     Parameters
     ----------
     config : LlamaConfig
     mesh : Mesh
     is_scattered : bool
-        Whether the stream is cut over the rows, though weights do not cut the dim
+        Whether the residual stream is sharded over the rows, although weights do not shard the dim
         (`galaxy_mpi.systems.tt_transformers_1d`).
 
     Examples
@@ -72,12 +72,12 @@ class Layout:
 
     @property
     def slots_per_row(self) -> int:
-        """Kv heads that a chip has, copies and zeros included."""
+        """Kv heads of a chip, including replicas and padding."""
         return _share(self.config.n_kv_heads, self.mesh.rows)
 
     @cached_property
     def heads_per_slot(self) -> int:
-        """Query heads of a kv slot, zeros included: as few as the slots allow."""
+        """Query heads per kv slot, including padding: as few as possible."""
         n_slots, c = self.slots_per_row * self.mesh.rows, self.config
         group = c.n_heads // c.n_kv_heads
         return next(
@@ -100,7 +100,7 @@ class Layout:
 
     @property
     def n_heads(self) -> int:
-        """Query heads of a chip, zeros included."""
+        """Query heads of a chip, including padding."""
         return self.slots_per_row * self.heads_per_slot
 
     def row_slots(self, row: int) -> tuple[HeadSlot, ...]:
@@ -109,7 +109,7 @@ class Layout:
         return self.slots[row * n : (row + 1) * n]
 
     def head_numbers(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the numbers of the query heads and of the kv heads of a row; -1: zeros."""
+        """Return the numbers of the query heads and kv heads of a row; -1: padding."""
         slots, width = self.row_slots(row), self.heads_per_slot
         heads = [(*slot.heads, *[-1] * (width - len(slot.heads))) for slot in slots]
         kv_heads = tuple(-1 if slot.kv_head is None else slot.kv_head for slot in slots)
@@ -131,11 +131,11 @@ class Layout:
         return self.mesh.cols * _share(self.config.hidden_dim, self.mesh.n_chips)
 
     def dim_at(self, col: int) -> Ints:
-        """Return which columns of the stream a column of chips has, (dim,); -1: zeros."""
+        """Return which columns of the residual stream a mesh column has, (dim,); -1: padding."""
         return _share_of(self.config.dim, self.dim, col)
 
     def hidden_at(self, row: int) -> Ints:
-        """Return which columns of the feed-forward a row of chips has, (hidden,); -1: zeros."""
+        """Return which columns of the feed-forward a mesh row has, (hidden,); -1: padding."""
         return _share_of(self.config.hidden_dim, self.hidden, row)
 
     @property
@@ -144,7 +144,7 @@ class Layout:
         return _share(self.config.vocab_size, self.mesh.rows)
 
     def n_valid_tokens(self, row: int) -> int:
-        """Return how many tokens of a row's slice of the vocabulary exist."""
+        """Return the number of tokens in a row's shard of the vocabulary, without padding."""
         return max(0, min(self.vocab, self.config.vocab_size - row * self.vocab))
 
     def chip_shape(self, users: int) -> ChipShape:
@@ -168,7 +168,7 @@ class Layout:
 
     @property
     def padding(self) -> list[str]:
-        """What is padded or replicated, one phrase each; empty if everything divides."""
+        """What is padded or replicated, one phrase each; empty if the mesh divides all sizes."""
         c, rows = self.config, self.mesh.rows
         phrases = []
         n_slots, copies = len(self.slots), sum(slot.kv_head is not None for slot in self.slots)
@@ -187,7 +187,7 @@ class Layout:
 
     @property
     def overhead(self) -> float:
-        """Values of the matmul weights of a layer on all chips, over the model's own."""
+        """Matmul weights of a layer on all chips, relative to those of the model."""
         c, chips = self.config, self.mesh.n_chips
         own = c.dim * (2 * c.n_heads + 2 * c.n_kv_heads) * c.head_dim + 3 * c.dim * c.hidden_dim
         qkv = (2 * self.n_heads + 2 * self.slots_per_row) * c.head_dim
@@ -195,7 +195,7 @@ class Layout:
 
     @property
     def key(self) -> str:
-        """What tells this layout from others of the same sizes; empty for the usual one."""
+        """Identifies this layout among those of equal sizes; empty for the default."""
         if type(self) is Layout:
             return ""
         parts = [*map(self.dim_at, range(self.mesh.cols))]
@@ -204,12 +204,12 @@ class Layout:
         return f"{type(self).__name__}-{zlib.crc32(told.encode()):08x}"
 
     def check(self) -> None:
-        """Raise if a part of the model has no place, or two.
+        """Raise if a part of the model has no place, or several.
 
         Raises
         ------
         ConfigError
-            With the first part that is missing or there twice, or the size that does not fit.
+            Naming the first part that is missing or duplicated, or the size that does not fit.
         """
         c, mesh, name = self.config, self.mesh, type(self).__name__
         self._check_parts("dim", c.dim, self.dim, [self.dim_at(n) for n in range(mesh.cols)])
@@ -257,7 +257,7 @@ class Layout:
 
 
 def chosen_layout(text: str | None) -> type[Layout]:
-    """Return the layout of ``--layout FILE.py:CLASS``, the usual one without.
+    """Return the layout of ``--layout FILE.py:CLASS``, or the default one.
 
     Raises
     ------

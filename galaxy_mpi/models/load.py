@@ -1,4 +1,4 @@
-"""The weights of one chip: read, packed, kept for the next run."""
+"""The weights of one chip: read, packed, and cached for the next run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,10 +14,13 @@ from galaxy_mpi.models.sharding import Sharding, TensorReader
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.precision import Precision
 
-__all__ = ["ChipWeights", "load_chip_weights", "shard_parts"]
+__all__ = ["ChipWeights", "PackedOnce", "load_chip_weights", "shard_parts"]
+
+PackedOnce = dict[tuple[WeightId, DType], PackedTensor]
+"""Packed weights of one chip, in every requested format."""
 
 LAYER_WEIGHTS = ("wqkv", "wo", "w1", "w3", "w2")
-"""The matmul weights of a layer in the order in which decode takes them."""
+"""The matmul weights of a layer, in the order in which decode uses them."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,15 @@ class ChipWeights:
     head: list[WeightId]
     """Pieces of the language-model head, in the order of the vocabulary."""
     vectors: dict[tuple[int, str], F32]
-    """What is no matrix, by (layer, name): gains of norms, (D/C,) each, the final one being (-1,
-    "norm"); ``qkv_bias``; ``q_norm`` and ``k_norm``, (H,) each."""
+    """Non-matrix parameters, by (layer, name): gains of norms, (D/C,) each, the final one being
+    (-1, "norm"); ``qkv_bias``; ``q_norm`` and ``k_norm``, (H,) each."""
     read_embedding: Callable[[Ints], F32]
-    """Reads this column's part of tokens' embeddings, (B, D/C). They stay in the checkpoint's
-    files, which all ranks of a host map: eight rows would hold the same."""
+    """Reads this column's shard of tokens' embeddings, (B, D/C). Embeddings stay in the
+    checkpoint's files, which all ranks of a host map, because eight rows would hold the same
+    values."""
     embedding_dtype: DType
     embedding_bytes: int
-    """What a chip holds."""
+    """Contents of a chip."""
 
     def embed(self, tokens_B: Ints) -> F32:
         """Return this chip's columns of the tokens' embeddings, (B, D/C)."""
@@ -44,7 +48,7 @@ class ChipWeights:
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes of the matmul weights as held."""
+        """Bytes of the packed matmul weights."""
         return sum(tensor.data.nbytes for tensor in self.tensors.values())
 
 
@@ -54,8 +58,9 @@ def load_chip_weights(
     precision: Precision,
     progress: Callable[[int], None] = lambda layer: None,
     cache: ShardFile | None = None,
+    packed: PackedOnce | None = None,
 ) -> ChipWeights:
-    """Read and pack one chip's weights, or map what was packed before.
+    """Read and pack one chip's weights, or map cached ones.
 
     Parameters
     ----------
@@ -63,14 +68,17 @@ def load_chip_weights(
     sharding : Sharding
     precision : Precision
     progress : callable
-        Called with each layer's number when it is done.
+        Called with the number of each finished layer.
     cache : ShardFile, optional
-        Where packed weights are kept. One that cannot be written is left alone.
+        Cache of packed weights; ignored if it cannot be written.
+    packed : dict, optional
+        Already packed weights of this chip, for callers that load several precisions in turn.
+        Weights found here are not read again, and others are added.
     """
     config, layout = sharding.layout.config, sharding.layout
     shards = None if cache is None else cache.read(shard_parts(sharding, precision))
     if shards is None:
-        shards = _pack(reader, sharding, precision, progress)
+        shards = _pack(reader, sharding, precision, progress, {} if packed is None else packed)
         if cache is not None:
             with suppress(OSError):
                 cache.write(shards)
@@ -91,7 +99,7 @@ def load_chip_weights(
 
 
 def shard_parts(sharding: Sharding, precision: Precision) -> Parts:
-    """Return what one chip holds: shapes and formats, by layer and name."""
+    """Return shapes and formats of one chip's weights, by layer and name."""
     layout, config = sharding.layout, sharding.layout.config
     heads = layout.n_heads * config.head_dim
     qkv = heads + 2 * layout.slots_per_row * config.head_dim
@@ -120,7 +128,7 @@ def shard_parts(sharding: Sharding, precision: Precision) -> Parts:
 
 
 def _head_pieces(layout: Layout, most_values: int) -> list[tuple[int, int]]:
-    """Return first token and tokens of each piece of the head, none of more values than that."""
+    """Return first token and number of tokens of each piece of the head, limited in size."""
     width = max(TILE, most_values // layout.dim // TILE * TILE)
     return [(start, min(width, layout.vocab - start)) for start in range(0, layout.vocab, width)]
 
@@ -130,6 +138,7 @@ def _pack(
     sharding: Sharding,
     precision: Precision,
     progress: Callable[[int], None],
+    packed: PackedOnce,
 ) -> Shards:
     config = sharding.layout.config
 
@@ -140,9 +149,11 @@ def _pack(
     vectors = {(-1, "norm"): rounded(sharding.read_gain(reader, "norm", -1))}
     for layer in range(config.n_layers):
         for name in LAYER_WEIGHTS:
-            values = sharding.read_weight(reader, name, layer)
-            dtype = precision.of(layer).weight(name)
-            tensors[WeightId(layer, name)] = PackedTensor.of(values, dtype)
+            weight, dtype = WeightId(layer, name), precision.of(layer).weight(name)
+            if (weight, dtype) not in packed:
+                values = sharding.read_weight(reader, name, layer)
+                packed[weight, dtype] = PackedTensor.of(values, dtype)
+            tensors[weight] = packed[weight, dtype]
         for name in ("attention_norm", "ffn_norm"):
             vectors[layer, name] = rounded(sharding.read_gain(reader, name, layer))
         if config.qkv_bias:
@@ -153,18 +164,23 @@ def _pack(
                 vectors[layer, name] = rounded(reader.read(name, layer, *whole)[0])
         progress(layer)
     widest = max((tensor.n_values for tensor in tensors.values()), default=0)
-    return Shards(tensors | dict(_read_head(reader, sharding, precision, widest)), vectors)
+    return Shards(tensors | dict(_read_head(reader, sharding, precision, widest, packed)), vectors)
 
 
 def _read_head(
-    reader: TensorReader, sharding: Sharding, precision: Precision, piece_values: int
+    reader: TensorReader,
+    sharding: Sharding,
+    precision: Precision,
+    piece_values: int,
+    packed: PackedOnce,
 ) -> Iterator[tuple[WeightId, PackedTensor]]:
-    """Yield the head in pieces no larger, unpacked, than the largest layer weight."""
+    """Yield the head in pieces that are no larger, unpacked, than the largest layer weight."""
     layout = sharding.layout
     name = "embedding" if layout.config.tie_embeddings else "output"
     first = sharding.row * layout.vocab
     for number, (start, n) in enumerate(_head_pieces(layout, piece_values)):
-        values = sharding.read_tokens(reader, name, first + start, n)
-        weight = WeightId(-1, f"lm_head.{number}")
-        packed = PackedTensor.of(np.ascontiguousarray(values.T), precision.weight("lm_head"))
-        yield weight, packed
+        weight, dtype = WeightId(-1, f"lm_head.{number}"), precision.weight("lm_head")
+        if (weight, dtype) not in packed:
+            values = sharding.read_tokens(reader, name, first + start, n)
+            packed[weight, dtype] = PackedTensor.of(np.ascontiguousarray(values.T), dtype)
+        yield weight, packed[weight, dtype]

@@ -1,7 +1,7 @@
-"""The programs of a model on a system, made where they are needed and kept.
+"""The programs of a model on a system, recorded on demand and cached.
 
-This is the one place that turns sizes, mesh, formats and a system into programs: clocks, budgets
-and traces read them, engines bind them::
+Only this module turns sizes, mesh, formats and a system into programs. Clocks, budgets and traces
+read them, engines bind them::
 
     programs = Programs(model, mesh, system_of("galaxy", mesh), precision, users=32)
     programs.decode().charges(costs)            # a decode step of all users
@@ -9,8 +9,7 @@ and traces read them, engines bind them::
     programs.mesh, programs.shape, programs.layout, programs.prefetch
     programs.on(machine)                        # the machine as the system uses it
 
-The same object comes back as long as it is kept: so what others derive from a program may be kept
-beside it.
+A cached program is always the same object, so derived data can be cached with it.
 """
 
 from collections import OrderedDict
@@ -35,7 +34,7 @@ __all__ = ["MOST_KEPT", "WHOLE_HEAD", "Programs"]
 WHOLE_HEAD = (WeightId(HEAD, "lm_head"),)
 
 MOST_KEPT = 16
-"""Programs that are kept; the one that was asked for longest ago goes."""
+"""Number of cached programs; the least recently used is dropped."""
 
 
 class Programs:
@@ -45,24 +44,24 @@ class Programs:
     ----------
     model : LlamaConfig
     mesh : Mesh
-        As asked for; that on which the system works is the attribute ``mesh``.
+        As requested; the attribute ``mesh`` is the one that the system uses.
     system : System
     precision : Precision
     users : int
-        Of a decode step.
+        Users of a decode step.
     prefetch : bool
-        Whether weights are prefetched where the system does it.
+        Whether to prefetch weights, if the system does.
     modules : Modules, optional
-        Classes of the caller's own.
+        The user's classes.
     head : tuple of WeightId
-        Pieces of the language-model head, as they lie in memory.
+        Pieces of the language-model head, as stored in memory.
     layout_class : type
-        Says who has which part of the model.
+        Decides which chip has which part of the model.
 
     Raises
     ------
     ConfigError
-        If a layout of the caller's own leaves out a part of the model.
+        If a user's layout leaves out a part of the model.
 
     Examples
     --------
@@ -104,7 +103,7 @@ class Programs:
         return self.layout.chip_shape(self._users)
 
     def of(self, system: System) -> "Programs":
-        """Return those of the same model on another system, which cuts it alike."""
+        """Return the programs of the same model on another system with the same sharding."""
         return Programs(
             self.model,
             self.asked_mesh,
@@ -123,12 +122,12 @@ class Programs:
 
     @property
     def is_persistent(self) -> bool:
-        """Whether the device keeps the buffers of collectives from step to step."""
+        """Whether the device keeps the buffers of collectives between steps."""
         return self.system.is_persistent
 
     @property
     def embedding_bytes(self) -> int:
-        """Device bytes of a chip's part of the embedding."""
+        """Device bytes of a chip's shard of the embedding."""
         values = self.model.vocab_size * self.shape.stream
         return values * self.precision.embedding.tile_bytes // TILE**2
 
@@ -138,7 +137,7 @@ class Programs:
         return used
 
     def site(self, work: PassShape | None = None) -> Site:
-        """Return where ops stand, in decode or in a pass."""
+        """Return the site of ops, in decode or in a pass."""
         return Site(
             self.mesh,
             self.shape,
@@ -157,12 +156,19 @@ class Programs:
         return self._found(key)
 
     def prefill(
-        self, work: PassShape, *, all_logits: bool = False, all_rows: bool = False
+        self,
+        work: PassShape,
+        *,
+        all_logits: bool = False,
+        all_rows: bool = False,
+        first: int = 0,
     ) -> Program:
         """Return the program of a pass of a shape; see `Decoder.prefill`."""
-        key = (work, all_logits, all_rows)
+        key = (work, all_logits, all_rows, first)
         if key not in self._kept:
-            program = self._decoder(work).prefill(all_logits=all_logits, all_rows=all_rows)
+            program = self._decoder(work).prefill(
+                all_logits=all_logits, all_rows=all_rows, first=first
+            )
             self._keep(key, program)
         return self._found(key)
 

@@ -1,6 +1,6 @@
-"""Weights on their way to the matmul: where they lie, unpacked when used, or streamed by a thread.
+"""Weights on their way to the matmul: read in place, unpacked when used, or streamed by a thread.
 
-`DirectFeed` and `PrefetchFeed` bind the same values; which one a run has is chosen once.
+`DirectFeed` and `PrefetchFeed` bind the same values; a run chooses one of them once.
 """
 
 from galaxy_mpi.prefetch.feeds import DirectFeed, Prefetcher, PrefetchFeed

@@ -1,7 +1,7 @@
-"""How a program comes by its weights: where they lie, unpacked when used, or streamed by a thread.
+"""How a program gets its weights: in place, unpacked when used, or streamed by a thread.
 
 All have the methods of `galaxy_mpi.systems.WeightFeed` and bind the same values. Weights in float32
-need no unpacking, so programs read them where they lie.
+need no unpacking, so programs read them in place.
 """
 
 import threading
@@ -21,7 +21,7 @@ __all__ = ["DirectFeed", "PrefetchFeed", "Prefetcher"]
 
 
 def in_place(tensor: PackedTensor) -> F32 | None:
-    """Return a weight that needs no unpacking as a view of where it lies; None if it does."""
+    """Return a view of a weight that needs no unpacking, else None."""
     if tensor.dtype is not FLOAT32:
         return None
     values: F32 = tensor.data.view(np.float32).reshape(tensor.shape)
@@ -29,21 +29,21 @@ def in_place(tensor: PackedTensor) -> F32 | None:
 
 
 class DirectFeed:
-    """Unpacks a weight when it is read, into one array of the chip.
+    """Unpacks a weight when it is used, into one array of the chip.
 
     Parameters
     ----------
     tensors : mapping of WeightId to PackedTensor
         The chip's weights.
     storage : ndarray of float32
-        As large as the largest weight at least.
+        At least as large as the largest weight.
     """
 
     def __init__(self, tensors: Mapping[WeightId, PackedTensor], storage: F32) -> None:
         self._tensors, self._storage = tensors, storage
 
     def take(self, chip: Any, weight: WeightId) -> F32:
-        """Add the unpacking; return where the weight will be."""
+        """Add the unpacking; return the array that will hold the weight."""
         tensor = self._tensors[weight]
         ready = in_place(tensor)
         if ready is not None:
@@ -64,7 +64,7 @@ class _Item:
     ) -> None:
         self.feed, self.weight, self.data = feed, weight, tensor.data
         self.after, self.out, self.n_bytes = place.after, out, tensor.unpacked_bytes
-        # The thread's own: a codec belongs to one thread.
+        # A codec of the thread, because a codec belongs to one thread.
         self.unpack = feed.prefetcher.codec(tensor).unpack
         self.number = feed.n_taken
         self.ready_in = 0
@@ -115,9 +115,8 @@ class PrefetchFeed:
 class Prefetcher:
     """A thread that unpacks the weights of a step ahead of the matmuls of a process's chips.
 
-    It plays the Galaxy's 12 sender cores. It is started once a step, goes through all weights in
-    the order in which the program reads them, and ends by itself. It touches arrays only, never
-    MPI.
+    It plays the Galaxy's 12 sender cores. It is started once per step, unpacks all weights in the
+    order in which the program reads them, and then ends. It touches only arrays, never MPI.
 
     Parameters
     ----------
@@ -127,9 +126,9 @@ class Prefetcher:
         Called by the thread with (weight, begin, end) of each unpacking, in seconds of the host's
         clock.
     note_fill : callable, optional
-        Called with the bytes that come into use, negative as they are released.
+        Called with the number of bytes that come into use, negative when they are released.
     note_wait : callable, optional
-        Called with (weight, begin, end) of each wait for one, as ``note``.
+        Called with (weight, begin, end) of each wait for a weight, as ``note``.
     before_unpack : callable, optional
         Called by the thread with each weight before it unpacks it.
 
@@ -172,9 +171,9 @@ class Prefetcher:
         return self._codecs[key]
 
     def plan(self, calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> None:
-        """Note in which order a bound program waits for weights."""
+        """Record the order in which a bound program waits for weights."""
         self._items = [arguments[0] for call, arguments in calls if call == self.wait_for]
-        # A weight is written as soon as those before `after` are released: so much may be held.
+        # A weight is written once those before `after` are released, so this much may be held.
         held: dict[PrefetchFeed, list[int]] = {}
         for item in self._items:
             sizes = held.setdefault(item.feed, [])
@@ -184,7 +183,7 @@ class Prefetcher:
             self.stats.capacity_bytes = max(self.stats.capacity_bytes, item.feed.capacity_bytes)
 
     def begin_step(self) -> None:
-        """Start the thread on the first weight; without weights to unpack there is none."""
+        """Start the thread; without weights to unpack there is none."""
         self._step += 1
         for item in self._items:
             item.feed.n_released = 0
@@ -193,18 +192,18 @@ class Prefetcher:
             self._thread.start()
 
     def end_step(self) -> None:
-        """Wait for the thread, which has delivered everything and ends by itself."""
+        """Wait for the thread to end, after it has delivered everything."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def wait_for(self, item: _Item) -> None:
-        """Return when a weight is in its place.
+        """Wait until a weight is in its place.
 
         Raises
         ------
         PrefetchError
-            If the thread failed (its error is the cause) or delivered nothing for too long.
+            If the thread failed (its error is the cause) or does not deliver in time.
         """
         if item.ready_in == self._step:
             return
@@ -227,14 +226,14 @@ class Prefetcher:
         ) from self._error
 
     def release(self, item: _Item) -> None:
-        """Let the room of a weight be written again."""
+        """Release the space of a weight."""
         item.feed.n_released = item.number + 1
         self._count(-item.n_bytes)
         if self._waits:
             self._wake()
 
     def close(self, error: BaseException | None = None) -> None:
-        """End the thread, wherever it is."""
+        """End the thread, whatever it is doing."""
         self._closed, self._error = True, self._error or error
         self._wake()
         self.end_step()
@@ -272,7 +271,7 @@ class Prefetcher:
             self._note_fill(n_bytes)
 
     def _sleep_until(self, ready: Callable[[], bool], timeout_s: float | None) -> bool:
-        """Sleep until a condition holds; whoever changes what it reads looks at ``_waits``."""
+        """Sleep until a condition holds; code that changes its inputs checks ``_waits``."""
         with self._changed:
             self._waits += 1
             try:

@@ -1,7 +1,7 @@
-"""Where weights lie in the circular buffer, planned once: every step is the same.
+"""Places of weights in the circular buffer, planned once because every step is the same.
 
-Tensors lie one behind the other; one that does not fit before the end of the storage starts at its
-beginning again::
+Tensors are stored one after the other; one that does not fit before the end starts again at the
+beginning::
 
     storage   [ w3 |      (free)       | wqkv | wo | w1 | unused ]
 """
@@ -13,7 +13,7 @@ __all__ = ["Place", "Places"]
 
 @dataclass(frozen=True)
 class Place:
-    """Of one tensor in the storage, in values."""
+    """Place of one tensor in the storage, in values."""
 
     start: int
     stop: int
@@ -60,7 +60,7 @@ class Places:
             if other.start < stop and start < other.stop:
                 after = number + 1
                 break
-        # What is released before this one is written is never looked at again.
+        # Tensors released before this one is written need not be considered again.
         self._oldest = after
         place = Place(start, stop, after)
         self._placed.append(place)

@@ -1,4 +1,4 @@
-"""Names of weights, what a weight source counts, and the size of the circular buffer."""
+"""Names of weights, statistics of a weight source, and the size of the circular buffer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class WeightId(NamedTuple):
 
 @dataclass
 class PrefetchStats:
-    """What a weight source counted since it was made; seconds of host time."""
+    """Statistics of a weight source; seconds of host time."""
 
     stalls: int = 0
     stall_s: float = 0.0
@@ -49,14 +49,14 @@ class PrefetchStats:
 def buffer_bytes(tensors: Mapping[WeightId, PackedTensor], asked: int | None) -> int:
     """Return the capacity of the circular buffer.
 
-    Without a wish: the Galaxy's, or twice the largest weight if that is more.
+    By default the Galaxy's, or twice the largest weight if that is more.
 
     Raises
     ------
     ConfigError
-        If ``asked`` does not hold the largest weight.
+        If ``asked`` is smaller than the largest weight.
     """
-    # In an order of its own: a shard cache gives them in another than the model does.
+    # Sorted, because a shard cache returns them in a different order than the model.
     largest = max(sorted(tensors, key=str), key=lambda weight: tensors[weight].unpacked_bytes)
     need = tensors[largest].unpacked_bytes
     if asked is None:

@@ -1,7 +1,7 @@
 """A step of a model as a program: recorded once, bound to arrays once, run many times.
 
-`op` has what a program is made of, `charge` what the device is charged, `binder` turns a program
-into calls on arrays, `runner` runs the chips of a process in step.
+`op` defines programs, `charge` the charges of device time, `binder` turns a program into calls on
+arrays, and `runner` runs the chips of a process in lockstep.
 """
 
 from galaxy_mpi.program.binder import Binder, Call, Codecs, Phase, Tap

@@ -8,7 +8,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.algorithms import Algorithms
-from galaxy_mpi.ccl.bench import Bound, Clock
+from galaxy_mpi.ccl.builder import Bound, Clock
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.dtypes.codec import Codec
@@ -24,7 +24,7 @@ __all__ = ["Binder", "Call", "Codecs", "Phase", "Tap"]
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 Tap = Callable[["Binder", Use, tuple[Any, ...]], None]
-"""Called behind each op while a program is bound, with the op's arrays: it may add calls."""
+"""Called after each op while a program is bound, with the op's arrays; it may add calls."""
 
 
 class Codecs:
@@ -47,9 +47,9 @@ class Phase:
 
     calls: list[Call] = field(default_factory=list)
     crossing: Crossing | None = None
-    """Behind the calls; None behind the last phase."""
+    """After the calls; None after the last phase."""
     begins: list[tuple[int, Use]] = field(default_factory=list)
-    """Each op of the phase with the number of its first call."""
+    """Each op of the phase, with the number of its first call."""
 
     def use_of(self, number: int) -> Use | None:
         """Return the op that added a call."""
@@ -75,10 +75,10 @@ class Binder:
     clock : Clock, optional
         The chip's device clock.
     is_charged : callable, optional
-        Says, given the use of an op and a wire, whether the clock is charged for it.
+        Tells, given the use of an op and a wire, whether the wire carries device time.
     taps : tuple of Tap
     poisons : bool
-        Whether memory is overwritten as soon as it may be (`galaxy_mpi.program.poison`).
+        Whether to overwrite memory as soon as it may be reused (`galaxy_mpi.program.poison`).
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Binder:
         self._axes: dict[Label, Axis] = {}
 
     def ran_as(self) -> dict[str, str]:
-        """Return in words what the collective of each buffer runs as, for reports."""
+        """Return the algorithm of each buffer's collective, for reports."""
         return self._algorithms.ran_as(wire for _, wire in self._program.wires())
 
     def plane(self, axis: Axis) -> Plane:
@@ -123,7 +123,7 @@ class Binder:
         return self._planes[axis]
 
     def index(self, axis: Axis) -> int:
-        """Return this chip's place in its group along ``axis``."""
+        """Return this chip's index in its group along ``axis``."""
         return self.row if axis is Axis.COLUMN else self.col
 
     def size(self, axis: Axis) -> int:
@@ -144,7 +144,7 @@ class Binder:
         return self._axes[label]
 
     def array(self, *shape: int) -> F32:
-        """Return an array that lives until the op ends, or as long as it is read as its output."""
+        """Return an array that lives until the op ends, or as long as it is read as output."""
         values = self.pool.take(*shape)
         self._taken.append(values)
         return values
@@ -164,7 +164,7 @@ class Binder:
         self.phases[-1].calls.append((function, arguments))
 
     def cross(self, crossing: Crossing) -> None:
-        """End the phase; the next one begins behind the crossing."""
+        """End the phase; the next one begins after the crossing."""
         self.phases[-1].crossing = crossing
         self.phases.append(Phase())
         if self._use is not None:
@@ -173,21 +173,21 @@ class Binder:
             plane.passed(crossing)
 
     def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
-        """Return a collective to be written to and crossed, see `galaxy_mpi.ccl.bench.Bound`."""
+        """Return a collective to write to and cross, see `galaxy_mpi.ccl.builder.Bound`."""
         is_first = self._carries_time(wire)
         return self._algorithms.bind(self, wire, by_rows=by_rows, is_first=is_first)
 
     def slabs(self, wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Bound]]:
-        """Yield rows and the collective of these rows, for an op that uses rows as they come.
+        """Yield row ranges with their collectives, for an op that processes rows as they arrive.
 
-        Each is to be written to and crossed before the next is asked for.
+        Write to each and cross it before asking for the next.
 
         Parameters
         ----------
         wire : Wire
-            Of the whole tensor (S, W).
+            For the whole tensor (S, W).
         pieces : sequence of slice, optional
-            Rows that are not cut, side by side.
+            Adjacent row ranges that must not be split.
         """
         is_first = self._carries_time(wire)
         return self._algorithms.slabs(self, wire, pieces, is_first=is_first)
@@ -199,7 +199,7 @@ class Binder:
         ----------
         program : Program
         inputs : mapping of str to array
-            The arrays of `Program.inputs`, which are filled in before each run.
+            Arrays of `Program.inputs`, filled in before each run.
         """
         self.begin(program, inputs)
         for number in range(len(program.uses)):
@@ -214,7 +214,7 @@ class Binder:
             self._last_uses[tensor] = len(program.uses)
 
     def bind_use(self, number: int) -> None:
-        """Bind one op: all chips of a process bind it before any binds the next."""
+        """Bind one op. All chips of a process bind it before any binds the next."""
         use = self._use = self._program.uses[number]
         self.phases[-1].begins.append((len(self.phases[-1].calls), use))
         inputs = [self.arrays[i] if isinstance(i, Tensor) else i for i in use.inputs]
@@ -232,7 +232,7 @@ class Binder:
         return self.arrays[self._program.results[name]]
 
     def _check_shapes(self, use: Use, outputs: Sequence[Any]) -> None:
-        """Raise if an op made other arrays than it said: numpy might broadcast them in silence."""
+        """Raise if an op returned other shapes than it recorded; numpy might broadcast silently."""
         declared = [tensor.shape for tensor in use.outputs]
         found = [np.shape(array) for array in outputs]
         if found != declared:
@@ -245,7 +245,7 @@ class Binder:
         return self._use is None or self._is_charged(self._use, wire)
 
     def _release(self, number: int) -> None:
-        """Give back what no later op reads."""
+        """Return arrays that no later op reads to the pool."""
         dead = [tensor for tensor in self.arrays if self._last_uses[tensor] <= number]
         arrays = [*self._taken, *(self.arrays.pop(tensor) for tensor in dead)]
         kept = {self.pool.owner(array) for array in self.arrays.values()}

@@ -1,7 +1,7 @@
-"""What the device is charged for an op, in the order in which it happens.
+"""Device time of an op as a list of charges, in execution order.
 
-An op yields charges (`galaxy_mpi.program.Op.charges`); clocks add them up, traces and reports name
-them. A program begins with an empty circular buffer and free DRAM. Nothing here knows values.
+An op yields charges (`galaxy_mpi.program.Op.charges`); clocks add them up, traces and reports list
+them. A program begins with an empty circular buffer and idle DRAM. Charges do not depend on values.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,18 +12,18 @@ from galaxy_mpi.ccl.wire import Wire
 __all__ = ["Charge", "Consumed", "Cross", "Kernel", "Take"]
 
 ByColumn = Callable[[Sequence[int]], Sequence[float]]
-"""Gives seconds for each column from the longest user's position there (-1: no user)."""
+"""Returns seconds per column, given the longest user's position in each (-1: no user)."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Work on so many worker cores."""
+    """Work on a number of worker cores."""
 
     name: str
     seconds: float | ByColumn
     cores: float
     has_gap: bool = True
-    """Whether the op ends here, and the gap between ops follows; False for a part of an op."""
+    """Whether the op ends here, so that the gap between ops follows."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Take:
     """The workers wait until the prefetcher has delivered the next weight."""
 
     n_bytes: float
-    """Of device memory."""
+    """Device bytes."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +41,30 @@ class Consumed:
 
 @dataclass(frozen=True)
 class Cross:
-    """A collective: a chip goes on when the data of its whole group is there."""
+    """A collective: a chip continues when the data of its whole group has arrived."""
 
     name: str
-    """Of the op."""
+    """Name of the op."""
     wire: Wire
     own_s: float
-    """What each chip takes by itself."""
+    """Each chip's own time."""
     wire_s: float
-    """In which the busiest link passes its bytes."""
+    """Time for the busiest link to pass its bytes."""
     block_s: float | None = None
-    """In which a link passes one member's bytes: behind the farthest member's first byte, no more
-    than that is left. None: nothing streams, everything comes behind it."""
+    """Time for a link to pass one member's bytes. With streaming, no more than this is left after
+    the farthest member's first byte. None: no streaming, all bytes follow the first."""
     link_bytes: float | None = None
-    """Of the busiest link; None: what it passes in that time at its full rate."""
+    """Bytes on the busiest link; None: what it passes in ``wire_s`` at full rate."""
     laps: float = 1
-    """Traversals of the group's longest path: 1 with the data, 2 with a barrier before it; more
-    where a core takes data from the link and gives it to the next, in hops that it is worth."""
+    """Traversals of the group's longest path: 1, or 2 with a leading barrier. More if a core
+    forwards data between links, whose cost is expressed in hops."""
     beside_s: float = 0.0
-    """What the workers compute at the same time; they go on when both are done."""
+    """Time of concurrent work on the cores; they continue when both are done."""
     cores: float = 0.0
-    """On which they do."""
+    """Cores of the concurrent work."""
     rides: bool = False
-    """Whether a run sends its data along with the collective before it, on the same axis. Nothing
-    that takes time may come between them."""
+    """Whether a run sends its data together with the previous collective, on the same axis. Nothing
+    that takes time may come between the two."""
 
 
 Charge = Kernel | Take | Consumed | Cross

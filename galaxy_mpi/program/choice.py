@@ -1,4 +1,4 @@
-"""Which values are kept: of which ops, layers, passes and steps (``--capture-ops`` and so on)."""
+"""Which values to capture: ops, layers, passes and steps (``--capture-ops`` and so on)."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,19 +19,19 @@ class Choice:
     Parameters
     ----------
     ops : str, optional
-        Names, with ``*`` for any letters: ``w2`` or ``qkv_heads.q``, commas between; None: all.
+        Comma-separated names, in which ``*`` matches anything: ``w2,qkv_heads.q``; None: all.
     layers : str, optional
         Numbers and ranges, and ``head``: ``0,4-7,head``; None: all.
     steps : str
-        Numbers and ranges of decode steps, with ``p`` in front of prefill passes, both from 1:
+        Numbers and ranges of decode steps, and with a leading ``p`` of prefill passes, both from 1:
         ``p1,1-3``.
     option : str
-        The one that gives ``steps``, for messages.
+        Option that set ``steps``, for messages.
 
     Raises
     ------
     ConfigError
-        If a text is no such thing.
+        If a text is malformed.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class Choice:
 
     @property
     def layer_numbers(self) -> set[int]:
-        """The layers; `HEAD` is what is before and behind them. Empty: all."""
+        """The layers; `HEAD` stands for the ops before and after them. Empty: all."""
         words = [] if self.layers is None else self.layers.split(",")
         numbers = {HEAD} if "head" in words else set[int]()
         for word in words:
@@ -64,11 +64,11 @@ class Choice:
         return numbers
 
     def has_run(self, mode: str, number: int) -> bool:
-        """Return whether values of a pass or a step are wanted."""
+        """Return whether to capture a pass or a step."""
         return number in self._runs("p" if mode == "prefill" else "")
 
     def has(self, use: Use, output: str) -> bool:
-        """Return whether the values behind an op are wanted."""
+        """Return whether to capture the outputs of an op."""
         layers, name = self.layer_numbers, use.op.name
         if layers and use.layer not in layers:
             return False
@@ -78,7 +78,7 @@ class Choice:
         )
 
     def check(self, *programs: Program) -> None:
-        """Raise ConfigError if a pattern or a layer is of no op of the programs."""
+        """Raise ConfigError if a pattern or layer matches no op of the programs."""
         uses = [use for program in programs for use in program.uses]
         known = sorted({use.op.name for use in uses if use.outputs})
         for pattern in self.patterns:

@@ -1,4 +1,4 @@
-"""What an op needs of a chip's memory from the first step to the last."""
+"""Memory that an op needs on a chip for the whole run."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Matrix:
     columns: int
     dtype: DType
     activation: DType
-    """Format of what it is multiplied by."""
+    """Format of the activation it is multiplied by."""
     fidelity: Fidelity
     is_prefetched: bool = True
-    """Whether it is laid out for the prefetcher, whether or not there is one."""
+    """Whether it is laid out for the prefetcher, even if there is none."""

@@ -1,8 +1,8 @@
 """Ops, and the program that a model makes by calling them.
 
-A model runs once with *tensors* that have a shape and no values (`Tensor`). Every op it calls notes
-itself in the program. Whoever needs the program walks its `uses`: a runner binds them to arrays,
-clocks add up their charges, the budget their wires.
+A model runs once with *tensors* that have a shape but no values (`Tensor`), and every op it calls
+records itself in the program. All else reads the program's `uses`: the binder turns them into calls
+on arrays, clocks add up their charges, and the budget sums their wires.
 """
 
 from abc import ABC, abstractmethod
@@ -18,14 +18,14 @@ from galaxy_mpi.program.memory import Matrix
 __all__ = ["HEAD", "Cut", "Cuts", "Op", "Program", "Tensor", "Use"]
 
 HEAD = -1
-"""Stands for a layer's number before the first layer and behind the last."""
+"""Layer number of ops before the first layer and after the last."""
 
 Cut = tuple[tuple[Axis, ...], ...]
-"""For each dim of a chip's array the axes of the mesh that share it, the outer one first. Chips
-that differ along other axes only hold the same values."""
+"""For each dim of a chip's array, the mesh axes that shard it, outer one first. Chips that differ
+only along other axes hold the same values."""
 
 Cuts = Mapping[str, Cut]
-"""How outputs are cut, by name."""
+"""Sharding of outputs, by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +38,16 @@ class Tensor:
 
 
 class Op(ABC):
-    """One op of a system: what it computes, what it sends, what the device is charged for it.
+    """One op of a system: what it computes, what it sends, and its charges of device time.
 
-    A subclass has a ``__call__`` with the op's tensors, which returns tensors made by `record`, and
-    a ``bind`` that takes this chip's binder and arrays in place of the tensors and returns arrays.
+    A subclass has a ``__call__``, which takes the op's tensors and returns tensors made by
+    `record`, and a ``bind``, which takes this chip's binder and arrays in place of tensors, and
+    returns arrays.
 
     Parameters
     ----------
     name : str
-        What reports call it, for example ``rms_norm_attention``.
+        Name in reports, for example ``rms_norm_attention``.
     """
 
     def __init__(self, name: str) -> None:
@@ -58,24 +59,23 @@ class Op(ABC):
         return ()
 
     def matrices(self) -> tuple[Matrix, ...]:
-        """Return the matmul weights of the op, in the order in which it takes them."""
+        """Return the matmul weights of the op, in the order of use."""
         return ()
 
     def cuts(self) -> Cuts:
-        """Return how the outputs are cut over the chips; of those left out nothing is known.
+        """Return how outputs are sharded over the chips; unknown for outputs left out.
 
-        It is what `galaxy_mpi.engine.value_checks` compares and what captured values are joined
-        by.
+        `galaxy_mpi.engine.value_checks` compares replicas by it, and captures join shards by it.
         """
         return {}
 
     def cached_bytes(self) -> int:
-        """Return the device bytes of the op's cache, for each position of every user."""
+        """Return the device bytes of the op's cache per position of every user."""
         return 0
 
     @abstractmethod
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """Yield what the device is charged for it.
+        """Yield the op's charges of device time.
 
         Parameters
         ----------
@@ -84,7 +84,7 @@ class Op(ABC):
 
     @abstractmethod
     def bind(self, chip: Any, *inputs: Any) -> Any:
-        """Add the op's calls to a chip's program and return its arrays, in the order of outputs.
+        """Add the op's calls to a chip's program; return its arrays in the order of outputs.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class Op(ABC):
         """
 
     def priced(self, costs: Any) -> tuple[Charge, ...]:
-        """Return the charges, kept until other costs are asked for: layers share their ops."""
+        """Return the charges, cached for one costs object, because layers share their ops."""
         if self._priced[0] is not costs:
             self._priced = (costs, tuple(self.charges(costs)))
         return self._priced[1]
@@ -102,7 +102,7 @@ class Op(ABC):
     def record(
         self, program: "Program", inputs: tuple[object, ...], **outputs: tuple[int, ...]
     ) -> tuple[Tensor, ...]:
-        """Note a use of the op; return a tensor for each output, named and shaped as given."""
+        """Record a use of the op; return a tensor for each output, named and shaped as given."""
         tensors = tuple(
             Tensor(program, f"{self.name}.{name}", shape) for name, shape in outputs.items()
         )
@@ -112,12 +112,12 @@ class Op(ABC):
 
 @dataclass(frozen=True)
 class Use:
-    """An op in its place in the program."""
+    """One op at its place in the program."""
 
     op: Op
     layer: int
     inputs: tuple[object, ...]
-    """Tensors, and what is no tensor: weights, None."""
+    """Tensors and other arguments, such as weights or None."""
     outputs: tuple[Tensor, ...]
 
     def __str__(self) -> str:
@@ -131,7 +131,7 @@ class Use:
 
 
 class Program:
-    """A step or a pass of a model on one chip, the same for all chips.
+    """A step or pass of a model on one chip; all chips have the same.
 
     Parameters
     ----------
@@ -141,13 +141,13 @@ class Program:
     Attributes
     ----------
     uses : list of Use
-        In the order in which they run.
+        In execution order.
     layer : int
-        Of the ops that are recorded next.
+        Layer of the ops that are recorded next.
     inputs : dict of str to Tensor
-        What is filled in before a run.
+        Filled in before a run.
     results : dict of str to Tensor
-        What is read after it.
+        Read after a run.
     """
 
     def __init__(self, mode: str = "decode") -> None:
@@ -162,9 +162,9 @@ class Program:
         self.inputs[name] = Tensor(self, name, shape)
         return self.inputs[name]
 
-    def layers(self, n_layers: int) -> Iterator[int]:
-        """Yield the numbers of the layers; what is recorded meanwhile belongs to them."""
-        for number in range(n_layers):
+    def layers(self, n_layers: int, first: int = 0) -> Iterator[int]:
+        """Yield layer numbers; ops recorded meanwhile belong to that layer."""
+        for number in range(first, n_layers):
             self.layer = number
             yield number
         self.layer = HEAD
@@ -176,13 +176,13 @@ class Program:
                 yield use, wire
 
     def charges(self, costs: Any) -> Iterator[tuple[Use, Charge]]:
-        """Yield everything the device is charged for, in order."""
+        """Yield every charge of device time, in order."""
         for use in self.uses:
             for charge in use.op.priced(costs):
                 yield use, charge
 
     def last_uses(self) -> dict[Tensor, int]:
-        """Return the place of the last use that reads each tensor, its maker's if nobody does."""
+        """Return the index of the last use that reads each tensor, or of its producer."""
         last: dict[Tensor, int] = {}
         for number, use in enumerate(self.uses):
             for tensor in (*use.inputs, *use.outputs):

@@ -1,9 +1,9 @@
-"""A debugging aid (``--check``): memory is overwritten as soon as it may be.
+"""A debugging aid (``--check``): overwrite memory as soon as it may be reused.
 
-The rules of lifetime (`galaxy_mpi.mesh.plane`) say from when on received memory may be written
-again. Usually it is, but later, so a call that reads too late mostly finds what it expects. Here
-every place that a chip writes in a collective is filled with 0xFF, NaN in float32, as soon as the
-collective before it on the axis has been passed; so are arrays that are given back to the pool.
+The lifetime rules (`galaxy_mpi.mesh.plane`) say when received memory may be written again. Usually
+that happens later, so a call that reads too late mostly still finds valid data. Here all memory
+that a chip writes in a collective is filled with 0xFF (NaN in float32) as soon as the previous
+collective on the axis has been passed. So are arrays that are returned to the pool.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ POISON = 0xFF
 class PoisonedPlane:
     """A plane as one chip sees it while it binds a program, see `Plane`.
 
-    A collective may be bound before the one ahead of it is passed; its memory is free behind that
-    one only, so the fill is added there.
+    A collective may be bound before the previous one is passed. Its memory is free only after that
+    one, so the fill is added there.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class PoisonedPlane:
         self.size, self.shares_memory = plane.size, plane.shares_memory
         self._n_bound = self._n_passed = 0
         self._last: dict[int, int] = {}
-        """By the last crossing of a collective: its number."""
+        """Number of a collective, by its last crossing."""
         self._waiting: dict[int, list[Bytes]] = {}
 
     def table(self, rank: int, label: Label, n_bytes: int, *, in_parts: bool) -> Table:
@@ -72,17 +72,17 @@ class PoisonedPlane:
                 self._call(memory.fill, POISON)
 
     def begin(self) -> None:
-        """Do nothing: who binds programs begins with the plane itself."""
+        """Do nothing: the plane itself is begun elsewhere."""
 
     def end(self) -> None:
-        """Do nothing: who binds programs ends with the plane itself."""
+        """Do nothing: the plane itself is ended elsewhere."""
 
     def closing(self) -> Sequence[Crossing]:
-        """Return what a program crosses at its end."""
+        """Return the crossings at the end of a program."""
         return self._plane.closing()
 
     def release(self, program: Any) -> None:
-        """Give back what a program bound."""
+        """Release what a program bound."""
         self._plane.release(program)
 
     def _bind(self, written: list[Bytes], last: Crossing) -> None:

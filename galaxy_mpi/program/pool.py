@@ -1,8 +1,8 @@
-"""Arrays of one chip's programs: made while they are bound, reused as soon as nobody reads them.
+"""Arrays of one chip's programs: allocated at bind time, reused when no later op reads them.
 
-A program runs in the order in which it is bound. So an array that no later op reads may be given
-to a later op, and layers that are alike come to use the same few arrays. Programs of a chip run
-one after the other, so they share a pool too: all of a program's arrays are free for the next one.
+A program runs in the order in which it was bound, so an array that no later op reads can be given
+to a later op, and identical layers end up using the same few arrays. The programs of a chip run one
+at a time and share a pool, so all arrays of a program are free for the next one.
 """
 
 from bisect import bisect_left, insort
@@ -18,11 +18,11 @@ __all__ = ["ArrayPool"]
 _ALIGNMENT = 64
 
 _MOST_WASTE = 4
-"""A free piece may be so many times as large as what is asked for."""
+"""A free piece is used if it is at most this many times as large as requested."""
 
 
 class ArrayPool:
-    """Storage that is given out and taken back while programs are bound.
+    """Storage that is handed out and returned while programs are bound.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class ArrayPool:
         self.n_bytes = 0
 
     def take(self, *shape: int) -> F32:
-        """Return a float32 array; what it holds is undefined."""
+        """Return a float32 array with undefined content."""
         values: F32 = self.take_bytes(4 * prod(shape)).view(np.float32).reshape(shape)
         return values
 
@@ -58,7 +58,7 @@ class ArrayPool:
         return self._pieces[address][:n_bytes]
 
     def owner(self, array: Any) -> int | None:
-        """Return which piece of storage an array is a view of, None if of none given out."""
+        """Return the piece of storage that an array is a view of, None if it is not of the pool."""
         if not isinstance(array, np.ndarray):
             return None
         root = array
@@ -69,14 +69,14 @@ class ArrayPool:
         return address if address in self._out else None
 
     def give_back(self, owner: int) -> Bytes:
-        """Take storage back: no call that is bound from now on reads what it holds."""
+        """Take storage back; no call bound from now on reads its content."""
         self._out.discard(owner)
         piece = self._pieces[owner]
         insort(self._free, (len(piece), owner))
         return piece
 
     def give_back_all(self) -> None:
-        """Take everything back: the program is bound."""
+        """Take everything back, because the program is bound."""
         for owner in list(self._out):
             self.give_back(owner)
 

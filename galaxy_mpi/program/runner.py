@@ -1,7 +1,7 @@
-"""Runs the programs of the chips of a process, in step.
+"""Run the programs of the chips of a process in lockstep.
 
-Phase k of every chip, then the crossing behind it, once for the process. What comes out of binding
-is one flat list of calls: nothing is looked up while it runs.
+Phase k of every chip, then the crossing after it, once per process. Binding produces one flat list
+of calls, so nothing is looked up while it runs.
 """
 
 import time
@@ -35,9 +35,9 @@ class BoundProgram:
     ----------
     program : Program
     chips : sequence of Binder
-        One a chip of this process, all bound.
+        One per chip of this process, all bound.
     planes : sequence of Plane
-        To which their collectives are bound.
+        The planes that their collectives are bound to.
     note : callable, optional
         Called with each crossing before it is crossed.
     timeline : Timeline, optional
@@ -45,7 +45,7 @@ class BoundProgram:
     Attributes
     ----------
     calls : list of Call
-        Everything, in order.
+        All calls, in order.
     crossings_s : float
         Seconds of host time that all runs spent in crossings.
     """
@@ -85,7 +85,7 @@ class BoundProgram:
         Raises
         ------
         ValuesError
-            If what was computed cannot be right.
+            If a computed value is invalid.
         """
         try:
             for call, arguments in self.calls:
@@ -105,7 +105,7 @@ class BoundProgram:
         return [chip.result(name) for chip in self.chips]
 
     def _where(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
-        """Return which op of which chip added a call: the calls themselves do not know."""
+        """Return which op of which chip added a call."""
         for phases in zip(*(chip.phases for chip in self.chips), strict=True):
             for chip, phase in zip(self.chips, phases, strict=True):
                 for number, (other, its) in enumerate(phase.calls):
@@ -114,7 +114,7 @@ class BoundProgram:
         return "a crossing"
 
     def free(self) -> None:
-        """Give back what the planes keep for it. It cannot run afterwards."""
+        """Release what the planes keep for it. It cannot run afterwards."""
         for plane, bound in self._bound:
             plane.release(bound)
 

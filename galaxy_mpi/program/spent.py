@@ -1,4 +1,4 @@
-"""Seconds that remember what they were spent on."""
+"""Seconds that carry what they were spent on."""
 
 from enum import Enum
 
@@ -6,7 +6,7 @@ __all__ = ["Bound", "Spent"]
 
 
 class Bound(str, Enum):
-    """What an op waits for: the largest of its terms."""
+    """What bounds an op: the largest of its terms."""
 
     DRAM = "DRAM"
     FLOPS = "FLOPS"
@@ -20,7 +20,7 @@ class Bound(str, Enum):
 
 
 class Spent(float):
-    """A number of seconds, told apart; arithmetic gives plain numbers.
+    """A number of seconds with details; arithmetic with it gives plain numbers.
 
     Parameters
     ----------
@@ -29,8 +29,7 @@ class Spent(float):
     dram_bytes : float
         Read or written meanwhile.
     flops : float
-        Of matmuls and attention, padding included, as if each were of the fidelity LoFi: a HiFi2
-        matmul takes the multiplier twice for each.
+        Of matmuls and attention, including padding, in terms of LoFi: HiFi2 counts twice.
 
     Examples
     --------
@@ -51,7 +50,7 @@ class Spent(float):
         dram_bytes: float = 0.0,
         flops: float = 0.0,
     ) -> "Spent":
-        """Return the number with its reasons."""
+        """Return the number with its details."""
         spent = super().__new__(cls, seconds)
         spent.bound, spent.dram_bytes, spent.flops = bound, dram_bytes, flops
         return spent
@@ -65,7 +64,7 @@ class Spent(float):
         dram_bytes: float = 0.0,
         flops: float = 0.0,
     ) -> "Spent":
-        """Return an overhead and the longest of terms that overlap; it or the overhead bounds."""
+        """Return an overhead plus the longest of overlapping terms, and which of them bounds."""
         bound = max(terms, key=lambda name: terms[name])
         longest_s = terms[bound]
         if overhead_s > longest_s:

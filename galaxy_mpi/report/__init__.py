@@ -10,15 +10,17 @@ this package), and write ``to_html(page)``. A page of one's own::
     page = Page("Traffic", ["galaxy_mpi.traffic"], [("model", "demo")], [Section("Load", [chart])])
     files.append((path, to_html(page)))  # for `galaxy_mpi.output.write_all`
 
-`check_installed` belongs where arguments are checked: it says what to install before the run.
+`galaxy_mpi.output.check_page` belongs where arguments are checked: before the run it says what
+is not installed, or that the file cannot be written.
 """
 
-from galaxy_mpi.report.html import check_installed, to_html
+from galaxy_mpi.report.html import to_html
 from galaxy_mpi.report.parts import (
     Bars,
     Cell,
     Column,
     Curves,
+    Ends,
     Facts,
     Page,
     Part,
@@ -27,6 +29,7 @@ from galaxy_mpi.report.parts import (
     Table,
     Timeline,
     Waterfall,
+    ends_of,
 )
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "Cell",
     "Column",
     "Curves",
+    "Ends",
     "Facts",
     "Page",
     "Part",
@@ -42,6 +46,6 @@ __all__ = [
     "Table",
     "Timeline",
     "Waterfall",
-    "check_installed",
+    "ends_of",
     "to_html",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from galaxy_mpi.report.palette import colour_of
-from galaxy_mpi.report.parts import Bars, Curves, Span, Timeline, Waterfall
+from galaxy_mpi.report.parts import Bars, Curves, Ends, Span, Timeline, Waterfall, ends_of
 
 __all__ = ["figure_of"]
 
@@ -22,6 +22,14 @@ _THICK = 0.8
 
 _LEVELS = 130
 """Pixels of the levels below a timeline."""
+
+_MOST_TICKS = 14
+"""Points of a logarithmic axis that are all named; of more, powers of ten are."""
+
+_MOST_MARKERS = 60
+"""Points of a line that are marked."""
+
+_SYMBOLS = ("circle-open", "square-open", "diamond-open", "triangle-up-open")
 
 _OUTLINE = {"width": 1, "color": "rgba(128, 128, 128, 0.6)"}
 
@@ -46,7 +54,7 @@ def figure_of(chart: Bars | Waterfall | Timeline | Curves) -> Figure:
 def _bars(chart: Bars) -> Figure:
     data, ticks = [], _labels(chart.names)
     for number, (series, values) in enumerate(chart.series.items()):
-        margins = chart.margins.get(series)
+        ends = chart.ends.get(series)
         trace: Figure = {
             "type": "bar",
             "orientation": "h",
@@ -57,8 +65,8 @@ def _bars(chart: Bars) -> Figure:
             "marker": {"color": colour_of(series, number)},
             "hovertemplate": f"%{{customdata}}<br>{series}: %{{x:.4g}} {chart.unit}<extra></extra>",
         }
-        if margins is not None:
-            trace["error_x"] = _errors(values, margins)
+        if ends is not None:
+            trace["error_x"] = _errors(values, ends)
         data.append(trace)
     layout = _layout(chart.unit, len(chart.names) * (1 if chart.is_stacked else len(chart.series)))
     layout["barmode"] = "stack" if chart.is_stacked else "group"
@@ -67,15 +75,14 @@ def _bars(chart: Bars) -> Figure:
     return {"data": data, "layout": layout}
 
 
-def _errors(values: Sequence[float | None], margins: Sequence[float | None]) -> Figure:
-    """Return error bars from a value over 1 + margin to the value times that."""
-    pairs = [(v or 0.0, m or 0.0) for v, m in zip(values, margins, strict=True)]
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [value * margin for value, margin in pairs],
-        "arrayminus": [value - value / (1 + margin) for value, margin in pairs],
-    }
+def _errors(values: Sequence[float | None], ends: Sequence[Ends | None]) -> Figure:
+    """Return error bars; of no length where there is no value or no band."""
+    least, most = list[float](), list[float]()
+    for value, band in zip(values, ends, strict=True):
+        low, high = (value, value) if band is None or value is None else band
+        least.append((value or 0.0) - (low or 0.0))
+        most.append((high or 0.0) - (value or 0.0))
+    return {"type": "data", "symmetric": False, "array": most, "arrayminus": least}
 
 
 def _waterfall(chart: Waterfall) -> Figure:
@@ -113,7 +120,7 @@ def _waterfall(chart: Waterfall) -> Figure:
         "hovertemplate": f"{chart.total}<br>%{{x:.4g}} {chart.unit}<extra></extra>",
     }
     if chart.margin is not None:
-        total["error_x"] = _errors([at], [chart.margin])
+        total["error_x"] = _errors([at], [ends_of(at, chart.margin)])
     layout = _layout(chart.unit, len(names) + 1)
     layout["barmode"] = "overlay"
     layout["yaxis"] |= _labels([*names, chart.total])
@@ -171,7 +178,7 @@ def _timeline(chart: Timeline) -> Figure:
                     "x": [at for at, _ in points],
                     "y": [value for _, value in points],
                     "yaxis": "y2",
-                    "line": {"shape": "hv", "color": colour_of("read", number)},
+                    "line": {"shape": "hv", "color": colour_of(name, number)},
                     "fill": "tozeroy",
                     "hovertemplate": f"{name}<br>%{{y:.4g}} {chart.level_unit} at %{{x:.4g}} "
                     f"{chart.unit}<extra></extra>",
@@ -187,26 +194,45 @@ def _label(span: Span, length: float) -> str:
 
 
 def _curves(chart: Curves) -> Figure:
-    data = []
+    data = list[Figure]()
     for number, (name, points) in enumerate(chart.curves.items()):
         labels = list(chart.labels.get(name, [name] * len(points)))
         data.append(
             {
                 "type": "scatter",
-                "mode": "lines+markers" if chart.is_joined else "markers",
+                "mode": _mode(chart, name, len(points)),
                 "name": name,
                 "x": [x for x, _ in points],
                 "y": [y for _, y in points],
                 "customdata": labels,
-                "line": {"color": colour_of(name, number)},
+                "line": {"color": colour_of(name if name in ("equal", "measured") else "", number)},
                 "hovertemplate": "%{customdata}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
             }
         )
+        if len(points) == 1 and chart.joined is not None:  # around a point of another curve
+            symbol = _SYMBOLS[number % len(_SYMBOLS)]
+            data[-1]["marker"] = {"symbol": symbol, "size": 13, "color": colour_of("", number)}
+        if name in chart.ends:
+            data[-1]["error_y"] = _errors([y for _, y in points], chart.ends[name])
     layout = _layout(chart.x, 14)
-    axis = {"type": "log", "dtick": 1} if chart.is_log else {"type": "linear"}
-    layout["xaxis"] |= axis
-    layout["yaxis"] = {"title": {"text": chart.y}, "automargin": True, **axis}
+    is_log_x, ticks = chart.is_log or chart.is_log_x, {"tickformat": ".6~g"}
+    layout["xaxis"] |= {"type": "log" if is_log_x else "linear", **ticks}
+    layout["yaxis"] = {
+        "title": {"text": chart.y},
+        "automargin": True,
+        "type": "log" if chart.is_log else "linear",
+        **ticks,
+    }
+    places = sorted({x for curve in chart.curves.values() for x, _ in curve})
+    if chart.is_log and len(places) <= _MOST_TICKS:
+        layout["xaxis"] |= {"tickvals": places, "ticktext": [f"{x:.6g}" for x in places]}
     return {"data": data, "layout": layout}
+
+
+def _mode(chart: Curves, name: str, n_points: int) -> str:
+    if chart.joined is not None and name not in chart.joined:
+        return "markers"
+    return "lines+markers" if n_points <= _MOST_MARKERS else "lines"
 
 
 def _layout(unit: str, n_rows: int) -> Figure:

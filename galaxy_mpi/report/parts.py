@@ -20,6 +20,7 @@ __all__ = [
     "Cell",
     "Column",
     "Curves",
+    "Ends",
     "Facts",
     "Page",
     "Part",
@@ -28,9 +29,20 @@ __all__ = [
     "Table",
     "Timeline",
     "Waterfall",
+    "ends_of",
 ]
 
 Cell = str | int | float | None
+
+Ends = tuple[float, float]
+"""Least and most that a value may be."""
+
+
+def ends_of(value: float | None, margin: float | None) -> Ends | None:
+    """Return the ends of a band: a value over 1 + margin, and times that."""
+    if value is None or margin is None:
+        return None
+    return value / (1 + margin), value * (1 + margin)
 
 
 @dataclass(frozen=True)
@@ -82,8 +94,8 @@ class Bars:
     """By name of the series, a value for each name."""
     table: Table
     is_stacked: bool = False
-    margins: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
-    """By series: relative error bars."""
+    ends: Mapping[str, Sequence[Ends | None]] = field(default_factory=dict)
+    """By series: error bars."""
     is_host: bool = False
 
     kind = "chart"
@@ -148,8 +160,13 @@ class Curves:
     table: Table
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By curve: what each point is called."""
+    ends: Mapping[str, Sequence[Ends | None]] = field(default_factory=dict)
+    """By curve: error bars of y."""
     is_log: bool = False
-    is_joined: bool = True
+    is_log_x: bool = False
+    """Only the axis of x."""
+    joined: Sequence[str] | None = None
+    """Curves whose points are joined by lines; None: all of them."""
     is_host: bool = False
 
     kind = "chart"
@@ -233,6 +250,8 @@ class UserText:
     ended: str
     note: str = ""
     """Where the other run differs first."""
+    plain: str = ""
+    """The text, where ``tokens`` has not all of it."""
 
 
 @dataclass(frozen=True)

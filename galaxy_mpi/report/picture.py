@@ -15,6 +15,10 @@ _STUB = 24
 """Length of a wire that goes round to the other edge."""
 
 
+_MOST_NAMED = 256
+"""Chips up to which each wire has its bytes beside it."""
+
+
 @dataclass(frozen=True)
 class _Slice:
     x: float
@@ -46,6 +50,16 @@ class _Wire:
 
 
 @dataclass(frozen=True)
+class _Wires:
+    """Wires that are alike, of a mesh that is too large to name each."""
+
+    path: str
+    """Of SVG."""
+    thickness: float
+    mark: str
+
+
+@dataclass(frozen=True)
 class Drawing:
     """Everything with its place, in pixels."""
 
@@ -55,18 +69,32 @@ class Drawing:
     box_height: float
     boxes: list[_Box]
     wires: list[_Wire]
+    """Each with its bytes; of large meshes there are ``alike`` instead."""
+    alike: list[_Wires]
 
 
 def drawing_of(picture: MeshPicture) -> Drawing:
     """Return the places of all chips and links."""
+    wires = [wire for link in picture.links for wire in _wires(link, picture)]
+    is_large = len(picture.chips) > _MOST_NAMED
     return Drawing(
         width=2 * _EDGE + picture.cols * _WIDTH + (picture.cols - 1) * _GAP_X,
         height=2 * _EDGE + picture.rows * _HEIGHT + (picture.rows - 1) * _GAP_Y,
         box_width=_WIDTH,
         box_height=_HEIGHT,
         boxes=[_Box(chip, *_place(chip.row, chip.col), _slices(chip)) for chip in picture.chips],
-        wires=[wire for link in picture.links for wire in _wires(link, picture)],
+        wires=[] if is_large else wires,
+        alike=list(_alike(wires)) if is_large else [],
     )
+
+
+def _alike(wires: list[_Wire]) -> Iterator[_Wires]:
+    paths: dict[tuple[float, str], list[str]] = {}
+    for wire in wires:
+        line = f"M{wire.x1:g} {wire.y1:g}L{wire.x2:g} {wire.y2:g}"
+        paths.setdefault((wire.thickness, wire.link.mark), []).append(line)
+    for (thickness, mark), lines in paths.items():
+        yield _Wires("".join(lines), thickness, mark)
 
 
 def _place(row: int, col: int) -> tuple[float, float]:
@@ -78,7 +106,8 @@ def _slices(chip: ChipView) -> list[_Slice]:
     room = _WIDTH - 12
     for name, seconds in chip.shares.items():
         width = room * seconds / total
-        found.append(_Slice(round(6 + at, 2), round(width, 2), colour_of(name)))
+        if width >= 0.01:
+            found.append(_Slice(round(6 + at, 2), round(width, 2), colour_of(name)))
         at += width
     return found
 

@@ -15,7 +15,7 @@ from galaxy_mpi.systems.formats import differing
 from galaxy_mpi.timing import Estimator, Machine, Timing
 from galaxy_mpi.timing.bands import Band, Conditions, band
 
-__all__ = ["Row", "device_figures", "rows_of", "table", "to_dict"]
+__all__ = ["Row", "device_figures", "gains_of", "rows_of", "stored", "table", "to_dict"]
 
 _WIDTH = 34
 """Of the column of names."""
@@ -125,7 +125,7 @@ def _changed(before: HostFigures, after: HostFigures) -> int:
     return sum(a != b for a, b in zip(before.tokens, after.tokens, strict=True))
 
 
-def _gains(rows: Sequence[Row]) -> dict[str, float]:
+def gains_of(rows: Sequence[Row]) -> dict[str, float]:
     """Return the speed-up of each group of optimizations, in order, and of all."""
     gains = dict.fromkeys((idea.group for idea in IDEAS), 1.0)
     for row in rows:
@@ -197,12 +197,12 @@ def table(rows: Sequence[Row], model: LlamaConfig, variants: Sequence[Variant]) 
         differ = "all equal" if len(tokens) == 1 else f"{len(tokens)} different sets (rounding)"
         lines += ["", f"next tokens of all variants: {differ}"]
         lines.append(f"the Galaxy's formats change the next token of {rows[1].other_tokens} users")
-    lines += ["", *_stored(model, variants)]
+    lines += ["", *stored(model, variants)]
     return "\n".join(lines)
 
 
 def _claimed(rows: Sequence[Row]) -> Iterator[str]:
-    gains = _gains(rows)
+    gains = gains_of(rows)
     name = "claimed in an earlier write-up"
     yield f"{name:<{_WIDTH}}{'claimed':>18}{'modelled':>10}{'ratio':>8}"
     for group, claim in CLAIMS.items():
@@ -210,7 +210,7 @@ def _claimed(rows: Sequence[Row]) -> Iterator[str]:
         yield f"{group:<{_WIDTH}}{claim.text:>18}{gain - 1:>10.1%}{claim.factor(gain):>8.2f}"
 
 
-def _stored(model: LlamaConfig, variants: Sequence[Variant]) -> Iterator[str]:
+def stored(model: LlamaConfig, variants: Sequence[Variant]) -> Iterator[str]:
     """Yield the tensors that the two systems store in different formats."""
     own, galaxys = (variant.system.formats for variant in variants[:2])
     tensors: dict[tuple[str, str, str], list[str]] = {}

@@ -16,9 +16,10 @@ from galaxy_mpi.timing import Budget, DeviceTimes, Estimator, Machine, Slowness,
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
-from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table
+from galaxy_mpi.timing.run_clock import ChipTimes, stragglers
+from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
 
-__all__ = ["PREFILLS", "SAMPLINGS", "WhatIf"]
+__all__ = ["PREFILLS", "SAMPLINGS", "WhatIf", "system_of_machine"]
 
 MAX_TOKENS, MAX_CHIPS = 131_072, 4096
 
@@ -103,6 +104,7 @@ class WhatIf:
             raise ConfigError(f"--sampling is {' or '.join(SAMPLINGS)}, got {self.sampling!r}")
         if self.prefill == "all" and (self.lengths is not None or self.cached_percent):
             raise ConfigError("--lengths and --cached-percent need --prefill one")
+        self.emulated_machine.check_mesh(self.programs.asked_mesh)
         context = self.programs.model.max_seq_len
         if self.longest > context:
             raise ConfigError(
@@ -138,12 +140,20 @@ class WhatIf:
         return len(self.lengths) if self.lengths is not None else self.users
 
     @property
+    def n_places(self) -> int:
+        """Places of a decode step: as in a run, the same number in each column."""
+        if self.prefill != "all":
+            return self.n_users
+        asked = Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        cols = self.emulated_system.mesh(asked).cols
+        return -(-self.users // cols) * cols
+
+    @property
     def system_name(self) -> str:
         """The requested system, or the machine's."""
         if self.system is not None:
             return self.system.name if isinstance(self.system, System) else self.system
-        mesh = Mesh.parse(self.emulated_machine.mesh)
-        return "galaxy" if (mesh.rows, mesh.cols) == _GALAXIES else "tt_transformers"
+        return system_of_machine(self.emulated_machine)
 
     @property
     def n_steps(self) -> int:
@@ -184,7 +194,7 @@ class WhatIf:
             mesh,
             self.emulated_system,
             self.wanted.on(self.emulated_system, model),
-            users=self.n_users,
+            users=self.n_places,
             prefetch=self.prefetch,
             layout_class=self.layout_class,
         )
@@ -244,6 +254,8 @@ class WhatIf:
         times = self.times(self.estimator)
         device = times.to_dict()
         device |= bands_of(device, self.conditions)
+        if self.slow_chips or self.slow_links:
+            device["stragglers"] = self.stragglers
         return {
             "schema_version": 1,
             "model": self.model,
@@ -260,6 +272,14 @@ class WhatIf:
             "memory": self.budget.to_dict(),
             "device": device,
         }
+
+    @property
+    def stragglers(self) -> list[dict[str, Any]]:
+        """The chips that others wait for in the first step, see `stragglers` of `run_clock`."""
+        mesh = self.programs.mesh
+        waits = self.estimator.step_waits_s([self.longest] * mesh.cols)
+        chips = [ChipTimes(rank, waits_s=waits_s) for rank, waits_s in waits.items()]
+        return stragglers(chips, mesh, 1)
 
     def times(self, estimator: Estimator) -> DeviceTimes:
         """Return the times of the run on the machine of an estimator."""
@@ -290,6 +310,7 @@ class WhatIf:
             ("system, precision", f"{self.system_name}, {self.programs.precision.name}"),
             ("users, tokens", f"{self.n_users}, {self.longest} in, {self.n_steps} new"),
             *device_rows(figures),
+            *straggler_rows(figures.get("stragglers", ()), figures["decode_step_s"]),
             *budget_rows(self.budget),
         ]
         width = max(len(name) for name, _ in rows)
@@ -305,3 +326,9 @@ class WhatIf:
     def _model_sizes(self) -> LlamaConfig:
         model = model_sizes(self.model)
         return replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))
+
+
+def system_of_machine(machine: Machine) -> str:
+    """Return the name of the system that a machine has."""
+    mesh = Mesh.parse(machine.mesh)
+    return "galaxy" if (mesh.rows, mesh.cols) == _GALAXIES else "tt_transformers"

@@ -1,9 +1,14 @@
 """Device time of whole runs: sums of estimated passes and steps."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.studies.prompts import chosen_passes, prompt_s
 from galaxy_mpi.timing import DeviceTimes, Estimator
+
+if TYPE_CHECKING:
+    from galaxy_mpi.engine.request import Request
+    from galaxy_mpi.engine.scheduler import Scheduler
 
 __all__ = ["run_all", "run_one", "run_users"]
 
@@ -64,6 +69,7 @@ def run_all(estimator: Estimator, input_tokens: int, new_tokens: int, users: int
     # Imported here because most estimates need no engine.
     from galaxy_mpi.engine.request import CacheLimits
     from galaxy_mpi.engine.scheduler import Scheduler
+    from galaxy_mpi.engine.turns import take_turns
 
     times, cols = estimator.times(), estimator.programs.mesh.cols
     n_positions = input_tokens + new_tokens
@@ -78,13 +84,24 @@ def run_all(estimator: Estimator, input_tokens: int, new_tokens: int, users: int
         eos_tokens=(),
         prefix_caching=False,
     )
-    while not scheduler.is_done:
-        while requests := scheduler.next_prefill():
-            numbers = [request.number for request in requests]
-            work = scheduler.prefill_pass(requests).shape
-            times.add_prefill(estimator.prefill(work), numbers)
-            scheduler.advance(dict.fromkeys(numbers, 0))
-        numbers = [request.number for request in scheduler.active]
-        times.add_step(estimator.step(scheduler.longest_positions()), len(numbers))
-        scheduler.advance(dict.fromkeys(numbers, 0))
+    take_turns(scheduler, _Timed(estimator, times))
     return times
+
+
+class _Timed:
+    """Passes and steps that take device time, and give no tokens but zeros."""
+
+    def __init__(self, estimator: Estimator, times: DeviceTimes) -> None:
+        self._estimator, self._times = estimator, times
+
+    def prefill(self, scheduler: "Scheduler", requests: "list[Request]") -> None:
+        numbers = [request.number for request in requests]
+        work = scheduler.prefill_pass(requests).shape
+        self._times.add_prefill(self._estimator.prefill(work), numbers)
+        scheduler.advance(dict.fromkeys(numbers, 0))
+
+    def decode(self, scheduler: "Scheduler") -> None:
+        numbers = [request.number for request in scheduler.active]
+        step = self._estimator.step(scheduler.longest_positions())
+        self._times.add_step(step, len(numbers))
+        scheduler.advance(dict.fromkeys(numbers, 0))

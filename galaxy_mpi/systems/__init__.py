@@ -1,4 +1,4 @@
-"""How an op is done on the machine: which ops are fused, what travels, in which dtype."""
+"""How a machine executes a model: which ops are fused, what is sent, in which formats."""
 
 from galaxy_mpi.systems.catalogue import PRECISIONS, SYSTEMS, system_of
 from galaxy_mpi.systems.chip import ChipBinder, ChipState, StepInputs, VectorId, WeightFeed

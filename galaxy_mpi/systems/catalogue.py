@@ -1,4 +1,4 @@
-"""The systems there are, by name, and what they store for most models."""
+"""The known systems, by name, and their precisions for most models."""
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
@@ -13,12 +13,12 @@ SYSTEMS = ("galaxy", "tt_transformers")
 
 
 def system_of(name: str | System, mesh: Mesh) -> System:
-    """Return the system of a name for a mesh; one that is none of ours is returned as it is.
+    """Return the system with a name, adapted to a mesh; a user's System is returned unchanged.
 
     Raises
     ------
     ConfigError
-        If there is none of that name.
+        If the name is unknown.
 
     Examples
     --------
@@ -38,4 +38,4 @@ PRECISIONS = {
     name: made_of(name, GALAXY.formats, [choices[-1].setting])
     for name, choices in vars(GALAXY.settings).items()
 } | {"float32": FLOAT32_PRECISION}
-"""Those of the Galaxy for most models, by name; ops of every system can run with them."""
+"""Precisions of the Galaxy for most models, by name; every system's ops can use them."""

@@ -1,4 +1,4 @@
-"""What ops find on a chip when they bind: weights, caches, the inputs of a step, a multiplier."""
+"""What a chip offers to ops when they bind: weights, caches, inputs of a step, matmuls."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,57 +23,57 @@ __all__ = ["ChipBinder", "ChipState", "StepInputs", "VectorId", "WeightFeed"]
 
 
 class VectorId(NamedTuple):
-    """A parameter of this chip that is no matrix: a norm's gain, a bias."""
+    """A non-matrix parameter of this chip: the gain of a norm, or a bias."""
 
     layer: int
     name: str
 
 
 class WeightFeed(Protocol):
-    """Brings weights to where a program reads them."""
+    """Provides the weights of a program."""
 
     def take(self, chip: Binder, weight: WeightId) -> F32:
-        """Add what makes a weight (in, out) ready, and return where it will be."""
+        """Add the calls that make a weight (in, out) available; return its array."""
 
     def done(self, chip: Binder) -> None:
-        """Add that the weight taken last has been read."""
+        """Add the release of the weight taken last."""
 
 
 @dataclass
 class StepInputs:
-    """What a step or a pass is about: filled in before it runs."""
+    """Inputs of a step or pass, filled in before it runs."""
 
     table: PageTable | None = None
-    """Decode: where this column's users are."""
+    """Decode: page table of this column's users."""
     work: PrefillPass | None = None
-    """Prefill: whose prompts."""
+    """Prefill: the users of the pass."""
     positions: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Of the rows that are rotated."""
+    """Positions of the rows to rotate."""
 
 
 @dataclass
 class ChipState:
-    """What a chip holds from the first pass to the last, whatever the mode."""
+    """State of a chip that both modes share for the whole run."""
 
     rank: int
     vectors: Mapping[tuple[int, str], F32]
     caches: list[KVCache]
-    """One a layer."""
+    """One per layer."""
     multiply: Multiply
     n_valid_tokens: int
-    """Tokens of this row's slice of the vocabulary that exist; the rest is padding."""
+    """Tokens in this row's shard of the vocabulary, without padding."""
     workspace: Workspace
-    """Chips of one process may share it."""
+    """May be shared by the chips of a process."""
     inputs: StepInputs = field(default_factory=StepInputs)
     heads: tuple[int, ...] = ()
-    """Numbers, in the model, of the query heads that are here; -1: padding."""
+    """Model-wide numbers of the query heads on this chip; -1: padding."""
     n_heads: int = 0
-    """Query heads of the model."""
+    """Number of query heads of the model."""
     kv_heads: tuple[int, ...] = ()
 
 
 class ChipBinder(Binder):
-    """A `Binder` with the chip's weights, caches and inputs at hand.
+    """A `Binder` with access to the chip's weights, caches and inputs.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ class ChipBinder(Binder):
             self.call(self.codec(dtype, values.shape).round, values, values)
 
     def read_activation(self, site: Site, name: str, x: F32) -> F32:
-        """Return an activation as the matmul of a weight reads it, by its fidelity."""
+        """Return an activation as a weight's matmul reads it, given its fidelity."""
         precision = site.precision
         if not precision.cuts_inputs:
             return x
@@ -120,7 +120,7 @@ class ChipBinder(Binder):
         return cut
 
     def read_weight(self, site: Site, weight: WeightId) -> F32:
-        """Take a weight, as its matmul reads it; `weights.done` ends its use."""
+        """Take a weight as its matmul reads it; `weights.done` releases it."""
         w = self.weights.take(self, weight)
         precision, name = site.precision, weight.name.partition(".")[0]
         if not precision.cuts_inputs:
@@ -133,7 +133,7 @@ class ChipBinder(Binder):
         return cut
 
     def matmul(self, site: Site, x: F32, weight: WeightId, out: Any) -> None:
-        """Multiply by a weight, not rounded; in prefill, block of rows by block of rows."""
+        """Multiply by a weight without rounding; in prefill, in blocks of rows."""
         read = self.read_activation(site, weight.name.partition(".")[0], x)
         w = self.read_weight(site, weight)
         multiply = self.state.multiply

@@ -1,4 +1,7 @@
-"""Attention of a decode step over the paged cache, users grouped by the length of theirs."""
+"""Attention of a decode step over the paged cache; users are grouped by cache length.
+
+The cache stays packed: keys and values are unpacked for a few users and heads at a time.
+"""
 
 from typing import Any
 
@@ -13,23 +16,26 @@ from galaxy_mpi.systems.precision import Precision
 
 __all__ = ["AttentionStep", "Workspace"]
 
+_UNPACKED_BYTES = 1 << 20
+"""Limit of unpacked keys and values in float32: about the size of a core's L2 cache."""
+
 
 class Workspace:
-    """Arrays that the attention of all layers of a thread shares; they grow with the lengths."""
+    """Scratch arrays shared by the attention of all layers of a thread; they grow as needed."""
 
     def __init__(self) -> None:
         self._bytes: dict[str, Bytes] = {}
         self._views: dict[tuple[Any, ...], Any] = {}
 
     def bytes(self, name: str, *shape: int) -> Bytes:
-        """Return bytes under a name: overwritten by the next use of the name."""
+        """Return named scratch bytes, overwritten by the next use of the name."""
         key = (name, *shape)
         view = self._views.get(key)
         if view is None:
             n_bytes = int(np.prod(shape))
             if name not in self._bytes or len(self._bytes[name]) < n_bytes:
                 self._bytes[name] = np.empty(n_bytes, np.uint8)
-                # Views of the smaller array would keep it.
+                # Views of the smaller array would keep it alive.
                 self._views = {k: v for k, v in self._views.items() if k[0] != name}
             elif len(self._views) > 1000:
                 self._views.clear()
@@ -37,7 +43,7 @@ class Workspace:
         return view
 
     def values(self, name: str, *shape: int) -> F32:
-        """Return float32 values under a name."""
+        """Return named scratch of float32."""
         values: F32 = self.bytes(name, *shape[:-1], 4 * shape[-1]).view(np.float32)
         return values
 
@@ -49,7 +55,7 @@ class AttentionStep:
     ----------
     cache : KVCache
     inputs : object
-        Its ``table`` says where the users are.
+        Its ``table`` is the page table of the users.
     precision : Precision
         Of the layer.
     attend : Attention
@@ -88,8 +94,31 @@ class AttentionStep:
             out_BNH[places] = mixed
 
     def _attend_group(self, q: F32, places: Ints, blocks_GP: Ints, out: F32) -> None:
+        """Attend for users of one number of blocks: so many at once as fit the processor's cache.
+
+        What a user gets does not depend on who is beside it, nor a head on others.
+        """
+        n_kv, _, page, _, _ = self._cache.rows.shape
+        head_bytes = 2 * blocks_GP.shape[1] * page * self._cache.head_dim * 4
+        n_users = max(1, _UNPACKED_BYTES // (n_kv * head_bytes))
+        n_heads = n_kv
+        if self._is_own and n_users == 1:
+            n_heads = max(1, _UNPACKED_BYTES // head_bytes)
+        per_kv = q.shape[1] // n_kv
+        for first in range(0, len(places), n_users):
+            users = slice(first, first + n_users)
+            for head in range(0, n_kv, n_heads):
+                kv_heads = slice(head, min(head + n_heads, n_kv))
+                heads = slice(kv_heads.start * per_kv, kv_heads.stop * per_kv)
+                self._attend_part(
+                    q[users, heads], places[users], blocks_GP[users], kv_heads, out[users, heads]
+                )
+
+    def _attend_part(
+        self, q: F32, places: Ints, blocks_GP: Ints, kv_heads: slice, out: F32
+    ) -> None:
         table = self._inputs.table
-        k, v = self._read(blocks_GP)
+        k, v = self._read(blocks_GP, kv_heads)
         if self._fidelity is not None:
             q = self._fidelity.activation(q)
             if self._cuts_cache:
@@ -104,13 +133,14 @@ class AttentionStep:
             mixed = self._attend.decode(q, k, v, table.positions_B[places])
             put(out, mixed, self._attend, "decode")
 
-    def _read(self, blocks_GP: Any) -> tuple[F32, F32]:
+    def _read(self, blocks_GP: Ints, kv_heads: slice) -> tuple[F32, F32]:
         """Return all positions of the blocks of G users, two arrays of shape (G, K, T, H)."""
         cache, space = self._cache, self._workspace
-        n_kv, _, page, _, row_bytes = cache.rows.shape
+        packed = cache.rows[kv_heads]
+        n_kv, _, page, _, row_bytes = packed.shape
         n_users, n_pages = blocks_GP.shape
         rows = space.bytes("rows", n_kv, n_users, n_pages, page, 2, row_bytes)
-        cache.rows.take(blocks_GP, axis=1, out=rows, mode="clip")
+        packed.take(blocks_GP, axis=1, out=rows, mode="clip")
         if self._is_plain:
             both = rows.view(np.float32)
         else:

@@ -1,9 +1,9 @@
-"""Tables of formats: what every tensor of a layer is stored in, on each system.
+"""Tables of formats: the format of every tensor of a layer, for each system.
 
-A system's table stands beside its table of ops (`galaxy_mpi.systems.galaxy_formats`,
-`galaxy_mpi.systems.tt_transformers_formats`), a row a tensor, each row with its source. A cell is a
-format, or what follows the tensor group ``activation`` of the layer (`Act`), or None where a mode
-has no such tensor. With a layer's ``activation`` a table gives `Formats`, which ops read::
+A system's table is next to its table of ops (`galaxy_mpi.systems.galaxy_formats`,
+`galaxy_mpi.systems.tt_transformers_formats`), with one row per tensor and its source. A cell is a
+format, or `Act` if it follows the layer's tensor group ``activation``, or None if the mode has no
+such tensor. Together with a layer's ``activation``, a table gives the `Formats` that ops read::
 
     table.of(model).formats("decode", activation=None).wo_product
 """
@@ -28,50 +28,50 @@ FORMAT_NAMES: dict[str, DType] = {"bfp4": BFP4, "bfp8": BFP8, "bf16": BF16}
 
 @dataclass(frozen=True)
 class Formats:
-    """What the tensors of a layer are stored in, in one mode. float32: not rounded."""
+    """Formats of the tensors of a layer in one mode. float32 means no rounding."""
 
     layer_input: DType = FLOAT32
-    """The stream as a layer reads it; the embedding in front of the first."""
+    """The residual stream as a layer reads it; for the first layer, the embedding."""
     attention_sum: DType = FLOAT32
-    """The stream with the attention's output added."""
+    """The residual stream after adding the attention output."""
     mlp_sum: DType = FLOAT32
-    """The stream with the feed-forward's output added."""
+    """The residual stream after adding the feed-forward output."""
     last_sum: DType = FLOAT32
-    """The same behind the last layer; decode only."""
+    """The same after the last layer; decode only."""
     first_norm: DType = FLOAT32
     """Output of the first norm of a step, which reads the embedding; decode only."""
     attention_norm: DType = FLOAT32
-    """Output of a norm: what wqkv multiplies."""
+    """Output of the norm before wqkv."""
     mlp_norm: DType = FLOAT32
-    """What w1 and w3 multiply."""
+    """Output of the norm before w1 and w3."""
     final_norm: DType = FLOAT32
-    """What the head multiplies."""
+    """Output of the norm before lm_head."""
     statistics: DType = FLOAT32
-    """Sums of squares on their way to the other columns."""
+    """Sums of squares, as sent to the other columns."""
     qkv_product: DType = FLOAT32
     qkv_sum: DType = FLOAT32
-    """In which the product is summed over the columns."""
+    """Format in which the product is summed over the columns."""
     head_norm: DType = FLOAT32
-    """Output of Qwen3's norms of heads."""
+    """Output of Qwen3's per-head norms."""
     rotary: DType = FLOAT32
-    """q and k with their positions."""
+    """q and k after rotary embedding."""
     queries: DType = FLOAT32
-    """q as attention reads it; prefill only: in decode it is as ``rotary``."""
+    """q as attention reads it, in prefill; in decode it is as ``rotary``."""
     attention: DType = FLOAT32
-    """Output of attention, also on its way to other columns."""
+    """Output of attention, also as sent to other columns."""
     wo_product: DType = FLOAT32
     wo_sum: DType = FLOAT32
     gate_up_product: DType = FLOAT32
     """Products of w1 and w3."""
     gate_up_sum: DType = FLOAT32
     act: DType = FLOAT32
-    """silu(gate) * up, also on its way to other columns."""
+    """silu(gate) * up, also as sent to other columns."""
     w2_product: DType = FLOAT32
     w2_sum: DType = FLOAT32
     logits: DType = FLOAT32
     """Partial logits and their sum."""
     candidates: DType = FLOAT32
-    """Logits of the top-k on their way to the other rows."""
+    """Logits of the top-k, as sent to the other rows."""
 
 
 TENSORS = tuple(f.name for f in fields(Formats))
@@ -80,7 +80,7 @@ TENSORS = tuple(f.name for f in fields(Formats))
 
 @dataclass(frozen=True)
 class Act:
-    """What the tensor group ``activation`` says; what stands here where it says nothing."""
+    """The format of tensor group ``activation``, or this one if that is unset."""
 
     otherwise: DType
 
@@ -99,7 +99,7 @@ class Row:
 
 
 class Model(Protocol):
-    """What a table needs to know of a model."""
+    """What a table needs to know about a model."""
 
     @property
     def qk_norm(self) -> bool:
@@ -107,7 +107,7 @@ class Model(Protocol):
 
     @property
     def dim(self) -> int:
-        """Width of the stream."""
+        """Width of the residual stream."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class FormatTable:
     of_qwen3: tuple[Row, ...] = ()
     """Rows that differ for Qwen3."""
     of_narrow: tuple[Row, ...] = ()
-    """Rows that differ for models whose stream is narrower than 8,192."""
+    """Rows that differ for models with a dim below 8,192."""
 
     def __post_init__(self) -> None:
         assert tuple(row.tensor for row in self.rows) == TENSORS
@@ -135,7 +135,7 @@ class FormatTable:
         return replace(self, rows=tuple(changed.get(row.tensor, row) for row in self.rows))
 
     def changed(self, changes: dict[tuple[str, str], DType]) -> "FormatTable":
-        """Return the table with other cells, by mode and tensor; those of no mode stay empty."""
+        """Return the table with other cells, by mode and tensor; empty cells stay empty."""
         rows = []
         for row in self.rows:
             cells = {
@@ -154,7 +154,7 @@ class FormatTable:
         mode : str
             ``decode`` or ``prefill``.
         activation : DType or None
-            Of the layer's tensor group of that name.
+            Format of the layer's tensor group of that name.
         """
         found: dict[str, DType] = {}
         for row in self.rows:
@@ -167,26 +167,26 @@ class FormatTable:
 
 
 def parse(text: str, names: Sequence[str] = ()) -> tuple[str, dict[tuple[str, str], DType]]:
-    """Return what ``TABLE,TENSOR=FORMAT,MODE.TENSOR=FORMAT,...`` says.
+    """Parse ``TABLE,TENSOR=FORMAT,MODE.TENSOR=FORMAT,...``.
 
     Parameters
     ----------
     text : str
-        Any of its parts may be missing.
+        Every part is optional.
     names : sequence of str
-        Of the tables that may come first.
+        Of the tables that may be named first.
 
     Returns
     -------
     str
-        Name of the table; empty for the one that the system has.
+        Name of the table; empty for the system's own.
     dict of (str, str) to DType
         Other formats, by mode and tensor.
 
     Raises
     ------
     ConfigError
-        If there is no such table, tensor, mode or format; the message lists what there is.
+        If there is no such table, tensor, mode or format; the message lists the valid names.
 
     Examples
     --------
@@ -200,7 +200,7 @@ def parse(text: str, names: Sequence[str] = ()) -> tuple[str, dict[tuple[str, st
     if table and table not in names:
         tables = f"a table ({', '.join(names)}) or " if names else ""
         raise ConfigError(
-            f"--formats: {shown(first)} is nothing; give {tables}TENSOR=FORMAT with one of "
+            f"--formats: {shown(first)} is unknown; give {tables}TENSOR=FORMAT with one of "
             f"{', '.join(TENSORS)}"
         )
     for part in parts if table else [first, *parts]:
@@ -220,7 +220,7 @@ def parse(text: str, names: Sequence[str] = ()) -> tuple[str, dict[tuple[str, st
 
 
 def differing(ours: FormatTable, theirs: FormatTable, model: Model) -> Iterator[tuple[Any, ...]]:
-    """Yield (mode, tensor, format, other format) of what two tables store differently."""
+    """Yield (mode, tensor, format, other format) where two tables differ."""
     for mode in MODES:
         one, other = (table.of(model).formats(mode, None) for table in (ours, theirs))
         for tensor in TENSORS:

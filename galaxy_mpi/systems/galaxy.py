@@ -1,7 +1,7 @@
-"""The specialised system: fused ops on a ring, weights prefetched, buffers persistent.
+"""The specialised system: fused ops on a ring, prefetched weights, persistent buffers.
 
-The generic system (`galaxy_mpi.systems.tt_transformers`) with these ops replaced. Ops of decode are
-numbered as in the decode layer of the original.
+It is the generic system (`galaxy_mpi.systems.tt_transformers`) with these ops replaced. Decode ops
+are numbered as in the original's decode layer.
 """
 
 from dataclasses import replace
@@ -32,22 +32,22 @@ GALAXY = replace(
     name="galaxy",
     decode=replace(
         TT_TRANSFORMERS.decode,
-        add_norm=FusedAddNorm,  # 1, 10: with the gather of the statistics
+        add_norm=FusedAddNorm,  # 1, 10: includes the gather of the statistics
         qkv_heads=FusedQkvHeads,  # 2, 3: the reduce-scatter over users also splits the heads
         norm_heads=SlottedNormHeads,  # 3b: Qwen3
-        rotate=FusedRotate,  # 4: q with k
-        update_cache=FusedUpdateCache,  # 5: k with v
-        attention=SlottedAttention,  # 6: every place has its cores
-        merge_heads=FusedMergeHeads,  # 7: the gather over users also lays heads side by side
-        output=FusedReduce,  # 8, 9: all blocks at once
-        gate_up=FusedGateUp,  # 11 to 14: the first product travels while the second is computed
+        rotate=FusedRotate,  # 4: q and k in one op
+        update_cache=FusedUpdateCache,  # 5: k and v in one op
+        attention=SlottedAttention,  # 6: every user slot has its own cores
+        merge_heads=FusedMergeHeads,  # 7: the gather over users also concatenates heads
+        output=FusedReduce,  # 8, 9: in one step
+        gate_up=FusedGateUp,  # 11 to 14: the first product is sent while the second is computed
         down=FusedReduce,  # 15, 16
         logits=FusedLogits,
         sample=Sample,  # on the chips
     ),
     prefill=replace(
         TT_TRANSFORMERS.prefill,
-        attention=RingPrefillAttention,  # long prompts: the columns share the queries
+        attention=RingPrefillAttention,  # long prompts: queries are sharded over columns
         down=MinimalDown,  # long prompts: the gather overlaps the matmul
         sample=Sample,
     ),

@@ -1,18 +1,18 @@
 """Formats of the Galaxy system, tensor by tensor, with their sources.
 
-Sources are files of tt-metal, models/demos/llama3_70b_galaxy/tt/. An op that is given no dtype
-stores its result as its first input is stored.
+Sources are files of tt-metal, models/demos/llama3_70b_galaxy/tt/. An op without a dtype
+stores its result in the format of its first input.
 
-Two versions of the source disagree in two places. *Norms of decode*: the op's rule gives bfp8, and
-its own unit test asks for that; the benchmark of the matmuls behind it feeds them bf16. *Residual
-of Qwen3-32B in decode*: adds apart from the norm, without a dtype (bfp8), or with bf16, in which
-its accuracy was published. The table has the first of the one and the second of the other;
-``--formats`` sets what is wanted: ``decode.attention_norm=bf16,decode.mlp_norm=bf16``, or
+Versions of the source disagree in two places. *Norms of decode*: the op's rule gives bfp8, and its
+unit test requires that, but the benchmark of the following matmuls feeds them bf16. *Residual of
+Qwen3-32B in decode*: an add separate from the norm, without a dtype (bfp8), or with bf16, for which
+accuracy was published. The table has bfp8 for the former and bf16 for the latter; ``--formats``
+selects the others: ``decode.attention_norm=bf16,decode.mlp_norm=bf16``, or
 ``decode.attention_sum=bfp8,decode.mlp_sum=bfp8``.
 
-The original has no tensor group ``activation``. Here a file that names it sets the two rows of
-intermediate results that travel between chips and that the group sets in the generic system too:
-the sum of q, k and v in decode, and ``act``. Where it is unset, they are the original's.
+The original has no tensor group ``activation``. Here, a file that names it sets two rows, which the
+group also sets in the generic system: the sum of q, k and v in decode, and ``act``. Both are sent
+between chips. If the group is unset, they are as in the original.
 """
 
 from galaxy_mpi.dtypes import BF16, BFP8

@@ -1,7 +1,7 @@
-"""Keys and values of this chip's users and kv heads, packed, in blocks of positions.
+"""Packed keys and values of this chip's users and kv heads, in blocks of positions.
 
-Which block belongs to whom is decided by the engine, on all chips alike; here are only the bytes
-and the page tables that name them.
+The engine assigns blocks to users, identically on all chips. This module has only the bytes and the
+page tables.
 """
 
 from dataclasses import dataclass
@@ -19,45 +19,45 @@ __all__ = ["CacheWriter", "KVCache", "PageTable"]
 
 @dataclass(frozen=True)
 class PageTable:
-    """Where the users of one column are, in a decode step."""
+    """Page table of the users of one column, for a decode step."""
 
     positions_B: Ints
-    """Position of each user's new token; -1 for an idle place."""
+    """Position of each user's new token; -1 for an idle slot."""
     blocks_BP: Ints
-    """Numbers of each user's cache blocks, in the order of its positions; -1 behind the last."""
+    """Cache blocks of each user, in the order of positions; -1 after the last."""
     page_size: int
-    """Positions of a block."""
+    """Positions per block."""
 
     @cached_property
     def active(self) -> Ints:
-        """Places that hold a user."""
+        """Slots with a user."""
         return np.flatnonzero(self.positions_B >= 0)
 
     @cached_property
     def slots(self) -> tuple[Ints, Ints]:
-        """Return (block, place in it) of the new position of each active user."""
+        """Return (block, offset in the block) of the new position of each active user."""
         page, place = np.divmod(self.positions_B[self.active], self.page_size)
         return self.blocks_BP[self.active, page], place
 
     @cached_property
     def same_length(self) -> list[tuple[Ints, Ints]]:
-        """Active places with as many blocks each, and these blocks: (places, (G, P)) each.
+        """Active slots grouped by number of blocks, with these blocks: (slots, (G, P)) each.
 
-        Attention is computed for users of one number of blocks at a time, so what a user gets
-        depends on its own length, and a short user does not pay for a long one.
+        Attention is computed per group, so a user's bits depend only on its own length, and short
+        users do not pay for long ones.
         """
         n_blocks = self.positions_B[self.active] // self.page_size + 1
         groups = []
-        # No np.unique: its first call imports numpy.ma, a tenth of what a rank imports.
+        # Not np.unique, whose first call imports numpy.ma, a tenth of what a rank imports.
         for n in sorted(set(n_blocks.tolist())):
             places = self.active[n_blocks == n]
             groups.append((places, self.blocks_BP[places, :n]))
         return groups
 
     def future(self, places: Ints, n_cached: int) -> NDArray[np.bool_]:
-        """Return which of so many positions are behind each user's own, (B, 1, 1, T).
+        """Return a mask of the positions after each user's own, (B, 1, 1, T).
 
-        Kept for the step: all layers ask for the same.
+        It is cached for the step, because all layers use the same.
         """
         key = (places.tobytes(), n_cached)
         if key not in self._futures:
@@ -73,14 +73,13 @@ class PageTable:
 class KVCache:
     """Cache of one layer on one chip.
 
-    Row r of the mesh holds the kv heads of row r, column c the users of column c. A position is a
-    packed row of H values (bfp8: exponents, then data); pages of memory are touched only as
-    positions are written.
+    Mesh row r holds its own kv heads, mesh column c its own users. A position is a packed row of H
+    values (bfp8: exponents, then data). Memory pages are touched only when positions are written.
 
     Parameters
     ----------
     n_blocks, page_size : int
-        Blocks, and positions of a block.
+        Blocks, and positions per block.
     n_kv_heads, head_dim : int
         Of this chip.
     dtype : DType
@@ -88,7 +87,7 @@ class KVCache:
     Attributes
     ----------
     rows : ndarray of shape (K, blocks, page, 2, row bytes), uint8
-        Keys and values side by side: one op packs both, one unpacks both.
+        Keys and values are adjacent, so that one call packs or unpacks both.
 
     References
     ----------
@@ -105,7 +104,7 @@ class KVCache:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of one block: keys and values of all its positions."""
+        """Bytes of one block, with keys and values of all its positions."""
         return self.rows[:, :1].nbytes
 
     def fill(self, k_SKH: F32, v_SKH: F32, blocks: Ints, *, start: int) -> None:
@@ -131,15 +130,15 @@ class KVCache:
 
 
 class CacheWriter:
-    """Writes one position of each active user, k and v in one go.
+    """Writes one position of each active user, k and v in one call.
 
     Parameters
     ----------
     cache : KVCache
     both_BK2H : ndarray of shape (B, K, 2, H)
-        Where keys and values are laid side by side.
+        Keys and values, adjacent.
     inputs : object
-        Its ``table`` says where the users are.
+        Its ``table`` is the page table of the users.
     """
 
     def __init__(self, cache: KVCache, both_BK2H: F32, inputs: Any) -> None:

@@ -1,7 +1,7 @@
-"""Parts of a layer that can be swapped: attention, rotary embedding, norm.
+"""Replaceable parts of a layer: attention, rotary embedding, norm.
 
-A class of one's own takes the place of one here (`Modules`); it says how one chip computes, the
-systems say what travels in between.
+A user's class can replace one of these (`Modules`). It defines the computation on one chip; systems
+define what is sent in between.
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ __all__ = ["Attention", "Modules", "RMSNorm", "put"]
 
 
 def put(out: F32, values: Any, maker: object, method: str) -> None:
-    """Copy what a class of the caller's own returned to where it is wanted.
+    """Copy the result of a user's class to its destination.
 
     Raises
     ------
     ValuesError
-        If it has another shape: numpy would broadcast it in silence.
+        If the shape differs, because numpy would broadcast it silently.
     """
     if np.shape(values) != out.shape:
         raise ValuesError(
@@ -40,44 +40,44 @@ def put(out: F32, values: Any, maker: object, method: str) -> None:
 class Attention:
     """Grouped-query attention of the heads of one chip, in one layer.
 
-    A class of one's own may have more state; it is made without arguments, and what follows is set
-    before it is used.
+    A subclass may have more state. It is constructed without arguments; the attributes below are
+    set before use.
     """
 
     layer: int = 0
-    """Its number."""
+    """Layer number."""
     heads: tuple[int, ...] = ()
-    """Numbers, in the model, of the query heads that are here; -1 for one that is padding."""
+    """Model-wide numbers of the query heads on this chip; -1 for padding."""
     n_heads: int = 0
-    """Query heads of the model."""
+    """Number of query heads of the model."""
     kv_heads: tuple[int, ...] = ()
-    """The same of the kv heads."""
+    """Model-wide numbers of the kv heads on this chip; -1 for padding."""
     n_tokens: int = 0
-    """Prefill: tokens of the user, cached ones included, without the padding behind them."""
+    """Prefill: tokens of the user, including cached ones, without padding."""
 
     def decode(self, q_BNH: F32, k_BKTH: F32, v_BKTH: F32, positions_B: Ints) -> F32:
         """Attend with one token of each user; see `galaxy_mpi.kernels.attention_decode`.
 
-        T is padded to whole pages: user b has ``positions_B[b] + 1`` positions, and what is behind
-        them is of nobody.
+        T is padded to whole pages. User b has ``positions_B[b] + 1`` positions; later ones are
+        padding.
         """
         return attention_decode(q_BNH, k_BKTH, v_BKTH, positions_B)
 
     def prefill(self, q_SNH: F32, k_KTH: F32, v_KTH: F32, *, start: int) -> F32:
         """Attend causally; see `galaxy_mpi.kernels.attention_prefill`.
 
-        S and T are padded to whole tiles: rows from ``n_tokens - start`` on are of nobody.
+        S and T are padded to whole tiles. Rows from ``n_tokens - start`` on are padding.
         """
         return attention_prefill(q_SNH, k_KTH, v_KTH, start=start)
 
 
 class RMSNorm:
-    """Norm in two halves, because statistics may be summed over chips in between.
+    """A norm in two halves, because statistics may be summed over chips in between.
 
     Parameters
     ----------
     dim : int
-        Values of a row, on all chips together.
+        Values per row, over all chips.
     eps : float
     """
 
@@ -85,7 +85,7 @@ class RMSNorm:
         self.dim, self.eps = dim, eps
 
     def statistics(self, x_BD: F32) -> F32:
-        """Return what is summed over the chips that share the rows, (B,)."""
+        """Return the statistics to be summed over the chips that share the rows, (B,)."""
         return sum_of_squares(x_BD)
 
     def normalise(self, x_BD: F32, total_B: F32, gain_D: F32) -> F32:
@@ -97,7 +97,7 @@ class RMSNorm:
 
 @dataclass(frozen=True)
 class Modules:
-    """The classes that a model is built with."""
+    """The classes that a model uses."""
 
     attention_class: type[Attention] = Attention
     norm_class: type[RMSNorm] = RMSNorm

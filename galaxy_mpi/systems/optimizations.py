@@ -1,21 +1,21 @@
 """Formats and fidelities by group, layer by layer, from a file.
 
-The form is that of tt_transformers' decoder configurations, and so is what it means::
+The file has the form and meaning of tt_transformers' decoder configurations::
 
     {"decoders": {"0": {"precision_cfg": {"FF1_FF3": "BFP4", "WQKV": "BF16"},
                         "fidelity_cfg": {"LI_FF1_FF3": "LOFI"}},
                   "default": {...}}}
 
-A layer that is named has the groups that its entry names, and for the others all weights and the
-cache in bfp8 and HiFi2 (`galaxy_mpi.systems.settings.DEFAULT`), whatever the model: an empty
-``precision_cfg`` means just that. Where an entry has no ``precision_cfg`` or ``fidelity_cfg`` at
-all, the whole part is as in a layer that is not named, and such a layer has what the model has
-without a file: ``accuracy`` if the file's name begins with that, else ``performance``. A layer
-that the model does not have is no error.
+For a layer with an entry, groups that the entry does not name are bfp8 and HiFi2
+(`galaxy_mpi.systems.settings.DEFAULT`), whatever the model; so an empty ``precision_cfg`` means all
+of these. If an entry has no ``precision_cfg`` or no ``fidelity_cfg`` at all, that part is as for a
+layer without an entry. A layer without an entry has the model's setting without a file:
+``accuracy`` if the file name begins with that, else ``performance``. Entries for layers that the
+model does not have are ignored.
 
-Ours: ``default`` stands for layers that are not named; and names may be written in small letters
-(``ff1_3``, ``bfp4``). The original has nothing for layers behind the last that is named; here they
-are as those that are not named.
+Extensions: the entry ``default`` applies to layers without one, and names may be lower-case
+(``ff1_3``, ``bfp4``). The original does not define layers after the last entry; here they are like
+other layers without an entry.
 
 References
 ----------
@@ -23,6 +23,8 @@ References
    ``parse_decoder_json``.
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +36,22 @@ from galaxy_mpi.systems.formats import FORMAT_NAMES
 from galaxy_mpi.systems.precision import OP_GROUPS
 from galaxy_mpi.systems.settings import DEFAULT, Setting
 
-__all__ = ["TENSOR_GROUPS", "default_name", "read_optimizations"]
+__all__ = ["TENSOR_GROUPS", "default_name", "optimizations_json", "read_optimizations"]
 
 TENSOR_GROUPS = tuple(DEFAULT.formats)
-"""Groups of tensors that a file gives a format."""
+"""Groups of tensors whose format a file can set."""
 
 _UNSET = "mixed"
-"""Of ``activation``: each tensor as the system's table says."""
+"""Value of ``activation`` that leaves each tensor as in the system's table."""
 
 _NOT_HERE = "accuracy"
-"""An op group of the original that no op of a text model has."""
+"""An op group of the original that no op of a text model uses."""
 
 _FIDELITIES = {
     "lofi": Fidelity.LOFI,
     "hifi2": Fidelity.HIFI2,
     "hifi4": Fidelity.HIFI4,
-    # How sums are held differs between these; here they are always held in float32.
+    # These differ in how sums are accumulated; here it is always float32.
     "hifi2na": Fidelity.HIFI2,
     "hifi2fp16": Fidelity.HIFI2,
     "hifi2nol1acc": Fidelity.HIFI2,
@@ -61,13 +63,13 @@ _IN_CAPITALS = {"ff1_ff3": "ff1_3", "li_ff1_ff3": "li_ff1_3", "hifi2_na": "hifi2
     "hifi2_nol1acc": "hifi2nol1acc",
     "hifi4_fp32": "hifi4fp32",
 }
-"""Names of the original's enumerations, where they differ from the values."""
+"""Enumeration names of the original that differ from the values."""
 
 _DEFAULT = "default"
 
 
 def default_name(path: Path) -> str:
-    """Return what layers have that a file does not name: by the name of the file."""
+    """Return the precision of layers without an entry, by the name of the file."""
     return "accuracy" if path.stem.startswith("accuracy") else "performance"
 
 
@@ -80,17 +82,17 @@ def read_optimizations(path: Path, n_layers: int, base: Setting) -> list[Setting
     n_layers : int
         Of the model.
     base : Setting
-        Of layers that are not named.
+        Setting of layers without an entry.
 
     Returns
     -------
     list of Setting
-        One a layer.
+        One per layer.
 
     Raises
     ------
     ConfigError
-        If it cannot be read, or names what there is not; the message lists what there is.
+        If it cannot be read or has unknown names; the message lists the valid ones.
     """
     where = f"--optimizations {path}"
     advice = "choose performance, accuracy or a JSON file"
@@ -101,8 +103,8 @@ def read_optimizations(path: Path, n_layers: int, base: Setting) -> list[Setting
     for number in decoders:
         if number != _DEFAULT and not (number.isascii() and number.isdecimal()):
             raise ConfigError(
-                f"{where} names decoder {shown(number)}; decoders have numbers, "
-                f"and {_DEFAULT} stands for the others"
+                f"{where} names decoder {shown(number)}; name decoders by number, "
+                f"and all others with {_DEFAULT}"
             )
     entries = {
         number: _parts(f"{where}, decoder {number}", entry) for number, entry in decoders.items()
@@ -120,10 +122,32 @@ def read_optimizations(path: Path, n_layers: int, base: Setting) -> list[Setting
     return layers
 
 
+def optimizations_json(layers: Sequence[Setting]) -> str:
+    """Return the content of a file with the settings of all layers, in the original's names.
+
+    Parameters
+    ----------
+    layers : sequence of Setting
+        One per layer.
+    """
+    names = {dtype: name.upper() for name, dtype in FORMAT_NAMES.items()}
+    capitals = {ours: original.upper() for original, ours in _IN_CAPITALS.items()}
+    entries = []
+    for number, layer in enumerate(layers):
+        entry: dict[str, dict[str, str]] = {"precision_cfg": {}, "fidelity_cfg": {}}
+        for group, dtype in layer.formats.items():
+            if dtype is not None:  # activation: as in the table
+                entry["precision_cfg"][capitals.get(group, group.upper())] = names[dtype]
+        for group, fidelity in layer.fidelities.items():
+            entry["fidelity_cfg"][capitals.get(group, group.upper())] = fidelity.name
+        entries.append(f'"{number}": {json.dumps(entry)}')
+    return '{"decoders": {\n' + ",\n".join(entries) + "\n}}\n"
+
+
 def _parts(
     where: str, entry: Any
 ) -> tuple[dict[str, DType | None] | None, dict[str, Fidelity] | None]:
-    """Return both parts of an entry; None for one that it does not have."""
+    """Return both parts of an entry; None for a missing one."""
     parts = _entry(where, entry, {"precision_cfg", "fidelity_cfg"})
     formats: dict[str, DType | None] | None = None
     fidelities: dict[str, Fidelity] | None = None
@@ -143,7 +167,7 @@ def _parts(
 def _choices(
     where: str, given: Any, groups: tuple[str, ...], values: dict[str, Any]
 ) -> list[tuple[str, str]]:
-    """Return the pairs of a table, in small letters, each known."""
+    """Return the validated pairs of a table, in lower case."""
     pairs = []
     for group, value in _entry(where, given, None).items():
         name = _IN_CAPITALS.get(group.lower(), group.lower())

@@ -1,4 +1,4 @@
-"""Which format every kind of tensor has, and which fidelity every matmul: what ops read.
+"""Formats of every kind of tensor and fidelities of every matmul, as ops read them.
 
 A precision is made for a system, a mesh and a model::
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 OP_GROUPS = tuple(DEFAULT.fidelities)
-"""Ops that have a fidelity of their own (tt-metal, tt_transformers/tt/model_config.py)."""
+"""Ops with a fidelity setting (tt-metal, tt_transformers/tt/model_config.py)."""
 
 _FIELD_OF_GROUP = {
     "ff1_3": "gate_up_weight",
@@ -59,19 +59,19 @@ class Precision:
     """Cosines and sines."""
     kv_cache: DType = BFP8
     decode: Formats = field(default_factory=Formats)
-    """Of what a decode step computes."""
+    """Formats in decode."""
     prefill: Formats = field(default_factory=Formats)
-    """Of what a prefill pass computes."""
+    """Formats in prefill."""
     before: Formats = field(default_factory=Formats)
-    """Decode formats of the layer before, whose last addition this layer makes."""
+    """Decode formats of the previous layer, whose last addition this layer computes."""
     next_input: DType = FLOAT32
-    """The stream as the next layer reads it, where it casts."""
+    """Format in which the next layer reads the residual stream, if it casts."""
     cuts_inputs: bool = True
-    """Whether matmuls read only the bits of their inputs that their fidelity does."""
+    """Whether matmuls use only those bits of their inputs that their fidelity does."""
     fidelities: tuple[tuple[str, Fidelity], ...] = ()
     """Of each op group."""
     layers: tuple["Precision", ...] = ()
-    """That of each layer, where layers differ; the head and what is not said have this one."""
+    """Per-layer overrides; everything else uses this object's formats."""
 
     def formats(self, mode: str) -> Formats:
         """Return the formats of a mode."""
@@ -79,12 +79,12 @@ class Precision:
 
     @property
     def is_bfloat16(self) -> bool:
-        """Whether every value that is multiplied is one of bfloat16, as those of bfp8 are."""
+        """Whether every matmul input is representable in bfloat16, as bfp8 is."""
         return all(dtype is not FLOAT32 for p in (self, *self.layers) for dtype in p.multiplied)
 
     @property
     def multiplied(self) -> tuple[DType, ...]:
-        """Formats of weights, and of what they are multiplied with."""
+        """Formats of weights and of the activations they are multiplied by."""
         of_modes = (
             (f.attention_norm, f.mlp_norm, f.final_norm, f.attention, f.act)
             for f in (self.decode, self.prefill)
@@ -94,21 +94,21 @@ class Precision:
 
     @property
     def key(self) -> str:
-        """A name that two precisions share only if they are the same."""
+        """A name that is unique to equal precisions."""
         parts = [[_format(p, kind) for kind in KINDS] for p in (self, *self.layers)]
         return f"{self.name}-{zlib.crc32(repr(parts).encode()):08x}"
 
     def of(self, layer: int) -> "Precision":
-        """Return that of a layer; of the head if there is none of that number."""
+        """Return the precision of a layer, or of the head if there is no such layer."""
         return self.layers[layer] if 0 <= layer < len(self.layers) else self
 
     def reading_all_bits(self) -> "Precision":
-        """Return the same formats, with matmuls that read all bits of their inputs."""
+        """Return a copy whose matmuls use all bits of their inputs."""
         layers = tuple(layer.reading_all_bits() for layer in self.layers)
         return replace(self, cuts_inputs=False, layers=layers)
 
     def only(self, kind: str) -> "Precision":
-        """Return what rounds tensors of one kind as this does, and no other."""
+        """Return a precision that rounds only one kind of tensor, as this one does."""
         changes: dict[str, Any] = dict.fromkeys(_STORED, FLOAT32)
         if kind in _STORED:
             changes[kind] = getattr(self, kind)
@@ -129,8 +129,8 @@ class Precision:
     def fidelity(self, name: str, mode: str = "decode") -> Fidelity:
         """Return the fidelity of a weight's matmul, or of attention (``sdpa``).
 
-        Unless told otherwise: LoFi for bfp4, of which it reads all; HiFi4 for attention of
-        prefill; else HiFi2.
+        By default LoFi for bfp4, which it reads completely, HiFi4 for attention in prefill, and
+        HiFi2 otherwise.
         """
         group = {
             "w1": "li_ff1_3",
@@ -160,10 +160,10 @@ class Precision:
 
 
 _STORED = tuple(f.name for f in fields(Precision) if f.type is DType and f.name != "next_input")
-"""Kinds that are kept: weights, cache, tables."""
+"""Kinds that are stored: weights, cache, tables."""
 
 KINDS = (*_STORED, *TENSORS)
-"""Kinds of tensors that have a format of their own."""
+"""Kinds of tensors with a format of their own."""
 
 
 def _format(precision: Precision, kind: str) -> str:
@@ -187,7 +187,7 @@ def made_of(name: str, table: FormatTable, settings: Sequence[Setting]) -> Preci
     table : FormatTable
         For the model, see `FormatTable.of`.
     settings : sequence of Setting
-        One a layer; a single one stands for all of them.
+        One per layer, or a single one for all.
     """
     made: dict[str, Precision] = {}
     inputs = [table.formats("prefill", s.formats["activation"]).layer_input for s in settings]
@@ -199,7 +199,7 @@ def made_of(name: str, table: FormatTable, settings: Sequence[Setting]) -> Preci
             before=table.formats("decode", before.formats["activation"]),
             next_input=inputs[min(number + 1, len(inputs) - 1)],
         )
-        # Layers that are the same share one object, and so their ops.
+        # Equal layers share one object, and therefore their ops.
         layers.append(made.setdefault(repr(one), one))
     # The head has the formats of the last layer, whose stream it reads.
     return replace(layers[-1], layers=tuple(layers) if len(settings) > 1 else ())

@@ -1,8 +1,8 @@
-"""What is prefilled at once: the new tokens of one user, or of many short ones side by side.
+"""One prefill pass: the new tokens of one user, or of several short prompts together.
 
-The device works on padded sequences: a user has `padded_length` rows, and that length decides
-which ops run. The host carries only the tiles of 32 rows that hold a token: what rows of padding
-come to is never read, because a token attends to earlier positions only.
+The device works on padded sequences: a user has `padded_length` rows, and that length decides which
+ops run. The host computes only the tiles of 32 rows that contain a token. Rows of padding are never
+read, because a token attends only to earlier positions.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,14 +25,14 @@ __all__ = [
 ]
 
 SHORT, MIDDLE = 128, 1024
-"""Padded lengths; above, the powers of two."""
+"""Padded lengths; beyond these, powers of two."""
 
 MINIMAL_MATMUL_FROM = 4096
-"""Rows of a device sequence from which prefill takes minimal matmuls."""
+"""From this many device rows on, prefill uses minimal matmuls."""
 
 
 def padded_length(n_tokens: int) -> int:
-    """Return to how many positions a prompt is padded.
+    """Return the length that a prompt is padded to.
 
     Examples
     --------
@@ -46,41 +46,41 @@ def padded_length(n_tokens: int) -> int:
 
 @dataclass(frozen=True)
 class PrefillUser:
-    """The part of one user in a pass."""
+    """One user of a pass."""
 
     tokens: Ints
-    """Tokens that are not cached yet, at least one."""
+    """Tokens not in the cache yet; at least one."""
     start: int
-    """Positions that are cached already: a multiple of 128."""
+    """Cached positions: a multiple of 128."""
     column: int
     """The column that holds the user's cache."""
     blocks: Ints
-    """Its cache blocks from position 0 on, enough for all its tokens."""
+    """Its cache blocks, enough for all its tokens."""
 
     @property
     def n_rows(self) -> int:
-        """Rows that the host carries: whole tiles."""
+        """Rows on the host: whole tiles."""
         return padded(len(self.tokens), TILE)
 
 
 @dataclass(frozen=True)
 class PassShape:
-    """What the program of a pass depends on: passes that share it run the same program."""
+    """What the program of a pass depends on; passes with equal shapes share a program."""
 
     rows: tuple[int, ...]
-    """Rows that the host carries of each user, side by side."""
+    """Rows on the host per user."""
     columns: tuple[int, ...]
     """The column that holds each user's cache."""
     n_parts: int
-    """Places of the device's sequence, with or without a user."""
+    """Parts of the device's sequence, with or without a user."""
     length: int
     """Rows of each part on the device."""
     start: int = 0
-    """Positions that are cached already, of the one user."""
+    """Cached positions of the only user."""
 
     @classmethod
     def of_prompt(cls, n_tokens: int) -> "PassShape":
-        """Return that of one prompt with nothing cached."""
+        """Return the shape of one prompt with nothing cached."""
         return cls((padded(n_tokens, TILE),), (0,), 1, padded_length(n_tokens))
 
     @property
@@ -90,7 +90,7 @@ class PassShape:
 
     @property
     def n_rows(self) -> int:
-        """Rows that the host carries."""
+        """Rows on the host."""
         return sum(self.rows)
 
     @property
@@ -99,8 +99,13 @@ class PassShape:
         return self.n_parts * self.length
 
     @property
+    def on_device(self) -> tuple[int, int, int, int]:
+        """What device time depends on; not the rows on the host, nor their columns."""
+        return self.n_users, self.n_parts, self.length, self.start
+
+    @property
     def is_long(self) -> bool:
-        """Whether the sequence takes minimal matmuls and the gather fused with w2."""
+        """Whether the sequence uses minimal matmuls and the gather fused with w2."""
         return self.device_rows >= MINIMAL_MATMUL_FROM
 
     @cached_property
@@ -111,11 +116,11 @@ class PassShape:
 
     @cached_property
     def row_blocks(self) -> tuple[slice, ...]:
-        """Rows that are multiplied at once: up to `ROW_BLOCK` of one user, from its start.
+        """Blocks of rows that are multiplied together: up to `ROW_BLOCK` of one user.
 
-        A BLAS may add in another order when a matrix has another number of rows. A row is always
-        in a block that its own prompt decides, so its bits do not depend on who else is there or
-        on how much of the prompt was cached.
+        A BLAS may add in another order when a matrix has another number of rows. The block of a
+        row depends only on its own prompt, so its bits do not depend on other users or on how much
+        of the prompt was cached.
         """
         return tuple(
             slice(start, min(start + ROW_BLOCK, rows.stop))
@@ -126,8 +131,8 @@ class PassShape:
     def is_distributed(self, n_columns: int) -> bool:
         """Return whether the columns share the queries (`query_chunks`).
 
-        So it is for one user of more than 1,024 positions with nothing cached, where the padded
-        length cuts into two chunks a column of whole blocks of 128.
+        They do for a single user with more than 1,024 positions and nothing cached, if the padded
+        length divides into two chunks per column of whole blocks of 128.
         """
         long = self.n_parts == 1 and self.start == 0 and self.length > MIDDLE
         return n_columns > 1 and long and self.length % (2 * n_columns * ROW_BLOCK) == 0
@@ -135,7 +140,7 @@ class PassShape:
 
 @dataclass(frozen=True)
 class PrefillPass:
-    """Users side by side; several only if nothing is cached.
+    """The users of a pass; several only if nothing is cached.
 
     Examples
     --------
@@ -148,7 +153,7 @@ class PrefillPass:
 
     users: tuple[PrefillUser, ...]
     n_parts: int = 1
-    """Places of the device's sequence, with or without a user."""
+    """Parts of the device's sequence, with or without a user."""
 
     def __post_init__(self) -> None:
         assert 1 <= len(self.users) <= self.n_parts
@@ -172,7 +177,7 @@ class PrefillPass:
 
     @property
     def start(self) -> int:
-        """Cached positions of the one user, 0 if there are several."""
+        """Cached positions of the only user, 0 if there are several."""
         return max(user.start for user in self.users)
 
     @property
@@ -182,7 +187,7 @@ class PrefillPass:
 
     @property
     def tokens(self) -> Ints:
-        """Tokens of the host's rows, zeros where there is none."""
+        """Tokens of the host's rows; zeros for padding."""
         tokens = np.zeros(self.shape.n_rows, np.int64)
         for rows, user in self.parts:
             tokens[rows][: len(user.tokens)] = user.tokens
@@ -197,7 +202,7 @@ class PrefillPass:
 def query_chunks(length: int, n_columns: int, column: int) -> Iterator[slice]:
     """Yield the queries of one column: chunk i of 2 C from the front and chunk i from the back.
 
-    Later queries see more keys, so an early and a late chunk make equal work.
+    Later queries see more keys, so an early and a late chunk together are equal work.
 
     Examples
     --------

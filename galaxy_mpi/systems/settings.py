@@ -1,9 +1,8 @@
 """What ``performance`` and ``accuracy`` mean: formats of weights and cache, fidelities, by model.
 
-The Galaxy has one flag; the generic system a format for each tensor group and a fidelity for each
-op group, which depend on the family and the size of the model.
-
-A model is known by its sizes: names of folders are the user's.
+The Galaxy has one flag. The generic system has a format per tensor group and a fidelity per op
+group, which depend on the family and size of the model. A model is identified by its sizes, because
+the name of its folder is up to the user.
 
 References
 ----------
@@ -31,11 +30,11 @@ LOFI, HIFI2, HIFI4 = Fidelity.LOFI, Fidelity.HIFI2, Fidelity.HIFI4
 
 
 class ModelSizes(Protocol):
-    """What tells families and sizes apart."""
+    """What identifies families and sizes."""
 
     @property
     def dim(self) -> int:
-        """Width of the stream."""
+        """Width of the residual stream."""
 
     @property
     def n_layers(self) -> int:
@@ -63,7 +62,7 @@ class Setting:
     """A format for each tensor group and a fidelity for each op group."""
 
     formats: Mapping[str, DType | None] = field(default_factory=dict)
-    """``activation`` None: each tensor as the system's table says."""
+    """``activation`` None: each tensor as in the system's table."""
     fidelities: Mapping[str, Fidelity] = field(default_factory=dict)
 
     def but(
@@ -90,7 +89,7 @@ DEFAULT = Setting(
         "sdpa_prefill": HIFI4,
     },
 )
-"""``_default_settings`` of the original: what a layer of a file has where the file names none."""
+"""``_default_settings`` of the original: for groups that a file does not name."""
 
 _FEW_BITS = DEFAULT.but({"ff1_3": BFP4}, {"li_ff1_3": LOFI})
 
@@ -102,7 +101,7 @@ _EXACT_ATTENTION = DEFAULT.but(
 
 @dataclass(frozen=True)
 class Choice:
-    """What a name means for some models."""
+    """The setting for some models."""
 
     models: str
     holds: Callable[[ModelSizes], bool]
@@ -112,7 +111,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Settings:
-    """What both names mean on a system: of the choices the first that holds."""
+    """What both names mean on a system; the first choice that applies counts."""
 
     performance: tuple[Choice, ...]
     accuracy: tuple[Choice, ...]

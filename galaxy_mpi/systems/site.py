@@ -1,4 +1,4 @@
-"""Where an op stands: sizes of the model on a chip, formats of its layer, the mesh, the links."""
+"""The context of an op: sizes of the model on a chip, formats of its layer, mesh, links."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +12,7 @@ from galaxy_mpi.systems.prefill_pass import PassShape
 __all__ = ["SAMPLED", "ChipShape", "Fabric", "Site"]
 
 SAMPLED = 32
-"""Candidates that each row contributes to the choice of a token, one tile wide."""
+"""Candidate tokens that each row contributes to sampling: one tile."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class ChipShape:
     users: int
     """All users of a step: rows of the activations."""
     users_each: int
-    """Users of a column."""
+    """Users per column."""
     dim: int
     """D / C: rows of wqkv, w1 and w3."""
     stream: int
-    """Columns of the residual: D / C, or D / N where it stays scattered over N chips."""
+    """Width of the residual stream on a chip: D / C, or D / N if it stays sharded over N chips."""
     model_dim: int
-    """D, whole, without padding: what the norm divides by."""
+    """Full D without padding, which the norm divides by."""
     norm_eps: float
     heads: int
-    """Query heads, N / R, zeros included."""
+    """Query heads, N / R, including padding."""
     kv_heads: int
     """K / R."""
     head_dim: int
@@ -40,9 +40,9 @@ class ChipShape:
     vocab: int
     """V / R: columns of the language-model head."""
     n_columns: int
-    """C: over which F / R is cut once more."""
+    """C: F / R is sharded once more over these."""
     has_qk_norm: bool = False
-    """Whether heads of q and k are normalised: then adds are ops of their own (tt-metal,
+    """Whether heads of q and k are normalised. Then adds are separate ops (tt-metal,
     llama3_70b_galaxy, ``unfuse_res_add``)."""
 
     @property
@@ -52,7 +52,7 @@ class ChipShape:
 
     @property
     def mixed(self) -> int:
-        """N H / R: columns of what attention gives, rows of wo."""
+        """N H / R: width of the attention output, rows of wo."""
         return self.heads * self.head_dim
 
     @property
@@ -62,7 +62,7 @@ class ChipShape:
 
     @property
     def device_vocab(self) -> int:
-        """V / R as the device pads it: whole tiles on each of 32 cores (tt-metal, lm_head.py)."""
+        """V / R padded as on the device: whole tiles on each of 32 cores (tt-metal, lm_head.py)."""
         return padded(self.vocab, 1024)
 
     @property
@@ -80,22 +80,22 @@ class ChipShape:
 
 @dataclass(frozen=True)
 class Fabric:
-    """How a system uses the links and the cores of a machine."""
+    """How a system uses the links and cores of a machine."""
 
     is_line: bool = False
-    """Whether a group is a line even where the machine has rings."""
+    """Whether groups are lines even if the machine has rings."""
     gather_links: float | None = None
-    """Links that an all-gather takes; None: all there are."""
+    """Links that an all-gather uses; None: all."""
     scatter_links: float | None = None
-    """Links that a reduce-scatter takes."""
+    """Links that a reduce-scatter uses; None: all."""
     laps: int = 1
-    """2 if buffers are made per call: a barrier goes round before the data does."""
+    """2 if buffers are allocated per call, because a barrier precedes the data."""
     skips_alone: bool = False
-    """Whether a group of one chip has no collectives."""
+    """Whether a group of one chip skips collectives."""
     workers: int = 1
     """Cores that feed a link in prefill (``num_workers_per_link``)."""
     ring_matmuls: bool = True
-    """Whether matmuls of decode are on the ring cores, or on those beside the DRAM banks."""
+    """Whether matmuls of decode run on the ring cores, or on those next to the DRAM banks."""
 
     def on(self, machine: Any) -> Any:
         """Return the machine as the system uses it."""
@@ -109,12 +109,12 @@ class Site:
     mesh: Mesh
     shape: ChipShape
     precision: Precision
-    """Of the op's layer."""
+    """Precision of the op's layer."""
     fabric: Fabric = Fabric()
     prefetch: bool = True
-    """Whether weights of a decode step come through the circular buffer."""
+    """Whether weights of a decode step pass through the circular buffer."""
     work: PassShape | None = None
-    """What is prefilled; None in decode."""
+    """Shape of the prefill pass; None in decode."""
     modules: Modules = field(default_factory=Modules)
 
     @property
@@ -123,7 +123,7 @@ class Site:
         return "decode" if self.work is None else "prefill"
 
     def of(self, precision: Precision) -> "Site":
-        """Return the same place in a layer of another precision."""
+        """Return the same site with another precision."""
         return replace(self, precision=precision)
 
     def size(self, axis: Axis) -> int:

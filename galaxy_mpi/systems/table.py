@@ -1,6 +1,6 @@
-"""A system as tables of op classes: which op does what, in each mode.
+"""A system as tables of op classes, one for each mode.
 
-The Galaxy is the generic system with some entries replaced, and so is every idea of
+The Galaxy is the generic system with some entries replaced, and so is every variant of
 `galaxy_mpi.compare`::
 
     replace(system, decode=replace(system.decode, merge_heads=FusedMergeHeads))
@@ -21,7 +21,7 @@ from galaxy_mpi.systems.site import Fabric, Site
 __all__ = ["DecodeOps", "DecodeTable", "PrefillOps", "PrefillTable", "System"]
 
 Make = Callable[[Site, str], Any]
-"""An op class: made from a site and a name."""
+"""An op class, constructed from a site and a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,10 @@ class DecodeTable:
     attention: Make
     merge_heads: Make
     output: Make
-    """wo, and the sum behind it."""
+    """wo and its all-reduce."""
     gate_up: Make
     down: Make
-    """w2, and the sum behind it."""
+    """w2 and its all-reduce."""
     logits: Make
     sample: Make
 
@@ -65,7 +65,7 @@ class DecodeTable:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOps:
-    """The ops of a layer of a decode step, and of what is before and behind the layers."""
+    """The ops of a layer of a decode step, and the ops before and after the layers."""
 
     attention_norm: Any
     ffn_norm: Any
@@ -88,7 +88,7 @@ class PrefillTable:
     """The ops of a prefill pass."""
 
     norm: Make
-    """In front of attention, of the feed-forward and of the head."""
+    """Before attention, the feed-forward and the head."""
     qkv_heads: Make
     norm_heads: Make
     rotate: Make
@@ -129,13 +129,13 @@ class PrefillTable:
 
 @dataclass(frozen=True, kw_only=True)
 class PrefillOps:
-    """The ops of a layer of a prefill pass, and of what is before and behind the layers."""
+    """The ops of a layer of a prefill pass, and the ops before and after the layers."""
 
     attention_norm: Any
     ffn_norm: Any
     final_norm: Any
     all_norm: Any
-    """The same, of every row."""
+    """The same for every row."""
     qkv_heads: Any
     norm_heads: Any
     rotate: Any
@@ -154,28 +154,28 @@ class PrefillOps:
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """One way to run a model: chosen once, at the beginning."""
+    """One way to run a model, chosen once at the beginning."""
 
     name: str
     decode: DecodeTable
     prefill: PrefillTable
     formats: FormatTable
-    """What every tensor is stored in."""
+    """Format of every tensor."""
     settings: Settings
     """What ``performance`` and ``accuracy`` mean."""
     other_formats: tuple[FormatTable, ...] = ()
-    """Tables that may be asked for instead, by name."""
+    """Alternative tables, by name."""
     fabric: Fabric = field(default_factory=Fabric)
     decode_algorithms: Algorithms = DIRECT
     """How the collectives of a decode step run on the host."""
     prefill_algorithms: Algorithms = DIRECT
     is_persistent: bool = True
-    """Whether the device keeps buffers from step to step, or makes them for every collective."""
+    """Whether the device keeps buffers between steps, or allocates them per collective."""
     prefetch: bool = True
-    """Whether weights of a decode step come through the prefetcher."""
+    """Whether weights of a decode step pass through the prefetcher."""
     is_scattered: bool = False
-    """Whether the stream stays cut over all chips, which are one row or column."""
+    """Whether the residual stream stays sharded over all chips, which are one row or column."""
 
     def mesh(self, asked: Mesh) -> Mesh:
-        """Return the mesh as the system works on it: one of N chips as N rows of one."""
+        """Return the mesh as the system sees it; it may see N chips as N rows of one."""
         return Mesh(asked.n_chips, 1) if self.is_scattered else asked

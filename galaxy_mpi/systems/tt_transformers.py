@@ -1,4 +1,4 @@
-"""The generic system: separate ops on a line, weights read when used, buffers made per call.
+"""The generic system: separate ops on a line, weights read when used, buffers per call.
 
 On a single row or column of chips only heads, feed-forward and vocabulary are cut, over all chips,
 which the system sees as one column (``Axis.COLUMN``), however the mesh was written. There an

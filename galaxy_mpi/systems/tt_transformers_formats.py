@@ -1,13 +1,13 @@
 """Formats of the generic system, tensor by tensor, with their sources.
 
-Sources are files of tt-metal, models/tt_transformers/tt/, of 2025 and 2026. An op that is given no
-dtype stores its result as its first input is stored. ``ccl_dtype`` is bfp8 and used where a mesh
-has several rows and columns.
+Sources are files of tt-metal, models/tt_transformers/tt/, of 2025 and 2026. An op without a dtype
+stores its result in the format of its first input. ``ccl_dtype`` is bfp8 and used if a mesh has
+several rows and columns.
 
 Machine classes: one chip and one row of chips have `ROW_FORMATS`, 32 chips `MESH_FORMATS`. Other
-meshes of several rows and columns do not exist in the original; they have `MESH_FORMATS` here,
-because ``tt_all_reduce`` takes its two-dimensional branch wherever no side is 1; ``--formats row``
-asks for the other.
+meshes of several rows and columns do not exist in the original. Here they have `MESH_FORMATS`,
+because ``tt_all_reduce`` takes its two-dimensional branch if no side is 1; ``--formats row``
+selects the other.
 """
 
 from galaxy_mpi.dtypes import BF16, BFP8

@@ -1,4 +1,4 @@
-"""Systems and classes from a file of the user's own, named as ``FILE.py:NAME``."""
+"""Systems and classes from a user's file, given as ``FILE.py:NAME``."""
 
 import importlib.util
 from pathlib import Path
@@ -27,7 +27,7 @@ def chosen_system(text: str) -> str | System:
     found = _from_file("--system", text)
     if not isinstance(found, System):
         raise ConfigError(
-            f"--system {text} is no System but {type(found).__name__}; make one with "
+            f"--system {text} is not a System but {type(found).__name__}; make one with "
             f"replace(GALAXY, ...), or choose {', '.join(SYSTEMS)}"
         )
     return found
@@ -36,12 +36,12 @@ def chosen_system(text: str) -> str | System:
 def chosen_modules(
     attention: str | None = None, norm: str | None = None, rope: str | None = None
 ) -> Modules:
-    """Return the classes of a model, some of them from files.
+    """Return the replaceable classes of a model, some from files.
 
     Parameters
     ----------
     attention, norm, rope : str, optional
-        ``FILE.py:CLASS`` each, made from `Attention`, `RMSNorm` and `RotaryTable`.
+        ``FILE.py:CLASS`` each, subclasses of `Attention`, `RMSNorm` and `RotaryTable`.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def class_from_file(option: str, text: str, base: type) -> type:
     text : str
         ``FILE.py:CLASS``.
     base : type
-        What it must be made from.
+        Required base class.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def class_from_file(option: str, text: str, base: type) -> type:
     found = _from_file(option, text)
     if not (isinstance(found, type) and issubclass(found, base)):
         where = base.__module__.rpartition(".")[0]
-        raise ConfigError(f"{option} {text} is no class made from {where}.{base.__name__}")
+        raise ConfigError(f"{option} {text} is not a subclass of {where}.{base.__name__}")
     return found
 
 

@@ -1,5 +1,6 @@
-"""What a user asks for, before system and model are known: a name or a file, and other formats."""
+"""The requested precision, before system and model are known: a name or file, and formats."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from galaxy_mpi.fields import shown
 from galaxy_mpi.systems.formats import FormatTable, parse
 from galaxy_mpi.systems.optimizations import default_name, read_optimizations
 from galaxy_mpi.systems.precision import FLOAT32_PRECISION, Precision, made_of
-from galaxy_mpi.systems.settings import ModelSizes
+from galaxy_mpi.systems.settings import ModelSizes, Setting
 
 if TYPE_CHECKING:
     from galaxy_mpi.systems.table import System
@@ -21,19 +22,19 @@ PRECISION_NAMES = ("performance", "accuracy", "float32")
 
 @dataclass(frozen=True)
 class Wanted:
-    """Formats that are asked for.
+    """A requested precision.
 
     Raises
     ------
     ConfigError
-        If there is no precision of that name.
+        If there is no such precision.
     """
 
     name: str = "performance"
     optimizations: Path | None = None
-    """A file with the groups of each layer, instead of ``name``."""
+    """A file with the groups of each layer; replaces ``name``."""
     changes: str | None = None
-    """``TABLE,TENSOR=FORMAT,...``: another table of the system, and what is stored otherwise."""
+    """``TABLE,TENSOR=FORMAT,...``: another table of the system, and other formats."""
 
     def __post_init__(self) -> None:
         if self.name not in PRECISION_NAMES:
@@ -43,7 +44,7 @@ class Wanted:
 
     @property
     def is_float32(self) -> bool:
-        """Whether nothing is rounded: the device has no such formats."""
+        """Whether nothing is rounded; the device has no such mode."""
         return self.name == "float32" and self.optimizations is None
 
     def on(self, system: "System", model: ModelSizes) -> Precision:
@@ -61,7 +62,23 @@ class Wanted:
             return made_of(self.name, table, [system.settings.choice(self.name, model).setting])
         base = system.settings.choice(default_name(self.optimizations), model).setting
         layers = read_optimizations(self.optimizations, model.n_layers, base)
-        made = made_of(self.optimizations.stem, table, layers)
+        return self.of_layers(system, model, layers, self.optimizations.stem)
+
+    def of_layers(
+        self, system: "System", model: ModelSizes, layers: Sequence[Setting], name: str
+    ) -> Precision:
+        """Return the formats of a system for a model whose layers have these settings.
+
+        The result equals that of a file with these settings.
+
+        Parameters
+        ----------
+        layers : sequence of Setting
+            One per layer.
+        name : str
+            Name of the precision.
+        """
+        made = made_of(name, self._table(system, model), layers)
         return made if made.layers else replace(made, layers=(made,) * model.n_layers)
 
     def _table(self, system: "System", model: ModelSizes) -> FormatTable:

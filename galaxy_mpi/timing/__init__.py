@@ -1,7 +1,7 @@
-"""Programs as device time: constants of the machine, cost of an op, clocks, traces, memory.
+"""Device time of programs: machine constants, op costs, clocks, traces, memory.
 
-Seconds, bytes and plain numbers; no array of the model, no message, no host time. It knows programs
-and what they charge, not the systems whose ops they name.
+It works with seconds, bytes and plain numbers, never with model values, messages or host time. It
+knows programs and their charges, but not the systems that define the ops.
 """
 
 from galaxy_mpi.timing.budget import Budget

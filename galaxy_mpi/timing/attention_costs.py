@@ -1,14 +1,14 @@
 """Seconds of attention, in decode and in prefill.
 
-Decode: the cache is read and multiplied in chunks of positions. A user of the program has its share
-of the cores, whether other users are there or not; its cores take chunks in turn and merge what
-they have in a tree. What all cores together read of caches with few heads is far below what DRAM
-gives, because they ask the same banks at the same time.
+Decode reads the cache and multiplies it in chunks of positions. Each user has a fixed share of the
+cores, even if other users are absent; its cores take chunks in turn and merge their results in a
+tree. With few kv heads, the cores together read far below DRAM bandwidth, because they access the
+same banks at the same time.
 
 References
 ----------
 .. [1] tt-metal, ttnn, sdpa_decode, ``get_dynamic_Sk_chunk_t`` and its program factory.
-.. [2] tt-metal issue 18604: 23 % of the DRAM's bandwidth for one kv head a chip.
+.. [2] tt-metal issue 18604: 23 % of the DRAM's bandwidth for one kv head per chip.
 """
 
 from typing import TYPE_CHECKING
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["attention_shares", "decode_attention_s", "prefill_attention_s"]
 
 MOST_CORES_PER_HEAD = 16
-"""Of a user: ``max_cores_per_head_batch``."""
+"""Maximum cores per user: ``max_cores_per_head_batch``."""
 
 
 def attention_shares(cores: int, slots: int, kv_heads: int) -> tuple[int, int]:
-    """Return the cores of a kv head of a user, and the heads that a core works on in turn.
+    """Return the cores per kv head of a user, and how many heads a core works on in turn.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def attention_shares(cores: int, slots: int, kv_heads: int) -> tuple[int, int]:
     ((4, 1), (1, 4), (16, 1))
     """
     of_user = max(1, min(cores, MOST_CORES_PER_HEAD * slots * kv_heads) // slots)
-    # More users than cores: each core has several.
+    # More users than cores: each core serves several.
     turns = -(-slots // cores)
     return max(1, of_user // kv_heads), turns * max(1, -(-kv_heads // of_user))
 
@@ -59,21 +59,21 @@ def decode_attention_s(
     Parameters
     ----------
     users : int
-        Who are there.
+        Users present.
     heads, kv_heads, head_dim : int
-        Of the chip. Scores of all heads of a kv head are one row of tiles, padded to 32 rows.
+        Of the chip. The scores of all heads of a kv head are one row of tiles, padded to 32 rows.
     position : int
-        Of the new token of the longest user.
+        Position of the new token of the longest user.
     tile_bytes : int
-        Of the cache's format.
+        Bytes of a tile in the cache's format.
     flops_per_core_s : float
     cores : int
     slots : int
-        Users that the program is made for.
+        Users that the program was made for.
     most_tiles : int
-        Of positions in a chunk.
+        Maximum tiles of positions per chunk.
     passes : float
-        Over a tile of scores, beside the arithmetic.
+        Vector passes over a tile of scores, in addition to the arithmetic.
     """
     m = costs.machine
     per_head, heads_each = attention_shares(cores, slots, kv_heads)
@@ -131,7 +131,7 @@ def prefill_attention_s(
     Parameters
     ----------
     pairs : float
-        Of a query and a key, causal.
+        Pairs of a query and a key, causal.
     queries : int
         On this chip.
     heads, head_dim : int

@@ -1,9 +1,9 @@
-"""How far a figure may be off: the errors of fits that did not know what they predicted.
+"""Error bands of device times, from fits that did not see the times they predict.
 
-Three regimes: *calibrated*, what was published and fitted, as it is; *interpolated*, another model
-or another length on a machine and system that were; *extrapolated*, all else. Long contexts have
-errors of their own. The margin of each is
-such that nine in ten of the errors that were made in predicting like that are within it
+There are three regimes. *Calibrated*: exactly a published configuration that was fitted.
+*Interpolated*: another model or length on a fitted machine and system. *Extrapolated*: everything
+else. Long contexts have errors of their own. The margin of a regime covers nine in ten of the
+errors of such predictions
 (``left_out.json``, which `galaxy_mpi.calibrate --left-out` writes).
 """
 
@@ -22,10 +22,10 @@ _COVERED = 0.9
 """Share of the errors within a margin."""
 
 _LEAST = {"calibrated": 0.03, "interpolated": 0.08, "extrapolated": 0.15}
-"""What is promised at best."""
+"""Smallest margin that is ever claimed."""
 
 _LONGER = 8
-"""Times the longest known, up to which a length is interpolated."""
+"""Lengths up to this multiple of the longest known one are interpolated."""
 
 _NEAR = 1.25
 """A length is known if it is within this factor of a published one."""
@@ -36,7 +36,7 @@ _LONG_FROM = 8192
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a figure is about."""
+    """Conditions of a figure."""
 
     system: str
     machine: str
@@ -45,9 +45,9 @@ class Conditions:
     hidden_dim: int
     n_layers: int
     n_tokens: int
-    """Of the prompt, or before the step."""
+    """Tokens of the prompt, or before the step."""
     is_changed: bool = False
-    """Whether constants, links, formats or buffers are not those of the publication."""
+    """Whether constants, links, formats or buffers differ from the publication."""
 
     def regime(self, kind: str) -> str:
         """Return the regime of a ``step`` or a ``first token``."""
@@ -81,14 +81,14 @@ def _is_of(row_kind: str, kind: str) -> bool:
 
 @dataclass(frozen=True)
 class Band:
-    """A margin and where it is from."""
+    """A margin and its regime."""
 
     regime: str
     margin: float
-    """Relative; a figure is between itself over 1 + margin, and times that."""
+    """Relative: the true value is between figure / (1 + margin) and figure * (1 + margin)."""
 
     def to_dict(self, name: str, value: float) -> dict[str, Any]:
-        """Return the entries of a report beside the figure ``name``."""
+        """Return the entries to add to a report for the figure ``name``."""
         factor = 1 + self.margin
         return {
             f"{name}_band": [value / factor, value * factor],
@@ -125,7 +125,7 @@ def _errors(kind: str, regime: str, system: str) -> list[float]:
 
 
 def _quantile(errors: Sequence[float]) -> float:
-    """Return the margin that covers most of the errors, as factors."""
+    """Return the margin that covers most of the errors."""
     sizes = sorted(max(1 + e, 1 / (1 + e)) - 1 for e in errors)
     if not sizes:
         return 0.0

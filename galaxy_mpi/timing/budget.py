@@ -1,6 +1,6 @@
-"""What a model takes of a chip's memory, by kind, in device bytes with padding.
+"""Memory that a model needs on a chip, by kind, in device bytes with padding.
 
-Sums of what must be there at once in decode; prefill's activations come and go and are left out.
+It sums what decode needs at the same time; activations of prefill are transient and left out.
 """
 
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ from galaxy_mpi.timing.machine import Machine
 __all__ = ["Budget"]
 
 PAGE = 64
-"""Positions of a cache block."""
+"""Positions per cache block."""
 
 
 class MemorySource(Protocol):
-    """What makes programs: `galaxy_mpi.models.Programs`."""
+    """Source of programs: `galaxy_mpi.models.Programs`."""
 
     mesh: Mesh
     prefetch: bool
-    """Whether weights come through the circular buffer."""
+    """Whether weights pass through the circular buffer."""
 
     @property
     def is_persistent(self) -> bool:
-        """Whether the device keeps the buffers of collectives."""
+        """Whether the device keeps the buffers of collectives between steps."""
 
     @property
     def embedding_bytes(self) -> int:
-        """Device bytes of a chip's part of the embedding."""
+        """Device bytes of a chip's shard of the embedding."""
 
     def on(self, machine: Machine) -> Machine:
         """Return the machine as the system uses it."""
@@ -51,13 +51,13 @@ class Budget:
     embedding_bytes: int
     kv_cache_bytes: int
     kv_cache_bytes_per_position: int
-    """Of all users of a column, in all layers."""
+    """For all users of a column, in all layers."""
     persistent_buffers_bytes: int
-    """In L1, double, spread over the worker cores."""
+    """In L1, double-buffered, spread over the worker cores."""
     circular_buffer_bytes: int
     """In L1, spread over the ring cores."""
     circular_buffer_least_bytes: int = 0
-    """Of two of the largest prefetched weights, where a size was asked for."""
+    """Size of the two largest prefetched weights, if a size was requested."""
 
     @classmethod
     def of(
@@ -67,7 +67,7 @@ class Budget:
         n_positions: int,
         circular_buffer_bytes: float | None = None,
     ) -> "Budget":
-        """Return what a model takes when every user has ``n_positions``.
+        """Return the memory that a model needs when every user has ``n_positions``.
 
         Parameters
         ----------
@@ -101,34 +101,34 @@ class Budget:
         return self.weights_bytes + self.embedding_bytes + self.kv_cache_bytes
 
     def check(self, machine: Machine) -> None:
-        """Raise if the chip does not have so much.
+        """Raise if the chip does not have enough memory.
 
         Raises
         ------
         ConfigError
-            Says by how much it is over and what would fit.
+            Says how much is missing and what would fit.
         """
         over = self.dram_bytes - machine.dram_bytes
         if over > 0:
             room = machine.dram_bytes - self.weights_bytes - self.embedding_bytes
             fitting = int(max(room, 0) // self.kv_cache_bytes_per_position) // PAGE * PAGE
             fits = (
-                f"{fitting} positions of each user would fit; lower --input-tokens, "
+                f"{fitting} positions per user would fit; lower --input-tokens, "
                 f"--new-tokens or --users"
                 if fitting
-                else "the weights alone do not fit; take a larger --mesh or fewer --layers"
+                else "the weights alone do not fit; use a larger --mesh or fewer --layers"
             )
             held = self.weights_bytes + self.embedding_bytes
             raise ConfigError(
-                f"DRAM of a chip is over by {over / 2**20:.0f} MiB: weights and embedding "
+                f"a chip lacks {over / 2**20:.0f} MiB of DRAM: weights and embedding "
                 f"{held / 2**20:.0f}, cache {self.kv_cache_bytes / 2**20:.0f} of "
-                f"{machine.dram_bytes / 2**20:.0f} MiB; {fits} (--allow-over-budget goes on)"
+                f"{machine.dram_bytes / 2**20:.0f} MiB; {fits} (--allow-over-budget ignores this)"
             )
         if 0 < self.circular_buffer_bytes < self.circular_buffer_least_bytes:
             raise ConfigError(
                 f"--circular-buffer-bytes must hold two weights, "
                 f"{self.circular_buffer_least_bytes} bytes, got {self.circular_buffer_bytes} "
-                f"(--allow-over-budget goes on)"
+                f"(--allow-over-budget ignores this)"
             )
         for what, n_bytes, cores in (
             ("circular buffer", self.circular_buffer_bytes, machine.ring_cores),
@@ -137,9 +137,9 @@ class Budget:
             over = n_bytes - cores * machine.l1_bytes
             if over > 0:
                 raise ConfigError(
-                    f"L1 is over by {over / cores:.0f} bytes on each of {cores:.0f} cores: the "
-                    f"{what} has {n_bytes} bytes, {cores * machine.l1_bytes:.0f} would fit "
-                    f"(--allow-over-budget goes on)"
+                    f"each of {cores:.0f} cores lacks {over / cores:.0f} bytes of L1: the "
+                    f"{what} needs {n_bytes} bytes, {cores * machine.l1_bytes:.0f} would fit "
+                    f"(--allow-over-budget ignores this)"
                 )
 
     def to_dict(self) -> dict[str, int]:
@@ -164,9 +164,9 @@ def _matrix_bytes(costs: Costs, matrix: Matrix) -> int:
 def _buffers_bytes(program: Program, costs: Costs, mesh: Mesh) -> int:
     """Return the bytes of the buffers of a step's collectives, each once.
 
-    A buffer has a place for what each member of a group sends. Collectives of one kind, axis,
-    format and shape take turns in one buffer; a wire that the device sends in parts, behind each
-    other, needs room for a part.
+    A buffer has room for what each member of a group sends. Collectives of the same kind, axis,
+    format and shape share one buffer; a wire that the device sends in consecutive parts needs room
+    for one part.
     """
     buffers: dict[tuple[object, ...], int] = {}
     for use in program.uses:

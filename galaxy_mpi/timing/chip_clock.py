@@ -1,8 +1,8 @@
-"""The clock of one chip of a run, which learns from messages when the others were where.
+"""The device clock of one chip of a run; it learns from messages when others entered a collective.
 
-What is between two collectives is known beforehand: `ChipClock` is made with a program, as a list
-of steps. When the chip enters a collective, its time travels with the data; what comes back are the
-entry times of the whole group, and with them the clock goes on to the next collective.
+The time between two collectives is known in advance: a `ChipClock` is made for a program, as a list
+of steps. When the chip enters a collective, its time is sent with the data. The entry times of the
+whole group come back, and from these the clock advances to the next collective.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,13 @@ _OP, _PART, _ATTEND, _ATTEND_PART, _TAKE, _CONSUMED, _CROSS, _END = range(8)
 """Kinds of steps, the most frequent first."""
 
 _Step = tuple[int, Any, int]
-"""Kind; seconds, number of an attention, or `_Meeting`; and a number: of a weight, which one must
-leave first; of a collective, how many steps behind it the one is that rides along, 0 if none."""
+"""Kind; then seconds, the number of an attention, or a `_Collective`; then a number. For a weight:
+the weight that must leave first. For a collective: how many steps later the one follows that is
+sent together with it, 0 if none."""
 
 
 def hop_delays(machine: Machine, size: int) -> Times:
-    """Return the seconds that a notice takes between any two members of a group of ``size``."""
+    """Return the seconds that a signal takes between any two members of a group of ``size``."""
     members = np.arange(size)
     apart = np.abs(members[:, None] - members[None, :])
     if machine.topology == "ring":
@@ -45,7 +46,7 @@ def hop_delays(machine: Machine, size: int) -> Times:
 
 
 def near_delays(delays: Times) -> Times:
-    """Return those of neighbours; minus infinity for who is farther, and for oneself."""
+    """Return the delays of neighbours, and minus infinity for all other members."""
     if len(delays) == 1:
         return delays
     nearest = delays[delays > 0].min() if (delays > 0).any() else 0.0
@@ -57,20 +58,20 @@ def near_delays(delays: Times) -> Times:
 _Member = tuple[list[float], float, list[float], float, float, float]
 
 
-class _Meeting:
-    """A collective, as the members of one group take part in it.
+class _Collective:
+    """A collective of one group.
 
     Parameters
     ----------
     cross : Cross
     delays : array
-        Of `hop_delays`.
+        From `hop_delays`.
     factors : array
-        By which each member's ops are slower.
+        How much slower each member's ops are.
     wire_factor : float
-        By which the group's slowest wire is.
+        How much slower the group's slowest link is.
     index : int
-        This chip's.
+        Of this chip.
     """
 
     def __init__(
@@ -87,11 +88,11 @@ class _Meeting:
             (far, block_s, close, wire_s, own, beside)
             for far, close, own, beside in zip(rows, near, own_s, beside_s, strict=True)
         ]
-        """Of each: how far away the others are, the last block, how far the neighbours are, the
-        whole wire, what it takes itself, what it does beside."""
+        """For each member: delays from all others, the last block, delays from neighbours, the
+        whole wire, its own time, and concurrent work."""
         self.mine = self.members[index]
         self.index = index
-        # Where all enter at the same time, and none is slow.
+        # If all enter at the same time, and none is slow.
         self.reach_s = max(max(rows[index]) + block_s, max(near[index]) + wire_s)
 
 
@@ -108,18 +109,18 @@ class ChipClock:
     Attributes
     ----------
     now : float
-        When the worker cores are free.
+        When the worker cores become free.
     stall_s : float
-        Seconds that they waited for the prefetcher.
+        Seconds that the cores waited for the prefetcher.
     waits_s : dict of int to float
-        Seconds that they waited in collectives, by the rank of the chip that came last.
+        Seconds that the cores waited in collectives, by rank of the chip that entered last.
 
     Notes
     -----
-    The prefetcher starts to read a weight when DRAM is free and the buffer has room, which is when
-    the last of the weights that must leave first was consumed: ``ready = max(dram_free, room_free)
-    + bytes / bandwidth``. Attention reads the cache from the same DRAM, and the prefetcher is
-    behind by as long.
+    The prefetcher starts to read a weight when DRAM is free and the buffer has room, that is, when
+    the last of the weights that must leave first is consumed: ``ready = max(dram_free, room_free)
+    + bytes / bandwidth``. Attention reads the cache from the same DRAM, which delays the
+    prefetcher by the same time.
     """
 
     def __init__(self, tape: Tape, mesh: Mesh, rank: int, slowness: Slowness | None = None) -> None:
@@ -134,7 +135,7 @@ class ChipClock:
         self._at, self._told = 0, Told()
         self._steps = self._list_steps()
         self._floors = self._list_floors()
-        """Before which the host has not issued the op behind each step; 0 if it does not matter."""
+        """Earliest time at which the host has issued the op after each step; 0 if irrelevant."""
         self._seen: set[tuple[int, str, Axis, Kind]] = set()
         self._attended_s: list[float] = []
         self._own_attended_s: list[float] = []
@@ -142,10 +143,10 @@ class ChipClock:
         self._begin()
 
     def is_charged(self, use: Use, wire: Wire) -> bool:
-        """Return whether the exchange that is bound now is one that the clock is charged for.
+        """Return whether the exchange that is being bound carries device time.
 
-        The first exchange of an op is, if the op has a charge of that key, axis and kind. A slab
-        further on is not, nor is a group of one chip that a system skips.
+        The first exchange of an op does, if the op has a charge with that key, axis and kind. Later
+        slabs do not, nor does a group of one chip that a system skips.
         """
         what = (id(use), wire.key, wire.axis, wire.kind)
         if what in self._seen:
@@ -158,12 +159,12 @@ class ChipClock:
         )
 
     def start(self, positions: Sequence[int] = ()) -> None:
-        """Begin at time 0 and go on to the first collective.
+        """Begin at time 0 and advance to the first collective.
 
         Parameters
         ----------
         positions : sequence of int
-            Of a decode step: the longest user's position in each column; -1 for one without users.
+            For a decode step: position of the longest user in each column; -1 for no user.
         """
         if self._tape.attentions:
             here = positions[self._column : self._column + 1]
@@ -174,32 +175,32 @@ class ChipClock:
         self._play()
 
     def enter(self, times: Times, index: int) -> None:
-        """Write when this chip enters the collective, at ``index``."""
+        """Write the time at which this chip enters the collective to ``times[index]``."""
         times[index] = self.now
 
     def leave(self, times: Times) -> None:
-        """Go on, given when every member entered."""
-        meeting, ahead = self._meeting()
+        """Advance, given when every member entered."""
+        collective, ahead = self._collective()
         entries: list[float] = times.tolist()
         while ahead:
             entries = [
                 self._issued(self._left(member, entries, at), self._at)
-                for at, member in enumerate(meeting.members)
+                for at, member in enumerate(collective.members)
             ]
-            self._ride(entries[meeting.index], ahead)
-            meeting, ahead = self._meeting()
+            self._ride(entries[collective.index], ahead)
+            collective, ahead = self._collective()
         last = max(entries)
-        if last > entries[meeting.index]:
-            self._note_wait(meeting, entries, last)
-        self.now = self._issued(self._left(meeting.mine, entries, meeting.index), self._at)
+        if last > entries[collective.index]:
+            self._note_wait(collective, entries, last)
+        self.now = self._issued(self._left(collective.mine, entries, collective.index), self._at)
         self._told.ends.append(self.now)
         self._at += 1
         self._play()
 
     def leave_alike(self) -> None:
-        """Go on, if all members enter when this chip does, and none is slow."""
-        meeting, _ = self._meeting()
-        far, block_s, near, wire_s, own_s, beside_s = meeting.mine
+        """Advance, if all members enter when this chip does and none is slow."""
+        collective, _ = self._collective()
+        far, block_s, near, wire_s, own_s, beside_s = collective.mine
         begin = self.now
         end = max(begin + max(far) + block_s, begin + max(near) + wire_s) + own_s
         self.now = self._issued(max(end, begin + beside_s) + self._tape.gap_s, self._at)
@@ -218,13 +219,13 @@ class ChipClock:
         Raises
         ------
         CollectiveError
-            If one was not: then what is charged is not what was run.
+            If one was not, because then the charges differ from what was run.
         """
         if not self.is_done:
-            wire = self._meeting()[0].cross.wire
+            wire = self._collective()[0].cross.wire
             raise CollectiveError(
-                f"device time expects {wire}, which was never entered; mend `bind` or `charges` of "
-                f"its op, which must be one program"
+                f"device time expects {wire}, which was never entered; fix its op, whose `bind` "
+                f"and `charges` must agree"
             )
 
     def timing(self) -> Timing:
@@ -232,10 +233,10 @@ class ChipClock:
         return self._tape.timing(self._told, self._attended_s, self._factor, self.now, self.stall_s)
 
     def spans_s(self) -> list[tuple[Charge, float]]:
-        """Return each charge with its seconds at the end, gap and waiting included."""
+        """Return each charge with its seconds, including gap and waiting."""
         return self._tape.spans_s(self._told, self._attended_s, self._factor)
 
-    # --- what is between collectives
+    # --- between collectives
 
     def _begin(self) -> None:
         self.now, self.stall_s = 0.0, 0.0
@@ -248,7 +249,7 @@ class ChipClock:
     def _list_steps(self) -> list[_Step]:
         tape, factor, steps = self._tape, self._factor, list[_Step]()
         bandwidth, rooms = tape.costs.machine.dram_bytes_per_s, iter(tape.rooms)
-        meetings: dict[int, _Meeting] = {}
+        collectives: dict[int, _Collective] = {}
         for charge in tape.charges:
             if isinstance(charge, Kernel):
                 if callable(charge.seconds):
@@ -262,12 +263,12 @@ class ChipClock:
             elif isinstance(charge, Consumed):
                 steps.append((_CONSUMED, 0.0, 0))
             else:
-                if id(charge) not in meetings:
-                    meetings[id(charge)] = self._new_meeting(charge)
+                if id(charge) not in collectives:
+                    collectives[id(charge)] = self._new_collective(charge)
                 if charge.rides:
                     before = _last_cross(steps)
                     steps[before] = (*steps[before][:2], len(steps) - before)
-                steps.append((_CROSS, meetings[id(charge)], 0))
+                steps.append((_CROSS, collectives[id(charge)], 0))
         return [*steps, (_END, None, 0)]
 
     def _list_floors(self) -> list[float]:
@@ -278,16 +279,16 @@ class ChipClock:
             floors.append(n_issued * issue_s if is_op else 0.0)
         return floors
 
-    def _new_meeting(self, cross: Cross) -> _Meeting:
+    def _new_collective(self, cross: Cross) -> _Collective:
         axis = cross.wire.axis
         row, col = self._mesh.coord(self._rank)
         delays = hop_delays(self._tape.costs.machine, self._mesh.size(axis))
         factors = self._factors[:, col] if axis is Axis.COLUMN else self._factors[row, :]
         index = self._mesh.index(self._rank, axis)
-        return _Meeting(cross, delays, factors, self._wire_factors[axis], index)
+        return _Collective(cross, delays, factors, self._wire_factors[axis], index)
 
     def _play(self) -> None:
-        """Go on to the next collective, or to the end."""
+        """Advance to the next collective, or to the end."""
         steps, at, now, gap_s = self._steps, self._at, self.now, self._tape.gap_s
         ends, floors = self._told.ends, self._floors
         while True:
@@ -324,42 +325,42 @@ class ChipClock:
 
     # --- collectives
 
-    def _meeting(self) -> tuple[_Meeting, int]:
-        """Return the collective whose turn it is, and how many steps ahead another rides along."""
+    def _collective(self) -> tuple[_Collective, int]:
+        """Return the current collective, and how many steps later the one sent with it comes."""
         kind, what, ahead = self._steps[self._at]
         if kind != _CROSS:
             raise CollectiveError(
-                "a collective is left where device time expects the end; mend `bind` or `charges` "
-                "of its op, which must be one program"
+                "a collective ended where device time expects the end of the program; fix its op, "
+                "whose `bind` and `charges` must agree"
             )
         return what, ahead
 
     def _left(self, member: _Member, entries: list[float], index: int) -> float:
-        """Return when a member goes on behind a collective."""
+        """Return when a member continues after a collective."""
         far, block_s, near, wire_s, own_s, beside_s = member
         end: float = max(max(map(add, entries, far)) + block_s,
                          max(map(add, entries, near)) + wire_s) + own_s  # fmt: skip
         return max(end, entries[index] + beside_s) + self._tape.gap_s
 
-    def _note_wait(self, meeting: _Meeting, entries: list[float], last: float) -> None:
-        """Note for whom this chip waits, and how long beyond what notices take."""
-        far, block_s, near, wire_s, *_ = meeting.mine
-        mine = entries[meeting.index]
+    def _note_wait(self, collective: _Collective, entries: list[float], last: float) -> None:
+        """Record which chip this one waits for, and how long beyond the delay of signals."""
+        far, block_s, near, wire_s, *_ = collective.mine
+        mine = entries[collective.index]
         begin = max(max(map(add, entries, far)) + block_s, max(map(add, entries, near)) + wire_s)
         waited_s = begin - mine - max(max(far) + block_s, max(near) + wire_s)
         if waited_s > 0:
             row, col = self._mesh.coord(self._rank)
             other = entries.index(last)
-            is_column = meeting.cross.wire.axis is Axis.COLUMN
+            is_column = collective.cross.wire.axis is Axis.COLUMN
             rank = self._mesh.rank(*((other, col) if is_column else (row, other)))
             self.waits_s[rank] = self.waits_s.get(rank, 0.0) + waited_s
 
     def _issued(self, now: float, at: int) -> float:
-        """Return when the op behind a step can begin: not before the host has issued it."""
+        """Return when the op after a step can begin: not before the host has issued it."""
         return max(now, self._floors[at])
 
     def _ride(self, now: float, ahead: int) -> None:
-        """Go on to the collective that rides; a weight may leave in between: it takes no time."""
+        """Advance to the collective that is sent along. A weight may leave before; that is free."""
         self._told.ends.append(now)
         if ahead > 1:
             self._left_s[-1] = now

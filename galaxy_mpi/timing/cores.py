@@ -1,4 +1,4 @@
-"""Over how many cores an op is spread, by the rules of the original.
+"""How many cores an op uses, by the rules of the original.
 
 References
 ----------
@@ -21,7 +21,7 @@ _FEWEST_CORES, _PADDED_CORES = 8, 16
 
 @cache
 def norm_cores(width: int) -> int:
-    """Return the divisor of a width's tiles that is nearest to 32: cores of a norm.
+    """Return the cores of a norm: the divisor of the width in tiles that is closest to 32.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def norm_cores(width: int) -> int:
 
 @cache
 def fused_norm_cores(width: int) -> int:
-    """Return the cores of the Galaxy's norm, as many tiles each.
+    """Return the cores of the Galaxy's norm, with equally many tiles each.
 
     Examples
     --------
@@ -48,9 +48,9 @@ def fused_norm_cores(width: int) -> int:
 
 @cache
 def multicast_blocks(k: int, n: int) -> int:
-    """Return the cores that hold the activation of a matmul, which is in as many blocks.
+    """Return the cores that hold the activation of a matmul, one block each.
 
-    The largest divisor of the tiles of both dims, at most 64.
+    It is the largest common divisor of both dims in tiles, at most 64.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def multicast_blocks(k: int, n: int) -> int:
 
 @cache
 def ring_sizes(most: int) -> tuple[int, ...]:
-    """Return the rings that there may be: as many cores for each of 12 DRAM banks.
+    """Return the possible ring sizes: equally many cores for each of 12 DRAM banks.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def ring_sizes(most: int) -> tuple[int, ...]:
 def whole_hidden(dim: int, hidden: int) -> int:
     """Return a chip's feed-forward width as the generic system pads it.
 
-    Where dim and width share few divisors, it is padded to a tile on each of 16 cores
+    If dim and width share few divisors, it is padded to whole tiles on each of 16 cores
     (``default_padded_cores``, ``PAD_MLP_CORES``).
 
     Examples

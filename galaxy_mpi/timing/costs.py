@@ -1,8 +1,8 @@
 """Seconds of an op on one chip, from its sizes and the constants of the machine.
 
-Physical: bytes over bandwidth, arithmetic over the peak of the cores that do it, hops, launches.
-What was fitted is a constant of the profile and names what to; nothing here looks up an answer.
-Collectives have two parts: what each chip takes by itself, and hops between chips, which
+The terms are physical: bytes over bandwidth, arithmetic over the peak of the cores used, hops,
+launches. Fitted values are constants of the profile, which names the times they were fitted to. A
+collective has two parts: each chip's own time, and hops between chips, which
 `galaxy_mpi.timing.mesh_clock` adds. Attention is in `galaxy_mpi.timing.attention_costs`.
 """
 
@@ -27,10 +27,10 @@ _DRAM_BANKS_TILES = 24 * TILE
 """Weights are padded to whole tiles on each of the 24 ring cores."""
 
 _PACKET_BYTES = 4096
-"""Largest payload of a packet of the fabric; pages of a tensor are packed whole."""
+"""Largest payload of a fabric packet; tensor pages are never split."""
 
 ROUND_TRIPS = 2
-"""Of a position's tile in the cache: it is read, changed and written."""
+"""Accesses of a cache tile per position: it is read, modified and written."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Costs:
     prefill_attention_s = prefill_attention_s
 
     def gap_s(self, mode: str) -> float:
-        """Seconds between two ops: of a recorded trace, also where the host is ahead."""
+        """Seconds between two ops of a recorded trace."""
         return self.machine.op_gap_s
 
     def issue_s(self, mode: str) -> float:
-        """Seconds in which the host issues an op: a prefill is not a recorded trace."""
+        """Seconds for the host to issue an op, because prefill is not a recorded trace."""
         return 0.0 if mode == "decode" else self.machine.prefill_op_s
 
     def flops_per_core_s(self, fidelity: Fidelity) -> float:
-        """Flops a second of a core at a fidelity."""
+        """Flops per second of a core at a fidelity."""
         return {
             Fidelity.LOFI: self.machine.lofi_flops_per_core_s,
             Fidelity.HIFI2: self.machine.hifi2_flops_per_core_s,
@@ -65,15 +65,15 @@ class Costs:
     ) -> Spent:
         """Seconds of a matmul on the ring cores.
 
-        The inner dim goes round the ring of cores in whole tiles each, the outer one is cut over
-        them; both are padded to that, and the padding is computed. A ring has as many cores for
-        each of 12 DRAM banks; more that would only add padding stay idle.
+        The inner dim circulates through the ring of cores in whole tiles, the outer one is split
+        over the cores. Both are padded accordingly, and the padding is computed too. A ring has
+        equally many cores for each of 12 DRAM banks; cores that would only add padding stay idle.
 
         Parameters
         ----------
         read_tile_bytes : int
-            Bytes of a tile of the weight, which is read from DRAM meanwhile; 0 if it is in the
-            circular buffer.
+            Bytes per tile of a weight that is read from DRAM meanwhile; 0 if it is in the circular
+            buffer.
         """
         m = self.machine
         ring_s, arithmetic_s, cores = min(
@@ -88,7 +88,7 @@ class Costs:
     def _around_ring(
         self, rows: int, k: int, n: int, flops_per_core_s: float, cores: int
     ) -> tuple[float, float, int]:
-        """Return the seconds on so many cores, those of arithmetic, and the cores."""
+        """Return seconds on so many cores, seconds of arithmetic, and the cores."""
         inner, outer = padded(k, cores * TILE), padded(n, cores * TILE)
         arithmetic_s = 2 * padded(rows) * inner * outer / (cores * flops_per_core_s)
         return cores * self.machine.ring_core_hop_s + arithmetic_s, arithmetic_s, cores
@@ -100,10 +100,10 @@ class Costs:
     def bank_matmul_s(
         self, rows: int, k: int, n: int, tile_bytes: int, flops_per_core_s: float, blocks: int
     ) -> Spent:
-        """Seconds of a matmul on the cores next to the DRAM banks, which each read their own.
+        """Seconds of a matmul on the cores next to the DRAM banks, each reading its own bank.
 
-        The activation comes in ``blocks``, each multicast by the core that holds it to all others
-        when they are ready for it; reading, multiplying and that overlap. Weights are padded to a
+        The activation arrives in ``blocks``, each multicast by the core that holds it when the
+        others are ready; this overlaps with reading and multiplying. Weights are padded to a
         tile on each core (tt-metal, model_config.py, ``create_dram_sharded_mem_config``).
         """
         m, cores = self.machine, int(self.machine.bank_cores)
@@ -132,11 +132,11 @@ class Costs:
         return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes, flops=flops)
 
     def multicast_blocks(self, k: int, n: int) -> int:
-        """Blocks of an activation: the cores that hold it, at most 64."""
+        """Blocks of an activation: the number of cores that hold it, at most 64."""
         return multicast_blocks(k, n)
 
     def whole_hidden(self, dim: int, hidden: int) -> int:
-        """Feed-forward width of a chip as the generic system pads it."""
+        """Feed-forward width of a chip with the generic system's padding."""
         return whole_hidden(dim, hidden)
 
     # --- vectors
@@ -146,37 +146,36 @@ class Costs:
         return elements / cores * passes / self.machine.vector_elements_per_core_s
 
     def norm_s(self, rows: int, width: int, *, passes: int) -> Spent:
-        """Seconds of the fused norm beside its gather: one hand-over between its parts."""
+        """Seconds of the fused norm without its gather, including one hand-over between parts."""
         elements, m = padded(rows) * padded(width), self.machine
         seconds = self.vector_s(elements, self.fused_norm_cores(width), passes)
         return Spent.longest(m.stage_s + m.launch_s, {Bound.VECTOR: seconds})
 
     def fused_norm_cores(self, width: int) -> float:
-        """Cores of the Galaxy's norm: the largest divisor of the tiles up to 16."""
+        """Cores of the Galaxy's norm: the largest divisor of the tiles, at most 16."""
         return fused_norm_cores(width)
 
     def norm_part_s(self, rows: int, width: int, *, passes: int) -> Spent:
-        """Seconds of an op of its own that makes a norm or a part of one."""
+        """Seconds of a separate op that computes a norm or a part of one."""
         return self.elementwise_s(padded(rows) * padded(width), self.norm_cores(width), passes)
 
     def norm_cores(self, width: int) -> int:
-        """Cores of a norm of its own: the divisor of the tiles that is nearest to 32."""
+        """Cores of a separate norm: the divisor of the tiles that is closest to 32."""
         return norm_cores(width)
 
     def elementwise_s(self, elements: float, cores: float, passes: float) -> Spent:
-        """Seconds of an op of its own that makes ``passes`` over its elements."""
+        """Seconds of a separate op that makes ``passes`` over its elements."""
         terms = {Bound.VECTOR: self.vector_s(elements, cores, passes)}
         return Spent.longest(self.machine.launch_s, terms)
 
     def copy_s(self, elements: float, cores: float) -> Spent:
-        """Seconds of a copy to other cores or another layout."""
+        """Seconds of a copy to other cores or another memory layout."""
         return self.elementwise_s(elements, cores, 1)
 
     def update_cache_s(self, kv_heads: int) -> Spent:
-        """Seconds of writing one position of each user: tiles are read, changed, written.
+        """Seconds to write one position per user: tiles are read, modified, written.
 
-        A core has a user and does one kv head after the other; a head is read while the one before
-        is written.
+        A core handles one user, head by head; the next head is read while the last is written.
         """
         m = self.machine
         return Spent(m.launch_s + (ROUND_TRIPS + kv_heads - 1) * m.dram_round_trip_s)
@@ -184,12 +183,12 @@ class Costs:
     # --- prefill
 
     def streamed_s(self, elements: float, passes: float, n_bytes: float) -> Spent:
-        """Seconds of an op of prefill: passes on all cores, its tensors through DRAM.
+        """Seconds of a prefill op: passes on all cores, tensors through DRAM.
 
         Parameters
         ----------
         n_bytes : float
-            Read and written, all tensors.
+            Read and written, by all tensors.
         """
         m = self.machine
         terms = {
@@ -209,12 +208,12 @@ class Costs:
     ) -> Spent:
         """Seconds of a matmul of many rows: reading the weight, or multiplying on a grid of cores.
 
-        A row of the grid takes rows of tiles, so few rows use few of its rows.
+        A row of the grid takes rows of tiles, so a small matrix uses few rows of the grid.
 
         Parameters
         ----------
         activation_bytes : float
-            Read and written beside the weight.
+            Read and written, without the weight.
         """
         m = self.machine
         grid_rows = m.prefill_grid_rows
@@ -232,11 +231,11 @@ class Costs:
     # --- collectives
 
     def add_s(self, elements: float) -> float:
-        """Seconds of adding so many gathered values."""
+        """Seconds to add so many gathered values."""
         return elements / (self.machine.worker_cores * self.machine.add_elements_per_core_s)
 
     def link_s(self, n_bytes: float, page_bytes: float) -> float:
-        """Seconds in which a link passes bytes that lie in pages, whole pages in a packet."""
+        """Seconds for a link to pass bytes in pages, with whole pages per packet."""
         m = self.machine
         whole_s = _PACKET_BYTES / m.link_bytes_per_s
         byte_s = (whole_s - m.link_packet_s) / _PACKET_BYTES
@@ -245,10 +244,10 @@ class Costs:
         return n_bytes / packet * (m.link_packet_s + packet * byte_s)
 
     def wire_blocks(self, size: int) -> float:
-        """Blocks that the busiest wire of an all-gather passes.
+        """Blocks that the busiest link of an all-gather passes.
 
-        On a ring half of the blocks go each way; on a line those at its end carry all but one.
-        A reduce-scatter of such chunks has the same load.
+        On a ring half of the blocks go each way; on a line the end links carry all but one. A
+        reduce-scatter of chunks has the same load.
         """
         return (size - 1) / 2 if self.machine.topology == "ring" else size - 1
 
@@ -260,17 +259,17 @@ class Costs:
         page_bytes: float = _PACKET_BYTES,
         worker_bytes_per_s: float | None = None,
     ) -> float:
-        """Seconds in which the busiest wire of a group passes an all-gather's blocks.
+        """Seconds for the busiest link of a group to pass an all-gather's blocks.
 
         Parameters
         ----------
         worker_bytes_per_s : float, optional
-            Of the cores that feed each link, where tensors come from DRAM: those may be slower.
+            Of the cores that feed each link from DRAM, which may be slower than the link.
         """
         n_bytes = self.wire_blocks(size) * block_bytes / links
         link_s = self.link_s(n_bytes, page_bytes)
         return link_s if worker_bytes_per_s is None else max(link_s, n_bytes / worker_bytes_per_s)
 
     def _lofi_flops(self, core_s: float) -> float:
-        """Return what so many core-seconds of multiplying are at LoFi."""
+        """Return core-seconds of multiplication in terms of LoFi."""
         return core_s * self.machine.lofi_flops_per_core_s

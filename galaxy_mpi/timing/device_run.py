@@ -1,4 +1,4 @@
-"""All that rank 0 knows of device time at the end of a run."""
+"""Device time of a run, as rank 0 knows it at the end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ __all__ = ["DeviceRun", "Source"]
 
 
 class Source(ProgramSource, MemorySource, Protocol):
-    """What makes programs: `galaxy_mpi.models.Programs`."""
+    """Source of programs: `galaxy_mpi.models.Programs`."""
 
 
 @dataclass(frozen=True)
 class DeviceRun:
-    """Times of a run, and what traces and budgets are made from."""
+    """Times of a run, and the inputs of traces and budgets."""
 
     programs: Source
     machine: Machine
@@ -42,7 +42,7 @@ class DeviceRun:
         events: Events,
         slowness: Slowness,
     ) -> "DeviceRun":
-        """Join what the chips of a run have noted.
+        """Join the records of the chips of a run.
 
         Parameters
         ----------
@@ -64,13 +64,13 @@ class DeviceRun:
 
     @cached_property
     def trace(self) -> Trace:
-        """The first passes and steps, evaluated once more on all chips at once."""
+        """Trace of the first passes and steps, re-evaluated on all chips at once."""
         return device_trace(
             Estimator(self.programs, self.machine, slowness=self.slowness), self.events
         )
 
     def op_report_csv(self) -> str:
-        """Return the same as an op report; see `galaxy_mpi.timing.op_report`."""
-        from galaxy_mpi.timing.op_report import op_report_csv  # here: for one option of rank 0
+        """Return the trace as an op report; see `galaxy_mpi.timing.op_report`."""
+        from galaxy_mpi.timing.op_report import op_report_csv  # only for one option, on rank 0
 
         return op_report_csv(self.trace, self.machine, self.programs.decode())

@@ -1,6 +1,7 @@
 """Device time without weights, values or ranks: all chips in one process."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 from galaxy_mpi.dtypes import padded
@@ -11,6 +12,7 @@ from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.mesh_clock import MeshClock
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.step_record import StepRecord
+from galaxy_mpi.timing.step_table import StepTable
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.times import DeviceTimes, Peaks, Timing
 from galaxy_mpi.timing.trace import Trace
@@ -19,7 +21,7 @@ __all__ = ["Estimator", "ProgramSource"]
 
 
 class ProgramSource(Protocol):
-    """What makes programs: `galaxy_mpi.models.Programs`."""
+    """Source of programs: `galaxy_mpi.models.Programs`."""
 
     mesh: Mesh
 
@@ -40,9 +42,8 @@ class ProgramSource(Protocol):
 class Estimator:
     """Device time of one model on one machine.
 
-    Every pass and every step is timed from a common start of all chips, because sampling joins
-    them. So its time is a function of what it does, and is kept for the next one that does the
-    same.
+    Every pass and step is timed from a common start of all chips, because sampling synchronises
+    them. Its time therefore depends only on its shape or positions, and is cached by these.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class Estimator:
     circular_buffer_bytes : float, optional
         Device bytes; the machine's by default.
     slowness : Slowness, optional
-        Chips and links that are slower than they should be.
+        Slow chips and links.
 
     Attributes
     ----------
@@ -74,23 +75,24 @@ class Estimator:
         self._known: dict[Any, Timing] = {}
 
     def times(self) -> DeviceTimes:
-        """Return the times of a run that has not begun."""
+        """Return an empty record of the times of a run."""
         return DeviceTimes(self.programs.n_layers, Peaks.of(self.machine))
 
     def prefill(self, work: Any, trace: Trace | None = None) -> Timing:
-        """Return the time of a pass; with a trace it is evaluated anew.
+        """Return the time of a pass; with a trace it is re-evaluated.
 
         Parameters
         ----------
         work : galaxy_mpi.systems.PassShape
         trace : Trace, optional
         """
-        if trace is not None or work not in self._known:
-            self._known[work] = self._clock(self.programs.prefill(work)).run((), trace)
-        return self._known[work]
+        what = "pass", work.on_device
+        if trace is not None or what not in self._known:
+            self._known[what] = self._clock(self.programs.prefill(work)).run((), trace)
+        return self._known[what]
 
     def step(self, positions: Sequence[int], trace: Trace | None = None) -> Timing:
-        """Return the time of a decode step; with a trace it is evaluated anew.
+        """Return the time of a decode step; with a trace it is re-evaluated.
 
         Parameters
         ----------
@@ -98,13 +100,19 @@ class Estimator:
             The longest user's position in each column; -1 for a column without users.
         trace : Trace, optional
         """
-        # Attention works on tiles of positions.
+        # Attention time changes only with the number of tiles of positions.
         what = tuple(padded(position + 1) for position in positions)
         if trace is not None or what not in self._known:
             if self._decode is None:
                 self._decode = self._clock(self.programs.decode())
             self._known[what] = self._decode.run(positions, trace)
         return self._known[what]
+
+    @cached_property
+    def step_table(self) -> StepTable:
+        """Costs of steps for simulations with very many; seconds equal those of `step`."""
+        tape = self._tape_of(self.programs.decode())
+        return StepTable(tape, self.programs.mesh, self._slowness)
 
     def record(self, positions: Sequence[int]) -> tuple[Timing, StepRecord]:
         """Return the time of a decode step, and all that every chip does in it.
@@ -115,6 +123,16 @@ class Estimator:
             As in `step`.
         """
         return self._clock(self.programs.decode()).record(positions)
+
+    def step_waits_s(self, positions: Sequence[int]) -> dict[int, dict[int, float]]:
+        """Return the seconds that each chip waits in a step, by the chip that it waits for.
+
+        Empty where nothing is slow.
+        """
+        if self._decode is None:
+            self._decode = self._clock(self.programs.decode())
+        self._decode.run(positions)
+        return self._decode.waits_s
 
     def step_s(self, positions: Sequence[int]) -> float:
         """Return only the seconds of a step, for fits that need many."""
@@ -128,7 +146,7 @@ class Estimator:
 
     @property
     def n_buffers(self) -> int:
-        """Collectives of a decode step that a system makes buffers for, unless it keeps them."""
+        """Buffers that a decode step allocates, unless the system keeps them."""
         crossed = self._tape_of(self.programs.decode()).crosses
         return sum(not cross.rides for cross in crossed)
 

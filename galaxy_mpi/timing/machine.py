@@ -1,4 +1,4 @@
-"""The constants of a machine, read from a YAML profile that names unit and source of each."""
+"""The constants of a machine, from a YAML profile with unit and source of each."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,14 +17,14 @@ __all__ = ["MACHINES", "Constant", "Machine"]
 _FOLDER = Path(__file__).parent / "machines"
 
 MACHINES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
-"""Names of the profiles that come with the package."""
+"""Names of the profiles that ship with the package."""
 
 TOPOLOGIES = ("ring", "line")
 
 _MOST_BYTES = 2**20
 
 _COUNTS = ("links", "worker_cores", "prefill_cores", "ring_cores")
-"""Constants that count things: there is at least one."""
+"""Constants that are counts, at least 1."""
 STATED_AT_HZ = 1e9
 """Clock at which constants of cores are stated."""
 
@@ -56,23 +56,23 @@ OF_CORES_S = (
 
 @dataclass(frozen=True)
 class Constant:
-    """One number of a profile with where it is from."""
+    """One number of a profile with its source."""
 
     value: float
     unit: str
     source: str
     fitted: str = ""
-    """The published times that decide it; empty if it was not fitted."""
+    """The published times that determine it; empty if it was not fitted."""
     low: float = 0.0
-    """Least that the published times allow, where it was fitted."""
+    """Lower end of the range that the published times allow, if it was fitted."""
     high: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A profile. The unit of a constant is the end of its name; sources are in the file.
+    """A machine profile. The unit of a constant is the end of its name; sources are in the file.
 
-    A file may say ``extends: NAME`` and give only the constants that differ.
+    A file may contain ``extends: NAME`` and only the constants that differ.
     """
 
     name: str
@@ -140,12 +140,12 @@ class Machine:
 
     @classmethod
     def load(cls, name: str) -> "Machine":
-        """Read a profile by its name, or from a file.
+        """Read a profile by name, or from a file.
 
         Raises
         ------
         ConfigError
-            If there is none, or it lacks a constant, or has one that is unknown or no number.
+            If there is none, a constant is missing or unknown, or a value is not a number.
         """
         head, constants = _read(name)
         values: dict[str, Any] = {key: constant.value for key, constant in constants.items()}
@@ -153,9 +153,9 @@ class Machine:
 
     @classmethod
     def of(cls, head: dict[str, Any], values: dict[str, float]) -> "Machine":
-        """Return the machine of constants that are stated at 1 GHz, at its own clock.
+        """Return a machine at its own clock, from constants given at 1 GHz.
 
-        What cores do is faster or slower by it; DRAM, links and the host are not.
+        Rates and times of cores are scaled; those of DRAM, links and the host are not.
         """
         clock = values["clock_hz"] / STATED_AT_HZ
         scaled = {name: values[name] * clock for name in OF_CORES_PER_S}
@@ -163,8 +163,25 @@ class Machine:
         everything: dict[str, Any] = head | values | scaled
         return cls(**everything)
 
+    def check_mesh(self, mesh: Mesh) -> None:
+        """Raise if a mesh has more chips than one machine: links between two are not modelled.
+
+        Raises
+        ------
+        ConfigError
+            With both numbers.
+        """
+        own = Mesh.parse(self.mesh)
+        if mesh.n_chips > own.n_chips:
+            raise ConfigError(
+                f"the {mesh} mesh has {mesh.n_chips} chips, machine {self.name} has {own.n_chips}; "
+                f"links between machines are slower, and not modelled. Take up to {own.n_chips} "
+                f"chips, --precision float32 (no device time), or a machine file with "
+                f"`mesh: {mesh}`, if all its links are alike"
+            )
+
     def with_constants(self, settings: Sequence[str]) -> "Machine":
-        """Return the same machine with other constants.
+        """Return a copy with changed constants.
 
         Parameters
         ----------
@@ -174,7 +191,7 @@ class Machine:
         Raises
         ------
         ConfigError
-            If there is no such constant, or the value is none.
+            If there is no such constant, or the value is invalid.
 
         Examples
         --------
@@ -205,7 +222,7 @@ class Machine:
 
 
 def _number(value: Any) -> float | None:
-    """Return a constant, None if it is none. YAML takes 125e+9 for a text, as it has no point."""
+    """Return a constant, None if invalid. To YAML, 125e+9 is text, because it has no point."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -222,7 +239,7 @@ def read_constants(name: str) -> dict[str, Constant]:
 
 @cache
 def read_profile(name: str) -> tuple[dict[str, Any], dict[str, Constant], frozenset[str]]:
-    """Return name, mesh and topology of a profile of the package, its constants, and its own."""
+    """Return name, mesh and topology of a profile, all its constants, and those it overrides."""
     head, constants = _read(name)
     own = _read_yaml(_FOLDER / f"{name}.yaml", name)["constants"]
     return head, constants, frozenset(own)
@@ -264,10 +281,10 @@ def _read(name: str) -> tuple[dict[str, Any], dict[str, Constant]]:
 
 
 def _read_yaml(path: Path, name: str) -> dict[str, Any]:
-    import yaml  # here, not above: 31 of 32 ranks read no profile
+    import yaml  # imported here because only one rank reads profiles
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # the library has no types
-        """Knows no aliases: ten lines of them are a billion values."""
+        """Rejects aliases, because ten lines of them can make a billion values."""
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
@@ -281,7 +298,7 @@ def _read_yaml(path: Path, name: str) -> dict[str, Any]:
         raise ConfigError(
             f"no machine {shown(name)}; choose {', '.join(MACHINES)} or name a YAML file"
         ) from None
-    # The library raises more than its own: of dates that are none, keys that are lists.
+    # The library also raises other errors, for invalid dates or keys that are lists.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         what = " ".join(str(error).split())[:300]
         raise ConfigError(f"machine {path} is not readable YAML: {what}") from None
@@ -296,7 +313,7 @@ def _constant(path: Path, key: str, entry: Any) -> Constant:
     given = entry if isinstance(entry, dict) else {}
     value: Any = given.get("value")
     if isinstance(value, str):
-        # YAML takes 125e+9 for a text, for want of a dot.
+        # To YAML, 125e+9 is text, because it has no point.
         with suppress(ValueError):
             value = float(value)
     least, most = (1.0, 2.0**20) if key in _COUNTS else (0.0, 1e30)
@@ -305,7 +322,7 @@ def _constant(path: Path, key: str, entry: Any) -> Constant:
         raise ConfigError(f"machine {path}: {key} needs {wanted}, got {shown(value)}")
     words = {name: given.get(name, "") for name in ("unit", "source", "fitted")}
     if not all(isinstance(word, str) for word in words.values()):
-        raise ConfigError(f"machine {path}: unit, source and fitted of {key} must be texts")
+        raise ConfigError(f"machine {path}: unit, source and fitted of {key} must be text")
     if not words["unit"] or not words["source"]:
         raise ConfigError(f"machine {path}: {key} needs a unit and a source")
     bounds = given.get("range", [0.0, 0.0])
@@ -317,5 +334,5 @@ def _constant(path: Path, key: str, entry: Any) -> Constant:
 
 
 def _bound(value: Any) -> float | None:
-    """Return one end of a range: 0 where nothing was fitted."""
+    """Return one end of a range; 0 if it was not fitted."""
     return 0.0 if type(value) in (int, float) and value == 0 else _number(value)

@@ -1,7 +1,7 @@
-"""The clock of all chips of a mesh at once, without messages.
+"""The device clock of all chips of a mesh at once, without messages.
 
-It advances by the same recurrences in the same order as the clocks of a run
-(`galaxy_mpi.timing.chip_clock`), so they agree to the last bit.
+It uses the same recurrences in the same order as the clocks of a run
+(`galaxy_mpi.timing.chip_clock`), so both agree to the last bit.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays, near_delays
 from galaxy_mpi.timing.slowness import Slowness
-from galaxy_mpi.timing.spans import ProgramSpans, Watcher
+from galaxy_mpi.timing.spans import NOISE_S, ProgramSpans, Watcher
 from galaxy_mpi.timing.step_record import StepRecord
 from galaxy_mpi.timing.tape import Tape, Told
 from galaxy_mpi.timing.times import Timing
@@ -28,7 +28,7 @@ Seconds = NDArray[np.float64]
 class MeshClock:
     """Device time of every chip in a program.
 
-    Where no chip can differ from another, one is evaluated; else times are arrays (R, C).
+    If no chip can differ from another, only one is evaluated; otherwise times are arrays (R, C).
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ class MeshClock:
         Parameters
         ----------
         positions : sequence of int
-            Of a decode step: the longest user's position in each column; -1 for one without users.
+            For a decode step: position of the longest user in each column; -1 for no user.
         trace : Trace, optional
-            Gets every op, read and collective.
+            Receives every op, read and collective.
         """
         attended_s = self._tape.attended_s(positions)
         one = self._one
@@ -73,6 +73,11 @@ class MeshClock:
         many = _ManyChips(self._tape, self._mesh, self._slowness, record)
         return many.run(self._tape.attended_s(positions)), record
 
+    @property
+    def waits_s(self) -> dict[int, dict[int, float]]:
+        """Seconds that each chip waited for others in the last run, if something is slow."""
+        return self._last.waits_s if isinstance(self._last, _ManyChips) else {}
+
     def run_s(self, positions: Sequence[int] = ()) -> float:
         """Return only the seconds of `run`."""
         if self._one is None or len(set(positions)) > 1:
@@ -81,7 +86,7 @@ class MeshClock:
         return self._one.now
 
     def spans_s(self) -> list[tuple[Charge, float]]:
-        """Return each charge of the last run with its seconds on chip (0, 0), as `ChipClock`."""
+        """Return each charge of the last run with its seconds on chip (0, 0)."""
         assert self._last is not None
         return self._last.spans_s()
 
@@ -93,12 +98,12 @@ def _play(one: ChipClock, positions: Sequence[int]) -> None:
 
 
 def _is_alike(delays: Seconds) -> bool:
-    """Return whether each member of a group is as far from the farthest as any other is."""
+    """Return whether all members of a group have the same distance to their farthest member."""
     return len(set(delays.max(axis=1).tolist())) == 1
 
 
 class _ManyChips:
-    """One evaluation of a tape, chips beside each other."""
+    """One evaluation of a tape for all chips."""
 
     def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness, spans: Watcher | None) -> None:
         self._tape, self._machine, self._spans = tape, tape.costs.machine, spans
@@ -106,6 +111,10 @@ class _ManyChips:
         self._wire_factors = {axis: slowness.wire_factors(mesh, axis) for axis in Axis}
         self._delays = {axis: hop_delays(self._machine, mesh.size(axis)) for axis in Axis}
         self._told, self._n_issued = Told(), 0
+        self._mesh, self._has_slow = mesh, slowness != Slowness()
+        self.waits_s: dict[int, dict[int, float]] = {rank: {} for rank in range(mesh.n_chips)}
+        """Seconds that each chip waited in collectives, by the rank of the chip that came last;
+        noted where something is slow."""
         self._now: Seconds = np.zeros((mesh.rows, mesh.cols))
         self._stall_s, self._dram_free_s = self._now, self._now
         self._left_s: list[Seconds] = []
@@ -178,17 +187,28 @@ class _ManyChips:
         nearest = self._arrived(axis, near) + cross.wire_s * wires
         end = np.maximum(farthest, nearest) + cross.own_s * self._factor
         done = np.maximum(end, self._now + cross.beside_s * self._factor)
-        if self._spans is not None:
-            n_bytes = self._tape.crossed_bytes(cross)
-            # What notices and data take anyway, if all members enter together.
+        if self._spans is not None or self._has_slow:
+            # What signals and data take anyway, if all members enter together.
             reach = [_by_member(axis, of.max(axis=1)) for of in (delays, near)]
             alone = np.maximum(reach[0] + block_s * wires, reach[1] + cross.wire_s * wires)
             waited_s = np.maximum(farthest, nearest) - self._now - alone
+            self._note_waits(axis, waited_s)
+        if self._spans is not None:
+            n_bytes = self._tape.crossed_bytes(cross)
             self._spans.cross(cross, self._now, (end, done), waited_s, n_bytes)
         self._end(done, self._tape.gap_s)
 
+    def _note_waits(self, axis: Axis, waited_s: Seconds) -> None:
+        """Add up for whom each chip waits."""
+        last = self._now.argmax(axis=0 if axis is Axis.COLUMN else 1)
+        for row, col in np.argwhere(waited_s > NOISE_S).tolist():
+            of_last = (int(last[col]), col) if axis is Axis.COLUMN else (row, int(last[row]))
+            if of_last != (row, col):
+                waits, other = self.waits_s[self._mesh.rank(row, col)], self._mesh.rank(*of_last)
+                waits[other] = waits.get(other, 0.0) + float(waited_s[row, col])
+
     def _arrived(self, axis: Axis, delays: Seconds) -> Seconds:
-        """Return when the last of the group's data is there: entry and distance of each member."""
+        """Return when the last data of the group arrives, from entry times and distances."""
         entries: Any = self._now if axis is Axis.COLUMN else self._now.T  # (members, groups)
         arrived = (entries[None, :, :] + delays[:, :, None]).max(axis=1)
         result: Seconds = arrived if axis is Axis.COLUMN else arrived.T
@@ -203,5 +223,5 @@ class _ManyChips:
 
 
 def _by_member(axis: Axis, values: Seconds) -> Seconds:
-    """Return a value of each member of a group, laid beside the chips (R, C)."""
+    """Return a value per member of a group, broadcast to the chips (R, C)."""
     return values[:, None] if axis is Axis.COLUMN else values[None, :]

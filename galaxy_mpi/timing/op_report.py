@@ -45,7 +45,7 @@ OP_CODES = {
     "top_k": "Reduce",
     "sampling": "ArgMax",
 }
-"""Names of the device's ops; others are told by their beginning (`_op_code`)."""
+"""Names of the device's ops; others are recognised by prefix (`_op_code`)."""
 
 MATRICES = {
     "qkv_matmul": "wqkv",
@@ -92,7 +92,7 @@ def op_report_csv(trace: Trace, machine: Machine, step: Program) -> str:
         Of device time.
     machine : Machine
     step : Program
-        A decode step, whose matmuls are described.
+        A decode step, for the details of its matmuls.
     """
     users, matrices = step.inputs["x"].shape[0], dict[str, Matrix]()
     for use in step.uses:

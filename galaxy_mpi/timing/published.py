@@ -1,4 +1,4 @@
-"""Published device times, each with its source, and how a modelled one compares."""
+"""Published device times with their sources."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from galaxy_mpi.fields import Fields, read_json_fields
 __all__ = ["CALIBRATION", "LEFT_OUT", "MODELS", "MORE", "Measurement", "read_measurements"]
 
 CALIBRATION = Path(__file__).parent / "published" / "timing.json"
-"""Published times of the Galaxy that constants may be fitted to."""
+"""Published times of the Galaxy, for fitting."""
 
 MORE = Path(__file__).parent / "published" / "timing_more.json"
-"""Those of links, long prefills, and the generic system on one, two and eight chips."""
+"""Times of links, long prefills, and the generic system on one, two and eight chips."""
 
 MODELS = Path(__file__).parent / "published" / "timing_models.csv"
 """Those of many models, lengths and machines, of which as many are held out."""
@@ -32,22 +32,22 @@ class Measurement:
     """One published time."""
 
     kind: str
-    """``layer`` or ``tail`` for an op, ``decode`` or ``prefill`` end to end."""
+    """``layer`` or ``tail`` for an op; ``decode`` or ``prefill`` for an end-to-end time."""
     name: str
     seconds: float
     source: str
     tokens: int = 0
-    """Input tokens, for end to end."""
+    """Input tokens of an end-to-end time."""
     users: int = 32
 
 
 def read_measurements(path: Path) -> list[Measurement]:
-    """Read a file of the form of `CALIBRATION`.
+    """Read a file in the format of `CALIBRATION`.
 
     Raises
     ------
     ConfigError
-        If it cannot be read or is of another form.
+        If it cannot be read or has a different format.
     """
     where = f"--golden {path}"
     content = read_json_fields(path, where, ConfigError, f"compare {CALIBRATION}")
@@ -59,7 +59,7 @@ def read_measurements(path: Path) -> list[Measurement]:
 
 def _measurements(content: Fields) -> Iterator[Measurement]:
     if "source" not in content:
-        raise content.wrong("source", "an object that names where the times are from")
+        raise content.wrong("source", "an object that names the source of the times")
     source = content.object("source")
     ops = source.text("decode_ops", "")
     for kind, key in (("layer", "decode_layer_us"), ("tail", "decode_tail_us")):
@@ -83,5 +83,5 @@ def _measurements(content: Fields) -> Iterator[Measurement]:
 
 
 def _sizes(entry: Fields, tokens: str) -> tuple[int, int]:
-    """Return tokens and users of a time: none that could not be modelled."""
+    """Return tokens and users of a time, checked against the model's limits."""
     return entry.whole(tokens, most=MAX_TOKENS), entry.whole("users", most=32)

@@ -1,4 +1,4 @@
-"""Chips and links that are slower than they should be."""
+"""Slow chips and links."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ __all__ = ["Slowness"]
 
 @dataclass(frozen=True)
 class Slowness:
-    """What is slower than it should be, by which factor."""
+    """Slow chips and links, each with its factor."""
 
     chips: dict[tuple[int, int], float] = field(default_factory=dict)
-    """By (row, column): its ops take so many times as long."""
+    """By (row, column): its ops take this many times as long."""
     links: dict[tuple[int, int, Axis], float] = field(default_factory=dict)
-    """By (row, column, axis): so are the wires from that chip to the next one along the axis, and
-    a collective goes at the pace of the slowest wire of its group."""
+    """By (row, column, axis): the link from that chip to the next along the axis takes this many
+    times as long. A collective runs at the pace of the slowest link of its group."""
 
     @classmethod
     def parse(cls, chips: Sequence[str], links: Sequence[str], mesh: Mesh) -> "Slowness":
@@ -29,7 +29,7 @@ class Slowness:
         Raises
         ------
         ConfigError
-            If a text is no such thing, a chip is outside the mesh or a factor is not above 0.
+            If a text is malformed, a chip is outside the mesh, or a factor is out of range.
 
         Examples
         --------
@@ -44,7 +44,7 @@ class Slowness:
                 slow_chips[int(row), int(col)] = float(factor)
             except ValueError:
                 raise ConfigError(
-                    f"--slow-chip is ROW,COLUMN,FACTOR, as 3,1,2.5; got {text!r}"
+                    f"--slow-chip is ROW,COLUMN,FACTOR, for example 3,1,2.5; got {text!r}"
                 ) from None
         for text in links:
             try:
@@ -52,7 +52,8 @@ class Slowness:
                 slow_links[int(row), int(col), Axis.named(axis)] = float(factor)
             except (ValueError, KeyError):
                 raise ConfigError(
-                    f"--slow-link is ROW,COLUMN,row|column,FACTOR, as 3,1,row,2.5; got {text!r}"
+                    f"--slow-link is ROW,COLUMN,row|column,FACTOR, for example 3,1,row,2.5; "
+                    f"got {text!r}"
                 ) from None
         for (row_, col_, *_), factor_ in (*slow_chips.items(), *slow_links.items()):
             if not (0 <= row_ < mesh.rows and 0 <= col_ < mesh.cols):
@@ -68,9 +69,9 @@ class Slowness:
         return cls(slow_chips, slow_links)
 
     def moved(self, mesh: Mesh, to: Mesh) -> "Slowness":
-        """Return the same chips and wires on another mesh, of the same ranks.
+        """Return the same chips and links on another mesh with the same ranks.
 
-        It is the same mesh, or a row of chips that became a column.
+        That is the same mesh, or a row of chips turned into a column.
         """
         if mesh == to:
             return self
@@ -82,14 +83,14 @@ class Slowness:
         return Slowness(chips, links)
 
     def chip_factors(self, mesh: Mesh) -> NDArray[np.float64]:
-        """Return by how much ops of each chip are slower, shape (R, C)."""
+        """Return the factor of each chip's ops, shape (R, C)."""
         factors = np.ones((mesh.rows, mesh.cols))
         for chip, factor in self.chips.items():
             factors[chip] = factor
         return factors
 
     def wire_factors(self, mesh: Mesh, axis: Axis) -> NDArray[np.float64]:
-        """Return by how much the slowest wire of each chip's group is slower, shape (R, C)."""
+        """Return the factor of the slowest link of each chip's group, shape (R, C)."""
         factors = np.ones((mesh.rows, mesh.cols))
         for (row, col, along), factor in self.links.items():
             if along is axis:

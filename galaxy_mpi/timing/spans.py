@@ -15,7 +15,7 @@ __all__ = ["ProgramSpans", "Watcher"]
 
 Seconds = NDArray[np.float64]
 
-_NOISE_S = 1e-12
+NOISE_S = 1e-12
 """Below which a difference is of rounding."""
 
 
@@ -106,7 +106,7 @@ class ProgramSpans:
         ends : pair of ndarray of shape (R, C)
             Of the messages, and of the op.
         waited_s : ndarray of shape (R, C)
-            Seconds that each chip waited for the one that came last, beyond what notices take.
+            Seconds that each chip waited for the one that came last, beyond what signals take.
         n_bytes : float
             Of the busiest link.
         """
@@ -120,7 +120,7 @@ class ProgramSpans:
         trace.add(COMPUTE, cross.name, begin, end, cores=cross.cores, **about)
         along = 0 if wire.axis is Axis.COLUMN else 1
         last = begin.argmax(axis=along)
-        for row, col in np.argwhere(waited_s > _NOISE_S).tolist():
+        for row, col in np.argwhere(waited_s > NOISE_S).tolist():
             of_last = (int(last[col]), col) if along == 0 else (row, int(last[row]))
             if of_last != (row, col):
                 rank, other = self._mesh.rank(row, col), self._mesh.rank(*of_last)

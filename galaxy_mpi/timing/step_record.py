@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from galaxy_mpi.program.charge import Cross, Kernel, Take
 from galaxy_mpi.program.op import Use
+from galaxy_mpi.program.spent import Bound
 
 __all__ = ["ChipShares", "Read", "StepRecord", "Work"]
 
@@ -29,7 +30,7 @@ class Work:
     begin_s: Seconds
     end_s: Seconds
     waited_s: Seconds
-    """Of a collective: for the chip of the group that enters last, beyond what notices take."""
+    """Of a collective: for the chip of the group that enters last, beyond what signals take."""
     link_bytes: float = 0.0
     """Of a collective: what the busiest link carries, one direction."""
 
@@ -57,6 +58,8 @@ class ChipShares:
     """In collectives, for chips that enter later."""
     stall_s: Seconds
     """For weights that the prefetcher has not delivered."""
+    host_s: Seconds
+    """While the host works."""
     gap_s: Seconds
     """Between ops, and behind the last one until every chip is done."""
 
@@ -135,17 +138,19 @@ class StepRecord:
     def shares(self, step_s: float) -> ChipShares:
         """Return how each chip spends a step of ``step_s`` seconds."""
         zero = np.zeros_like(self.work[0].begin_s)
-        busy, collective, waiting = zero, zero, zero
+        busy, collective, waiting, host = zero, zero, zero, zero
         for work in self.work:
             spent = work.end_s - work.begin_s
             if isinstance(work.charge, Cross):
                 waiting = waiting + work.waited_s
                 collective = collective + spent - work.waited_s
-            else:
+            elif work.charge.cores:
                 busy = busy + spent
+            elif getattr(work.charge.seconds, "bound", None) is Bound.HOST:
+                host = host + spent
         stalled = sum(self._stalls, zero)
-        gaps = step_s - busy - collective - waiting - stalled
-        return ChipShares(busy, collective, waiting, stalled, np.maximum(gaps, 0.0))
+        gaps = step_s - busy - collective - waiting - stalled - host
+        return ChipShares(busy, collective, waiting, stalled, host, np.maximum(gaps, 0.0))
 
     @property
     def _layer(self) -> int:

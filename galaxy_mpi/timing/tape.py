@@ -1,8 +1,8 @@
-"""The charges of a program as one flat list, with what all clocks need of it worked out once.
+"""The charges of a program as one flat list, with everything that clocks need precomputed.
 
-A *moment* is where an op, a part of one, a wait for a weight or a collective ends. Clocks note the
-time of each moment of chip (0, 0), which is the one whose ops are told apart; `Tape.timing` makes
-the figures of them.
+A *moment* is the end of an op, a part of one, a wait for a weight, or a collective. Clocks record
+the time of each moment of chip (0, 0), the only chip with per-op times; `Tape.timing` turns these
+into figures.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from galaxy_mpi.timing.times import Timing
 __all__ = ["STALL", "Tape", "Told"]
 
 STALL = "prefetch_stall"
-"""Under which waiting for weights is told."""
+"""Name under which waits for weights are reported."""
 
 
 class Told:
-    """What a clock has noted of chip (0, 0)."""
+    """The record of a clock for chip (0, 0)."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -35,15 +35,15 @@ class Told:
 
 
 class Tape:
-    """What chips are charged for, in order; the same for all chips of a mesh.
+    """The charges of a program, in order; the same for all chips of a mesh.
 
     Parameters
     ----------
     program : Program
     costs : Costs
-        Of the machine as the program's system uses it.
+        For the machine as the program's system uses it.
     capacity_bytes : float, optional
-        Of the circular buffer, in device bytes; the machine's by default.
+        Capacity of the circular buffer in device bytes; the machine's by default.
 
     Attributes
     ----------
@@ -51,10 +51,10 @@ class Tape:
     uses : list of Use
         The op of each.
     rooms : list of int
-        For each weight, which one must have left the circular buffer before it can be read: its
-        number, -1 if there is room.
+        For each weight, the number of the weight that must have left the circular buffer before it
+        can be read; -1 if there is room.
     attentions : list of Kernel
-        Those whose seconds follow from positions, each once.
+        The kernels whose time depends on positions, each once.
     """
 
     def __init__(self, program: Program, costs: Costs, capacity_bytes: float | None = None) -> None:
@@ -82,13 +82,13 @@ class Tape:
         return found
 
     def dram_s(self, spent: float) -> float:
-        """Return for how long an attention keeps DRAM busy."""
+        """Return how long an attention keeps DRAM busy."""
         n_bytes: float = getattr(spent, "dram_bytes", 0.0)
         return n_bytes / self.costs.machine.dram_bytes_per_s
 
     @cached_property
     def numbers(self) -> dict[int, int]:
-        """Place of each of `attentions`, by its identity."""
+        """Index of each of `attentions`, by identity."""
         return {id(kernel): number for number, kernel in enumerate(self.attentions)}
 
     @property
@@ -105,7 +105,7 @@ class Tape:
         return found
 
     def crossed_bytes(self, cross: Cross) -> float:
-        """Return what the busiest link carries of a collective."""
+        """Return the bytes that a collective sends over its busiest link."""
         if cross.link_bytes is not None:
             return cross.link_bytes
         return cross.wire_s * self.costs.machine.link_bytes_per_s
@@ -118,15 +118,15 @@ class Tape:
         Parameters
         ----------
         told : Told
-            Of chip (0, 0).
+            The record of chip (0, 0).
         attended_s : sequence of float
-            Seconds of each of `attentions` there, were the chip not slow.
+            Seconds of each of `attentions` on chip (0, 0), if it were not slow.
         factor : float
-            By which its ops are slower.
+            How much slower its ops are.
         seconds : float
             When the last chip is done.
         stall_s : float
-            Of the chip that waited longest.
+            Stall of the chip that waited longest.
         """
         moments, taken = self._moments, self._taken_s(attended_s, factor)
         spans = self._spans_s(told, taken)
@@ -134,23 +134,37 @@ class Tape:
         by_op_s = {name: _sum(spans[places]) for name, places in moments.by_name.items()}
         link_bytes = {axis.group_name: n_bytes for axis, n_bytes in self.link_bytes.items()}
         bound_of, by_bound_s = self._bounds(spans, taken, attended_s)
-        of_attention = [
-            (
-                len(places) * getattr(spent, "dram_bytes", 0.0),
-                len(places) * getattr(spent, "flops", 0.0),
-            )
-            for places, spent in zip(moments.attended, attended_s, strict=True)
-        ]
+        dram_bytes, flops = self.work_of(attended_s)
         return Timing(
             seconds,
             by_op_s,
             stall_s,
             _sum(moments.cores * taken),
             link_bytes,
-            dram_bytes=moments.dram_bytes + sum(n_bytes for n_bytes, _ in of_attention),
-            flops=moments.flops + sum(flops for _, flops in of_attention),
+            dram_bytes=dram_bytes,
+            flops=flops,
             bound_of=bound_of,
             by_bound_s=by_bound_s,
+        )
+
+    def work_of(self, attended_s: Sequence[float]) -> tuple[float, float]:
+        """Return the bytes of DRAM and the flops of a chip.
+
+        Parameters
+        ----------
+        attended_s : sequence of float
+            Seconds of each of `attentions` there, which remember what they were spent on.
+        """
+        of_attention = [
+            (
+                len(places) * getattr(spent, "dram_bytes", 0.0),
+                len(places) * getattr(spent, "flops", 0.0),
+            )
+            for places, spent in zip(self._moments.attended, attended_s, strict=True)
+        ]
+        return (
+            self._moments.dram_bytes + sum(n_bytes for n_bytes, _ in of_attention),
+            self._moments.flops + sum(flops for _, flops in of_attention),
         )
 
     def _bounds(

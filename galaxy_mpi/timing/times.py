@@ -96,6 +96,10 @@ class DeviceTimes:
     """Of all decode steps."""
     first_token_s: dict[int, float] = field(default_factory=dict)
     """When each request had its first token, by number: waiting for a place included."""
+    queue_s: dict[int, float] = field(default_factory=dict)
+    """When the pass of each request began."""
+    last_token_s: dict[int, float] = field(default_factory=dict)
+    """When each request had its last token; in a run only."""
 
     def add_prefill(self, timing: Timing, requests: Sequence[int]) -> None:
         """Note a pass that gave ``requests`` their first tokens."""
@@ -109,6 +113,7 @@ class DeviceTimes:
 
     def end_prefill(self, seconds: float, requests: Sequence[int]) -> None:
         """Let time pass by a pass; what it was spent on is in `passes`."""
+        self.queue_s |= dict.fromkeys(requests, self.now_s)
         self.now_s += seconds
         for request in requests:
             self.first_token_s[request] = self.now_s

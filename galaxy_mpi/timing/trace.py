@@ -1,4 +1,4 @@
-"""Time as a trace that ui.perfetto.dev opens: a process a chip, a track an engine.
+"""Traces for ui.perfetto.dev: one process per chip, one track per engine.
 
 Trace event format, JSON, times in microseconds; gzip if the file's name ends in ``.gz``. Schema
 version 3; ``otherData`` has ``schema_version`` and ``clock`` (``device`` or ``host``). A process is

@@ -230,13 +230,13 @@ def test_a_file_that_has_no_system_is_refused_in_one_line(tmp_path, capsys):
     other.write_text("SYSTEM = 1\n")
     for option, value, said in (
         ("--system", f"{path}:SYSTEM", "KeyError: 'x', line 2 of"),
-        ("--system", f"{other}:SYSTEM", "is no System but int"),
+        ("--system", f"{other}:SYSTEM", "is not a System but int"),
         ("--system", f"{other}:NONE", "has no 'NONE'; it has SYSTEM"),
         ("--system", f"{tmp_path}/none.py:S", "no file"),
-        ("--attention-class", f"{other}:SYSTEM", "is no class made from"),
+        ("--attention-class", f"{other}:SYSTEM", "is not a subclass of"),
         ("--attention-class", "x", "is FILE.py:NAME"),
-        ("--norm-class", f"{other}:SYSTEM", "no class made from galaxy_mpi.systems.RMSNorm"),
-        ("--rope-class", f"{other}:SYSTEM", "no class made from galaxy_mpi.kernels.RotaryTable"),
+        ("--norm-class", f"{other}:SYSTEM", "not a subclass of galaxy_mpi.systems.RMSNorm"),
+        ("--rope-class", f"{other}:SYSTEM", "not a subclass of galaxy_mpi.kernels.RotaryTable"),
     ):
         command = ["--mesh", "1x1", "--chips-per-rank", "1", option, value]
         with pytest.raises(ConfigError, match=said):
@@ -278,7 +278,7 @@ def test_captures_of_other_layouts_are_not_compared(tmp_path):
         play(
             RUN, layout_class=layout, capture_path=tmp_path / name, capture=Choice("w2", None, "1")
         )
-    with pytest.raises(ConfigError, match="of different layouts"):
+    with pytest.raises(ConfigError, match="have different layouts"):
         compare_captures(tmp_path / "usual", tmp_path / "dealt")
     assert compare_captures(tmp_path / "dealt", tmp_path / "dealt").differing == []
 

@@ -200,7 +200,7 @@ def test_out_of_blocks_refuses_that_user_only():
         EndReason.LENGTH,
     ]
     assert len(said) == 1
-    assert "user 1 refused: its prompt of 300 tokens needs 5 cache blocks of 64" in said[0]
+    assert "user 1 rejected: its prompt of 300 tokens needs 5 cache blocks of 64" in said[0]
     assert report.tokens[::2] == reference(prompts[::2], 4)
     assert report.to_dict()["host"]["time_to_first_token_by_user_s"][1] is None
     assert "[refused]" in report.to_text(show_all=True)

@@ -9,7 +9,9 @@ import pytest
 
 from galaxy_mpi import decode
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.mesh import Mesh
 from tests.chips.changes import RUN, play
+from tests.chips.playing import connect
 
 COMMAND = ["--mesh", "2x2", "--chips-per-rank", "4", "--layers", "1", "--precision", "float32"]
 COMMAND += ["--max-new-tokens", "3", "--cache-blocks", "16"]
@@ -91,3 +93,42 @@ def test_of_a_long_prompt_the_end_is_taken():
     assert cut.tokens == play(run, prompt_tokens=(ids[-100:],)).tokens
     short = replace(run, prompt_tokens=(ids[:5],), truncate=True)
     assert play(short).requests[0].prompt == list(ids[:5])
+
+
+def test_who_waits_for_a_place_is_told_on_both_clocks():
+    run = replace(RUN, precision="performance", mesh=Mesh(2, 1), batch=1, max_new_tokens=4)
+    found = play(run).to_dict()
+    for clock in ("device", "host"):
+        figures = found[clock]
+        queue, first = figures["queue_wait_by_user_s"], figures["time_to_first_token_by_user_s"]
+        per_token = figures["per_token_by_user_s"]
+        ends = [one + 3 * each for one, each in zip(first, per_token, strict=True)]
+        assert sorted(queue) == queue
+        assert figures["run_s"] == pytest.approx(ends[-1])
+        assert figures["new_tokens_per_s"] == pytest.approx(12 / figures["run_s"])
+        assert set(figures["percentiles"]["per_token_s"]) == {"p50", "p95", "p99"}
+    # One place: the next user's prefill begins when the one before has its last token.
+    device = found["device"]
+    assert device["queue_wait_by_user_s"][0] == 0
+    first, each = device["time_to_first_token_by_user_s"], device["per_token_by_user_s"]
+    assert device["queue_wait_by_user_s"][1:] == pytest.approx(
+        [first[n] + 3 * each[n] for n in (0, 1)]
+    )
+    assert device["percentiles"]["time_to_first_token_s"]["p50"] == first[1]
+
+
+def test_an_interrupt_leaves_what_there_is(tmp_path):
+    def interrupt(step, scheduler):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    run = replace(RUN, precision="performance", max_new_tokens=9)
+    with connect(run, after_step=interrupt) as engine:
+        report = engine.generate()
+    found = report.to_dict()
+    assert found["interrupted"]
+    assert [len(tokens) for tokens in found["tokens"]] == [3, 3, 3]
+    assert found["tokens"] == [tokens[:3] for tokens in play(run).tokens]
+    assert found["ended"] == [None] * 3
+    assert found["device"]["steps"] == 2
+    assert report.to_text(show_all=True).startswith("interrupted: ")

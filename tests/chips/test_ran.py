@@ -121,3 +121,44 @@ def test_every_command_says_what_it_ran(tmp_path, command, options):
         assert len(set(ran["formats"])) == len(found["precisions"]) == 3
     else:
         assert ran["machine"]["links"] == 4
+
+
+def test_a_mesh_of_two_machines_has_no_device_time(tmp_path, capsys):
+    said = "the 16x4 mesh has 64 chips, machine wormhole_galaxy_6u has 32"
+    assert estimate.main(["--mesh", "16x4"]) == 2
+    assert said in capsys.readouterr().err
+    values = [
+        "--mesh",
+        "16x4",
+        "--chips-per-rank",
+        "64",
+        "--layers",
+        "1",
+        "--batch",
+        "1",
+        "--quiet",
+    ]
+    values += ["--max-new-tokens", "1", "--cache-blocks", "8"]
+    assert decode.main(values) == 2
+    assert said in capsys.readouterr().err
+    # One who says that all its links are alike may.
+    path = tmp_path / "alike.yaml"
+    path.write_text("name: alike\nextends: wormhole_galaxy_6u\nmesh: 16x4\nconstants: {}\n")
+    assert estimate.main(["--mesh", "16x4", "--machine", str(path), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["mesh"] == "16x4"
+
+
+def test_an_estimate_points_at_the_slow_chip_as_a_run_does(capsys):
+    slow = ["--slow-chip", "1,0,2"]
+    words = ["--model", "demo", "--mesh", "2x2", "--layers", "2", "--users", "4", *slow]
+    words += ["--input-tokens", "40", "--new-tokens", "1"]
+    assert estimate.main([*words, "--json", "-"]) == 0
+    told = json.loads(capsys.readouterr().out)["device"]["stragglers"]
+    prompts = (tuple(range(1, 41)),) * 4
+    run = {"mesh": Mesh(2, 2), "precision": "performance", "max_new_tokens": 2}
+    ran = play(RUN, **run, prompt_tokens=prompts, slow_chips=("1,0,2",))
+    found = ran.to_dict()["device"]["stragglers"]
+    assert [one["chip"] for one in told] == [one["chip"] for one in found]
+    assert told[0]["waited_s"] == pytest.approx(found[0]["waited_s"], rel=1e-9)
+    assert estimate.main(words) == 0
+    assert re.search(r"\(1, 0\)", capsys.readouterr().out)

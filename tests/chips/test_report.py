@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
@@ -51,6 +52,14 @@ def test_probabilities_are_the_softmax_of_all_logits(float32):
 def test_the_tokens_of_a_page_are_the_text(float32):
     for text, seen in zip(float32.text, float32.seen.tokens, strict=True):
         assert "".join(token.text for token in seen) == text
+
+
+def test_only_so_many_tokens_are_told_with_probabilities(float32, monkeypatch):
+    monkeypatch.setattr("galaxy_mpi.report.gather.texts._MOST_TOKENS", 5)
+    html = to_html(decode_page(float32))
+    assert html.count('<span class="token"') == len(float32.tokens[0]) == 5
+    assert html.count("probabilities of the first 5 tokens only") == 1
+    assert float32.text[1] in unescape(html)
 
 
 def test_a_run_without_device_time_has_a_page(float32):

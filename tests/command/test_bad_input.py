@@ -24,7 +24,7 @@ def test_a_wrong_number_of_ranks_says_what_to_type():
         (["--model", "/no/such"], "no model folder at '/no/such'"),
         (["--prompt", ""], "the prompt of user 0 is empty"),
         (["--prompt", "word " * 9000], "the model was made for 8192 positions"),
-        (["--prompt", "word " * 300, "--cache-blocks", "2"], "user 0 refused: its prompt of"),
+        (["--prompt", "word " * 300, "--cache-blocks", "2"], "user 0 rejected: its prompt of"),
         (["--machine", "tpu"], "no machine 'tpu'; choose blackhole_galaxy, n150"),
         (["--page-size", "0"], "--page-size must be at least 1, got 0"),
         (["--cache-blocks", "0"], "--cache-blocks must be at least 1, got 0"),

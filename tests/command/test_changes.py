@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.command.decode_command import ROOT, nobody_is_left, run
+from tests.command.decode_command import ROOT, faulty, nobody_is_left, play, run
 
 SHORT = ("--mesh", "2x1", "--layers", "2", "--batch", "2", "--max-new-tokens", "3", "--quiet")
 
@@ -54,7 +54,7 @@ def test_golden_ends_two_ranks_with_one(tmp_path):
 @pytest.mark.parametrize(
     ("system", "said"),
     [
-        ("APART", "residual is to be the same on all rows, but chips (0, 0) and (1, 0) differ"),
+        ("APART", "residual must be the same on all rows, but chips (0, 0) and (1, 0) differ"),
         ("BROKEN", "op rms_norm_attention of layer 1, chip (1, 0): "),
     ],
 )
@@ -102,3 +102,15 @@ def test_the_hosts_trace_says_who_waits_for_whom(tmp_path):
     for number, start in starts.items():
         assert abs(start["pid"] - ends[number]["pid"]) == 2  # the chip below or above
         assert start["ts"] < ends[number]["ts"]
+
+
+def test_an_interrupted_run_writes_what_there_is(tmp_path):
+    path = tmp_path / "run.json"
+    ended = play(faulty(2, "int", 0, *SHORT, "--json", str(path)))
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stdout.startswith("interrupted: ")
+    found = json.loads(path.read_text())
+    assert found["interrupted"]
+    assert found["device"] is None  # the other rank's chip is not known
+    assert [len(tokens) for tokens in found["tokens"]] == [2, 2]
+    assert nobody_is_left()

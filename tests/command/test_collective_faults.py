@@ -49,8 +49,8 @@ def test_without_a_fault_the_run_ends_well(kind):
 def test_labels_that_differ_are_named_with_their_chips(kind, fault, mine, other):
     code, errors, seconds = run(kind, fault)
     assert code != 0
-    right = rf"chip \(0, 0\) crosses with {mine} where chip \(0, 1\) crosses with {other}"
-    wrong = rf"chip \(0, 1\) crosses with {other} where chip \(0, 0\) crosses with {mine}"
+    right = rf"chip \(0, 0\) is in {mine}, but chip \(0, 1\) is in {other}"
+    wrong = rf"chip \(0, 1\) is in {other}, but chip \(0, 0\) is in {mine}"
     assert re.search(f"CollectiveError: decode step 7: ({right}|{wrong})", errors), errors
     assert seconds < 20
 
@@ -61,7 +61,7 @@ def test_labels_that_differ_are_named_with_their_chips(kind, fault, mine, other)
     [
         ("kinds", ["(0, 0) in FF1 within a row", "(0, 1) in GATE within a row"]),
         ("omitted table", ["(0, 0) in FF1 within a row", "(0, 1) in GATE within a row"]),
-        ("report", ["(0, 1) in what rank 0 gathers", "in QKV within a row, 2048 bytes"]),
+        ("report", ["(0, 1) in a gather to rank 0", "in QKV within a row, 2048 bytes"]),
     ],
 )
 def test_ranks_that_wait_for_each_other_are_found_out(kind, fault, places):

@@ -121,7 +121,7 @@ def test_a_long_prompt_has_a_bar_and_a_refused_one_a_line(tmp_path):
     result = run(4, *arguments, "--prompts-file", str(prompts))
     assert result.returncode == 0, result.stderr
     assert "prefill of user 0" in result.stderr
-    assert "galaxy_mpi: user 1 refused: its prompt of" in result.stderr
+    assert "galaxy_mpi: user 1 rejected: its prompt of" in result.stderr
     assert "cache blocks of 64 positions, a column has 40; raise --cache-blocks" in result.stderr
     assert "[refused]" in result.stdout
     assert "[user 2] She was|" in result.stdout

@@ -11,8 +11,17 @@ from tests.command.decode_command import LIMIT_S, MPIRUN, ROOT
 
 
 def accuracy(*arguments: str):
+    return on_four_ranks("accuracy", *arguments)
+
+
+def on_four_ranks(name: str, *arguments: str):
+    return on_ranks(4, name, *arguments)
+
+
+def on_ranks(ranks: int, name: str, *arguments: str):
     env = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    command = [MPIRUN, "-n", "4", sys.executable, "-m", "galaxy_mpi.accuracy", "--mesh", "2x2"]
+    command = [sys.executable, "-m", f"galaxy_mpi.{name}", "--mesh", "2x2"]
+    command = [MPIRUN, "-n", str(ranks), *command] if ranks > 1 else command
     return subprocess.run(
         [*map(str, command), *arguments],
         env=env,
@@ -40,13 +49,39 @@ def test_float32_agrees_everywhere_and_less_precision_less(tmp_path):
         assert name in result.stdout
 
 
+def test_a_search_on_ranks_finds_what_a_search_in_one_process_finds(tmp_path):
+    prose = str(ROOT / "benchmarks" / "prose.txt")
+    tried = ["--try=wqkv=bf16", "--try=wo=bfp8", "--try=kv_cache=bfp8", "--by-layer", "--quiet"]
+    tried += ["--try=activation=mixed"]
+    arguments = ["--text", prose, "--tokens", "64", "--target", "top1>=90", *tried]
+    written = {}
+    for ranks, alone in ((4, []), (1, ["--chips-per-rank=4"])):
+        files = [tmp_path / f"{ranks}.{kind}" for kind in ("json", "csv", "formats")]
+        words = [f"--{o}={f}" for o, f in zip(("json", "csv", "write"), files, strict=True)]
+        result = on_ranks(ranks, "pareto", *arguments, *words, *alone)
+        assert result.returncode == 0, result.stderr
+        assert "the answer to --target" in result.stdout
+        content = json.loads(files[0].read_text())
+        assert content.pop("run")["argv"][0] == "galaxy_mpi.pareto"
+        written[ranks] = [content, *(file.read_bytes() for file in files[1:])]
+    assert written[4] == written[1]
+
+
+def test_an_error_in_the_search_of_rank_0_ends_all_ranks_with_one_line():
+    prose = str(ROOT / "benchmarks" / "prose.txt")
+    result = on_four_ranks("pareto", "--text", prose, "--tokens=32", "--users=99", "--quiet")
+    assert result.returncode == 2
+    told = [line for line in result.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
+    assert told == ["galaxy_mpi: --users must be 1 to 32, got 99"]
+
+
 def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
-    path = tmp_path / "rows.json"
+    path, page = tmp_path / "rows.json", tmp_path / "rows.html"
     command = [MPIRUN, "-n", "4", sys.executable, ROOT / "benchmarks" / "ring_collectives.py"]
     arguments = ["--mesh", "2x2", "--sizes", "1K,3000", "-n", "3", "--peers", "mpi"]
     for extra in ([], ["--topology", "ring", "-d", "bfp8", "--transport", "mpi"]):
         told = subprocess.run(
-            [*map(str, command), *arguments, *extra, "--json", str(path)],
+            [*map(str, command), *arguments, *extra, "--json", str(path), "--report", str(page)],
             env=os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
             capture_output=True,
             text=True,
@@ -60,6 +95,9 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
         assert {row["implementation"] for row in rows} == {"galaxy_mpi", "mpi"}
         assert {row["topology"] for row in rows} == {*ways, ""}
         assert {row["wrong"] for row in rows} == {0}
+        html = page.read_text("utf-8")
+        assert html.count("<figure") == 2 * len({(row["op"], row["axis"]) for row in rows})
+        assert f"{rows[-1]['busbw_GBps']:.3f}</td>" in html
         for way in ways:
             assert f"# galaxy_mpi {way} / mpi: geometric mean" in told.stdout
         names, units = told.stdout.splitlines()[:2]

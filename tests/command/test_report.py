@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from tests.browser import missing, open_browser, show
+from tests.browser import emulate, missing, open_browser, show
 from tests.command.decode_command import environment
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
 
 LONG = "a_prompt_that_is_one_very_long_word_" * 12
 
@@ -39,16 +40,33 @@ def decoded(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def compared(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pages") / "compare.html"
+    return written(path, "galaxy_mpi.compare", "--timing-only", "--model", "llama3-8b")
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("pages") / "validate.html", "galaxy_mpi.validate")
+
+
+@pytest.fixture(scope="module")
+def one_browser():
     with open_browser() as found:
         yield found
+
+
+@pytest.fixture
+def browser(one_browser):
+    yield one_browser
+    emulate(one_browser)
 
 
 def text_of(browser):
     return browser.find_element("css selector", "body").text
 
 
-@pytest.mark.parametrize("name", ["estimated", "decoded"])
+@pytest.mark.parametrize("name", ["estimated", "decoded", "compared", "validated"])
 def test_a_page_is_drawn_without_an_error_and_without_the_network(name, request, browser):
     page = request.getfixturevalue(name)
     browser.get_log("performance")
@@ -62,8 +80,9 @@ def test_a_page_is_drawn_without_an_error_and_without_the_network(name, request,
     }
     assert asked <= {"file", "data", "blob"}
     charts = browser.find_elements("css selector", ".chart")
-    assert len(charts) >= 4
-    assert all(chart.find_elements("css selector", "svg .bars path") for chart in charts)
+    assert len(charts) >= 2
+    for chart in charts:
+        assert chart.find_elements("css selector", "svg .bars path, svg .scatter path")
 
 
 def test_the_mesh_is_drawn_with_what_is_slow(estimated, browser):
@@ -118,11 +137,10 @@ def test_texts_have_probabilities_and_the_other_run(decoded, browser):
 
 
 @pytest.mark.parametrize("width", [1100, 400])
-def test_nothing_is_wider_than_the_window(width, decoded):
-    with open_browser(width=width) as browser:
-        show(browser, decoded)
-        page = browser.execute_script("return document.documentElement.scrollWidth")
-        assert page <= width
+def test_nothing_is_wider_than_the_window(width, decoded, browser):
+    emulate(browser, width=width)
+    show(browser, decoded)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
 def test_a_page_is_readable_without_scripts(estimated):
@@ -134,16 +152,23 @@ def test_a_page_is_readable_without_scripts(estimated):
         assert browser.find_element("id", "chip-3-1").is_displayed()
 
 
-def test_dark_and_light_are_told_apart(estimated):
-    grounds, letters = [], []
-    for dark in (False, True):
-        with open_browser(dark=dark) as browser:
-            show(browser, estimated)
-            style = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
-            grounds.append(browser.execute_script(style, "body", "backgroundColor"))
-            letters.append(browser.execute_script(style, ".chart .ytick text", "fill"))
-    assert grounds == ["rgb(255, 255, 255)", "rgb(20, 24, 28)"]
-    assert letters == ["rgb(27, 33, 39)", "rgb(230, 234, 238)"]
+def test_charts_follow_dark_light_and_paper(estimated, browser):
+    """Without loading the page again, as when the user changes the scheme or prints."""
+
+    def colour(selector, name):
+        style = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
+        return browser.execute_script(style, selector, name)
+
+    show(browser, estimated)
+    for dark, on_paper, ground, letters in (
+        (False, False, "rgb(255, 255, 255)", "rgb(27, 33, 39)"),
+        (True, False, "rgb(20, 24, 28)", "rgb(230, 234, 238)"),
+        (True, True, "rgb(255, 255, 255)", "rgb(0, 0, 0)"),
+    ):
+        emulate(browser, dark=dark, on_paper=on_paper)
+        waiting = WebDriverWait(browser, 20)
+        waiting.until(lambda _, it=letters: colour(".chart .ytick text", "fill") == it)
+        assert colour("body", "backgroundColor") == ground
 
 
 def test_a_page_prints_with_what_is_folded(estimated, browser):

@@ -23,11 +23,16 @@ def smollm2():
             pytest.skip(f"SmolLM2 cannot be fetched: {told.stderr.strip()[-200:]}")
 
 
-@pytest.mark.parametrize(("ranks", "mesh", "n_new"), [(3, "1x3", 40), (32, "8x4", 6)])
-def test_float32_tokens_are_those_of_two_engines(smollm2, tmp_path, ranks, mesh, n_new):
+@pytest.mark.parametrize(
+    ("ranks", "chips_per_rank", "mesh", "n_new"), [(3, 1, "1x3", 40), (2, 16, "8x4", 12)]
+)
+def test_float32_tokens_are_those_of_two_engines(
+    smollm2, tmp_path, ranks, chips_per_rank, mesh, n_new
+):
     path = tmp_path / "out.json"
     arguments = ["--model", "smollm2", "--mesh", mesh, "--max-new-tokens", str(n_new)]
     arguments += ["--precision", "float32", "--batch", "4", "--quiet", "--json", str(path)]
+    arguments += ["--chips-per-rank", str(chips_per_rank)]
     result = run(ranks, *arguments, "--prompt", PROMPT)
     assert result.returncode == 0, result.stderr
     content = json.loads(path.read_text())

@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from galaxy_mpi import accuracy, compare, decode, estimate, validate
+from galaxy_mpi import accuracy, compare, decode, estimate, pareto, traffic, validate
 from galaxy_mpi.engine.plan import make_plan
 
 _VALUES = (
@@ -70,6 +70,8 @@ _COMMANDS = {
     "compare": compare.build_parser,
     "validate": validate.build_parser,
     "accuracy": accuracy.build_parser,
+    "pareto": pareto.build_parser,
+    "traffic": traffic.build_parser,
 }
 
 
@@ -99,7 +101,7 @@ def play_words(content: bytes, model: Path) -> None:
         if run.n_layers is None and not run.model.startswith("llama3"):
             make_plan(run)
     elif command == "estimate":
-        if arguments.sweep is not None:
+        if arguments.sweep:
             estimate._prepare_sweep(estimate.build_parser(), words, arguments)
         else:
             what_if = replace(estimate._what_if(arguments), layers=1, new_tokens=1)
@@ -108,5 +110,9 @@ def play_words(content: bytes, model: Path) -> None:
                 what_if.table()
     elif command == "compare":
         compare._prepare_timing(arguments)
+    elif command == "traffic":
+        traffic._traffic(arguments)
     elif command == "accuracy":
         accuracy.run_configs(arguments)
+    elif command == "pareto":
+        pareto.ParetoCommand(arguments)

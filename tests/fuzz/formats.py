@@ -1,6 +1,7 @@
 """What is damaged, and what reads it then."""
 
 import json
+import math
 import random
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, Sharding
 from galaxy_mpi.models.load import load_chip_weights, shard_parts
 from galaxy_mpi.models.shard_cache import ShardFile
+from galaxy_mpi.serving.trace_file import read_trace
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems import PRECISIONS
 from galaxy_mpi.systems.optimizations import read_optimizations
@@ -277,6 +279,29 @@ def _prompts(folder: Path) -> Format:
     return Format("It was\nThe sea — and\nShe\n".encode(), damaged_bytes, play)
 
 
+def _trace(folder: Path) -> Format:
+    folder.mkdir()
+    path = folder / "trace"
+    columns = "arrival_s,input_tokens,output_tokens,prefix,prefix_tokens,cancel_s"
+    rows = ["0,812,230,chat,384,", "0.31,655,91,chat,384,", '0.5,9,9,"a, b",8,1e-3', "2,1,1,,,"]
+    good = "\n".join([columns, *rows, ""]).encode()
+
+    def play(content: bytes) -> None:
+        path.write_bytes(content)
+        for arrival in read_trace(path):
+            assert 0 <= arrival.at_s < math.inf
+            assert 0 <= arrival.size.prefix_tokens <= arrival.size.input_tokens
+
+    return Format(good, damaged_bytes, play)
+
+
+def _trace_lines(folder: Path) -> Format:
+    of_csv = _trace(folder)
+    line = {"arrival_s": 0.25, "input_tokens": 70, "output_tokens": 3, "prefix": "chat"}
+    good = json.dumps(line | {"prefix_tokens": 64, "cancel_s": 2}).encode()
+    return Format(good, damaged_json, of_csv.play)
+
+
 def _shard_cache(folder: Path) -> Format:
     write_model(folder)
     config = read_config(folder)
@@ -331,6 +356,8 @@ FORMATS: dict[str, Callable[[Path], Format]] = {
     "golden": _golden,
     "template": _template,
     "prompts": _prompts,
+    "trace": _trace,
+    "trace_lines": _trace_lines,
     "shard_cache": _shard_cache,
     "arguments": _arguments,
 }

@@ -225,7 +225,7 @@ def test_who_crosses_with_another_label_is_named(what, wrong, n_bytes, monkeypat
         is_wrong = transport.rank == 1
         label = Label(7, wrong) if is_wrong else Label(5, "the right one")
         mine, other = (wrong, "the right one") if is_wrong else ("the right one", wrong)
-        message = f"decode step 3: chip .* crosses with {mine} where chip .* crosses with {other}$"
+        message = f"decode step 3: chip .* is in {mine}, but chip .* is in {other}$"
         with pytest.raises(CollectiveError, match=message):
             crossed(transport, Axis.ROW, what, label, n_bytes if is_wrong else 640)
 
@@ -236,12 +236,12 @@ def test_chips_of_one_process_are_compared_when_they_bind():
         plane, chips = transport.plane(Axis.ROW), transport.chips
         plane.begin()
         plane.table(chips[0], Label(1, "one thing"), 64, in_parts=False)
-        with pytest.raises(CollectiveError, match="crosses with another where chip .* one thing"):
+        with pytest.raises(CollectiveError, match="is in another, but chip .* one thing"):
             plane.table(chips[1], Label(2, "another"), 64, in_parts=False)
         plane = transport.plane(Axis.COLUMN)
         plane.begin()
         plane.table(chips[0], Label(1, "one thing"), 64, in_parts=False)
-        with pytest.raises(CollectiveError, match=rf"chips \[{chips[1]}\] have not bound"):
+        with pytest.raises(CollectiveError, match=rf"chips \[{chips[1]}\] have bound only a part"):
             plane.end()
 
 
@@ -251,7 +251,7 @@ def test_a_mesh_that_does_not_fit_says_what_would():
     ):
         MpiTransport(Mesh(2, SIZE))
     with pytest.raises(
-        MeshError, match="do not divide into ranks of 5; --chips-per-rank can be 1, "
+        MeshError, match="cannot be divided into ranks of 5; --chips-per-rank can be 1, "
     ):
         MpiTransport(Mesh(2, SIZE), chips_per_rank=5)
     with pytest.raises(MeshError, match=f"needs {SIZE // 2} ranks of 4 chips each, this run has"):

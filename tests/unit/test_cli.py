@@ -15,6 +15,7 @@ from galaxy_mpi.cli import SUBCOMMANDS, Subcommand, completion, launch, main
 from galaxy_mpi.cli.launch import Launch, Launcher, find_launcher, is_container
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import multiply
+from galaxy_mpi.timing import Machine
 
 ROOT = Path(__file__).parents[2]
 DECODE = Subcommand("decode", "galaxy_mpi.decode", "", mesh="8x4", alone_option="--timing-only")
@@ -56,6 +57,9 @@ def test_ranks_are_what_the_mesh_needs(words, ranks):
 
 
 def test_a_command_without_a_mesh_needs_no_ranks():
+    traffic = Subcommand("traffic", "", "", mesh="8x4", ranks_option="--with-values")
+    assert traffic.ranks(["--mesh", "2x2"]) == 1
+    assert traffic.ranks(["--mesh", "2x2", "--with-values"]) == 4
     assert Subcommand("estimate", "galaxy_mpi.estimate", "").ranks(["--mesh", "8x4"]) == 1
 
 
@@ -63,7 +67,8 @@ def test_the_default_mesh_is_that_of_the_parser():
     for each in SUBCOMMANDS:
         parser = import_module(each.module).build_parser()
         if each.mesh is not None:
-            assert parser.get_default("mesh") == each.mesh
+            of_machine = Machine.load("wormhole_galaxy_6u").mesh
+            assert each.mesh == (parser.get_default("mesh") or of_machine)
             assert parser.get_default("chips_per_rank") == 1
         assert parser.prog == f"galaxy-mpi {each.name}"
 

@@ -119,15 +119,15 @@ def hops(dtype, first, *rest):
 @pytest.mark.parametrize("dtype", [FLOAT32, BF16, BFP8, BFP4], ids=lambda d: d.name)
 @pytest.mark.parametrize("scatter", [scatter_over, scatter_at_owner])
 @pytest.mark.parametrize("shape", [(32, 32), (7, 40)])
-@pytest.mark.parametrize("wiring", [Ring, Line])
-def test_the_running_sum_is_rounded_at_every_hop(dtype, scatter, shape, wiring):
+@pytest.mark.parametrize("make_topology", [Ring, Line])
+def test_the_running_sum_is_rounded_at_every_hop(dtype, scatter, shape, make_topology):
     chunks = [noise(chip, 4, *shape) for chip in range(4)]
-    wire, make = wire_of(Kind.REDUCE_SCATTER, dtype, shape), scatter(wiring).make
+    wire, make = wire_of(Kind.REDUCE_SCATTER, dtype, shape), scatter(make_topology).make
     terms = [columns(c) for c in chunks]
     got = on_a_row(4, lambda chip: make(chip, wire, by_rows=False), terms)
     for owner in range(4):
         t = [chunks[chip][owner] for chip in range(4)]
-        if wiring is Ring:
+        if make_topology is Ring:
             order = [(owner + k) % 4 for k in (1, 2, 3)]
             total = hops(dtype, *(t[chip] for chip in order)) + t[owner]
         else:

@@ -1,8 +1,8 @@
 """Every interleaving of small programs: nobody reads what is not yet, or no longer, there.
 
 The steps of a crossing are those of `galaxy_mpi.mesh.crossing` and of the planes; the barrier and
-the notices are taken to do what POSIX says. Memory is checked where it is read. Each rule is also
-taken away once, to see that this test would notice.
+the signals are taken to do what POSIX says. Memory is checked where it is read. Each rule is also
+taken away once, to see that this test would signal.
 """
 
 import pytest
@@ -35,7 +35,7 @@ def explore(processes):
             if place == len(processes[process]):
                 continue
             step = processes[process][place]
-            values, notices, n_arrived = dict(memory), dict(posted), arrived
+            values, signals, n_arrived = dict(memory), dict(posted), arrived
             if step[0] == "write":
                 values[step[1]] = step[2]
             elif step[0] == "read":
@@ -47,15 +47,15 @@ def explore(processes):
                 if n_arrived < step[1] * size:
                     continue
             elif step[0] == "post":
-                notices[step[1]] = notices.get(step[1], 0) + 1
+                signals[step[1]] = signals.get(step[1], 0) + 1
             elif step[0] == "take":
-                if not notices.get(step[1]):
+                if not signals.get(step[1]):
                     continue
-                notices[step[1]] -= 1
+                signals[step[1]] -= 1
             moved = True
             after = (*places[:process], place + 1, *places[process + 1 :])
             todo.append(
-                (after, tuple(sorted(values.items())), n_arrived, tuple(sorted(notices.items())))
+                (after, tuple(sorted(values.items())), n_arrived, tuple(sorted(signals.items())))
             )
         if not moved:
             assert all(p == len(steps) for p, steps in zip(places, processes, strict=True)), "stuck"

@@ -72,7 +72,7 @@ def test_many_short_waits_at_the_same_crossing_are_not_one_long_one():
 def test_a_wait_that_may_take_as_long_as_it_likes_is_none_and_neither_is_work():
     said, waits = [], Waits(0)
     watchdog = Watchdog(timeout_s=0.2, waits=waits, expired=said.append)
-    with waits.patiently("what rank 0 hands out"):
+    with waits.patiently("a broadcast from rank 0"):
         time.sleep(0.6)
     time.sleep(0.6)
     assert said == []

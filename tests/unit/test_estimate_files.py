@@ -84,14 +84,43 @@ def test_tt_perf_report_reads_the_op_report(tmp_path, capsys):
     assert shown_s() == pytest.approx(device["run_s"] - gaps_s, rel=0.02)
 
 
-def test_pictures_are_pngs(tmp_path, capsys):
-    for name, extra in (("ops.png", []), ("sweep.png", ["--sweep", "links=1,2,4"])):
-        path = tmp_path / name
-        arguments = ["--layers", "1", "--new-tokens", "1", "--plot", str(path), *extra]
-        assert estimate.main(arguments) == 0
-        assert path.read_bytes().startswith(b"\x89PNG")
-        assert len(path.read_bytes()) > 10_000
+@pytest.mark.parametrize(
+    "extra", [[], ["--sweep", "links=1,2,4"], ["--sweep", "links=1,2", "--sweep", "users=1,8"]]
+)
+def test_pictures_are_what_their_names_say(tmp_path, capsys, extra):
+    arguments = ["--layers", "1", "--new-tokens", "1", *extra]
+    png, svg, again = (tmp_path / name for name in ("a.png", "a.svg", "b.svg"))
+    for path in (png, svg, again):
+        assert estimate.main([*arguments, "--plot", str(path)]) == 0
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert len(png.read_bytes()) > 10_000
+    assert b"<svg" in svg.read_bytes()[:1000]
+    assert svg.read_bytes() == again.read_bytes()
     capsys.readouterr()
+
+
+def test_a_plot_of_a_sweep_shows_every_figure_as_it_is(monkeypatch, tmp_path, capsys):
+    seen = []
+
+    def note(title, key, values, panels, suffix):
+        seen.extend([key, values, *panels])
+        return b"a picture"
+
+    monkeypatch.setattr("galaxy_mpi.studies.sweep.panels_png", note)
+    words = ["--layers", "1", "--new-tokens", "1", "--sweep", "links=1,2"]
+    words += ["--sweep", "input-tokens=128,200000", "--plot", str(tmp_path / "a.png")]
+    assert estimate.main([*words, "--json", "-"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    key, values, *panels = seen
+    assert (key, values) == ("links", ["1", "2"])
+    assert len(panels) == 5
+    stalls = panels[4].lines["input-tokens 128"][0]
+    assert stalls == [0.0, 0.0]  # not 1, as a share of itself
+    steps, low, high = panels[0].lines["input-tokens 128"]
+    known = [row["decode_step_s"] * 1e3 for row in rows if not row["not_estimated"]]
+    assert steps == known
+    assert all(a < b < c for a, b, c in zip(low, steps, high, strict=True))
+    assert all(value != value for value in panels[0].lines["input-tokens 200000"][0])  # a gap
 
 
 def test_without_matplotlib_the_line_says_how_to_get_it(monkeypatch, tmp_path, capsys):

@@ -124,6 +124,29 @@ def test_a_sweep_is_a_row_for_each_value(tmp_path, capsys):
     assert times == sorted(times, reverse=True)
 
 
+def test_two_sweeps_make_a_grid(tmp_path, capsys):
+    words = ["--layers", "2", "--new-tokens", "1"]
+    grid = ["--sweep", "links=1,4", "--sweep", "users=8,32"]
+    assert estimate.main([*words, *grid, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema_version"] == 1
+    assert found["run"]["argv"] == ["galaxy_mpi.estimate", *words, *grid, "--json", "-"]
+    assert found["sweep"] == {"links": ["1", "4"], "users": ["8", "32"]}
+    points = [(row["links"], row["users"]) for row in found["rows"]]
+    assert points == [("1", "8"), ("1", "32"), ("4", "8"), ("4", "32")]
+    for links, users in points:
+        assert estimate.main([*words, "--links", links, "--users", users, "--json", "-"]) == 0
+        alone = json.loads(capsys.readouterr().out)["device"]
+        row = found["rows"][points.index((links, users))]
+        assert row["decode_step_s"] == alone["decode_step_s"]
+    assert estimate.main([*words, *grid, "--csv", "-"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [float(r["decode_step_s"]) for r in rows] == [r["decode_step_s"] for r in found["rows"]]
+    assert estimate.main([*words, *grid]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in shown] == [["links", "users"], *map(list, points)]
+
+
 def test_bytes_of_a_link_are_those_of_the_collectives():
     """By hand, a layer of Llama-70B; on 4 links but for the statistics, (n - 1) / 2 blocks."""
     model = replace(PRESETS["llama3-70b"], n_layers=1)
@@ -172,9 +195,9 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--precision", "float32"], "no precision 'float32' on the device"),
         (["--mesh", "8"], "a mesh is written ROWSxCOLUMNS"),
         (["--frobnicate"], "unrecognized arguments"),
-        (["--input-tokens", "131072"], "positions of each user would fit"),
+        (["--input-tokens", "131072"], "positions per user would fit"),
         (["--mesh", "1x1", "--machine", "n150"], "the weights alone do not fit"),
-        (["--circular-buffer-bytes", "40000000"], "L1 is over by"),
+        (["--circular-buffer-bytes", "40000000"], "bytes of L1"),
         (["--slow-chip", "1,2"], "--slow-chip is ROW,COLUMN,FACTOR"),
         (["--slow-chip", "8,0,2"], "chip (8, 0) is outside the 8x4 mesh"),
         (["--slow-chip", "0,0,-2"], "must be above 1e-6 and below 1e6, got -2.0"),
@@ -185,6 +208,10 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--prefill", "none"], "--prefill is one or all, got 'none'"),
         (["--sweep", "plot=a.png"], "--sweep takes an option and its values"),
         (["--csv", "out.csv"], "--csv writes the rows of a --sweep"),
+        (["--sweep", "links=1,2", "--trace", "x"], "--trace is of one point; leave out --sweep"),
+        (["--sweep", "links=1", "--sweep", "links=2"], "--sweep takes an option and its values"),
+        (["--sweep", "a=1", "--sweep", "b=1", "--sweep", "c=1"], "at most two options"),
+        (["--sweep", "links=1", "--csv", "-", "--json", "-"], "both standard output"),
         (["--layers", "1", "--json", "/"], "/ is a folder; give the name of a file"),
         (["--layers", "1", "--json", "/no/such/out.json"], "/no/such/out.json cannot be written"),
     ],

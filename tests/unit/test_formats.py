@@ -172,7 +172,7 @@ def test_float32_rounds_nothing_on_any_system():
         ("wo=bf16", "no tensor 'wo'; choose layer_input, attention_sum"),
         ("train.act=bf16", "no mode 'train'; choose decode, prefill"),
         ("act=float32", "act is 'float32'; choose bfp4, bfp8, bf16"),
-        ("act", "'act' is nothing; give TENSOR=FORMAT with one of layer_input"),
+        ("act", "'act' is unknown; give TENSOR=FORMAT with one of layer_input"),
     ],
 )
 def test_other_formats_that_cannot_be_are_refused_with_the_list(text, says):
@@ -187,7 +187,7 @@ def test_a_mesh_has_the_table_that_is_asked_for():
     own = Wanted("accuracy").on(row, NARROW)
     assert asked.prefill == own.prefill != Wanted("accuracy").on(mesh, NARROW).prefill
     assert asked.decode == replace(own.decode, act=BF16)
-    with pytest.raises(ConfigError, match=r"'ring' is nothing; give a table \(row, mesh\) or"):
+    with pytest.raises(ConfigError, match=r"'ring' is unknown; give a table \(row, mesh\) or"):
         Wanted(changes="ring").on(mesh, NARROW)
 
 

@@ -1,4 +1,4 @@
-"""Barrier, notices and files of processes on one host; real processes, made by fork."""
+"""Barrier, signals and files of processes on one host; real processes, made by fork."""
 
 import mmap
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.mesh.barrier import BARRIER_BYTES, NOTICE_BYTES, Barrier, Notice
+from galaxy_mpi.mesh.barrier import BARRIER_BYTES, SIGNAL_BYTES, Barrier, Signal
 from galaxy_mpi.mesh.host_memory import (
     GrowingMemory,
     Offer,
@@ -68,11 +68,11 @@ def test_nobody_leaves_before_all_have_come(size):
 
 
 def test_notices_are_counted():
-    memory = common_memory(2 * NOTICE_BYTES + 8)
-    there, back = Notice(memory[:NOTICE_BYTES]), Notice(memory[NOTICE_BYTES : 2 * NOTICE_BYTES])
+    memory = common_memory(2 * SIGNAL_BYTES + 8)
+    there, back = Signal(memory[:SIGNAL_BYTES]), Signal(memory[SIGNAL_BYTES : 2 * SIGNAL_BYTES])
     there.prepare()
     back.prepare()
-    ball = memory[2 * NOTICE_BYTES :].view(np.int64)
+    ball = memory[2 * SIGNAL_BYTES :].view(np.int64)
 
     def play(index):
         for turn in range(300):
@@ -216,8 +216,8 @@ def test_the_parts_of_a_team_s_memory_do_not_overlap():
             memory.my_labels[turn][:] = bytes([16 * turn + rank + 1]) * (2 * LINE_BYTES)
     first.times[...] = np.arange(24).reshape(3, 2, 4)
     first.came[3] = 77
-    first.notice(0, 3).post()
-    others[3].notice(0, 3).wait()
+    first.signal(0, 3).post()
+    others[3].signal(0, 3).wait()
     for memory in others:
         assert [bytes(memory.labels[1])[2 * LINE_BYTES * r] for r in range(4)] == [17, 18, 19, 20]
         assert memory.labels[0].tobytes() == b"".join(

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from galaxy_mpi.dtypes import BFP8, FLOAT32
-from galaxy_mpi.systems import KVCache, PageTable
+from galaxy_mpi.kernels import attention_decode
+from galaxy_mpi.systems import Attention, KVCache, PageTable
+from galaxy_mpi.systems.decode_attention import AttentionStep, Workspace
 from galaxy_mpi.systems.kv_cache import CacheWriter
 
 RNG = np.random.default_rng(5)
@@ -65,3 +67,27 @@ def test_a_batch_of_nobody_has_no_groups_and_writes_nothing():
 
 def test_the_bytes_of_a_block():
     assert KVCache(7, 64, 1, 128, dtype=BFP8).block_bytes == 2 * 64 * (128 + 8)
+
+
+@pytest.mark.parametrize("n_positions", [100, 3000])
+@pytest.mark.parametrize("dtype", [FLOAT32, BFP8], ids=lambda d: d.name)
+def test_attention_in_parts_is_that_over_everything_unpacked(n_positions, dtype):
+    """Bit by bit; at 3,000 positions even one user is taken head by head."""
+    n_users, n_kv, n_heads, page = 5, 3, 6, 64
+    n_blocks = n_positions // page + 1
+    cache = KVCache(n_users * n_blocks, page, n_kv, 32, dtype=dtype)
+    blocks = RNG.permutation(n_users * n_blocks).reshape(n_users, n_blocks)
+    for of_user in blocks:
+        cache.fill(heads(n_positions, n_kv), heads(n_positions, n_kv), of_user, start=0)
+    positions = np.full(n_users, n_positions - 1)
+    positions[1] = -1
+    inputs = SimpleNamespace(table=PageTable(positions, blocks, page))
+    precision = SimpleNamespace(cuts_inputs=False, kv_cache=dtype)
+    step = AttentionStep(cache, inputs, precision, Attention(), Workspace())
+    q, found = heads(n_users, n_heads), np.empty((n_users, n_heads, 32), np.float32)
+    step.attend(q, found)
+    expected = np.zeros_like(found)
+    for user in (0, 2, 3, 4):
+        k, v = cache.read(blocks[user])
+        expected[user] = attention_decode(q[user, None], k[None], v[None], positions[user, None])
+    np.testing.assert_array_equal(found, expected)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import BFP8
 from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.report import (
     Bars,
     Column,
@@ -24,18 +27,30 @@ from galaxy_mpi.report import (
     to_html,
 )
 from galaxy_mpi.report.figures import figure_of
+from galaxy_mpi.report.gather.collectives import collectives_page
+from galaxy_mpi.report.gather.compare import compare_page
 from galaxy_mpi.report.gather.estimate import estimate_page
 from galaxy_mpi.report.gather.links import loads_of, wire_shares
-from galaxy_mpi.report.gather.mesh import waited_for_s
+from galaxy_mpi.report.gather.mesh import mesh_section, waited_for_s
+from galaxy_mpi.report.gather.pareto import pareto_page
 from galaxy_mpi.report.gather.step import ShownStep
+from galaxy_mpi.report.gather.traffic import traffic_page
 from galaxy_mpi.report.gather.wires import bandwidth_of
 from galaxy_mpi.report.parts import Texts, Token, UserText
+from galaxy_mpi.serving.lengths import Lengths
+from galaxy_mpi.serving.load import Load
+from galaxy_mpi.serving.report import to_dict as traffic_report
+from galaxy_mpi.serving.traffic import Traffic
+from galaxy_mpi.studies.comparison import device_figures, rows_of, stored
+from galaxy_mpi.studies.ideas import variants
 from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.systems import Wanted
+from galaxy_mpi.timing import Machine
 
 NASTY = "</script><script>alert(1)</script> & <b>\"'"
 TABLE = Table([Column("op"), Column("time", "us", ".1f")], [["a", 1.0], [NASTY, None]], "Ops")
 CHARTS = [
-    Bars("Bars", "us", ["a", NASTY], {"x": [1.0, None]}, TABLE, margins={"x": [0.5, None]}),
+    Bars("Bars", "us", ["a", NASTY], {"x": [1.0, None]}, TABLE, ends={"x": [(0.5, 2.0), None]}),
     Waterfall("Waterfall", "us", [("a", 1.0, "DRAM"), (NASTY, 2.0, "link")], TABLE, margin=0.2),
     Timeline("Timeline", "us", ["t"], [Span("t", NASTY, 0, 1, "op")], TABLE, {"q": [(0, 1.0)]}),
     Curves("Curves", "rate, 1/s", "ms", {NASTY: [(1.0, 2.0), (2.0, 3.0)]}, TABLE, is_log=True),
@@ -48,7 +63,7 @@ def page_of(*parts, **more):
 
 def own_text(html):
     """Return the page without the library."""
-    return re.sub(r"<script>/\*\*.*?</script>", "", html, count=1, flags=re.DOTALL)
+    return re.sub(r'<script [^>]*id="library">.*?</script>', "", html, count=1, flags=re.DOTALL)
 
 
 def shown_step(**asked):
@@ -76,7 +91,7 @@ def test_a_page_loads_nothing():
 def test_a_page_without_charts_has_no_library():
     html = to_html(page_of(TABLE))
     assert len(html) < 40_000
-    assert "plotly.js" not in html
+    assert 'id="library"' not in html
 
 
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.title)
@@ -109,10 +124,10 @@ def test_the_same_estimate_is_the_same_page():
     pages = []
     for _ in range(2):
         what_if = WhatIf(model="llama3-8b", layers=2)
-        said = {"argv": ["galaxy_mpi.estimate"], "versions": VERSIONS, "machine": None}
+        said = {"argv": ["galaxy_mpi.estimate"], "versions": VERSIONS, "config": {}}
         pages.append(to_html(estimate_page(what_if, what_if.report | {"run": said})))
     assert pages[0] == pages[1]
-    assert len(pages[0]) < 6e6
+    assert len(pages[0]) < 3e6
 
 
 VERSIONS = dict.fromkeys(("galaxy_mpi", "codec", "numpy", "python"), "1")
@@ -130,6 +145,29 @@ def test_what_chips_do_adds_up_to_the_step():
     assert shares.waiting_s[3, 1] < others.min() / 5
     waited = waited_for_s(step)
     assert max(waited, key=waited.__getitem__) == Mesh(8, 4).rank(3, 1)
+
+
+def test_waiting_for_the_host_is_not_work():
+    what_if = WhatIf(model="llama3.2-1b", machine="t3000")
+    step = ShownStep(what_if.estimator, [128], what_if.slowness, "the step")
+    host_s = step.timing.by_op_s["host"]
+    assert host_s > step.timing.seconds / 3
+    assert step.shares.host_s == pytest.approx(np.full((8, 1), host_s))
+    assert step.shares.busy_s.max() < step.timing.seconds - host_s
+    shown = {name for chip in mesh_section(step).parts[0].chips for name in chip.shares}
+    assert "host" in shown
+    assert "host" not in mesh_section(shown_step()).parts[0].chips[0].shares
+
+
+def test_pages_are_imported_only_when_one_is_asked_for():
+    commands = ("decode", "estimate", "compare", "validate", "traffic", "pareto")
+    names = "; ".join(f"import galaxy_mpi.{command}" for command in commands)
+    code = f"{names}; import sys; print([m for m in sys.modules if m in {ONLY_FOR_PAGES}])"
+    words = [sys.executable, "-c", code]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+ONLY_FOR_PAGES = ("galaxy_mpi.report", "plotly", "galaxy_mpi.report.html")
 
 
 def test_chips_that_are_alike_wait_for_nobody():
@@ -179,8 +217,124 @@ def test_bandwidths_are_those_of_nccl_tests():
     assert bandwidth_of(reduce, Mesh(8, 4), 1e-6).busbw == pytest.approx(1088 / 1e-6 * 2 * 7 / 8)
 
 
+def test_a_comparison_is_told_row_by_row():
+    mesh, model = Mesh(8, 4), PRESETS["llama3-8b"]
+    found = variants(mesh)
+    machine = Machine.load("wormhole_galaxy_6u")
+    device = device_figures(found, model, machine, mesh, Wanted(), users=32, position=128)
+    rows = rows_of(found, device, None)
+    run = {"argv": ["galaxy_mpi.compare"], "versions": VERSIONS, "config": {}}
+    page = compare_page(rows, run, "llama3-8b", list(stored(model, found)))
+    chart = page.sections[0].parts[0]
+    steps = [row for row in rows if not row.is_alone]
+    assert list(chart.series["device"]) == [row.device.seconds * 1e3 for row in steps]
+    assert [cells[0].removeprefix("+ ") for cells in chart.table.rows] == [r.name for r in steps]
+    html = to_html(page)
+    assert 'id="host-time"' not in html
+    for row in steps:
+        assert f"{row.device.seconds * 1e3:.3f}</td>" in html
+
+
+def test_a_benchmark_of_collectives_has_a_curve_for_each_way():
+    row = dict.fromkeys(("dtype", "transport"), "auto") | {
+        "op": "all_reduce", "axis": "row", "wrong": 2, "implementation": "galaxy_mpi",
+    }  # fmt: skip
+    figures = ("time_us", "time_min_us", "time_max_us", "algbw_GBps", "busbw_GBps")
+    device = ("device_time_us", "device_busbw_GBps", "device_peak_GBps")
+    rows = [
+        row | {"topology": way, "size_bytes": size} | {n: float(size) for n in (*figures, *device)}
+        for way in ("ring", "direct")
+        for size in (1024, 2048)
+    ]
+    rows.append(rows[0] | {"implementation": "mpi", "topology": ""})
+    page = collectives_page(rows, ["ring_collectives"], {"mesh": "2x2", "check": 1})
+    times = page.sections[0].parts[0]
+    ways = {"galaxy_mpi ring", "galaxy_mpi direct", "device ring", "device direct", "mpi"}
+    assert set(times.curves) == ways
+    assert times.curves["device ring"] == [(1024.0, 1024.0), (2048.0, 2048.0)]
+    assert times.is_host
+    assert ("wrong values", "10") in page.facts
+
+
 def test_the_example_of_the_documents_runs(capsys):
     text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(compile(block, "docs/report.md", "exec"), {})
     assert capsys.readouterr().out.strip() == "True"
+
+
+def test_a_day_of_traffic_has_its_places_and_its_queue(tmp_path):
+    what_if = WhatIf(model="llama3-8b", layers=2, users=2, new_tokens=1, allow_over_budget=True)
+    lengths = Lengths.parse("--input-tokens", "128")
+    load = Load(rate=None, concurrency=3, trace=None, n_requests=6, inputs=lengths,
+                outputs=lengths, seed=0)  # fmt: skip
+    day = Traffic(what_if=what_if, load=load).day()
+    content = traffic_report(day, ["galaxy_mpi.traffic"])
+    page = traffic_page(content, day.service.served)
+    (places,) = (section for section in page.sections if section.title == "Places")
+    (chart,) = places.parts
+    requests = {span.name for span in chart.spans}
+    assert requests == {f"request {n}" for n in range(6)}
+    for one in day.service.served:
+        mine = [span for span in chart.spans if span.name == f"request {one.number}"]
+        assert [span.group for span in mine] == ["prefill", "decode"]
+        assert mine[0].end == one.first_token_s
+        assert {span.track for span in mine} == {f"place {one.place}"}
+    # Three clients and two places a column: at the end nobody is left.
+    assert max(n for _, n in chart.levels["with a place"]) <= 3
+    assert chart.levels["with a place"][-1][1] == 0
+    html = to_html(page)
+    assert f"{content['device']['ttft_s']['mean'] * 1e3:.2f}</td>" in html
+
+
+def test_a_search_is_told_with_its_front_and_its_answer():
+    def point(step_us, top1, **more):
+        figures = dict.fromkeys(("top5", "pcc", "perplexity", "time_to_first_token_s"), 1.0)
+        sizes = dict.fromkeys(("dram_bytes", "weights_bytes", "kv_cache_bytes"), 2**20)
+        formats = {"wo": ["bfp8", "bfp8", "bfp4"], "ff2": "bfp4"}
+        about = {"name": None, "is_on_front": True, "formats": formats}
+        return {"decode_step_s": step_us / 1e6, "top1": top1, **figures, **sizes, **about, **more}
+
+    points = [point(30, 0.99), point(10, 0.9), point(20, 0.95, name="accuracy")]
+    points.append(point(40, 0.9, is_on_front=False))
+    target = {"mesh": "8x4", "machine": "m", "constants": [], "users": 32, "input_tokens": 1}
+    content = {
+        "run": {"argv": ["galaxy_mpi.pareto"], "versions": VERSIONS},
+        "target": target | {"new_tokens": 1, "decode_step_s_margin": 0.16},
+        "reference": {"positions": 64, "perplexity": 30.0},
+        "model": "demo", "mesh": "2x2", "system": "galaxy", "tokens": 64, "metric": "top1",
+        "targets": ["top1>=94"], "answer": 2, "passes": 5, "points": points,
+    }  # fmt: skip
+    page = pareto_page(content)
+    chart = page.sections[0].parts[0]
+    assert chart.curves["front"] == [(10.0, 90.0), (20.0, 95.0), (30.0, 99.0)]
+    assert chart.curves["measured"] == [(40.0, 90.0)]
+    assert chart.curves["answer to --target"] == chart.curves["accuracy"] == [(20.0, 95.0)]
+    assert page.facts[0] == ("top1>=94", "20.00 us: wo 2 x bfp8, 1 x bfp4; ff2 bfp4")
+    assert figure_of(chart)["data"][0]["mode"] == "markers"
+    assert "the front is joined" in to_html(page)
+
+
+def machine_of(folder, mesh):
+    """Return the file of a machine of so many chips."""
+    path = folder / "large.yaml"
+    path.write_text(
+        f"name: large\nextends: wormhole_galaxy_6u\nmesh: {mesh}\ntopology: ring\nconstants: {{}}\n"
+    )
+    return str(path)
+
+
+def test_a_page_of_the_largest_mesh_stays_below_six_megabytes(tmp_path):
+    step = shown_step(machine=machine_of(tmp_path, "64x64"), allow_over_budget=True)
+    html = to_html(page_of(*mesh_section(step).parts, *CHARTS))
+    assert len(re.findall('class="chip( marked)?"', html)) == 64 * 64
+    assert len(html) < 6e6
+
+
+def test_a_page_of_long_texts_stays_below_six_megabytes(tmp_path):
+    step = shown_step(machine=machine_of(tmp_path, "32x8"), allow_over_budget=True)
+    token = Token("antidisestablishment", 0.123, [("word", 0.1), ("other", 0.1), ("third", 0.1)])
+    texts = Texts([UserText(user, "prompt " * 20, [token] * 156, "length") for user in range(32)])
+    html = to_html(page_of(*mesh_section(step).parts, texts, *CHARTS))
+    assert html.count('class="chip-details"') == 32 * 8
+    assert len(html) < 6e6

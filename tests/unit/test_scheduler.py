@@ -103,7 +103,7 @@ def test_a_prompt_that_can_never_fit_is_refused_and_the_others_go_on():
     ]
     assert scheduler.requests[1].generated == []
     assert len(said) == 1
-    assert "user 1 refused: its prompt of 300 tokens needs 5 cache blocks of 64" in said[0]
+    assert "user 1 rejected: its prompt of 300 tokens needs 5 cache blocks of 64" in said[0]
     assert "a column has 4" in said[0]
 
 

@@ -45,7 +45,8 @@ class AnyRun(RuleBasedStateMachine):
         )
         self.texts = [[] for _ in prompts]
         self.refused = {n for n, p in enumerate(prompts) if -(-len(p) // page_size) > n_blocks}
-        self.started, self.fresh = [], []
+        self.mosts = [self.most] * len(prompts)
+        self.started, self.cancelled = [], set()
 
     @rule(data=st.data())
     def prefill(self, data):
@@ -65,6 +66,24 @@ class AnyRun(RuleBasedStateMachine):
     def decode(self, data):
         self.advance(data, self.scheduler.active)
 
+    @rule(n_tokens=st.integers(1, 330), most=st.integers(1, 40))
+    def submit(self, n_tokens, most):
+        request = self.scheduler.submit([3] * n_tokens, most)
+        assert request.number == len(self.texts)
+        self.texts.append([])
+        self.mosts.append(most)
+        if -(-n_tokens // self.limits.page_size) > self.limits.n_blocks:
+            self.refused.add(request.number)
+
+    @precondition(lambda self: self.texts)
+    @rule(data=st.data())
+    def cancel(self, data):
+        number = data.draw(st.integers(0, len(self.texts) - 1))
+        before = self.scheduler.requests[number].ended
+        self.scheduler.cancel(number)
+        if before is None:
+            self.cancelled.add(number)
+
     def advance(self, data, requests):
         token = st.integers(0, EOS)
         sampled = {request.number: data.draw(token) for request in requests}
@@ -81,9 +100,11 @@ class AnyRun(RuleBasedStateMachine):
             n_positions = len(request.prompt) + len(text) - 1
             if request.number in self.refused:
                 expected = EndReason.REFUSED
+            elif request.number in self.cancelled:
+                expected = EndReason.CANCELLED
             elif text and text[-1] == EOS:
                 expected = EndReason.END_OF_TEXT
-            elif len(text) >= self.most:
+            elif len(text) >= self.mosts[request.number]:
                 expected = EndReason.LENGTH
             elif text and n_positions >= self.limits.n_positions:
                 expected = EndReason.CACHE_FULL
@@ -94,7 +115,8 @@ class AnyRun(RuleBasedStateMachine):
     @invariant()
     def requests_start_in_their_order(self):
         if hasattr(self, "scheduler"):
-            ready = [n for n in range(len(self.texts)) if n not in self.refused]
+            gone = self.refused | (self.cancelled - set(self.started))
+            ready = [n for n in range(len(self.texts)) if n not in gone]
             assert self.started == ready[: len(self.started)]
 
     @invariant()

@@ -85,7 +85,7 @@ def test_rows_that_belong_together_are_not_cut(pieces, slabs):
     cut = slabs_of(
         None,
         wire,
-        lambda bench, wire, **_: wire.sent,
+        lambda builder, wire, **_: wire.sent,
         pieces=[slice(a, b) for a, b in itertools.pairwise(ends)],
     )
     assert list(cut) == [(slice(a, b), (b - a, 2)) for a, b in slabs]

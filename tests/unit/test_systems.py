@@ -215,7 +215,10 @@ def test_files_of_the_original_work_as_they_stand():
         ({"0": {"fidelity_cfg": {"ff2": "lofi"}}}, "no group 'ff2'; choose li_ff1_3, li_ff2"),
         ({"0": {"fidelity_cfg": {"li_ff2": "hifi3"}}}, "'hifi3'; choose lofi, hifi2, hifi4"),
         ({"0": {"formats": {}}}, "no key 'formats'; choose fidelity_cfg, precision_cfg"),
-        ({"last": {}}, "names decoder 'last'; decoders have numbers, and default stands"),
+        (
+            {"last": {}},
+            "names decoder 'last'; name decoders by number, and all others with default",
+        ),
         ({"0": [1]}, "expected an object"),
         ([], 'has no "decoders"'),
     ],

@@ -350,7 +350,7 @@ def test_a_collective_that_is_never_entered_is_an_error():
         clock.finish()
     clock.leave(np.array([9.0, 9.0]))
     clock.finish()
-    with pytest.raises(CollectiveError, match="left where device time expects the end"):
+    with pytest.raises(CollectiveError, match="ended where device time expects the end"):
         clock.leave(np.array([9.0, 9.0]))
 
 

@@ -191,8 +191,8 @@ def test_a_point_that_does_not_fit_is_a_row_that_says_so(tmp_path, capsys):
     arguments = ["--sweep", "input-tokens=128,131072", "--new-tokens", "1", "--json", str(path)]
     assert estimate.main(arguments) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert "DRAM of a chip is over by" in shown[2]
-    rows = json.loads(path.read_text())
+    assert "MiB of DRAM" in shown[2]
+    rows = json.loads(path.read_text())["rows"]
     assert [row["not_estimated"] == "" for row in rows] == [True, False]
     assert rows[1]["decode_step_s"] is None
 

@@ -6,16 +6,11 @@ from typing import Any
 from galaxy_mpi.report.gather.configuration import configuration_section, versions_text
 from galaxy_mpi.report.gather.device import device_facts, device_sections
 from galaxy_mpi.report.gather.step import ShownStep
-from galaxy_mpi.report.parts import Bars, Cell, Column, Page, Section, Table
+from galaxy_mpi.report.parts import Bars, Cell, Column, Ends, Page, Section, Table, ends_of
 from galaxy_mpi.studies.what_helps import Help
 from galaxy_mpi.studies.what_if import WhatIf
 
 __all__ = ["estimate_page", "sweep_page"]
-
-_SETTINGS = (
-    "model", "mesh", "machine", "constants", "system", "precision", "users", "input_tokens",
-    "cached_tokens", "new_tokens", "prefill",
-)  # fmt: skip
 
 
 def estimate_page(what_if: WhatIf, report: Mapping[str, Any], helps: Sequence[Help] = ()) -> Page:
@@ -36,16 +31,6 @@ def estimate_page(what_if: WhatIf, report: Mapping[str, Any], helps: Sequence[He
         what_if.slowness,
         f"the decode step behind {what_if.longest} tokens",
     )
-    settings = {name: report[name] for name in _SETTINGS} | {
-        "layers": what_if.programs.n_layers,
-        "slow_chips": what_if.slow_chips,
-        "slow_links": what_if.slow_links,
-        "links": what_if.links,
-        "topology": what_if.topology,
-        "sampling": what_if.sampling,
-        "prefetch": what_if.prefetch,
-        "circular_buffer_bytes": what_if.circular_buffer_bytes,
-    }
     sections = device_sections(step, figures, what_if.budget)
     if helps:
         sections.append(_helps_section(helps))
@@ -60,7 +45,7 @@ def estimate_page(what_if: WhatIf, report: Mapping[str, Any], helps: Sequence[He
             *device_facts(figures),
             ("versions", versions_text(run)),
         ],
-        sections=[*sections, configuration_section(run, settings)],
+        sections=[*sections, configuration_section(run, run["config"])],
     )  # fmt: skip
 
 
@@ -129,7 +114,7 @@ def sweep_page(key: str, rows: Sequence[Mapping[str, Any]], run: Mapping[str, An
         names,
         {"device": [row["decode_step_s"] * 1e3 for row in known]},
         table,
-        margins={"device": [row["decode_step_s_margin"] for row in known]},
+        ends={"device": [_band(row, "decode_step_s") for row in known]},
     )
     first = Bars(
         "Time to first token, device time",
@@ -137,11 +122,15 @@ def sweep_page(key: str, rows: Sequence[Mapping[str, Any]], run: Mapping[str, An
         names,
         {"device": [row["time_to_first_token_s"] * 1e3 for row in known]},
         Table(columns[:1] + columns[5:7], [[r[0], *r[5:7]] for r in cells], "", is_folded=False),
-        margins={"device": [row["time_to_first_token_s_margin"] for row in known]},
+        ends={"device": [_band(row, "time_to_first_token_s") for row in known]},
     )
     facts = [("swept", f"{key}, {len(rows)} values"), ("versions", versions_text(run))]
-    text = "Bars with the margin of the device model."
+    text = "Error bars: band of the device model."
     return Page(f"Sweep of {key}", run["argv"], facts, [Section("Sweep", [steps, first], text)])
+
+
+def _band(row: Mapping[str, Any], name: str) -> Ends | None:
+    return ends_of(row[name] * 1e3, row[f"{name}_margin"])
 
 
 def _times(value: float | None, factor: float) -> float | None:

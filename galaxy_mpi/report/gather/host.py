@@ -98,7 +98,9 @@ def host_sections(seen: Seen) -> list[Section]:
         is_stacked=True,
         is_host=True,
     )
-    text = "Of the process that plays chip (0, 0); with several chips, the rest is of the others."
+    text = (
+        "Work and waiting of chip (0, 0). If its process plays more chips, their work is not shown."
+    )
     return [Section("Host time", [chart], text)]
 
 

@@ -37,8 +37,8 @@ def layer_section(step: ShownStep, host: HostLayer | None = None) -> Section:
         parts.append(_host(host))
         if host.n_chips > 1:
             text += (
-                f" On the host its process plays {host.n_chips} chips in turn: between its ops "
-                f"it is at work for the others, and the prefetcher reads for all."
+                f" On the host its process plays {host.n_chips} chips in turn: between the ops of "
+                f"chip (0, 0) it works for the other chips. The prefetcher reads for all of them."
             )
     return Section("One layer", parts, text)
 

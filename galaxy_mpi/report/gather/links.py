@@ -1,9 +1,9 @@
 """What each wire of the mesh carries in a step, in each direction.
 
-A ring carries the same on all its wires: half of the blocks go each way. On a line a gathered block
-passes every wire between its owner and the chips beyond, so the wire behind chip i of n carries
-i + 1 blocks there and n - 1 - i back; the terms of a reduce-scatter go the other way round. The
-busiest wire, which the clock charges, carries n - 1.
+In a ring all wires carry the same: half of the blocks go each way. On a line, a gathered block
+passes every wire between its owner and the ends, so the wire behind chip i of n carries i + 1
+blocks forth and n - 1 - i back; for the terms of a reduce-scatter it is the other way round. The
+busiest wire, which the clock charges, carries n - 1 blocks.
 """
 
 from collections.abc import Iterator

@@ -53,5 +53,5 @@ def memory_section(budget: Budget, machine: Machine) -> Section:
         table=Table(columns, cells, "Memory of a chip"),
         is_stacked=True,
     )
-    text = "Device bytes with padding, with the cache that the users have at the end."
+    text = "Bytes on the device, padding included, with the KV cache at the end of the run."
     return Section("Memory of a chip", [chart], text)

@@ -82,10 +82,10 @@ def mesh_section(step: ShownStep) -> Section:
         links_table=_links_table(loads),
     )
     text = (
-        f"{step.name[:1].upper()}{step.name[1:]}, {step.timing.seconds * 1e6:.1f} us of device "
-        f"time. Busy: in ops of its own. Collectives: without waiting. Waiting: for chips "
-        f"that enter a collective later. Thick wires are busy ones; "
-        f"The wires of a column join its chips, those of a row too."
+        f"{step.name[:1].upper()}{step.name[1:]}: {step.timing.seconds * 1e6:.1f} us of device "
+        f"time. A chip's bar is the whole step: busy with its own ops, in collectives, waiting for "
+        f"chips that enter a collective later, waiting for weights (prefetch stall) or the host, "
+        f"and gaps between ops. The thicker a wire, the busier it is."
     )
     return Section("Mesh", [picture], text)
 
@@ -109,6 +109,7 @@ def _chips(step: ShownStep, loads: list[Load]) -> list[ChipView]:
             "collectives": float(shares.collective_s[row, col]),
             "waiting": float(shares.waiting_s[row, col]),
             "prefetch stall": float(shares.stall_s[row, col]),
+            **({"host": float(shares.host_s[row, col])} if shares.host_s.any() else {}),
             "gaps": float(shares.gap_s[row, col]),
         }
         parts: list[Facts | Table] = []

@@ -30,7 +30,7 @@ def ops_section(figures: Figures) -> Section:
         total="decode step",
         margin=margin,
     )
-    text = "Gaps and waiting included, so the ops add up to the step."
+    text = "Times include gaps and waiting, so they add up to the step."
     if margin is not None:
         low, high = figures["decode_step_s_band"]
         text += (

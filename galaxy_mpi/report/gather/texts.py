@@ -18,35 +18,47 @@ from galaxy_mpi.studies.differences import Difference
 
 __all__ = ["against_section", "texts_section"]
 
+_MOST_TOKENS = 5000
+"""Of all users, whose probabilities are told: a page stays small enough to be sent."""
+
 
 def texts_section(report: Report, against: Against | None, golden: Golden | None) -> Section:
     """Return what every user asked and got, with the probability of each token."""
-    users = []
+    users, n_told = [], 0
     assert report.seen is not None
     for number, request in enumerate(report.requests):
         others = against.others[number] if against is not None else {}
+        seen = report.seen.tokens[number]
+        is_told = n_told + len(seen) <= _MOST_TOKENS
+        n_told += len(seen)
         tokens = [
             Token(token.text, token.probability, token.best, others.get(at))
-            for at, token in enumerate(report.seen.tokens[number])
+            for at, token in enumerate(seen)
+            if is_told
         ]
         notes = []
         if others and against is not None:
             at = min(others)
-            notes.append(f"{against.name} would choose otherwise at {len(others)} places, first at "
-                         f"token {at + 1}")  # fmt: skip
+            n_others = len(others)
+            notes.append(
+                f"{against.name} would choose {n_others} other tokens, first token {at + 1}"
+            )
         if golden is not None:
             first = golden.first_different(number, request.generated)
             if first is not None:
                 notes.append(f"differs from {golden.path} from token {first + 1} on")
         counts = f"{len(request.prompt)} tokens and {len(request.generated)} new"
         ended = f"{counts}, ended by {request.ended.value}" if request.ended else counts
-        users.append(UserText(number, report.prompts[number], tokens, ended, "; ".join(notes)))
+        plain = "" if is_told else report.text[number]
+        notes += [] if is_told else [f"probabilities of the first {_MOST_TOKENS} tokens only"]
+        note = "; ".join(notes)
+        users.append(UserText(number, report.prompts[number], tokens, ended, note, plain))
     text = (
-        "The darker a token's ground, the less probable it was: its share of the softmax over the "
-        "whole vocabulary, before temperature, top k and top p."
+        "The stronger the background of a token, the less probable it was. Probabilities are "
+        "shares of the softmax over the whole vocabulary, before temperature, top-k and top-p."
     )
     if against is not None:
-        text += f" Outlined: {against.name} would have chosen another token behind the same ones."
+        text += f" Outlined tokens: after the same text, {against.name} would choose another one."
     return Section("Texts", [Texts(users)], text)
 
 
@@ -68,8 +80,8 @@ def against_section(against: Against) -> Section:
         for title, groups in (("op", found.by_op), ("layer", found.by_layer)):
             parts.append(_table(title, groups))
     text = (
-        f"Run again as {against.name} with the same tokens; values behind the ops of the passes "
-        f"and steps that --capture-steps chooses."
+        f"The run was repeated as {against.name} with the same tokens. Compared are the outputs of "
+        f"all ops in the passes and steps that --capture-steps selects."
     )
     return Section(f"Against {against.name}", [Facts(facts), *parts], text)
 

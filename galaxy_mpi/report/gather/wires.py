@@ -82,10 +82,9 @@ def wires_section(step: ShownStep) -> Section:
         table=Table(columns, rows, "Collectives of a step, chip (0, 0)"),
     )
     text = (
-        "Size is that of nccl-tests: the result of an all-gather, the input of a reduction. Time "
-        "is that of the op without waiting for chips that enter later; ops that compute beside "
-        f"the wire take their own time too. A link passes "
-        f"{step.machine.link_bytes_per_s / 1e9:.1f} GB/s in each direction; there are "
-        f"{step.machine.links:g} between neighbours."
+        "Sizes are those of nccl-tests: the result of an all-gather, the input of a reduction. "
+        "Times exclude waiting for chips that enter later; they include what an op computes "
+        f"during the collective. A link carries {step.machine.link_bytes_per_s / 1e9:.1f} GB/s in "
+        f"each direction; neighbours are joined by {step.machine.links:g}."
     )
     return Section("Collectives", [chart], text)

@@ -24,14 +24,33 @@
     return found;
   };
   const config = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]] };
-  const draw = ({ place, figure }) => Plotly.react(place, figure.data, themed(figure.layout), config);
+  const coloured = (data) => {
+    const ink = style().ink;
+    const bars = (trace, name) => trace[name] ? { [name]: { ...trace[name], color: ink, thickness: 1.5 } } : {};
+    return data.map((trace) => ({ ...trace, ...bars(trace, "error_x") }));
+  };
+  const draw = ({ place, figure }) =>
+    Plotly.react(place, coloured(figure.data), themed(figure.layout), config);
 
-  for (const source of document.querySelectorAll("script[data-chart]")) {
-    const place = document.getElementById(source.dataset.chart);
-    const chart = { place, figure: JSON.parse(source.textContent) };
-    charts.push(chart);
-    draw(chart).then(() => { place.dataset.drawn = "yes"; });
-  }
+  const unpack = async (packed) => {
+    const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  };
+  const drawAll = async () => {
+    const sources = document.querySelectorAll("script[data-chart]");
+    if (sources.length) await unpack(document.getElementById("library").textContent);
+    for (const source of sources) {
+      const place = document.getElementById(source.dataset.chart);
+      const chart = { place, figure: JSON.parse(source.textContent) };
+      charts.push(chart);
+      await draw(chart);
+      place.dataset.drawn = "yes";
+    }
+  };
+  drawAll();
   const redraw = () => charts.forEach(draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   matchMedia("print").addEventListener("change", redraw);

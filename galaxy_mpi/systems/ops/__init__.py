@@ -1,5 +1,5 @@
-"""The ops of all systems, one file an op: what it computes, what it sends, what it is charged.
+"""The ops of all systems, one file per op: what it computes, what it sends, its device time.
 
-Shapes are per chip; see `galaxy_mpi.arrays` for the letters. A file has the generic op, then the
-fused one of the Galaxy, then that of a single row of chips, where they differ.
+Shapes are per chip; `galaxy_mpi.arrays` explains the letters. A file has the generic op, then the
+Galaxy's fused op, then that of a single row of chips, as far as they differ.
 """

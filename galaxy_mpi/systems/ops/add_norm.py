@@ -1,4 +1,4 @@
-"""Decode: add to the residual and normalise, statistics summed over the columns."""
+"""Decode: add to the residual and normalise, with statistics summed over the columns."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ __all__ = ["AddNorm", "FusedAddNorm", "ScatteredAddNorm", "add", "normalise"]
 
 
 def add(chip: ChipBinder, op: "AddNorm", x: F32, residual: F32 | None) -> F32:
-    """Bind the addition of a block's output to the residual; in front of all layers, the cast."""
+    """Bind the addition of a block's output to the residual; before all layers, the cast."""
     if residual is None:
         if op.stream is not op.precision.embedding:
             chip.round(op.stream, x)
@@ -27,7 +27,7 @@ def add(chip: ChipBinder, op: "AddNorm", x: F32, residual: F32 | None) -> F32:
     total = chip.array(*x.shape)
     chip.call(np.add, x, residual, total)
     chip.round(op.sum, total)
-    if op.stream is not op.sum:  # the layer before has another format
+    if op.stream is not op.sum:  # the previous layer has another format
         chip.round(op.stream, total)
     return total
 
@@ -35,7 +35,7 @@ def add(chip: ChipBinder, op: "AddNorm", x: F32, residual: F32 | None) -> F32:
 def normalise(chip: ChipBinder, norm: RMSNorm, x: F32, total_B: F32, gain: F32) -> F32:
     """Bind the second half of a norm; the result is not rounded."""
     out = chip.array(*x.shape)
-    if type(norm) is not RMSNorm:  # a class of the caller's own
+    if type(norm) is not RMSNorm:  # a user's class
         chip.call(lambda: put(out, norm.normalise(x, total_B, gain), norm, "normalise"))
         return out
     scale = chip.array(len(x))
@@ -61,7 +61,7 @@ def _sum_of_squares(x: F32, out_B: F32) -> None:
 
 
 class AddNorm(SystemOp):
-    """Generic: add; statistics; all-gather; normalise. Its name is that of the norm."""
+    """Generic: add, statistics, all-gather, normalise. It has the name of the norm."""
 
     def __call__(self, x: Tensor, residual: Tensor | None, gain: VectorId) -> tuple[Tensor, Tensor]:
         """Return (normalised, new residual), both (B, D/C)."""
@@ -71,12 +71,12 @@ class AddNorm(SystemOp):
         return h, total
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"h": ((), (Axis.ROW,)), "residual": self.stream_cut}
 
     @property
     def is_last(self) -> bool:
-        """Whether it is the norm behind the last layer, whose residual nobody reads."""
+        """Whether it is the norm after the last layer, whose residual is not read."""
         return self.name == "final_norm"
 
     @property
@@ -89,11 +89,11 @@ class AddNorm(SystemOp):
 
     @property
     def stream(self) -> DType:
-        """Format of the stream that is normalised and handed on."""
+        """Format of the residual stream that is normalised and passed on."""
         return self.formats.layer_input if self.name == "rms_norm_attention" else self.sum
 
     def normed(self, residual: F32 | None) -> DType:
-        """Return the format of the norm's output; in front of all layers there is no residual."""
+        """Return the format of the norm's output; before all layers there is no residual."""
         if self.is_last:
             return self.formats.final_norm
         if residual is None:
@@ -103,7 +103,7 @@ class AddNorm(SystemOp):
 
     @property
     def _statistics(self) -> Wire:
-        """One number a row, which takes a tile on the device."""
+        """One number per row, which needs a tile on the device."""
         dtype, shape = self.formats.statistics, (self.device_rows, TILE)
         return Wire(
             BufferKey.LAYERNORM, Axis.ROW, Kind.ALL_GATHER, dtype, shape, (self.rows, 1), links=1
@@ -152,9 +152,9 @@ class FusedAddNorm(AddNorm):
     """
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """One op; behind the last layer there is no residual to write: one pass less.
+        """One op. After the last layer no residual is written, which saves a pass.
 
-        Where heads are normalised (Qwen3) the add is an op of its own, in front.
+        If heads are normalised (Qwen3), the add is a separate op before it.
         """
         shape, is_apart = self.shape, self.shape.has_qk_norm
         if is_apart and not self.is_last:
@@ -169,7 +169,7 @@ class ScatteredAddNorm(AddNorm):
     """One row of chips: the stream is gathered, and the whole is normalised on every chip."""
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"h": ((), ()), "residual": self.stream_cut}
 
     @property
@@ -196,7 +196,7 @@ class ScatteredAddNorm(AddNorm):
     def bind(
         self, chip: ChipBinder, x: F32, residual: F32 | None, gain: VectorId
     ) -> tuple[F32, F32]:
-        """Add what is here, gather, normalise the whole."""
+        """Add this chip's part, gather, normalise the whole."""
         norm = self.site.modules.norm_class(self.shape.model_dim, self.shape.norm_eps)
         stream = add(chip, self, x, residual)
         whole = gather_stream(chip, self, self._stream, stream)
@@ -208,7 +208,7 @@ class ScatteredAddNorm(AddNorm):
 
 
 def gather_stream(chip: ChipBinder, op: SystemOp, wire: Wire, x: F32) -> F32:
-    """Bind the gather of a scattered stream: (B, D/N) to (B, D)."""
+    """Bind the gather of a sharded stream: (B, D/N) to (B, D)."""
     gathered = chip.collective(wire)
     chip.call(np.copyto, gathered.term, x)
     return concat_columns(chip, gathered.cross(), op.shape.model_dim)

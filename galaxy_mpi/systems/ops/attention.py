@@ -15,36 +15,36 @@ from galaxy_mpi.systems.ops.base import SystemOp
 __all__ = ["Attention", "SlottedAttention"]
 
 BATCH = 32
-"""Users that a program of the Galaxy is made for, whether they are there or not."""
+"""Users that a program of the Galaxy is made for, present or not."""
 
 
 class Attention(SystemOp):
     """Paged attention over the cache (op 6)."""
 
     def __call__(self, q: Tensor) -> Tensor:
-        """Return (B/C, N/R, H), not rounded yet: it is packed next."""
+        """Return (B/C, N/R, H), not yet rounded, because it is packed next."""
         (mixed,) = self.record(q.program, (q, q.program.layer), mixed=q.shape)
         return mixed
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"mixed": self.heads_cut}
 
     def cached_bytes(self) -> int:
-        """Return the bytes of a key and a value of each kv head, for each user of a column."""
+        """Return the bytes of a key and a value of each kv head, per user of a column."""
         shape, tile_bytes = self.shape, self.precision.kv_cache.tile_bytes
         tiles = padded(shape.head_dim) // TILE
         return shape.users_each * shape.kv_heads * 2 * tile_bytes * tiles // TILE
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """One op, in each column as long as its longest user takes; then a copy to other cores."""
+        """One op, per column as long as its longest user; then a copy to other cores."""
         yield self._attend(costs, costs.machine.generic_cores, self.shape.users_each, self._chunk)
         elements = self.shape.users_each * 32 * self.shape.head_dim
         yield Kernel("reshard_attention", costs.copy_s(elements, self.shape.users_each), 0)
 
     @property
     def _chunk(self) -> int:
-        """Tiles of positions at a time: 8, or 4 where sums are float32."""
+        """Tiles of positions per chunk: 8, or 4 if sums are float32."""
         return 8 if self.precision.fidelity("sdpa", "decode") is Fidelity.LOFI else 4
 
     def _passes(self, costs: Any) -> float:
@@ -79,7 +79,7 @@ class Attention(SystemOp):
         return Kernel(self.name, seconds, cores)
 
     def bind(self, chip: ChipBinder, q: F32, layer: int) -> F32:
-        """Attend; users are grouped by the number of their cache blocks."""
+        """Attend; users are grouped by number of cache blocks."""
         out = chip.array(*q.shape)
         step = AttentionStep(
             chip.state.caches[layer],
@@ -93,9 +93,9 @@ class Attention(SystemOp):
 
 
 class SlottedAttention(Attention):
-    """Galaxy: each of a column's places has its cores of the sub-device, used or not (op 6).
+    """Galaxy: each user slot of a column has its own cores, used or not (op 6).
 
-    Queries come in and results go out where the ops around have them.
+    Queries and results stay where the neighbouring ops have them, without copies.
     """
 
     def charges(self, costs: Any) -> Iterator[Charge]:

@@ -1,4 +1,4 @@
-"""What all ops have: a site, and ways to charge what many of them do."""
+"""The base of all ops: a site, and charges that many ops share."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ _INPUTS = {
     "w2": "act",
     "lm_head": "final_norm",
 }
-"""What each weight is multiplied by."""
+"""The activation that each weight is multiplied by."""
 
 
 class SystemOp(Op):
@@ -34,7 +34,7 @@ class SystemOp(Op):
     ----------
     site : Site
     name : str
-        What reports call it; some ops of generic systems add what they do.
+        Name in reports; some generic ops append the name of a part.
     """
 
     def __init__(self, site: Site, name: str) -> None:
@@ -49,13 +49,13 @@ class SystemOp(Op):
 
     @property
     def stream_cut(self) -> Cut:
-        """How the stream is cut: over the columns, or over the rows where it stays scattered."""
+        """Sharding of the residual: over the columns, or over the rows if it stays sharded."""
         is_scattered = self.shape.stream != self.shape.dim
         return ((), (Axis.COLUMN if is_scattered else Axis.ROW,))
 
     @property
     def heads_cut(self) -> Cut:
-        """How heads are cut: over the rows; in decode the columns share the users."""
+        """Sharding of heads: over the rows; in decode, users are sharded over the columns."""
         return ((Axis.ROW,) if self.site.work is None else (), (Axis.COLUMN,), ())
 
     @property
@@ -87,24 +87,24 @@ class SystemOp(Op):
         worker: float | None = None,
         **more: Any,
     ) -> list[Charge]:
-        """Return the charge of a collective, none in a group of one where a system skips these.
+        """Return the charge of a collective; none in a group of one that the system skips.
 
         Parameters
         ----------
         own_s : float
-            What each chip takes by itself, beside launching it.
+            Each chip's own time, without launching.
         name : str, optional
-            The op's by default.
+            Defaults to the op's.
         parts : float
-            Into how many the wire is cut: this charge is for one.
+            Number of parts of the wire; this charge is for one of them.
         links : float, optional
-            Those of the wire, or of the system, by default.
+            Defaults to those of the wire, or of the system.
         laps : float, optional
             See `Cross`; the system's by default.
         block_bytes : float, optional
-            What each member sends, if it is not the wire's part.
+            Bytes that each member sends, if not the wire's part.
         worker : float, optional
-            Bytes a second that the cores of a link give it; by default, in prefill, of a gather.
+            Bytes per second from the cores of a link; by default those of a gather in prefill.
         """
         fabric, size = self.site.fabric, self.site.size(wire.axis)
         if size == 1 and fabric.skips_alone:
@@ -114,8 +114,8 @@ class SystemOp(Op):
         wire_s = self._wire_s(costs, wire, block, links, worker)
         blocks = costs.wire_blocks(size)
         m = costs.machine
-        # Buffers per call need a barrier, their addresses are sent each time, and cores pass on
-        # what comes; persistent ones are written by the fabric itself.
+        # Buffers allocated per call need a barrier, their addresses are sent each time, and cores
+        # forward the data; persistent buffers are written by the fabric itself.
         is_persistent = fabric.laps == 1
         steps = 0.0 if is_persistent else m.generic_step_s / m.link_hop_s
         own_s += m.collective_s if is_persistent else m.generic_collective_s
@@ -130,7 +130,7 @@ class SystemOp(Op):
     def _wire_s(
         self, costs: Any, wire: Wire, block: float, links: float, worker: float | None = None
     ) -> float:
-        """Return for how long the busiest wire is busy."""
+        """Return how long the busiest link is busy."""
         page_bytes, size = wire.dtype.packed_bytes((32, 32)), self.site.size(wire.axis)
         if worker is None and self.site.work is not None:
             worker = self.worker(costs)
@@ -151,13 +151,13 @@ class SystemOp(Op):
         return rate
 
     def links(self, wire: Wire) -> float | None:
-        """Return the links that the system gives such a collective; None: all there are."""
+        """Return the links that the system uses for such a collective; None: all."""
         fabric = self.site.fabric
         scatters = wire.kind is Kind.REDUCE_SCATTER
         return fabric.scatter_links if scatters else fabric.gather_links
 
     def scatter_own_s(self, costs: Any, wire: Wire, elements: float) -> float:
-        """Return what the adds of a reduce-scatter take longer than the links.
+        """Return how much longer the adds of a reduce-scatter take than the links.
 
         Chunks are added hop by hop as they stream in.
         """
@@ -168,7 +168,7 @@ class SystemOp(Op):
         return own_s
 
     def peak(self, costs: Any, name: str) -> float:
-        """Return the flops a second of a core at the fidelity of a weight's matmul, or `sdpa`."""
+        """Return flops per second of a core at the fidelity of a weight's matmul, or of `sdpa`."""
         peak: float = costs.flops_per_core_s(self.precision.fidelity(name, self.site.mode))
         return peak
 
@@ -179,7 +179,7 @@ class SystemOp(Op):
         return Kernel(name, costs.elementwise_s(elements, cores, passes), cores)
 
     def matrix(self, name: str, *, is_prefetched: bool = True) -> Matrix:
-        """Return a weight as the device holds it."""
+        """Return a weight as stored on the device."""
         precision = self.precision
         return Matrix(
             name,
@@ -193,13 +193,13 @@ class SystemOp(Op):
     # Matmuls of decode: the weight is in the circular buffer, or read from DRAM by the matmul.
 
     def matmul_cores(self, costs: Any) -> float:
-        """Return the cores that multiply in decode."""
+        """Return the number of cores of a decode matmul."""
         m, site = costs.machine, self.site
         cores: float = m.ring_cores if site.prefetch or site.fabric.ring_matmuls else m.bank_cores
         return cores
 
     def matmul_s(self, costs: Any, weight: WeightId) -> Spent:
-        """Return the seconds of a matmul of decode."""
+        """Return the seconds of a decode matmul."""
         k, n = self.shape.matrices[weight.name]
         users, peak = self.shape.users, self.peak(costs, weight.name)
         tile_bytes = self.precision.weight(weight.name).tile_bytes
@@ -218,10 +218,10 @@ class SystemOp(Op):
         return seconds
 
     def _blocks(self, costs: Any, weight: str, k: int, n: int) -> int:
-        """Return in how many blocks the activation comes: the cores of the op before."""
-        if weight == "wqkv":  # a norm's
+        """Return the number of blocks of the activation: the cores of the previous op."""
+        if weight == "wqkv":  # output of a norm
             return int(costs.norm_cores(k))
-        if weight == "wo":  # a head each
+        if weight == "wo":  # one head per core
             return self.shape.heads
         return int(costs.multicast_blocks(k, n))
 
@@ -233,7 +233,7 @@ class SystemOp(Op):
         return [Take(costs.weight_bytes(*self.shape.matrices[weight.name], tile_bytes))]
 
     def consumed(self) -> list[Charge]:
-        """Return the charge of letting it go."""
+        """Return the charge of releasing the weight."""
         return [Consumed()] if self.site.prefetch else []
 
     def matmul(self, costs: Any, name: str, weight: WeightId) -> list[Charge]:

@@ -1,4 +1,4 @@
-"""Decode: the new keys and values go into the cache."""
+"""Decode: write new keys and values to the cache."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,19 +13,19 @@ __all__ = ["FusedUpdateCache", "UpdateCache"]
 
 
 class UpdateCache(SystemOp):
-    """Generic: an op for k and an op for v. A user at position -1 is skipped."""
+    """Generic: one op for k and one for v. A user at position -1 is skipped."""
 
     def __call__(self, k: Tensor, v: Tensor) -> None:
         """Write k and v, (B/C, K/R, H), at each active user's position."""
         self.record(k.program, (k, v, k.program.layer))
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """Two ops, each with a core for each user."""
+        """Two ops, each with one core per user."""
         for name in ("update_cache_k", "update_cache_v"):
             yield Kernel(name, costs.update_cache_s(self.shape.kv_heads), self.shape.users_each)
 
     def bind(self, chip: ChipBinder, k: F32, v: F32, layer: int) -> tuple[()]:
-        """Pack and write both in one call: the bits do not depend on it."""
+        """Pack and write both in one call; the bits are the same."""
         cache = chip.state.caches[layer]
         both = chip.array(len(k), k.shape[1], 2, k.shape[2])
         writer = CacheWriter(cache, both, chip.inputs)
@@ -37,7 +37,7 @@ class FusedUpdateCache(UpdateCache):
     """Galaxy: k and v in one op (op 5)."""
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """One op, a core for each user."""
+        """One op, with one core per user."""
         yield Kernel(
             "update_cache", costs.update_cache_s(self.shape.kv_heads), self.shape.users_each
         )

@@ -37,7 +37,7 @@ class GateUp(SystemOp):
         return act
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"act": ((), (Axis.COLUMN,))}
 
     def _scatter(self, key: str) -> Wire:
@@ -88,17 +88,17 @@ class GateUp(SystemOp):
         return self._gathered(chip, *parts)
 
     def _gathered(self, chip: ChipBinder, gate: F32, up: F32) -> F32:
-        """Bind what is behind the sums: (B, F/(R C)) twice to (B, F/R)."""
+        """Bind what follows the sums: (B, F/(R C)) twice to (B, F/R)."""
         gathered = chip.collective(self._gather)
         silu_mul(chip, gate, up, gathered.term)
         return concat_columns(chip, gathered.cross())
 
 
 class FusedGateUp(GateUp):
-    """Galaxy: the first product travels while the second is computed (op 11 to 14).
+    """Galaxy: the first product is sent while the second is computed (op 11 to 14).
 
-    The host sends both in one exchange, because synchronising is what costs there: blocks of 16
-    values do not know of each other, so the bytes and the values are those of two.
+    The host sends both in one exchange, because synchronising is expensive. Blocks of 16 values are
+    independent, so bytes and values are the same as in two exchanges.
 
     References
     ----------
@@ -115,7 +115,7 @@ class FusedGateUp(GateUp):
         return (self._both, self._gather)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """Two matmuls, the first reduce-scatter beside the second; another; silu; all-gather."""
+        """Two matmuls, a reduce-scatter overlapping the second; another; silu; all-gather."""
         size, shape = self.site.size(Axis.ROW), self.shape
         add_s = costs.add_s(size * shape.users * shape.hidden_shard)
         fused, cores = "w1_w3_matmul_reduce_scatter_w1", self.matmul_cores(costs)

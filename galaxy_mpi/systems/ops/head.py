@@ -1,4 +1,4 @@
-"""Decode and prefill: the language-model head, up to this row's slice of the logits."""
+"""Decode and prefill: the language-model head, up to this row's shard of the logits."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_ch
 __all__ = ["AllLogits", "FusedLogits", "Logits", "PrefillLogits"]
 
 HEAD_COLUMNS_PER_CORE = 668
-"""Most columns of a split of the head on a core (tt-metal, tt_transformers, model_config.py)."""
+"""Maximum columns per core of a split of the head (tt-metal, tt_transformers, model_config.py)."""
 
 
 class Logits(SystemOp):
@@ -27,13 +27,13 @@ class Logits(SystemOp):
     def __call__(self, h: Tensor, head: tuple[WeightId, ...]) -> Tensor:
         """Return (B, V/R), the same on all columns.
 
-        The head comes in pieces, so that one piece is unpacked at a time.
+        The weight is in pieces, of which one is unpacked at a time.
         """
         (logits,) = self.record(h.program, (h, head), logits=(self.n_rows, self.shape.vocab))
         return logits
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"logits": ((), (Axis.COLUMN,))}
 
     @property
@@ -55,7 +55,7 @@ class Logits(SystemOp):
         return (self._sum,)
 
     def matrices(self) -> tuple[Matrix, ...]:
-        """Return the head, which matmuls read from DRAM."""
+        """Return the weight, which matmuls read from DRAM."""
         return (self.matrix("lm_head", is_prefetched=False),)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
@@ -69,7 +69,7 @@ class Logits(SystemOp):
         if self.site.fabric.ring_matmuls or self.site.work is not None:
             seconds = costs.head_matmul_s(users, k, n, tile_bytes, peak)
             return Kernel("lm_head_matmul", seconds, m.worker_cores)
-        # In as many matmuls as L1 needs, each with all blocks of the activation.
+        # As many matmuls as L1 requires, each with all blocks of the activation.
         blocks = costs.multicast_blocks(k, k)
         splits = -(-n // (HEAD_COLUMNS_PER_CORE * blocks))
         seconds = costs.bank_matmul_s(users, k, n, tile_bytes, peak, splits * blocks)
@@ -94,7 +94,7 @@ class Logits(SystemOp):
 
 
 class FusedLogits(Logits):
-    """Galaxy, decode: the sum is made where the blocks arrive."""
+    """Galaxy, decode: terms are added where they arrive."""
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Two ops."""
@@ -103,11 +103,11 @@ class FusedLogits(Logits):
 
 
 class PrefillLogits(Logits):
-    """Prefill, all systems: a tile of 32 rows of each user, of which one row is kept."""
+    """Prefill, all systems: a tile of 32 rows per user, of which one row is kept."""
 
     @property
     def n_rows(self) -> int:
-        """One row a user."""
+        """One row per user."""
         assert self.site.work is not None
         return self.site.work.n_users
 
@@ -125,11 +125,11 @@ class PrefillLogits(Logits):
             yield from self.cross(costs, wire, name=name, parts=parts, rides=rides)
 
     def links(self, wire: Wire) -> float | None:
-        """Return those of an all-gather, for both halves."""
+        """Return the links of an all-gather, for both halves."""
         return self.site.fabric.gather_links
 
     def _multiply(self, chip: ChipBinder, h: F32, w: F32, out: F32) -> None:
-        """Multiply tile by tile, so that a user's bits do not depend on who else is there."""
+        """Multiply tile by tile, so that a user's bits do not depend on other users."""
         read = chip.read_activation(self.site, "lm_head", h)
         product = chip.array(TILE, w.shape[1])
         for user in range(self.n_rows):

@@ -1,4 +1,4 @@
-"""Decode: the users of all columns come together, their heads side by side."""
+"""Decode: gather the users of all columns and concatenate their heads."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,18 +21,18 @@ class MergeHeads(SystemOp):
     """Generic: concatenate, all-gather, select the users."""
 
     def __call__(self, mixed: Tensor) -> Tensor:
-        """Return all users' heads of this row side by side: (B, N/R * H)."""
+        """Return all users' concatenated heads of this row: (B, N/R * H)."""
         shape = self.shape
         (out,) = self.record(mixed.program, (mixed,), out=(shape.users, shape.mixed))
         return out
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"out": ((), (Axis.COLUMN,))}
 
     @property
     def _gather(self) -> Wire:
-        # Each column's users are padded to a whole tile, and that travels.
+        # Each column's users are sent as a padded tile.
         sent = (self.shape.users_each, self.shape.mixed)
         shape, dtype = tuple(padded(n) for n in sent), self.formats.attention
         return Wire(BufferKey.CONCAT_HEADS, Axis.ROW, Kind.ALL_GATHER, dtype, shape, sent)
@@ -48,7 +48,7 @@ class MergeHeads(SystemOp):
         yield from of_users(self, costs, "select_users", self.shape.mixed)
 
     def bind(self, chip: ChipBinder, mixed: F32) -> F32:
-        """Gather the columns' users, one below the other."""
+        """Gather the columns' users along the first dim."""
         gathered = chip.collective(self._gather)
         chip.call(np.copyto, gathered.term, mixed.reshape(self._gather.sent))
         rows: F32 = gathered.cross().reshape(-1, self.shape.mixed)
@@ -56,7 +56,7 @@ class MergeHeads(SystemOp):
 
 
 class FusedMergeHeads(MergeHeads):
-    """Galaxy: the gather over users also lays the heads side by side (op 7).
+    """Galaxy: the gather over users also concatenates the heads (op 7).
 
     References
     ----------
@@ -65,7 +65,7 @@ class FusedMergeHeads(MergeHeads):
 
     @property
     def _gather(self) -> Wire:
-        # Rows of users travel, not tiles.
+        # Rows of users are sent, not tiles.
         shape, dtype = (self.shape.users_each, self.shape.mixed), self.formats.attention
         return Wire(BufferKey.CONCAT_HEADS, Axis.ROW, Kind.ALL_GATHER, dtype, shape)
 

@@ -1,4 +1,4 @@
-"""Decode and prefill: Qwen3's norms of every head of q and k."""
+"""Decode and prefill: Qwen3's per-head norms of q and k."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,11 +28,11 @@ class NormHeads(SystemOp):
         return q_out, k_out
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return dict.fromkeys(("q", "k"), self.heads_cut)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """In decode the heads of a user are a row of tiles, on a core: reshard, norm, reshard."""
+        """In decode the heads of a user are one row of tiles, on one core; three ops each."""
         shape, machine, work = self.shape, costs.machine, self.site.work
         for heads in (shape.heads, shape.kv_heads):
             if work is None:
@@ -49,7 +49,7 @@ class NormHeads(SystemOp):
     def bind(
         self, chip: ChipBinder, q: F32, k: F32, q_gain: VectorId, k_gain: VectorId
     ) -> tuple[F32, F32]:
-        """Normalise each by itself."""
+        """Normalise each head separately."""
         outputs = []
         for heads, gain in ((q, q_gain), (k, k_gain)):
             out = chip.array(*heads.shape)
@@ -60,10 +60,10 @@ class NormHeads(SystemOp):
 
 
 class SlottedNormHeads(NormHeads):
-    """Galaxy: seven ops each, because heads come as rows, not as tiles.
+    """Galaxy: seven ops each, because heads arrive as rows, not tiles.
 
-    To one core, into tiles there, to four cores, the norm, to one core, into rows, back. Keys take
-    as many rows as queries.
+    Move to one core, tilize, move to four cores, norm, move to one core, untilize, move back. Keys
+    use as many rows as queries.
 
     References
     ----------

@@ -24,33 +24,33 @@ SHORT_CHUNK, LONG_CHUNK, LONG_FROM = 64, 256, 2048
 
 
 class PrefillAttention(PrefillOp):
-    """Every query on every column; with a cached prefix, only the column that has it attends.
+    """Every query on every column; with a cached prefix, only the column that holds it attends.
 
     The other columns' results are zeros, and all are summed over the columns. (The device computes
-    them before it masks them; the host does not.)
+    and masks them; the host does not compute them.)
     """
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return this row's heads side by side, (S, N/R * H), the same on all columns."""
+        """Return this row's concatenated heads, (S, N/R * H), the same on all columns."""
         inputs = (q, k, v, q.program.layer)
         (mixed,) = self.record(q.program, inputs, mixed=(self.rows, self.shape.mixed))
         return mixed
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"mixed": ((), (Axis.COLUMN,))}
 
     @property
     def _sum(self) -> Wire:
-        dtype = self.formats.attention  # sums with zeros are exact in any
+        dtype = self.formats.attention  # adding zeros is exact in any format
         return self.sum_wire(BufferKey.SDPA, Axis.ROW, self.shape.mixed, dtype)
 
     def wires(self) -> tuple[Wire, ...]:
-        """Return the sum over the columns, where a prefix is cached."""
+        """Return the sum over the columns, if a prefix is cached."""
         return (self._sum,) if self.work.start else ()
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """Causal work of every query; then sums where a prefix is cached."""
+        """Causal work of every query; then a sum if a prefix is cached."""
         work = self.work
         seen = slice(work.start, work.start + work.length)
         pairs = work.n_parts * causal_pairs([seen])
@@ -60,7 +60,7 @@ class PrefillAttention(PrefillOp):
         yield from self._concat(costs)
 
     def _attend(self, costs: Any, pairs: float, queries: int) -> Kernel:
-        """Return the charge of attention over so many pairs of a query and a key, of all heads."""
+        """Return the charge of attention over so many query-key pairs, for all heads."""
         shape, work, precision = self.shape, self.work, self.precision
         keys = work.start + self.device_rows
         width = shape.kv_heads * shape.head_dim
@@ -94,7 +94,7 @@ class PrefillAttention(PrefillOp):
         yield from self.vector(costs, "concat_heads", elements, passes=1)
 
     def queries(self, chip: ChipBinder, q: F32) -> F32:
-        """Bind the cast of the queries to what attention reads."""
+        """Bind the cast of the queries to the format that attention reads."""
         if self.formats.queries is self.formats.rotary:
             return q
         out = chip.array(*q.shape)
@@ -122,11 +122,11 @@ class PrefillAttention(PrefillOp):
 
 
 class RingPrefillAttention(PrefillAttention):
-    """Galaxy: in long prompts the columns share the queries.
+    """Galaxy: queries of long prompts are sharded over the columns.
 
-    Keys and values are whole on every column. Of 2 C chunks of the queries, column i takes chunk i
-    and chunk i from the back, which is equal causal work for all; the early halves are gathered in
-    the order of the columns, the late halves in reverse.
+    Every column has all keys and values. Of 2 C chunks of the queries, column i takes chunk i and
+    chunk i from the back, so that causal work is equal. The early halves are gathered in the order
+    of the columns, the late halves in reverse.
 
     References
     ----------
@@ -174,7 +174,7 @@ class RingPrefillAttention(PrefillAttention):
         yield from self._concat(costs)
 
     def bind(self, chip: ChipBinder, q: F32, k: F32, v: F32, layer: int) -> F32:
-        """Attend with this column's chunks of the queries, gather what all give."""
+        """Attend with this column's chunks of the queries, then gather all results."""
         if not self._is_distributed:
             return super().bind(chip, q, k, v, layer)
         attending = _Attending(chip, self, layer)
@@ -222,7 +222,7 @@ class _Attending:
             self._prefill(user, q[rows], keys, values, 0, out[rows])
 
     def chunk(self, q: F32, k: F32, v: F32, chunk: slice, out: F32) -> None:
-        """Attend with some queries; rows of the device that the host does not carry are zeros."""
+        """Attend with some queries; device rows that are not on the host are zeros."""
         queries = q[chunk]
         out[len(queries) :] = 0
         if len(queries):
@@ -231,7 +231,7 @@ class _Attending:
             self._prefill(0, queries, _by_head(k), _by_head(v), chunk.start, target)
 
     def behind_prefix(self, q: F32, k: F32, v: F32, out: F32) -> None:
-        """Attend to the cached positions of the one user, and to the new ones."""
+        """Attend to cached and new positions of the only user."""
         assert self._inputs.work is not None
         (user,) = self._inputs.work.users
         n_blocks = user.start // self._cache.page_size
@@ -243,14 +243,14 @@ class _Attending:
         self._prefill(0, q, k_KTH, v_KTH, user.start, out)
 
     def _prefill(self, user: int, q: F32, k: F32, v: F32, start: int, out: F32) -> None:
-        """Attend with the queries of a user; ``out`` has their heads side by side."""
+        """Attend with the queries of a user; ``out`` holds concatenated heads."""
         assert self._inputs.work is not None
         who, attend = self._inputs.work.users[user], self._attend
         attend.n_tokens = who.start + len(who.tokens)
         put(out.reshape(q.shape), attend.prefill(q, k, v, start=start), attend, "prefill")
 
     def _read(self, q: F32, k: F32, v: F32) -> tuple[F32, F32, F32]:
-        """Return queries, keys and values as attention reads them, by its fidelity."""
+        """Return queries, keys and values as attention reads them, given its fidelity."""
         fidelity = self._fidelity
         if fidelity is None:
             return q, k, v

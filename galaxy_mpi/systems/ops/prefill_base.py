@@ -1,4 +1,4 @@
-"""What ops of prefill charge alike. Sizes are those of the device: padded rows, all computed."""
+"""Charges that prefill ops share. Sizes are those of the device, with padded rows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ class PrefillOp(SystemOp):
 
     @property
     def work(self) -> PassShape:
-        """What is prefilled."""
+        """Shape of the pass."""
         assert self.site.work is not None
         return self.site.work
 
@@ -34,14 +34,14 @@ class PrefillOp(SystemOp):
         tensors: int = 2,
         dtype: Any = None,
     ) -> Iterator[Kernel]:
-        """Yield ops that share elementwise work among them.
+        """Yield ops that share elementwise work.
 
         Parameters
         ----------
         tensors : int
-            Of that size that each op reads and writes in DRAM.
+            Tensors of that size that each op reads or writes in DRAM.
         dtype : DType, optional
-            Their format; that of activations by default.
+            Format of the tensors; by default that of activations.
         """
         tile_bytes = (dtype or self.formats.attention_norm).tile_bytes
         for _ in range(n_ops):
@@ -50,7 +50,7 @@ class PrefillOp(SystemOp):
             yield Kernel(name, seconds, costs.machine.prefill_cores)
 
     def prefill_matmul_s(self, costs: Any, weight: str) -> Spent:
-        """Return the slower of reading and writing, and multiplying on all cores."""
+        """Return the longer of DRAM access and multiplying on all cores."""
         k, n = self.shape.matrices[weight]
         tile_bytes = self.precision.weight(weight).tile_bytes
         moved = self.formats.w2_product.packed_bytes((self.device_rows, padded(k) + padded(n)))
@@ -73,7 +73,7 @@ class PrefillOp(SystemOp):
     def scatter_charges(
         self, costs: Any, wire: Wire, name: str, chunk: float, block: float, **more: Any
     ) -> Iterator[Charge]:
-        """Yield a reduce-scatter: the links of a gather of such chunks, and an add at every hop.
+        """Yield a reduce-scatter: the link load of a gather, and an add at every hop.
 
         The cores that feed the links add chunks as they stream in.
         """
@@ -93,7 +93,7 @@ class PrefillOp(SystemOp):
         yield from self.cross_block(costs, wire, worker, name, block, links, rides=True)
 
     def gather_and_sum_charges(self, costs: Any, wire: Wire, name: str) -> Iterator[Charge]:
-        """Yield an all-reduce of a shorter sequence: all terms come to every chip, and are summed.
+        """Yield an all-reduce of a short sequence: gather all terms, then sum.
 
         The sum reads all terms from DRAM.
         """
@@ -116,12 +116,12 @@ class PrefillOp(SystemOp):
         links: float,
         **more: Any,
     ) -> list[Charge]:
-        """Return the charge of a collective whose members send so many bytes each.
+        """Return the charge of a collective whose members each send so many bytes.
 
         Parameters
         ----------
         worker : float
-            Bytes a second that the cores of a link give it.
+            Bytes per second from the cores of a link.
         """
         more |= {"block_bytes": block, "worker": worker}
         return self.cross(costs, wire, name=name, links=links, **more)

@@ -1,4 +1,4 @@
-"""Prefill: keys and values as the cache holds them, written by the column of each user."""
+"""Prefill: write keys and values to the cache, on the column of each user."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,13 +20,13 @@ class FillCache(PrefillOp):
     def __call__(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k and v, (S, K/R, H), of this column's users.
 
-        Return both as the cache holds them.
+        Return both in the format of the cache.
         """
         k_out, v_out = self.record(k.program, (k, v, k.program.layer), k=k.shape, v=v.shape)
         return k_out, v_out
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return dict.fromkeys(("k", "v"), self.heads_cut)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
@@ -35,7 +35,7 @@ class FillCache(PrefillOp):
         yield from self.vector(costs, "fill_cache", elements, passes=2, n_ops=4)
 
     def bind(self, chip: ChipBinder, k: F32, v: F32, layer: int) -> tuple[F32, F32]:
-        """Round into arrays of their own, write those of this column."""
+        """Round into new arrays; write those of this column."""
         outputs = []
         for values in (k, v):
             out = chip.array(*values.shape)

@@ -1,7 +1,7 @@
-"""Prefill: the matmuls of a layer and the sums behind them.
+"""Prefill: the matmuls of a layer and the sums after them.
 
-Products are rounded when they are made, block of rows by block of rows: on the device in the op
-itself where sequences are long (minimal matmul), with the same bits.
+Products are rounded when they are computed, in blocks of rows. On the device this happens inside
+the op for long sequences (minimal matmul), with the same bits.
 
 References
 ----------
@@ -37,11 +37,11 @@ __all__ = [
 ]
 
 GATHERED_ROWS = 4096
-"""Of a device sequence up to which terms behind wo are gathered and summed (tt-metal,
+"""Up to this many device rows, terms after wo are gathered and summed (tt-metal,
 llama_attention.py)."""
 
 SLAB_ROWS = 2048
-"""Most rows that are gathered before they are multiplied: bounds memory (untuned)."""
+"""Maximum rows that are gathered before they are multiplied. Limits memory; untuned."""
 
 
 class PrefillQkvHeads(PrefillOp):
@@ -57,7 +57,7 @@ class PrefillQkvHeads(PrefillOp):
         return q, k, v
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return dict.fromkeys(("q", "k", "v"), self.heads_cut)
 
     @property
@@ -83,7 +83,7 @@ class PrefillQkvHeads(PrefillOp):
 
 
 class PrefillOutput(PrefillOp):
-    """wo, and the all-reduce over the rows. `PrefillDown` has a gather in front."""
+    """wo and the all-reduce over the rows. `PrefillDown` has a gather before it."""
 
     def __call__(self, x: Tensor, weight: WeightId) -> Tensor:
         """Return the block's output, (S, D/C), the same on all rows."""
@@ -91,7 +91,7 @@ class PrefillOutput(PrefillOp):
         return out
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"out": self.stream_cut}
 
     @property
@@ -170,13 +170,13 @@ class PrefillGateUp(PrefillOp):
     """Two matmuls, two reduce-scatters over the columns, silu and product."""
 
     def __call__(self, h: Tensor, w1: WeightId, w3: WeightId) -> Tensor:
-        """Return silu(gate) * up, cut over the columns: (S, F/(R C))."""
+        """Return silu(gate) * up, sharded over the columns: (S, F/(R C))."""
         shape = (self.rows, self.shape.hidden_shard)
         (act,) = self.record(h.program, (h, w1, w3), act=shape)
         return act
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"act": ((), (Axis.COLUMN, Axis.ROW))}
 
     def _scatter(self, key: str) -> Wire:
@@ -215,7 +215,7 @@ class PrefillDown(PrefillOutput):
     """All-gather over the columns, w2, all-reduce over the rows."""
 
     def wires(self) -> tuple[Wire, ...]:
-        """Return the gather, and what sums."""
+        """Return the gather and the sum."""
         return (self._gather, *super().wires())
 
     def charges(self, costs: Any) -> Iterator[Charge]:
@@ -232,7 +232,7 @@ class ScatteredPrefillDown(ScatteredPrefillOutput):
     """One row of chips: nothing to gather."""
 
     def wires(self) -> tuple[Wire, ...]:
-        """Return the gather, and what sums."""
+        """Return the gather and the sum."""
         return (self._gather, *super().wires())
 
     def charges(self, costs: Any) -> Iterator[Charge]:
@@ -246,10 +246,10 @@ class ScatteredPrefillDown(ScatteredPrefillOutput):
 
 
 class MinimalDown(PrefillDown):
-    """Galaxy: in long sequences the gather and the matmul overlap."""
+    """Galaxy: for long sequences, the gather and the matmul overlap."""
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """One op and the sum, where sequences are long."""
+        """One op and the sum, for long sequences."""
         if not self.work.is_long:
             yield from super().charges(costs)
             return
@@ -261,7 +261,7 @@ class MinimalDown(PrefillDown):
         yield from self._sum_charges(costs)
 
     def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
-        """Gather slabs of rows and multiply each as it arrives: the whole is never held."""
+        """Gather slabs of rows and multiply each as it arrives, without storing the whole."""
         if not self.work.is_long:
             return super().bind(chip, x, weight)
         w = chip.read_weight(self.site, weight)
@@ -283,7 +283,7 @@ class MinimalDown(PrefillDown):
 
 
 def gather_columns(chip: ChipBinder, wire: Wire, x: F32) -> F32:
-    """Bind a gather and lay the columns' parts side by side: (S, W) to (S, C * W)."""
+    """Bind a gather and concatenate the columns' parts: (S, W) to (S, C * W)."""
     gathered = chip.collective(wire)
     chip.call(np.copyto, gathered.term, x)
     return concat_columns(chip, gathered.cross())

@@ -27,12 +27,12 @@ class PrefillNorm(PrefillOp):
         return h
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"h": ((), (Axis.ROW,))}
 
     @property
     def is_last(self) -> bool:
-        """Whether it is the norm behind the last layer, of a tile of rows of each user."""
+        """Whether it is the norm after the last layer, of one tile of rows per user."""
         return self.name == "final_norm"
 
     @property
@@ -52,7 +52,7 @@ class PrefillNorm(PrefillOp):
 
     @property
     def _statistics(self) -> Wire:
-        """One number a row, which takes a tile on the device."""
+        """One number per row, which needs a tile on the device."""
         dtype, shape = self.formats.statistics, (self._n_rows, TILE)
         sent = (self._sent_rows, 1)
         return Wire(BufferKey.LAYERNORM, Axis.ROW, Kind.ALL_GATHER, dtype, shape, sent, links=1)
@@ -87,7 +87,7 @@ class ScatteredPrefillNorm(PrefillNorm):
     """One row of chips: the stream is gathered, and the whole is normalised on every chip."""
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"h": ((), ())}
 
     @property
@@ -122,7 +122,7 @@ class ScatteredPrefillNorm(PrefillNorm):
 
 
 class PrefillAdd(PrefillOp):
-    """The residual with a block's output added."""
+    """Adds a block's output to the residual."""
 
     def __call__(self, residual: Tensor, x: Tensor) -> Tensor:
         """Return the new residual, (S, D/C)."""
@@ -130,7 +130,7 @@ class PrefillAdd(PrefillOp):
         return out
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"out": self.stream_cut}
 
     def charges(self, costs: Any) -> Iterator[Charge]:
@@ -139,7 +139,7 @@ class PrefillAdd(PrefillOp):
         yield from self.vector(costs, "add", elements, passes=1, tensors=3, dtype=dtype)
 
     def bind(self, chip: ChipBinder, residual: F32, x: F32) -> F32:
-        """Add and round; behind the feed-forward, also to what the next layer reads."""
+        """Add and round; after the feed-forward, also to the format that the next layer reads."""
         out = chip.array(*x.shape)
         chip.call(np.add, residual, x, out)
         if self.name == "attention_add":
@@ -152,7 +152,7 @@ class PrefillAdd(PrefillOp):
 
 
 class LastTiles(PrefillOp):
-    """The tile of 32 rows that holds each user's last token. The norm reads it where it is."""
+    """The tile of 32 rows with each user's last token, which the norm reads in place."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (32 U, D/C)."""
@@ -161,7 +161,7 @@ class LastTiles(PrefillOp):
         return tiles
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"tiles": self.stream_cut}
 
     def charges(self, costs: Any) -> Iterator[Charge]:
@@ -169,7 +169,7 @@ class LastTiles(PrefillOp):
         return iter(())
 
     def bind(self, chip: ChipBinder, x: F32) -> F32:
-        """Copy; a user's rows are whole tiles, of which the last holds its last token."""
+        """Copy. A user's rows are whole tiles; the last one has its last token."""
         tiles = chip.array(self.work.n_users * TILE, x.shape[1])
         for user, rows in enumerate(self.work.parts):
             target = tiles[user * TILE : (user + 1) * TILE]

@@ -1,4 +1,4 @@
-"""Decode: the qkv matmul, summed over the columns, each column keeping its users, as heads."""
+"""Decode: the qkv matmul, summed over the columns; each column keeps the heads of its users."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,9 +30,9 @@ def split_heads(op: SystemOp, qkv_BX: F32) -> Heads:
 def product_with_bias(
     chip: ChipBinder, op: SystemOp, h: F32, wqkv: WeightId, bias: VectorId | None, out: F32
 ) -> None:
-    """Bind the matmul; the bias is zero but on one column, so it is added once.
+    """Bind the matmul. The bias is zero except on one column, so that it is added once.
 
-    It is added by another op, which reads the product as that is stored.
+    Another op adds it, which reads the stored product.
     """
     chip.matmul(op.site, h, wqkv, out)
     product = op.formats.qkv_product
@@ -56,7 +56,7 @@ class QkvHeads(SystemOp):
         return q, k, v
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return dict.fromkeys(("q", "k", "v"), self.heads_cut)
 
     @property
@@ -107,7 +107,7 @@ class FusedQkvHeads(QkvHeads):
 
     @property
     def _scatter(self) -> Wire:
-        # Rows of users travel, not tiles: a column's users are fewer than a tile has rows.
+        # Rows of users are sent, not tiles, because a column has fewer users than a tile has rows.
         shape, dtype = (self.shape.users_each, self.shape.qkv), self.formats.qkv_sum
         return Wire(BufferKey.CREATE_HEADS, Axis.ROW, Kind.REDUCE_SCATTER, dtype, shape)
 

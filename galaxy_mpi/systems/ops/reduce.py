@@ -18,7 +18,7 @@ __all__ = ["FusedReduce", "Reduce", "ScatteredReduce", "add_at_once_charges"]
 def gather_and_add_charges(op: SystemOp, costs: Any, wire: Wire, what: str) -> Iterator[Charge]:
     """Yield the three ops of a generic all-reduce.
 
-    All blocks come to every member, are laid out anew in L1, and are added (``tt_all_reduce``).
+    All blocks are gathered, copied to another layout in L1, and added (``tt_all_reduce``).
     """
     size = op.site.size(wire.axis)
     if size > 1:
@@ -31,7 +31,7 @@ def gather_and_add_charges(op: SystemOp, costs: Any, wire: Wire, what: str) -> I
 
 
 def add_at_once_charges(op: SystemOp, costs: Any, wire: Wire, name: str) -> Iterator[Charge]:
-    """Yield the one op of the Galaxy's all-reduce: all blocks come to every member, added once."""
+    """Yield the Galaxy's all-reduce, one op: every member receives all blocks and adds them."""
     add_s = costs.add_s(op.site.size(wire.axis) * op.tiles(wire.shape[-1]) * 1024)
     yield from op.cross(costs, wire, add_s, name=name)
 
@@ -45,7 +45,7 @@ class Reduce(SystemOp):
         return out
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"out": self.stream_cut}
 
     @property
@@ -94,7 +94,7 @@ class Reduce(SystemOp):
 
 
 class FusedReduce(Reduce):
-    """Galaxy: the sum is made where the blocks arrive (ops 8, 9 and 15, 16)."""
+    """Galaxy: terms are added where they arrive (ops 8, 9 and 15, 16)."""
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Two ops: matmul, all-reduce."""
@@ -128,7 +128,7 @@ class ScatteredReduce(Reduce):
         width = self.shape.model_dim
         if padded_out.shape[-1] == width:
             chip.matmul(self.site, x, weight, padded_out)
-        else:  # the last chip's part has columns that are zeros
+        else:  # the last chip's part is padded with zero columns
             chip.matmul(self.site, x, weight, padded_out[:, :width])
             chip.call(padded_out[:, width:].fill, 0)
         chip.round(self._product, padded_out)

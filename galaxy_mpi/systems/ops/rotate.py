@@ -14,10 +14,10 @@ __all__ = ["FusedRotate", "Rotate"]
 
 
 def rotate_into(chip: ChipBinder, x: F32, cos: F32, sin: F32, out: F32) -> None:
-    """Bind the rotation of the pairs of every head; the two values of a pair lie H/2 apart.
+    """Bind the rotation of the pairs of every head; the values of a pair are H/2 apart.
 
     ``cos`` and ``sin`` have the shape (B, 1, 2, H/2), the first half of ``sin`` negated: then
-    x1 cos - x2 sin and x2 cos + x1 sin are one product, one of the halves exchanged, and one sum.
+    x1 cos - x2 sin and x2 cos + x1 sin are one product, one product of swapped halves, and one sum.
     """
     half = x.shape[-1] // 2
     pairs, rotated = (t.reshape(*t.shape[:-1], 2, half) for t in (x, out))
@@ -28,19 +28,19 @@ def rotate_into(chip: ChipBinder, x: F32, cos: F32, sin: F32, out: F32) -> None:
 
 
 class Rotate(SystemOp):
-    """Generic: an op for q and an op for k."""
+    """Generic: one op for q and one for k."""
 
     def __call__(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Return q and k with their positions rotated in."""
+        """Return q and k after rotary embedding."""
         q_out, k_out = self.record(q.program, (q, k, cos, sin), q=q.shape, k=k.shape)
         return q_out, k_out
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return dict.fromkeys(("q", "k"), self.heads_cut)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """Two ops; in decode each head of a user is in a row of tiles of its own."""
+        """Two ops; in decode each head of a user occupies a row of tiles."""
         shape, machine, work = self.shape, costs.machine, self.site.work
         if work is not None:
             for heads in (shape.heads, shape.kv_heads):
@@ -53,7 +53,7 @@ class Rotate(SystemOp):
             yield self.elementwise(costs, name, elements, machine.worker_cores, 1)
 
     def bind(self, chip: ChipBinder, q: F32, k: F32, cos: F32, sin: F32) -> tuple[F32, F32]:
-        """Rotate both; as one array where they lie side by side."""
+        """Rotate both; as one array if they are adjacent."""
         n_heads, both = q.shape[1], _joined(q, k)
         if both is not None:
             out = chip.array(*both.shape)

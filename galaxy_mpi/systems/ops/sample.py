@@ -42,7 +42,7 @@ class HostSample(SystemOp):
         return values, tokens
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return dict.fromkeys(("values", "tokens"), ((), (), ()))
 
     def _gather(self, key: str, dtype: Any) -> Wire:
@@ -139,7 +139,7 @@ class GatherLogits(SystemOp):
         return whole
 
     def cuts(self) -> Cuts:
-        """Return how its outputs are cut."""
+        """Return the sharding of its outputs."""
         return {"whole": ((), (), ())}
 
     def charges(self, costs: Any) -> Iterator[Charge]:

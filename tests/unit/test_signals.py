@@ -6,7 +6,7 @@ import pytest
 
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.barrier import MOST_POSTS
-from galaxy_mpi.mesh.crossing import Notices
+from galaxy_mpi.mesh.crossing import Signals
 from galaxy_mpi.mesh.host_memory import can_share_memory, make_file
 from galaxy_mpi.mesh.placement import Placement
 from galaxy_mpi.mesh.team_memory import TeamMemory, n_files
@@ -14,14 +14,14 @@ from galaxy_mpi.mesh.team_memory import TeamMemory, n_files
 pytestmark = pytest.mark.skipif(not can_share_memory(), reason="no shared memory on this system")
 
 
-def two_of(size: int) -> tuple[Notices, Notices]:
-    """Return the notices of ranks 0 and 1 of a column of ``size`` chips."""
+def two_of(size: int) -> tuple[Signals, Signals]:
+    """Return the signals of ranks 0 and 1 of a column of ``size`` chips."""
     placement = Placement(Mesh(size, 1), 1)
     team = placement.teams(Axis.COLUMN)[0]
     files = [make_file() for _ in range(n_files(team))]
     memories = [TeamMemory(placement, team, (0, 1), rank, files) for rank in (0, 1)]
     memories[0].prepare()
-    return Notices(memories[0], []), Notices(memories[1], [])
+    return Signals(memories[0], []), Signals(memories[1], [])
 
 
 def take(way) -> bool:
@@ -80,7 +80,7 @@ def test_a_process_that_waits_in_one_team_has_told_the_others():
     here, there = (TeamMemory(placement, first, first.ranks, rank, files) for rank in (1, 0))
     here.prepare()
     held: list = []
-    mine, other = Notices(here, held), Notices(TeamMemory(placement, second, (1,), 1), held)
+    mine, other = Signals(here, held), Signals(TeamMemory(placement, second, (1,), 1), held)
     mine.tell(mine.posts[0])
     other.flush()
-    assert take(Notices(there, []).takes[1])
+    assert take(Signals(there, []).takes[1])

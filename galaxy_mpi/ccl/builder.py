@@ -1,4 +1,4 @@
-"""What a collective needs of the chip whose program it becomes a part of."""
+"""What a collective needs from the chip's program that it becomes part of."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -13,39 +13,39 @@ from galaxy_mpi.dtypes.codec import Codec
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
 
-__all__ = ["Bench", "Bound", "Clock"]
+__all__ = ["Bound", "Builder", "Clock"]
 
 Times = NDArray[np.float64]
 
 
 class Clock(Protocol):
-    """A chip's device clock, as the collectives see it."""
+    """A chip's device clock, as collectives see it."""
 
     def enter(self, times: Times, index: int) -> None:
-        """Write when this chip enters the collective, at ``index``."""
+        """Write the time at which this chip enters the collective to ``times[index]``."""
 
     def leave(self, times: Times) -> None:
-        """Go on, given when every member entered."""
+        """Advance the clock, given when every member entered."""
 
 
-class Bench(Protocol):
+class Builder(Protocol):
     """A chip's program under construction (`galaxy_mpi.program.Binder`)."""
 
     rank: int
     clock: Clock | None
-    """Of the collective that is bound now; None if nothing is charged for it."""
+    """Clock of the collective that is being bound; None if it takes no device time."""
 
     def plane(self, axis: Axis) -> Plane:
         """Return the connection of this chip's group along ``axis``."""
 
     def index(self, axis: Axis) -> int:
-        """Return this chip's place in its group."""
+        """Return this chip's index in its group."""
 
     def label(self, wire: Wire) -> Label:
         """Return what all members must agree on in the next collective."""
 
     def array(self, *shape: int) -> F32:
-        """Return an array that lives until the op ends, or as long as it is read as its output."""
+        """Return an array that lives until the op ends, or as long as it is read as output."""
 
     def bytes(self, *shape: int) -> Bytes:
         """Return bytes that live as an `array` does."""
@@ -57,15 +57,15 @@ class Bench(Protocol):
         """Add a call to the phase."""
 
     def cross(self, crossing: Crossing) -> None:
-        """End the phase: the next one begins behind the crossing."""
+        """End the phase; the next one begins after the crossing."""
 
 
 class Bound(Protocol):
     """A collective in a program: write the term, then cross, then read the result."""
 
     term: Any
-    """Array into which calls write what this chip contributes, before `cross` is called. It may be
-    written only after the collective before it on the same axis."""
+    """Array for this chip's contribution. Calls write it before `cross` is called, and after the
+    previous collective on the same axis."""
 
     def cross(self) -> Any:
         """Add the exchange to the program and return the array of its result.

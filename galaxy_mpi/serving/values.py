@@ -1,0 +1,116 @@
+"""Traffic with real tokens, on ranks: the chips' clocks must agree with the simulation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine import Engine
+from galaxy_mpi.engine.request import Request
+from galaxy_mpi.engine.scheduler import Scheduler
+from galaxy_mpi.serving.service import Totals
+from galaxy_mpi.serving.traffic import Traffic
+from galaxy_mpi.timing.run_clock import ChipTimes
+
+__all__ = ["EngineValues", "Told", "run_config", "told"]
+
+
+class EngineValues:
+    """Lets an engine compute passes and steps; see `galaxy_mpi.serving.service.Values`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        engine.times.start()
+
+    def prefill(self, scheduler: Scheduler, requests: list[Request]) -> None:
+        """Run a pass."""
+        self._engine.prefill(scheduler, requests)
+
+    def decode(self, scheduler: Scheduler) -> None:
+        """Run a step."""
+        self._engine.decode(scheduler)
+
+    def cancel(self, scheduler: Scheduler, request: Request) -> None:
+        """End a request."""
+        scheduler.cancel(request.number)
+        self._engine.sampler.forget(request.number)
+
+
+@dataclass(frozen=True)
+class Told:
+    """Result of a run with values."""
+
+    tokens: list[list[int]]
+    """Generated tokens, by request."""
+    differences: list[str]
+    """Where the chips' clocks disagree with the simulation; empty if they agree."""
+    host: dict[str, float]
+    """Seconds on this computer."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``values`` of a report."""
+        return {
+            "tokens": self.tokens,
+            "device_times_are_equal": not self.differences,
+            "host": self.host,
+        }
+
+
+def run_config(traffic: Traffic, **of_run: Any) -> RunConfig:
+    """Return the configuration of a run on the same system, with more arguments of `RunConfig`."""
+    what_if, limits = traffic.what_if, traffic.limits
+    return RunConfig(
+        model=what_if.model,
+        prompt_tokens=((0,),),  # requests arrive later
+        batch=what_if.users,
+        mesh=what_if.programs.asked_mesh,
+        system=what_if.system_name if what_if.system is None else what_if.system,
+        precision=what_if.precision,
+        optimizations=what_if.optimizations,
+        formats=what_if.formats,
+        layout_class=what_if.layout_class,
+        n_layers=what_if.layers,
+        prefetch=what_if.prefetch,
+        page_size=limits.page_size,
+        cache_blocks=limits.n_blocks,
+        prefix_caching=traffic.prefix_caching,
+        machine=what_if.machine,
+        constants=what_if.constants,
+        slow_chips=what_if.slow_chips,
+        slow_links=what_if.slow_links,
+        **of_run,
+    )
+
+
+def told(engine: Engine, requests: list[Request], totals: Totals) -> Told | None:
+    """Return the result on rank 0, None elsewhere. Collective."""
+    chips = engine.chip_times()
+    if chips is None:
+        return None
+    times, tokens = engine.times, [request.generated for request in requests]
+    host = {
+        "prefill_s": sum(times.prefill_s),
+        "decode_s": sum(times.step_s),
+        "load_s": times.load_s,
+    }
+    return Told(tokens, _differences(chips, totals), host)
+
+
+def _differences(chips: list[ChipTimes], totals: Totals) -> list[str]:
+    """Compare the times of the chips' clocks with the simulated ones; one line per kind."""
+    (first,) = (chip for chip in chips if chip.rank == 0)
+    found: dict[str, list[float]] = {"passes": [], "steps": []}
+    for number in range(len(first.seconds)):
+        seconds = max(chip.seconds[number] for chip in chips)
+        found["passes" if number in first.first_tokens else "steps"].append(seconds)
+    lines = []
+    for kinds, played in (("passes", totals.passes_s), ("steps", totals.steps_s)):
+        ran = found[kinds]
+        if ran == played:
+            continue
+        same = [one == other for one, other in zip(ran, played, strict=False)]
+        at = same.index(False) if False in same else len(same)
+        lines.append(
+            f"device times of {kinds} differ: {len(ran)} on the chips, {len(played)} simulated; "
+            f"first difference at {at + 1}: {ran[at : at + 1]} s, {played[at : at + 1]} s"
+        )
+    return lines

@@ -116,7 +116,11 @@ def band(kind: str, conditions: Conditions) -> Band:
 def _errors(kind: str, regime: str, system: str) -> list[float]:
     rows = [row for row in _rows() if row["kind"] == kind]
     if regime == "calibrated":
-        return [row["error"] for row in rows if row["left_out"] == "" and row["system"] == system]
+        return [
+            row["error"]
+            for row in rows
+            if row["left_out"] == "" and row["system"] == system and not row["changed"]
+        ]
     left = {
         "interpolated": ("model", "length", "machine"),
         "extrapolated": ("machine", "system", "kind"),

@@ -57,7 +57,7 @@ def script(folder, text):
 @pytest.mark.parametrize(
     ("does", "said"),
     [
-        ("echo ranks: 1; echo ranks: 1", "2 processes that do not know each other"),
+        ("echo ranks: 1; echo ranks: 1", "2 unconnected processes"),
         ("echo 'running as root' >&2; exit 1", "refuses to run as root"),
         ("echo 'There are not enough slots' >&2; exit 1", "fewer slots than the 2 ranks"),
         ("echo all is lost >&2; exit 1", "did not start: all is lost"),

@@ -323,7 +323,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if arguments.stream and transport.rank == 0:
                     stream = Stream(write_now, len(run.prompts or ()) or 2)
                     hooks = replace(hooks, generated=stream.generated)
-                stack.enter_context(terminated_as_interrupted(transport.rank))
+                if transport.rank == 0:
+                    stack.enter_context(terminated_as_interrupted())
                 if arguments.flight is not None:
                     flight = stack.enter_context(recording(arguments.flight, transport.rank))
                     hooks = replace(

@@ -291,7 +291,9 @@ class ParetoCommand:
 
         named = {point.name: place(point) for point in found.points if point.name}
         if found.answer is not None:
-            named[", ".join(map(str, self.goals))] = place(found.answer)
+            named.pop(found.answer.name, None)
+            told = [found.answer.name, *map(str, self.goals)]
+            named[", ".join(filter(None, told))] = place(found.answer)
         return front_png(
             f"{self.arguments.model}: formats on {found.target_mesh}",
             "decode step (us of device time)",

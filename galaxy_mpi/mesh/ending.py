@@ -50,17 +50,14 @@ def end_within(code: int, grace_s: float = GRACE_S) -> None:
 
 
 @contextlib.contextmanager
-def terminated_as_interrupted(rank: int) -> Iterator[None]:
-    """Let a request to end (SIGTERM) raise KeyboardInterrupt in the body, on rank 0.
+def terminated_as_interrupted() -> Iterator[None]:
+    """Let a request to end (SIGTERM) raise KeyboardInterrupt in the body.
 
-    It is what launchers send to ranks when they are interrupted themselves. Other ranks go on for
-    some seconds, because rank 0 cannot be interrupted while it waits for them in a barrier.
+    It is what launchers send to ranks when they are interrupted themselves.
     """
 
-    def interrupt(number: int, frame: object) -> None:
-        if rank == 0:
-            raise KeyboardInterrupt
-        end_within(128 + number)
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -43,10 +43,10 @@ _TRIED = {
     "wqkv": ("bf16", "bfp8", "bfp4"),
     "wo": ("bf16", "bfp8", "bfp4"),
     "kv_cache": ("bf16", "bfp8"),
-    "activation": ("mixed",),
+    "activation": ("bf16", "mixed"),
 }
 """Unless something else is asked for: all that the originals' own files use, and bfp4 everywhere.
-``activation`` is ``mixed`` there: each tensor as the system's table says."""
+``mixed``: each tensor as the system's table says."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,13 @@ from galaxy_mpi.systems.optimizations import TENSOR_GROUPS
 
 __all__ = ["Found"]
 
-_BITS = {"bf16": 16, "bfp8": 8, "bfp4": 4}
+_BITS = {"bf16": 16, "bfp8": 8, "bfp4": 4, "mixed": 0}
 
-_HEADS = {"ff1_3": "ff1_3", "ff2": "ff2", "wqkv": "wqkv", "wo": "wo", "kv_cache": "kv"}
+_COLUMNS = {"ff1_3": 6, "ff2": 5, "wqkv": 5, "wo": 5, "kv_cache": 5, "activation": 5}
+"""Width of each group's column."""
+
+_HEADS = {"kv_cache": "kv", "activation": "act"}
+"""Of columns that are not called like their group."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Found:
         others = [p for p in self.points if p.name and p not in front]
         if self.answer is not None and self.answer not in (*front, *others):
             others.append(self.answer)
-        bits = "".join(f"{_HEADS[group]:>6}" for group in _HEADS)
+        bits = "".join(f"{_HEADS.get(group, group):>{width}}" for group, width in _COLUMNS.items())
         lines = [
             f"{self.run.model}, {self.measuring.n_layers} layers; {self.run.system_name}; "
             f"{reference.positions} positions, perplexity {reference.perplexity:.3f} in float32",
@@ -83,7 +87,7 @@ class Found:
             f"{target.input_tokens} + {target.n_steps} tokens, +-{self.clock.margin:.0%}",
             "",
             f"{'bits of':>{_FIGURES_WIDTH}}",
-            f"   {'step us':>9}{'top-1':>7}{'top-5':>7}{'PCC':>9}{'perplexity':>12}{bits}",
+            f"   {'step us':>9}{'top-1':>7}{'top-5':>7}{'PCC':>9}{'perplexity':>11}{bits}",
             *(self._line(point) for point in front),
         ]
         if others:
@@ -96,10 +100,10 @@ class Found:
         return "\n".join([*lines, *([", ".join(marks)] if marks else [])])
 
     def _line(self, point: Point) -> str:
-        q, bits = point.quality, "".join(f"{told:>6}" for told in _bits(point.candidate))
+        q, bits = point.quality, "".join(_bits(point.candidate))
         return (
             f"{self._mark(point):<3}{point.cost.decode_step_s * 1e6:>9.2f}{q.top1:>7.1%}"
-            f"{q.top5:>7.1%}{q.pcc:>9.5f}{q.perplexity:>12.3f}{bits}"
+            f"{q.top5:>7.1%}{q.pcc:>9.5f}{q.perplexity:>11.3f}{bits}"
         )
 
     def _mark(self, point: Point) -> str:
@@ -188,16 +192,19 @@ class Found:
 
 _MARKS = {">": "the answer to --target", "P": "performance", "A": "accuracy"}
 
-_FIGURES_WIDTH = 3 + 9 + 7 + 7 + 9 + 12 + 7
+_FIGURES_WIDTH = 3 + 9 + 7 + 7 + 9 + 11 + 7
 
 
 def _bits(candidate: Candidate) -> list[str]:
-    """Return the mean bits over the layers of each group with a column."""
+    """Return the column of each group: the mean bits over the layers."""
     told = []
-    for group in _HEADS:
-        bits = [_BITS[dict(layer)[group]] for layer in candidate.layers]
-        mean = sum(bits) / len(bits)
-        told.append(f"{mean:.0f}" if len(set(bits)) == 1 else f"{mean:.1f}")
+    for group, width in _COLUMNS.items():
+        names = [dict(layer)[group] for layer in candidate.layers]
+        mean = sum(_BITS[name] for name in names) / len(names)
+        text = f"{mean:.0f}" if len(set(names)) == 1 else f"{mean:.1f}"
+        if "mixed" in names:
+            text = "mix" if len(set(names)) == 1 else "some"
+        told.append(f"{text:>{width}}")
     return told
 
 

@@ -118,6 +118,7 @@ def test_the_written_file_is_taken_and_has_the_promised_accuracy_and_time(
     ranks = ["--mesh", "2x2", "--chips-per-rank", "4"]
     files = ["--write", str(written), "--json", str(told), "--csv", str(table)]
     tried = ["--try", "wo=bfp8,bfp4", "--try", "wqkv=bf16", "--try", "kv_cache=bfp8", "--quiet"]
+    tried += ["--try", "activation=mixed"]
     if not options:
         files += ["--plot", str(picture)]
     asked = ["--target", "top1>=92", *tried, *options]
@@ -172,7 +173,9 @@ def test_a_target_that_nothing_meets_is_exit_code_1_and_no_file(tmp_path, capsys
     assert not written.exists()
 
 
-ONE_FORMAT = [f"--try={group}=bfp8" for group in ("ff1_3", "ff2", "wqkv", "wo", "kv_cache")]
+ONE_FORMAT = [
+    f"--try={group}=bfp8" for group in ("ff1_3", "ff2", "wqkv", "wo", "kv_cache", "activation")
+]
 
 
 def test_activations_that_the_target_stores_otherwise_are_told(capsys):

@@ -52,6 +52,7 @@ def test_float32_agrees_everywhere_and_less_precision_less(tmp_path):
 def test_a_search_on_ranks_finds_what_a_search_in_one_process_finds(tmp_path):
     prose = str(ROOT / "benchmarks" / "prose.txt")
     tried = ["--try=wqkv=bf16", "--try=wo=bfp8", "--try=kv_cache=bfp8", "--by-layer", "--quiet"]
+    tried += ["--try=activation=mixed"]
     arguments = ["--text", prose, "--tokens", "64", "--target", "top1>=90", *tried]
     written = {}
     for ranks, alone in ((4, []), (1, ["--chips-per-rank=4"])):

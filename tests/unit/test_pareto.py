@@ -121,7 +121,14 @@ def test_the_front_has_what_nothing_beats_in_both():
     assert front_of([equal, good, nearer, slow, fast], "kl") == [fast]
 
 
-TRIED = ["ff1_3=bfp8,bfp4", "ff2=bfp8,bfp4", "wqkv=bfp8", "wo=bfp8,bfp4", "kv_cache=bfp8"]
+TRIED = [
+    "ff1_3=bfp8,bfp4",
+    "ff2=bfp8,bfp4",
+    "wqkv=bfp8",
+    "wo=bfp8,bfp4",
+    "kv_cache=bfp8",
+    "activation=mixed",
+]
 """Three groups with a choice: eight combinations, and 64 of two layers."""
 
 SENSITIVITY = {"ff1_3": 0.010, "ff2": 0.020, "wo": 0.003}

@@ -104,7 +104,7 @@ def test_damaged_model_folders_are_one_line(tmp_path, damage, said):
 def test_what_is_of_device_time_only_is_refused_where_there_is_none():
     for arguments in (["--slow-chip", "0,0,2"], ["--trace", "trace.json"]):
         result = run(2, "--mesh", "1x2", "--precision", "float32", *arguments)
-        refused(result, "are of device time, which float32 does not have")
+        refused(result, "need device time, which float32 does not have")
 
 
 def test_a_prompts_file_that_is_no_text(tmp_path):

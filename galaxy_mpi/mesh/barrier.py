@@ -44,7 +44,6 @@ _FUNCTIONS = (
     "pthread_barrier_wait",
     "sem_init",
     "sem_post",
-    "sem_timedwait",
     "sem_trywait",
     "sem_wait",
 )
@@ -130,8 +129,6 @@ class Signal:
         Lets the other process continue, now or when it waits.
     try_take : callable
         Takes a post if there is one (0), and does not wait otherwise (-1).
-    take_until : callable
-        Waits for a post (0), at most until a time of the system's clock, a pointer to a timespec.
     numbers : memoryview
         `MOST_POSTS` bytes, written before a post and read after it is taken.
     """
@@ -141,7 +138,6 @@ class Signal:
         self._place = place = ctypes.c_void_p(_address(memory, SIGNAL_BYTES))
         self.post: Callable[[], int] = partial(_quick_library().sem_post, place)
         self.try_take: Callable[[], int] = partial(_quick_library().sem_trywait, place)
-        self.take_until: Callable[[Any], int] = partial(_library().sem_timedwait, place)
         self._take: Callable[[], int] = partial(_library().sem_wait, place)
         self.numbers: Any = memory.data[_SEMAPHORE_BYTES:SIGNAL_BYTES]
 

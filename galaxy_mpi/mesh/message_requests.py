@@ -12,12 +12,8 @@ from functools import partial
 from typing import Any
 
 from galaxy_mpi.errors import CollectiveError
-from galaxy_mpi.mesh.doorbell import Doorbells
 
 __all__ = ["Message", "MessageRequests", "RequestCache", "place_of"]
-
-_EAGER_BYTES = 4000
-"""What Open MPI and MPICH send over shared memory at once, without asking the receiver."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +25,6 @@ class Message:
     is_send: bool
     pieces: tuple[tuple[int, int], ...]
     """(address, bytes) of each piece; together they are one message."""
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of all pieces."""
-        return sum(n_bytes for _, n_bytes in self.pieces)
 
 
 def place_of(memory: Any) -> tuple[int, int]:
@@ -56,19 +47,22 @@ class MessageRequests:
     rounds : sequence of sequence of Message
     kept : object
         Keeps the memory mapped.
-    doorbells : Doorbells or None
-        Of this host; None where its processes share no memory.
     """
 
     def __init__(
-        self,
-        mpi: Any,
-        comm: Any,
-        rounds: Sequence[Sequence[Message]],
-        kept: object,
-        doorbells: Doorbells | None,
+        self, mpi: Any, comm: Any, rounds: Sequence[Sequence[Message]], kept: object
     ) -> None:
         self._kept, self._errors = kept, mpi.Exception
+
+        def start(requests: list[Any]) -> Callable[[], object]:
+            if len(requests) == 1:  # a hop: a single request is started and awaited faster
+                return requests[0].Start  # type: ignore[no-any-return]
+            return partial(mpi.Prequest.Startall, requests)
+
+        def wait(requests: list[Any]) -> Callable[[], object]:
+            if len(requests) == 1:
+                return requests[0].Wait  # type: ignore[no-any-return]
+            return partial(mpi.Request.Waitall, requests)
 
         def request(message: Message) -> Any:
             lengths = [n_bytes for _, n_bytes in message.pieces]
@@ -83,22 +77,15 @@ class MessageRequests:
         receives = [[request(m) for m in of_round if not m.is_send] for of_round in rounds]
         self._all = [r for of_round in (*receives, *sends) for r in of_round]
         everything = [r for of_round in receives for r in of_round]
-        self._starts = [_start(mpi, [*everything, *sends[0]]), *(_start(mpi, r) for r in sends[1:])]
+        self._starts = [start([*everything, *sends[0]]), *(start(r) for r in sends[1:])]
         sent = [r for of_round in sends for r in of_round]
-        waited = [*receives[:-1], [*receives[-1], *sent]]
-        self._waits = [
-            _wait(mpi, requests, [m for m in messages if not m.is_send], doorbells)
-            for requests, messages in zip(waited, rounds, strict=True)
-        ]
-        self._rings = [_rings(messages, doorbells) for messages in rounds]
+        self._waits = [*(wait(r) for r in receives[:-1]), wait([*receives[-1], *sent])]
         self._n_started = self._n_finished = 0
 
     def start(self, number: int) -> None:
         """Start the messages of a round."""
         self._n_started += 1
         self._starts[number]()
-        for ring in self._rings[number]:
-            ring()
 
     def finish(self, number: int) -> bool:
         """Wait for the messages of a round; return False if one was larger than its buffer."""
@@ -118,61 +105,17 @@ class MessageRequests:
         self._all.clear()
 
 
-def _start(mpi: Any, requests: list[Any]) -> Callable[[], object]:
-    if len(requests) == 1:  # a hop: a single request is started and awaited faster
-        return requests[0].Start  # type: ignore[no-any-return]
-    return partial(mpi.Prequest.Startall, requests)
-
-
-def _rings(messages: Sequence[Message], doorbells: Doorbells | None) -> list[Callable[[], int]]:
-    """Return what rings the doorbells of all processes of the host that messages go to."""
-    if doorbells is None:
-        return []
-    ranks = {message.rank for message in messages if message.is_send}
-    return [doorbells.ring(rank) for rank in sorted(ranks) if rank in doorbells]
-
-
-def _wait(
-    mpi: Any, requests: list[Any], messages: Sequence[Message], doorbells: Doorbells | None
-) -> Callable[[], object]:
-    """Return what waits: asleep, if all senders ring and the processes have to share cores.
-
-    A large message takes several exchanges between the two MPI libraries, which ring nothing: once
-    it has been started, this process polls.
-    """
-    is_one = len(requests) == 1
-    wait = requests[0].Wait if is_one else partial(mpi.Request.Waitall, requests)
-    if doorbells is None or not doorbells.is_crowded or not messages:
-        return wait
-    if any(message.rank not in doorbells for message in messages):
-        return wait
-    test = requests[0].Test if is_one else partial(mpi.Request.Testall, requests)
-    sleep = doorbells.sleep
-
-    def asleep() -> None:
-        while not test():
-            sleep()
-
-    def asleep_until_sent() -> None:
-        if not test():
-            sleep()
-            wait()
-
-    is_large = any(message.n_bytes > _EAGER_BYTES for message in messages)
-    return asleep_until_sent if is_large else asleep
-
-
 class RequestCache:
     """The requests of a plane, by address of their data.
 
     Parameters
     ----------
-    mpi, comm, doorbells
+    mpi, comm
         As for `MessageRequests`.
     """
 
-    def __init__(self, mpi: Any, comm: Any, doorbells: Doorbells | None = None) -> None:
-        self._mpi, self._comm, self._doorbells = mpi, comm, doorbells
+    def __init__(self, mpi: Any, comm: Any) -> None:
+        self._mpi, self._comm = mpi, comm
         self._requests: dict[object, MessageRequests] = {}
         self._n_uses: dict[object, int] = {}
         self._most: int = comm.Get_attr(mpi.TAG_UB)
@@ -186,7 +129,7 @@ class RequestCache:
         if any(message.tag > self._most for messages in rounds for message in messages):
             raise CollectiveError(f"this MPI allows at most {self._most} message tags per group")
         if key not in self._requests:
-            self._requests[key] = MessageRequests(self._mpi, self._comm, key, kept, self._doorbells)
+            self._requests[key] = MessageRequests(self._mpi, self._comm, key, kept)
         self._n_uses[key] = self._n_uses.get(key, 0) + 1
         return self._requests[key]
 

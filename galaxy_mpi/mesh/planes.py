@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.mesh.doorbell import DOORBELL_BYTES, Doorbells
 from galaxy_mpi.mesh.host_memory import (
     Offer,
     can_share_memory,
@@ -79,12 +77,10 @@ class Planes:
         pieces = self._pieces()
         files = self._files(host, pieces)
         host.Free()
-        page, doorbells = None, None
+        page = None
         if files:
-            page, rest = self._page(files[0])
-            doorbells = Doorbells(rest, self._local, self.rank)
+            page = map_file(files[0], LINE_BYTES * len(self._local))
             os.close(files.pop(0))
-        self._doorbells = doorbells
         is_whole = len(self._local) == comm.size
         self.waits = Waits(self.rank, self._local, page, names=placement.names, is_whole=is_whole)
         self._memories: dict[tuple[Axis, Team], TeamMemory] = {}
@@ -166,7 +162,7 @@ class Planes:
         offer = Offer()
         host.bcast(offer.address)
         page, files = make_file(), [[make_file() for _ in range(n_files(p.team))] for p in pieces]
-        Doorbells(self._page(page)[1], self._local, self.rank).prepare()
+        map_file(page, LINE_BYTES * len(self._local))
         for piece, of_piece in zip(pieces, files, strict=True):
             TeamMemory(self._placement, piece.team, piece.ranks, piece.ranks[0], of_piece).prepare()
 
@@ -180,12 +176,6 @@ class Planes:
                 for file in of_piece:
                     os.close(file)
         return of_rank(self.rank)
-
-    def _page(self, file: int) -> tuple[Bytes, Bytes]:
-        """Return what all processes of this host share: the lines of `Waits`, and doorbells."""
-        n, lines = len(self._local), LINE_BYTES * len(self._local)
-        page = map_file(file, lines + DOORBELL_BYTES * n)
-        return page[:lines], page[lines:]
 
     def _plane(self, axis: Axis) -> Plane:
         name, placement = self._name(axis), self._placement
@@ -207,7 +197,7 @@ class Planes:
             if name == "mixed":
                 hosts = sorted({self._host_of[rank] for rank in team.ranks})
                 units[team] = tuple(self._ranks_on(host, team.ranks) for host in hosts)
-        cache = RequestCache(self._mpi, self._comm.Dup(), self._doorbells)
+        cache = RequestCache(self._mpi, self._comm.Dup())
         self._caches.append(cache)
         chosen = MixedPlane if name == "mixed" else MessagePlane
         return chosen(placement, axis, self.rank, memories, self.waits, cache, units)

@@ -27,7 +27,7 @@ from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.datum import GROUPS, Datum
 from galaxy_mpi.studies.fitting import PARAMETERS, Fit, Parameter, fit, left_out, predicted
 from galaxy_mpi.studies.published_times import published_times
-from galaxy_mpi.timing.machine import profile_path
+from galaxy_mpi.timing.machine_file import profile_path
 from galaxy_mpi.timing.published import LEFT_OUT
 
 __all__ = ["build_parser", "main"]

@@ -32,12 +32,13 @@ from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.plot import front_png
 from galaxy_mpi.progress import Counter
+from galaxy_mpi.studies.asked_systems import system_of_machine
 from galaxy_mpi.studies.candidates import Candidate, Grid, groups_of
 from galaxy_mpi.studies.goals import METRICS, Goal, check_metric
 from galaxy_mpi.studies.pareto_report import Found
 from galaxy_mpi.studies.pareto_search import Point, Search
 from galaxy_mpi.studies.target_clock import Cost, TargetClock
-from galaxy_mpi.studies.what_if import WhatIf, system_of_machine
+from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.systems.optimizations import optimizations_json
 from galaxy_mpi.timing import MACHINES, Machine

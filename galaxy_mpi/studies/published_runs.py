@@ -8,17 +8,17 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.studies.asked_systems import sampled_on
 from galaxy_mpi.studies.datum import GALAXY, Machines
 from galaxy_mpi.studies.prompts import chunk_tokens, passes_of
 from galaxy_mpi.systems import PRECISIONS, Precision, Wanted, system_of
 from galaxy_mpi.timing import Costs, Estimator, Machine
 
-__all__ = ["LLAMA", "Run", "sampled_on_chip"]
+__all__ = ["LLAMA", "Run"]
 
 _FEW, _MORE = 2, 4
 
@@ -36,20 +36,10 @@ def _programs(
     sizes, on = replace(PRESETS[model], n_layers=n_layers), Mesh.parse(mesh)
     emulated = system_of(system, on)
     if on_chip:
-        emulated = sampled_on_chip(emulated)
+        emulated = sampled_on(emulated, "device")
     if isinstance(precision, str):  # it depends on the whole model's size
         precision = Wanted(precision).on(emulated, PRESETS[model])
     return Programs(sizes, on, emulated, precision, users=users)
-
-
-def sampled_on_chip(system: Any) -> Any:
-    """Return a system that samples on the chips, as the Galaxy does."""
-    ops = system_of("galaxy", Mesh(8, 4))
-    return replace(
-        system,
-        decode=replace(system.decode, sample=ops.decode.sample),
-        prefill=replace(system.prefill, sample=ops.prefill.sample),
-    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from galaxy_mpi.checkpoints import model_sizes
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig, Programs
+from galaxy_mpi.studies.asked_systems import SAMPLINGS, rewired, sampled_on, system_of_machine
 from galaxy_mpi.studies.prompts import chosen_passes, chunk_tokens
+from galaxy_mpi.studies.what_if_table import table_of
 from galaxy_mpi.studies.whole_run import run_all, run_users
 from galaxy_mpi.systems import System, Wanted, system_of
 from galaxy_mpi.timing import Budget, DeviceTimes, Estimator, Machine, Slowness, Trace
@@ -17,18 +19,12 @@ from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import Events, device_trace
 from galaxy_mpi.timing.run_clock import ChipTimes, stragglers
-from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
 
-__all__ = ["PREFILLS", "SAMPLINGS", "WhatIf", "system_of_machine"]
+__all__ = ["PREFILLS", "WhatIf"]
 
 MAX_TOKENS, MAX_CHIPS = 131_072, 4096
 
 PREFILLS = ("one", "all")
-
-SAMPLINGS = ("host", "device")
-
-_GALAXIES = (8, 4)
-"""The mesh of machines that have the Galaxy's system."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,21 +163,8 @@ class WhatIf:
         mesh = Mesh.parse(self.mesh or self.emulated_machine.mesh)
         asked = self.system
         system = asked if isinstance(asked, System) else system_of(self.system_name, mesh)
-        fabric = system.fabric
-        if self.links is not None:
-            fabric = replace(fabric, gather_links=None, scatter_links=None)
-        if self.topology is not None:
-            fabric = replace(fabric, is_line=False)
-        system = replace(system, fabric=fabric)
-        if self.sampling is not None:
-            name = "galaxy" if self.sampling == "device" else "tt_transformers"
-            ops = system_of(name, Mesh(8, 4))
-            system = replace(
-                system,
-                decode=replace(system.decode, sample=ops.decode.sample),
-                prefill=replace(system.prefill, sample=ops.prefill.sample),
-            )
-        return system
+        system = rewired(system, has_links=self.links is not None, has_topology=bool(self.topology))
+        return system if self.sampling is None else sampled_on(system, self.sampling)
 
     @cached_property
     def programs(self) -> Programs:
@@ -303,19 +286,7 @@ class WhatIf:
 
     def table(self) -> str:
         """Return the figures as text."""
-        figures, model = self.report["device"], self.programs.model
-        rows = [
-            ("model", f"{self.model}, {model.n_layers} layers, dim {model.dim}"),
-            ("mesh, machine", f"{self.programs.asked_mesh}, {self.machine}"),
-            ("system, precision", f"{self.system_name}, {self.programs.precision.name}"),
-            ("users, tokens", f"{self.n_users}, {self.longest} in, {self.n_steps} new"),
-            *device_rows(figures),
-            *straggler_rows(figures.get("stragglers", ()), figures["decode_step_s"]),
-            *budget_rows(self.budget),
-        ]
-        width = max(len(name) for name, _ in rows)
-        lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
-        return "\n".join([*lines, "", *op_table(figures)])
+        return table_of(self)
 
     @property
     def slowness(self) -> Slowness:
@@ -326,9 +297,3 @@ class WhatIf:
     def _model_sizes(self) -> LlamaConfig:
         model = model_sizes(self.model)
         return replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))
-
-
-def system_of_machine(machine: Machine) -> str:
-    """Return the name of the system that a machine has."""
-    mesh = Mesh.parse(machine.mesh)
-    return "galaxy" if (mesh.rows, mesh.cols) == _GALAXIES else "tt_transformers"

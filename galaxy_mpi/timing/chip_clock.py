@@ -6,94 +6,27 @@ whole group come back, and from these the clock advances to the next collective.
 """
 
 from collections.abc import Sequence
-from operator import add
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Use
-from galaxy_mpi.timing.machine import Machine
+from galaxy_mpi.timing.chip_collective import Collective, Times, hop_delays
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.tape import Tape, Told
 from galaxy_mpi.timing.times import Timing
 
-__all__ = ["ChipClock", "hop_delays"]
-
-Times = NDArray[np.float64]
+__all__ = ["ChipClock"]
 
 _OP, _PART, _ATTEND, _ATTEND_PART, _TAKE, _CONSUMED, _CROSS, _END = range(8)
 """Kinds of steps, the most frequent first."""
 
 _Step = tuple[int, Any, int]
-"""Kind; then seconds, the number of an attention, or a `_Collective`; then a number. For a weight:
+"""Kind; then seconds, the number of an attention, or a `Collective`; then a number. For a weight:
 the weight that must leave first. For a collective: how many steps later the one follows that is
 sent together with it, 0 if none."""
-
-
-def hop_delays(machine: Machine, size: int) -> Times:
-    """Return the seconds that a signal takes between any two members of a group of ``size``."""
-    members = np.arange(size)
-    apart = np.abs(members[:, None] - members[None, :])
-    if machine.topology == "ring":
-        apart = np.minimum(apart, size - apart)
-    delays: Times = apart * machine.link_hop_s
-    return delays
-
-
-def near_delays(delays: Times) -> Times:
-    """Return the delays of neighbours, and minus infinity for all other members."""
-    if len(delays) == 1:
-        return delays
-    nearest = delays[delays > 0].min() if (delays > 0).any() else 0.0
-    near: Times = np.where(delays <= nearest, delays, -np.inf)
-    np.fill_diagonal(near, -np.inf)
-    return near
-
-
-_Member = tuple[list[float], float, list[float], float, float, float]
-
-
-class _Collective:
-    """A collective of one group.
-
-    Parameters
-    ----------
-    cross : Cross
-    delays : array
-        From `hop_delays`.
-    factors : array
-        How much slower each member's ops are.
-    wire_factor : float
-        How much slower the group's slowest link is.
-    index : int
-        Of this chip.
-    """
-
-    def __init__(
-        self, cross: Cross, delays: Times, factors: Times, wire_factor: float, index: int
-    ) -> None:
-        own_s: list[float] = (cross.own_s * factors).tolist()
-        beside_s: list[float] = (cross.beside_s * factors).tolist()
-        rows: list[list[float]] = (delays * cross.laps).tolist()
-        near: list[list[float]] = near_delays(delays * cross.laps).tolist()
-        block_s = (cross.wire_s if cross.block_s is None else cross.block_s) * wire_factor
-        wire_s = cross.wire_s * wire_factor
-        self.cross = cross
-        self.members: list[_Member] = [
-            (far, block_s, close, wire_s, own, beside)
-            for far, close, own, beside in zip(rows, near, own_s, beside_s, strict=True)
-        ]
-        """For each member: delays from all others, the last block, delays from neighbours, the
-        whole wire, its own time, and concurrent work."""
-        self.mine = self.members[index]
-        self.index = index
-        # If all enter at the same time, and none is slow.
-        self.reach_s = max(max(rows[index]) + block_s, max(near[index]) + wire_s)
 
 
 class ChipClock:
@@ -182,17 +115,18 @@ class ChipClock:
         """Advance, given when every member entered."""
         collective, ahead = self._collective()
         entries: list[float] = times.tolist()
+        gap_s = self._tape.gap_s
         while ahead:
             entries = [
-                self._issued(self._left(member, entries, at), self._at)
-                for at, member in enumerate(collective.members)
+                self._issued(collective.left_s(entries, at) + gap_s, self._at)
+                for at in range(len(entries))
             ]
             self._ride(entries[collective.index], ahead)
             collective, ahead = self._collective()
         last = max(entries)
         if last > entries[collective.index]:
             self._note_wait(collective, entries, last)
-        self.now = self._issued(self._left(collective.mine, entries, collective.index), self._at)
+        self.now = self._issued(collective.left_s(entries, collective.index) + gap_s, self._at)
         self._told.ends.append(self.now)
         self._at += 1
         self._play()
@@ -200,10 +134,8 @@ class ChipClock:
     def leave_alike(self) -> None:
         """Advance, if all members enter when this chip does and none is slow."""
         collective, _ = self._collective()
-        far, block_s, near, wire_s, own_s, beside_s = collective.mine
-        begin = self.now
-        end = max(begin + max(far) + block_s, begin + max(near) + wire_s) + own_s
-        self.now = self._issued(max(end, begin + beside_s) + self._tape.gap_s, self._at)
+        left_s = collective.left_alike_s(self.now)
+        self.now = self._issued(left_s + self._tape.gap_s, self._at)
         self._told.ends.append(self.now)
         self._at += 1
         self._play()
@@ -249,7 +181,7 @@ class ChipClock:
     def _list_steps(self) -> list[_Step]:
         tape, factor, steps = self._tape, self._factor, list[_Step]()
         bandwidth, rooms = tape.costs.machine.dram_bytes_per_s, iter(tape.rooms)
-        collectives: dict[int, _Collective] = {}
+        collectives: dict[int, Collective] = {}
         for charge in tape.charges:
             if isinstance(charge, Kernel):
                 if callable(charge.seconds):
@@ -279,13 +211,13 @@ class ChipClock:
             floors.append(n_issued * issue_s if is_op else 0.0)
         return floors
 
-    def _new_collective(self, cross: Cross) -> _Collective:
+    def _new_collective(self, cross: Cross) -> Collective:
         axis = cross.wire.axis
         row, col = self._mesh.coord(self._rank)
         delays = hop_delays(self._tape.costs.machine, self._mesh.size(axis))
         factors = self._factors[:, col] if axis is Axis.COLUMN else self._factors[row, :]
         index = self._mesh.index(self._rank, axis)
-        return _Collective(cross, delays, factors, self._wire_factors[axis], index)
+        return Collective(cross, delays, factors, self._wire_factors[axis], index)
 
     def _play(self) -> None:
         """Advance to the next collective, or to the end."""
@@ -325,7 +257,7 @@ class ChipClock:
 
     # --- collectives
 
-    def _collective(self) -> tuple[_Collective, int]:
+    def _collective(self) -> tuple[Collective, int]:
         """Return the current collective, and how many steps later the one sent with it comes."""
         kind, what, ahead = self._steps[self._at]
         if kind != _CROSS:
@@ -335,19 +267,9 @@ class ChipClock:
             )
         return what, ahead
 
-    def _left(self, member: _Member, entries: list[float], index: int) -> float:
-        """Return when a member continues after a collective."""
-        far, block_s, near, wire_s, own_s, beside_s = member
-        end: float = max(max(map(add, entries, far)) + block_s,
-                         max(map(add, entries, near)) + wire_s) + own_s  # fmt: skip
-        return max(end, entries[index] + beside_s) + self._tape.gap_s
-
-    def _note_wait(self, collective: _Collective, entries: list[float], last: float) -> None:
+    def _note_wait(self, collective: Collective, entries: list[float], last: float) -> None:
         """Record which chip this one waits for, and how long beyond the delay of signals."""
-        far, block_s, near, wire_s, *_ = collective.mine
-        mine = entries[collective.index]
-        begin = max(max(map(add, entries, far)) + block_s, max(map(add, entries, near)) + wire_s)
-        waited_s = begin - mine - max(max(far) + block_s, max(near) + wire_s)
+        waited_s = collective.waited_s(entries)
         if waited_s > 0:
             row, col = self._mesh.coord(self._rank)
             other = entries.index(last)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
-from galaxy_mpi.timing.chip_clock import ChipClock, hop_delays, near_delays
+from galaxy_mpi.timing.chip_clock import ChipClock
+from galaxy_mpi.timing.chip_collective import hop_delays, near_delays
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.spans import NOISE_S, ProgramSpans, Watcher
 from galaxy_mpi.timing.step_record import StepRecord

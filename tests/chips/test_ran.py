@@ -11,6 +11,7 @@ from galaxy_mpi import accuracy, compare, decode, estimate, validate
 from galaxy_mpi.dtypes import codec_name
 from galaxy_mpi.mesh import Mesh
 from tests.chips.changes import RUN, play
+from tests.prompts import prompt_of
 
 TABLES = (Path(__file__).parents[2] / "docs" / "json.md").read_text("utf-8")
 
@@ -56,7 +57,9 @@ def test_collectives_are_named_as_they_ran():
 
 @pytest.mark.parametrize("mesh", [Mesh(2, 2), Mesh(3, 2)])
 def test_a_slow_chip_is_pointed_at(mesh):
-    run = {"mesh": mesh, "precision": "performance", "batch": 6}
+    # Prompts of equal lengths, because attention takes longer in the column of a longer one.
+    prompts = tuple(prompt_of(20, seed) for seed in (5, 20, 40))
+    run = {"mesh": mesh, "precision": "performance", "batch": 6, "prompt_tokens": prompts}
     even = play(RUN, **run)
     slow = play(RUN, **run, slow_chips=("1,0,2",))
     first, *_ = slow.to_dict()["device"]["stragglers"]

@@ -1,0 +1,169 @@
+"""Profiles of machines: YAML files with the unit and source of each constant."""
+
+from collections.abc import Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galaxy_mpi.errors import ConfigError, MeshError
+from galaxy_mpi.fields import read_bounded, shown
+from galaxy_mpi.mesh import Mesh
+
+__all__ = [
+    "MACHINES",
+    "TOPOLOGIES",
+    "Constant",
+    "number_of",
+    "overridden",
+    "profile_path",
+    "read_file",
+]
+
+_FOLDER = Path(__file__).parent / "machines"
+
+MACHINES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+"""Names of the profiles that ship with the package."""
+
+TOPOLOGIES = ("ring", "line")
+
+_MOST_BYTES = 2**20
+
+_COUNTS = ("links", "worker_cores", "prefill_cores", "ring_cores")
+"""Constants that are counts, at least 1."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One number of a profile with its source."""
+
+    value: float
+    unit: str
+    source: str
+    fitted: str = ""
+    """The published times that determine it; empty if it was not fitted."""
+    low: float = 0.0
+    """Lower end of the range that the published times allow, if it was fitted."""
+    high: float = 0.0
+
+
+def read_file(name: str, wanted: Set[str]) -> tuple[dict[str, Any], dict[str, Constant]]:
+    """Return name, mesh and topology of a profile, and its constants.
+
+    Parameters
+    ----------
+    name : str
+        Of a profile of the package, or a file.
+    wanted : set of str
+        Constants that it must have, and no others.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such profile, or it lacks a constant, or one is unknown or no number.
+    """
+    path = _FOLDER / f"{name}.yaml" if name in MACHINES else Path(name)
+    profile = _read_yaml(path, name)
+    base = profile.get("extends")
+    if base is not None:
+        if base not in MACHINES:
+            raise ConfigError(f"machine {path} extends {shown(base)}; choose {', '.join(MACHINES)}")
+        whole = _read_yaml(_FOLDER / f"{base}.yaml", base)
+        whole_constants = whole["constants"] | profile["constants"]
+        profile = whole | profile | {"constants": whole_constants}
+    head = {key: str(profile.get(key, ""))[:200] for key in ("name", "mesh", "topology")}
+    if head["topology"] not in TOPOLOGIES:
+        raise ConfigError(
+            f"machine {path}: topology is {' or '.join(TOPOLOGIES)}, got {head['topology']!r}"
+        )
+    try:
+        Mesh.parse(head["mesh"])
+    except MeshError as error:
+        raise ConfigError(f"machine {path}: {error}") from None
+    found = set(profile["constants"])
+    if wanted != found:
+        unknown = [shown(key) for key in profile["constants"] if key not in wanted][:8]
+        raise ConfigError(
+            f"machine {path}: missing {', '.join(sorted(wanted - found)) or 'nothing'}; "
+            f"unknown {', '.join(unknown) or 'nothing'}"
+        )
+    return head, {key: _constant(path, key, value) for key, value in profile["constants"].items()}
+
+
+def overridden(name: str) -> frozenset[str]:
+    """Return the constants that a profile of the package states itself."""
+    return frozenset(_read_yaml(profile_path(name), name)["constants"])
+
+
+def profile_path(name: str) -> Path:
+    """Return the file of a profile of the package."""
+    return _FOLDER / f"{name}.yaml"
+
+
+def number_of(value: Any) -> float | None:
+    """Return a constant, None if invalid. To YAML, 125e+9 is text, because it has no point."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if 0 < number < 1e30 else None
+
+
+def _read_yaml(path: Path, name: str) -> dict[str, Any]:
+    import yaml  # imported here because only one rank reads profiles
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # the library has no types
+        """Rejects aliases, because ten lines of them can make a billion values."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark
+                raise ValueError(f"it has an alias (*) in line {mark.line + 1}; write it out")
+            return super().compose_node(parent, index)
+
+    try:
+        profile = yaml.load(read_bounded(path, _MOST_BYTES).decode("utf-8"), Loader)
+    except OSError:
+        raise ConfigError(
+            f"no machine {shown(name)}; choose {', '.join(MACHINES)} or name a YAML file"
+        ) from None
+    # The library also raises other errors, for invalid dates or keys that are lists.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise ConfigError(f"machine {path} is not readable YAML: {what}") from None
+    if not isinstance(profile, dict) or not isinstance(profile.get("constants"), dict):
+        raise ConfigError(
+            f"machine {path} has no `constants`; compare {_FOLDER / MACHINES[0]}.yaml"
+        )
+    return profile
+
+
+def _constant(path: Path, key: str, entry: Any) -> Constant:
+    given = entry if isinstance(entry, dict) else {}
+    value: Any = given.get("value")
+    if isinstance(value, str):
+        # To YAML, 125e+9 is text, because it has no point.
+        with suppress(ValueError):
+            value = float(value)
+    least, most = (1.0, 2.0**20) if key in _COUNTS else (0.0, 1e30)
+    if type(value) not in (int, float) or not least <= value <= most or value == 0:
+        wanted = f"a value from 1 to {most:.0f}" if key in _COUNTS else "a value above 0"
+        raise ConfigError(f"machine {path}: {key} needs {wanted}, got {shown(value)}")
+    words = {name: given.get(name, "") for name in ("unit", "source", "fitted")}
+    if not all(isinstance(word, str) for word in words.values()):
+        raise ConfigError(f"machine {path}: unit, source and fitted of {key} must be text")
+    if not words["unit"] or not words["source"]:
+        raise ConfigError(f"machine {path}: {key} needs a unit and a source")
+    bounds = given.get("range", [0.0, 0.0])
+    is_pair = isinstance(bounds, (list, tuple)) and len(bounds) == 2
+    low, high = map(_bound, bounds) if is_pair else (None, None)
+    if low is None or high is None:
+        raise ConfigError(f"machine {path}: the range of {key} is two numbers, got {shown(bounds)}")
+    return Constant(float(value), words["unit"], words["source"], words["fitted"], low, high)
+
+
+def _bound(value: Any) -> float | None:
+    """Return one end of a range; 0 if it was not fitted."""
+    return 0.0 if type(value) in (int, float) and value == 0 else number_of(value)

@@ -149,7 +149,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     with MpiTransport.connect(mesh, kind=arguments.transport) as transport:
         comms = {axis: group_comm(mesh, axis) for axis in Axis}
-        everybody, rank = comms[Axis.COLUMN].world, transport.rank
+        world, rank = comms[Axis.COLUMN].world, transport.rank
         topologies = [arguments.topology] if arguments.topology else SIDE_BY_SIDE
         ours = [Programs(transport, name, arguments.datatype) for name in topologies]
         peers = [PEERS[name](mesh, rank, comms) for name in arguments.peers]
@@ -164,11 +164,11 @@ def main() -> int:
                     for one in (*ours, *peers):
                         runs[one] = one.call(op, axis, values)
                         found = count_wrong(op, runs[one](), others, comm.rank)
-                        wrong[one] = int(everybody.allreduce(found)) if arguments.check else -1
+                        wrong[one] = int(world.allreduce(found)) if arguments.check else -1
                     # In turns: a machine whose speed drifts treats all alike.
                     turns = [
                         {
-                            one: timed(run, REPETITIONS if one in ours else 1, arguments, everybody)
+                            one: timed(run, REPETITIONS if one in ours else 1, arguments, world)
                             for one, run in runs.items()
                         }
                         for _ in range(arguments.turns)

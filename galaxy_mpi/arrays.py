@@ -2,8 +2,8 @@
 
 The shape legend of the project, for names like ``q_BNH``: B users of the batch, T cached
 positions, D model dim, F feed-forward dim, N query heads, K kv heads, H head dim, V vocabulary,
-R and C mesh rows and columns. Letters name logical dims; ``x_shard_BD`` is a piece of ``x_BD``,
-``y_partial_BD`` is a term of a sum that is still to be made.
+R and C mesh rows and columns. Letters name logical dims; ``x_shard_BD`` is a shard of ``x_BD``,
+``y_partial_BD`` is a term that is still to be summed.
 """
 
 import numpy as np

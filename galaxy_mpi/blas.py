@@ -1,4 +1,4 @@
-"""One BLAS thread a rank. Imports nothing, because it must come before numpy."""
+"""One BLAS thread per rank. Imports nothing, because it must run before numpy is imported."""
 
 import os
 
@@ -6,7 +6,7 @@ __all__ = ["one_thread_per_rank"]
 
 
 def one_thread_per_rank() -> None:
-    """Keep BLAS to one thread, unless the user says otherwise.
+    """Limit BLAS to one thread, unless the user set another number.
 
     The libraries read the environment when numpy loads them; with a pool of threads in each of 32
     ranks a decode step takes many times as long.

@@ -22,9 +22,11 @@ if __name__ == "__main__":
 
 from galaxy_mpi.command import ArgumentParser, run_alone
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import write_text
+from galaxy_mpi.studies.datum import GROUPS, Datum
 from galaxy_mpi.studies.fitting import PARAMETERS, Fit, Parameter, fit, left_out, predicted
-from galaxy_mpi.studies.published_times import GROUPS, Datum, published_times
+from galaxy_mpi.studies.published_times import published_times
 from galaxy_mpi.timing.machine import profile_path
 from galaxy_mpi.timing.published import LEFT_OUT
 
@@ -181,8 +183,10 @@ def _errors(found: Fit, data: Sequence[Datum]) -> str:
             "left_out": left,
             "group": group,
             "time": datum.name,
-            "kind": datum.groups["kind"],
-            "system": datum.groups["system"],
+            **{key: datum.groups[key] for key in ("kind", "system", "machine")},
+            "mesh": datum.mesh,
+            "tokens": int(datum.groups["length"]),
+            **_sizes(datum),
             "error": round(seconds / datum.seconds - 1, 3),
         }
 
@@ -190,6 +194,19 @@ def _errors(found: Fit, data: Sequence[Datum]) -> str:
     for kind, name, seconds in left_out(data, found, GROUPS):
         rows += [row(kind, name, number, s) for number, s in seconds.items()]
     return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+
+
+def _sizes(datum: Datum) -> dict[str, int | bool]:
+    """Return what tells whether an estimate is of the same model, with the same settings."""
+    model = PRESETS.get(datum.groups["model"])
+    if model is None:  # links
+        return {"dim": 0, "hidden_dim": 0, "n_layers": 0, "changed": False}
+    return {
+        "dim": model.dim,
+        "hidden_dim": model.hidden_dim,
+        "n_layers": model.n_layers,
+        "changed": datum.is_changed,
+    }
 
 
 if __name__ == "__main__":

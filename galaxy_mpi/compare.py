@@ -186,6 +186,7 @@ def _prepare_values(
             machine=arguments.machine,
             mesh=str(mesh),
             dim=plan.model.dim,
+            hidden_dim=plan.model.hidden_dim,
             n_layers=plan.model.n_layers,
             n_tokens=arguments.position,
         )

@@ -1,4 +1,4 @@
-"""What a run is: the arguments of a command, checked."""
+"""The configuration of a run: checked arguments of a command."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,10 +22,10 @@ MAX_USERS = 32
 """Users of a decode batch: the rows of a tile."""
 
 MOST_TOKENS = 2**20
-"""Positions that no model has."""
+"""Upper limit of positions, beyond any model."""
 
 MOST_POSITIONS = 2**26
-"""Of the KV cache of a column: 32 users of 2 million."""
+"""Upper limit of KV cache positions per column: 32 users with 2 million each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,80 +40,80 @@ class RunConfig:
 
     model: str = "demo"
     prompts: tuple[str, ...] | None = None
-    """None: the prompts that come with the demo model."""
+    """None: the demo model's prompts."""
     prompts_file: Path | None = None
     prompt_tokens: tuple[tuple[int, ...], ...] | None = None
     """Prompts as token ids, instead of text; for callers in Python."""
     skip_bad: bool = False
-    """Whether a prompt that cannot be used is left out, instead of ending the run."""
+    """Whether to leave out unusable prompts instead of ending the run."""
     truncate: bool = False
-    """Whether of a prompt that is too long the end is taken."""
+    """Whether to keep only the end of a prompt that is too long."""
     max_new_tokens: int = 32
     batch: int | None = None
-    """User places; None: 32."""
+    """Users at a time; None: 32."""
     mesh: Mesh = field(default_factory=Mesh)
     system: str | System = "galaxy"
-    """A name, or a system of the caller's own."""
+    """A name, or a user's System."""
     modules: Modules = field(default_factory=Modules)
-    """Classes of the caller's own."""
+    """The user's classes."""
     layout_class: type[Layout] = Layout
-    """Says who has which part of the weights."""
+    """Decides which chip has which part of the weights."""
     precision: str = "performance"
     optimizations: Path | None = None
-    """File with the formats of each layer, instead of ``precision``."""
+    """File with the formats of each layer; replaces ``precision``."""
     formats: str | None = None
-    """``TABLE,TENSOR=FORMAT,...``: what is stored otherwise than by the system's own table."""
+    """``TABLE,TENSOR=FORMAT,...``: formats that differ from the system's table."""
     math_fidelity: bool = True
-    """Whether matmuls read only the bits of their inputs that the chip's do."""
+    """Whether matmuls use only those bits of their inputs that the chip's do."""
     sampling: SamplingParams | None = None
-    """None: greedy; in chats, as the model's ``generation_config.json`` advises."""
+    """None: greedy; in chats, as in the model's ``generation_config.json``."""
     seed: int = 0
-    """Of that advice."""
+    """Seed for that case."""
     chat: bool = False
-    """Each prompt is the message of a chat, in the model's own template."""
+    """Whether prompts are put into the model's chat template."""
     n_layers: int | None = None
-    """Only the first so many layers of the model; None: all."""
+    """Use only the first layers of the model; None: all."""
     prefetch: bool = True
     circular_buffer_bytes: int | None = None
     weights_cache: Path | None = None
-    """Folder in which packed weights are kept for the next run; None: nowhere."""
+    """Folder for packed weights; None: do not keep them."""
     page_size: int = 64
-    """Positions of a block of the KV cache."""
+    """Positions per KV cache block."""
     cache_blocks: int = 2048
-    """Blocks of the KV cache of each column."""
+    """KV cache blocks per column."""
     prefix_caching: bool = True
     line_reduce_scatter: bool = False
-    """Prefill: partial sums travel on lines instead of rings."""
+    """Prefill: reduce-scatters on lines instead of rings."""
     line_all_gather: bool = False
-    """Prefill: blocks travel on lines instead of rings."""
+    """Prefill: all-gathers on lines instead of direct."""
     collectives: str | None = None
-    """``direct``, ``ring`` or ``line`` for all collectives; None: as the system has them."""
+    """``direct``, ``ring`` or ``line`` for all collectives; None: as in the system."""
     check: bool = False
-    """Whether memory is overwritten as soon as it may be, and chips are compared in every step."""
+    """Whether to check values and replicas, and overwrite memory as soon as it may be reused."""
     machine: str = "wormhole_galaxy_6u"
-    """Whose constants device time is computed with: a name or a YAML file."""
+    """Machine for device time: a name or a YAML file."""
     constants: tuple[str, ...] = ()
-    """``machine.NAME=VALUE`` each: constants instead of the machine's."""
+    """``machine.NAME=VALUE`` each; overrides constants of the machine."""
     slow_chips: tuple[str, ...] = ()
-    """``ROW,COLUMN,FACTOR`` each: chips that are slower on the device clock."""
+    """``ROW,COLUMN,FACTOR`` each: slow chips, for device time."""
     slow_links: tuple[str, ...] = ()
-    """``ROW,COLUMN,row|column,FACTOR`` each."""
+    """``ROW,COLUMN,row|column,FACTOR`` each: slow links, for device time."""
     argv: tuple[str, ...] = ()
     """The command, for reports."""
     capture_path: Path | None = None
-    """Folder in which values behind ops are kept."""
+    """Folder for captured outputs of ops."""
     capture: Choice = field(default_factory=Choice)
     json_path: Path | None = None
     trace_path: Path | None = None
-    """Where steps go as a trace of device time."""
+    """File for a trace in device time."""
     trace_steps: str | None = None
     """Which passes and steps traces and the op report have, ``p1,1-3``; None: the first ones."""
     host_trace_path: Path | None = None
-    """Where they go as a trace of host time."""
+    """File for a trace in host time."""
     profile_path: Path | None = None
-    """Where they go as an op report for tt-perf-report."""
+    """File for an op report for tt-perf-report."""
     report_path: Path | None = None
-    """Where a page to look at goes; what only pages show is noted for it."""
+    """File for a report page."""
 
     def __post_init__(self) -> None:
         system_of(self.system, self.mesh)
@@ -156,7 +156,7 @@ class RunConfig:
         of_device = (self.trace_path, self.profile_path, *self.slow_chips, *self.slow_links)
         if is_float32 and any(of_device):
             raise ConfigError(
-                "--trace, --profile-csv, --slow-chip and --slow-link are of device time, which "
+                "--trace, --profile-csv, --slow-chip and --slow-link need device time, which "
                 "float32 does not have; choose --precision performance or accuracy"
             )
         if self.batch is not None and self.batch > MAX_USERS:
@@ -164,12 +164,12 @@ class RunConfig:
 
     @property
     def wanted(self) -> Wanted:
-        """The formats that are asked for."""
+        """The requested formats."""
         return Wanted(self.precision, self.optimizations, self.formats)
 
     @property
     def emulated_system(self) -> System:
-        """The system on this mesh, with the collectives that were asked for."""
+        """The system on this mesh, with the requested collectives."""
         system = system_of(self.system, self.mesh)
         lines = {"scatter": self.line_reduce_scatter, "gather": self.line_all_gather}
         decode, prefill = system.decode_algorithms, system.prefill_algorithms.with_lines(**lines)
@@ -179,26 +179,26 @@ class RunConfig:
 
     @property
     def system_name(self) -> str:
-        """What reports call the system."""
+        """Name of the system in reports."""
         return self.system.name if isinstance(self.system, System) else self.system
 
     @property
     def emulated_machine(self) -> Machine:
-        """Whose constants device time is computed with."""
+        """The machine, with overridden constants."""
         return Machine.load(self.machine).with_constants(self.constants)
 
     @property
     def working_mesh(self) -> Mesh:
-        """The mesh as the system works on it."""
+        """The mesh as the system sees it."""
         return self.emulated_system.mesh(self.mesh)
 
     def layout(self, model: LlamaConfig) -> Layout:
-        """Return who has which part of a model."""
+        """Return the layout of a model."""
         return self.layout_class(model, self.working_mesh, self.emulated_system.is_scattered)
 
     @property
     def slowness(self) -> Slowness:
-        """What is slower than it should be on the device clock, on the working mesh."""
+        """Slow chips and links, on the working mesh."""
         asked = Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
         return asked.moved(self.mesh, self.working_mesh)
 
@@ -217,7 +217,7 @@ class RunConfig:
 def formats(
     precision: str | None, optimizations: str | None, changes: str | None = None
 ) -> dict[str, Any]:
-    """Return the arguments of `RunConfig` that mean what is asked for.
+    """Return the arguments of `RunConfig` for the given options.
 
     These are ``--precision``, ``--optimizations`` and ``--formats``.
 

@@ -1,7 +1,7 @@
-"""Every error that a user or a caller can meet.
+"""All errors that users and callers may see.
 
-`UserError` and its kinds are the user's to mend: a command prints their one line and no
-traceback. The others mean that the run itself broke.
+The user can correct a `UserError` and its subclasses: a command prints one line and no traceback.
+The others mean that the run itself failed.
 """
 
 from typing import TypeVar
@@ -22,14 +22,14 @@ _E = TypeVar("_E", bound="UserError")
 
 
 class UserError(ValueError):
-    """What was asked for cannot be done; the message says what to do instead."""
+    """The request cannot be fulfilled; the message says what to do instead."""
 
     is_common = False
-    """Whether all ranks raise it together, so that one of them may speak for all."""
+    """Whether all ranks raise it, so that one of them can print it for all."""
 
 
 def common(error: _E) -> _E:
-    """Return an error that all ranks raise together: they know, or agreed on, the same."""
+    """Mark an error as raised by all ranks, and return it."""
     error.is_common = True
     return error
 
@@ -43,20 +43,20 @@ class MeshError(UserError):
 
 
 class CheckpointError(UserError):
-    """A model folder cannot be used as it is."""
+    """A model folder cannot be used."""
 
 
 class ValuesError(UserError):
-    """What was computed cannot be right; the message names op, layer and chip where it shows."""
+    """A computed value is invalid; the message names op, layer and chip."""
 
 
 class CollectiveError(RuntimeError):
-    """A collective did not end: a neighbour failed or never came."""
+    """A collective did not complete: a member failed or never entered."""
 
 
 class PrefetchError(RuntimeError):
-    """The prefetcher failed, or delivered something else than was asked for."""
+    """The prefetcher failed, or delivered the wrong weight."""
 
 
 class BufferClosedError(RuntimeError):
-    """The circular buffer was closed while its producer waited for room."""
+    """The circular buffer was closed while its producer waited for space."""

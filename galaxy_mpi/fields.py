@@ -1,7 +1,7 @@
-"""Fields of a file that somebody else wrote: each is asked for with what it must be.
+"""Validated access to the fields of a file from elsewhere.
 
-Nothing that comes out of here is of another type or size than the caller said, so nobody behind has
-to expect it. Every error is one line: what, got, wanted, where, what to do.
+Every returned value has the type and range that the caller asked for, so later code need not check.
+Every error is one line: what, got, wanted, where, what to do.
 """
 
 import json
@@ -16,11 +16,11 @@ __all__ = ["Fields", "read_bounded", "read_json_fields", "shown"]
 _MOST_SHOWN = 80
 
 _MOST_JSON_BYTES = 16 * 2**20
-"""No configuration is nearly as large; an index of the largest models has 100 KB."""
+"""Far beyond any configuration; an index of the largest models has 100 KB."""
 
 
 def shown(value: object) -> str:
-    """Return a value for a message, cut if it is long.
+    """Return a value for a message, truncated if it is long.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def shown(value: object) -> str:
 
 
 class Fields:
-    """The fields of one object. A field that is null counts as one that is not there.
+    """The fields of one object. A null field counts as missing.
 
     Parameters
     ----------
@@ -68,19 +68,19 @@ class Fields:
 
     @property
     def names(self) -> list[str]:
-        """Names of the fields that there are."""
+        """Names of the present fields."""
         return [name for name, value in self._values.items() if value is not None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as they are, those that are null too."""
+        """Return all fields unchanged, including null ones."""
         return dict(self._values)
 
     def raw(self, name: str) -> Any:
-        """Return a field as it is, None if it is not there."""
+        """Return a field unchanged, None if it is missing."""
         return self._values.get(name)
 
     def wrong(self, name: str, wanted: str) -> UserError:
-        """Return the error of a field that is not as it must be."""
+        """Return the error for an invalid field."""
         return self._error(
             f"{self.where}: {shown(name)[1:-1]} must be {wanted}, "
             f"got {shown(self._values.get(name))}; {self._advice}"
@@ -89,12 +89,12 @@ class Fields:
     def whole(
         self, name: str, default: int | None = None, *, least: int = 1, most: int = 2**31
     ) -> int:
-        """Return a whole number; without a default the field must be there.
+        """Return a whole number; without a default the field is required.
 
         Raises
         ------
         UserError
-            If it is missing, of another type or outside ``least`` to ``most``.
+            If it is missing, of another type, or outside ``least`` to ``most``.
         """
         value = self._there(name, default)
         if type(value) is float and value.is_integer():
@@ -111,7 +111,7 @@ class Fields:
         Raises
         ------
         UserError
-            If it is missing, no number, infinite, not a number or outside of that.
+            If it is missing, not a finite number, or out of range.
         """
         value = self._there(name, default)
         if type(value) not in (int, float) or not above < value <= most or not math.isfinite(value):
@@ -133,7 +133,7 @@ class Fields:
         return value
 
     def wholes(self, name: str, *, least: int = 0, most: int = 2**31) -> tuple[int, ...]:
-        """Return the whole numbers of a list, or the one that is there; none without the field."""
+        """Return a list of whole numbers, also if there is only one; empty if it is missing."""
         value = self._values.get(name)
         if value is None:
             return ()
@@ -143,7 +143,7 @@ class Fields:
         return tuple(values)
 
     def objects(self, name: str) -> "list[Fields]":
-        """Return the objects of a list; none without the field."""
+        """Return a list of objects; empty if it is missing."""
         value = self._values.get(name)
         if value is None:
             return []
@@ -152,7 +152,7 @@ class Fields:
         return [self._inner(each, f"{name}[{number}]") for number, each in enumerate(value)]
 
     def object(self, name: str) -> "Fields":
-        """Return an object; one without fields if it is not there."""
+        """Return an object; an empty one if it is missing."""
         value = self._values.get(name)
         if value is None:
             value = {}
@@ -174,7 +174,7 @@ class Fields:
 
 
 def is_text(value: str) -> bool:
-    """Return whether a text has no half of a surrogate pair, which no file may hold."""
+    """Return whether a text has no half of a surrogate pair, which is invalid in files."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -211,7 +211,7 @@ def read_json_fields(
     Raises
     ------
     UserError
-        If it cannot be read, is no JSON or holds something else.
+        If it cannot be read, or is not a JSON object.
     """
     try:
         values = json.loads(read_bounded(path, most_bytes).decode("utf-8"))
@@ -220,5 +220,5 @@ def read_json_fields(
     except (ValueError, RecursionError) as failure:
         raise error(f"{where} is not readable JSON: {failure}; {advice}") from None
     if not isinstance(values, dict):
-        raise error(f"{where} holds no JSON object; {advice}")
+        raise error(f"{where} is not a JSON object; {advice}")
     return Fields(values, where, error, advice)

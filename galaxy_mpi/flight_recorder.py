@@ -1,7 +1,7 @@
-"""The last events of a rank, in a file that it maps: they are there however the rank ends.
+"""The last events of a rank, in a mapped file that survives however the rank ends.
 
-An event is a crossing, a weight that is unpacked, or the beginning of a step. Writing one is a copy
-of 128 bytes. A run that ends well removes its file.
+An event is an exchange, an unpacked weight, or the beginning of a step, and takes a copy of 128
+bytes to write. A successful run removes its file.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from galaxy_mpi.prefetch import WeightId
 __all__ = ["N_EVENTS", "Event", "Flight", "Recorder", "read_flights", "recording"]
 
 N_EVENTS = 1000
-"""That a rank keeps."""
+"""Events that a rank keeps."""
 
 _HEAD = struct.Struct("<8sQ48s")
 _EVENT = struct.Struct("<QQd104s")
@@ -35,9 +35,9 @@ class Event:
     """One line of a rank's record."""
 
     number: int
-    """Of all events of the rank, from 1."""
+    """Number among all events of the rank, from 1."""
     crossing: int
-    """How many crossings the rank had begun, this one included."""
+    """How many exchanges the rank had begun, including this one."""
     at_s: float
     """Seconds since 1970, by the rank's host."""
     text: str
@@ -45,12 +45,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Flight:
-    """What was found of a rank."""
+    """The record of a rank."""
 
     rank: int
     host: str
     events: tuple[Event, ...]
-    """In order."""
+    """Events in order."""
 
 
 class Recorder:
@@ -68,16 +68,16 @@ class Recorder:
         _HEAD.pack_into(memory, 0, _MAGIC, rank, socket.gethostname().encode()[:48])
 
     def crossing(self, crossing: Crossing) -> None:
-        """Note that a crossing begins."""
+        """Record that an exchange begins."""
         self._n_crossings += 1
         self._note(crossing.label.text)
 
     def weight(self, weight: WeightId) -> None:
-        """Note that a weight is about to be unpacked."""
+        """Record that a weight is about to be unpacked."""
         self._note(f"unpack {weight}")
 
     def step(self, step: int) -> None:
-        """Note that a decode step begins."""
+        """Record that a decode step begins."""
         self._note(f"decode step {step + 1}")
 
     def _note(self, text: str) -> None:
@@ -89,12 +89,12 @@ class Recorder:
 
 @contextmanager
 def recording(folder: Path, rank: int) -> Iterator[Recorder]:
-    """Yield a recorder whose file goes when the body ends well.
+    """Yield a recorder whose file is removed if the body succeeds.
 
     Raises
     ------
     ConfigError
-        If the file cannot be made.
+        If the file cannot be created.
     """
     path = folder / f"rank-{rank:05}{_SUFFIX}"
     try:
@@ -109,12 +109,12 @@ def recording(folder: Path, rank: int) -> Iterator[Recorder]:
 
 
 def read_flights(folder: Path) -> list[Flight]:
-    """Return what ranks have left in a folder, in their order.
+    """Return the records of the ranks in a folder, in order of rank.
 
     Raises
     ------
     ConfigError
-        If there is nothing, or something else.
+        If there are no records, or invalid ones.
     """
     flights = []
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
@@ -123,7 +123,7 @@ def read_flights(folder: Path) -> list[Flight]:
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
         if len(raw) != _HEAD.size + N_EVENTS * _EVENT.size or not raw.startswith(_MAGIC):
-            raise ConfigError(f"{path} is no record of a rank, or was cut short")
+            raise ConfigError(f"{path} is not the record of a rank, or is truncated")
         _, rank, host = _HEAD.unpack_from(raw)
         events = sorted(e for e in _EVENT.iter_unpack(raw[_HEAD.size :]) if e[0])
         flights.append(
@@ -134,7 +134,7 @@ def read_flights(folder: Path) -> list[Flight]:
             )
         )
     if not flights:
-        raise ConfigError(f"{folder} has no records of ranks (*{_SUFFIX}): did the run end well?")
+        raise ConfigError(f"{folder} has no records of ranks (*{_SUFFIX}): did the run succeed?")
     return flights
 
 

@@ -1,4 +1,4 @@
-"""How much memory this host can still give, and whether something fits."""
+"""Available memory of this host, and whether something fits."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ __all__ = ["available_bytes", "check_fits"]
 def available_bytes(
     meminfo: Path = Path("/proc/meminfo"), groups: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Return bytes that this process's host or container can give; None where nobody tells.
+    """Return the available bytes of this host or container; None if unknown.
 
     Parameters
     ----------
     meminfo : Path
-        What the kernel says of the host.
+        The kernel's figures of the host.
     groups : Path
         Where control groups are mounted.
     """
@@ -45,7 +45,7 @@ def available_bytes(
 
 
 def check_fits(n_bytes: int, what: str, available: int | None) -> None:
-    """Raise if something is larger than the memory that there is.
+    """Raise if something does not fit in the available memory.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def check_fits(n_bytes: int, what: str, available: int | None) -> None:
     """
     if available is not None and n_bytes > available:
         raise ConfigError(
-            f"{what} take {n_bytes / 2**30:.1f} GiB and this host has {available / 2**30:.1f} GiB "
+            f"{what} need {n_bytes / 2**30:.1f} GiB and this host has {available / 2**30:.1f} GiB "
             f"available; use --layers, another --precision, a smaller model or more hosts "
-            f"(`python -m galaxy_mpi.doctor` says what there is)"
+            f"(`python -m galaxy_mpi.doctor` shows what is available)"
         )

@@ -54,7 +54,7 @@ def write_now(text: str) -> None:
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        # What is left in the stream would fail once more when Python ends.
+        # Remaining data in the stream would fail again when Python exits.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
@@ -87,12 +87,12 @@ def write_bytes(path: Path | None, content: bytes) -> None:
 
 
 def write_all(files: Iterable[tuple[Path | None, str | bytes]]) -> None:
-    """Write several files; one that cannot be written does not keep the others from it.
+    """Write several files, all of those that can be written.
 
     Raises
     ------
     ConfigError
-        That of the first that could not be written, when the others are.
+        The first error, after the other files are written.
     """
     failed: ConfigError | None = None
     for path, content in files:
@@ -108,7 +108,7 @@ def write_all(files: Iterable[tuple[Path | None, str | bytes]]) -> None:
 
 
 def check_writable(option: str, path: Path | None) -> None:
-    """Raise if a file could not be written at the end of a run; nothing is left behind.
+    """Raise if a file could not be written at the end of a run; leave nothing behind.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def check_writable(option: str, path: Path | None) -> None:
         return
     try:
         target = _target(path)
-        if _is_special(target):  # a device or pipe: only writing shows
+        if _is_special(target):  # a device or pipe: only writing would tell
             return
         draft = _make_draft(target)
         os.close(draft[0])
@@ -165,19 +165,19 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Return the file that is written: behind links, in a folder that there is.
+    """Return the file to write: with links resolved, in an existing folder.
 
     Raises
     ------
     OSError
-        If there can be no such file, or it may not be written.
+        If the file cannot exist or cannot be written.
     """
     target = path.resolve()
     with contextlib.suppress(FileNotFoundError):
         target.stat()  # names that are too long raise here
         if target.is_dir():
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        # A draft could replace it, but whoever took the right away meant it.
+        # A draft could replace a read-only file, but the protection is deliberate.
         if not os.access(target, os.W_OK):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     return target
@@ -188,7 +188,7 @@ def _is_special(target: Path) -> bool:
 
 
 def _make_draft(target: Path) -> tuple[int, Path]:
-    """Open a file beside ``target`` that nobody else has; its mode is what the user's files get."""
+    """Open a new file next to ``target``, with the default mode of the user's files."""
     draft = target.with_name(f"{_DRAFT}{os.urandom(8).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     return os.open(draft, flags, 0o666), draft

@@ -1,4 +1,4 @@
-"""Models on disk: Hugging Face folders, GGUF files, the small one that comes with the package."""
+"""Models on disk: Hugging Face folders, GGUF files, the demo model of the package."""
 
 from galaxy_mpi.checkpoints.chat_template import ChatTemplate
 from galaxy_mpi.checkpoints.checkpoint import Checkpoint, expected_shapes

@@ -16,7 +16,7 @@ __all__ = ["ChatTemplate"]
 _CHILD = Path(__file__).parent / "render_template.py"
 
 _WALL_S = 15
-"""Of all prompts; the child has less of the processor, but a host may be busy."""
+"""Limit for all prompts. The child has less processor time, but a host may be busy."""
 
 _MOST_BYTES = 2**20
 
@@ -30,14 +30,14 @@ class ChatTemplate:
     source : str
         Jinja.
     tokens : dict of str to str
-        Special tokens that the template names, as ``bos_token``.
+        Special tokens that the template uses, such as ``bos_token``.
     """
 
     source: str
     tokens: dict[str, str]
 
     def apply(self, prompt: str) -> str:
-        """Return the text of a chat of one message by the user, up to where the model goes on.
+        """Return the text of a chat of one message by the user, up to where the model continues.
 
         Raises
         ------
@@ -54,10 +54,10 @@ class ChatTemplate:
             "tokens": self.tokens,
             "prompts": list(prompts),
         }
-        import subprocess  # here, not above: only rank 0 renders, and only chats
+        import subprocess  # imported here: only rank 0 renders, and only for chats
 
         try:
-            # The environment is empty: what a launcher told this rank is not for its child.
+            # The environment is empty, because a launcher's variables are not meant for the child.
             child = subprocess.run(
                 [sys.executable, "-I", str(_CHILD)],
                 input=json.dumps(request).encode(),
@@ -73,7 +73,7 @@ class ChatTemplate:
         try:
             answer = json.loads(child.stdout)
         except ValueError:
-            raise _cannot("it takes too long, or more memory than it is given") from None
+            raise _cannot("it exceeds its limit of time or memory") from None
         if "error" in answer:
             raise _cannot(answer["error"])
         texts: list[str] = answer["texts"]
@@ -97,12 +97,12 @@ class ChatTemplate:
             except OSError as error:
                 raise CheckpointError(f"{alone} cannot be read: {error.strerror}") from None
             except ValueError as error:
-                raise CheckpointError(f"{alone} is no template: {error}") from None
+                raise CheckpointError(f"{alone} is not a template: {error}") from None
         if source is None:
             return None
         tokens = {}
         for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
-            held = isinstance(fields.raw(name), dict)  # with how it is split
+            held = isinstance(fields.raw(name), dict)  # with details of its tokenization
             token = fields.object(name).raw("content") if held else fields.raw(name)
             tokens[name] = token if isinstance(token, str) else ""
         return cls(source, tokens)
@@ -120,7 +120,7 @@ class ChatTemplate:
         if source is None:
             return None
         if not isinstance(source, str):
-            raise CheckpointError("the GGUF file's chat template is no text; fetch the file again")
+            raise CheckpointError("the GGUF file's chat template is not text; fetch the file again")
         known = file.field("tokenizer.ggml.tokens")
         tokens = {}
         for name in ("bos", "eos", "unknown", "padding"):
@@ -129,7 +129,7 @@ class ChatTemplate:
             is_known = isinstance(known, list) and isinstance(number, int)
             if number is not None and not (is_known and 0 <= number < len(known)):
                 raise CheckpointError(
-                    f"the GGUF file's {name}_token_id is {number!r}, which is none of its tokens; "
+                    f"the GGUF file's {name}_token_id is {number!r}, not one of its tokens; "
                     f"fetch the file again"
                 )
             tokens[f"{short}_token"] = "" if number is None else str(known[number])

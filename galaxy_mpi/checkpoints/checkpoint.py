@@ -1,7 +1,7 @@
-"""A model's tensors by Meta's names, whatever files they come from.
+"""A model's tensors by Meta's names, for any kind of file.
 
-Rank 0 reads headers and checks them; the table it makes is told to all ranks, which map the files
-and read their own parts.
+Rank 0 reads and checks the headers, and broadcasts a table. All ranks then map the files and read
+their own shards.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from galaxy_mpi.models.config import LlamaConfig
 __all__ = ["Checkpoint", "expected_shapes", "half_split"]
 
 Key = tuple[str, int]
-"""Meta's name and the layer, -1 for what belongs to none."""
+"""Meta's name and the layer, -1 for tensors outside of layers."""
 
 
 def expected_shapes(config: LlamaConfig) -> dict[Key, tuple[int, ...]]:
@@ -55,10 +55,10 @@ class Checkpoint:
     ----------
     config : LlamaConfig
     tensors : dict
-        Where each lies, by name and layer.
+        Location of each, by name and layer.
     interleaved : bool
-        Whether rows of wq and wk are in the order of Meta, the two values of a rotary pair side by
-        side. They are read in that of Hugging Face, half a head apart.
+        Whether rows of wq and wk are in Meta's order, with the values of a rotary pair adjacent.
+        They are read in Hugging Face's order, half a head apart.
     """
 
     config: LlamaConfig
@@ -70,7 +70,7 @@ class Checkpoint:
         return self.__dict__ | {"_files": FileMaps()}
 
     def check(self, names: dict[Key, str], where: str) -> None:
-        """Raise if a tensor is missing or of another shape than the sizes ask for.
+        """Raise if a tensor is missing or its shape does not match the sizes.
 
         Parameters
         ----------

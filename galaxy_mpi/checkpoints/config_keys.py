@@ -1,8 +1,7 @@
-"""Keys of a ``config.json`` that change a model's maths and are not done here.
+"""Keys of a ``config.json`` that change a model's maths and are not supported.
 
-A key with another value than the neutral ones is refused by its name: a model that is computed
-without what it asks for gives other tokens than it should, in silence. Keys that are in no table
-are told to the user once.
+A key whose value is not neutral is rejected by name, because ignoring it would silently give wrong
+tokens. Unknown keys are listed once.
 
 References
 ----------
@@ -83,7 +82,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "quantization_config": (),
     "compression_config": (),
 }
-"""Values with which each changes nothing, beside null."""
+"""Neutral values of each key, besides null."""
 
 _READ = """
 architectures eos_token_id head_dim hidden_size intermediate_size layer_types
@@ -109,24 +108,24 @@ unsloth_fixed unsloth_version use_bfloat16 use_cache"""
 
 
 def check_keys(fields: Fields) -> None:
-    """Raise if a key asks for maths that is not done.
+    """Raise if a key requires unsupported maths.
 
     Raises
     ------
     CheckpointError
-        Naming the key and what it would have to be.
+        Naming the key and its supported values.
     """
     for name in fields.names:
         if name in _NEUTRAL and not _is_neutral(fields.raw(name), _NEUTRAL[name]):
             known = " or ".join(shown(value) for value in _NEUTRAL[name]) or "left out"
             raise CheckpointError(
                 f"{fields.where}: {name} is {shown(fields.raw(name))}, which changes the maths and "
-                f"is not done here (known: {known}); choose another model"
+                f"is not supported (supported: {known}); choose another model"
             )
 
 
 def unknown_keys(fields: Fields) -> list[str]:
-    """Return the keys that are in no table: nobody here knows whether they change something."""
+    """Return the unknown keys."""
     known = {*_READ.split(), *_NO_MATHS.split(), *_NEUTRAL}
     return sorted(name for name in fields.names if name not in known)
 

@@ -1,8 +1,8 @@
-"""What tells one model's weights from another's: their content, not when or where it was written.
+"""A fingerprint of a model's weights, from their content, not from time or place.
 
-Models of up to 64 MiB are read whole. Of larger ones a sample of every tensor is: weights that were
-trained further or quantised otherwise differ everywhere; a single value that was changed by hand in
-the middle of a large tensor is not seen.
+Models up to 64 MiB are read completely. Of larger ones, every tensor is sampled: weights after more
+training or with another quantisation differ everywhere. A single edited value in a large tensor is
+not detected.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,27 +11,27 @@ from pathlib import Path
 __all__ = ["Piece", "fingerprint"]
 
 Piece = tuple[Path, int, int]
-"""A file, where something begins in it, and its bytes."""
+"""A file, an offset in it, and a number of bytes."""
 
 _WHOLE_BYTES = 2**26
-"""Up to here all is read: a tenth of a second."""
+"""Up to this size everything is read, in a tenth of a second."""
 
 _BLOCK_BYTES = 2**12
 _SMALL_BYTES = 2**16
-"""Pieces that are read whole in any case: norms and biases."""
+"""Pieces up to this size are always read completely: norms and biases."""
 
 _BLOCKS_EACH = 6
 
 
 def fingerprint(pieces: Iterable[Piece], what: str) -> str:
-    """Return a name that two models share only if their samples are the same.
+    """Return a name that two models share only if their samples are equal.
 
     Parameters
     ----------
     pieces : iterable of Piece
-        Tensors, in an order that depends on nothing but the model.
+        Tensors, in an order that depends only on the model.
     what : str
-        Whatever else makes them differ: names, shapes, formats.
+        Other properties that distinguish models: names, shapes, formats.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def fingerprint(pieces: Iterable[Piece], what: str) -> str:
         If a file cannot be read.
     """
     pieces = list(pieces)
-    import hashlib  # here, not above: only rank 0 reads checkpoints for this
+    import hashlib  # imported here: only rank 0 computes fingerprints
 
     digest = hashlib.sha256(what.encode("utf-8", "surrogatepass"))
     is_small = sum(n_bytes for _, _, n_bytes in pieces) <= _WHOLE_BYTES
@@ -53,7 +53,7 @@ def fingerprint(pieces: Iterable[Piece], what: str) -> str:
 
 
 def _samples(n_bytes: int, *, whole: bool) -> Iterator[tuple[int, int]]:
-    """Yield offset and length of what is read of a piece: its ends, and places between."""
+    """Yield offset and length of the samples of a piece: its ends, and places between."""
     if whole or n_bytes <= _SMALL_BYTES:
         yield 0, n_bytes
         return

@@ -1,6 +1,6 @@
 """GGUF files: sizes, tensors and tokenizer of a model in one file, read with the gguf library.
 
-Traps: files of architecture ``llama`` hold the rows of q and k in Meta's order, those of
+Note that files of architecture ``llama`` hold the rows of q and k in Meta's order, those of
 ``qwen2`` and ``qwen3`` in Hugging Face's; dims are written fastest first; scaled rotary frequencies
 are a tensor.
 """
@@ -24,7 +24,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen2": {"qkv_bias": True},
     "qwen3": {"qk_norm": True},
 }
-"""Architectures, and what their layers have that Llama's do not; Mistral's files say ``llama``."""
+"""Architectures with features that Llama lacks. Mistral's files are called ``llama``."""
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rope.scaling.type": ("none", ""),
@@ -43,7 +43,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "residual_scale": (0, 1),
     "use_parallel_residual": (False,),
 }
-"""Fields that change the maths and are not done here, with the values at which they do not."""
+"""Unsupported fields that change the maths, with their neutral values."""
 
 _NAMES = {
     "wq": "blk.{}.attn_q.weight",
@@ -76,7 +76,7 @@ class GgufFile:
     Raises
     ------
     CheckpointError
-        If it is no GGUF file, is damaged or cut short, or its model is not known here.
+        If it is not a GGUF file, is damaged or truncated, or its model is not supported.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ class GgufFile:
             if value is not None and value not in neutral:
                 raise CheckpointError(
                     f"{self._path}: {architecture}.{name} is {shown(value)}, which changes the "
-                    f"maths and is not done here; choose another model"
+                    f"maths and is not supported; choose another model"
                 )
         dim, n_heads = size("embedding_length"), size("attention.head_count")
         head_dim = size("attention.key_length", dim // n_heads)
@@ -143,8 +143,8 @@ class GgufFile:
             if size(name, head_dim) != head_dim:
                 raise CheckpointError(
                     f"{self._path}: {architecture}.{name} is {shown(size(name))}, heads have "
-                    f"{head_dim}; heads that are rotated in part, or of two sizes, are not done "
-                    f"here; choose another model"
+                    f"{head_dim}; partially rotated heads, or heads of two sizes, are not "
+                    f"supported; choose another model"
                 )
         window = size("attention.sliding_window", 0)
         eos = [self.field(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot")]
@@ -159,7 +159,7 @@ class GgufFile:
             norm_eps=float(size("attention.layer_norm_rms_epsilon")),
             rope_theta=float(size("rope.freq_base", 10_000.0)),
             rope_factors=self._rope_factors(),
-            # Within its window a sliding one sees all there is.
+            # Within its window, sliding attention sees everything.
             max_seq_len=min(size("context_length"), window or size("context_length")),
             tie_embeddings="output.weight" not in self._stored,
             eos_tokens=tuple(dict.fromkeys(int(token) for token in eos if token is not None)),
@@ -167,7 +167,7 @@ class GgufFile:
         )
 
     def _rope_factors(self) -> tuple[float, ...] | None:
-        """Return by what each rotary frequency is divided, None for 1."""
+        """Return the divisor of each rotary frequency, None for 1."""
         stored = self._stored.get("rope_freqs.weight")
         if stored is None:
             return None
@@ -176,8 +176,8 @@ class GgufFile:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], list[Stored]]:
-    """Return fields and tensors of a file; every tensor lies in the file and over no other."""
-    from gguf import GGUFReader  # here, not above: only rank 0, and only for GGUF
+    """Return fields and tensors of a file; tensors are within the file and do not overlap."""
+    from gguf import GGUFReader  # imported here: only rank 0, and only for GGUF
 
     try:
         content = np.memmap(path, np.uint8, mode="r")
@@ -195,16 +195,16 @@ def _read_header(path: Path) -> tuple[dict[str, Any], list[Stored]]:
             )
             for tensor in reader.tensors
         ]
-    except Exception as error:  # the library raises whatever a broken header makes it stumble on
+    except Exception as error:  # a broken header can make the library raise anything
         raise CheckpointError(
-            f"{path} is damaged, cut short or no GGUF file: {type(error).__name__}: {error}; "
+            f"{path} is damaged, truncated or not a GGUF file: {type(error).__name__}: {error}; "
             f"fetch the file again"
         ) from None
     end = 0
     for stored in sorted(tensors, key=lambda tensor: tensor.offset):
         if stored.offset < end or stored.offset + stored.n_bytes > len(content):
             raise CheckpointError(
-                f"{path}: tensor {stored.name} lies over another one or past the end; "
+                f"{path}: tensor {stored.name} overlaps another one or the end of the file; "
                 f"fetch the file again"
             )
         end = stored.offset + stored.n_bytes
@@ -213,7 +213,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], list[Stored]]:
 
 
 def _check_kind(stored: Stored) -> None:
-    """Raise if a tensor is of a format that nobody here reads, or its bytes are not its shape's."""
+    """Raise if a tensor's format is not supported, or its size does not match its shape."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import _type_traits
 

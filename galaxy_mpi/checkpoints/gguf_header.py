@@ -1,7 +1,7 @@
-"""Walks a GGUF header before the gguf library reads it: no count may point past the file's end.
+"""Validate a GGUF header before the gguf library reads it: no count may exceed the file.
 
-The library believes every count, and would loop over or ask memory for 2**56 values of a broken
-one. This keeps nothing; it only says whether the header can be believed.
+The library trusts every count, and would loop over, or allocate, 2**56 values of a broken file.
+This module keeps nothing and only checks that the header is consistent.
 
 References
 ----------
@@ -49,7 +49,7 @@ class _Walk:
             names.add(self._string("a field's name"))
             self._value(self._number("I"))
         if len(names) < n_fields:
-            raise ValueError("a field is there twice")
+            raise ValueError("a field appears twice")
         tensors = set()
         for _ in range(n_tensors):
             tensors.add(self._string("a tensor's name"))
@@ -64,7 +64,7 @@ class _Walk:
             self._number("I")
             self._number("Q")
         if len(tensors) < n_tensors:
-            raise ValueError("a tensor is there twice")
+            raise ValueError("a tensor appears twice")
 
     def _value(self, kind: int) -> None:
         if kind == _STRING:

@@ -36,7 +36,7 @@ _LARGEST_TOKEN = 2**26
 
 @dataclass(frozen=True)
 class Advice:
-    """How the makers of a model would choose its tokens (``generation_config.json``)."""
+    """Recommended sampling of a model (``generation_config.json``)."""
 
     does_sample: bool = False
     temperature: float = 1.0
@@ -51,8 +51,8 @@ def read_config(folder: Path) -> LlamaConfig:
     Raises
     ------
     CheckpointError
-        If the file is missing, is no JSON, lacks a field, has one that cannot be, names an
-        architecture that is not known here, or asks for maths that is not done here.
+        If the file is missing or not JSON, a field is missing or invalid, or the architecture or
+        its maths is not supported.
     """
     fields = read_json(folder / "config.json")
     architectures = fields.raw("architectures")
@@ -91,7 +91,7 @@ def read_config(folder: Path) -> LlamaConfig:
 
 
 def notes_on_config(folder: Path) -> list[str]:
-    """Return what a user should know of ``config.json``: keys that nobody here knows."""
+    """Return notes on ``config.json`` for the user: its unknown keys."""
     fields = read_json(folder / "config.json")
     unknown = unknown_keys(fields)
     rope = fields.object("rope_parameters" if "rope_parameters" in fields else "rope_scaling")
@@ -100,7 +100,7 @@ def notes_on_config(folder: Path) -> list[str]:
         return []
     names = ", ".join(shown(name)[1:-1] for name in unknown[:20])
     more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
-    return [f"{fields.where}: not known here, and not used: {names}{more}"]
+    return [f"{fields.where}: unknown and ignored: {names}{more}"]
 
 
 def _size(fields: Fields, name: str, default: int | None = None) -> int:
@@ -112,7 +112,7 @@ def _is_names(value: Any) -> bool:
 
 
 def _max_seq_len(fields: Fields) -> int:
-    """Return the positions of the model: within its window a sliding one sees all there is."""
+    """Return the positions of the model; a sliding window limits them."""
     n_positions = _size(fields, "max_position_embeddings", 2048)
     layer_types = fields.raw("layer_types") or []
     known = ("full_attention", "sliding_attention")
@@ -129,7 +129,7 @@ def _max_seq_len(fields: Fields) -> int:
 
 def _rope_scaling(rope: Fields) -> RopeScaling | None:
     if any(isinstance(rope.raw(name), dict) for name in rope.names):
-        raise CheckpointError(f"{rope.where} differs by kind of layer, which is not done here")
+        raise CheckpointError(f"{rope.where} differs by kind of layer, which is not supported")
     kind = rope.text("rope_type", rope.text("type", "default"))
     if rope.number("partial_rotary_factor", 1.0) != 1.0:
         raise CheckpointError(
@@ -158,17 +158,17 @@ def eos_tokens(folder: Path, fields: Fields | None = None) -> tuple[int, ...]:
 
 
 def read_advice(folder: Path) -> Advice:
-    """Return what ``generation_config.json`` says of sampling; greedy without one.
+    """Return the sampling of ``generation_config.json``; greedy if there is none.
 
     Raises
     ------
     CheckpointError
-        If it says what cannot be.
+        If it has invalid values.
     """
     fields = _generation(folder)
     if fields is None:
         return Advice()
-    # 0 for top_k and for top_p of some files: not cut at all.
+    # In some files, 0 for top_k or top_p means no limit.
     top_k = fields.whole("top_k", 0, least=0)
     top_p = fields.number("top_p", 1.0, above=-1e-9, most=1.0)
     temperature = fields.number("temperature", 1.0, above=-1e-9, most=1e6)

@@ -1,4 +1,4 @@
-"""From what the user typed after ``--model`` to files."""
+"""Find the files of a model given with ``--model``."""
 
 import os
 from pathlib import Path
@@ -10,17 +10,17 @@ from galaxy_mpi.models.presets import PRESETS
 __all__ = ["BUILT_IN", "cache_folder", "default_prompts", "fetched", "locate"]
 
 BUILT_IN = {"demo": Path(__file__).parent / "demo"}
-"""Models that come with the package, by name."""
+"""Models that ship with the package, by name."""
 
 FETCHED = {"smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
-"""Models that ``launch/fetch_model.sh`` brings into the user's cache folder."""
+"""Models that ``launch/fetch_model.sh`` downloads to the user's cache folder."""
 
 
 def cache_folder() -> Path:
-    """Return the user's folder for what can be fetched or made again.
+    """Return the user's folder for files that can be fetched or created again.
 
-    A user without a home has one for temporary files; a relative ``XDG_CACHE_HOME`` counts for
-    nothing, as its specification says.
+    Without a home it is in the folder for temporary files. A relative ``XDG_CACHE_HOME`` is
+    ignored, as its specification requires.
     """
     named = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(named):
@@ -28,13 +28,13 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "galaxy_mpi"
     except RuntimeError:  # neither HOME nor an entry in passwd, as in some containers
-        import tempfile  # here, not above: hardly anybody has no home
+        import tempfile  # imported here because it is rarely needed
 
         return Path(tempfile.gettempdir()) / f"galaxy_mpi-{os.getuid()}"
 
 
 def fetched(name: str) -> Path:
-    """Return where a fetched model lies, whether it is there or not."""
+    """Return the path of a fetched model, whether it exists or not."""
     return cache_folder() / name / FETCHED[name]
 
 

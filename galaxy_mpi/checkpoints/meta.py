@@ -1,4 +1,4 @@
-"""Meta's folders: ``params.json`` and ``consolidated.*.pth``, each file a part of every matrix.
+"""Meta's folders: ``params.json`` and ``consolidated.*.pth``, each with a shard of every matrix.
 
 Files are opened by torch with ``weights_only`` (nothing in them is executed) and mapped, not read.
 Rows of wq and wk are in Meta's order; see `Checkpoint`.
@@ -35,11 +35,11 @@ _NAMES = {
 }
 
 _CUT_COLUMNS = ("wo", "w2")
-"""Matrices whose columns are cut over the files; vectors are whole in each, of others the rows."""
+"""Matrices whose columns are split over the files. Others are split by rows; vectors are whole."""
 
 
 def is_meta_folder(folder: Path) -> bool:
-    """Return whether a folder is of this form."""
+    """Return whether a folder has this format."""
     return (folder / "params.json").is_file() and not (folder / "config.json").is_file()
 
 
@@ -110,7 +110,7 @@ class MetaCheckpoint:
         return rows_of
 
     def _axis(self, name: str, parts: list[Any]) -> int:
-        if name == "embedding":  # cut by columns up to Llama 2, by rows since
+        if name == "embedding":  # split by columns up to Llama 2, by rows since
             return 1 if parts[0].shape[0] == self.config.vocab_size else 0
         return 1 if name in _CUT_COLUMNS else 0
 
@@ -129,7 +129,7 @@ class MetaCheckpoint:
     def _open(self, path: Path) -> dict[str, Any]:
         if path not in self._files:
             try:
-                import torch  # here, not above: seconds, an extra, and only for this kind
+                import torch  # imported here: slow, optional, and only for this format
             except ImportError:
                 raise CheckpointError(
                     f"{path} is a file of torch, which is not installed: pip install torch (see "
@@ -138,7 +138,7 @@ class MetaCheckpoint:
 
             try:
                 tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except Exception as error:  # whatever a damaged file makes torch raise
+            except Exception as error:  # a damaged file can make torch raise anything
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise CheckpointError(
                     f"{path} is damaged, cut short or holds more than tensors: {reason}; fetch "
@@ -147,13 +147,13 @@ class MetaCheckpoint:
             if not isinstance(tensors, dict) or not all(
                 isinstance(tensor, torch.Tensor) for tensor in tensors.values()
             ):
-                raise CheckpointError(f"{path} is no dict of tensors; fetch the file again")
+                raise CheckpointError(f"{path} is not a dict of tensors; fetch the file again")
             self._files[path] = tensors
         return self._files[path]
 
 
 def _overlaps(parts: list[Any], cols: slice) -> list[Any]:
-    """Return the pieces of parts that lie side by side which fall into ``cols``."""
+    """Return the pieces of adjacent parts that fall into ``cols``."""
     start, stop, _ = cols.indices(sum(part.shape[1] for part in parts))
     pieces, first = [], 0
     for part in parts:
@@ -168,7 +168,7 @@ def open_meta(folder: Path) -> MetaCheckpoint:
     Raises
     ------
     CheckpointError
-        If a file is missing or damaged, or a tensor of another shape than ``params.json`` asks for.
+        If a file is missing or damaged, or a tensor has a different shape than in ``params.json``.
     """
     path = folder / "params.json"
     fields = read_json(path)
@@ -177,7 +177,7 @@ def open_meta(folder: Path) -> MetaCheckpoint:
         raise CheckpointError(f"no consolidated.*.pth in {folder}; fetch the weights of the model")
     try:
         config = _config(fields)
-        # Widths that params.json tells by halves or not at all are read from the tensors.
+        # Widths that params.json defines incompletely or not at all are read from the tensors.
         probe = MetaCheckpoint(config, paths)
         vocab_size = config.vocab_size if config.vocab_size > 1 else probe.shape("output", -1)[0]
         hidden_dim = probe.shape("w1", 0)[0]
@@ -207,10 +207,10 @@ model_parallel_size"""
 
 def _config(fields: Fields) -> LlamaConfig:
     for name in fields.names:
-        # What is not asked for changes nothing.
+        # Disabled features change nothing.
         if name not in _KEYS.split() and fields.raw(name) not in (False, 0, [], {}):
             raise CheckpointError(
-                f"{fields.where}: {shown(name)} is not known here and may change the maths; "
+                f"{fields.where}: {shown(name)} is unknown and may change the maths; "
                 f"known: {', '.join(sorted(_KEYS.split()))}"
             )
     dim = fields.whole("dim", most=LARGEST_SIZE)

@@ -1,8 +1,8 @@
-"""Renders chat templates in a process of its own: ``python -I render_template.py < request``.
+"""Render chat templates in a separate process: ``python -I render_template.py < request``.
 
-A template comes with a model's files and may be anybody's: it can loop for ever or ask for all the
-memory there is. So it runs here, with limits that this process sets itself before it looks at the
-template. Imports nothing of the package, to be up in a moment.
+A template comes with a model's files and cannot be trusted: it may loop forever or exhaust memory.
+It therefore runs here, with limits that this process sets before it reads the template. The module
+imports nothing of the package, so that it starts quickly.
 
 The request is a JSON object with ``path`` (where modules are found), ``source``, ``tokens`` and
 ``prompts``; the answer one with ``texts`` or ``error``.
@@ -20,7 +20,7 @@ MOST_CHARACTERS = 2**26
 
 
 def limit() -> None:
-    """Take away from this process what rendering does not need."""
+    """Limit this process to what rendering needs."""
     for kind, most in (
         (resource.RLIMIT_CPU, CPU_S),
         (resource.RLIMIT_AS, MEMORY_BYTES),
@@ -45,7 +45,7 @@ def render(source: str, tokens: dict[str, str], prompts: list[str]) -> list[str]
     prompts : list of str
         Messages by the user.
     """
-    from jinja2 import TemplateError  # here, not above: behind the limits
+    from jinja2 import TemplateError  # imported after the limits are set
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> None:
@@ -63,7 +63,7 @@ def render(source: str, tokens: dict[str, str], prompts: list[str]) -> list[str]
         n_characters += len(text)
         if n_characters > MOST_CHARACTERS:
             raise TemplateError(f"it makes texts of more than {MOST_CHARACTERS} characters")
-        text.encode("utf-8")  # half of a surrogate pair is no text
+        text.encode("utf-8")  # half of a surrogate pair is not text
         texts.append(text)
     return texts
 
@@ -74,7 +74,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"texts": render(request["source"], request["tokens"], request["prompts"])}
     except MemoryError:
         return {"error": f"it needs more than {MEMORY_BYTES // 2**20} MiB of memory"}
-    except Exception as error:  # a template may do anything that Jinja lets it
+    except Exception as error:  # a template may do anything that Jinja permits
         return {"error": f"{type(error).__name__}: {str(error)[:500]}"}
 
 

@@ -1,6 +1,6 @@
-"""Tensors where they lie in files: read part by part, nothing else of the file touched.
+"""Tensors in files, read part by part without touching the rest of the file.
 
-Quantised tensors (GGUF) are de-quantised by the gguf library, whole blocks at a time.
+The gguf library dequantises quantised tensors (GGUF), in whole blocks.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ PLAIN_KINDS: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
-"""Formats of one number after the other."""
+"""Formats of plain consecutive numbers."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies."""
+    """Location of a tensor."""
 
     path: Path
     name: str
@@ -65,7 +65,7 @@ class FileMaps:
         raw = self._map(stored.path)[stored.offset : stored.offset + stored.n_bytes]
         if len(raw) < stored.n_bytes:
             raise CheckpointError(
-                f"{stored.path} was cut short while it was read: {stored.name} ends at byte "
+                f"{stored.path} was truncated while it was read: {stored.name} ends at byte "
                 f"{stored.offset + stored.n_bytes}, the file now at "
                 f"{len(self._map(stored.path))}; copy the model again"
             )
@@ -92,7 +92,7 @@ class FileMaps:
 
 
 def _dequantised(raw: Bytes, kind: str, rows: slice | Ints, cols: slice, n_cols: int) -> F32:
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType  # here, not above: only for GGUF
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType  # imported here: only for GGUF
     from gguf.quants import dequantize
 
     kind_id = GGMLQuantizationType[kind]

@@ -24,13 +24,13 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 
 _MOST_CHARACTERS_A_POSITION = 128
-"""Of a prompt: the longest tokens there are. A longer prompt does not fit, whatever is in it."""
+"""Characters of the longest tokens. A prompt with more per position can never fit."""
 
 
 def check_prompts(prompts: Sequence[str], max_seq_len: int, first: int = 0) -> None:
-    """Raise if a prompt is no text, or too long to be looked at.
+    """Raise if a prompt is not text, or too long to tokenize.
 
-    Tokens are counted later; this keeps a tokenizer from working on what can never fit.
+    Tokens are counted later; this avoids tokenizing prompts that can never fit.
 
     Parameters
     ----------
@@ -51,18 +51,18 @@ def check_prompts(prompts: Sequence[str], max_seq_len: int, first: int = 0) -> N
             raise ConfigError(f"the prompt of user {number} is not UTF-8; give it as UTF-8")
         if len(prompt) > most:
             raise ConfigError(
-                f"the prompt of user {number} has {len(prompt)} characters; the model was made for "
-                f"{max_seq_len} positions, which {most} characters are always too many for: "
+                f"the prompt of user {number} has {len(prompt)} characters, but the model supports "
+                f"{max_seq_len} positions, which {most} characters always exceed: "
                 f"shorten the prompt"
             )
 
 
 @contextmanager
 def _library(what: str) -> Iterator[None]:
-    """Turn whatever the tokenizers library raises into a checkpoint error.
+    """Turn any error of the tokenizers library into a checkpoint error.
 
-    Its panics are no `Exception`: they would pass by everybody who catches these, and end one rank
-    while the others wait for it.
+    Its panics are not `Exception` subclasses, so they would escape handlers and end one rank while
+    the others wait for it.
     """
     try:
         yield
@@ -76,12 +76,12 @@ def _library(what: str) -> Iterator[None]:
 
 
 class TextTokenizer:
-    """A tokenizer of the tokenizers library. Only rank 0 makes one.
+    """A tokenizer of the tokenizers library, on rank 0 only.
 
     Parameters
     ----------
     tokenizer : tokenizers.Tokenizer
-        Cuts and fills up nothing.
+        Without truncation and padding.
     where : str
         Its file, for messages.
     """
@@ -98,7 +98,7 @@ class TextTokenizer:
         CheckpointError
             If ``tokenizer.json`` is missing or broken.
         """
-        # Here, not above: 31 of 32 ranks never need it.
+        # Imported here because 31 of 32 ranks never need it.
         from tokenizers import Tokenizer
 
         path = folder / "tokenizer.json"
@@ -120,7 +120,7 @@ class TextTokenizer:
         Raises
         ------
         CheckpointError
-            If it is of a kind that is not known here.
+            If its kind is not supported.
         """
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
         from tokenizers.processors import TemplateProcessing
@@ -165,19 +165,19 @@ class TextTokenizer:
             return found
 
     def _try_out(self) -> None:
-        """Tokenize a little and back: some of what is wrong with a tokenizer shows only then."""
+        """Tokenize a short text and back, which reveals some errors in a tokenizer."""
         ids = self._tokenizer.encode("Hello, 42!").ids
         self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def checksum(self) -> str:
-        """Return what changes when its words or rules do, in hexadecimal."""
-        # Rank 0 alone asks: the others need not load it.
+        """Return a hexadecimal digest of its words and rules."""
+        # Only rank 0 calls this, so the others need not load it.
         from hashlib import blake2b
 
         return blake2b(self._tokenizer.to_str().encode(), digest_size=16).hexdigest()
 
     def encode(self, prompt: str, number: int, *, chat: ChatTemplate | None = None) -> list[int]:
-        """Return the prompt's token ids; begin-of-text is added where the model wants it.
+        """Return the prompt's token ids; begin-of-text is added if the model uses it.
 
         Parameters
         ----------
@@ -185,7 +185,7 @@ class TextTokenizer:
         number : int
             Of its user, for messages.
         chat : ChatTemplate, optional
-            Makes the prompt the message of a chat, and adds what the model wants.
+            Wraps the prompt as a chat message, including special tokens.
 
         Raises
         ------
@@ -207,8 +207,8 @@ class TextTokenizer:
         return self._ids(text, number, begins=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of generated tokens, special ones left out."""
-        with _library(f"{self._where} cannot make text of tokens"):
+        """Return the text of generated tokens, without special ones."""
+        with _library(f"{self._where} cannot decode tokens"):
             text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text
 
@@ -223,7 +223,7 @@ class TextTokenizer:
 
 
 class NumberTokenizer:
-    """For models without words: a token for every byte of the text, numbers for tokens.
+    """For models without a vocabulary: one token per byte of text, and token numbers as text.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ class NumberTokenizer:
         self._vocab_size = vocab_size
 
     def checksum(self) -> None:
-        """Return nothing: there are no words."""
+        """Return nothing, because there are no words."""
 
     def encode(self, prompt: str, number: int, *, chat: ChatTemplate | None = None) -> list[int]:
         """Return a token for each byte."""

@@ -1,7 +1,7 @@
-"""The prompts of a run: read, cut if that is asked for, turned into tokens.
+"""The prompts of a run: read, truncated if requested, and tokenized.
 
-A prompt that cannot be used ends the run, or with ``--skip-bad`` is left out with a line. Users are
-numbered from 0 in the order of the prompts, those that are left out with them.
+A prompt that cannot be used ends the run; with ``--skip-bad`` it is left out, with a message. Users
+are numbered from 0 in the order of the prompts, including those that are left out.
 """
 
 import json
@@ -24,7 +24,7 @@ _MOST_BYTES = 2**28
 
 @dataclass
 class Prompts:
-    """What users ask.
+    """The prompts of the users.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class Prompts:
         self._each(encode)
 
     def _each(self, work: Callable[[int], None]) -> None:
-        """Do something for every user that is not left out, who may be afterwards."""
+        """Apply a step to every user that is not left out; it may leave out more."""
         self.tokens = [[] for _ in self.texts]
         for user in range(len(self.texts)):
             if user not in self.bad:
@@ -127,7 +127,7 @@ class Prompts:
             ids = ids[-most:]
         if len(ids) > most:
             raise ConfigError(
-                f"the prompt of user {user} has {len(ids)} tokens, the model was made for "
+                f"the prompt of user {user} has {len(ids)} tokens, but the model supports "
                 f"{most} positions: shorten the prompt, or add --truncate"
             )
         if max(ids) >= model.vocab_size:
@@ -189,7 +189,7 @@ def _of_json(where: str, line: bytes) -> str:
     try:
         found = json.loads(_of_text(where, line))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where} is no JSON: {error}"[:300]) from None
+        raise ConfigError(f"{where} is not JSON: {error}"[:300]) from None
     text = found.get("prompt") if isinstance(found, dict) else found
     if not isinstance(text, str) or not text:
         raise ConfigError(f'{where} needs a text, or an object as {{"prompt": "a text"}}')

@@ -172,6 +172,7 @@ class Report:
             machine=run.machine,
             mesh=str(run.mesh),
             dim=self.model.dim,
+            hidden_dim=self.model.hidden_dim,
             n_layers=self.model.n_layers,
             n_tokens=max(len(request.prompt) for request in self.requests),
             is_changed=any(changed) or not run.prefetch,

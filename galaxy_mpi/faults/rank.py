@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     for module in (mpi, guard):  # so that the laboratory need not wait for a minute
         vars(module).update(START_S=10.0, END_S=10.0)
     watchdog._PATIENT_S = 5.0
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, and whoever starts us, may ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup or the parent process may ignore it
     if rank in (mine, "all"):
         _set(fault, moment)
     return decode.main(arguments)
@@ -83,7 +83,7 @@ def _act(fault: str, crossing: Any) -> Callable[[], None] | None:
     _note()
     if fault.startswith("launcher-"):
         os.kill(ancestry(os.environ)[-1], _SIGNALS[fault.removeprefix("launcher-")])
-        # At the start nobody looks yet: then the run is to fail by itself.
+        # At the start no watchdog runs yet, so the run must fail by itself.
         time.sleep(1.0 if crossing == "start" else _LONG_S)
     elif fault in _SIGNALS:
         os.kill(os.getpid(), _SIGNALS[fault])

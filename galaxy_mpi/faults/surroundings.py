@@ -20,7 +20,7 @@ def _of_rank(line: str) -> tuple[str, ...]:
 
 
 def streams(layout: Layout) -> Iterator[Case]:
-    """Return cases in which standard streams are closed, full or read by nobody."""
+    """Return cases in which standard streams are closed, full or never read."""
     for name, line, codes, report in (
         ("| head -1", 'set -o pipefail; "$@" | head -1', (0, 141), None),
         ("2>&-", '"$@" 2>&-', (0,), True),

@@ -1,4 +1,4 @@
-"""Whether this computer can run the emulator: what is looked at, and what to do about it."""
+"""Checks whether this computer can run the emulator, with remedies."""
 
 from galaxy_mpi.health.finding import Finding, Level
 from galaxy_mpi.health.host import host_findings

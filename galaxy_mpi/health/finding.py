@@ -12,14 +12,14 @@ class Level(Enum):
     GOOD = "good"
     """Nothing to do."""
     NOTE = "note"
-    """Works, but slower or less than it could."""
+    """Works, but with limitations."""
     BAD = "bad"
     """Runs fail."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found."""
+    """Result of one check."""
 
     name: str
     level: Level
@@ -33,7 +33,7 @@ class Finding:
         return f"{line}; {self.advice}" if self.advice else line
 
     def to_json(self) -> dict[str, str]:
-        """Return the same by name."""
+        """Return it as JSON values."""
         return {
             "name": self.name,
             "level": self.level.value,

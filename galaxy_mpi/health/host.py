@@ -1,4 +1,4 @@
-"""What the host gives: processors, memory, descriptors, a name, room in folders."""
+"""Checks of the host: processors, memory, descriptors, name, space in folders."""
 
 import os
 import resource
@@ -17,7 +17,7 @@ RANK_BYTES = 160 * 2**20
 """Host memory of a rank without its share of a model: Python, numpy, MPI (measured, rounded up)."""
 
 _RANK_DESCRIPTORS = 64
-"""That a rank of a full Galaxy opens; mpirun opens about as many for each rank that it starts."""
+"""Descriptors of a rank of a full Galaxy; mpirun opens about as many per rank."""
 
 _LONGEST_SOCKET_NAME = 60
 """Of a folder in which MPI makes sockets: their whole names may have 107 bytes."""
@@ -26,7 +26,7 @@ GIB = 2**30
 
 
 def host_findings(n_ranks: int) -> list[Finding]:
-    """Look at the host, for runs of ``n_ranks`` ranks."""
+    """Check the host, for runs of ``n_ranks`` ranks."""
     return [
         _cores(n_ranks),
         _memory(n_ranks),
@@ -78,15 +78,15 @@ def _cores(n_ranks: int) -> Finding:
     if quota is not None and quota < n:
         return Finding("cores", Level.NOTE, found, "raise the container's quota for more speed")
     if n < n_ranks:
-        return Finding("cores", Level.GOOD, f"{found}, which take turns")
+        return Finding("cores", Level.GOOD, f"{found}, which share them")
     return Finding("cores", Level.GOOD, found)
 
 
 def _memory(n_ranks: int) -> Finding:
     free, need = available_bytes(), n_ranks * RANK_BYTES
     if free is None:
-        return Finding("memory", Level.NOTE, "this system does not tell how much there is")
-    found = f"{free / GIB:.1f} GiB available, {n_ranks} ranks take {need / GIB:.1f} and the model"
+        return Finding("memory", Level.NOTE, "unknown on this system")
+    found = f"{free / GIB:.1f} GiB available, {n_ranks} ranks need {need / GIB:.1f} plus the model"
     if free < need:
         advice = "end other programs, raise the container's limit, or use --chips-per-rank"
         return Finding("memory", Level.BAD, found, advice)
@@ -105,7 +105,7 @@ def _shared_memory() -> Finding:
 def _descriptors(n_ranks: int) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     need = _RANK_DESCRIPTORS + 8 * n_ranks
-    found = f"{_limit(soft)} a process may open, {need} are needed"
+    found = f"limit {_limit(soft)} per process, {need} needed"
     if soft != resource.RLIM_INFINITY and soft < need:
         wanted = need if hard == resource.RLIM_INFINITY else min(need, hard)
         return Finding("descriptors", Level.BAD, found, f"`ulimit -n {wanted}` in the shell")
@@ -115,7 +115,7 @@ def _descriptors(n_ranks: int) -> Finding:
 def _address_space() -> Finding:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY and soft < 8 * GIB:
-        found = f"{soft / GIB:.1f} GiB a process may map"
+        found = f"limit {soft / GIB:.1f} GiB per process"
         return Finding("address space", Level.BAD, found, "`ulimit -v unlimited` in the shell")
     return Finding("address space", Level.GOOD, "not limited" if soft < 0 else _limit(soft))
 
@@ -142,7 +142,9 @@ def _temporary() -> Finding:
     free = shutil.disk_usage(folder).free
     found = f"{folder}, {free / GIB:.1f} GiB free"
     if free < 256 * 2**20:
-        return Finding("temporary", Level.NOTE, found, "make room: MPI keeps its session there")
+        return Finding(
+            "temporary", Level.NOTE, found, "free some space: MPI keeps its session there"
+        )
     return Finding("temporary", Level.GOOD, found)
 
 
@@ -152,7 +154,7 @@ def _cache() -> Finding:
     while not there.exists() and there != there.parent:
         there = there.parent
     if not os.access(there, os.W_OK | os.X_OK):
-        advice = "set XDG_CACHE_HOME, or nothing is kept for the next run (it works without)"
+        advice = "set XDG_CACHE_HOME to keep packed weights for the next run (optional)"
         return Finding("cache", Level.NOTE, f"{folder} cannot be written to", advice)
     free = shutil.disk_usage(there).free
     return Finding("cache", Level.GOOD, f"{folder}, {free / GIB:.1f} GiB free")

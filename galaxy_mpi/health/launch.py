@@ -1,4 +1,4 @@
-"""Whether MPI starts: each question is put to processes of their own, which may fail or hang."""
+"""Checks that MPI starts, in separate processes, which may fail or hang."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from galaxy_mpi.health.finding import Finding, Level
 __all__ = ["launch_findings"]
 
 LIMIT_S = 60.0
-"""Longest that a question may take, host time."""
+"""Time limit per check, in seconds of host time."""
 
 _LIBRARY = """
 import json, mpi4py
@@ -34,14 +34,14 @@ _SET_UP = "run `sh launch/setup.sh`, then `. .venv/bin/activate`"
 
 
 def launch_findings(mpirun: str = "mpirun", n_ranks: int = 2) -> list[Finding]:
-    """Look at the MPI library, the launcher, and whether they fit each other.
+    """Check the MPI library, the launcher, and that they match.
 
     Parameters
     ----------
     mpirun : str
         The launcher.
     n_ranks : int
-        How many ranks are tried.
+        How many ranks to start.
     """
     library, launcher = _library(), _launcher(mpirun)
     findings = [library, launcher]
@@ -60,7 +60,7 @@ def _library() -> Finding:
         return Finding("MPI", Level.BAD, f"does not start: {_last(errors)}", _SET_UP)
     found = f"{name}, mpi4py {binding}, thread level {level}"
     if level == "single":
-        advice = "this MPI may not run beside other threads; build it with thread support"
+        advice = "this MPI does not support other threads; build it with thread support"
         return Finding("MPI", Level.BAD, found, advice)
     return Finding("MPI", Level.GOOD, found)
 
@@ -80,10 +80,10 @@ def _ranks(mpirun: str, n_ranks: int) -> Finding:
     code, out, errors = _ask(words)
     sizes = [line for line in out.splitlines() if line.startswith("ranks: ")]
     if code == 0 and sizes == [f"ranks: {n_ranks}"]:
-        return Finding("ranks", Level.GOOD, f"{n_ranks} start and find each other")
+        return Finding("ranks", Level.GOOD, f"{n_ranks} start and connect")
     if code == 0 and len(sizes) == n_ranks:
-        found = f"{mpirun} starts {n_ranks} processes that do not know each other"
-        advice = f"it is of another MPI than mpi4py's; {_SET_UP}"
+        found = f"{mpirun} starts {n_ranks} unconnected processes"
+        advice = f"it belongs to another MPI than mpi4py uses; {_SET_UP}"
         return Finding("ranks", Level.BAD, found, advice)
     said = errors.lower()
     if "root" in said:
@@ -111,6 +111,6 @@ def _ask(words: Sequence[str]) -> tuple[int, str, str]:
 
 
 def _last(text: str) -> str:
-    """Return the last line that says something."""
+    """Return the last non-empty line."""
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no output"

@@ -15,7 +15,7 @@ _BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def software_findings(environ: dict[str, str], fetched: Path) -> list[Finding]:
-    """Look at what is installed.
+    """Check what is installed.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def _blas(environ: dict[str, str]) -> Finding:
     said = [f"{name}={environ[name]}" for name in _BLAS if name in environ]
     many = [word for word in said if word.split("=")[1] != "1"]
     if many:
-        advice = "set it to 1: a pool of threads in each rank makes all of them slow"
+        advice = "set it to 1: thread pools in each rank slow down all of them"
         return Finding("BLAS threads", Level.NOTE, " ".join(many), advice)
-    found = " ".join(said) or "not set; commands take 1 a rank"
+    found = " ".join(said) or "not set; commands use 1 per rank"
     return Finding("BLAS threads", Level.GOOD, found)
 
 

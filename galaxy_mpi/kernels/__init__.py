@@ -1,6 +1,6 @@
 """Arithmetic of one chip, in float32 on plain arrays: no rounding, no weight store, no messages.
 
-The systems round what comes out to the dtype of the op.
+Systems round the results to the format of the op.
 """
 
 from galaxy_mpi.kernels.activation import silu_mul

@@ -8,13 +8,13 @@ from galaxy_mpi.arrays import F32, Ints
 __all__ = ["ROW_BLOCK", "attend_decode", "attention_decode", "attention_prefill"]
 
 ROW_BLOCK = 128
-"""Most rows that are handled at once: the grain of prefill (padding, prefix caching, attention)."""
+"""Rows per block in prefill: the granularity of padding, prefix caching and attention."""
 
 _KEY_BLOCK = 512
-"""Keys handled at once in prefill, a multiple of `ROW_BLOCK`: scores stay in the L2 cache."""
+"""Keys per block in prefill, a multiple of `ROW_BLOCK`, so that scores fit in the L2 cache."""
 
 _FUTURE = np.tril(np.full((ROW_BLOCK, ROW_BLOCK), -np.inf, np.float32), -1)
-"""Added to scores of shape (keys, queries) where both are the same positions."""
+"""Causal mask, added to scores of shape (keys, queries) of the same positions."""
 
 
 def attention_decode(q_BNH: F32, k_BKTH: F32, v_BKTH: F32, positions_B: Ints) -> F32:
@@ -51,14 +51,14 @@ def attend_decode(
     scores: F32,
     out_BNH: F32,
 ) -> None:
-    """Do as `attention_decode` does, in arrays that are given.
+    """Compute `attention_decode` in given arrays.
 
     Parameters
     ----------
     q_BNH, k_BKTH, v_BKTH
-        As there.
+        As in `attention_decode`.
     future : ndarray of shape (B, 1, 1, T), bool
-        Positions behind each user's own.
+        Positions after each user's own.
     scaled : ndarray of shape (B, K, N/K, H), float32
     scores : ndarray of shape (B, K, N/K, T), float32
         Overwritten.

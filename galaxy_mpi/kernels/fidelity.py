@@ -1,6 +1,6 @@
-"""Math fidelity: how many bits of its inputs the matrix unit of a chip reads.
+"""Math fidelity: how many bits of its inputs the matrix unit of a chip uses.
 
-A multiplier takes 5 x 7 bits in a pass; more passes read more. What is not read is cut off.
+A multiplier uses 5 x 7 bits per pass; more passes use more bits. Unused bits are truncated.
 
 References
 ----------
@@ -20,32 +20,32 @@ _F32_BITS = 23
 
 
 class Fidelity(Enum):
-    """Explicit mantissa bits that are read of (weight, activation)."""
+    """Explicit mantissa bits used of (weight, activation)."""
 
     LOFI = (4, 6)
     HIFI2 = (_F32_BITS, 6)
     HIFI4 = (_F32_BITS, _F32_BITS)
 
     def reads_whole(self, dtype: DType) -> bool:
-        """Return whether no bit of a weight of this format is cut off."""
+        """Return whether all bits of a weight of this format are used."""
         return dtype.explicit_bits <= self.value[0]
 
     @property
     def weight_mask(self) -> np.uint32 | None:
-        """Bits of a float32 weight that are read; None: all."""
+        """Bits of a float32 weight that are used; None: all."""
         return _mask(self.value[0])
 
     @property
     def activation_mask(self) -> np.uint32 | None:
-        """Bits of a float32 activation that are read; None: all."""
+        """Bits of a float32 activation that are used; None: all."""
         return _mask(self.value[1])
 
     def weight(self, values: F32) -> F32:
-        """Return weights as they are read."""
+        """Return weights truncated to the used bits."""
         return _cut(values, self.value[0])
 
     def activation(self, values: F32) -> F32:
-        """Return activations as they are read.
+        """Return activations truncated to the used bits.
 
         Examples
         --------

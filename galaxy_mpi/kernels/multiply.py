@@ -1,9 +1,9 @@
-"""The matrix product of one chip: numpy, or torch where matrices are large and bfloat16 is exact.
+"""The matrix product of one chip: numpy, or torch for large matrices of bfloat16 values.
 
-On a processor with bfloat16 instructions torch multiplies large matrices whose values are bfloat16
-faster than numpy, adding in float32: no bit of an input is lost, and the result is not rounded.
-Importing torch takes seconds in each rank, so only large weights are worth it. It is an extra:
-without it numpy multiplies them, to the same bits but for the order in which products are added.
+On a processor with bfloat16 instructions, torch multiplies large matrices of bfloat16 values faster
+than numpy. It adds in float32, so no input bits are lost and the result is not rounded. Importing
+torch takes seconds in each rank, so it is used only for large weights. It is optional: without it,
+numpy multiplies, with the same bits except for the order of additions.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ Multiply = Callable[[F32, F32, F32], object]
 """Writes ``x @ w`` in float32 to a third array."""
 
 WORTH_TORCH = 2**20
-"""Values of the largest weight from which torch is imported."""
+"""torch is imported if the largest weight has at least this many values."""
 
 
 def choose_multiply(largest: int, *, is_bfloat16: bool) -> Multiply:
-    """Return how to multiply.
+    """Return the multiplication function.
 
     Parameters
     ----------

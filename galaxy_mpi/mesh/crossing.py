@@ -46,7 +46,7 @@ class BarrierCrossing:
         """Return when all have arrived; see `galaxy_mpi.mesh.plane.Crossing`."""
         memory, count = self._memory, self._count
         turn = memory.turn = memory.turn + 1
-        mine, everybody = self._labels[turn & 1]
+        mine, all_labels = self._labels[turn & 1]
         mine[:] = self._mine
         self._came[self._place] = turn
         self._waits.crossing = self
@@ -54,8 +54,8 @@ class BarrierCrossing:
         count[0] += 1
         self._wait(self._barrier)
         count[0] += 1
-        if everybody.tobytes() != self._all:
-            self._complain(everybody.tobytes())
+        if all_labels.tobytes() != self._all:
+            self._complain(all_labels.tobytes())
 
     def missing(self) -> list[int]:
         """Return the processes that have not arrived."""

@@ -85,10 +85,10 @@ class Watchdog:
         while not self._stop.wait(interval_s):
             now = self._waits.number
             seen_s, seen = seen_s + interval_s if now == seen else 0.0, now
-            everybody = self._waits.counts()
+            counts = self._waits.counts()
             all_seen_s, all_seen = (
-                all_seen_s + interval_s if everybody == all_seen else 0.0,
-                everybody,
+                all_seen_s + interval_s if counts == all_seen else 0.0,
+                counts,
             )
             line, pause_s = self._verdict(seen_s, all_seen_s)
             if line and not self._stop.wait(pause_s) and now == self._waits.number:

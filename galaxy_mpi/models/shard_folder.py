@@ -55,7 +55,7 @@ class Entry:
 
 
 def is_private(status: os.stat_result) -> bool:
-    """Return whether a file or folder is this user's, and nobody else may write to it."""
+    """Return whether a file or folder is this user's, and no other user may write to it."""
     mine = status.st_uid == os.geteuid()
     kind = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
     return mine and kind and not status.st_mode & 0o022
@@ -146,7 +146,7 @@ def remove(entry: Entry) -> None:
             with suppress(OSError):
                 path.unlink()
     for folder in (entry.folder, entry.folder.parent):
-        with suppress(OSError):  # somebody else's file is in it
+        with suppress(OSError):  # another file is in it
             folder.rmdir()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from galaxy_mpi.studies.published_times import Datum
+from galaxy_mpi.studies.datum import Datum
 from galaxy_mpi.timing import MACHINES, Machine
 from galaxy_mpi.timing.machine import read_profile
 
@@ -33,6 +33,14 @@ class Parameter:
     """Standard deviation of the prior's logarithm."""
     profiles: tuple[str, ...] = (_GALAXY,)
     """The profiles that contain it."""
+
+    def touches(self, data: Sequence[Datum]) -> list[int]:
+        """Return which data depend on it: all machines extend the Galaxy's profile."""
+        return [
+            number
+            for number, datum in enumerate(data)
+            if _GALAXY in self.profiles or datum.groups["machine"] in self.profiles
+        ]
 
     @property
     def name(self) -> str:
@@ -55,10 +63,15 @@ PARAMETERS = (
     Parameter("dram_round_trip_s", 1.5e-6, 0.4),
     Parameter("attention_bytes_per_core_s", 6e9, 0.5),
     Parameter("attention_dram_share", 0.35, 0.3),
+    Parameter("attention_merge_s", 4e-6, 0.7),
+    Parameter("generic_attention_passes", 4.0, 0.5),
     Parameter("softmax_passes", 0.4, 0.3),
+    Parameter("generic_softmax_passes", 1.5, 0.5),
+    Parameter("chunk_read_bytes_per_s", 2e11, 0.3),
     Parameter("prefill_op_s", 2e-5, 0.5),
     Parameter("prefill_op_s", 5e-5, 0.5, ("n150", "n300")),
     Parameter("prefill_op_s", 5e-5, 0.5, ("t3000",)),
+    Parameter("generic_link_bytes_per_s", 5e9, 0.5),
     Parameter("prefill_efficiency", 0.55, 0.2),
     Parameter("prefill_weight_bytes_per_s", 8e10, 0.5),
     Parameter("streamed_bytes_per_s", 1.5e11, 0.3),
@@ -67,6 +80,8 @@ PARAMETERS = (
     Parameter("host_step_s", 2e-3, 0.7, ("n150",)),
     Parameter("host_step_s", 2e-3, 0.7, ("n300",)),
     Parameter("host_step_s", 2e-3, 0.7, ("t3000", _GALAXY)),
+    Parameter("host_step_s", 4e-3, 0.7, ("wormhole_galaxy_4u",)),
+    Parameter("generic_collective_s", 3e-5, 0.5, ("wormhole_galaxy_4u",)),
     Parameter("host_prompt_s", 1e-2, 0.7),
     Parameter("host_bytes_per_s", 4e9, 0.5),
     Parameter("host_value_s", 1.5e-9, 0.5),
@@ -82,9 +97,12 @@ _STEP = 1e-4
 _STILL = 2e-3
 """A fit ends when its step is shorter than this."""
 
-_ROUNDS = 8
+_ROUNDS = 12
 
-_CHORDS = 3
+_JACOBIANS = 3
+"""Rounds that measure the Jacobian; those behind them correct it by what their steps show."""
+
+_CHORDS = 2
 """Steps of a fit that leaves out a group."""
 
 
@@ -162,11 +180,13 @@ def fit(data: Sequence[Datum], start: Fit | None = None, rounds: int = _ROUNDS) 
 
     rest, damping = residuals(at), 1e-3
     jacobian = np.zeros((len(data), len(at)))
-    for _ in range(rounds):
-        for column in range(len(at)):
+    for number in range(rounds):
+        for column, parameter in enumerate(PARAMETERS if number < _JACOBIANS else ()):
             moved = at.copy()
             moved[column] += _STEP
-            jacobian[:, column] = (residuals(moved) - rest) / _STEP
+            touched = parameter.touches(data)
+            there = residuals_of(np.exp(moved), [data[n] for n in touched])
+            jacobian[touched, column] = (there - rest[touched]) / _STEP
         before = loss(at, rest)
         robust = _weights(rest)[:, None]
         normal = (jacobian * robust).T @ jacobian + np.diag(1 / widths**2)
@@ -176,6 +196,7 @@ def fit(data: Sequence[Datum], start: Fit | None = None, rounds: int = _ROUNDS) 
             following = at + np.clip(step, -0.5, 0.5)
             rest_there = residuals(following)
             if loss(following, rest_there) < before:
+                jacobian = _updated(jacobian, following - at, rest_there - rest)
                 at, rest, damping = following, rest_there, damping / 4
                 break
             damping *= 6
@@ -184,6 +205,13 @@ def fit(data: Sequence[Datum], start: Fit | None = None, rounds: int = _ROUNDS) 
         if np.abs(step).max() < _STILL:
             break
     return Fit(np.exp(at), jacobian)
+
+
+def _updated(jacobian: Vector, step: Vector, difference: Vector) -> Vector:
+    """Return a Jacobian that gives the difference that a step made (Broyden)."""
+    surprise = difference - jacobian @ step
+    updated: Vector = jacobian + np.outer(surprise, step) / (step @ step)
+    return updated
 
 
 def _normal(jacobian: Vector) -> Vector:
@@ -232,7 +260,7 @@ def left_out(
     """
     done: set[tuple[int, ...]] = set()
     for kind in groups:
-        names = sorted({d.groups[kind] for d in data if d.is_fitted})
+        names = sorted({d.groups[kind] for d in data if d.is_fitted}, key=_by_number)
         for name in names:
             out = [n for n, d in enumerate(data) if d.groups[kind] == name and d.is_fitted]
             if tuple(out) in done:  # the Galaxy's machine, model and system are the same data
@@ -241,6 +269,11 @@ def left_out(
             values = _without(out, data, whole)
             seconds = predicted(values, [data[n] for n in out])
             yield kind, name, dict(zip(out, seconds.tolist(), strict=True))
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """Return a key that sorts lengths as numbers."""
+    return (int(name) if name.isdecimal() else 0, name)
 
 
 def _without(out: Sequence[int], data: Sequence[Datum], whole: Fit) -> Vector:

@@ -5,13 +5,15 @@ References
 .. [1] tt-metal, models/tt_transformers/tt/model_config.py, ``MAX_PREFILL_CHUNK_SIZES_DIV1024``.
 """
 
+from dataclasses import replace
+
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.systems import PassShape
 from galaxy_mpi.systems.prefill_pass import padded_length
 from galaxy_mpi.timing import Estimator, Timing
 
-__all__ = ["chunk_tokens", "passes_of", "prompt_s"]
+__all__ = ["chosen_passes", "chunk_tokens", "passes_of", "prompt_s"]
 
 _CHUNKS: dict[tuple[int, int], tuple[int, int, int, int]] = {
     (2048, 16): (128, 128, 128, 128),  # Llama-3.2-1B
@@ -82,8 +84,6 @@ def passes_of(n_tokens: int, start: int, most: int | None) -> list[PassShape]:
 
 def prompt_s(estimator: Estimator, shapes: list[PassShape]) -> Timing:
     """Return the time of a prompt; only the last chunk runs the ops after the layers."""
-    from dataclasses import replace
-
     *chunks, last = [estimator.prefill(shape) for shape in shapes]
     by_op_s = dict(last.by_op_s)
     seconds, by_bound_s = last.seconds, dict(last.by_bound_s)
@@ -94,3 +94,18 @@ def prompt_s(estimator: Estimator, shapes: list[PassShape]) -> Timing:
             if name not in BEHIND_LAYERS:
                 by_op_s[name] = by_op_s.get(name, 0.0) + op_s
     return replace(last, seconds=seconds, by_op_s=by_op_s, by_bound_s=by_bound_s)
+
+
+def chosen_passes(
+    estimator: Estimator, n_tokens: int, start: int, most: int | None
+) -> list[PassShape]:
+    """Return the passes of a prompt as a system chooses them.
+
+    The Galaxy, which prefills all of a prompt at once, does not use a cached prefix where to attend
+    to it page by page takes longer than to prefill the prompt as a whole, over all columns.
+    Published times of cached prompts equal those of whole ones there.
+    """
+    behind, whole = passes_of(n_tokens, start, most), passes_of(n_tokens, 0, most)
+    if start == 0 or most is not None:
+        return behind
+    return min(behind, whole, key=lambda shapes: prompt_s(estimator, shapes).seconds)

@@ -9,7 +9,7 @@ from galaxy_mpi.checkpoints import model_sizes
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig, Programs
-from galaxy_mpi.studies.prompts import chunk_tokens, passes_of
+from galaxy_mpi.studies.prompts import chosen_passes, chunk_tokens
 from galaxy_mpi.studies.whole_run import run_all, run_users
 from galaxy_mpi.systems import System, Wanted, system_of
 from galaxy_mpi.timing import Budget, DeviceTimes, Estimator, Machine, Slowness, Trace
@@ -225,6 +225,7 @@ class WhatIf:
             machine=self.machine,
             mesh=str(self.programs.asked_mesh),
             dim=model.dim,
+            hidden_dim=model.hidden_dim,
             n_layers=model.n_layers,
             n_tokens=self.longest,
             is_changed=changed or self.start > 0 or self.lengths is not None,
@@ -291,7 +292,7 @@ class WhatIf:
     def trace(self) -> Trace:
         """A trace of the prompt's passes and the first decode step."""
         events = Events()
-        for shape in passes_of(self.longest, self.start, self.chunk):
+        for shape in chosen_passes(self.estimator, self.longest, self.start, self.chunk):
             events.add(shape)
         events.add([self.longest] * self.programs.mesh.cols)
         return device_trace(self.estimator, events)

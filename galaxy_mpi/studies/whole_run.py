@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from galaxy_mpi.studies.prompts import passes_of, prompt_s
+from galaxy_mpi.studies.prompts import chosen_passes, prompt_s
 from galaxy_mpi.timing import DeviceTimes, Estimator
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def run_users(
     """
     times, cols = estimator.times(), estimator.programs.mesh.cols
     for number, length in enumerate(dict.fromkeys(lengths)):
-        times.add_prefill(prompt_s(estimator, passes_of(length, start, chunk)), [number])
+        shapes = chosen_passes(estimator, length, start, chunk)
+        times.add_prefill(prompt_s(estimator, shapes), [number])
     passes = list(dict.fromkeys(lengths))
     ends, before = {}, 0.0
     for number, length in enumerate(passes):

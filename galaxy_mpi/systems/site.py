@@ -93,7 +93,7 @@ class Fabric:
     skips_alone: bool = False
     """Whether a group of one chip skips collectives."""
     workers: int = 1
-    """Cores that feed a link in prefill."""
+    """Cores that feed a link in prefill (``num_workers_per_link``)."""
     ring_matmuls: bool = True
     """Whether matmuls of decode run on the ring cores, or on those next to the DRAM banks."""
 

@@ -52,6 +52,7 @@ def decode_attention_s(
     cores: int,
     slots: int,
     most_tiles: int,
+    passes: float,
 ) -> Spent:
     """Seconds of decode attention.
 
@@ -71,6 +72,8 @@ def decode_attention_s(
         Users that the program was made for.
     most_tiles : int
         Maximum tiles of positions per chunk.
+    passes : float
+        Vector passes over a tile of scores, in addition to the arithmetic.
     """
     m = costs.machine
     per_head, heads_each = attention_shares(cores, slots, kv_heads)
@@ -78,22 +81,33 @@ def decode_attention_s(
     chunk = min(most_tiles, 1 << (tiles - 1).bit_length())
     n_chunks = -(-tiles // chunk)
     rows, width = padded(-(-heads // kv_heads)), padded(head_dim)
-    in_turn = heads_each * -(-n_chunks // per_head)
     arithmetic_s = 4 * rows * chunk * TILE * width / flops_per_core_s
-    softmax_s = costs.vector_s(rows * chunk * TILE, 1, m.softmax_passes)
+    softmax_s = costs.vector_s(rows * chunk * TILE, 1, passes)
     n_bytes = users * kv_heads * n_chunks * chunk * 2 * (width // TILE) * tile_bytes
     chunk_bytes = 2 * chunk * (width // TILE) * tile_bytes
     rate = m.dram_bytes_per_s * min(1.0, m.attention_dram_share * kv_heads**0.5)
-    # The cores of one user merge while those of others still read.
-    merges_s = (min(per_head, n_chunks) - 1).bit_length() * m.stage_s
-    terms = {
-        Bound.FLOPS: in_turn * (arithmetic_s + softmax_s) + merges_s,
-        Bound.LATENCY: in_turn * chunk_bytes / m.attention_bytes_per_core_s + merges_s,
-        Bound.DRAM: n_bytes / rate,
-    }
-    overhead_s = m.launch_s + m.stage_s
+
     flops = arithmetic_s * heads_each * n_chunks * users * m.lofi_flops_per_core_s
-    return Spent.longest(overhead_s, terms, dram_bytes=n_bytes, flops=flops)
+
+    def spent(sharing: int) -> Spent:
+        in_turn = heads_each * -(-n_chunks // sharing)
+        # Users of equal lengths are read at the same time, and end at the same time.
+        merges_s = (sharing - 1).bit_length() * m.attention_merge_s
+        terms = {
+            Bound.FLOPS: in_turn * (arithmetic_s + softmax_s),
+            Bound.LATENCY: in_turn * chunk_bytes / m.attention_bytes_per_core_s,
+            Bound.DRAM: n_bytes / rate,
+        }
+        # Positions and page table are read from DRAM, one after the other, before the cache is.
+        overhead_s = m.launch_s + m.stage_s + m.dram_round_trip_s + merges_s
+        return Spent.longest(overhead_s, terms, dram_bytes=n_bytes, flops=flops)
+
+    return min(spent(sharing) for sharing in _sharing(min(per_head, n_chunks)))
+
+
+def _sharing(most: int) -> list[int]:
+    """Return how many cores may share the chunks of a head, so that more cores never hurt."""
+    return [*(1 << n for n in range(most.bit_length())), most]
 
 
 def prefill_attention_s(
@@ -104,10 +118,15 @@ def prefill_attention_s(
     head_dim: int,
     flops_per_core_s: float,
     n_bytes: float,
+    *,
+    chunk: int,
+    passes: float,
+    tile_bytes: int,
 ) -> Spent:
     """Seconds of attention of many queries: arithmetic and softmax share the cores.
 
-    A core takes chunks of queries of a head: 64 of them up to 1,024 rows, 256 above.
+    A core takes chunks of queries of a head, one after the other, and reads the keys and values
+    that a chunk sees for it alone: heads do not share them, and the next chunk reads them again.
 
     Parameters
     ----------
@@ -118,13 +137,23 @@ def prefill_attention_s(
     heads, head_dim : int
     flops_per_core_s : float
     n_bytes : float
-        Read and written.
+        Read and written once.
+    chunk : int
+        Queries of a chunk.
+    passes : float
+        Over a tile of scores, beside the arithmetic.
+    tile_bytes : int
+        Of keys and values.
     """
     m = costs.machine
-    chunk = 64 if queries < 2048 else 256
-    cores = min(m.prefill_cores, heads * max(1.0, queries / chunk))
+    chunks = heads * max(1, -(-queries // chunk))
+    cores = chunks / -(-chunks // m.prefill_cores)
     arithmetic_s = 4 * pairs * heads * padded(head_dim) / (cores * flops_per_core_s)
-    softmax_s = costs.vector_s(pairs * heads, cores, m.softmax_passes)
-    terms = {Bound.FLOPS: arithmetic_s + softmax_s, Bound.DRAM: n_bytes / m.dram_bytes_per_s}
+    softmax_s = costs.vector_s(pairs * heads, cores, passes)
+    again_bytes = pairs / chunk * heads * 2 * padded(head_dim) * tile_bytes / TILE**2
+    terms = {
+        Bound.FLOPS: arithmetic_s + softmax_s,
+        Bound.DRAM: max(n_bytes / m.dram_bytes_per_s, again_bytes / m.chunk_read_bytes_per_s),
+    }
     flops = arithmetic_s * cores * m.lofi_flops_per_core_s
-    return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes, flops=flops)
+    return Spent.longest(m.launch_s, terms, dram_bytes=n_bytes + again_bytes, flops=flops)

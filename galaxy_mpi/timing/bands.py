@@ -2,7 +2,8 @@
 
 There are three regimes. *Calibrated*: exactly a published configuration that was fitted.
 *Interpolated*: another model or length on a fitted machine and system. *Extrapolated*: everything
-else. The margin of a regime covers nine in ten of the errors of such predictions
+else. Long contexts have errors of their own. The margin of a regime covers nine in ten of the
+errors of such predictions
 (``left_out.json``, which `galaxy_mpi.calibrate --left-out` writes).
 """
 
@@ -23,19 +24,14 @@ _COVERED = 0.9
 _LEAST = {"calibrated": 0.03, "interpolated": 0.08, "extrapolated": 0.15}
 """Smallest margin that is ever claimed."""
 
-_KNOWN = {
-    ("galaxy", "wormhole_galaxy_6u", "8x4"): (128, 4096),
-    ("tt_transformers", "n150", "1x1"): (128,),
-    ("tt_transformers", "n300", "1x2"): (128,),
-    ("tt_transformers", "t3000", "1x8"): (128,),
-}
-"""Lengths of the published steps and prompts, by system, machine and mesh."""
-
-_SIZES = {"galaxy": {(8192, 80)}, "tt_transformers": {(2048, 16), (3072, 28)}}
-"""Dim and layers of the models."""
-
 _LONGER = 8
 """Lengths up to this multiple of the longest known one are interpolated."""
+
+_NEAR = 1.25
+"""A length is known if it is within this factor of a published one."""
+
+_LONG_FROM = 8192
+"""Tokens from which errors are those of long steps and long first tokens."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +42,41 @@ class Conditions:
     machine: str
     mesh: str
     dim: int
+    hidden_dim: int
     n_layers: int
     n_tokens: int
     """Tokens of the prompt, or before the step."""
     is_changed: bool = False
     """Whether constants, links, formats or buffers differ from the publication."""
 
-    @property
-    def regime(self) -> str:
-        """Its name."""
-        lengths = _KNOWN.get((self.system, self.machine, self.mesh))
-        if lengths is None or self.n_tokens > _LONGER * max(lengths):
+    def regime(self, kind: str) -> str:
+        """Return the regime of a ``step`` or a ``first token``."""
+        known = [row for row in self._known() if _is_of(row["kind"], kind)]
+        if not known or self.n_tokens > _LONGER * max(row["tokens"] for row in known):
             return "extrapolated"
-        is_known = (self.dim, self.n_layers) in _SIZES[self.system] and not self.is_changed
-        near = any(n / 1.25 <= max(self.n_tokens, 128) <= n * 1.25 for n in lengths)
-        return "calibrated" if is_known and near else "interpolated"
+        n_tokens, sizes = max(self.n_tokens, 128), (self.dim, self.hidden_dim, self.n_layers)
+        is_published = any(
+            row["kind"].endswith(kind)
+            and (row["dim"], row["hidden_dim"], row["n_layers"]) == sizes
+            and row["tokens"] / _NEAR <= n_tokens <= row["tokens"] * _NEAR
+            and not row["changed"]
+            for row in known
+        )
+        return "calibrated" if is_published and not self.is_changed else "interpolated"
+
+    def _known(self) -> list[dict[str, Any]]:
+        """Return the published times of the system on the machine."""
+        place = (self.system, self.machine, self.mesh)
+        return [
+            row
+            for row in _rows()
+            if row["left_out"] == "" and (row["system"], row["machine"], row["mesh"]) == place
+        ]
+
+
+def _is_of(row_kind: str, kind: str) -> bool:
+    """Return whether a published time says something of a kind: a step is the sum of its ops."""
+    return row_kind.endswith(kind) or (kind == "step" and row_kind == "op")
 
 
 @dataclass(frozen=True)
@@ -91,18 +107,20 @@ def bands_of(figures: dict[str, Any], conditions: Conditions) -> dict[str, Any]:
 
 def band(kind: str, conditions: Conditions) -> Band:
     """Return the band of a ``step`` or a ``first token``."""
-    regime = conditions.regime
-    margin = max(_LEAST[regime], _quantile(_errors(kind, regime, conditions.system)))
-    lengths = _KNOWN.get((conditions.system, conditions.machine, conditions.mesh), (4096,))
-    # Beyond known lengths, the margin grows by half for every factor of four in length.
-    beyond = math.log(max(1.0, conditions.n_tokens / (_LONGER * max(lengths))), 4)
-    return Band(regime, round(margin * (1 + beyond / 2), 3))
+    regime = conditions.regime(kind)
+    of_length = f"long {kind}" if conditions.n_tokens >= _LONG_FROM else kind
+    margin = max(_LEAST[regime], _quantile(_errors(of_length, regime, conditions.system)))
+    return Band(regime, round(margin, 3))
 
 
 def _errors(kind: str, regime: str, system: str) -> list[float]:
     rows = [row for row in _rows() if row["kind"] == kind]
     if regime == "calibrated":
-        return [row["error"] for row in rows if row["left_out"] == "" and row["system"] == system]
+        return [
+            row["error"]
+            for row in rows
+            if row["left_out"] == "" and row["system"] == system and not row["changed"]
+        ]
     left = {
         "interpolated": ("model", "length", "machine"),
         "extrapolated": ("machine", "system", "kind"),

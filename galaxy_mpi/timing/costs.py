@@ -172,10 +172,13 @@ class Costs:
         """Seconds of a copy to other cores or another memory layout."""
         return self.elementwise_s(elements, cores, 1)
 
-    def update_cache_s(self) -> Spent:
-        """Seconds to write one position per user: tiles are read, modified, written."""
+    def update_cache_s(self, kv_heads: int) -> Spent:
+        """Seconds to write one position per user: tiles are read, modified, written.
+
+        A core handles one user, head by head; the next head is read while the last is written.
+        """
         m = self.machine
-        return Spent(m.launch_s + ROUND_TRIPS * m.dram_round_trip_s)
+        return Spent(m.launch_s + (ROUND_TRIPS + kv_heads - 1) * m.dram_round_trip_s)
 
     # --- prefill
 

@@ -46,6 +46,7 @@ OF_CORES_S = (
     "collective_s",
     "generic_collective_s",
     "generic_step_s",
+    "attention_merge_s",
     "dram_round_trip_s",
     "op_gap_s",
     "sampling_gap_s",
@@ -108,7 +109,11 @@ class Machine:
     dram_round_trip_s: float
     attention_bytes_per_core_s: float
     attention_dram_share: float
+    attention_merge_s: float
+    generic_attention_passes: float
     softmax_passes: float
+    generic_softmax_passes: float
+    chunk_read_bytes_per_s: float
     op_gap_s: float
     prefill_op_s: float
     prefill_efficiency: float
@@ -116,6 +121,7 @@ class Machine:
     streamed_bytes_per_s: float
     gather_bytes_per_worker_s: float
     scatter_bytes_per_worker_s: float
+    generic_link_bytes_per_s: float
     host_step_s: float
     host_prompt_s: float
     host_bytes_per_s: float

@@ -7,7 +7,7 @@ from pathlib import Path
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.fields import Fields, read_json_fields
 
-__all__ = ["CALIBRATION", "LEFT_OUT", "MORE", "Measurement", "read_measurements"]
+__all__ = ["CALIBRATION", "LEFT_OUT", "MODELS", "MORE", "Measurement", "read_measurements"]
 
 CALIBRATION = Path(__file__).parent / "published" / "timing.json"
 """Published times of the Galaxy, for fitting."""
@@ -15,6 +15,8 @@ CALIBRATION = Path(__file__).parent / "published" / "timing.json"
 MORE = Path(__file__).parent / "published" / "timing_more.json"
 """Times of links, long prefills, and the generic system on one, two and eight chips."""
 
+MODELS = Path(__file__).parent / "published" / "timing_models.csv"
+"""Those of many models, lengths and machines, of which as many are held out."""
 
 LEFT_OUT = Path(__file__).parent / "published" / "left_out.json"
 """Errors of predictions by fits that leave a group out (`galaxy_mpi.calibrate --left-out`)."""

@@ -71,7 +71,7 @@ def test_a_bad_prompt_ends_the_run_or_is_left_out(tmp_path, capsys, line, said):
 
 def test_json_lines_that_are_none_are_told(tmp_path):
     path = tmp_path / "p.jsonl"
-    for line, said in (("{", "line 1 is no JSON"), ('{"text": "a"}', "line 1 needs a text")):
+    for line, said in (("{", "line 1 is not JSON"), ('{"text": "a"}', "line 1 needs a text")):
         path.write_text(line + "\n")
         with pytest.raises(ConfigError, match=said):
             play(replace(RUN, prompt_tokens=None, prompts_file=path))

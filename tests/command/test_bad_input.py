@@ -23,7 +23,7 @@ def test_a_wrong_number_of_ranks_says_what_to_type():
     [
         (["--model", "/no/such"], "no model folder at '/no/such'"),
         (["--prompt", ""], "the prompt of user 0 is empty"),
-        (["--prompt", "word " * 9000], "the model was made for 8192 positions"),
+        (["--prompt", "word " * 9000], "the model supports 8192 positions"),
         (["--prompt", "word " * 300, "--cache-blocks", "2"], "user 0 rejected: its prompt of"),
         (["--machine", "tpu"], "no machine 'tpu'; choose blackhole_galaxy, n150"),
         (["--page-size", "0"], "--page-size must be at least 1, got 0"),
@@ -104,7 +104,7 @@ def test_damaged_model_folders_are_one_line(tmp_path, damage, said):
 def test_what_is_of_device_time_only_is_refused_where_there_is_none():
     for arguments in (["--slow-chip", "0,0,2"], ["--trace", "trace.json"]):
         result = run(2, "--mesh", "1x2", "--precision", "float32", *arguments)
-        refused(result, "are of device time, which float32 does not have")
+        refused(result, "need device time, which float32 does not have")
 
 
 def test_a_prompts_file_that_is_no_text(tmp_path):
@@ -156,7 +156,7 @@ def gelu(folder: Path) -> None:
     [
         (chat_bomb, "chat template cannot be rendered: it takes"),
         (evil_regex, "cannot tokenize the prompt of user 0: Onig: Regex search error"),
-        (gelu, "hidden_act is 'gelu', which changes the maths and is not done here"),
+        (gelu, "hidden_act is 'gelu', which changes the maths and is not supported"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -191,5 +191,5 @@ def test_keys_that_nobody_knows_are_told_once_and_not_to_the_quiet(tmp_path):
     words = ["--mesh", "1x2", "--model", str(folder), "--prompt", "She", "--max-new-tokens", "1"]
     result = run(2, *words)
     assert result.returncode == 0
-    assert result.stderr.count("config.json: not known here, and not used: wobble") == 1
+    assert result.stderr.count("config.json: unknown and ignored: wobble") == 1
     assert run(2, *words, "--quiet").stderr == ""

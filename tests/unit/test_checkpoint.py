@@ -223,7 +223,7 @@ def test_a_config_that_cannot_be(tmp_path, change, said):
 def test_maths_that_is_not_done_is_refused_by_name(tmp_path, name, value):
     write_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(SMALL | {name: value}))
-    refuse(tmp_path, f"{name} is .*, which changes the maths and is not done here")
+    refuse(tmp_path, f"{name} is .*, which changes the maths and is not supported")
 
 
 def test_what_other_libraries_write_is_no_reason_to_refuse(tmp_path):
@@ -242,7 +242,7 @@ def test_keys_that_nobody_knows_are_listed(tmp_path):
     fields = SMALL | {"attention_wobble": 0.3, "hidden_act": "silu", "rope_parameters": rope}
     write_model(tmp_path, fields)
     (note,) = notes_on_config(tmp_path)
-    assert note.endswith("not known here, and not used: attention_wobble, rope_parameters.warp")
+    assert note.endswith("unknown and ignored: attention_wobble, rope_parameters.warp")
 
 
 def test_a_config_that_lacks_a_field(tmp_path):

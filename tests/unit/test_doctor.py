@@ -43,7 +43,7 @@ def test_memory_is_what_host_and_container_both_give(tmp_path):
 def test_what_does_not_fit_is_refused_with_both_numbers():
     check_fits(2**31, "weights", 2**31)
     check_fits(2**31, "weights", None)
-    with pytest.raises(ConfigError, match=r"weights take 3\.0 GiB and this host has 2\.0 GiB"):
+    with pytest.raises(ConfigError, match=r"weights need 3\.0 GiB and this host has 2\.0 GiB"):
         check_fits(3 * 2**30, "weights", 2**31)
 
 
@@ -57,7 +57,7 @@ def script(folder, text):
 @pytest.mark.parametrize(
     ("does", "said"),
     [
-        ("echo ranks: 1; echo ranks: 1", "2 processes that do not know each other"),
+        ("echo ranks: 1; echo ranks: 1", "2 unconnected processes"),
         ("echo 'running as root' >&2; exit 1", "refuses to run as root"),
         ("echo 'There are not enough slots' >&2; exit 1", "fewer slots than the 2 ranks"),
         ("echo all is lost >&2; exit 1", "did not start: all is lost"),

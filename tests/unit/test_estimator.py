@@ -248,7 +248,7 @@ def test_validate_predicts_what_a_file_adds(tmp_path, capsys):
     ("text", "said"),
     [
         ("{", "not readable JSON"),
-        ("[]", "holds no JSON object"),
+        ("[]", "is not a JSON object"),
         ("{}", "source must be an object"),
         ('{"source": {"decode_ops": "x"}, "decode_layer_us": {"wo": NaN}}', "wo must be a number"),
         ('{"source": {}, "end_to_end": 7}', "end_to_end must be a list of objects, got 7"),

@@ -24,7 +24,7 @@ def test_rows_and_columns_are_read_from_their_place(tmp_path):
 def test_a_file_that_became_shorter_is_a_line(tmp_path, n_bytes):
     path = tmp_path / "weights"
     path.write_bytes(bytes(n_bytes))
-    said = f"cut short while it was read: w1 ends at byte 144, the file now at {n_bytes}; copy"
+    said = f"truncated while it was read: w1 ends at byte 144, the file now at {n_bytes}; copy"
     with pytest.raises(CheckpointError, match=said):
         FileMaps().read(stored_in(path), slice(0, 4), slice(0, 8))
 

@@ -59,6 +59,6 @@ def test_a_record_that_was_cut_short_is_refused(tmp_path):
     leave(tmp_path, 0, ["QKV"])
     path = next(tmp_path.iterdir())
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ConfigError, match="cut short"):
+    with pytest.raises(ConfigError, match="truncated"):
         read_flights(tmp_path)
     assert flight.main([str(tmp_path)]) == 2

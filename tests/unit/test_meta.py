@@ -98,7 +98,7 @@ def test_nothing_in_a_file_is_executed(tmp_path):
         open_meta(tmp_path)
     assert not (tmp_path / "executed").exists()
     torch.save([1, 2], tmp_path / "consolidated.00.pth")
-    with pytest.raises(CheckpointError, match="is no dict of tensors"):
+    with pytest.raises(CheckpointError, match="is not a dict of tensors"):
         open_meta(tmp_path)
 
 

@@ -367,7 +367,11 @@ def test_the_first_exchange_of_an_op_is_charged_and_no_other():
 
 def attention_s(users, position, *, kv_heads=1, tile_bytes=BFP8, cores=32, slots=8):
     shape = (users, 8, kv_heads, 128, position, tile_bytes, 2e12)
-    return COSTS.attention_s(*shape, cores=cores, slots=slots, most_tiles=8)
+    return COSTS.attention_s(*shape, cores=cores, slots=slots, most_tiles=8, passes=0.4)
+
+
+ATTENTION_S = GALAXY.launch_s + GALAXY.stage_s + GALAXY.dram_round_trip_s
+"""Before attention reads the cache: positions and page table are read first."""
 
 
 def test_attention_takes_chunks_of_up_to_256_positions():
@@ -375,16 +379,17 @@ def test_attention_takes_chunks_of_up_to_256_positions():
     m = GALAXY
     chunk_s = 2 * 8 * 4 * BFP8 / m.attention_bytes_per_core_s  # keys and values of 256 positions
     for position, in_turn, merges in ((255, 1, 0), (256, 1, 1), (1023, 1, 2), (1024, 2, 2)):
-        expected_s = m.launch_s + (1 + merges) * m.stage_s + in_turn * chunk_s
+        expected_s = ATTENTION_S + merges * m.attention_merge_s + in_turn * chunk_s
         assert attention_s(1, position) == pytest.approx(expected_s), position
     assert attention_s(1, 127) == attention_s(1, 96) < attention_s(1, 128)
 
 
 def test_attention_of_many_users_is_bound_by_what_one_kv_head_reads():
+    """Two of a user's four cores read as fast as DRAM gives, and merge once."""
     many = attention_s(8, 131_071)
     n_bytes = 8 * 131_072 * 2 * 128 * BFP8 / 1024
     rate = GALAXY.dram_bytes_per_s * GALAXY.attention_dram_share
-    assert many == pytest.approx(n_bytes / rate + GALAXY.launch_s + GALAXY.stage_s)
+    assert many == pytest.approx(n_bytes / rate + ATTENTION_S + GALAXY.attention_merge_s)
     assert many.bound is Bound.DRAM
     assert attention_s(8, 4095, tile_bytes=BFP4) < attention_s(8, 4095)
     assert attention_s(8, 4095) < attention_s(8, 4095, tile_bytes=2048)
@@ -420,3 +425,33 @@ def test_cores_follow_the_clock_and_dram_and_links_do_not(tmp_path):
     assert slower.dram_bytes_per_s == GALAXY.dram_bytes_per_s
     assert slower.link_hop_s == GALAXY.link_hop_s
     assert Machine.load("wormhole_galaxy_4u").clock_hz == 9e8
+
+
+def prefill_attention_s(queries, pairs, **changes):
+    kinds = {"chunk": 64, "passes": 0.0, "tile_bytes": BFP8} | changes
+    return COSTS.prefill_attention_s(pairs, queries, 8, 128, 1e12, 0.0, **kinds)
+
+
+def test_each_chunk_of_queries_reads_all_keys_and_values_it_sees_again():
+    """8,192 queries behind 57,344 keys, by 64: 128 chunks of each of 8 heads, 272 bytes a key."""
+    seen = 8192 * 57_344
+    short = prefill_attention_s(8192, seen)
+    read = 8 * 128 * 57_344 * 2 * 128 * BFP8 / 1024
+    assert short == pytest.approx(GALAXY.launch_s + read / GALAXY.chunk_read_bytes_per_s)
+    assert short.bound is Bound.DRAM
+    assert prefill_attention_s(8192, seen, chunk=256).bound is Bound.FLOPS
+
+
+def test_whole_chunks_of_queries_are_cut_over_the_cores():
+    """On 70 cores, 8 heads of 8 chunks take a turn, 8 heads of 9 take two."""
+    one, two = (
+        prefill_attention_s(64 * n, 1e6 * n, chunk=64, passes=50.0) - GALAXY.launch_s
+        for n in (8, 9)
+    )
+    assert two == pytest.approx(2 * one)
+
+
+def test_a_cache_write_takes_one_kv_head_after_the_other():
+    first, eighth = COSTS.update_cache_s(1), COSTS.update_cache_s(8)
+    assert first == pytest.approx(GALAXY.launch_s + 2 * GALAXY.dram_round_trip_s)
+    assert eighth - first == pytest.approx(7 * GALAXY.dram_round_trip_s)

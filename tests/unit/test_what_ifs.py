@@ -84,6 +84,8 @@ RATES = (
     "vector_elements_per_core_s",
     "hifi2_flops_per_core_s",
     "attention_bytes_per_core_s",
+    "chunk_read_bytes_per_s",
+    "generic_link_bytes_per_s",
     "links",
     "worker_cores",
     "prefill_cores",
@@ -241,7 +243,7 @@ def test_figures_come_with_bands_and_what_they_wait_for():
     for changes, regime in (
         ({}, "calibrated"),
         ({"input_tokens": 2000}, "interpolated"),
-        ({"machine": "wormhole_galaxy_4u"}, "extrapolated"),
+        ({"machine": "blackhole_galaxy"}, "extrapolated"),
     ):
         figures = WhatIf(new_tokens=1, **changes).report["device"]
         for name in ("decode_step_s", "time_to_first_token_s"):

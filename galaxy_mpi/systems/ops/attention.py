@@ -47,9 +47,14 @@ class Attention(SystemOp):
         """Tiles of positions per chunk: 8, or 4 if sums are float32."""
         return 8 if self.precision.fidelity("sdpa", "decode") is Fidelity.LOFI else 4
 
+    def _passes(self, costs: Any) -> float:
+        """Return the passes over a tile of scores."""
+        passes: float = costs.machine.generic_attention_passes
+        return passes
+
     def _attend(self, costs: Any, cores: float, slots: int, most_tiles: int) -> Kernel:
         shape, tile_bytes = self.shape, self.precision.kv_cache.tile_bytes
-        peak = self.peak(costs, "sdpa")
+        peak, passes = self.peak(costs, "sdpa"), self._passes(costs)
 
         def seconds(positions: Sequence[int]) -> list[float]:
             return [
@@ -64,6 +69,7 @@ class Attention(SystemOp):
                     cores=int(cores),
                     slots=slots,
                     most_tiles=most_tiles,
+                    passes=passes,
                 )
                 if position >= 0
                 else Spent(costs.machine.launch_s)
@@ -96,3 +102,7 @@ class SlottedAttention(Attention):
         """One op."""
         slots = max(self.shape.users_each, BATCH // self.site.size(Axis.ROW))
         yield self._attend(costs, costs.machine.attention_cores, slots, 8)
+
+    def _passes(self, costs: Any) -> float:
+        passes: float = costs.machine.softmax_passes
+        return passes

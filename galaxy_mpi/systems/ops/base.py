@@ -13,6 +13,9 @@ from galaxy_mpi.systems.site import Site
 __all__ = ["SystemOp"]
 
 
+LONG_ROWS = 2048
+"""Of a device sequence, from which tensors of prefill are long."""
+
 _INPUTS = {
     "wqkv": "attention_norm",
     "wo": "attention",
@@ -130,9 +133,22 @@ class SystemOp(Op):
         """Return how long the busiest link is busy."""
         page_bytes, size = wire.dtype.packed_bytes((32, 32)), self.site.size(wire.axis)
         if worker is None and self.site.work is not None:
-            worker = costs.machine.gather_bytes_per_worker_s * self.site.fabric.workers
+            worker = self.worker(costs)
         seconds: float = costs.wire_s(size, block, links, page_bytes, worker)
         return seconds
+
+    def worker(self, costs: Any, *, adds: bool = False) -> float:
+        """Return the bytes a second that a link is given in prefill, where tensors are in DRAM.
+
+        Long tensors of the generic system pass more slowly; from which length on is assumed,
+        because no time between 128 and 32,768 tokens is published.
+        """
+        m = costs.machine
+        of_worker = m.scatter_bytes_per_worker_s if adds else m.gather_bytes_per_worker_s
+        rate: float = of_worker * self.site.fabric.workers
+        if self.site.fabric.laps > 1 and self.device_rows >= LONG_ROWS:
+            rate = min(rate, m.generic_link_bytes_per_s)
+        return rate
 
     def links(self, wire: Wire) -> float | None:
         """Return the links that the system uses for such a collective; None: all."""

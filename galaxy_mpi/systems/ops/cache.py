@@ -22,7 +22,7 @@ class UpdateCache(SystemOp):
     def charges(self, costs: Any) -> Iterator[Charge]:
         """Two ops, each with one core per user."""
         for name in ("update_cache_k", "update_cache_v"):
-            yield Kernel(name, costs.update_cache_s(), self.shape.users_each)
+            yield Kernel(name, costs.update_cache_s(self.shape.kv_heads), self.shape.users_each)
 
     def bind(self, chip: ChipBinder, k: F32, v: F32, layer: int) -> tuple[()]:
         """Pack and write both in one call; the bits are the same."""
@@ -38,4 +38,6 @@ class FusedUpdateCache(UpdateCache):
 
     def charges(self, costs: Any) -> Iterator[Charge]:
         """One op, with one core per user."""
-        yield Kernel("update_cache", costs.update_cache_s(), self.shape.users_each)
+        yield Kernel(
+            "update_cache", costs.update_cache_s(self.shape.kv_heads), self.shape.users_each
+        )

@@ -32,11 +32,12 @@ class NormHeads(SystemOp):
         return dict.fromkeys(("q", "k"), self.heads_cut)
 
     def charges(self, costs: Any) -> Iterator[Charge]:
-        """In decode each head of a user occupies a row of tiles: reshard, norm, reshard."""
+        """In decode the heads of a user are one row of tiles, on one core; three ops each."""
         shape, machine, work = self.shape, costs.machine, self.site.work
         for heads in (shape.heads, shape.kv_heads):
             if work is None:
-                elements, cores = shape.users_each * 32 * shape.head_dim, machine.worker_cores
+                elements = shape.users_each * 32 * shape.head_dim
+                cores = min(machine.worker_cores, shape.users_each)
                 yield self.elementwise(costs, "reshard_norm_heads", elements, cores, 1)
                 yield self.elementwise(costs, "norm_heads", elements, cores, 4)
                 yield self.elementwise(costs, "reshard_norm_heads", elements, cores, 1)

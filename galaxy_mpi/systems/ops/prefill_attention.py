@@ -19,6 +19,10 @@ from galaxy_mpi.systems.prefill_pass import causal_pairs, query_chunks
 __all__ = ["PrefillAttention", "RingPrefillAttention"]
 
 
+SHORT_CHUNK, LONG_CHUNK, LONG_FROM = 64, 256, 2048
+"""Queries of a chunk, and the sequence from which it is the longer one."""
+
+
 class PrefillAttention(PrefillOp):
     """Every query on every column; with a cached prefix, only the column that holds it attends.
 
@@ -63,9 +67,27 @@ class PrefillAttention(PrefillOp):
         n_bytes = self.formats.attention.packed_bytes((padded(2 * queries), padded(shape.mixed)))
         n_bytes += precision.kv_cache.packed_bytes((padded(2 * keys), padded(width)))
         seconds = costs.prefill_attention_s(
-            pairs, queries, shape.heads, shape.head_dim, self.peak(costs, "sdpa"), n_bytes
+            pairs,
+            queries,
+            shape.heads,
+            shape.head_dim,
+            self.peak(costs, "sdpa"),
+            n_bytes,
+            chunk=self._chunk,
+            passes=self._passes(costs),
+            tile_bytes=precision.kv_cache.tile_bytes,
         )
         return Kernel("attention", seconds, costs.machine.prefill_cores)
+
+    @property
+    def _chunk(self) -> int:
+        """Queries that a core works on at a time (``SDPA_PROGCFG``)."""
+        return LONG_CHUNK if self.work.length >= LONG_FROM else SHORT_CHUNK
+
+    def _passes(self, costs: Any) -> float:
+        """Return the passes over a tile of scores."""
+        passes: float = costs.machine.generic_softmax_passes
+        return passes
 
     def _concat(self, costs: Any) -> Iterator[Charge]:
         elements = self.device_rows * self.shape.mixed
@@ -118,6 +140,15 @@ class RingPrefillAttention(PrefillAttention):
     @property
     def _is_distributed(self) -> bool:
         return self.work.is_distributed(self._n_columns)
+
+    @property
+    def _chunk(self) -> int:
+        """Behind a cached prefix, a page (``SDPA_PROGCFG_FLEXIBLE_CHUNK``)."""
+        return SHORT_CHUNK if self.work.start else super()._chunk
+
+    def _passes(self, costs: Any) -> float:
+        passes: float = costs.machine.softmax_passes
+        return passes
 
     def _half(self, key: str) -> Wire:
         shape = (self.work.length // (2 * self._n_columns), self.shape.mixed)

@@ -79,7 +79,7 @@ class PrefillOp(SystemOp):
         """
         fabric, m = self.site.fabric, costs.machine
         links = fabric.scatter_links or m.links
-        worker = m.scatter_bytes_per_worker_s * fabric.workers
+        worker = self.worker(costs, adds=True)
         yield from self.cross_block(costs, wire, worker, name, block, links, **more)
 
     def reduce_charges(self, costs: Any, wire: Wire, name: str) -> Iterator[Charge]:
@@ -89,7 +89,7 @@ class PrefillOp(SystemOp):
         yield from self.scatter_charges(costs, wire, name, chunk, block)
         fabric = self.site.fabric
         links = fabric.gather_links or costs.machine.links
-        worker = costs.machine.gather_bytes_per_worker_s * fabric.workers
+        worker = self.worker(costs)
         yield from self.cross_block(costs, wire, worker, name, block, links, rides=True)
 
     def gather_and_sum_charges(self, costs: Any, wire: Wire, name: str) -> Iterator[Charge]:

@@ -16,14 +16,16 @@ __all__ = ["FusedReduce", "Reduce", "ScatteredReduce", "add_at_once_charges"]
 
 
 def gather_and_add_charges(op: SystemOp, costs: Any, wire: Wire, what: str) -> Iterator[Charge]:
-    """Yield the two ops of a generic all-reduce.
+    """Yield the three ops of a generic all-reduce.
 
-    All blocks are gathered, then added.
+    All blocks are gathered, copied to another layout in L1, and added (``tt_all_reduce``).
     """
     size = op.site.size(wire.axis)
     if size > 1:
         yield from op.cross(costs, wire, name=f"all_gather_{what}")
         elements = size * op.tiles(wire.shape[-1]) * 1024
+        cores = costs.machine.worker_cores
+        yield Kernel(f"reshard_gathered_{what}", costs.copy_s(elements, cores), cores)
         seconds = costs.machine.launch_s + costs.add_s(elements)
         yield Kernel(f"sum_{what}", seconds, costs.machine.worker_cores)
 

@@ -78,7 +78,7 @@ def test_chips_are_dealt_out_in_blocks_and_must_divide():
     with MpiTransport.connect(twice, chips_per_rank=2) as transport:
         assert transport.chips == (2 * transport.rank, 2 * transport.rank + 1)
         assert (transport.n_ranks, transport.plane(Axis.ROW).size) == (SIZE, 2)
-    with pytest.raises(MeshError, match="do not divide into ranks of 3"):
+    with pytest.raises(MeshError, match="cannot be divided into ranks of 3"):
         MpiTransport(twice if SIZE % 3 else Mesh(SIZE, 5), chips_per_rank=3)
 
 

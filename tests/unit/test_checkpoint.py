@@ -300,7 +300,7 @@ def test_text_goes_to_tokens_and_back():
 
 
 def test_hostile_headers_end_in_a_line_and_never_read_outside_the_file(tmp_path):
-    """5,000 mutations: either the file is refused, or all that is read lies inside of it."""
+    """2,000 mutations: either the file is refused, or all that is read lies inside of it."""
     write_model(tmp_path)
     config = read_config(tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
@@ -308,7 +308,7 @@ def test_hostile_headers_end_in_a_line_and_never_read_outside_the_file(tmp_path)
     n_header = 8 + int.from_bytes(good[:8], "little")
     chance = random.Random(3)
     n_refused = 0
-    for _ in range(5_000):
+    for _ in range(2_000):
         content = bytearray(good)
         for _ in range(chance.choice((1, 1, 2, 8))):
             content[chance.randrange(n_header)] = chance.choice(b'0189{}[]",:FIab\x00\xff')
@@ -320,7 +320,7 @@ def test_hostile_headers_end_in_a_line_and_never_read_outside_the_file(tmp_path)
             checkpoint.read("w1", 1, slice(0, 8), slice(0, 8))
         except CheckpointError:
             n_refused += 1
-    assert n_refused > 500
+    assert n_refused > 200
 
 
 def test_the_chat_template_of_a_folder(tmp_path):

@@ -224,14 +224,14 @@ def test_tensors_over_one_another_or_past_the_end_are_refused(tmp_path):
 
 
 def test_hostile_headers_end_in_a_line_and_never_read_outside_the_file(tmp_path):
-    """5,000 mutations: either the file is refused, or all that is read lies inside of it."""
+    """2,000 mutations: either the file is refused, or all that is read lies inside of it."""
     path = tmp_path / "model.gguf"
     write_file(path)
     good = path.read_bytes()
     n_header = good.index(b"blk.0.ffn_norm.weight") + 60
     chance = random.Random(5)
     n_refused = 0
-    for _ in range(5_000):
+    for _ in range(2_000):
         content = bytearray(good)
         for _ in range(chance.choice((1, 1, 2, 8))):
             content[chance.randrange(n_header)] = chance.choice((0, 1, 0x7F, 0xFF))
@@ -244,7 +244,7 @@ def test_hostile_headers_end_in_a_line_and_never_read_outside_the_file(tmp_path)
             checkpoint.read("w1", 0, slice(0, 8), slice(0, 8))
         except CheckpointError:
             n_refused += 1
-    assert n_refused > 500
+    assert n_refused > 200
 
 
 def test_a_file_that_is_gone_when_it_is_read(tmp_path):

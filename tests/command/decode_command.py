@@ -89,7 +89,10 @@ def still_running() -> list[int]:
 
 
 def shared_files(ranks: Iterable[int]) -> set[str]:
-    """Return the files in folders for temporary and shared ones that processes have mapped."""
+    """Return the files in folders for temporary and shared ones that processes have mapped.
+
+    Not those of the project and its environment, which may lie in such a folder.
+    """
     found = set()
     for pid in ranks:
         try:
@@ -98,6 +101,7 @@ def shared_files(ranks: Iterable[int]) -> set[str]:
             continue
         places = (line.split(maxsplit=5)[-1] for line in lines)
         found |= {place for place in places if place.startswith(("/dev/shm/", "/tmp/"))}
+    found = {place for place in found if not place.startswith((f"{ROOT}/", f"{sys.prefix}/"))}
     return {place for place in found if not place.endswith((".so", " (deleted)"))}
 
 

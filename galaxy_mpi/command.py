@@ -55,7 +55,11 @@ class _HelpFormatter(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=28, width=_columns() - 2)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.help is None or "default" in action.help or action.default in (None, False, []):
+        if (
+            action.help is None
+            or "default" in action.help
+            or action.default in (None, False, "", [])
+        ):
             return action.help
         return f"{action.help} (default: %(default)s)"
 

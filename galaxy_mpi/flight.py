@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.flight_recorder import Flight, read_flights
 
 __all__ = ["build_parser", "divergence", "main", "to_text"]
@@ -17,7 +18,9 @@ def build_parser() -> ArgumentParser:
         "galaxy_mpi.flight",
         "Merge the event logs that the ranks of a failed run left, and show where they diverged.",
     )
-    parser.add_argument("folder", type=Path, help="the folder given to galaxy-mpi decode --flight")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", help="the folder given to galaxy-mpi decode --flight"
+    )
     parser.add_argument("--last", type=int, default=5, metavar="N", help="exchanges to show")
     return parser
 
@@ -26,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
 
     def prepare(arguments: argparse.Namespace) -> Callable[[], None]:
+        if arguments.folder is None:
+            raise ConfigError("name the folder given to galaxy-mpi decode --flight")
         flights = read_flights(arguments.folder)
         return lambda: print(to_text(flights, max(1, arguments.last)))
 

@@ -89,6 +89,8 @@ SUBCOMMANDS = (
         "galaxy_mpi.program.__main__",
         "a step as a listing of ops, messages and device time",
     ),
+    Subcommand("doctor", "galaxy_mpi.doctor", "check this computer and its MPI"),
+    Subcommand("flight", "galaxy_mpi.flight", "where the ranks of a failed run diverged"),
     Subcommand("cache", "galaxy_mpi.cache", "list or remove cached packed weights"),
     Subcommand("completion", "galaxy_mpi.cli.completion", "shell completion for bash, zsh or fish"),
 )

@@ -36,6 +36,7 @@ from galaxy_mpi.output import print_text, write_now, write_text
 from galaxy_mpi.program import Choice
 from galaxy_mpi.progress import FirstWords, Progress
 from galaxy_mpi.stream import Stream
+from galaxy_mpi.system_arguments import add_slow_parts
 from galaxy_mpi.systems import SYSTEMS, chosen_modules, chosen_system
 
 if TYPE_CHECKING:
@@ -161,21 +162,7 @@ def build_parser() -> ArgumentParser:
         metavar="NAME|FILE",
         help="constants of the chips; the environment variable WH_ARCH_YAML sets the default",
     )
-    add(
-        "--slow-chip",
-        action="append",
-        default=[],
-        metavar="R,C,FACTOR",
-        help="the ops of chip (R, C) take FACTOR times as long; may be repeated",
-    )
-    add(
-        "--slow-link",
-        action="append",
-        default=[],
-        metavar="R,C,AXIS,FACTOR",
-        help="so does the link from chip (R, C) to the next in its row or column, as AXIS says; "
-        "may be repeated",
-    )
+    add_slow_parts(add)
     add = parser.add_argument_group("comparisons").add_argument
     add(
         "--golden",

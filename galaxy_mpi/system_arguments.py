@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from typing import Any
 
 from galaxy_mpi.config import formats
@@ -10,7 +11,7 @@ from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.timing import MACHINES
 
-__all__ = ["add_model", "add_slowness", "add_system", "of_system"]
+__all__ = ["add_model", "add_slow_parts", "add_slowness", "add_system", "of_system"]
 
 
 def add_model(add: Any) -> None:
@@ -72,9 +73,8 @@ def add_system(parser: argparse.ArgumentParser) -> Any:
     return add
 
 
-def add_slowness(parser: argparse.ArgumentParser) -> Any:
-    """Add slow chips and links and the memory check; return ``add_argument`` of their group."""
-    add = parser.add_argument_group("what if").add_argument
+def add_slow_parts(add: Callable[..., Any]) -> None:
+    """Add slow chips and links, with the ``add_argument`` of their group."""
     add(
         "--slow-chip",
         action="append",
@@ -90,6 +90,12 @@ def add_slowness(parser: argparse.ArgumentParser) -> Any:
         help="so does the link from chip (R, C) to the next in its row or column, as AXIS says; "
         "may be repeated",
     )
+
+
+def add_slowness(parser: argparse.ArgumentParser) -> Any:
+    """Add slow chips and links and the memory check; return ``add_argument`` of their group."""
+    add = parser.add_argument_group("what if").add_argument
+    add_slow_parts(add)
     add(
         "--allow-over-budget",
         action="store_true",

@@ -296,6 +296,7 @@ class Generator:
         if len(users) != len(tokens):
             raise ConfigError(f"{len(tokens)} prompts, but {len(users)} users")
         work = [self._pass(prompt, user) for prompt, user in zip(tokens, users, strict=True)]
+        self._check_same("prompts", [[int(t) for t in prompt] for prompt in tokens])
         self.switch_mode("prefill")
         found = []
         for number, one in enumerate(work):
@@ -351,6 +352,7 @@ class Generator:
         ndarray of shape (max_batch_size, V), float32
             Logits of every user, idle ones included; equal on all ranks.
         """
+        self._check_same("tokens of a step", tokens_B.tolist())
         self.switch_mode("decode")
         self.model.transport.begin("decode step")
         longest = [-1] * self.model.run.working_mesh.cols
@@ -430,6 +432,16 @@ class Generator:
         costs = Costs(programs.on(model.plan.machine))
         mesh, chips = model.run.working_mesh, model.transport.chips
         return RunClock(costs, mesh, chips, model.run.slowness)
+
+    def _check_same(self, what: str, mine: list[Any]) -> None:
+        """Raise ConfigError if rank 0 was given something else: messages would still fit."""
+        transport = self.model.transport
+        theirs = transport.from_root(lambda: mine)
+        if theirs != mine:
+            raise ConfigError(
+                f"the {what} of rank {transport.rank} differ from those of rank 0: "
+                f"{str(mine)[:60]}, not {str(theirs)[:60]}; give all ranks the same"
+            )
 
     def _table(self, column: int, positions_B: Ints) -> PageTable:
         """Return where the users of a column are."""

@@ -115,3 +115,17 @@ def test_accuracy_is_measured_as_the_original_measures_it(tmp_path):
     assert plain["logits_pcc"] < of_file["logits_pcc"] < exact["logits_pcc"]
     assert {o["tensor"] for o in content["outliers"]} == {"stream", "attention", "act"}
     assert "published: top-1 and top-5" in done.stdout
+
+
+def test_another_prompt_on_one_rank_is_an_error(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(
+        "from mpi4py import MPI\n"
+        "from galaxy_mpi import Generator, create_model\n"
+        'model = create_model("demo", mesh="1x2", comm=MPI.COMM_WORLD)\n'
+        "with Generator(model) as generator:\n"
+        "    generator.prefill_forward([[1, 2, 3 + MPI.COMM_WORLD.rank]])\n"
+    )
+    done = mpi(2, path)
+    assert done.returncode != 0
+    assert "the prompts of rank 1 differ from those of rank 0: [[1, 2, 4]], not" in done.stderr

@@ -21,18 +21,13 @@ if __name__ == "__main__":
 
 from galaxy_mpi import decode
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.faults.case import BEGAN_VARIABLE, MODEL_VARIABLE
 from galaxy_mpi.faults.moments import Trap
 from galaxy_mpi.mesh import guard, mpi, watchdog
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, ancestry
 from galaxy_mpi.prefetch import Prefetcher
 
-__all__ = ["BEGAN_VARIABLE", "MODEL_VARIABLE", "WHAT", "main"]
-
-BEGAN_VARIABLE = "GALAXY_MPI_FAULT_BEGAN"
-"""Names the file to which the time of the fault is written."""
-
-MODEL_VARIABLE = "GALAXY_MPI_FAULT_MODEL"
-"""Names the folder of the run's model, for faults of its files."""
+__all__ = ["WHAT", "main"]
 
 WHAT = "asked to fail"
 """Said by errors that are asked for."""

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from galaxy_mpi.checkpoints import BUILT_IN
-from galaxy_mpi.faults.case import Case, Layout
-from galaxy_mpi.faults.rank import BEGAN_VARIABLE, MODEL_VARIABLE
+from galaxy_mpi.faults.case import BEGAN_VARIABLE, MODEL_VARIABLE, Case, Layout
 
 __all__ = ["LIMIT_S", "Outcome", "golden_tokens", "play"]
 

@@ -58,7 +58,8 @@ def main(argv: list[str]) -> int:
     fault, moment, rank, *arguments = argv
     mine = next((os.environ[n] for n in RANK_VARIABLES if n in os.environ), "0")
     for module in (mpi, guard):  # so that the laboratory need not wait for a minute
-        vars(module).update(START_S=10.0, END_S=10.0)
+        vars(module).update(START_S=15.0, END_S=10.0)
+    guard.STOPPED_S = 5.0
     watchdog._PATIENT_S = 5.0
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup or the parent process may ignore it
     if rank in (mine, "all"):

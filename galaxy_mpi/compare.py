@@ -18,7 +18,8 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
-from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_mesh
+from galaxy_mpi.arguments import ArgumentParser, add_transport
+from galaxy_mpi.command import run_alone, run_on_mesh
 from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.engine.ran import config_of, versions, what_ran
 from galaxy_mpi.errors import ConfigError
@@ -31,6 +32,7 @@ from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, stored, 
 from galaxy_mpi.studies.host_steps import host_figures
 from galaxy_mpi.studies.ideas import Variant, variants
 from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.system_arguments import add_formats, add_machine
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.bands import Conditions
 
@@ -57,15 +59,8 @@ def build_parser() -> ArgumentParser:
     add("--timing-only", action="store_true", help="device time only, without weights or ranks")
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns of chips")
-    add("--precision", help="performance (default), accuracy or float32 (no device time)")
-    add("--optimizations", metavar="NAME|FILE", help="as in galaxy-mpi decode")
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
-    add(
-        "--machine",
-        default="wormhole_galaxy_6u",
-        metavar="NAME|FILE",
-        help="constants of the chips",
-    )
+    add_formats(add, "performance (default), accuracy or float32 (no device time)")
+    add_machine(add)
     add = parser.add_argument_group("host time").add_argument
     add("--turns", type=int, default=3, metavar="N", help="runs of each variant on the host")
     add = parser.add_argument_group("output").add_argument

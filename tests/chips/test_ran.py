@@ -2,6 +2,7 @@
 
 import json
 import re
+from galaxy_mpi.engine.report_text import report_text
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +69,9 @@ def test_a_slow_chip_is_pointed_at(mesh):
     # Others wait for all that the step takes longer, but for what the slow chip does at its end.
     assert 0.5 * (steps[1] - steps[0]) < first["waited_s"] <= steps[1] - steps[0]
     assert re.search(
-        r"device: stragglers +\(1, 0\): others wait up to", slow.to_text(show_all=False)
+        r"device: stragglers +\(1, 0\): others wait up to", report_text(slow, show_all=False)
     )
-    assert "stragglers" not in even.to_text(show_all=False)
+    assert "stragglers" not in report_text(even, show_all=False)
 
 
 def test_a_slow_wire_points_at_its_group():

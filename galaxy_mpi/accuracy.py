@@ -19,7 +19,7 @@ if __name__ == "__main__":
     one_thread_per_rank()
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.checkpoints import open_model
+from galaxy_mpi.checkpoints.model_files import open_model
 from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers

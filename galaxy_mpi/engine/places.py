@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from galaxy_mpi.arrays import I64
+from galaxy_mpi.arrays import Ints
 from galaxy_mpi.engine.block_pool import BlockPool
 from galaxy_mpi.engine.request import CacheLimits, Request
 from galaxy_mpi.kernels import ROW_BLOCK
@@ -52,7 +52,7 @@ class Places:
         """Return the column whose chips hold the cache of ``place``."""
         return place // self._each
 
-    def page_table(self, column: int, positions_B: I64) -> PageTable:
+    def page_table(self, column: int, positions_B: Ints) -> PageTable:
         """Return the page table of a column.
 
         Parameters

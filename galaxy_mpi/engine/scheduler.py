@@ -79,7 +79,7 @@ class Scheduler:
         self._n_positions, self._page_size = limits.n_positions, limits.page_size
         self._prefix_caching, self._refused = prefix_caching, refused
         self._eos_tokens = frozenset(eos_tokens)
-        self._places = Places(n_places, n_columns, limits)
+        self.places = Places(n_places, n_columns, limits)
         self.requests: list[Request] = []
         self._waiting: deque[Request] = deque()
         self._active: dict[int, Request] = {}
@@ -134,7 +134,7 @@ class Scheduler:
     @property
     def pools(self) -> list[BlockPool]:
         """The cache blocks of each column."""
-        return self._places.pools
+        return self.places.pools
 
     @property
     def is_done(self) -> bool:
@@ -168,12 +168,12 @@ class Scheduler:
         """
         n_short = 0
         for request in self._waiting:
-            if len(request.prompt) > SHORT or n_short == self._places.n_free:
+            if len(request.prompt) > SHORT or n_short == self.places.n_free:
                 break
             n_short += 1
         seated: list[Request] = []
         wanted = n_short if n_short >= BATCH_FROM else 1
-        while len(seated) < wanted and self._waiting and self._places.take(self._waiting[0]):
+        while len(seated) < wanted and self._waiting and self.places.take(self._waiting[0]):
             request = self._waiting.popleft()
             self._active[request.place] = request
             seated.append(request)
@@ -199,11 +199,11 @@ class Scheduler:
 
     def column(self, place: int) -> int:
         """Return the column whose chips hold the cache of ``place``."""
-        return self._places.column(place)
+        return self.places.column(place)
 
     def page_table(self, column: int) -> PageTable:
         """Return the page table of a column."""
-        return self._places.page_table(column, self.positions)
+        return self.places.page_table(column, self.positions)
 
     def longest_positions(self) -> list[int]:
         """Return the position of the longest user in each column; -1 for no user."""
@@ -215,7 +215,7 @@ class Scheduler:
         for number, token in sampled.items():
             request = self.requests[number]
             if not request.generated:
-                self._places.remember_prompt(request)
+                self.places.remember_prompt(request)
             request.generated.append(token)
             position = request.position
             is_last = position >= self._n_positions
@@ -225,14 +225,14 @@ class Scheduler:
                 self.tokens[request.place] = token
                 self.positions[request.place] = position
                 if position >= len(request.blocks) * self._page_size:
-                    self._places.grow(request, position + 1)
+                    self.places.grow(request, position + 1)
             else:
                 self._leave(request)
 
     def _leave(self, request: Request) -> None:
         """Free a request's place and blocks."""
         place = request.place
-        self._places.leave(request)
+        self.places.leave(request)
         del self._active[place]
         self.positions[place], self.tokens[place] = IDLE, 0
 

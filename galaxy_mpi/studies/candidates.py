@@ -186,9 +186,7 @@ class Grid:
         return Candidate.uniform(groups, self.n_layers)
 
 
-def named_candidates(
-    settings: Settings, model: ModelSizes, n_layers: int
-) -> dict[Candidate, str]:
+def named_candidates(settings: Settings, model: ModelSizes, n_layers: int) -> dict[Candidate, str]:
     """Return the candidates that are what a system means by ``performance`` and ``accuracy``."""
     found: dict[Candidate, str] = {}
     for name in ("performance", "accuracy"):

@@ -2,7 +2,6 @@
 
 import json
 import re
-from galaxy_mpi.engine.report_text import report_text
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 from galaxy_mpi import accuracy, compare, decode, estimate, validate
 from galaxy_mpi.dtypes import codec_name
+from galaxy_mpi.engine.report_text import report_text
 from galaxy_mpi.mesh import Mesh
 from tests.chips.changes import RUN, play
 from tests.prompts import prompt_of

@@ -24,7 +24,7 @@ from galaxy_mpi.engine.ran import config_of, versions, what_ran
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.models import LlamaConfig, chosen_layout
 from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.plot import grouped_bars_png
 from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, stored, table, to_dict
@@ -57,6 +57,7 @@ def build_parser() -> ArgumentParser:
     add("--timing-only", action="store_true", help="device time only, without weights or ranks")
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns of chips")
+    add("--layout", metavar="FILE.py:CLASS", help="as in galaxy-mpi decode")
     add("--precision", help="performance (default), accuracy or float32 (no device time)")
     add("--optimizations", metavar="NAME|FILE", help="as in galaxy-mpi decode")
     add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
@@ -112,6 +113,7 @@ def _prepare_timing(
         machine=arguments.machine,
         system="galaxy",
         layers=arguments.layers,
+        layout_class=chosen_layout(arguments.layout),
         **chosen,
     )
     programs, found = what_if.programs, variants(Mesh.parse(arguments.mesh))
@@ -125,6 +127,7 @@ def _prepare_timing(
             what_if.wanted,
             users=arguments.users,
             position=arguments.position,
+            layout_class=what_if.layout_class,
         )
         rows = rows_of(found, device, None, what_if.conditions)
         ran = {
@@ -151,6 +154,7 @@ def _prepare_values(
         mesh=mesh,
         batch=arguments.users,
         n_layers=arguments.layers,
+        layout_class=chosen_layout(arguments.layout),
         machine=arguments.machine,
         prefix_caching=False,
         argv=argv,
@@ -180,6 +184,7 @@ def _prepare_values(
                 run.wanted,
                 users=arguments.users,
                 position=arguments.position,
+                layout_class=run.layout_class,
             )
         conditions = Conditions(
             system="galaxy",
@@ -189,6 +194,7 @@ def _prepare_values(
             hidden_dim=plan.model.hidden_dim,
             n_layers=plan.model.n_layers,
             n_tokens=arguments.position,
+            is_changed=bool(engine.programs.layout.key),
         )
         _report(arguments, plan.model, found, rows_of(found, device, host, conditions), ran)
 

@@ -29,6 +29,7 @@ from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.plot import front_png
 from galaxy_mpi.progress import Counter
@@ -76,6 +77,7 @@ def build_parser() -> ArgumentParser:
         metavar="NAME|FILE.py:NAME",
         help=f"{' or '.join(SYSTEMS)}, for both; by default the machine's",
     )
+    add("--layout", metavar="FILE.py:CLASS", help="as in galaxy-mpi decode, for both")
     add(
         "--set",
         action="append",
@@ -186,6 +188,7 @@ class ParetoCommand:
             prompt_tokens=((0,),),
             mesh=Mesh.parse(arguments.mesh),
             system=system,
+            layout_class=chosen_layout(arguments.layout),
             formats=arguments.formats,
             n_layers=arguments.layers,
             page_size=_PAGE,
@@ -205,6 +208,7 @@ class ParetoCommand:
                 machine=arguments.machine,
                 constants=tuple(arguments.set),
                 system=self.run.system,
+                layout_class=self.run.layout_class,
                 formats=arguments.formats,
                 layers=arguments.layers,
                 allow_over_budget=True,

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from galaxy_mpi.errors import CollectiveError, ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.ending import say
+from galaxy_mpi.mesh.ending import Terminated, say
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
 from galaxy_mpi.mesh.transport import Transport
 
@@ -329,5 +329,10 @@ def _tell(error: BaseException) -> None:
         return
     if isinstance(error, MemoryError):
         say(f"galaxy_mpi: rank {rank}: {_out_of_memory(error)}\n")
+        return
+    if isinstance(error, Terminated):  # nor here: whoever asked knows why
+        say(
+            f"galaxy_mpi: rank {rank}: asked to end (SIGTERM) before there was anything to report\n"
+        )
         return
     say(f"galaxy_mpi: rank {rank} failed:\n{traceback.format_exc()}")

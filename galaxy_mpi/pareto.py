@@ -29,6 +29,7 @@ from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.progress import Counter
 from galaxy_mpi.studies.asked_systems import system_of_machine
@@ -38,7 +39,7 @@ from galaxy_mpi.studies.pareto_report import Found
 from galaxy_mpi.studies.pareto_search import Search
 from galaxy_mpi.studies.target_clock import Cost, TargetClock
 from galaxy_mpi.studies.what_if import WhatIf
-from galaxy_mpi.system_arguments import add_constants, add_machine
+from galaxy_mpi.system_arguments import add_constants, add_layout, add_machine
 from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.systems.optimizations import optimizations_json
 from galaxy_mpi.timing import Machine
@@ -69,6 +70,7 @@ def build_parser() -> ArgumentParser:
         metavar="NAME|FILE.py:NAME",
         help=f"{' or '.join(SYSTEMS)}, for both; by default the machine's",
     )
+    add_layout(add)
     add_constants(add)
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--input-tokens", type=int, default=128, metavar="N", help="tokens of each prompt")
@@ -173,6 +175,7 @@ class ParetoCommand:
             prompt_tokens=((0,),),
             mesh=Mesh.parse(arguments.mesh),
             system=system,
+            layout_class=chosen_layout(arguments.layout),
             formats=arguments.formats,
             n_layers=arguments.layers,
             page_size=_PAGE,
@@ -192,6 +195,7 @@ class ParetoCommand:
                 machine=arguments.machine,
                 constants=tuple(arguments.set),
                 system=self.run.system,
+                layout_class=self.run.layout_class,
                 formats=arguments.formats,
                 layers=arguments.layers,
                 allow_over_budget=True,

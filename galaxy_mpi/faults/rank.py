@@ -94,6 +94,8 @@ def _act(fault: str, crossing: Any) -> Callable[[], None] | None:
         until = time.monotonic() + _LONG_S
         while time.monotonic() < until:
             pass
+    elif fault == "cut":
+        os.system("ip link set eth0 down")  # of the network namespace of this rank
     elif fault == "quit":
         os._exit(0)
     elif fault == "descriptors":

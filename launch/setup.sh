@@ -71,7 +71,7 @@ for extra in "$mpi" $(echo "$extras" | tr ',' ' '); do
     set -- "$@" --requirement "$root/locks/$extra.txt"
 done
 if ! install --require-hashes --no-deps "$@" ||
-    ! install --no-build-isolation --config-settings editable_mode=compat \
+    ! PYTHONWARNINGS=ignore install --no-build-isolation --config-settings editable_mode=compat \
         --constraint "$root/constraints.txt" --editable "${root}[$mpi${extras:+,$extras}]"; then
     restore
     fail "pip could not install what is needed; see above"

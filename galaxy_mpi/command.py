@@ -19,7 +19,6 @@ from galaxy_mpi.errors import CollectiveError, ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import say
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
-from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.mesh.transport import Transport
 
 __all__ = [
@@ -236,6 +235,8 @@ def _without_mpi(
     mesh, play = prepare(arguments)
     if arguments.chips_per_rank != mesh.n_chips:
         return None
+    from galaxy_mpi.mesh.local_transport import LocalTransport  # an ordinary rank needs none
+
     return lambda: play(LocalTransport(mesh)) or 0
 
 

@@ -21,8 +21,6 @@ from galaxy_mpi.checkpoints import cache_folder
 from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
 from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.engine import Engine
-from galaxy_mpi.engine.golden import Golden
-from galaxy_mpi.engine.report import Report
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.flight_recorder import recording
 from galaxy_mpi.kernels import SamplingParams
@@ -35,11 +33,12 @@ from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import print_text, write_now, write_text
 from galaxy_mpi.program import Choice
 from galaxy_mpi.progress import FirstWords, Progress
-from galaxy_mpi.stream import Stream
 from galaxy_mpi.system_arguments import add_slow_parts
 from galaxy_mpi.systems import SYSTEMS, chosen_modules, chosen_system
 
 if TYPE_CHECKING:
+    from galaxy_mpi.engine.golden import Golden
+    from galaxy_mpi.engine.report import Report
     from galaxy_mpi.studies.against import Against
 
 GOLDEN_DIFFERS, INTERRUPTED = 1, 130
@@ -308,6 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             with ExitStack() as stack:
                 hooks = stack.enter_context(Progress(enabled=shown)).hooks()
                 if arguments.stream and transport.rank == 0:
+                    from galaxy_mpi.stream import Stream  # few runs need it
+
                     stream = Stream(write_now, len(run.prompts or ()) or 2)
                     hooks = replace(hooks, generated=stream.generated)
                 if transport.rank == 0:
@@ -358,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         first_words.cancel()
 
 
-def _page(report: Report, against: "Against | None", golden: Golden | None) -> str | None:
+def _page(report: "Report", against: "Against | None", golden: "Golden | None") -> str | None:
     """Return what --report writes."""
     if report.run.report_path is None:
         return None
@@ -368,16 +369,20 @@ def _page(report: Report, against: "Against | None", golden: Golden | None) -> s
     return to_html(decode_page(report, against, golden))
 
 
-def _golden(arguments: argparse.Namespace) -> Golden | None:
+def _golden(arguments: argparse.Namespace) -> "Golden | None":
     """Return the golden tokens, None if there are none to compare with."""
     if arguments.golden is None:
         if arguments.update_golden:
             raise ConfigError("--update-golden writes the file of --golden; name one")
         return None
-    return None if arguments.update_golden else Golden.read(arguments.golden)
+    if arguments.update_golden:
+        return None
+    from galaxy_mpi.engine.golden import Golden  # few runs need it
+
+    return Golden.read(arguments.golden)
 
 
-def _told_golden(golden: Golden, report: Report) -> int:
+def _told_golden(golden: "Golden", report: "Report") -> int:
     """Print which users differ; return the exit code."""
     lines = golden.differences(report.tokens)
     print("\n".join(["", *(lines or [f"all users are as in {golden.path}"])]), flush=True)

@@ -29,7 +29,8 @@ from galaxy_mpi.studies.claims import Claim, older_claims
 from galaxy_mpi.studies.published_times import published_times
 from galaxy_mpi.studies.whole_run import run_one
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
-from galaxy_mpi.timing import MACHINES, Estimator, Machine
+from galaxy_mpi.timing import MACHINES, Machine
+from galaxy_mpi.timing.estimator import Estimator
 from galaxy_mpi.timing.published import LEFT_OUT, Measurement, read_measurements
 
 __all__ = ["Comparison", "build_parser", "compare", "main"]

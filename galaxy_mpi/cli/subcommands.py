@@ -91,6 +91,7 @@ SUBCOMMANDS = (
     ),
     Subcommand("doctor", "galaxy_mpi.doctor", "check this computer and its MPI"),
     Subcommand("flight", "galaxy_mpi.flight", "where the ranks of a failed run diverged"),
+    Subcommand("faults", "galaxy_mpi.faults.__main__", "break real runs and check how they end"),
     Subcommand("cache", "galaxy_mpi.cache", "list or remove cached packed weights"),
     Subcommand("completion", "galaxy_mpi.cli.completion", "shell completion for bash, zsh or fish"),
 )

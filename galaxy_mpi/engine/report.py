@@ -16,10 +16,11 @@ from galaxy_mpi.engine.seen import Seen
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import plural, write_all
-from galaxy_mpi.timing import DeviceTimes, Trace
+from galaxy_mpi.timing import DeviceTimes
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.device_run import DeviceRun
 from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
+from galaxy_mpi.timing.trace import Trace
 
 __all__ = ["SCHEMA_VERSION", "Report"]
 

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass, field
 
-__all__ = ["Case", "Layout"]
+__all__ = ["BEGAN_VARIABLE", "MODEL_VARIABLE", "Case", "Layout"]
+
+BEGAN_VARIABLE = "GALAXY_MPI_FAULT_BEGAN"
+"""Names the file to which the time of the fault is written."""
+
+MODEL_VARIABLE = "GALAXY_MPI_FAULT_MODEL"
+"""Names the folder of the run's model, for faults of its files."""
 
 
 @dataclass(frozen=True)

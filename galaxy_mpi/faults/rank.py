@@ -21,18 +21,13 @@ if __name__ == "__main__":
 
 from galaxy_mpi import decode
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.faults.case import BEGAN_VARIABLE, MODEL_VARIABLE
 from galaxy_mpi.faults.moments import Trap
 from galaxy_mpi.mesh import guard, mpi, watchdog
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, ancestry
 from galaxy_mpi.prefetch import Prefetcher
 
-__all__ = ["BEGAN_VARIABLE", "MODEL_VARIABLE", "WHAT", "main"]
-
-BEGAN_VARIABLE = "GALAXY_MPI_FAULT_BEGAN"
-"""Names the file to which the time of the fault is written."""
-
-MODEL_VARIABLE = "GALAXY_MPI_FAULT_MODEL"
-"""Names the folder of the run's model, for faults of its files."""
+__all__ = ["WHAT", "main"]
 
 WHAT = "asked to fail"
 """Said by errors that are asked for."""
@@ -63,7 +58,8 @@ def main(argv: list[str]) -> int:
     fault, moment, rank, *arguments = argv
     mine = next((os.environ[n] for n in RANK_VARIABLES if n in os.environ), "0")
     for module in (mpi, guard):  # so that the laboratory need not wait for a minute
-        vars(module).update(START_S=10.0, END_S=10.0)
+        vars(module).update(START_S=15.0, END_S=10.0)
+    guard.STOPPED_S = 5.0
     watchdog._PATIENT_S = 5.0
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup or the parent process may ignore it
     if rank in (mine, "all"):

@@ -96,7 +96,9 @@ def _said_of_stop(moment: str, victim: str, layout: Layout) -> Iterator[str]:
         yield r"(rank|chips?) .*is stopped" if layout.n_ranks == 2 else "waited"
     elif moment in ("load", "report") and layout.n_ranks == 2:
         yield r"galaxy_mpi: .*chip.* waited \d+ s in .*: chip.* (is|are) stopped"
-    elif moment in ("start", "set-up", "handover", "end"):
+    elif moment in ("start", "set-up", "handover"):
+        yield rf"galaxy_mpi: rank {victim} \(process \d+\) on .* has been stopped for 5 s"
+    elif moment == "end":
         yield "Timeout|is stopped|waited"
 
 

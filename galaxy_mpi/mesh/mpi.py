@@ -16,14 +16,14 @@ their launcher (`galaxy_mpi.mesh.lifeline`), and all ranks end after an uncaught
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
 import mpi4py
 
 from galaxy_mpi.errors import ConfigError, UserError, common
 from galaxy_mpi.mesh.ending import end_within, flush
-from galaxy_mpi.mesh.guard import END_S, START_S, limited
+from galaxy_mpi.mesh.guard import END_S, START_S, limited, no_rank_stopped
 from galaxy_mpi.mesh.lifeline import end_with_launcher
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.placement import Placement
@@ -51,7 +51,7 @@ def _start_mpi() -> Any:
     if "mpi4py.MPI" in sys.modules:
         return sys.modules["mpi4py.MPI"]
     try:
-        with limited(START_S):
+        with limited(START_S), no_rank_stopped():
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise ConfigError(
@@ -70,7 +70,7 @@ def world_rank() -> int:
 def agree(error: UserError | None) -> None:
     """Raise the first error of any rank of the run on every rank."""
     mpi = _start_mpi()
-    with limited(START_S):
+    with limited(START_S), no_rank_stopped():
         errors = mpi.COMM_WORLD.allgather(error)
     _raise_first(errors)
 
@@ -148,7 +148,8 @@ class MpiTransport:
         world = self._mpi.COMM_WORLD if comm is None else comm
         check_world(mesh, world.size, dict(os.environ), chips_per_rank)
         self.mesh = mesh
-        with limited(timeout_s and max(START_S, timeout_s)):
+        limit_s = timeout_s and max(START_S, timeout_s)
+        with limited(limit_s):
             self._comm = world.Dup()
         self.rank: int = self._comm.rank
         self.n_ranks: int = self._comm.size
@@ -160,7 +161,7 @@ class MpiTransport:
         )
         placement = Placement(mesh, chips_per_rank)
         self.chips = placement.chips(self.rank)
-        with limited(timeout_s and max(START_S, timeout_s)):
+        with limited(limit_s), no_rank_stopped() if limit_s else nullcontext():
             self._planes = Planes(self._mpi, self._comm, placement, kind)
         self._watchdog = Watchdog(timeout_s, is_fixed=is_timeout_fixed, waits=self._planes.waits)
 

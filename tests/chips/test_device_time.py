@@ -15,7 +15,8 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.studies.whole_run import run_all, run_one
 from galaxy_mpi.systems import PassShape
-from galaxy_mpi.timing import Estimator, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.estimator import Estimator
 from tests.chips import playing
 from tests.prompts import prompt_of
 

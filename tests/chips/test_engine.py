@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from galaxy_mpi.checkpoints import TextTokenizer, default_prompts, locate
+from galaxy_mpi.checkpoints import default_prompts, locate
+from galaxy_mpi.checkpoints.tokenizer import TextTokenizer
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
 from galaxy_mpi.engine.request import EndReason

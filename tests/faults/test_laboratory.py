@@ -1,5 +1,6 @@
 """The fast part of the laboratory of faults, and whether the laboratory finds anything."""
 
+import json
 import os
 from dataclasses import replace
 
@@ -67,6 +68,28 @@ def test_the_laboratory_finds(case, problem, golden):
 def test_the_laboratory_finds_other_tokens(golden):
     case = Case(MEMORY, "none", within_s=60.0, codes=(0,), options=("--prompt", "Never"))
     assert "other tokens than without the fault" in play(case, golden["memory"]).problems
+
+
+@pytest.mark.parametrize(
+    ("tokens", "is_interrupted", "problem"),
+    [
+        ([[5], []], True, ""),
+        ([[5], []], False, "other tokens"),
+        ([[6], []], True, "other tokens"),
+        ([[5]], True, "other tokens"),
+    ],
+)
+def test_an_interrupted_report_has_the_first_tokens(tokens, is_interrupted, problem):
+    report = json.dumps({"tokens": tokens, "interrupted": is_interrupted})
+    case = Case(
+        ALONE,
+        "none",
+        within_s=60.0,
+        codes=(0,),
+        around_all=f"echo '{report}' >{{out}}/report.json",
+    )
+    problems = " ".join(play(case, [[5, 7], [8, 9]]).problems)
+    assert problems == problem or (problem and problems.startswith(problem))
 
 
 def test_the_laboratory_finds_and_ends_a_run_that_hangs(golden):

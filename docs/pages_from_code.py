@@ -88,7 +88,12 @@ def rewrite_links(text: str, base: Path, place: Path) -> str:
 
 def command_line() -> str:
     """Return the page of all subcommands with their options."""
-    lines = ["# Command line", "", "Made from the parsers: what `galaxy-mpi COMMAND --help` says.", ""]
+    lines = [
+        "# Command line",
+        "",
+        "Made from the parsers: what `galaxy-mpi COMMAND --help` says.",
+        "",
+    ]
     for each in SUBCOMMANDS:
         parser = import_module(each.module).build_parser()
         lines += [f"## galaxy-mpi {each.name}", "", *_cells(parser.description or ""), ""]
@@ -106,7 +111,11 @@ def _rows(actions: list[argparse.Action]) -> Iterator[str]:
         if action.option_strings and action.nargs != 0:
             words += f" {action.metavar or action.dest.upper()}"
         (meaning,) = _cells(argparse.HelpFormatter("")._expand_help(action) if action.help else "")
-        if action.default not in (None, False, "", []) and "default" not in meaning and action.nargs != 0:
+        if (
+            action.default not in (None, False, "", [])
+            and "default" not in meaning
+            and action.nargs != 0
+        ):
             meaning += f" (default: `{action.default}`)"
         yield f"| {'`' + words.replace('|', chr(92) + '|') + '`'} | {meaning} |"
 

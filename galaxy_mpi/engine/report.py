@@ -271,7 +271,7 @@ class Report:
 
         rows = [
             ("model", f"{self.run.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
-            ("mesh", f"{self.run.mesh}, {self.run.mesh.n_chips} ranks"),
+            ("mesh", f"{self.run.mesh}, {self.run.mesh.n_chips} chips"),
             *self._layout(),
             ("system, precision", f"{self.run.system_name}, {self.precision}"),
             ("users, new tokens", f"{len(self.tokens)}, {sum(map(len, self.tokens))}"),

@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.arguments import ArgumentParser
+from galaxy_mpi.command import run_alone
 from galaxy_mpi.mesh.lifeline import ancestry, is_cut
 from galaxy_mpi.mesh.plane import Label
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, padded

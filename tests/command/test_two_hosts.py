@@ -57,7 +57,6 @@ def test_hosts_give_the_tokens_and_the_device_time_of_one(hosts, ranks):
         ("launcher-kill step 3", "Remote daemon"),  # that of the other host: mpirun ends with 0
         ("launcher-kill step 0", ""),
         ("cut step 3", "decode step 2"),  # a wait ends the ranks, and then both launchers
-        ("cut load 0", ""),
     ],
 )
 def test_a_fault_on_one_host_ends_the_ranks_of_both(fault, said):

@@ -18,9 +18,10 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
+from galaxy_mpi.arguments import ArgumentParser, add_transport
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.checkpoints.model_files import open_model
-from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
+from galaxy_mpi.command import run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
 from galaxy_mpi.engine.forced_text import plan_of_text
@@ -36,6 +37,7 @@ from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.differences import Differences
 from galaxy_mpi.studies.forced_values import BY_OP_STEPS, ForcedValues, chosen_steps
 from galaxy_mpi.studies.published_accuracy import published
+from galaxy_mpi.system_arguments import add_layout
 from galaxy_mpi.systems import SYSTEMS, Precision, chosen_system
 from galaxy_mpi.systems.precision import KINDS
 
@@ -67,7 +69,7 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns of chips")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
-    add("--layout", metavar="FILE.py:CLASS", help="as in galaxy-mpi decode")
+    add_layout(add)
     add(
         "--precision",
         metavar="P,...",

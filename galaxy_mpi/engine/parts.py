@@ -94,8 +94,7 @@ def make_watchers(
     from galaxy_mpi.engine.capture import Capture
 
     run.capture.check(programs.decode(), programs.prefill(PassShape.of_prompt(1)))
-    mesh, key = run.working_mesh, chips.layout.key
-    return [*watchers, Capture(run.capture_path, run.capture, mesh, chips.transport, key)]
+    return [*watchers, Capture(run.capture_path, run.capture, chips.layout, chips.transport)]
 
 
 def make_prefetcher(

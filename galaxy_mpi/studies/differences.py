@@ -135,7 +135,7 @@ def compare_captures(a: Path, b: Path) -> Differences:
     Raises
     ------
     ConfigError
-        If one holds no captured values, they have no file in common, or layouts differ.
+        If one holds no captured values, or they have no file in common.
     """
     files_a, files_b = _files(a), _files(b)
     if a.is_file() and b.is_file():
@@ -148,14 +148,6 @@ def compare_captures(a: Path, b: Path) -> Differences:
         alone.append(run)
     for run in common:
         (about, values), (others_about, others) = _read(files_a[run]), _read(files_b[run])
-        layouts = [of.get("layout", "") for of in (about, others_about)]
-        if layouts[0] != layouts[1]:
-            raise ConfigError(
-                f"{a} and {b} have different layouts "
-                f"({', '.join(n or 'default' for n in layouts)}), so their values "
-                f"are in different places; compare tokens (--golden)"
-            )
-        mesh = Mesh.parse(about["mesh"])
         known = {entry["name"] for entry in others_about["values"]}
         alone += [f"{run}: {name}" for name in sorted(known - values.keys())]
         for entry in about["values"]:
@@ -165,11 +157,13 @@ def compare_captures(a: Path, b: Path) -> Differences:
                 continue
             if values[name].dtype.kind != "f":
                 continue  # token ids; their logits are compared
-            found.append(_difference(run, entry, values[name], others[name], mesh))
+            found.append(_difference(run, entry, values[name], others[name], about))
     return Differences(str(a), str(b), found, alone)
 
 
-def _difference(run: str, entry: dict[str, Any], ours: Any, theirs: Any, mesh: Mesh) -> Difference:
+def _difference(
+    run: str, entry: dict[str, Any], ours: Any, theirs: Any, about: dict[str, Any]
+) -> Difference:
     a, b = (values.astype(np.float64) for values in (ours, theirs))
     with np.errstate(all="ignore"):
         errors = np.where(a == b, 0.0, np.abs(a - b))
@@ -180,7 +174,7 @@ def _difference(run: str, entry: dict[str, Any], ours: Any, theirs: Any, mesh: M
     if "chip" in entry:
         chip = f"({entry['chip'][0]}, {entry['chip'][1]})"
     else:
-        chip = _holder(entry["cut"], place, a.shape, mesh)
+        chip = _holder(entry, place, a.shape, about)
     are_finite = np.isfinite(a) & np.isfinite(b)
     scale = float(np.abs(b[are_finite]).max(initial=0))
     pcc = 1.0 if largest == 0 else _pcc(a[are_finite], b[are_finite])
@@ -190,13 +184,18 @@ def _difference(run: str, entry: dict[str, Any], ours: Any, theirs: Any, mesh: M
     return Difference(run, entry["name"], layer, op, pcc, relative, largest, scale, shown)
 
 
-def _holder(cut: list[list[str]], place: Any, shape: tuple[int, ...], mesh: Mesh) -> str:
+def _holder(
+    entry: dict[str, Any], place: Any, shape: tuple[int, ...], about: dict[str, Any]
+) -> str:
     """Return the chip that holds an element of a whole tensor."""
-    found = {Axis.COLUMN: "*", Axis.ROW: "*"}
-    for names, at, size in zip(cut, place, shape, strict=True):
+    mesh, found = Mesh.parse(about["mesh"]), {Axis.COLUMN: "*", Axis.ROW: "*"}
+    orders = {int(dim): about["orders"][name] for dim, name in entry.get("order", {}).items()}
+    sizes = entry.get("joined", shape)
+    for dim, (names, at, size) in enumerate(zip(entry["cut"], place, sizes, strict=True)):
         axes = [Axis.named(name) for name in names]
         n_parts = math.prod(mesh.size(axis) for axis in axes)
-        number = int(at) // (size // n_parts)
+        joined_at = orders[dim][at] if dim in orders else int(at)
+        number = joined_at // (size // n_parts)
         for axis in reversed(axes):
             number, index = divmod(number, mesh.size(axis))
             found[axis] = str(index)

@@ -74,7 +74,7 @@ class ForcedValues:
         choice: Choice,
     ) -> None:
         self._folder, self._choice, self._transport = folder, choice, transport
-        self._mesh, self._layout = run.working_mesh, run.layout(model).key
+        self._layout = run.layout(model)
 
     def reference(self) -> Capture:
         """Return what captures the float32 run. Collective."""
@@ -89,5 +89,4 @@ class ForcedValues:
         return compare_captures(self._folder / "other", self._folder / _REFERENCE)
 
     def _capture(self, name: str) -> Capture:
-        folder = self._folder / name
-        return Capture(folder, self._choice, self._mesh, self._transport, self._layout)
+        return Capture(self._folder / name, self._choice, self._layout, self._transport)

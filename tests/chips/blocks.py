@@ -1,8 +1,8 @@
 """The code blocks of a page of documentation, run in order.
 
 A block whose first line is a comment with a file's name is written to that file; other blocks of
-Python are run. In all others, lines that begin with ``$ galaxy-mpi`` are commands; the lines after a command
-must be lines of its output, in this order, and ``...`` stands for any number of lines. The comment
+Python are run. In all others, lines that begin with ``$ galaxy-mpi`` are commands; the lines after
+a command must be its output, where ``...`` stands for any number of lines. The comment
 ``<!-- not run: REASON -->`` before a block leaves it out.
 """
 

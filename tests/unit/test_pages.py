@@ -21,10 +21,9 @@ def variables_in_code() -> set[str]:
     """Return string literals of the package that are names of environment variables."""
     found = set(re.findall(r"\$\{?(GALAXY_MPI_\w+)", (ROOT / "launch" / "setup.sh").read_text()))
     for path in [ROOT / "setup.py", *sorted((ROOT / "galaxy_mpi").rglob("*.py"))]:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if VARIABLE.fullmatch(node.value) and not node.value.endswith("_"):
-                    found.add(node.value)
+        nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+        texts = (str(node.value) for node in nodes if isinstance(node, ast.Constant))
+        found |= {text for text in texts if VARIABLE.fullmatch(text) and not text.endswith("_")}
     return found
 
 

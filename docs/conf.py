@@ -19,6 +19,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
 exclude_patterns = ["examples/*.py"]
 default_role = "py:obj"
+# A word such as `shape` may name a parameter here and an attribute elsewhere.
+suppress_warnings = ["ref.python"]
 toc_object_entries = False
 
 # Types stand in the docstrings, in numpydoc's words.

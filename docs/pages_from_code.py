@@ -24,12 +24,14 @@ PROJECT = ("ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "NAMES", "RELEASING")
 
 MODULES = {
     "For scripts": ("generator", "engine", "config", "errors", "arrays"),
-    "Systems and ops": ("systems", "systems.table", "systems.site", "systems.ops.base", "program"),
+    "Systems and ops": ("systems", "program", "systems.ops.base"),
     "Models": ("models", "checkpoints", "kernels", "dtypes", "prefetch"),
-    "Collectives": ("ccl", "ccl.algorithms", "mesh"),
-    "Device time": ("timing", "serving"),
+    "Collectives": ("ccl", "mesh"),
+    "Device time": ("timing",),
     "Pages": ("report",),
 }
+"""Modules of the reference; each documents the names in its ``__all__``."""
+
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 

@@ -9,6 +9,7 @@ from galaxy_mpi.checkpoints import (
     ModelFiles,
     RandomCheckpoint,
     Tokenizer,
+    cache_folder,
     default_prompts,
     open_model,
 )
@@ -82,7 +83,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         model,
         precision,
         on_device,
-        None if run.weights_cache is None else fingerprint,
+        _kept_as(run, files, fingerprint),
         {"model": fingerprint, "tokenizer": tokenizer.checksum()},
         limits,
         sampling,
@@ -106,6 +107,19 @@ def _sampling(run: RunConfig, files: ModelFiles) -> SamplingParams:
         top_p=advice.top_p,
         seed=run.seed,
     )
+
+
+def _kept_as(run: RunConfig, files: ModelFiles, fingerprint: str | None) -> str | None:
+    """Return the name under which packed weights are kept; None if they are not.
+
+    Weights that are made up are large and quickly made, so only a folder that was named keeps them.
+    """
+    if run.weights_cache is None:
+        return None
+    is_named = run.weights_cache != cache_folder() / "shards"
+    if isinstance(files.checkpoint, RandomCheckpoint) and is_named:
+        return files.checkpoint.key
+    return fingerprint
 
 
 def _check_cache(prompts: Prompts, limits: CacheLimits) -> None:

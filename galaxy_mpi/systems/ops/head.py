@@ -78,17 +78,17 @@ class Logits(SystemOp):
     def bind(self, chip: ChipBinder, h: F32, head: tuple[WeightId, ...]) -> F32:
         """Multiply piece by piece, then sum."""
         reduced = chip.collective(self._sum)
+        read = chip.read_activation(self.site, "lm_head", h)
         start = 0
         for piece in head:
             with chip.weight(self.site, piece) as w:
                 stop = start + w.width
-                self._multiply(chip, h, w, reduced.term[:, start:stop])
+                self._multiply(chip, read, w, reduced.term[:, start:stop])
             start = stop
         logits: F32 = reduced.cross()
         return logits
 
-    def _multiply(self, chip: ChipBinder, h: F32, w: Operand, out: F32) -> None:
-        read = chip.read_activation(self.site, "lm_head", h)
+    def _multiply(self, chip: ChipBinder, read: F32, w: Operand, out: F32) -> None:
         w.multiply(read, out, (slice(0, len(read)),))
 
 
@@ -127,9 +127,8 @@ class PrefillLogits(Logits):
         """Return the links of an all-gather, for both halves."""
         return self.site.fabric.gather_links
 
-    def _multiply(self, chip: ChipBinder, h: F32, w: Operand, out: F32) -> None:
+    def _multiply(self, chip: ChipBinder, read: F32, w: Operand, out: F32) -> None:
         """Multiply tile by tile, so that a user's bits do not depend on other users."""
-        read = chip.read_activation(self.site, "lm_head", h)
         tiles = [slice(user * TILE, (user + 1) * TILE) for user in range(self.n_rows)]
         if w.is_by_row:
             last = chip.array(self.n_rows, read.shape[1])
@@ -156,7 +155,6 @@ class AllLogits(PrefillLogits):
         """All of them."""
         return self.rows
 
-    def _multiply(self, chip: ChipBinder, h: F32, w: Operand, out: F32) -> None:
-        read = chip.read_activation(self.site, "lm_head", h)
+    def _multiply(self, chip: ChipBinder, read: F32, w: Operand, out: F32) -> None:
         assert self.site.work is not None
         w.multiply(read, out, self.site.work.row_blocks)

@@ -15,7 +15,8 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import PRECISIONS, SYSTEMS, PassShape, system_of
-from galaxy_mpi.timing import ChipClock, Costs, Estimator, Machine, Tape
+from galaxy_mpi.timing import ChipClock, Costs, Machine, Tape
+from galaxy_mpi.timing.estimator import Estimator
 
 
 def main() -> None:

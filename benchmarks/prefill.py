@@ -17,7 +17,8 @@ from pathlib import Path
 
 from decode_run import Run, decode
 
-from galaxy_mpi.checkpoints import TextTokenizer, default_prompts, locate
+from galaxy_mpi.checkpoints import default_prompts, locate
+from galaxy_mpi.checkpoints.tokenizer import TextTokenizer
 
 LENGTHS = (32, 128, 512, 1024, 2048, 4096, 8100)
 N_STEPS = 16

@@ -6,7 +6,9 @@ As the original measures it: the first tokens of a text in one pass, then one at
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
+from galaxy_mpi.arguments import ArgumentParser, add_transport
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.checkpoints import open_model
-from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
+from galaxy_mpi.checkpoints.model_files import open_model
+from galaxy_mpi.command import run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
 from galaxy_mpi.engine.forced_text import plan_of_text
@@ -31,11 +34,17 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
 from galaxy_mpi.output import write_text
+from galaxy_mpi.studies.differences import Differences
+from galaxy_mpi.studies.forced_values import BY_OP_STEPS, ForcedValues, chosen_steps
 from galaxy_mpi.studies.published_accuracy import published
+from galaxy_mpi.system_arguments import add_layout
 from galaxy_mpi.systems import SYSTEMS, Precision, chosen_system
 from galaxy_mpi.systems.precision import KINDS
 
 __all__ = ["build_parser", "main", "run_configs"]
+
+LEAST_PCC = 0.99
+"""The first op below is named."""
 
 
 def build_parser() -> ArgumentParser:
@@ -60,7 +69,7 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns of chips")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
-    add("--layout", metavar="FILE.py:CLASS", help="as in galaxy-mpi decode")
+    add_layout(add)
     add(
         "--precision",
         metavar="P,...",
@@ -76,6 +85,14 @@ def build_parser() -> ArgumentParser:
     )
     add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
     add("--by-kind", action="store_true", help="also round only one kind of tensor at a time")
+    add(
+        "--by-op",
+        nargs="?",
+        const=BY_OP_STEPS,
+        metavar="STEPS",
+        help="also compare the output of every op with the float32 run, by op and by layer, in the "
+        f"pass (p1) and these steps, given the same tokens (if no STEPS: {BY_OP_STEPS})",
+    )
     add("--no-fidelity", action="store_true", help="matmuls use all bits of their inputs")
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write the figures")
@@ -92,7 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = [replace(run, argv=argv_told) for run in run_configs(arguments)]
 
         def play(transport: Transport) -> None:
-            _play(transport, runs, arguments)
+            with ExitStack() as stack:
+                folder = None
+                if arguments.by_op is not None:
+                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                _play(transport, runs, arguments, folder)
 
         return runs[0].working_mesh, play
 
@@ -136,7 +157,12 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     ]
 
 
-def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Namespace) -> None:
+def _play(
+    transport: Transport,
+    runs: list[RunConfig],
+    arguments: argparse.Namespace,
+    folder: Path | None,
+) -> None:
     plan, tokens = transport.from_root(
         lambda: plan_of_text(runs[0], arguments.text, arguments.tokens)
     )
@@ -147,13 +173,18 @@ def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Names
         except UserError as failure:
             error = failure
     transport.agree(error)
-    rows, keys = list[Agreement](), list[str]()
+    rows, keys, behind = list[Agreement](), list[str](), list[Differences | None]()
+    values = _reference_values(runs[0], plan, transport, tokens, arguments, folder)
     for run in runs:
         for precision in _precisions(run, plan, arguments):
-            answers = forced_answers(run, plan, transport, tokens, precision, arguments.prefill)
+            watchers = [] if values is None or run.wanted.is_float32 else [values.other()]
+            answers = forced_answers(
+                run, plan, transport, tokens, precision, arguments.prefill, watchers
+            )
             if answers is not None and right is not None:
                 rows.append(compare(precision.name, answers, right, tokens))
                 keys.append(precision.key)
+                behind.append(values.differences() if values is not None and watchers else None)
     if transport.rank != 0:
         return
     content = {
@@ -166,14 +197,50 @@ def _play(transport: Transport, runs: list[RunConfig], arguments: argparse.Names
         "prefilled": min(arguments.prefill, len(tokens)),
         "math_fidelity": not arguments.no_fidelity,
         "precisions": [
-            row.to_dict() | {"published": _published(row, plan.model, arguments)} for row in rows
+            row.to_dict()
+            | {"published": _published(row, plan.model, arguments)}
+            | _worst_of_ops(found)
+            for row, found in zip(rows, behind, strict=True)
         ],
         "outliers": [outlier.to_dict() for outlier in worst],
     }
     print(_table(rows, plan.model, arguments))
     print("\nblock floats lose most in these tensors (of the float32 run):")
-    print("\n".join(map(str, worst)), flush=True)
+    print("\n".join(map(str, worst)))
+    for row, found in zip(rows, behind, strict=True):
+        if found is not None:
+            print(f"\noutputs of ops, {row.precision} against float32:")
+            print(found.to_text(LEAST_PCC))
+    sys.stdout.flush()
     write_text(arguments.json, json.dumps(content, indent=2) + "\n")
+
+
+def _reference_values(
+    run: RunConfig,
+    plan: Plan,
+    transport: Transport,
+    tokens: list[int],
+    arguments: argparse.Namespace,
+    folder: Path | None,
+) -> ForcedValues | None:
+    """Run in float32 and keep the outputs of ops; None if nobody asked for them."""
+    if folder is None:
+        return None
+    choice = chosen_steps(arguments.by_op, len(tokens), arguments.prefill)
+    values = ForcedValues(folder, run, plan.model, transport, choice)
+    exact = replace(run, precision="float32", optimizations=None, formats=None)
+    precision = exact.wanted.on(exact.emulated_system, plan.model)
+    watchers = [values.reference()]
+    forced_answers(exact, plan, transport, tokens, precision, arguments.prefill, watchers)
+    return values
+
+
+def _worst_of_ops(found: Differences | None) -> dict[str, Any]:
+    """Return what a row of the report has of its ops."""
+    if found is None:
+        return {}
+    figures = found.to_dict(LEAST_PCC)
+    return {name: figures[name] for name in ("by_op", "by_layer")}
 
 
 def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.checkpoints import cache_folder
-from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.command import run_alone
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.shard_folder import KEPT_BYTES, KEPT_DAYS, Entry, entries, prune, remove
 

@@ -20,7 +20,8 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
-from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.arguments import ArgumentParser
+from galaxy_mpi.command import run_alone
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.output import write_text

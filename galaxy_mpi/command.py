@@ -1,4 +1,4 @@
-"""What all commands share: parsing arguments and ending a run on all ranks.
+"""How a command runs: alone, or on all ranks, and how it ends.
 
 If all ranks raise the same error of the user, rank 0 prints it in one line. If only one rank raises
 an error (including `SystemExit` and interrupts), that rank prints it and ends all ranks at once,
@@ -7,117 +7,22 @@ because the others would wait for it in a collective.
 
 import argparse
 import atexit
-import contextlib
-import math
 import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
-from galaxy_mpi.errors import CollectiveError, ConfigError, UserError
+from galaxy_mpi.arguments import WAIT_TIMEOUT_S, ArgumentParser, check_timeout
+from galaxy_mpi.errors import UserError
+from galaxy_mpi.failures import EXIT_USER_ERROR, guarded, refused, tell, told_by_rank_0
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.ending import say
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
-from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.mesh.transport import Transport
 
-__all__ = [
-    "EXIT_USER_ERROR",
-    "ArgumentParser",
-    "add_transport",
-    "run_alone",
-    "run_on_mesh",
-]
+__all__ = ["run_alone", "run_on_mesh"]
 
-EXIT_USER_ERROR = 2
+_Play = Callable[[Transport], int | None]
+"""Returns an exit code on rank 0, or None for 0."""
 
-WAIT_TIMEOUT_S = 20.0
-"""Default limit of a wait for another chip; large models raise it."""
-
-
-def _columns() -> int:
-    """Return the width of the terminal."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdigit() and len(said) < 5 and int(said) > 0:
-        return int(said)
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
-    return 80
-
-
-class _HelpFormatter(argparse.HelpFormatter):
-    """Shows defaults, except None, False and empty lists."""
-
-    def __init__(self, prog: str) -> None:
-        # argparse makes one formatter per argument, and would import shutil just to find the width
-        # of the terminal.
-        super().__init__(prog, max_help_position=28, width=_columns() - 2)
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if (
-            action.help is None
-            or "default" in action.help
-            or action.default in (None, False, "", [])
-        ):
-            return action.help
-        return f"{action.help} (default: %(default)s)"
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """A parser that raises errors instead of printing them, so that 32 ranks do not print 32 times.
-
-    Parameters
-    ----------
-    prog : str
-        The module, shown as ``galaxy-mpi`` and the subcommand.
-    description : str
-        One sentence.
-    """
-
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(
-            prog=prog.replace("galaxy_mpi.", "galaxy-mpi ", 1),
-            description=description,
-            usage="%(prog)s [options]",
-            add_help=False,
-            allow_abbrev=False,
-            formatter_class=_HelpFormatter,
-        )
-        self.add_argument("-h", "--help", action="store_true", help="show this help")
-
-    def named(self) -> list[argparse.Action]:
-        """Return the options, in order."""
-        return [action for action in self._actions if action.option_strings]
-
-    def error(self, message: str) -> NoReturn:
-        """Raise ConfigError."""
-        raise ConfigError(f"{message} (see {self.prog} --help)")
-
-
-def add_transport(parser: ArgumentParser) -> None:
-    """Add the options of commands that run on ranks."""
-    add = parser.add_argument_group("ranks").add_argument
-    add(
-        "--transport",
-        default="auto",
-        metavar="T",
-        help="auto, mpi (persistent requests) or shared (memory of one host)",
-    )
-    add(
-        "--wait-timeout",
-        type=float,
-        metavar="SECONDS",
-        help=f"end the run if a chip waits longer than this for another; 0: never (default: "
-        f"{WAIT_TIMEOUT_S:.0f}, more for large models and long prompts)",
-    )
-    add(
-        "--chips-per-rank",
-        type=int,
-        default=1,
-        metavar="N",
-        help="chips per rank; with all chips of the mesh, no mpirun is needed",
-    )
+_Prepare = Callable[[argparse.Namespace], tuple[Mesh, _Play]]
 
 
 def run_alone(
@@ -140,29 +45,18 @@ def run_alone(
     """
     if is_other_rank(os.environ):
         return 0
-    try:
+
+    def play() -> int:
         arguments = parser.parse_args(argv)
         if arguments.help:
             print(parser.format_help(), end="")
             return 0
-        code = prepare(arguments)() or 0
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        return _refuse(error)
-    except MemoryError as error:
-        say(f"galaxy_mpi: {_out_of_memory(error)}\n")
-        return 1
-    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return prepare(arguments)() or 0
+
+    return guarded(play)
 
 
-def run_on_mesh(
-    parser: ArgumentParser,
-    argv: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], tuple[Mesh, Callable[[Transport], int | None]]],
-) -> int:
+def run_on_mesh(parser: ArgumentParser, argv: Sequence[str] | None, prepare: _Prepare) -> int:
     """Parse, connect and run this rank; return the exit code.
 
     Parameters
@@ -177,9 +71,9 @@ def run_on_mesh(
     try:
         alone = _without_mpi(parser, argv, prepare)
     except UserError as error:
-        return _refuse(error)
+        return refused(error)
     if alone is not None:
-        return _play_alone(alone)
+        return guarded(alone)
     # Imported here because importing a command must not start MPI.
     from galaxy_mpi.mesh import mpi
 
@@ -201,22 +95,16 @@ def run_on_mesh(
                 code = play(transport) or 0
     except BaseException as error:
         if isinstance(error, UserError) and error.is_common:
-            return _told_by_rank_0(error)
+            return told_by_rank_0(error)
         try:
-            _tell(error)
+            tell(error)
         finally:
             mpi.abort(EXIT_USER_ERROR if isinstance(error, UserError) else 1)
     return code
 
 
-_Play = Callable[[Transport], int | None]
-"""Returns an exit code on rank 0, or None for 0."""
-
-
 def _without_mpi(
-    parser: ArgumentParser,
-    argv: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], tuple[Mesh, _Play]],
+    parser: ArgumentParser, argv: Sequence[str] | None, prepare: _Prepare
 ) -> Callable[[], int] | None:
     """Return a function if this process needs no MPI, None if it is one rank of several.
 
@@ -232,42 +120,17 @@ def _without_mpi(
     arguments = parser.parse_args(argv)
     if arguments.help:
         return lambda: print(parser.format_help(), end="", flush=True) or 0
-    _check_timeout(arguments.wait_timeout)
+    check_timeout(arguments.wait_timeout)
     mesh, play = prepare(arguments)
     if arguments.chips_per_rank != mesh.n_chips:
         return None
+    from galaxy_mpi.mesh.local_transport import LocalTransport  # an ordinary rank needs none
+
     return lambda: play(LocalTransport(mesh)) or 0
 
 
-def _play_alone(play: Callable[[], int]) -> int:
-    """Run in this process; return the exit code."""
-    try:
-        return play()
-    except UserError as error:
-        return _refuse(error)
-    except MemoryError as error:
-        say(f"galaxy_mpi: {_out_of_memory(error)}\n")
-        return 1
-    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-def _out_of_memory(error: MemoryError) -> str:
-    """Return the line of an allocation that failed; numpy says of how many bytes."""
-    detail = f": {error}" if str(error) else ""
-    return f"out of memory{detail}; see `ulimit -v` and `free`, or run fewer chips on this host"
-
-
-def _refuse(error: UserError) -> int:
-    say(f"galaxy_mpi: {error}\n")
-    return EXIT_USER_ERROR
-
-
 def _prepared(
-    parser: ArgumentParser,
-    argv: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], tuple[Mesh, _Play]],
+    parser: ArgumentParser, argv: Sequence[str] | None, prepare: _Prepare
 ) -> tuple[argparse.Namespace, Mesh, _Play] | None:
     """Return the arguments, mesh and function of `run_on_mesh`; None if only help was asked for.
 
@@ -283,50 +146,9 @@ def _prepared(
             if mpi.world_rank() == 0:
                 print(parser.format_help(), end="", flush=True)
         else:
-            _check_timeout(arguments.wait_timeout)
+            check_timeout(arguments.wait_timeout)
             found = (arguments, *prepare(arguments))
     except UserError as failure:
         error = failure
     mpi.agree(error)
     return found
-
-
-def _check_timeout(seconds: float | None) -> None:
-    if seconds is not None and not (seconds >= 0 and math.isfinite(seconds)):
-        raise ConfigError(f"--wait-timeout must be 0 or more seconds, got {seconds}")
-
-
-def _told_by_rank_0(error: UserError) -> int:
-    """Return the exit code for an error that all ranks raise.
-
-    Only rank 0 exits with an error, because mpirun ends all ranks at the first non-zero exit, which
-    must not happen before the message is printed.
-    """
-    from galaxy_mpi.mesh.mpi import world_rank
-
-    if world_rank() != 0 or is_other_rank(os.environ, ["SLURM_PROCID"]):
-        return 0
-    say(f"galaxy_mpi: {error}\n")
-    return EXIT_USER_ERROR
-
-
-def _tell(error: BaseException) -> None:
-    """Print the error of this rank to standard error, if possible.
-
-    It is a single write, so that the output of other ranks cannot come between its lines.
-    """
-    if isinstance(error, UserError):
-        say(f"galaxy_mpi: {error}\n")
-        return
-    rank = "?"
-    with contextlib.suppress(Exception):  # MPI itself may have failed
-        from galaxy_mpi.mesh.mpi import world_rank
-
-        rank = str(world_rank())
-    if isinstance(error, CollectiveError):  # its message says everything; a traceback adds nothing
-        say(f"galaxy_mpi: rank {rank}: {error}\n")
-        return
-    if isinstance(error, MemoryError):
-        say(f"galaxy_mpi: rank {rank}: {_out_of_memory(error)}\n")
-        return
-    say(f"galaxy_mpi: rank {rank} failed:\n{traceback.format_exc()}")

@@ -18,19 +18,21 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
-from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_mesh
+from galaxy_mpi.arguments import ArgumentParser, add_transport
+from galaxy_mpi.command import run_alone, run_on_mesh
 from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.engine.ran import config_of, versions, what_ran
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.models import LlamaConfig, chosen_layout
 from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.plot import grouped_bars_png
 from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, stored, table, to_dict
 from galaxy_mpi.studies.host_steps import host_figures
 from galaxy_mpi.studies.ideas import Variant, variants
 from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.system_arguments import add_formats, add_layout, add_machine
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.bands import Conditions
 
@@ -57,15 +59,9 @@ def build_parser() -> ArgumentParser:
     add("--timing-only", action="store_true", help="device time only, without weights or ranks")
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="8x4", metavar="RxC", help="rows x columns of chips")
-    add("--precision", help="performance (default), accuracy or float32 (no device time)")
-    add("--optimizations", metavar="NAME|FILE", help="as in galaxy-mpi decode")
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
-    add(
-        "--machine",
-        default="wormhole_galaxy_6u",
-        metavar="NAME|FILE",
-        help="constants of the chips",
-    )
+    add_layout(add)
+    add_formats(add, "performance (default), accuracy or float32 (no device time)")
+    add_machine(add)
     add = parser.add_argument_group("host time").add_argument
     add("--turns", type=int, default=3, metavar="N", help="runs of each variant on the host")
     add = parser.add_argument_group("output").add_argument
@@ -112,6 +108,7 @@ def _prepare_timing(
         machine=arguments.machine,
         system="galaxy",
         layers=arguments.layers,
+        layout_class=chosen_layout(arguments.layout),
         **chosen,
     )
     programs, found = what_if.programs, variants(Mesh.parse(arguments.mesh))
@@ -125,6 +122,7 @@ def _prepare_timing(
             what_if.wanted,
             users=arguments.users,
             position=arguments.position,
+            layout_class=what_if.layout_class,
         )
         rows = rows_of(found, device, None, what_if.conditions)
         ran = {
@@ -151,6 +149,7 @@ def _prepare_values(
         mesh=mesh,
         batch=arguments.users,
         n_layers=arguments.layers,
+        layout_class=chosen_layout(arguments.layout),
         machine=arguments.machine,
         prefix_caching=False,
         argv=argv,
@@ -180,6 +179,7 @@ def _prepare_values(
                 run.wanted,
                 users=arguments.users,
                 position=arguments.position,
+                layout_class=run.layout_class,
             )
         conditions = Conditions(
             system="galaxy",
@@ -189,6 +189,7 @@ def _prepare_values(
             hidden_dim=plan.model.hidden_dim,
             n_layers=plan.model.n_layers,
             n_tokens=arguments.position,
+            is_changed=bool(engine.programs.layout.key),
         )
         _report(arguments, plan.model, found, rows_of(found, device, host, conditions), ran)
 

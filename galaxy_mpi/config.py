@@ -14,7 +14,7 @@ from galaxy_mpi.output import check_page, check_writable
 from galaxy_mpi.program import Choice
 from galaxy_mpi.systems import Modules, System, Wanted, system_of
 from galaxy_mpi.timing import Machine, Slowness
-from galaxy_mpi.timing.replay import Traced
+from galaxy_mpi.timing.traced import Traced
 
 __all__ = ["MAX_USERS", "RunConfig", "formats"]
 

@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.checkpoints import cache_folder
-from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.command import run_alone
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.health import (
     Finding,

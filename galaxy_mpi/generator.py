@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.checkpoints import Tokenizer, check_prompts
+from galaxy_mpi.checkpoints.tokenizer import Tokenizer, check_prompts
 from galaxy_mpi.config import MAX_USERS, RunConfig, formats
 from galaxy_mpi.engine.chips import Chips, load_chips
 from galaxy_mpi.engine.modes import DecodeMode, MakeTap, NoClock, PrefillMode
-from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.plan import Plan
+from galaxy_mpi.engine.planning import make_plan
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import RotaryTable
 from galaxy_mpi.mesh import Mesh

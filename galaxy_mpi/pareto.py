@@ -7,7 +7,6 @@ target, which may have another mesh.
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,8 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
-from galaxy_mpi.command import ArgumentParser, add_transport, run_on_mesh
+from galaxy_mpi.arguments import ArgumentParser, add_transport
+from galaxy_mpi.command import run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.forced_text import plan_of_text
 from galaxy_mpi.engine.measuring import Measuring
@@ -29,26 +29,25 @@ from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.output import check_page, check_writable, write_all
-from galaxy_mpi.plot import front_png
 from galaxy_mpi.progress import Counter
 from galaxy_mpi.studies.asked_systems import system_of_machine
-from galaxy_mpi.studies.candidates import Candidate, Grid, groups_of
+from galaxy_mpi.studies.candidates import Candidate, Grid, named_candidates
 from galaxy_mpi.studies.goals import METRICS, Goal, check_metric
 from galaxy_mpi.studies.pareto_report import Found
-from galaxy_mpi.studies.pareto_search import Point, Search
+from galaxy_mpi.studies.pareto_search import Search
 from galaxy_mpi.studies.target_clock import Cost, TargetClock
 from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.system_arguments import add_constants, add_layout, add_machine
 from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.systems.optimizations import optimizations_json
-from galaxy_mpi.timing import MACHINES, Machine
+from galaxy_mpi.timing import Machine
 
 __all__ = ["ParetoCommand", "build_parser", "main"]
 
 _PAGE = 64
 """Positions of a block of the KV cache."""
-
-_NAMED = ("performance", "accuracy")
 
 
 def build_parser() -> ArgumentParser:
@@ -58,31 +57,21 @@ def build_parser() -> ArgumentParser:
         "Find the formats that no others are both faster and more accurate than.",
     )
     add = parser.add_argument_group("model and text").add_argument
-    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy_mpi.decode")
+    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy-mpi decode")
     add("--text", type=Path, metavar="FILE", help="UTF-8 text; required")
     add("--tokens", type=int, default=512, metavar="N", help="its first N tokens, in one pass")
     add("--layers", type=int, metavar="N", help="only the first N layers, on the target too")
     add("--mesh", default="8x4", metavar="RxC", help="on which accuracy is measured; as many ranks")
     add = parser.add_argument_group("target of the device time").add_argument
-    add(
-        "--machine",
-        default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
-        metavar="NAME|FILE",
-        help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file; WH_ARCH_YAML too",
-    )
+    add_machine(add)
     add("--target-mesh", metavar="RxC", help="rows x columns, instead of the machine's")
     add(
         "--system",
         metavar="NAME|FILE.py:NAME",
         help=f"{' or '.join(SYSTEMS)}, for both; by default the machine's",
     )
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="machine.NAME=VALUE",
-        help="another value of a constant of the machine; may be repeated",
-    )
+    add_layout(add)
+    add_constants(add)
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--input-tokens", type=int, default=128, metavar="N", help="tokens of each prompt")
     add("--new-tokens", type=int, default=128, metavar="N", help="decode steps behind it")
@@ -95,7 +84,7 @@ def build_parser() -> ArgumentParser:
         metavar="GROUP=F,F,...",
         help="formats to try for a tensor group; may be repeated",
     )
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy_mpi.decode, for all")
+    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode, for all")
     add("--all", action="store_true", help="measure all combinations of groups, not the likely")
     add("--by-layer", action="store_true", help="then also layer by layer, greedily")
     add("--metric", metavar="NAME", help=f"of the front: {', '.join(METRICS)}; default: top1")
@@ -186,6 +175,7 @@ class ParetoCommand:
             prompt_tokens=((0,),),
             mesh=Mesh.parse(arguments.mesh),
             system=system,
+            layout_class=chosen_layout(arguments.layout),
             formats=arguments.formats,
             n_layers=arguments.layers,
             page_size=_PAGE,
@@ -205,6 +195,7 @@ class ParetoCommand:
                 machine=arguments.machine,
                 constants=tuple(arguments.set),
                 system=self.run.system,
+                layout_class=self.run.layout_class,
                 formats=arguments.formats,
                 layers=arguments.layers,
                 allow_over_budget=True,
@@ -239,7 +230,9 @@ class ParetoCommand:
             return clock.cost(candidate.settings)
 
         search = Search(Grid.parse(arguments.tried, n_layers), measure, cost, self.goals)
-        names = _names(run, clock, n_layers)
+        names = named_candidates(
+            run.emulated_system.settings, clock.what_if.programs.model, n_layers
+        )
         for candidate in names:
             search.quality(candidate)
         search.by_group(is_exhaustive=arguments.all)
@@ -275,44 +268,13 @@ class ParetoCommand:
         files.append((arguments.json, json.dumps(content, indent=2) + "\n"))
         files.append((arguments.csv, found.to_csv()))
         if arguments.plot is not None:
-            files.append((arguments.plot, self._plot(found)))
+            files.append((arguments.plot, found.to_png()))
         if arguments.report is not None:
             from galaxy_mpi.report import to_html  # here: only pages need it
             from galaxy_mpi.report.gather.pareto import pareto_page
 
             files.append((arguments.report, to_html(pareto_page(content))))
         write_all(files)
-
-    def _plot(self, found: Found) -> bytes:
-        scale = 100.0 if self.metric.startswith("top") else 1.0
-        unit = " (%)" if scale > 1 else ""
-
-        def place(point: Point) -> tuple[float, float]:
-            return point.cost.decode_step_s * 1e6, scale * getattr(point.quality, self.metric)
-
-        named = {point.name: place(point) for point in found.points if point.name}
-        if found.answer is not None:
-            named.pop(found.answer.name, None)
-            told = [found.answer.name, *map(str, self.goals)]
-            named[", ".join(filter(None, told))] = place(found.answer)
-        return front_png(
-            f"{self.arguments.model}: formats on {found.target_mesh}",
-            "decode step (us of device time)",
-            f"{self.metric}{unit}",
-            [place(point) for point in found.points],
-            [place(point) for point in found.front],
-            named,
-        )
-
-
-def _names(run: RunConfig, clock: TargetClock, n_layers: int) -> dict[Candidate, str]:
-    """Return the candidates that are what the system means by its names."""
-    model, settings = clock.what_if.programs.model, run.emulated_system.settings
-    found: dict[Candidate, str] = {}
-    for name in _NAMED:
-        groups = groups_of(settings.choice(name, model).setting)
-        found.setdefault(Candidate.uniform(groups, n_layers), name)
-    return found
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 import threading
 from typing import Any
 
-from galaxy_mpi.engine.engine import Hooks
+from galaxy_mpi.engine.hooks import Hooks
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.mesh.ending import say

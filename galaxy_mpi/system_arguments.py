@@ -11,29 +11,34 @@ from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import SYSTEMS, chosen_system
 from galaxy_mpi.timing import MACHINES
 
-__all__ = ["add_model", "add_slow_parts", "add_slowness", "add_system", "of_system"]
+__all__ = [
+    "add_constants",
+    "add_formats",
+    "add_layout",
+    "add_machine",
+    "add_model",
+    "add_slow_parts",
+    "add_slowness",
+    "add_system",
+    "of_system",
+]
+
+Add = Callable[..., argparse.Action]
+"""``add_argument`` of a group of arguments."""
 
 
-def add_model(add: Any) -> None:
-    """Add ``--model``.
-
-    Parameters
-    ----------
-    add : callable
-        ``add_argument`` of a group.
-    """
+def add_model(add: Add, default: str = "llama3-70b") -> None:
+    """Add ``--model``."""
     add(
         "--model",
-        default="llama3-70b",
+        default=default,
         metavar="PATH|NAME",
         help=f"folder with config.json, demo, or a preset: {', '.join(PRESETS)}",
     )
 
 
-def add_system(parser: argparse.ArgumentParser) -> Any:
-    """Add the arguments of the emulated system; return ``add_argument`` of their group."""
-    add = parser.add_argument_group("emulated system").add_argument
-    add("--mesh", metavar="RxC", help="rows x columns of chips (default: the machine's)")
+def add_machine(add: Add) -> None:
+    """Add ``--machine``."""
     add(
         "--machine",
         default=os.environ.get("WH_ARCH_YAML") or "wormhole_galaxy_6u",
@@ -41,18 +46,10 @@ def add_system(parser: argparse.ArgumentParser) -> Any:
         help=f"constants of the chips: {', '.join(MACHINES)}, or a YAML file. The environment "
         "variable WH_ARCH_YAML sets the default",
     )
-    add("--links", type=int, metavar="N", help="links between neighbours (default: the machine's)")
-    add("--topology", metavar="T", help="ring or line (default: the machine's)")
-    add(
-        "--system",
-        metavar="NAME|FILE.py:NAME",
-        help=f"{' or '.join(SYSTEMS)}, or your own System (default: the machine's)",
-    )
-    add(
-        "--layout",
-        metavar="FILE.py:CLASS",
-        help="your own sharding of weights, a subclass of galaxy_mpi.models.Layout",
-    )
+
+
+def add_constants(add: Add) -> None:
+    """Add ``--set``."""
     add(
         "--set",
         action="append",
@@ -60,20 +57,62 @@ def add_system(parser: argparse.ArgumentParser) -> Any:
         metavar="machine.NAME=VALUE",
         help="override a constant of the machine; may be repeated",
     )
-    add("--sampling", metavar="WHERE", help="host or device: where tokens are chosen")
-    add("--precision", help="performance (default) or accuracy")
+
+
+def add_layout(add: Add) -> None:
+    """Add ``--layout``."""
+    add(
+        "--layout",
+        metavar="FILE.py:CLASS",
+        help="your own sharding of weights, a subclass of galaxy_mpi.models.Layout",
+    )
+
+
+def add_formats(add: Add, precisions: str = "performance (default) or accuracy") -> None:
+    """Add ``--precision``, ``--optimizations`` and ``--formats``.
+
+    Parameters
+    ----------
+    add : callable
+    precisions : str
+        The names that ``--precision`` takes.
+    """
+    add("--precision", metavar="NAME", help=precisions)
     add(
         "--optimizations",
         metavar="NAME|FILE",
         help="performance, accuracy, or a JSON file with the formats of each layer",
     )
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
+    add(
+        "--formats",
+        metavar="TENSOR=FORMAT,...",
+        help="formats that differ from the system's table, for example decode.wo_sum=bf16; with "
+        "tt_transformers, start with row or mesh to choose its table for one row or for a mesh",
+    )
+
+
+def add_system(parser: argparse.ArgumentParser) -> Add:
+    """Add the arguments of the emulated system; return ``add_argument`` of their group."""
+    add = parser.add_argument_group("emulated system").add_argument
+    add("--mesh", metavar="RxC", help="rows x columns of chips (default: the machine's)")
+    add_machine(add)
+    add("--links", type=int, metavar="N", help="links between neighbours (default: the machine's)")
+    add("--topology", metavar="T", help="ring or line (default: the machine's)")
+    add(
+        "--system",
+        metavar="NAME|FILE.py:NAME",
+        help=f"{' or '.join(SYSTEMS)}, or your own System (default: the machine's)",
+    )
+    add_layout(add)
+    add_constants(add)
+    add("--sampling", metavar="WHERE", help="host or device: where tokens are chosen")
+    add_formats(add)
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
     add("--circular-buffer-bytes", type=int, metavar="N", help="device bytes per chip")
     return add
 
 
-def add_slow_parts(add: Callable[..., Any]) -> None:
+def add_slow_parts(add: Add) -> None:
     """Add slow chips and links, with the ``add_argument`` of their group."""
     add(
         "--slow-chip",
@@ -92,7 +131,7 @@ def add_slow_parts(add: Callable[..., Any]) -> None:
     )
 
 
-def add_slowness(parser: argparse.ArgumentParser) -> Any:
+def add_slowness(parser: argparse.ArgumentParser) -> Add:
     """Add slow chips and links and the memory check; return ``add_argument`` of their group."""
     add = parser.add_argument_group("what if").add_argument
     add_slow_parts(add)

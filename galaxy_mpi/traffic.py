@@ -12,8 +12,10 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
-from galaxy_mpi.checkpoints import cache_folder, model_sizes
-from galaxy_mpi.command import ArgumentParser, add_transport, run_alone, run_on_mesh
+from galaxy_mpi.arguments import ArgumentParser, add_transport
+from galaxy_mpi.checkpoints import cache_folder
+from galaxy_mpi.checkpoints.model_files import model_sizes
+from galaxy_mpi.command import run_alone, run_on_mesh
 from galaxy_mpi.config import MAX_USERS
 from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError

@@ -19,7 +19,8 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
-from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.arguments import ArgumentParser
+from galaxy_mpi.command import run_alone
 from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
@@ -29,7 +30,8 @@ from galaxy_mpi.studies.claims import Claim, older_claims
 from galaxy_mpi.studies.published_times import published_times
 from galaxy_mpi.studies.whole_run import run_one
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
-from galaxy_mpi.timing import MACHINES, Estimator, Machine
+from galaxy_mpi.timing import MACHINES, Machine
+from galaxy_mpi.timing.estimator import Estimator
 from galaxy_mpi.timing.published import LEFT_OUT, Measurement, read_measurements
 
 __all__ = ["Comparison", "build_parser", "compare", "main"]

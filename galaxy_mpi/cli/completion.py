@@ -5,8 +5,9 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
+from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.cli.subcommands import SUBCOMMANDS
-from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.command import run_alone
 from galaxy_mpi.errors import ConfigError
 
 __all__ = ["build_parser", "main", "script"]

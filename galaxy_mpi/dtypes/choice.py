@@ -43,13 +43,11 @@ def codecs_named(asked: str) -> Codecs:
     ConfigError
         If there is none of that name, or it was not built.
     """
-    # What is not chosen is not loaded.
-    from galaxy_mpi.dtypes.compiled_codec import CompiledCodecs, NotBuiltError
-    from galaxy_mpi.dtypes.numpy_codec import NumpyCodecs
-
     if asked not in ("", "compiled", "numpy"):
         raise ConfigError(f"{VARIABLE} is numpy or compiled, got {asked!r}")
     if asked != "numpy":
+        from galaxy_mpi.dtypes.compiled_codec import CompiledCodecs, NotBuiltError
+
         try:
             return CompiledCodecs()
         except NotBuiltError as error:
@@ -58,6 +56,8 @@ def codecs_named(asked: str) -> Codecs:
                     f"{VARIABLE}=compiled, but the compiled codec cannot be used ({error}); "
                     "install a C compiler and run `sh launch/setup.sh` again, or unset the variable"
                 ) from error
+    from galaxy_mpi.dtypes.numpy_codec import NumpyCodecs  # what is not chosen is not loaded
+
     return NumpyCodecs()
 
 

@@ -7,7 +7,6 @@ not change their number or value.
 from typing import Any
 
 import numpy as np
-from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Bytes
@@ -46,10 +45,7 @@ class PlainCodec:
     def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
         """Write the values of ``packed`` to ``out`` as bfloat16."""
         matrix = as_rows(out, *self._shape)
-        if self._item == bfloat16:
-            np.copyto(matrix, self._items(packed).view(np.uint16))
-        else:
-            np.copyto(matrix.view(bfloat16), self._items(packed), casting="unsafe")
+        _as_bfloat16(self._items(packed), matrix)
 
     def round(self, values: F32, out: F32) -> None:
         """Write the nearest values of the format to ``out``."""
@@ -97,13 +93,20 @@ class PlainRows:
     def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
         """Write the values of each row of ``packed`` to ``out`` as bfloat16."""
         matrix = as_rows(out, *self._shape)
-        if self._item == bfloat16:
-            np.copyto(matrix, self._items(packed).view(np.uint16))
-        else:
-            np.copyto(matrix.view(bfloat16), self._items(packed), casting="unsafe")
+        _as_bfloat16(self._items(packed), matrix)
 
     def _items(self, packed: Bytes) -> NDArray[Any]:
         wanted = self._shape[0], self.row_bytes
         if packed.shape != wanted:
             raise ValueError(f"got packed rows of shape {packed.shape}, wanted {wanted}")
         return packed.view(self._item)
+
+
+def _as_bfloat16(items: NDArray[Any], out: NDArray[np.uint16]) -> None:
+    """Write items of either format to ``out`` as bfloat16."""
+    if items.dtype.itemsize == out.itemsize:
+        np.copyto(out, items.view(np.uint16))
+        return
+    from ml_dtypes import bfloat16  # no run does this, so no rank loads it at the start
+
+    np.copyto(out.view(bfloat16), items, casting="unsafe")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.checkpoints import ModelFiles
+from galaxy_mpi.checkpoints.model_files import ModelFiles
 from galaxy_mpi.engine.teacher import Answers
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models import LlamaConfig

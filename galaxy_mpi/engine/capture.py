@@ -1,8 +1,9 @@
 """Outputs of ops, saved to files: ``--capture DIR``.
 
 There is one safetensors file per pass and step, ``prefill-0001.safetensors`` and so on. If an op
-declares the sharding of an output (`Op.cuts`), the chips' shards are joined to a whole tensor;
-other outputs are saved per chip. `galaxy_mpi.studies.differences` compares two folders.
+declares the sharding of an output (`Op.cuts`), the chips' shards are joined to a whole tensor in
+the model's own order (`galaxy_mpi.models.ModelOrder`), which no mesh and no layout changes; other
+outputs are saved per chip. `galaxy_mpi.studies.differences` compares two folders.
 """
 
 import json
@@ -15,6 +16,7 @@ import numpy as np
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.models import Layout, ModelOrder
 from galaxy_mpi.program import HEAD, Binder, Choice, Cut, Program, Tap, Use
 
 __all__ = ["Capture", "join_parts"]
@@ -28,17 +30,13 @@ class Capture:
     folder : Path
         Created if necessary.
     choice : Choice
-    mesh : Mesh
+    layout : Layout
     transport : Transport
-    layout : str
-        Key of the layout (`galaxy_mpi.models.Layout`); other layouts place values differently.
     """
 
-    def __init__(
-        self, folder: Path, choice: Choice, mesh: Mesh, transport: Transport, layout: str = ""
-    ) -> None:
-        self._folder, self._choice, self._mesh = folder, choice, mesh
-        self._layout = layout
+    def __init__(self, folder: Path, choice: Choice, layout: Layout, transport: Transport) -> None:
+        self._folder, self._choice, self._mesh = folder, choice, layout.mesh
+        self._layout, self._order = layout.key, ModelOrder(layout)
         self._transport = transport
         self._n_runs = Counter[str]()
         self._is_on = False
@@ -98,6 +96,7 @@ class Capture:
         )  # imported here: only rank 0 writes, and only in few runs
 
         names, tensors, entries = names_of(program), dict[str, Any](), []
+        orders: dict[str, list[int]] = {}
         for use in program.uses:
             cuts = use.op.cuts()
             for output, _ in use.named_outputs():
@@ -106,11 +105,17 @@ class Capture:
                 if not own:
                     continue
                 cut = cuts.get(output)
-                entry = {"layer": use.layer, "op": use.op.name, "output": output}
+                entry: dict[str, Any] = {"layer": use.layer, "op": use.op.name, "output": output}
                 if cut is not None:
-                    tensors[name] = join_parts(own, cut, self._mesh)
+                    part = use.op.parts().get(output)
+                    joined = join_parts(own, cut, self._mesh)
+                    tensors[name], places = self._order.of(joined, cut, part)
                     axes = [[axis.group_name for axis in of_dim] for of_dim in cut]
-                    entries.append({"name": name, **entry, "cut": axes})
+                    entry |= {"cut": axes, "joined": list(joined.shape)}
+                    for dim, of_dim in places.items():
+                        entry["order"] = {str(dim): f"{part}-{len(of_dim)}"}
+                        orders[f"{part}-{len(of_dim)}"] = of_dim.tolist()
+                    entries.append({"name": name, **entry})
                     continue
                 for rank, values in own.items():
                     row, col = self._mesh.coord(rank)
@@ -123,6 +128,7 @@ class Capture:
             "mesh": str(self._mesh),
             "layout": self._layout,
             "values": entries,
+            "orders": orders,
         }
         path = self._folder / f"{program.mode}-{number:04}.safetensors"
         try:

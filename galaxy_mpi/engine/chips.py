@@ -7,6 +7,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.dtypes import PackedTensor
+from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.errors import ConfigError, UserError, ValuesError
 from galaxy_mpi.kernels import WORTH_TORCH, RotaryTable, choose_multiply, compiled_product
@@ -125,6 +126,31 @@ class Chips:
         inputs["cos"][:, :, 0], inputs["cos"][:, :, 1] = cos, cos
         np.negative(sin, out=inputs["sin"][:, :, 0])
         inputs["sin"][:, :, 1] = sin
+
+    def memory(self, used_blocks: int, sent_bytes: int, unpacked_bytes: int) -> list[RankMemory]:
+        """Return the host memory of each chip.
+
+        Parameters
+        ----------
+        used_blocks : int
+            KV cache blocks that were used at the same time.
+        sent_bytes, unpacked_bytes : int
+            Of persistent send buffers, and of the room for unpacked weights.
+        """
+        process_bytes = proportional_set_bytes() // len(self.held)
+        return [
+            RankMemory(
+                weights_bytes=held.weights.packed_bytes,
+                embedding_bytes=held.weights.embedding_bytes,
+                kv_cache_bytes=used_blocks * sum(c.block_bytes for c in held.state.caches),
+                kv_cache_reserved_bytes=self.plan.limits.n_blocks
+                * sum(c.block_bytes for c in held.state.caches),
+                persistent_buffers_bytes=sent_bytes,
+                unpacked_weights_bytes=unpacked_bytes,
+                process_bytes=process_bytes,
+            )
+            for held in self.held
+        ]
 
     def new_inputs(self, shapes: Mapping[str, tuple[int, ...]]) -> list[dict[str, F32]]:
         """Return arrays for the inputs of a program on each chip."""

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.plan import Plan, make_plan
+from galaxy_mpi.engine.plan import Plan
+from galaxy_mpi.engine.planning import make_plan
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.fields import read_bounded
 

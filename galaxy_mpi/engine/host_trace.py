@@ -11,9 +11,16 @@ from typing import NamedTuple
 
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program import Use
-from galaxy_mpi.timing import Trace
-from galaxy_mpi.timing.replay import Traced
-from galaxy_mpi.timing.trace import COMPUTE, HOST_TRACKS, PREFETCH, PROGRAM, WAITING, layer_name
+from galaxy_mpi.timing.trace import (
+    COMPUTE,
+    HOST_TRACKS,
+    PREFETCH,
+    PROGRAM,
+    WAITING,
+    Trace,
+    layer_name,
+)
+from galaxy_mpi.timing.traced import Traced
 
 __all__ = ["HostSpans", "host_trace"]
 

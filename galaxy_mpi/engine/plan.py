@@ -1,36 +1,27 @@
 """What rank 0 reads before a run and broadcasts to the others."""
 
-import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from galaxy_mpi.checkpoints import (
-    Checkpoint,
-    MetaCheckpoint,
-    ModelFiles,
-    RandomCheckpoint,
-    Tokenizer,
-    cache_folder,
-    default_prompts,
-    open_model,
-)
-from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.prompts import Prompts
 from galaxy_mpi.engine.request import CacheLimits
-from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
-from galaxy_mpi.kernels.sampling import MAX_TOP_K
-from galaxy_mpi.models import Layout, LlamaConfig
+from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.systems import Precision
 from galaxy_mpi.timing import Machine
 
-__all__ = ["Plan", "make_plan"]
+if TYPE_CHECKING:  # an ordinary rank receives one of them, and loads no other
+    from galaxy_mpi.checkpoints.checkpoint import Checkpoint
+    from galaxy_mpi.checkpoints.meta import MetaCheckpoint
+    from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
+
+__all__ = ["Plan"]
 
 
 @dataclass(frozen=True)
 class Plan:
     """The model and the prompts of a run."""
 
-    checkpoint: Checkpoint | MetaCheckpoint | RandomCheckpoint
+    checkpoint: "Checkpoint | MetaCheckpoint | RandomCheckpoint"
     model: LlamaConfig
     precision: Precision
     machine: Machine | None
@@ -45,87 +36,3 @@ class Plan:
     prompt_tokens: list[list[int]]
     bad_prompts: dict[int, str]
     """Reasons for users that are left out."""
-
-
-def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
-    """Read everything that only one rank needs to read.
-
-    Raises
-    ------
-    UserError
-        If the model or a prompt cannot be used.
-    """
-    run.check_writable()
-    machine = run.emulated_machine
-    prompts = Prompts.read(run, default_prompts())
-    files = open_model(run.model, run.n_layers)
-    model, tokenizer = files.config, files.tokenizer
-    chat = files.chat if run.chat else None
-    if run.chat and chat is None:
-        raise ConfigError(f"--chat: {files.where} has no chat template; leave out --chat")
-    if run.layout_class is not Layout:
-        run.layout(model).check()
-    limits = CacheLimits(
-        page_size=run.page_size, n_blocks=run.cache_blocks, max_seq_len=model.max_seq_len
-    )
-    prompts.encode(model, tokenizer, chat, limits, files.where)
-    _check_cache(prompts, limits)
-    precision = run.wanted.on(run.emulated_system, model)
-    on_device = machine if precision.is_bfloat16 else None
-    if on_device is not None:
-        on_device.check_mesh(run.mesh)
-    sampling = _sampling(run, files)
-    if run.weights_cache is not None and os.path.isfile(run.weights_cache):
-        raise ConfigError(f"--weights-cache {run.weights_cache} is a file; name a folder, or off")
-    fingerprint = files.fingerprint()
-    plan = Plan(
-        files.checkpoint,
-        model,
-        precision,
-        on_device,
-        _kept_as(run, files, fingerprint),
-        {"model": fingerprint, "tokenizer": tokenizer.checksum()},
-        limits,
-        sampling,
-        prompts.texts,
-        prompts.tokens,
-        prompts.bad,
-    )
-    return plan, tokenizer
-
-
-def _sampling(run: RunConfig, files: ModelFiles) -> SamplingParams:
-    """Return how tokens are chosen: as requested, or in chats as the model recommends."""
-    if run.sampling is not None:
-        return run.sampling
-    advice = files.advice
-    if not run.chat or not advice.does_sample:
-        return SamplingParams(seed=run.seed)
-    return SamplingParams(
-        temperature=advice.temperature or 1.0,
-        top_k=min(advice.top_k or MAX_TOP_K, MAX_TOP_K),
-        top_p=advice.top_p,
-        seed=run.seed,
-    )
-
-
-def _kept_as(run: RunConfig, files: ModelFiles, fingerprint: str | None) -> str | None:
-    """Return the name under which packed weights are kept; None if they are not.
-
-    Weights that are made up are large and quickly made, so only a folder that was named keeps them.
-    """
-    if run.weights_cache is None:
-        return None
-    is_named = run.weights_cache != cache_folder() / "shards"
-    if isinstance(files.checkpoint, RandomCheckpoint) and is_named:
-        return files.checkpoint.key
-    return fingerprint
-
-
-def _check_cache(prompts: Prompts, limits: CacheLimits) -> None:
-    """Raise if none of the prompts fits the cache."""
-    known = [(n, ids) for n, ids in enumerate(prompts.tokens) if n not in prompts.bad]
-    refusals = [limits.refusal(number, len(ids)) for number, ids in known]
-    if refusals[0] is not None and None not in refusals:
-        rest = f" (and so all {len(refusals)} prompts)" if len(refusals) > 1 else ""
-        raise ConfigError(f"{refusals[0]}{rest}")

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from galaxy_mpi.checkpoints import ChatTemplate, Tokenizer, check_prompts
+from galaxy_mpi.checkpoints.chat_template import ChatTemplate
+from galaxy_mpi.checkpoints.tokenizer import Tokenizer, check_prompts
 from galaxy_mpi.config import MAX_USERS, RunConfig
 from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.errors import ConfigError

@@ -1,4 +1,7 @@
-"""The report of a run, as JSON and as text. Seconds inside; names end with the unit."""
+"""The report of a run, as JSON and files. Seconds inside; names end with the unit.
+
+As text for people: `galaxy_mpi.engine.report_text`.
+"""
 
 import json
 from dataclasses import dataclass
@@ -10,16 +13,15 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.latency import Latency
 from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.modes import ModeTotals
-from galaxy_mpi.engine.ran import ran_rows
-from galaxy_mpi.engine.request import EndReason, Request
+from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.seen import Seen
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.output import plural, write_all
-from galaxy_mpi.timing import DeviceTimes, Trace
+from galaxy_mpi.output import write_all
+from galaxy_mpi.timing import DeviceTimes
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.device_run import DeviceRun
-from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
+from galaxy_mpi.timing.trace import Trace
 
 __all__ = ["SCHEMA_VERSION", "Report"]
 
@@ -94,16 +96,18 @@ class Report:
             "time_to_first_token_by_user_s": [first.get(r.number) for r in self.requests],
             "load_s": times.load_s,
             "process_memory_bytes": sum(rank.process_bytes for rank in self.memory),
-            **self._host_latency.to_dict(),
+            **self.host_latency.to_dict(),
         }
 
     @property
-    def _host_latency(self) -> Latency:
+    def host_latency(self) -> Latency:
+        """What users waited for, in host time."""
         times, counts = self.times, [len(tokens) for tokens in self.tokens]
         first, last = times.first_token_s, times.last_token_s
         return Latency(counts, times.queue_s, first, last, times.total_s)
 
-    def _device_latency(self, times: DeviceTimes) -> Latency:
+    def device_latency(self, times: DeviceTimes) -> Latency:
+        """Return what users waited for, in device time."""
         counts = [len(tokens) for tokens in self.tokens]
         first, last = times.first_token_s, times.last_token_s
         return Latency(counts, times.queue_s, first, last, times.now_s)
@@ -159,7 +163,7 @@ class Report:
             "memory": device.budget(self.n_positions).to_dict(),
             "stragglers": device.stragglers,
         }
-        found = times.to_dict() | figures | self._device_latency(times).to_dict()
+        found = times.to_dict() | figures | self.device_latency(times).to_dict()
         return found | bands_of(found, self._conditions())
 
     def _conditions(self) -> Conditions:
@@ -213,102 +217,3 @@ class Report:
         if page is not None:
             files.append((run.report_path, page))
         write_all(files)
-
-    def to_text(self, *, show_all: bool, has_texts: bool = True) -> str:
-        """Return what was run, prompts with generated text, a table of users, and the summary.
-
-        Parameters
-        ----------
-        show_all : bool
-            All users, not the first four.
-        has_texts : bool
-            Whether to include generated text, which may have been printed already.
-        """
-        n_shown = len(self.prompts) if show_all else min(4, len(self.prompts))
-        lines = [*(f"{name:<13}{value}" for name, value in ran_rows(self.ran)), ""]
-        if self.is_interrupted:
-            lines = ["interrupted: not all users have ended", "", *lines]
-        for user in range(n_shown if has_texts else 0):
-            reason = self.requests[user].ended
-            note = f"  [{reason.value}]" if reason and reason is not EndReason.LENGTH else ""
-            lines += [f"[user {user}] {self.prompts[user]}|{self.text[user]}{note}", ""]
-        if n_shown < len(self.prompts):
-            lines += [f"... and {len(self.prompts) - n_shown} more users (--show-all)", ""]
-        return "\n".join([*lines, *self._users(n_shown), "", *self._summary()])
-
-    def _users(self, n_shown: int) -> list[str]:
-        """Return a row for each user that is shown."""
-        head = ["user", "prompt tokens", "cached", "new tokens", "host: time to first token"]
-        rows = [head]
-        for request in self.requests[:n_shown]:
-            first_s = self.times.first_token_s.get(request.number)
-            shown = "-" if first_s is None else f"{first_s:.2f} s"
-            counts = (request.number, len(request.prompt), request.n_cached, len(request.generated))
-            rows.append([*map(str, counts), shown])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return [
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            for row in rows
-        ]
-
-    def _layout(self) -> list[tuple[str, str]]:
-        """Return rows for a user's layout, and for padding with its cost."""
-        layout = self.run.layout(self.model)
-        rows = [("layout", type(layout).__name__)] if layout.key else []
-        if layout.padding:
-            cost = f"matmul weights grow {layout.overhead:.2f} x"
-            rows.append(("padded", f"{', '.join(layout.padding)}; {cost}"))
-        return rows
-
-    def _summary(self) -> list[str]:
-        host, chip, ms = self.host(), self.memory[0], 1e3
-        step_s = host["decode_step_s"] or 1.0
-        mib = 2**20
-
-        def part(name: str) -> str:
-            return f"{host[name] * ms:.1f} ms ({host[name] / step_s:.0%})"
-
-        rows = [
-            ("model", f"{self.run.model}, {self.model.n_layers} layers, dim {self.model.dim}"),
-            ("mesh", f"{self.run.mesh}, {self.run.mesh.n_chips} ranks"),
-            *self._layout(),
-            ("system, precision", f"{self.run.system_name}, {self.precision}"),
-            ("users, new tokens", f"{len(self.tokens)}, {sum(map(len, self.tokens))}"),
-            ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),
-            ("host: tokens/s/user", f"{host['tokens_per_s_per_user']:.2f}"),
-            ("host: time to first token", f"{host['time_to_first_token_s']:.2f} s (mean)"),
-            (
-                "host: prefill",
-                f"{host['prefill_s']:.2f} s, {plural(host['prefill_passes'], 'pass', 'passes')}, "
-                f"{host['prefill_tokens_per_s']:.0f} prompt tokens/s",
-            ),
-            *self._host_latency.rows("host"),
-            ("host: decode step", f"{host['decode_step_s'] * ms:.1f} ms, {host['steps']} steps"),
-            ("  compute", part("compute_s")),
-            ("  collectives", part("collectives_s")),
-            ("  prefetch stall", part("prefetch_stall_s")),
-            ("host: memory, all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
-            ("host: memory, rank 0", ""),
-            ("  packed weights", f"{chip.weights_bytes / mib:.2f} MiB"),
-            ("  embedding", f"{chip.embedding_bytes / mib:.2f} MiB"),
-            (
-                "  KV cache",
-                f"{chip.kv_cache_bytes / mib:.2f} MiB used, "
-                f"{chip.kv_cache_reserved_bytes / mib:.0f} MiB reserved",
-            ),
-            ("  persistent buffers", f"{chip.persistent_buffers_bytes / mib:.2f} MiB"),
-            ("  unpacked weights", f"up to {chip.unpacked_weights_bytes / mib:.2f} MiB"),
-        ]
-        table: list[str] = []
-        if self.device is not None:
-            figures = self._device(self.device)
-            place = next(n for n, (name, _) in enumerate(rows) if name == "users, new tokens")
-            rows[place + 1 : place + 1] = [
-                *device_rows(figures),
-                *self._device_latency(self.device.times).rows("device"),
-                *straggler_rows(figures["stragglers"], figures["decode_step_s"]),
-            ]
-            rows += budget_rows(self.device.budget(self.n_positions))
-            table = ["", *op_table(figures, most=8)] if figures["steps"] else []
-        width = max(len(name) for name, _ in rows)
-        return [*(f"{name:<{width}}  {value}".rstrip() for name, value in rows), *table]

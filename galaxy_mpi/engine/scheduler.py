@@ -2,20 +2,18 @@
 
 The scheduler is deterministic and replicated on every rank, so it needs no communication.
 
-A waiting request starts when a place is free and its column can reserve all blocks it may need. It
-takes them one by one as it grows, and frees its place and blocks when it ends. Running requests are
+A waiting request starts when it gets a place (`galaxy_mpi.engine.places`). Running requests are
 never preempted; a request that does not fit waits. Requests start in order.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from galaxy_mpi.engine.block_pool import BlockPool, prefix_keys
+from galaxy_mpi.engine.places import Places
 from galaxy_mpi.engine.request import CacheLimits, EndReason, Request
-from galaxy_mpi.kernels import ROW_BLOCK
 from galaxy_mpi.systems import PageTable, PrefillPass, PrefillUser
 from galaxy_mpi.systems.prefill_pass import SHORT
 
@@ -81,16 +79,12 @@ class Scheduler:
         self._n_positions, self._page_size = limits.n_positions, limits.page_size
         self._prefix_caching, self._refused = prefix_caching, refused
         self._eos_tokens = frozenset(eos_tokens)
-        self._places_each = n_places // n_columns
-        self._free_places = set(range(n_places))
-        self.pools = [BlockPool(limits.n_blocks) for _ in range(n_columns)]
-        self._promised = [0] * n_columns
+        self.places = Places(n_places, n_columns, limits)
         self.requests: list[Request] = []
         self._waiting: deque[Request] = deque()
         self._active: dict[int, Request] = {}
         self.tokens = np.zeros(n_places, np.int64)
         self.positions = np.full(n_places, IDLE, np.int64)
-        self._tables = np.full((n_places, limits.blocks_for(limits.n_positions)), -1, np.int64)
         for number, prompt in enumerate(prompts):
             self.submit(prompt, bad=(bad or {}).get(number))
 
@@ -138,6 +132,11 @@ class Scheduler:
             self._leave(request)
 
     @property
+    def pools(self) -> list[BlockPool]:
+        """The cache blocks of each column."""
+        return self.places.pools
+
+    @property
     def is_done(self) -> bool:
         """Whether every request has ended."""
         return not self._waiting and not self._active
@@ -169,13 +168,15 @@ class Scheduler:
         """
         n_short = 0
         for request in self._waiting:
-            if len(request.prompt) > SHORT or n_short == len(self._free_places):
+            if len(request.prompt) > SHORT or n_short == self.places.n_free:
                 break
             n_short += 1
         seated: list[Request] = []
         wanted = n_short if n_short >= BATCH_FROM else 1
-        while len(seated) < wanted and self._waiting and self._seat(self._waiting[0]):
-            seated.append(self._waiting.popleft())
+        while len(seated) < wanted and self._waiting and self.places.take(self._waiting[0]):
+            request = self._waiting.popleft()
+            self._active[request.place] = request
+            seated.append(request)
         if 1 < len(seated) < BATCH_FROM:  # not enough memory for more: one at a time
             for request in reversed(seated[1:]):
                 self._leave(request)
@@ -198,15 +199,11 @@ class Scheduler:
 
     def column(self, place: int) -> int:
         """Return the column whose chips hold the cache of ``place``."""
-        return place // self._places_each
+        return self.places.column(place)
 
     def page_table(self, column: int) -> PageTable:
         """Return the page table of a column."""
-        mine = slice(column * self._places_each, (column + 1) * self._places_each)
-        longest = self._limits.blocks_for(int(self.positions[mine].max()) + 1)
-        return PageTable(
-            self.positions[mine].copy(), self._tables[mine, :longest], self._limits.page_size
-        )
+        return self.places.page_table(column, self.positions)
 
     def longest_positions(self) -> list[int]:
         """Return the position of the longest user in each column; -1 for no user."""
@@ -218,7 +215,7 @@ class Scheduler:
         for number, token in sampled.items():
             request = self.requests[number]
             if not request.generated:
-                self._remember_prompt(request)
+                self.places.remember_prompt(request)
             request.generated.append(token)
             position = request.position
             is_last = position >= self._n_positions
@@ -228,73 +225,16 @@ class Scheduler:
                 self.tokens[request.place] = token
                 self.positions[request.place] = position
                 if position >= len(request.blocks) * self._page_size:
-                    self._grow(request, position + 1)
+                    self.places.grow(request, position + 1)
             else:
                 self._leave(request)
 
-    def _seat(self, request: Request) -> bool:
-        """Assign a place and the blocks of its prompt to a request; return whether it fits."""
-        need = self._need(request)
-        best: tuple[int, list[int]] | None = None
-        first_places: dict[int, int] = {}
-        for place in sorted(self._free_places):
-            first_places.setdefault(self.column(place), place)
-        for column, place in first_places.items():
-            if self._promised[column] + need > self._limits.n_blocks:
-                continue
-            blocks = self._known_prefix(request, column)
-            if best is None or len(blocks) > len(best[1]):
-                best = place, blocks
-        if best is None:
-            return False
-        request.place, request.blocks = best
-        column = self.column(request.place)
-        self.pools[column].share(request.blocks)
-        request.n_cached = len(request.blocks) * self._limits.page_size
-        self._promised[column] += need
-        self._free_places.remove(request.place)
-        self._active[request.place] = request
-        self._tables[request.place, : len(request.blocks)] = request.blocks
-        self._grow(request, len(request.prompt))
-        return True
-
-    def _known_prefix(self, request: Request, column: int) -> list[int]:
-        """Return cached blocks of the prompt's prefix: multiples of 128 tokens, never all of it."""
-        page = self._limits.page_size
-        unit = math.lcm(page, ROW_BLOCK)
-        blocks = self.pools[column].find(request.keys)
-        usable = min(len(blocks) * page, len(request.prompt) - 1) // unit * unit
-        return blocks[: usable // page]
-
-    def _need(self, request: Request) -> int:
-        """Return how many blocks a request may need at most."""
-        n_positions = len(request.prompt) + request.max_new_tokens - 1
-        return self._limits.blocks_for(min(n_positions, self._limits.n_positions))
-
-    def _grow(self, request: Request, n_positions: int) -> None:
-        """Allocate blocks for so many positions; they were reserved."""
-        pool = self.pools[self.column(request.place)]
-        while len(request.blocks) < self._limits.blocks_for(n_positions):
-            block = pool.allocate()
-            self._tables[request.place, len(request.blocks)] = block
-            request.blocks.append(block)
-
-    def _remember_prompt(self, request: Request) -> None:
-        """Remember the content of the prompt's full blocks, once it is prefilled."""
-        pool = self.pools[self.column(request.place)]
-        for block, key in zip(request.blocks, request.keys, strict=False):
-            pool.remember(block, key)
-
     def _leave(self, request: Request) -> None:
         """Free a request's place and blocks."""
-        place, column = request.place, self.column(request.place)
-        self.pools[column].release(request.blocks)
-        self._promised[column] -= self._need(request)
-        self._free_places.add(place)
+        place = request.place
+        self.places.leave(request)
         del self._active[place]
-        self._tables[place] = -1
         self.positions[place], self.tokens[place] = IDLE, 0
-        request.place, request.blocks = -1, []
 
     def _end_of(self, request: Request, token: int) -> EndReason:
         """Return why a request ends; the first reason counts."""

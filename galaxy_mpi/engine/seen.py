@@ -6,7 +6,7 @@ A run without a page notes nothing of it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from galaxy_mpi.checkpoints import Tokenizer
+from galaxy_mpi.checkpoints.tokenizer import Tokenizer
 from galaxy_mpi.engine.host_trace import HostSpans
 from galaxy_mpi.engine.probabilities import Chance, Probabilities, Sums
 from galaxy_mpi.engine.request import Request

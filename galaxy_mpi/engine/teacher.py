@@ -13,7 +13,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chips import Chips, load_chips
-from galaxy_mpi.engine.modes import DecodeMode, MakeTap, PrefillMode
+from galaxy_mpi.engine.modes import DecodeMode, MakeTap, PrefillMode, Watcher
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
@@ -41,6 +41,7 @@ def forced_answers(
     tokens: Sequence[int],
     precision: Precision | None = None,
     n_prefilled: int | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> Answers | None:
     """Feed a text and return the predictions on rank 0, None elsewhere.
 
@@ -57,6 +58,8 @@ def forced_answers(
     n_prefilled : int, optional
         Tokens to prefill. If these are not all, predictions are returned from the last of them on,
         up to the second-last token; otherwise at all positions.
+    watchers : sequence of Watcher
+        Observe the values of the pass and the steps.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def forced_answers(
         layout_class=run.layout_class,
     )
     n_prefilled = min(n_prefilled or len(tokens), len(tokens))
-    forcing = _Forcing(chips, programs, np.array(tokens), n_prefilled)
+    forcing = _Forcing(chips, programs, np.array(tokens), n_prefilled, watchers)
     transport.begin("a pass of all tokens")
     forcing.prefill()
     forcing.decode()
@@ -109,10 +112,19 @@ class _Forcing:
     programs : Programs
     tokens : ndarray of int
     n_prefilled : int
+    watchers : sequence of Watcher
     """
 
-    def __init__(self, chips: Chips, programs: Programs, tokens: Any, n_prefilled: int) -> None:
+    def __init__(
+        self,
+        chips: Chips,
+        programs: Programs,
+        tokens: Any,
+        n_prefilled: int,
+        watchers: Sequence[Watcher],
+    ) -> None:
         self._chips, self._programs, self._tokens = chips, programs, tokens
+        self._watchers = watchers
         self._n_prefilled = n_prefilled
         self.first = n_prefilled - 1 if n_prefilled < len(tokens) else 0
         mesh, n_layers = programs.mesh, programs.n_layers
@@ -129,7 +141,8 @@ class _Forcing:
 
     def prefill(self) -> None:
         """Run the pass of the first tokens."""
-        mode = PrefillMode(self._chips, self._programs, taps=[self._behind_layers()])
+        taps, watchers = [self._behind_layers()], self._watchers
+        mode = PrefillMode(self._chips, self._programs, taps=taps, watchers=watchers)
         user = PrefillUser(self._tokens[: self._n_prefilled], 0, 0, self._blocks)
         bound = mode.run(PrefillPass((user,)), all_rows=True)
         self._keep_logits(bound.results("row_logits"), slice(self.first, self._n_prefilled))
@@ -137,7 +150,8 @@ class _Forcing:
 
     def decode(self) -> None:
         """Run a step for every later token except the last, which predicts nothing."""
-        mode = DecodeMode(self._chips, self._programs, None, taps=[self._between_layers()])
+        taps, watchers = [self._between_layers()], self._watchers
+        mode = DecodeMode(self._chips, self._programs, None, taps=taps, watchers=watchers)
         page_size, n_columns = self._chips.plan.limits.page_size, self._programs.mesh.cols
         blocks = self._blocks[None]
         place = np.zeros(n_columns, np.int64)

@@ -263,7 +263,11 @@ def _last(errors: str) -> str:
     """Return the line that says what happened: ours, or the launcher's of how a rank ended."""
     lines = [line.strip() for line in errors.splitlines() if line.strip(" -")]
     for mine in ("galaxy_mpi: ", "Timeout"):
-        told = [line for line in lines if line.startswith(mine) and not line.endswith("failed:")]
+        told = [
+            line
+            for line in lines
+            if line.startswith(mine) and not re.search(r"failed:$|asked to end", line)
+        ]
         if told:
             return told[-1]
     kinds = [

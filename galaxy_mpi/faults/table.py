@@ -124,7 +124,6 @@ def _errors() -> Iterator[Case]:
         "interrupt": "KeyboardInterrupt: asked to fail",
         "exit": "SystemExit: asked to fail",
         "panic": "BaseException: asked to fail",
-        "memory": "MemoryError: asked to fail",
     }
     for layout in LAYOUTS:
         for moment in ("start", "set-up", "handover", "load", "prefill", "step", "report"):
@@ -138,7 +137,15 @@ def _errors() -> Iterator[Case]:
                 is_quick=layout is HOSTS and moment in ("handover", "step"),
             )
     for layout in (MEMORY, HOSTS):
-        for fault in ("interrupt", "exit", "panic", "memory"):
+        yield Case(
+            layout,
+            "memory",
+            "step",
+            "1",
+            codes=(1,),
+            said=(r"^galaxy_mpi: rank 1: out of memory: asked to fail",),
+        )
+        for fault in ("interrupt", "exit", "panic"):
             quick = layout is MEMORY and fault == "panic"
             yield Case(
                 layout,

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-__all__ = ["end_process", "end_within", "flush", "say", "terminated_as_interrupted"]
+__all__ = ["Terminated", "end_process", "end_within", "flush", "say", "terminated_as_interrupted"]
 
 GRACE_S = 3.0
 """Time limit for the last message and the library's own shutdown."""
@@ -49,15 +49,19 @@ def end_within(code: int, grace_s: float = GRACE_S) -> None:
         timer.start()
 
 
+class Terminated(KeyboardInterrupt):
+    """A request to end (SIGTERM)."""
+
+
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Let a request to end (SIGTERM) raise KeyboardInterrupt in the body.
+    """Let a request to end (SIGTERM) raise `Terminated`, an interrupt, in the body.
 
     It is what launchers send to ranks when they are interrupted themselves.
     """
 
     def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
+        raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield

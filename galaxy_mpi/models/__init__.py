@@ -7,6 +7,7 @@ from galaxy_mpi.models.config import LlamaConfig, RopeScaling
 from galaxy_mpi.models.decoder import Decoder
 from galaxy_mpi.models.layout import HeadSlot, Layout, chosen_layout
 from galaxy_mpi.models.load import ChipWeights, PackedOnce, load_chip_weights, shard_parts
+from galaxy_mpi.models.model_order import ModelOrder
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.models.shard_cache import ShardFile
 from galaxy_mpi.models.sharding import Sharding, TensorReader
@@ -17,6 +18,7 @@ __all__ = [
     "HeadSlot",
     "Layout",
     "LlamaConfig",
+    "ModelOrder",
     "PackedOnce",
     "Programs",
     "RopeScaling",

@@ -14,13 +14,15 @@ from galaxy_mpi.blas import one_thread_per_rank
 if __name__ == "__main__":
     one_thread_per_rank()
 
-from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.arguments import ArgumentParser
+from galaxy_mpi.command import run_alone
 from galaxy_mpi.config import formats
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.listing import Listing
 from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.system_arguments import add_formats, add_layout, add_machine, add_model
 from galaxy_mpi.systems import SYSTEMS, PassShape, chosen_system
 from galaxy_mpi.timing import Costs
 
@@ -35,7 +37,7 @@ def build_parser() -> ArgumentParser:
         "the device time of each.",
     )
     add = parser.add_argument_group("model and step").add_argument
-    add("--model", default="demo", metavar="PATH|NAME", help="as in galaxy-mpi estimate")
+    add_model(add, "demo")
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--position", type=int, default=128, metavar="N", help="position of all users in the step")
     add("--prefill", type=int, metavar="N", help="show a prefill pass of N tokens instead")
@@ -43,16 +45,9 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="2x2", metavar="RxC", help="rows x columns")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
-    add("--layout", metavar="FILE.py:CLASS", help="as in galaxy-mpi decode")
-    add("--precision", help="performance (default) or accuracy")
-    add("--optimizations", metavar="NAME|FILE", help="as in galaxy-mpi estimate")
-    add("--formats", metavar="TENSOR=FORMAT,...", help="as in galaxy-mpi decode")
-    add(
-        "--machine",
-        default="wormhole_galaxy_6u",
-        metavar="NAME|FILE",
-        help="constants of the chips",
-    )
+    add_layout(add)
+    add_formats(add)
+    add_machine(add)
     add("--no-prefetch", action="store_true", help="matmuls read their weights from DRAM")
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, metavar="FILE", help="write to a file instead of standard output")

@@ -69,6 +69,13 @@ class Op(ABC):
         """
         return {}
 
+    def parts(self) -> Mapping[str, str]:
+        """Return which part of the model the sharded dim of an output numbers, by output.
+
+        They are dim, hidden, heads, kv_heads and vocabulary (`galaxy_mpi.models.model_order`).
+        """
+        return {}
+
     def cached_bytes(self) -> int:
         """Return the device bytes of the op's cache per position of every user."""
         return 0

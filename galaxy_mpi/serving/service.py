@@ -14,7 +14,7 @@ from galaxy_mpi.engine.turns import Work, take_turns
 from galaxy_mpi.serving.arrivals import Arrival, Source
 from galaxy_mpi.serving.prompts import Prompts
 from galaxy_mpi.serving.served import Served
-from galaxy_mpi.timing import Estimator
+from galaxy_mpi.timing.estimator import Estimator
 from galaxy_mpi.timing.step_table import StepTable
 
 __all__ = ["Device", "NoValues", "Service", "Totals", "Values"]

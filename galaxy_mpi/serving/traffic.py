@@ -12,8 +12,8 @@ from galaxy_mpi.serving.load import Load
 from galaxy_mpi.serving.prompts import Prompts
 from galaxy_mpi.serving.service import Device, Service, Values
 from galaxy_mpi.studies.what_if import WhatIf
-from galaxy_mpi.timing import Budget
 from galaxy_mpi.timing.bands import Band, Conditions, band
+from galaxy_mpi.timing.budget import Budget
 from galaxy_mpi.timing.times import Peaks
 
 __all__ = ["Day", "Traffic"]

@@ -19,9 +19,9 @@ from galaxy_mpi.fields import shown
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.systems.formats import FORMAT_NAMES
 from galaxy_mpi.systems.optimizations import TENSOR_GROUPS
-from galaxy_mpi.systems.settings import DEFAULT, Setting
+from galaxy_mpi.systems.settings import DEFAULT, ModelSizes, Setting, Settings
 
-__all__ = ["Candidate", "Grid", "groups_of", "named_formats", "setting_of"]
+__all__ = ["Candidate", "Grid", "groups_of", "named_candidates", "named_formats", "setting_of"]
 
 Groups = tuple[tuple[str, str], ...]
 """A format's name for each tensor group: what a layer has."""
@@ -184,3 +184,12 @@ class Grid:
     def _uniform(self, names: "Iterator[str] | Sequence[str]") -> Candidate:
         groups = tuple(zip((group for group, _ in self.tried), names, strict=True))
         return Candidate.uniform(groups, self.n_layers)
+
+
+def named_candidates(settings: Settings, model: ModelSizes, n_layers: int) -> dict[Candidate, str]:
+    """Return the candidates that are what a system means by ``performance`` and ``accuracy``."""
+    found: dict[Candidate, str] = {}
+    for name in ("performance", "accuracy"):
+        groups = groups_of(settings.choice(name, model).setting)
+        found.setdefault(Candidate.uniform(groups, n_layers), name)
+    return found

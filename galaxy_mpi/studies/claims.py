@@ -9,7 +9,8 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
-from galaxy_mpi.timing import Estimator, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.estimator import Estimator
 
 __all__ = ["Claim", "older_claims"]
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import LlamaConfig, Programs
+from galaxy_mpi.models import Layout, LlamaConfig, Programs
 from galaxy_mpi.studies.host_steps import HostFigures
 from galaxy_mpi.studies.ideas import CLAIMED_SIZES, CLAIMS, IDEAS, Variant
 from galaxy_mpi.systems import Wanted
 from galaxy_mpi.systems.formats import differing
-from galaxy_mpi.timing import Estimator, Machine, Timing
+from galaxy_mpi.timing import Machine, Timing
 from galaxy_mpi.timing.bands import Band, Conditions, band
+from galaxy_mpi.timing.estimator import Estimator
 
 __all__ = ["Row", "device_figures", "gains_of", "rows_of", "stored", "table", "to_dict"]
 
@@ -56,12 +57,15 @@ def device_figures(
     *,
     users: int,
     position: int,
+    layout_class: type[Layout] = Layout,
 ) -> list[tuple[Timing, int]]:
     """Return device time and allocated buffers of a decode step of each variant."""
     found = []
     for variant in variants:
         precision = wanted.on(variant.system, model)
-        programs = Programs(model, mesh, variant.system, precision, users=users)
+        programs = Programs(
+            model, mesh, variant.system, precision, users=users, layout_class=layout_class
+        )
         estimator = Estimator(programs, machine)
         timing = estimator.step([position] * programs.mesh.cols)
         found.append((timing, 0 if programs.is_persistent else estimator.n_buffers))

@@ -17,6 +17,8 @@ __all__ = ["Difference", "Differences", "compare_captures"]
 
 SCHEMA_VERSION = 1
 
+_HEADER = f"{{:<22}}{'lowest PCC':>11}{'relative error':>15}{'largest error':>15}{'of':>11}  chip"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -29,6 +31,8 @@ class Difference:
     op: str
     pcc: float
     """Pearson's correlation; 1 for equal tensors."""
+    relative: float
+    """Root mean square of the differences over that of the second capture."""
     largest: float
     """Largest absolute difference."""
     scale: float
@@ -44,7 +48,10 @@ class Difference:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures; None in place of NaN and infinity."""
-        known = {k: None if v != v else v for k, v in self.__dict__.items()}
+        known = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v
+            for k, v in self.__dict__.items()
+        }
         return known | {"layer": "head" if self.layer == HEAD else self.layer}
 
 
@@ -65,7 +72,7 @@ class Differences:
 
     @property
     def by_op(self) -> list[Difference]:
-        """For each op the least correlation and the largest error, with that error's chip."""
+        """For each op the least correlation and the largest errors, with the last one's chip."""
         return list(_worst(self.found, lambda one: one.op))
 
     @property
@@ -112,12 +119,12 @@ class Differences:
         else:
             lines.append(f"first with a PCC below {pcc}: {below.where}, {_figures(below)}")
         for title, rows in (("op", self.by_op), ("layer", self.by_layer)):
-            lines += ["", f"{title:<22}{'lowest PCC':>11}{'largest error':>15}{'of':>11}  chip"]
+            lines += ["", _HEADER.format(title)]
             for worst in rows:
                 name = worst.op if title == "op" else "head" if worst.layer == HEAD else worst.layer
                 lines.append(
-                    f"{name:<22}{worst.pcc:>11.6f}{worst.largest:>15.3g}{worst.scale:>11.3g}"
-                    f"  {worst.chip}"
+                    f"{name:<22}{worst.pcc:>11.6f}{worst.relative:>15.2e}{worst.largest:>15.3g}"
+                    f"{worst.scale:>11.3g}  {worst.chip}"
                 )
         return "\n".join(lines)
 
@@ -128,7 +135,7 @@ def compare_captures(a: Path, b: Path) -> Differences:
     Raises
     ------
     ConfigError
-        If one holds no captured values, they have no file in common, or layouts differ.
+        If one holds no captured values, or they have no file in common.
     """
     files_a, files_b = _files(a), _files(b)
     if a.is_file() and b.is_file():
@@ -141,14 +148,6 @@ def compare_captures(a: Path, b: Path) -> Differences:
         alone.append(run)
     for run in common:
         (about, values), (others_about, others) = _read(files_a[run]), _read(files_b[run])
-        layouts = [of.get("layout", "") for of in (about, others_about)]
-        if layouts[0] != layouts[1]:
-            raise ConfigError(
-                f"{a} and {b} have different layouts "
-                f"({', '.join(n or 'default' for n in layouts)}), so their values "
-                f"are in different places; compare tokens (--golden)"
-            )
-        mesh = Mesh.parse(about["mesh"])
         known = {entry["name"] for entry in others_about["values"]}
         alone += [f"{run}: {name}" for name in sorted(known - values.keys())]
         for entry in about["values"]:
@@ -158,11 +157,13 @@ def compare_captures(a: Path, b: Path) -> Differences:
                 continue
             if values[name].dtype.kind != "f":
                 continue  # token ids; their logits are compared
-            found.append(_difference(run, entry, values[name], others[name], mesh))
+            found.append(_difference(run, entry, values[name], others[name], about))
     return Differences(str(a), str(b), found, alone)
 
 
-def _difference(run: str, entry: dict[str, Any], ours: Any, theirs: Any, mesh: Mesh) -> Difference:
+def _difference(
+    run: str, entry: dict[str, Any], ours: Any, theirs: Any, about: dict[str, Any]
+) -> Difference:
     a, b = (values.astype(np.float64) for values in (ours, theirs))
     with np.errstate(all="ignore"):
         errors = np.where(a == b, 0.0, np.abs(a - b))
@@ -173,22 +174,28 @@ def _difference(run: str, entry: dict[str, Any], ours: Any, theirs: Any, mesh: M
     if "chip" in entry:
         chip = f"({entry['chip'][0]}, {entry['chip'][1]})"
     else:
-        chip = _holder(entry["cut"], place, a.shape, mesh)
+        chip = _holder(entry, place, a.shape, about)
     are_finite = np.isfinite(a) & np.isfinite(b)
     scale = float(np.abs(b[are_finite]).max(initial=0))
     pcc = 1.0 if largest == 0 else _pcc(a[are_finite], b[are_finite])
+    relative = 0.0 if largest == 0 else _relative(errors, b[are_finite])
     layer, op = entry["layer"], entry["op"]
     shown = chip if largest else ""
-    return Difference(run, entry["name"], layer, op, pcc, largest, scale, shown)
+    return Difference(run, entry["name"], layer, op, pcc, relative, largest, scale, shown)
 
 
-def _holder(cut: list[list[str]], place: Any, shape: tuple[int, ...], mesh: Mesh) -> str:
+def _holder(
+    entry: dict[str, Any], place: Any, shape: tuple[int, ...], about: dict[str, Any]
+) -> str:
     """Return the chip that holds an element of a whole tensor."""
-    found = {Axis.COLUMN: "*", Axis.ROW: "*"}
-    for names, at, size in zip(cut, place, shape, strict=True):
+    mesh, found = Mesh.parse(about["mesh"]), {Axis.COLUMN: "*", Axis.ROW: "*"}
+    orders = {int(dim): about["orders"][name] for dim, name in entry.get("order", {}).items()}
+    sizes = entry.get("joined", shape)
+    for dim, (names, at, size) in enumerate(zip(entry["cut"], place, sizes, strict=True)):
         axes = [Axis.named(name) for name in names]
         n_parts = math.prod(mesh.size(axis) for axis in axes)
-        number = int(at) // (size // n_parts)
+        joined_at = orders[dim][at] if dim in orders else int(at)
+        number = joined_at // (size // n_parts)
         for axis in reversed(axes):
             number, index = divmod(number, mesh.size(axis))
             found[axis] = str(index)
@@ -203,15 +210,21 @@ def _pcc(a: Any, b: Any) -> float:
     return float(a @ b) / norms if norms else float(np.array_equal(a, b))
 
 
+def _relative(errors: Any, b: Any) -> float:
+    squares = float((b * b).sum())
+    return math.sqrt(float((errors * errors).sum()) / squares) if squares else math.inf
+
+
 def _worst(found: Iterable[Difference], key: Any) -> Iterator[Difference]:
-    """Yield lowest correlation and largest error of each key, with the chip of the latter."""
+    """Yield lowest correlation and largest errors of each key, with the chip of the largest."""
     groups: dict[Any, list[Difference]] = {}
     for one in found:
         groups.setdefault(key(one), []).append(one)
     for group in groups.values():
         worst = max(group, key=lambda one: one.largest)
         least = min(one.pcc for one in group)
-        yield Difference(**(worst.__dict__ | {"pcc": least}))
+        relative = max(one.relative for one in group)
+        yield Difference(**(worst.__dict__ | {"pcc": least, "relative": relative}))
 
 
 def _figures(one: Difference) -> str:

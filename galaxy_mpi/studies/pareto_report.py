@@ -9,6 +9,7 @@ from typing import Any
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.measuring import Measuring
 from galaxy_mpi.engine.quality import Quality
+from galaxy_mpi.plot import front_png
 from galaxy_mpi.studies.candidates import Candidate, named_formats
 from galaxy_mpi.studies.goals import Goal
 from galaxy_mpi.studies.pareto_search import Point, front_of
@@ -188,6 +189,28 @@ class Found:
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue()
+
+    def to_png(self) -> bytes:
+        """Return a picture of all points, with the front as a line."""
+        scale = 100.0 if self.metric.startswith("top") else 1.0
+        unit = " (%)" if scale > 1 else ""
+
+        def place(point: Point) -> tuple[float, float]:
+            return point.cost.decode_step_s * 1e6, scale * getattr(point.quality, self.metric)
+
+        named = {point.name: place(point) for point in self.points if point.name}
+        if self.answer is not None:
+            named.pop(self.answer.name, None)
+            told = [self.answer.name, *map(str, self.goals)]
+            named[", ".join(filter(None, told))] = place(self.answer)
+        return front_png(
+            f"{self.run.model}: formats on {self.target_mesh}",
+            "decode step (us of device time)",
+            f"{self.metric}{unit}",
+            [place(point) for point in self.points],
+            [place(point) for point in self.front],
+            named,
+        )
 
 
 _MARKS = {">": "the answer to --target", "P": "performance", "A": "accuracy"}

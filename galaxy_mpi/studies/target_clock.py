@@ -11,8 +11,9 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models import Programs
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems.settings import Setting
-from galaxy_mpi.timing import Budget, Estimator
 from galaxy_mpi.timing.bands import band
+from galaxy_mpi.timing.budget import Budget
+from galaxy_mpi.timing.estimator import Estimator
 
 __all__ = ["Cost", "TargetClock"]
 

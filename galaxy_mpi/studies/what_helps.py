@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from galaxy_mpi.studies.what_if import WhatIf
-from galaxy_mpi.timing import Estimator, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.estimator import Estimator
 
 __all__ = ["Help", "helps", "helps_table"]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.fields import shown
 from galaxy_mpi.systems.formats import FormatTable, parse
-from galaxy_mpi.systems.optimizations import default_name, read_optimizations
 from galaxy_mpi.systems.precision import FLOAT32_PRECISION, Precision, made_of
 from galaxy_mpi.systems.settings import ModelSizes, Setting
 
@@ -60,6 +59,9 @@ class Wanted:
         table = self._table(system, model)
         if self.optimizations is None:
             return made_of(self.name, table, [system.settings.choice(self.name, model).setting])
+        # Loaded only for a file.
+        from galaxy_mpi.systems.optimizations import default_name, read_optimizations
+
         base = system.settings.choice(default_name(self.optimizations), model).setting
         layers = read_optimizations(self.optimizations, model.n_layers, base)
         return self.of_layers(system, model, layers, self.optimizations.stem)

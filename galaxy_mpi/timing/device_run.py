@@ -8,11 +8,12 @@ from typing import Any, Protocol
 from galaxy_mpi.timing.budget import Budget, MemorySource
 from galaxy_mpi.timing.estimator import Estimator, ProgramSource
 from galaxy_mpi.timing.machine import Machine
-from galaxy_mpi.timing.replay import Events, device_trace
+from galaxy_mpi.timing.replay import device_trace
 from galaxy_mpi.timing.run_clock import ChipTimes, join, stragglers
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.times import DeviceTimes, Peaks
 from galaxy_mpi.timing.trace import Trace
+from galaxy_mpi.timing.traced import Events
 
 __all__ = ["DeviceRun", "Source"]
 

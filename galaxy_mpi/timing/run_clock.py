@@ -21,10 +21,10 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.program.op import Program
 from galaxy_mpi.timing.chip_clock import ChipClock
 from galaxy_mpi.timing.costs import Costs
-from galaxy_mpi.timing.replay import Events, Traced
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.times import DeviceTimes, ModeSums
+from galaxy_mpi.timing.traced import Events, Traced
 
 __all__ = ["ChipTimes", "ProgramClocks", "RunClock", "join", "stragglers"]
 

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
-from galaxy_mpi import decode, diff
+from galaxy_mpi import accuracy, decode, diff
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.program import Choice
@@ -127,3 +128,40 @@ def test_against_another_precision_runs_both(tmp_path, capsys):
     assert found["first"]["layer"] == 0
     assert "against float32" in capsys.readouterr().out
     assert decode.main([*COMMAND, "--against", str(tmp_path / "no.json")]) == 2
+
+
+def test_accuracy_tells_ops_and_layers_apart(tmp_path, capsys):
+    """Given the same tokens: coarser formats lose more in every layer, float32 nothing."""
+    path = tmp_path / "accuracy.json"
+    text = str(Path(__file__).parents[2] / "benchmarks" / "prose.txt")
+    small = ["--mesh", "2x2", "--chips-per-rank", "4", "--layers", "2", "--text", text]
+    short = [*small, "--tokens", "24", "--prefill", "16"]
+    assert accuracy.main([*short, "--by-op", "p1,1-2", "--json", str(path)]) == 0
+    told = capsys.readouterr().out
+    rows = {row["precision"]: row for row in json.loads(path.read_text())["precisions"]}
+    assert "by_op" not in rows["float32"]
+    assert "outputs of ops, performance against float32:" in told
+    losses = {}
+    for name in ("performance", "accuracy"):
+        entries = rows[name]["by_op"]
+        # Ops of the pass and of steps, as in decode --capture and galaxy-mpi program.
+        assert {"qkv_heads", "w2", "ffn_add", "merge_heads", "rms_norm_mlp"} <= {
+            entry["op"] for entry in entries
+        }
+        assert all(entry["pcc"] > 0.98 for entry in entries)
+        losses[name] = {entry["layer"]: entry["relative"] for entry in rows[name]["by_layer"]}
+    assert losses["performance"].keys() == {0, 1, "head"}
+    for layer, loss in losses["accuracy"].items():
+        assert 0.001 < loss < losses["performance"][layer]
+    assert accuracy.main([*short, "--by-op", "9"]) == 2
+    assert "this text has pass p1 and 7 steps" in capsys.readouterr().err
+
+
+def test_the_relative_error_is_that_of_the_whole_tensor(tmp_path):
+    ours, theirs = np.array([3.0, 4.0, 0.0], np.float32), np.array([3.0, 0.0, 0.0], np.float32)
+    entry = {"name": "0.w2.out", "layer": 0, "op": "w2", "output": "out", "cut": [[]]}
+    about = {"galaxy_mpi": json.dumps({"mesh": "1x1", "values": [entry]})}
+    for name, values in (("a", ours), ("b", theirs)):
+        save_file({"0.w2.out": values}, tmp_path / f"{name}.safetensors", about)
+    (found,) = compare_captures(tmp_path / "a.safetensors", tmp_path / "b.safetensors").found
+    assert (found.relative, found.largest, found.scale) == (pytest.approx(4 / 3), 4, 3)

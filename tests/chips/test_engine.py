@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from galaxy_mpi.checkpoints import TextTokenizer, default_prompts, locate
+from galaxy_mpi.checkpoints import default_prompts, locate
+from galaxy_mpi.checkpoints.tokenizer import TextTokenizer
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
+from galaxy_mpi.engine.report_text import report_text
 from galaxy_mpi.engine.request import EndReason
 from galaxy_mpi.errors import PrefetchError
 from galaxy_mpi.kernels import SamplingParams
@@ -175,9 +177,9 @@ def test_the_report_has_what_its_readers_expect(tmp_path):
     assert found["cached_tokens"] == [0] * 6
     parts = host["compute_s"] + host["collectives_s"] + host["prefetch_stall_s"]
     assert parts == pytest.approx(host["decode_step_s"])
-    text = report.to_text(show_all=False)
+    text = report_text(report, show_all=False)
     assert "[user 3]" in text
     assert "host: time to first token" in text
     assert "[user 4]" not in text
     assert "and 2 more users" in text
-    assert "[user 5]" in report.to_text(show_all=True)
+    assert "[user 5]" in report_text(report, show_all=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine.report_text import report_text
 from galaxy_mpi.mesh import Mesh
 from tests.chips.playing import report_of
 from tests.families import FAMILIES, random_prompts, write_family, write_meta
@@ -31,7 +32,7 @@ def test_float32_tokens_are_those_of_transformers(folders, name, mesh):
     report = report_of(run)
     assert report.tokens == greedy_tokens(folders[name], [list(p) for p in prompts], 6)
     if mesh != "1x1":
-        assert "padded" in report.to_text(show_all=False)
+        assert "padded" in report_text(report, show_all=False)
 
 
 def test_a_folder_of_meta_is_the_same_model(folders, tmp_path):

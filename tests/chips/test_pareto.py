@@ -11,7 +11,7 @@ import pytest
 from galaxy_mpi import accuracy, decode, estimate, pareto
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.forced_pass import ForcedPass
-from galaxy_mpi.engine.plan import make_plan
+from galaxy_mpi.engine.planning import make_plan
 from galaxy_mpi.engine.teacher import forced_answers
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.local_transport import LocalTransport

@@ -8,6 +8,7 @@ import pytest
 from galaxy_mpi.checkpoints import locate
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.modes import MOST_PASS_ROWS, PrefillMode
+from galaxy_mpi.engine.report_text import report_text
 from galaxy_mpi.engine.request import EndReason
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
@@ -203,7 +204,7 @@ def test_out_of_blocks_refuses_that_user_only():
     assert "user 1 rejected: its prompt of 300 tokens needs 5 cache blocks of 64" in said[0]
     assert report.tokens[::2] == reference(prompts[::2], 4)
     assert report.to_dict()["host"]["time_to_first_token_by_user_s"][1] is None
-    assert "[refused]" in report.to_text(show_all=True)
+    assert "[refused]" in report_text(report, show_all=True)
 
 
 def test_a_prompt_of_all_positions_gets_one_token():

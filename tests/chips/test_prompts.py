@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from galaxy_mpi import decode
+from galaxy_mpi.engine.report_text import report_text
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from tests.chips.changes import RUN, play
@@ -131,4 +132,4 @@ def test_an_interrupt_leaves_what_there_is(tmp_path):
     assert found["tokens"] == [tokens[:3] for tokens in play(run).tokens]
     assert found["ended"] == [None] * 3
     assert found["device"]["steps"] == 2
-    assert report.to_text(show_all=True).startswith("interrupted: ")
+    assert report_text(report, show_all=True).startswith("interrupted: ")

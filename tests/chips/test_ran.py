@@ -9,6 +9,7 @@ import pytest
 
 from galaxy_mpi import accuracy, compare, decode, estimate, validate
 from galaxy_mpi.dtypes import codec_name
+from galaxy_mpi.engine.report_text import report_text
 from galaxy_mpi.mesh import Mesh
 from tests.chips.changes import RUN, play
 from tests.prompts import prompt_of
@@ -68,9 +69,9 @@ def test_a_slow_chip_is_pointed_at(mesh):
     # Others wait for all that the step takes longer, but for what the slow chip does at its end.
     assert 0.5 * (steps[1] - steps[0]) < first["waited_s"] <= steps[1] - steps[0]
     assert re.search(
-        r"device: stragglers +\(1, 0\): others wait up to", slow.to_text(show_all=False)
+        r"device: stragglers +\(1, 0\): others wait up to", report_text(slow, show_all=False)
     )
-    assert "stragglers" not in even.to_text(show_all=False)
+    assert "stragglers" not in report_text(even, show_all=False)
 
 
 def test_a_slow_wire_points_at_its_group():

@@ -19,7 +19,8 @@ from galaxy_mpi.studies.ideas import variants
 from galaxy_mpi.studies.whole_run import run_one
 from galaxy_mpi.systems import PassShape, Wanted
 from galaxy_mpi.systems.ops.add_norm import FusedAddNorm
-from galaxy_mpi.timing import Estimator, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.estimator import Estimator
 from tests.chips.playing import connect, play, report_of
 from tests.families import FAMILIES, random_prompts, write_family
 from tests.prompts import prompt_of

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from galaxy_mpi.checkpoints import model_sizes
+from galaxy_mpi.checkpoints.model_files import model_sizes
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.programs import Programs

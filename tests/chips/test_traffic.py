@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from galaxy_mpi import traffic
-from galaxy_mpi.checkpoints import model_sizes
+from galaxy_mpi.checkpoints.model_files import model_sizes
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.serving.arrivals import Size

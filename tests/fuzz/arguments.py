@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from galaxy_mpi import accuracy, compare, decode, estimate, pareto, traffic, validate
-from galaxy_mpi.engine.plan import make_plan
+from galaxy_mpi.engine.planning import make_plan
 
 _VALUES = (
     "",

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from galaxy_mpi.checkpoints import ChatTemplate, GgufFile, TextTokenizer, open_folder, read_config
+from galaxy_mpi.checkpoints.chat_template import ChatTemplate
+from galaxy_mpi.checkpoints.gguf_file import GgufFile
+from galaxy_mpi.checkpoints.hugging_face import open_folder
+from galaxy_mpi.checkpoints.hugging_face_config import read_config
 from galaxy_mpi.checkpoints.meta import open_meta
+from galaxy_mpi.checkpoints.tokenizer import TextTokenizer
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.plan import make_plan
+from galaxy_mpi.engine.planning import make_plan
 from galaxy_mpi.engine.prompts import Prompts
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.mesh import Mesh

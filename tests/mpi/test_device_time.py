@@ -15,7 +15,8 @@ from galaxy_mpi.mesh.mpi import MpiTransport
 from galaxy_mpi.models import Programs
 from galaxy_mpi.studies.whole_run import run_all
 from galaxy_mpi.systems import PRECISIONS
-from galaxy_mpi.timing import Estimator, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.estimator import Estimator
 from tests.prompts import prompt_of
 
 MESH = {4: Mesh(2, 2), 32: Mesh(8, 4)}.get(MPI.COMM_WORLD.size)

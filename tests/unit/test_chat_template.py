@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from galaxy_mpi.checkpoints import ChatTemplate
+from galaxy_mpi.checkpoints.chat_template import ChatTemplate
 from galaxy_mpi.checkpoints.render_template import MEMORY_BYTES
 from galaxy_mpi.errors import CheckpointError
 

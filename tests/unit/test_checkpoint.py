@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from galaxy_mpi.checkpoints import (
-    ChatTemplate,
-    TextTokenizer,
-    locate,
-    open_folder,
-    read_config,
-)
-from galaxy_mpi.checkpoints.hugging_face_config import notes_on_config
+from galaxy_mpi.checkpoints import locate
+from galaxy_mpi.checkpoints.chat_template import ChatTemplate
+from galaxy_mpi.checkpoints.hugging_face import open_folder
+from galaxy_mpi.checkpoints.hugging_face_config import notes_on_config, read_config
+from galaxy_mpi.checkpoints.tokenizer import TextTokenizer
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.plan import make_plan
+from galaxy_mpi.engine.planning import make_plan
 from galaxy_mpi.errors import CheckpointError, ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh

@@ -1,6 +1,7 @@
 """What ends a process, without ranks: the watchdog's counting, the lifeline, last words."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from galaxy_mpi.command import ArgumentParser, run_alone
+from galaxy_mpi.arguments import ArgumentParser
+from galaxy_mpi.command import run_alone
+from galaxy_mpi.mesh import lingering
 from galaxy_mpi.mesh.lifeline import ancestry, is_cut
 from galaxy_mpi.mesh.plane import Label
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, padded
@@ -216,3 +219,23 @@ def test_memory_that_is_not_there_is_a_line(error, said, capfd):
     told = capfd.readouterr().err
     assert said in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "ends"), [("mpirun", True), ("bash", False)])
+def test_a_launcher_that_stays_is_ended_and_another_program_is_not(name, ends, tmp_path):
+    program = tmp_path / name
+    program.symlink_to(shutil.which("sleep"))
+    with subprocess.Popen([program, "600"]) as stays:
+        words = [sys.executable, "-I", "-S", lingering.__file__, str(stays.pid), "0.1"]
+        assert subprocess.run(words, timeout=30, check=False).returncode == 0
+        if not ends:
+            assert stays.poll() is None
+            stays.kill()
+        assert stays.wait(timeout=30) == (-signal.SIGTERM if ends else -signal.SIGKILL)
+
+
+def test_nothing_waits_for_a_launcher_that_has_ended():
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    words = [sys.executable, "-I", "-S", lingering.__file__, str(ended.pid), "600"]
+    assert subprocess.run(words, timeout=30, check=False).returncode == 0

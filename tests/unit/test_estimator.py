@@ -12,7 +12,8 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import __main__ as program_command
 from galaxy_mpi.systems import PRECISIONS, PassShape, Wanted, system_of
-from galaxy_mpi.timing import Estimator, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.estimator import Estimator
 from galaxy_mpi.timing.published import CALIBRATION, read_measurements
 
 GALAXY = Machine.load("wormhole_galaxy_6u")

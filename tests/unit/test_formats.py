@@ -10,7 +10,7 @@ import pytest
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8
-from galaxy_mpi.engine.plan import make_plan
+from galaxy_mpi.engine.planning import make_plan
 from galaxy_mpi.engine.teacher import forced_answers
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import Fidelity

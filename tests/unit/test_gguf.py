@@ -6,8 +6,10 @@ import gguf
 import numpy as np
 import pytest
 
-from galaxy_mpi.checkpoints import ChatTemplate, GgufFile, TextTokenizer
+from galaxy_mpi.checkpoints.chat_template import ChatTemplate
+from galaxy_mpi.checkpoints.gguf_file import GgufFile
 from galaxy_mpi.checkpoints.stored import FileMaps, Stored
+from galaxy_mpi.checkpoints.tokenizer import TextTokenizer
 from galaxy_mpi.errors import CheckpointError
 
 SIZES = {

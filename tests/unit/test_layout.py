@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galaxy_mpi.checkpoints import RandomCheckpoint
+from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import HeadSlot, Layout, Programs, Sharding

@@ -27,7 +27,7 @@ def run(scheduler, token_of=lambda number, n: 5):
             scheduler.advance(next_tokens(scheduler.active))
     for pool in scheduler.pools:
         assert pool.n_available == pool.n_blocks
-    assert scheduler._promised == [0] * len(scheduler.pools)
+    assert scheduler.places.promised == [0] * len(scheduler.pools)
     assert (scheduler.positions == -1).all()
     return passes, steps
 

@@ -13,7 +13,8 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
 from galaxy_mpi.systems.prefill_pass import padded_length
-from galaxy_mpi.timing import Estimator, Machine, Slowness
+from galaxy_mpi.timing import Machine, Slowness
+from galaxy_mpi.timing.estimator import Estimator
 
 SLOW = Slowness({(1, 0): 1.3}, {(0, 1, Axis.ROW): 2.0})
 

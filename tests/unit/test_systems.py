@@ -18,7 +18,8 @@ from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.studies.comparison import device_figures, rows_of, table, to_dict
 from galaxy_mpi.studies.ideas import CLAIMS, IDEAS, Claim, variants
 from galaxy_mpi.systems import PRECISIONS, Wanted, system_of
-from galaxy_mpi.timing import Estimator, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.estimator import Estimator
 
 MACHINE, MESH = Machine.load("wormhole_galaxy_6u"), Mesh(8, 4)
 ROW = Mesh(1, 8)

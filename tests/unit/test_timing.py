@@ -14,18 +14,11 @@ from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import Bound, Consumed, Kernel, Take
 from galaxy_mpi.studies.published_times import published_times
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
-from galaxy_mpi.timing import (
-    MACHINES,
-    ChipClock,
-    Costs,
-    Machine,
-    MeshClock,
-    Slowness,
-    Tape,
-    Trace,
-)
+from galaxy_mpi.timing import MACHINES, ChipClock, Costs, Machine, Slowness, Tape
 from galaxy_mpi.timing.machine import read_constants
+from galaxy_mpi.timing.mesh_clock import MeshClock
 from galaxy_mpi.timing.published import CALIBRATION
+from galaxy_mpi.timing.trace import Trace
 from tests.charged import cross, program_of, tape_of
 
 GALAXY = Machine.load("wormhole_galaxy_6u")

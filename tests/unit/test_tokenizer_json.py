@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from galaxy_mpi.checkpoints import TextTokenizer, check_prompts, locate
+from galaxy_mpi.checkpoints import locate
+from galaxy_mpi.checkpoints.tokenizer import TextTokenizer, check_prompts
 from galaxy_mpi.errors import CheckpointError, ConfigError
 
 TEXT = "It was impossible for her to say what she felt, and so she said nothing at all."

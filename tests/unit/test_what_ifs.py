@@ -16,7 +16,8 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
-from galaxy_mpi.timing import Estimator, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.estimator import Estimator
 
 PLACES = (
     ("galaxy", "wormhole_galaxy_6u", "8x4"),

@@ -12,8 +12,8 @@ from galaxy_mpi.report.gather.step import ShownStep
 from galaxy_mpi.report.gather.texts import against_section, texts_section
 from galaxy_mpi.report.parts import Page, Section
 from galaxy_mpi.studies.against import Against
-from galaxy_mpi.timing import Estimator
 from galaxy_mpi.timing.device_run import DeviceRun
+from galaxy_mpi.timing.estimator import Estimator
 
 __all__ = ["decode_page"]
 

@@ -10,7 +10,7 @@ from galaxy_mpi.report.gather.ops import ops_section
 from galaxy_mpi.report.gather.step import ShownStep
 from galaxy_mpi.report.gather.wires import wires_section
 from galaxy_mpi.report.parts import Section
-from galaxy_mpi.timing import Budget
+from galaxy_mpi.timing.budget import Budget
 from galaxy_mpi.timing.summary import device_rows
 
 __all__ = ["device_facts", "device_sections"]

@@ -1,7 +1,8 @@
 """The section with a chip's memory by kind, against what the chip has."""
 
 from galaxy_mpi.report.parts import Bars, Column, Section, Table
-from galaxy_mpi.timing import Budget, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.budget import Budget
 
 __all__ = ["memory_section"]
 

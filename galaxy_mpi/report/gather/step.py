@@ -6,7 +6,8 @@ from functools import cached_property
 
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.program import HEAD
-from galaxy_mpi.timing import Estimator, Machine, Slowness, Timing
+from galaxy_mpi.timing import Machine, Slowness, Timing
+from galaxy_mpi.timing.estimator import Estimator
 from galaxy_mpi.timing.step_record import ChipShares, StepRecord
 
 __all__ = ["ShownStep"]

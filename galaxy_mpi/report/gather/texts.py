@@ -91,10 +91,11 @@ def _table(title: str, groups: list[Difference]) -> Table:
     for worst in groups:
         layer = worst.to_dict()["layer"]
         name = worst.op if title == "op" else str(layer)
-        rows.append([name, worst.pcc, worst.largest, worst.scale, worst.chip])
+        rows.append([name, worst.pcc, worst.relative, worst.largest, worst.scale, worst.chip])
     columns = [
         Column(title),
         Column("least PCC", "", ".6f"),
+        Column("relative error", "", ".2e"),
         Column("largest error", "", ".3g"),
         Column("of", "", ".3g"),
         Column("chip"),

@@ -1,5 +1,6 @@
 """The base of all ops: a site, and charges that many ops share."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from galaxy_mpi.ccl.wire import Kind, Wire
@@ -27,6 +28,16 @@ _INPUTS = {
 """The activation that each weight is multiplied by."""
 
 
+_PARTS = {
+    **dict.fromkeys(("h", "residual", "out", "tiles"), "dim"),
+    **dict.fromkeys(("q", "mixed"), "heads"),
+    **dict.fromkeys(("k", "v"), "kv_heads"),
+    "act": "hidden",
+    "logits": "vocabulary",
+}
+"""Of the model, by the names that ops give their outputs."""
+
+
 class SystemOp(Op):
     """An op of a system.
 
@@ -41,6 +52,10 @@ class SystemOp(Op):
         super().__init__(name)
         self.site, self.shape, self.precision = site, site.shape, site.precision
         self.formats = site.precision.formats(site.mode)
+
+    def parts(self) -> Mapping[str, str]:
+        """Return the part of the model of each output, by the output's name."""
+        return _PARTS
 
     @property
     def rows(self) -> int:

@@ -1,6 +1,6 @@
 """Decode: gather the users of all columns and concatenate their heads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,10 @@ class MergeHeads(SystemOp):
     def cuts(self) -> Cuts:
         """Return the sharding of its outputs."""
         return {"out": ((), (Axis.COLUMN,))}
+
+    def parts(self) -> Mapping[str, str]:
+        """Return the part of the model that its output holds."""
+        return {"out": "heads"}
 
     @property
     def _gather(self) -> Wire:

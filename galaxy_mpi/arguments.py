@@ -1,0 +1,105 @@
+"""The parser of all commands, and the options of those that run on ranks."""
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+from typing import NoReturn
+
+from galaxy_mpi.errors import ConfigError
+
+__all__ = ["WAIT_TIMEOUT_S", "ArgumentParser", "add_transport", "check_timeout"]
+
+WAIT_TIMEOUT_S = 20.0
+"""Default limit of a wait for another chip; large models raise it."""
+
+
+def _columns() -> int:
+    """Return the width of the terminal."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit() and len(said) < 5 and int(said) > 0:
+        return int(said)
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    return 80
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Shows defaults, except None, False and empty lists."""
+
+    def __init__(self, prog: str) -> None:
+        # argparse makes one formatter per argument, and would import shutil just to find the width
+        # of the terminal.
+        super().__init__(prog, max_help_position=28, width=_columns() - 2)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if (
+            action.help is None
+            or "default" in action.help
+            or action.default in (None, False, "", [])
+        ):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser that raises errors instead of printing them, so that 32 ranks do not print 32 times.
+
+    Parameters
+    ----------
+    prog : str
+        The module, shown as ``galaxy-mpi`` and the subcommand.
+    description : str
+        One sentence.
+    """
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog.replace("galaxy_mpi.", "galaxy-mpi ", 1),
+            description=description,
+            usage="%(prog)s [options]",
+            add_help=False,
+            allow_abbrev=False,
+            formatter_class=_HelpFormatter,
+        )
+        self.add_argument("-h", "--help", action="store_true", help="show this help")
+
+    def named(self) -> list[argparse.Action]:
+        """Return the options, in order."""
+        return [action for action in self._actions if action.option_strings]
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError."""
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def add_transport(parser: ArgumentParser) -> None:
+    """Add the options of commands that run on ranks."""
+    add = parser.add_argument_group("ranks").add_argument
+    add(
+        "--transport",
+        default="auto",
+        metavar="T",
+        help="auto, mpi (persistent requests) or shared (memory of one host)",
+    )
+    add(
+        "--wait-timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"end the run if a chip waits longer than this for another; 0: never (default: "
+        f"{WAIT_TIMEOUT_S:.0f}, more for large models and long prompts)",
+    )
+    add(
+        "--chips-per-rank",
+        type=int,
+        default=1,
+        metavar="N",
+        help="chips per rank; with all chips of the mesh, no mpirun is needed",
+    )
+
+
+def check_timeout(seconds: float | None) -> None:
+    """Raise ConfigError if ``--wait-timeout`` is no time."""
+    if seconds is not None and not (seconds >= 0 and math.isfinite(seconds)):
+        raise ConfigError(f"--wait-timeout must be 0 or more seconds, got {seconds}")

@@ -1,0 +1,104 @@
+"""Make the report of a run from what its ranks know; on rank 0 alone."""
+
+from collections.abc import Sequence
+
+from galaxy_mpi.checkpoints.tokenizer import Tokenizer
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine.host_trace import host_trace
+from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
+from galaxy_mpi.engine.outcome import RankOutcome
+from galaxy_mpi.engine.plan import Plan
+from galaxy_mpi.engine.ran import what_ran
+from galaxy_mpi.engine.report import Report
+from galaxy_mpi.engine.request import Request
+from galaxy_mpi.engine.seen import Observer, Seen
+from galaxy_mpi.engine.times import RunTimes
+from galaxy_mpi.models.programs import Programs
+from galaxy_mpi.timing.device_run import DeviceRun
+from galaxy_mpi.timing.trace import Trace
+from galaxy_mpi.timing.traced import Events
+
+__all__ = ["report_of"]
+
+
+def report_of(
+    run: RunConfig,
+    plan: Plan,
+    programs: Programs,
+    tokenizer: Tokenizer,
+    requests: list[Request],
+    times: RunTimes,
+    ranks: Sequence[RankOutcome],
+    *,
+    events: Events | None,
+    observer: Observer | None,
+    is_interrupted: bool,
+) -> Report:
+    """Return the report of a run.
+
+    Parameters
+    ----------
+    run : RunConfig
+    plan : Plan
+    programs : Programs
+    tokenizer : Tokenizer
+    requests : list of Request
+    times : RunTimes
+    ranks : sequence of RankOutcome
+        In order of ranks; of rank 0 alone if the run was interrupted.
+    events : Events or None
+        What is traced in device time; None without device time.
+    observer : Observer or None
+        Of rank 0, for a page.
+    is_interrupted : bool
+    """
+    return Report(
+        run=run,
+        precision=plan.precision.name,
+        model=plan.model,
+        prompts=plan.prompts,
+        requests=requests,
+        text=[tokenizer.decode(request.generated) for request in requests],
+        times=times,
+        device=_device_run(run, plan, programs, ranks, events),
+        host_trace=_host_trace(run, ranks),
+        decode=[rank.totals[DecodeMode.name] for rank in ranks],
+        prefill=[rank.totals[PrefillMode.name] for rank in ranks],
+        memory=[chip for rank in ranks for chip in rank.memory],
+        seen=_seen(observer, ranks, requests, tokenizer),
+        ran=what_ran(run, programs, plan.machine, plan.sampling, plan.checksums),
+        is_interrupted=is_interrupted,
+    )
+
+
+def _device_run(
+    run: RunConfig,
+    plan: Plan,
+    programs: Programs,
+    ranks: Sequence[RankOutcome],
+    events: Events | None,
+) -> DeviceRun | None:
+    chips = [times for rank in ranks for times in rank.chip_times]
+    # An interrupted run does not know the times of other ranks' chips.
+    if events is None or plan.machine is None or len(chips) < run.working_mesh.n_chips:
+        return None
+    return DeviceRun.of(programs, plan.machine, chips, events, run.slowness)
+
+
+def _host_trace(run: RunConfig, ranks: Sequence[RankOutcome]) -> Trace | None:
+    if run.host_trace_path is None:
+        return None
+    spans = [rank.spans for rank in ranks if rank.spans is not None]
+    return host_trace(run.working_mesh, spans) if spans else None
+
+
+def _seen(
+    observer: Observer | None,
+    ranks: Sequence[RankOutcome],
+    requests: list[Request],
+    tokenizer: Tokenizer,
+) -> Seen | None:
+    spans = ranks[0].spans
+    if observer is None or spans is None:
+        return None
+    return observer.seen([rank.sums for rank in ranks], requests, tokenizer, spans)

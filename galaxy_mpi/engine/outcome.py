@@ -1,0 +1,28 @@
+"""What each rank contributes to the report of a run."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from galaxy_mpi.engine.memory import RankMemory
+from galaxy_mpi.engine.modes import ModeTotals
+from galaxy_mpi.timing.run_clock import ChipTimes
+
+if TYPE_CHECKING:  # few runs need them
+    from galaxy_mpi.engine.host_trace import HostSpans
+    from galaxy_mpi.engine.probabilities import Sums
+
+__all__ = ["RankOutcome"]
+
+
+@dataclass(frozen=True)
+class RankOutcome:
+    """What one rank knows at the end of a run."""
+
+    totals: dict[str, ModeTotals]
+    """By name of the mode."""
+    memory: list[RankMemory]
+    """Of each of its chips."""
+    chip_times: list[ChipTimes]
+    """Of each of its chips; empty without device time."""
+    spans: "HostSpans | None"
+    sums: "list[Sums]"

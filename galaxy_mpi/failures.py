@@ -1,0 +1,84 @@
+"""How a command that failed says so: one line for an error of the user, a traceback for ours.
+
+Each message is a single write, so that the output of other ranks cannot come between its lines.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from galaxy_mpi.errors import CollectiveError, UserError
+from galaxy_mpi.mesh.ending import Terminated, say
+from galaxy_mpi.mesh.lifeline import is_other_rank
+
+__all__ = ["EXIT_USER_ERROR", "guarded", "refused", "tell", "told_by_rank_0"]
+
+EXIT_USER_ERROR = 2
+
+
+def guarded(play: Callable[[], int]) -> int:
+    """Call a function in the only process of a command; return its exit code or that of its error.
+
+    Other errors than those of the user, of memory and of a closed pipe pass.
+    """
+    try:
+        code = play()
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        return refused(error)
+    except MemoryError as error:
+        say(f"galaxy_mpi: {_out_of_memory(error)}\n")
+        return 1
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def refused(error: UserError) -> int:
+    """Print an error of the user; return the exit code."""
+    say(f"galaxy_mpi: {error}\n")
+    return EXIT_USER_ERROR
+
+
+def told_by_rank_0(error: UserError) -> int:
+    """Print an error that all ranks raise, on rank 0; return the exit code.
+
+    Only rank 0 exits with an error, because mpirun ends all ranks at the first non-zero exit, which
+    must not happen before the message is printed.
+    """
+    from galaxy_mpi.mesh.mpi import world_rank
+
+    if world_rank() != 0 or is_other_rank(os.environ, ["SLURM_PROCID"]):
+        return 0
+    return refused(error)
+
+
+def tell(error: BaseException) -> None:
+    """Print the error of this rank to standard error, if possible."""
+    if isinstance(error, UserError):
+        say(f"galaxy_mpi: {error}\n")
+        return
+    rank = "?"
+    with contextlib.suppress(Exception):  # MPI itself may have failed
+        from galaxy_mpi.mesh.mpi import world_rank
+
+        rank = str(world_rank())
+    if isinstance(error, CollectiveError):  # its message says everything; a traceback adds nothing
+        say(f"galaxy_mpi: rank {rank}: {error}\n")
+    elif isinstance(error, MemoryError):
+        say(f"galaxy_mpi: rank {rank}: {_out_of_memory(error)}\n")
+    elif isinstance(error, Terminated):  # nor here: whoever asked knows why
+        say(
+            f"galaxy_mpi: rank {rank}: asked to end (SIGTERM) before there was anything to report\n"
+        )
+    else:
+        say(f"galaxy_mpi: rank {rank} failed:\n{traceback.format_exc()}")
+
+
+def _out_of_memory(error: MemoryError) -> str:
+    """Return the line of an allocation that failed; numpy says of how many bytes."""
+    detail = f": {error}" if str(error) else ""
+    return f"out of memory{detail}; see `ulimit -v` and `free`, or run fewer chips on this host"

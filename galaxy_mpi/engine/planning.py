@@ -2,8 +2,9 @@
 
 import os
 
-from galaxy_mpi.checkpoints import RandomCheckpoint, cache_folder, default_prompts
+from galaxy_mpi.checkpoints import cache_folder, default_prompts
 from galaxy_mpi.checkpoints.model_files import ModelFiles, open_model
+from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
 from galaxy_mpi.checkpoints.tokenizer import Tokenizer
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan

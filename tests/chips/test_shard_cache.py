@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from galaxy_mpi.checkpoints import Checkpoint, RandomCheckpoint, cache_folder, locate
+from galaxy_mpi.checkpoints import Checkpoint, cache_folder, locate
+from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import chips
 from galaxy_mpi.errors import ConfigError

@@ -33,13 +33,14 @@ sanitize: ## the compiled codec under the address and undefined-behaviour saniti
 	sh launch/setup.sh test
 	rm -rf build/sanitize && mkdir -p build/sanitize
 	cp -r galaxy_mpi tests setup.py pyproject.toml setup.cfg README.md LICENSE build/sanitize
-	rm -f build/sanitize/galaxy_mpi/dtypes/*.so
+	rm -f build/sanitize/galaxy_mpi/dtypes/*.so build/sanitize/galaxy_mpi/kernels/*.so
 	$(ENTER) && cd build/sanitize && GALAXY_MPI_REQUIRE_COMPILED=1 \
 		CFLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror -Wno-cast-function-type" \
 		python setup.py --quiet build_ext --inplace
 	$(ENTER) && cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 GALAXY_MPI_CODEC=compiled \
-		python -m pytest -p no:cacheprovider tests/unit/test_block_float.py tests/unit/test_block_float_codecs.py
+		python -m pytest -p no:cacheprovider tests/unit/test_block_float.py tests/unit/test_block_float_codecs.py \
+		tests/unit/test_weight_stream.py
 
 bench: ## block floats, then the default run at 32 ranks
 	sh launch/setup.sh test

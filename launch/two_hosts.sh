@@ -94,10 +94,35 @@ over_hosts() {
         --prtemca oob_tcp_if_include eth0 --mca btl_tcp_if_include eth0 "$@"
 }
 
+pids() { # of all hosts; the agents of mpirun and those that it ends end a little later than it
+    n=0
+    while [ "$n" -lt "$hosts" ]; do
+        ip netns pids "gm$id-$n"
+        n=$((n + 1))
+    done
+}
+
 if [ -n "${FAULT:-}" ]; then
+    export GALAXY_MPI_FAULT_BEGAN="$work/began"
+    # In the background, so that this script can be interrupted.
     # shellcheck disable=SC2086
-    over_hosts python -m galaxy_mpi.faults.rank $FAULT --mesh "$mesh" --quiet --wait-timeout 5 "$@"
-    exit $?
+    over_hosts -x GALAXY_MPI_FAULT_BEGAN python -m galaxy_mpi.faults.rank $FAULT \
+        --mesh "$mesh" --quiet --wait-timeout "${WAIT_TIMEOUT:-5}" "$@" &
+    code=0
+    wait "$!" || code=$?
+    tries=0
+    while [ -n "$(pids)" ] && [ "$tries" -lt 80 ]; do
+        sleep 0.25
+        tries=$((tries + 1))
+    done
+    if [ -n "$(pids)" ]; then
+        echo "two_hosts: 20 s after mpirun has ended there is still:" >&2
+        pids | xargs -r ps -o pid,stat,args >&2
+        exit 99
+    fi
+    [ ! -s "$work/began" ] || python -c "import sys, time
+print(f'two_hosts: all gone {time.time() - float(sys.argv[1]):.1f} s after the fault')" "$(cat "$work/began")"
+    exit "$code"
 fi
 
 echo "two_hosts: one host, $ranks ranks"

@@ -23,7 +23,7 @@ from galaxy_mpi import decode
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.faults.case import BEGAN_VARIABLE, MODEL_VARIABLE
 from galaxy_mpi.faults.moments import Trap
-from galaxy_mpi.mesh import guard, mpi, watchdog
+from galaxy_mpi.mesh import guard, lifeline, mpi, watchdog
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, ancestry
 from galaxy_mpi.prefetch import Prefetcher
 
@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
     for module in (mpi, guard):  # so that the laboratory need not wait for a minute
         vars(module).update(START_S=15.0, END_S=10.0)
     guard.STOPPED_S = 5.0
+    lifeline.LINGERING_S = 3.0
     watchdog._PATIENT_S = 5.0
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup or the parent process may ignore it
     if rank in (mine, "all"):
@@ -99,7 +100,8 @@ def _act(fault: str, crossing: Any) -> Callable[[], None] | None:
     elif fault == "quit":
         os._exit(0)
     elif fault == "descriptors":
-        n = len(os.listdir("/proc/self/fd")) + 1
+        spare = 0 if crossing is None else 2  # in the middle of a run, those of its files
+        n = len(os.listdir("/proc/self/fd")) - 1 + spare  # without the one that lists
         resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
     elif fault == "no-memory":
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

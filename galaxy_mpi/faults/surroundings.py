@@ -36,7 +36,7 @@ def streams(layout: Layout) -> Iterator[Case]:
             codes=codes,
             around_all=line,
             has_report=report,
-            is_quick=name == "| head -1",
+            is_quick=name == "| head -1" or (name == ">&-" and not layout.n_ranks),
         )
     for name, codes in ((">&-", (0, 1, 2)), (">/dev/full", (1, 2)), ("2>&-", (0,)), ("<&-", (0,))):
         yield Case(

@@ -12,8 +12,12 @@ this:
   for the end of the parent).
 
 A process without a launcher is not affected; it may outlive its terminal.
+
+The other way round, a rank that ends its run makes sure that the launcher ends too
+(`end_launcher_later`): mpirun waits without a limit for hosts that it cannot reach.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -24,9 +28,17 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from galaxy_mpi.mesh import lingering
 from galaxy_mpi.mesh.ending import end_process
 
-__all__ = ["ancestry", "end_with_launcher", "is_cut", "is_other_rank", "is_rank"]
+__all__ = [
+    "ancestry",
+    "end_launcher_later",
+    "end_with_launcher",
+    "is_cut",
+    "is_other_rank",
+    "is_rank",
+]
 
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 """Variables in which launchers pass the rank; a launcher itself does not have them."""
@@ -47,6 +59,9 @@ SHELLS = (
 )
 """Programs that people work in and no launcher is called; Python interpreters count too."""
 
+LINGERING_S = 8.0
+"""How long a launcher may stay after a rank has ended its run."""
+
 _INTERVAL_S = 0.5
 _THREAD = "lifeline"
 _PR_SET_PDEATHSIG = 1
@@ -61,6 +76,31 @@ def end_with_launcher() -> None:
     chain = ancestry(os.environ)
     _ask_kernel(chain[1])
     threading.Thread(target=_watch, args=(chain,), name=_THREAD, daemon=True).start()
+
+
+def end_launcher_later(*, after_ranks: bool = False) -> None:
+    """Start a process that ends this rank's launcher if that stays for `LINGERING_S`.
+
+    With ``after_ranks``, counted from the end of the last rank of this host.
+
+    Only if the launcher is the parent of this process: a script between them may have other plans.
+    The daemons of ``prte`` stay, because they serve other runs.
+    """
+    if sys.platform != "linux" or not any(name in os.environ for name in RANK_VARIABLES):
+        return
+    namespace = os.environ.get("PMIX_NAMESPACE", "")
+    if namespace.startswith("prte-") or (after_ranks and not namespace):
+        return
+    with contextlib.suppress(Exception):  # this process is ending: nothing must stop that
+        launcher = ancestry(os.environ)[-1]
+        if launcher != os.getppid():
+            return
+        words = [sys.executable, "-I", "-S", lingering.__file__, str(launcher), str(LINGERING_S)]
+        if after_ranks:
+            words.append(f"PMIX_NAMESPACE={namespace}")
+        # Pipes of this rank that stayed open would keep the launcher waiting.
+        null = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in (0, 1, 2)]
+        os.posix_spawn(words[0], words, os.environ, file_actions=null, setsid=True)
 
 
 def ancestry(environ: Mapping[str, str], names: Iterable[str] = RANK_VARIABLES) -> list[int]:

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 
 from galaxy_mpi.mesh.ending import end_process
+from galaxy_mpi.mesh.lifeline import end_launcher_later
 from galaxy_mpi.mesh.waits import Waits
 
 __all__ = ["WAIT_TIMEOUT_S", "Watchdog"]
@@ -126,4 +127,5 @@ class Watchdog:
 
 
 def _end(message: str) -> None:
+    end_launcher_later()
     end_process(f"galaxy_mpi: {message}\n")

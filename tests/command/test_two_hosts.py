@@ -56,9 +56,17 @@ def test_hosts_give_the_tokens_and_the_device_time_of_one(hosts, ranks):
         ("raise step 0", "RuntimeError: asked to fail"),
         ("launcher-kill step 3", "Remote daemon"),  # that of the other host: mpirun ends with 0
         ("launcher-kill step 0", ""),
+        ("cut step 3", "decode step 2"),  # a wait ends the ranks, and then both launchers
     ],
 )
 def test_a_fault_on_one_host_ends_the_ranks_of_both(fault, said):
     done = over_hosts(2, 4, FAULT=fault)
     assert done.returncode != 0 or "Remote daemon" in done.stderr
     assert said in done.stderr
+    assert "all gone" in done.stdout
+
+
+def test_mpirun_notices_a_cut_network_before_a_wait_ends():
+    done = over_hosts(2, 4, FAULT="cut step 3", WAIT_TIMEOUT="60")
+    assert "PRTE has lost communication with a remote daemon" in done.stderr
+    assert "all gone" in done.stdout

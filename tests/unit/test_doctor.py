@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 
 import pytest
@@ -10,7 +11,7 @@ from galaxy_mpi import doctor
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.health import Level, launch_findings, software_findings
 from galaxy_mpi.health.host import cgroup_quota
-from galaxy_mpi.memory import available_bytes, check_fits
+from galaxy_mpi.memory import available_bytes, check_fits, free_disk_bytes
 
 
 @pytest.mark.parametrize(("text", "cores"), [("150000 100000", 1.5), ("max 100000", None)])
@@ -92,3 +93,9 @@ def test_the_command_prints_json_and_ends_with_1_if_something_is_bad(tmp_path, m
     found = {line["name"]: line for line in json.loads(capsys.readouterr().out)}
     assert found["model"]["level"] == "bad"
     assert found["cores"]["found"].startswith(str(len(os.sched_getaffinity(0))))
+
+
+def test_room_on_a_disk_is_that_of_the_nearest_folder(tmp_path):
+    found = free_disk_bytes(tmp_path / "to be" / "made")
+    assert abs(found - shutil.disk_usage(tmp_path).free) < 2**30
+    assert free_disk_bytes(tmp_path) > 0

@@ -1,6 +1,7 @@
 """What ends a process, without ranks: the watchdog's counting, the lifeline, last words."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.command import run_alone
+from galaxy_mpi.mesh import lingering
 from galaxy_mpi.mesh.lifeline import ancestry, is_cut
 from galaxy_mpi.mesh.plane import Label
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, padded
@@ -217,3 +219,40 @@ def test_memory_that_is_not_there_is_a_line(error, said, capfd):
     told = capfd.readouterr().err
     assert said in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "ends"), [("mpirun", True), ("bash", False)])
+def test_a_launcher_that_stays_is_ended_and_another_program_is_not(name, ends, tmp_path):
+    program = tmp_path / name
+    program.symlink_to(shutil.which("sleep"))
+    with subprocess.Popen([program, "600"]) as stays:
+        words = [sys.executable, "-I", "-S", lingering.__file__, str(stays.pid), "0.1"]
+        assert subprocess.run(words, timeout=30, check=False).returncode == 0
+        if not ends:
+            assert stays.poll() is None
+            stays.kill()
+        assert stays.wait(timeout=30) == (-signal.SIGTERM if ends else -signal.SIGKILL)
+
+
+def test_nothing_waits_for_a_launcher_that_has_ended():
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    words = [sys.executable, "-I", "-S", lingering.__file__, str(ended.pid), "600"]
+    assert subprocess.run(words, timeout=30, check=False).returncode == 0
+
+
+def test_a_launcher_with_ranks_is_left_alone_until_the_last_has_ended(tmp_path):
+    program = tmp_path / "prterun"
+    program.write_text(
+        "#!/bin/sh\nPMIX_NAMESPACE=mine sleep 600 & echo $!\nwhile sleep 0.1; do :; done\n"
+    )
+    program.chmod(0o755)
+    with subprocess.Popen([program], stdout=subprocess.PIPE, text=True) as launcher:
+        rank = int(launcher.stdout.readline())
+        words = [sys.executable, "-I", "-S", lingering.__file__, str(launcher.pid), "0.1"]
+        with subprocess.Popen([*words, "PMIX_NAMESPACE=mine"]) as watch:
+            with pytest.raises(subprocess.TimeoutExpired):
+                watch.wait(timeout=1.5)
+            os.kill(rank, signal.SIGKILL)
+            assert watch.wait(timeout=30) == 0
+        assert launcher.wait(timeout=30) == -signal.SIGTERM

@@ -8,6 +8,7 @@ how many were. Each runs in a fork of a process that has imported pytest but not
 
 import ast
 import copy
+import importlib
 import importlib.machinery
 import importlib.util
 import os
@@ -15,6 +16,10 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import hypothesis  # noqa: F401  once, for all forks
+import numpy as np  # noqa: F401
+import pytest
 
 LIMIT_S = 300
 """A mutant that takes longer has been noticed."""
@@ -115,10 +120,9 @@ def is_noticed(path: Path, tree: ast.Module, arguments: Sequence[str]) -> bool:
         os.dup2(silent, 2)
         name = ".".join(path.with_suffix("").parts)
         sys.meta_path.insert(0, Mutated(name, path.resolve(), tree))
-        import pytest
-
         code = 1
         try:
+            importlib.import_module(name)  # before pytest puts its own finder in front
             code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *arguments])
         finally:
             os._exit(int(code))
@@ -127,9 +131,6 @@ def is_noticed(path: Path, tree: ast.Module, arguments: Sequence[str]) -> bool:
 
 def main(words: Sequence[str]) -> int:
     paths, arguments = words[: words.index("--")], words[words.index("--") + 1 :]
-    import hypothesis  # noqa: F401  here and once, for all forks
-    import numpy as np  # noqa: F401
-
     for path in map(Path, paths):
         if is_noticed(path, ast.parse(path.read_text()), arguments):
             print(f"{path}: the tests fail without any change", flush=True)

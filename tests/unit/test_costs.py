@@ -145,3 +145,80 @@ def test_a_cache_write_takes_one_kv_head_after_the_other():
     first, eighth = COSTS.update_cache_s(1), COSTS.update_cache_s(8)
     assert first == pytest.approx(GALAXY.launch_s + 2 * GALAXY.dram_round_trip_s)
     assert eighth - first == pytest.approx(7 * GALAXY.dram_round_trip_s)
+
+
+def test_flops_count_the_padding_in_terms_of_lofi():
+    """As the machine's peak is counted: HiFi2 takes twice the time, so its flops count twice."""
+    lofi, hifi2 = GALAXY.lofi_flops_per_core_s, GALAXY.hifi2_flops_per_core_s
+    assert lofi == 2 * hifi2
+    ring = 2 * 32 * (48 * 32) * (72 * 32)  # 24 cores: 32 and 64 tiles become 48 and 72
+    assert COSTS.ring_matmul_s(32, 1024, 2048, lofi).flops == pytest.approx(ring)
+    assert COSTS.ring_matmul_s(32, 1024, 2048, hifi2).flops == pytest.approx(2 * ring)
+    bank = 2 * 32 * 2048 * 16512
+    assert COSTS.bank_matmul_s(32, 2048, 16384, BFP8, hifi2, 64).flops == pytest.approx(2 * bank)
+    head = 2 * 32 * 2048 * 16384
+    assert COSTS.head_matmul_s(1, 2048, 16384, BFP8, hifi2).flops == pytest.approx(2 * head)
+    wide = COSTS.prefill_matmul_s(128, 2048, 1280, BFP8, hifi2, 0)
+    assert wide.flops == pytest.approx(2 * 2 * 128 * 2048 * 1280)
+
+
+def test_a_matmul_on_the_ring_reads_its_weight_meanwhile():
+    n_bytes = COSTS.weight_bytes(2048, 3584, BFP8)
+    read = COSTS.ring_matmul_s(32, 2048, 3584, 1e15, BFP8)
+    assert read == pytest.approx(GALAXY.launch_s + n_bytes / GALAXY.dram_bytes_per_s)
+    assert (read.bound, read.dram_bytes) == (Bound.DRAM, n_bytes)
+    assert COSTS.ring_matmul_s(32, 2048, 3584, 1e15).dram_bytes == 0
+
+
+def test_a_head_of_many_rows_takes_its_arithmetic():
+    many = COSTS.head_matmul_s(4096, 2048, 16384, BFP8, 2e12)
+    arithmetic_s = 2 * 4096 * 2048 * 16384 / (GALAXY.worker_cores * 2e12)
+    assert many == pytest.approx(GALAXY.launch_s + arithmetic_s)
+    assert (many.bound, many.dram_bytes) == (Bound.FLOPS, 2048 * 16384 / 1024 * BFP8)
+
+
+def test_a_prefill_matmul_takes_rows_of_the_grid_its_weight_or_its_tensors():
+    peak, k, n = 2e12, 2048, 3584
+
+    def matmul_s(rows, activation_bytes=0.0, peak=peak):
+        return COSTS.prefill_matmul_s(rows, k, n, BFP8, peak, activation_bytes)
+
+    # 64 rows are 2 rows of tiles: 2 of the 10 rows of the grid.
+    cores = GALAXY.prefill_cores * 2 / GALAXY.prefill_grid_rows
+    few_s = 2 * 64 * k * n / (cores * 1e9 * GALAXY.prefill_efficiency)
+    assert matmul_s(64, peak=1e9) == pytest.approx(GALAXY.launch_s + few_s)
+    full_s = 2 * 2048 * k * n / (GALAXY.prefill_cores * peak * GALAXY.prefill_efficiency)
+    assert matmul_s(2048) == pytest.approx(GALAXY.launch_s + full_s)
+    weight_bytes = k * n / 1024 * BFP8
+    read = matmul_s(2048, peak=1e18)
+    reading_s = weight_bytes / GALAXY.prefill_weight_bytes_per_s
+    assert read == pytest.approx(GALAXY.launch_s + reading_s)
+    assert (read.bound, read.dram_bytes) == (Bound.DRAM, weight_bytes)
+    streamed = matmul_s(2048, 1e9, peak=1e18)
+    assert streamed == pytest.approx(GALAXY.launch_s + 1e9 / GALAXY.streamed_bytes_per_s)
+    assert streamed.dram_bytes == weight_bytes + 1e9
+
+
+def test_passes_over_elements_are_shared_by_the_cores():
+    rate = GALAXY.vector_elements_per_core_s
+    norm = COSTS.norm_s(8, 2048, passes=3)  # 32 rows of 64 tiles on 16 cores
+    assert norm == pytest.approx(GALAXY.stage_s + GALAXY.launch_s + 32 * 2048 / 16 * 3 / rate)
+    part = COSTS.norm_part_s(8, 2048, passes=3)  # on 32 cores
+    assert part == pytest.approx(GALAXY.launch_s + 32 * 2048 / 32 * 3 / rate)
+    assert COSTS.copy_s(4096, 8) == pytest.approx(GALAXY.launch_s + 4096 / 8 / rate)
+    wide = COSTS.streamed_s(1e9, 2, 1e6)
+    assert wide == pytest.approx(GALAXY.launch_s + 1e9 / GALAXY.prefill_cores * 2 / rate)
+    assert (wide.bound, wide.dram_bytes) == (Bound.VECTOR, 1e6)
+    bytes_s = COSTS.streamed_s(1, 1, 1e9) - GALAXY.launch_s
+    assert bytes_s == pytest.approx(1e9 / GALAXY.streamed_bytes_per_s)
+
+
+def test_a_packet_holds_whole_pages_and_has_a_cost_of_its_own():
+    """Full packets of 4,096 bytes travel at the link's rate; with 3 pages of 1,088, 3,264 go."""
+    full_s = 4096 / GALAXY.link_bytes_per_s
+    assert COSTS.link_s(1e6, 4096) == pytest.approx(1e6 / GALAXY.link_bytes_per_s)
+    byte_s = (full_s - GALAXY.link_packet_s) / 4096
+    packet_s = GALAXY.link_packet_s + 3 * 1088 * byte_s
+    assert COSTS.link_s(1e6, 1088) == pytest.approx(1e6 / 3264 * packet_s)
+    assert COSTS.link_s(1e6, 8192) == pytest.approx(1e6 / GALAXY.link_bytes_per_s)
+    assert COSTS.link_s(1e6, 1088) > COSTS.link_s(1e6, 4096)

@@ -61,7 +61,8 @@ restore() {
     done
 }
 install() {
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+    # Setuptools says that its compat mode will go one day.
+    PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
 }
 # First all that is locked: no version is looked for, and every file must have the hash of locks/.
 # Then the project, and torch where an extra wants it (launch/lock.py says why that is not locked).
@@ -71,7 +72,7 @@ for extra in "$mpi" $(echo "$extras" | tr ',' ' '); do
     set -- "$@" --requirement "$root/locks/$extra.txt"
 done
 if ! install --require-hashes --no-deps "$@" ||
-    ! PYTHONWARNINGS=ignore install --no-build-isolation --config-settings editable_mode=compat \
+    ! install --no-build-isolation --config-settings editable_mode=compat \
         --constraint "$root/constraints.txt" --editable "${root}[$mpi${extras:+,$extras}]"; then
     restore
     fail "pip could not install what is needed; see above"

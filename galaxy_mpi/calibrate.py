@@ -198,7 +198,7 @@ def _errors(found: Fit, data: Sequence[Datum]) -> str:
 
 
 def _sizes(datum: Datum) -> dict[str, int | bool]:
-    """Return what tells whether an estimate is of the same model, with the same settings."""
+    """Return a key: equal for estimates of the same model with the same settings."""
     model = PRESETS.get(datum.groups["model"])
     if model is None:  # links
         return {"dim": 0, "hidden_dim": 0, "n_layers": 0, "changed": False}

@@ -73,7 +73,7 @@ def _summary(report: Report) -> list[str]:
 
     rows = [
         ("model", f"{report.run.model}, {report.model.n_layers} layers, dim {report.model.dim}"),
-        ("mesh", f"{report.run.mesh}, {report.run.mesh.n_chips} ranks"),
+        ("mesh", f"{report.run.mesh}, {report.run.mesh.n_chips} chips"),
         *_layout(report),
         ("system, precision", f"{report.run.system_name}, {report.precision}"),
         ("users, new tokens", f"{len(report.tokens)}, {sum(map(len, report.tokens))}"),

@@ -148,6 +148,12 @@ class Precision:
         reads_whole = Fidelity.LOFI.reads_whole(self.weight(name))
         return Fidelity.LOFI if reads_whole else Fidelity.HIFI2
 
+    def reads_whole(self, name: str) -> bool:
+        """Return whether the matmuls of a weight use all of its bits, in both modes."""
+        fidelities = [self.fidelity(name, mode) for mode in ("decode", "prefill")]
+        dtype = self.weight(name)
+        return not self.cuts_inputs or all(each.reads_whole(dtype) for each in fidelities)
+
     def weight(self, name: str) -> DType:
         """Return the format of a matmul weight by its name."""
         if name in ("w1", "w3"):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import socket
 import stat
 
@@ -13,7 +14,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.failures import tell
 from galaxy_mpi.health import Level, host, launch_findings, network, software_findings
 from galaxy_mpi.health.host import cgroup_quota
-from galaxy_mpi.memory import available_bytes, check_fits
+from galaxy_mpi.memory import available_bytes, check_fits, free_disk_bytes
 
 
 @pytest.mark.parametrize(("text", "cores"), [("150000 100000", 1.5), ("max 100000", None)])
@@ -164,3 +165,9 @@ def test_a_run_without_descriptors_prints_what_the_doctor_says_of_them(monkeypat
     assert last.startswith("galaxy_mpi: doctor: descriptors: limit 24 per process, 80 needed; ")
     tell(ValueError("no resource"))
     assert "doctor" not in capsys.readouterr().err
+
+
+def test_room_on_a_disk_is_that_of_the_nearest_folder(tmp_path):
+    found = free_disk_bytes(tmp_path / "to be" / "made")
+    assert abs(found - shutil.disk_usage(tmp_path).free) < 2**30
+    assert free_disk_bytes(tmp_path) > 0

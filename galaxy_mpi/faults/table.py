@@ -166,7 +166,7 @@ def _errors() -> Iterator[Case]:
             said=("^galaxy_mpi: asked to fail$",),
             is_quick=True,
         )
-        for fault in ("thread", "prefetcher", "watchdog"):
+        for fault in ("thread", "prefetcher", "codec", "watchdog"):
             yield Case(
                 layout,
                 fault,

@@ -160,10 +160,7 @@ class ChipBinder(Binder):
 
     def read_activation(self, site: Site, name: str, x: F32) -> F32:
         """Return an activation as a weight's matmul reads it, given its fidelity."""
-        precision = site.precision
-        if not precision.cuts_inputs:
-            return x
-        mask = precision.fidelity(name, site.mode).activation_mask
+        mask = site.precision.activation_mask(name, site.mode)
         if mask is None:
             return x
         cut = self.array(*x.shape)

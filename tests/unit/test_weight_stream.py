@@ -173,3 +173,20 @@ def test_a_fidelity_that_cuts_a_weight_is_not_streamed():
     cut = replace(performance, fidelities=(("li_ff2", Fidelity.LOFI),))
     assert not cut.reads_whole("w2")
     assert cut.reading_all_bits().reads_whole("w2")
+
+
+def test_activations_are_cut_only_where_their_format_has_more_bits_than_are_used():
+    from dataclasses import replace
+
+    from galaxy_mpi.systems import PRECISIONS
+
+    performance = PRECISIONS["performance"]
+    for name in ("w1", "w3", "w2", "lm_head"):
+        assert performance.activation_mask(name, "decode") is None  # bfloat8_b has 6 bits
+    for name in ("wqkv", "wo", "w1", "w3", "w2", "lm_head"):
+        assert performance.activation_mask(name, "prefill") is None
+    for name in ("wqkv", "wo"):  # of bfloat16: the norm of layer 0, attention
+        assert performance.activation_mask(name, "decode") == 0xFFFE0000
+    fine = replace(performance, decode=replace(performance.decode, act=BF16))
+    assert fine.activation_mask("w2", "decode") == 0xFFFE0000
+    assert fine.reading_all_bits().activation_mask("w2", "decode") is None

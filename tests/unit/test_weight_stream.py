@@ -131,6 +131,22 @@ def test_pieces_add_up_to_the_whole(dtype, depth):
     assert stream.piece_bytes() == 2 * 1600 * min(depth, 320)
 
 
+def test_rows_that_are_not_read_are_zeros_and_the_others_keep_their_bits():
+    x, w = operands((40, 64, 48))
+    weight, tensor = WeightId(0, "w2"), PackedTensor.of(w, BFP8)
+    stream = WeightStream({weight: tensor}, _product.add_product, max(LEVELS), 1)
+    whole, some, all_of_them = (np.full((40, 48), np.nan, np.float32) for _ in range(3))
+    rows, chip = np.array([3, 4, 39]), Chip()
+    stream.multiply(chip, weight, x, whole)
+    stream.multiply(chip, weight, x, some, lambda: rows)
+    stream.multiply(chip, weight, x, all_of_them, lambda: np.arange(40))
+    chip.run()
+    expected = np.zeros_like(whole)
+    expected[rows] = whole[rows]
+    np.testing.assert_array_equal(some, expected)
+    np.testing.assert_array_equal(all_of_them, whole)
+
+
 def test_small_weights_odd_depths_and_float32_are_not_streamed():
     packed = {
         WeightId(n, "w1"): PackedTensor.of(np.zeros(shape, np.float32), dtype)

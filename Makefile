@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = . $(VENV)/bin/activate &&
 ENTER = . "$(abspath $(VENV))/bin/activate"
 
-.PHONY: help setup check test sanitize bench release-check
+.PHONY: help setup check test coverage docs sanitize bench lock release-check
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -23,6 +23,17 @@ check: ## format, lint, types, layers, spelling, shell scripts
 
 test: ## every test, cheapest first
 	sh launch/test.sh
+
+docs: ## the site, in build/docs/index.html; a warning is an error
+	sh launch/setup.sh docs
+	$(RUN) sphinx-build -W --keep-going -q docs build/docs
+
+coverage: ## branch coverage of the package, ranks included (PART=quick: without ranks)
+	sh launch/coverage.sh $(PART)
+
+lock: ## constraints.txt and locks/ anew, from pyproject.toml
+	sh launch/setup.sh dev
+	$(RUN) python launch/lock.py
 
 # In a copy, so that the ordinary build stays. Python's own allocations are not ours to judge.
 sanitize: ## the compiled codec under the address and undefined-behaviour sanitizers

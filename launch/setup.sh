@@ -29,7 +29,7 @@ esac
 stamp=$venv/.galaxy_mpi-setup${extras:+-$(echo "$extras" | tr ',' '-')}
 compiler=$(command -v "${CC:-cc}" || command -v gcc || true)
 wanted=$(
-    cat "$root/pyproject.toml" "$root/setup.py" "$root/constraints.txt" \
+    cat "$root/pyproject.toml" "$root/setup.py" "$root/constraints.txt" "$root"/locks/*.txt \
         "$root/galaxy_mpi/dtypes/_compiled.c" "$root/galaxy_mpi/kernels/_product.c" "$0" | cksum
     echo "$root $mpi ${compiler:+with} compiler"
 )
@@ -60,12 +60,23 @@ restore() {
         [ ! -f "$before" ] || mv "$before" "${before%.before}"
     done
 }
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    --config-settings editable_mode=compat \
-    --constraint "$root/constraints.txt" --editable "${root}[$mpi${extras:+,$extras}]" >&2 || {
+install() {
+    # Setuptools says that its compat mode will go one day.
+    PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+}
+# First all that is locked: no version is looked for, and every file must have the hash of locks/.
+# Then the project, and torch where an extra wants it (launch/lock.py says why that is not locked).
+set -- --requirement "$root/locks/tools.txt" --requirement "$root/locks/base.txt"
+for extra in "$mpi" $(echo "$extras" | tr ',' ' '); do
+    [ -f "$root/locks/$extra.txt" ] || fail "pyproject.toml has no extra $extra"
+    set -- "$@" --requirement "$root/locks/$extra.txt"
+done
+if ! install --require-hashes --no-deps "$@" ||
+    ! install --no-build-isolation --config-settings editable_mode=compat \
+        --constraint "$root/constraints.txt" --editable "${root}[$mpi${extras:+,$extras}]"; then
     restore
     fail "pip could not install what is needed; see above"
-}
+fi
 rm -f "$root"/galaxy_mpi/dtypes/*.so.before "$root"/galaxy_mpi/kernels/*.so.before
 
 "$venv/bin/python" -c 'import galaxy_mpi.dtypes._compiled' 2>/dev/null ||

@@ -80,7 +80,7 @@ class Latency:
         for name, found in self.percentiles().items():
             if found is not None and len(self.n_tokens) > 1:
                 values = ", ".join(_shown(seconds) for seconds in found.values())
-                rows.append((f"{clock}: {names[name]}", f"{values} (p50, p95, p99 of users)"))
+                rows.append((f"{clock}: {names[name]}", f"{values} (p50, p95, p99)"))
         return rows
 
 

@@ -45,7 +45,7 @@ class Places:
 
     @property
     def n_free(self) -> int:
-        """How many places nobody holds."""
+        """Number of free places."""
         return len(self._free)
 
     def column(self, place: int) -> int:

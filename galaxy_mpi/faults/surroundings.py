@@ -140,6 +140,16 @@ def _limits(layout: Layout) -> Iterator[Case]:
         )
     yield Case(
         layout,
+        "a /dev/shm of 64 KiB",
+        within_s=60.0,
+        codes=(0,),
+        around_all="unshare --mount sh -c "
+        '\'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"\' sh "$@"',
+        has_report=True,
+        needs_root=True,
+    )
+    yield Case(
+        layout,
         "mpirun ulimit -n 64",
         within_s=60.0,
         codes=(0,),

@@ -5,7 +5,7 @@ interpreter (faulthandler) that needs no lock: it prints a traceback and ends th
 launcher then ends the other ranks, including stopped ones.
 
 32 interpreters that start on two cores may take a while, so the limit of a start is long. A rank
-that is stopped can be told from one that is slow, by another process: `no_rank_stopped`.
+that is stopped can be distinguished from one that is slow, by another process: `no_rank_stopped`.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The folder of packed shards: whose it is, what is in it, what is thrown away.
+"""The folder of packed shards: its owner, its content, and what is removed.
 
 ::
 

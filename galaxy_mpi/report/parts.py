@@ -198,7 +198,7 @@ class ChipView:
 
 @dataclass(frozen=True)
 class LinkView:
-    """The wires from a chip to the next one along an axis; behind the last one is the first."""
+    """The links from a chip to the next one along an axis; after the last one comes the first."""
 
     row: int
     col: int

@@ -34,7 +34,7 @@ def formats(codecs):
 
 
 each_format = pytest.mark.parametrize("name", BITS)
-each_level = pytest.mark.parametrize("codecs", LEVELS, ids=lambda c: f"level{c._level}")
+each_level = pytest.mark.parametrize("codecs", LEVELS, ids=lambda c: f"level{c.level}")
 
 
 def same(a, b):
@@ -269,7 +269,7 @@ def test_compiled_codecs_refuse_what_is_not_theirs():
     with pytest.raises(ValueError):
         codec.add_terms(np.zeros((0, 1088), np.uint8), values_)
     with pytest.raises(ValueError):
-        LEVELS[-1]._make(5, True, 32, 32, 0)
+        LEVELS[-1].blocks(5, 32, 32)
 
 
 @needs_compiled

@@ -88,6 +88,7 @@ def _signals() -> Iterator[Case]:
             layout, "int", "step", "1", codes=(1,), said=("KeyboardInterrupt",), may_trace=True
         )
         yield Case(layout, "quit", "step", "1", within_s=20.0)
+        yield Case(layout, "clock", "step", "1", codes=(0,), has_report=True)
 
 
 def _said_of_stop(moment: str, victim: str, layout: Layout) -> Iterator[str]:

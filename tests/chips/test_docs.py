@@ -10,11 +10,7 @@ from tests.chips.blocks import blocks_of, play
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [*DOCS.glob("*.md"), *DOCS.glob("tutorials/*.md"), *DOCS.glob("examples/*.md")]
-WITH_BLOCKS = sorted(
-    path
-    for path in PAGES
-    if any(not b.is_left_out and (b.commands or b.language == "python") for b in blocks_of(path))
-)
+WITH_BLOCKS = sorted(path for path in PAGES if any(block.is_run for block in blocks_of(path)))
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda path: path.stem)

@@ -1,7 +1,12 @@
 # The emulator in a container: docker build -t galaxy_mpi . && docker run --rm galaxy_mpi
 #
+# The base is a tag, because its digest differs between mirrors. To fix its bytes too, ask for the
+# digest (docker buildx imagetools inspect python:3.11.7-slim-bookworm) and build with
+#   docker build --build-arg BASE=python:3.11.7-slim-bookworm@sha256:... -t galaxy_mpi .
+ARG BASE=python:3.11.7-slim-bookworm
+
 # The first stage has a C compiler, for the compiled codec; what runs has none.
-FROM python:3.11.7-slim-bookworm AS build
+FROM ${BASE} AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
@@ -10,7 +15,7 @@ COPY . /opt/galaxy_mpi
 WORKDIR /opt/galaxy_mpi
 RUN sh launch/setup.sh && .venv/bin/python -c "import galaxy_mpi.dtypes._compiled" && rm -rf build
 
-FROM python:3.11.7-slim-bookworm
+FROM ${BASE}
 RUN useradd --create-home galaxy
 COPY --from=build --chown=galaxy /opt/galaxy_mpi /opt/galaxy_mpi
 WORKDIR /opt/galaxy_mpi

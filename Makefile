@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = . $(VENV)/bin/activate &&
 ENTER = . "$(abspath $(VENV))/bin/activate"
 
-.PHONY: help setup check test sanitize bench release-check
+.PHONY: help setup check test coverage docs sanitize bench lock release-check
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -24,18 +24,30 @@ check: ## format, lint, types, layers, spelling, shell scripts
 test: ## every test, cheapest first
 	sh launch/test.sh
 
+docs: ## the site, in build/docs/index.html; a warning is an error
+	sh launch/setup.sh docs
+	$(RUN) sphinx-build -W --keep-going -q docs build/docs
+
+coverage: ## branch coverage of the package, ranks included (PART=quick: without ranks)
+	sh launch/coverage.sh $(PART)
+
+lock: ## constraints.txt and locks/ anew, from pyproject.toml
+	sh launch/setup.sh dev
+	$(RUN) python launch/lock.py
+
 # In a copy, so that the ordinary build stays. Python's own allocations are not ours to judge.
 sanitize: ## the compiled codec under the address and undefined-behaviour sanitizers
 	sh launch/setup.sh test
 	rm -rf build/sanitize && mkdir -p build/sanitize
 	cp -r galaxy_mpi tests setup.py pyproject.toml setup.cfg README.md LICENSE build/sanitize
-	rm -f build/sanitize/galaxy_mpi/dtypes/*.so
+	rm -f build/sanitize/galaxy_mpi/dtypes/*.so build/sanitize/galaxy_mpi/kernels/*.so
 	$(ENTER) && cd build/sanitize && GALAXY_MPI_REQUIRE_COMPILED=1 \
 		CFLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror -Wno-cast-function-type" \
 		python setup.py --quiet build_ext --inplace
 	$(ENTER) && cd build/sanitize && LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 GALAXY_MPI_CODEC=compiled \
-		python -m pytest -p no:cacheprovider tests/unit/test_block_float.py tests/unit/test_block_float_codecs.py
+		python -m pytest -p no:cacheprovider tests/unit/test_block_float.py tests/unit/test_block_float_codecs.py \
+		tests/unit/test_weight_stream.py
 
 bench: ## block floats, then the default run at 32 ranks
 	sh launch/setup.sh test

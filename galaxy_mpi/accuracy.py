@@ -223,7 +223,7 @@ def _reference_values(
     arguments: argparse.Namespace,
     folder: Path | None,
 ) -> ForcedValues | None:
-    """Run in float32 and keep the outputs of ops; None if nobody asked for them."""
+    """Run in float32 and keep the outputs of ops; None if they were not asked for."""
     if folder is None:
         return None
     choice = chosen_steps(arguments.by_op, len(tokens), arguments.prefill)

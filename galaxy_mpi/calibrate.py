@@ -31,7 +31,7 @@ from galaxy_mpi.studies.published_times import published_times
 from galaxy_mpi.timing.machine_file import profile_path
 from galaxy_mpi.timing.published import LEFT_OUT
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "compare", "main"]
 
 _DIGITS = 3
 """Significant digits of a constant: more than the times determine."""
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             texts = {path: _changed(path, found, data) for path in _paths()}
             if arguments.check:
                 for path, text in texts.items():
-                    _compare(path, text)
+                    compare(path, text)
             else:
                 for path, text in texts.items():
                     write_text(path, text)
@@ -162,7 +162,7 @@ def _yaml(number: str) -> str:
     return f"{float(mantissa)}e{int(exponent):+d}"
 
 
-def _compare(path: Path, text: str) -> None:
+def compare(path: Path, text: str) -> None:
     """Raise if the constants of a profile differ from the fit."""
     there, found = (
         re.findall(r"  (\w+):\n    value: (\S+)", t) for t in (path.read_text("utf-8"), text)
@@ -198,7 +198,7 @@ def _errors(found: Fit, data: Sequence[Datum]) -> str:
 
 
 def _sizes(datum: Datum) -> dict[str, int | bool]:
-    """Return what tells whether an estimate is of the same model, with the same settings."""
+    """Return a key: equal for estimates of the same model with the same settings."""
     model = PRESETS.get(datum.groups["model"])
     if model is None:  # links
         return {"dim": 0, "hidden_dim": 0, "n_layers": 0, "changed": False}

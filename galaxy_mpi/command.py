@@ -14,6 +14,7 @@ from galaxy_mpi.arguments import WAIT_TIMEOUT_S, ArgumentParser, check_timeout
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.failures import EXIT_USER_ERROR, guarded, refused, tell, told_by_rank_0
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh.ending import interrupted_on_request
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
 from galaxy_mpi.mesh.transport import Transport
 
@@ -80,6 +81,7 @@ def run_on_mesh(parser: ArgumentParser, argv: Sequence[str] | None, prepare: _Pr
     code = 0
     try:
         end_with_launcher()
+        interrupted_on_request(is_rank_0=not is_other_rank(os.environ, RANK_VARIABLES))
         atexit.register(mpi.finalize)
         chosen = _prepared(parser, argv, prepare)
         if chosen is not None:

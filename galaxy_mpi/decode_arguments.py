@@ -99,7 +99,7 @@ def build_parser() -> ArgumentParser:
         "--weights-cache",
         default=str(cache_folder() / "shards"),
         metavar="DIR|off",
-        help="where packed weights are kept for the next run",
+        help="where packed weights are kept for the next run (of a preset only if given)",
     )
     add("--page-size", type=int, default=64, metavar="N", help="positions per KV cache block")
     add("--cache-blocks", type=int, default=2048, metavar="N", help="KV cache blocks per column")

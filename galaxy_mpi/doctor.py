@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.checkpoints import cache_folder
@@ -15,6 +16,7 @@ from galaxy_mpi.health import (
     Level,
     host_findings,
     launch_findings,
+    network_findings,
     software_findings,
 )
 
@@ -34,6 +36,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--start", type=int, default=2, metavar="N", help="start N ranks as a test; 0: none"
     )
+    parser.add_argument(
+        "--hostfile", type=Path, metavar="FILE", help="check the hosts that this file names, too"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -52,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.start:
                 found.extend(launch_findings(n_ranks=arguments.start))
             found.extend(host_findings(arguments.ranks))
+            if arguments.hostfile is not None:
+                found.extend(network_findings(arguments.hostfile, arguments.ranks))
             found.extend(software_findings(dict(os.environ), cache_folder()))
             if arguments.json:
                 print(json.dumps([finding.to_json() for finding in found], indent=1))

@@ -23,7 +23,7 @@ from galaxy_mpi.studies.what_helps import helps, helps_table
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.system_arguments import add_model, add_slowness, add_system, of_system
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "main", "prepare_sweep", "what_if_of"]
 
 
 def build_parser() -> ArgumentParser:
@@ -95,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if [str(arguments.json), str(arguments.csv)] == ["-", "-"]:
             raise ConfigError("--json - and --csv - are both standard output; name a file for one")
         if arguments.sweep:
-            return _prepare_sweep(parser, words, arguments)
-        what_if = _what_if(arguments)
+            return prepare_sweep(parser, words, arguments)
+        what_if = what_if_of(arguments)
 
         def play() -> None:
             machine = what_if.programs.on(what_if.emulated_machine)
@@ -142,7 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_alone(parser, words, prepare)
 
 
-def _what_if(arguments: argparse.Namespace) -> WhatIf:
+def what_if_of(arguments: argparse.Namespace) -> WhatIf:
+    """Return what parsed arguments ask for."""
     return WhatIf(
         users=arguments.users,
         input_tokens=arguments.input_tokens,
@@ -175,16 +176,17 @@ _NOT_SWEPT = (*_FILES, "sweep", "help", "no-prefetch", "allow-over-budget", "wha
 _OF_ONE_POINT = ("trace", "profile-csv")
 
 
-def _prepare_sweep(
+def prepare_sweep(
     parser: ArgumentParser, words: list[str], arguments: argparse.Namespace
 ) -> Callable[[], None]:
+    """Return what prints and writes a sweep; raise ConfigError for arguments that cannot be."""
     for option in _OF_ONE_POINT:
         if getattr(arguments, option.replace("-", "_")) is not None:
             raise ConfigError(f"--{option} is of one point; leave out --sweep")
 
     def of_words(more: list[str]) -> Callable[[], WhatIf]:
         parsed = parser.parse_args([*words, *more])  # the last one counts
-        return lambda: _what_if(parsed)
+        return lambda: what_if_of(parsed)
 
     sweep = Sweep.parse(arguments.sweep, _NOT_SWEPT, of_words)
 

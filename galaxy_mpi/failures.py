@@ -1,4 +1,4 @@
-"""How a command that failed says so: one line for an error of the user, a traceback for ours.
+"""What a failed command prints: one line for an error of the user, a traceback for ours.
 
 Each message is a single write, so that the output of other ranks cannot come between its lines.
 """
@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from galaxy_mpi.errors import CollectiveError, UserError
-from galaxy_mpi.mesh.ending import Terminated, say
+from galaxy_mpi.mesh.ending import Interrupted, Terminated, say
 from galaxy_mpi.mesh.lifeline import is_other_rank
 
 __all__ = ["EXIT_USER_ERROR", "guarded", "refused", "tell", "told_by_rank_0"]
@@ -25,7 +25,8 @@ def guarded(play: Callable[[], int]) -> int:
     """
     try:
         code = play()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # Python was started with a closed descriptor
+            sys.stdout.flush()
         return code
     except UserError as error:
         return refused(error)
@@ -71,14 +72,27 @@ def tell(error: BaseException) -> None:
     elif isinstance(error, MemoryError):
         say(f"galaxy_mpi: rank {rank}: {_out_of_memory(error)}\n")
     elif isinstance(error, Terminated):  # nor here: whoever asked knows why
-        say(
-            f"galaxy_mpi: rank {rank}: asked to end (SIGTERM) before there was anything to report\n"
-        )
+        how = "interrupted" if isinstance(error, Interrupted) else "asked to end (SIGTERM)"
+        say(f"galaxy_mpi: rank {rank}: {how} before there was anything to report\n")
     else:
         say(f"galaxy_mpi: rank {rank} failed:\n{traceback.format_exc()}")
+    say(_doctors_line(error))
+
+
+def _doctors_line(error: BaseException) -> str:
+    """Return the doctor's line about the resource that an error is about; empty if it has none."""
+    with contextlib.suppress(Exception):  # there may be no memory or descriptor for it
+        from galaxy_mpi.health.host import finding_about
+
+        sizes = (os.environ.get(name, "") for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
+        n_ranks = next((int(size) for size in sizes if size.isdecimal()), 1)
+        found = finding_about(error, n_ranks)
+        if found is not None:
+            return f"galaxy_mpi: doctor: {found.name}: {found.found}; {found.advice}\n"
+    return ""
 
 
 def _out_of_memory(error: MemoryError) -> str:
-    """Return the line of an allocation that failed; numpy says of how many bytes."""
+    """Return the line about an allocation that failed; numpy's message has the number of bytes."""
     detail = f": {error}" if str(error) else ""
     return f"out of memory{detail}; see `ulimit -v` and `free`, or run fewer chips on this host"

@@ -1,10 +1,12 @@
 """Available memory of this host, and whether something fits."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["available_bytes", "check_fits"]
+__all__ = ["available_bytes", "check_fits", "free_disk_bytes"]
 
 
 def available_bytes(
@@ -42,6 +44,15 @@ def available_bytes(
         except (OSError, ValueError, KeyError):  # no limit is the word "max"
             continue
     return min(told) if told else None
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Return the bytes that may be written to a folder, or to where it will be made."""
+    for each in (folder, *folder.absolute().parents):
+        with suppress(OSError):
+            found = os.statvfs(each)
+            return found.f_bavail * found.f_frsize
+    return 0
 
 
 def check_fits(n_bytes: int, what: str, available: int | None) -> None:

@@ -4,8 +4,10 @@ import contextlib
 import errno
 import importlib.util
 import os
+import re
 import sys
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
@@ -13,6 +15,7 @@ from galaxy_mpi.errors import ConfigError
 __all__ = [
     "check_page",
     "check_writable",
+    "named_lines",
     "plural",
     "print_text",
     "write_all",
@@ -34,6 +37,28 @@ def plural(n: int, one: str, many: str | None = None) -> str:
     ('1 pass', '4 links')
     """
     return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def named_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Return names and values as two columns of 80 characters.
+
+    Long values continue below, after a comma or semicolon.
+
+    Examples
+    --------
+    >>> named_lines([("mesh", "2x2"), ("model", "")])
+    ['mesh   2x2', 'model']
+    """
+    width = max(len(name) for name, _ in rows) + 2
+    lines = []
+    for name, value in rows:
+        joined = re.sub(r"(?<![,;]) |(?<=\d,) (?=\d+\))", "\xa0", value)  # no break there
+        parts = textwrap.wrap(joined, 80 - width, break_long_words=False, break_on_hyphens=False)
+        cells = [part.replace("\xa0", " ") for part in parts]
+        lines += [f"{'' if n else name:<{width}}{cell}" for n, cell in enumerate(cells)]
+        if not parts:
+            lines.append(name)
+    return lines
 
 
 def print_text(text: str) -> None:

@@ -14,12 +14,14 @@ __all__ = ["Counter", "FirstWords", "Progress"]
 LONG_PROMPT = 1024
 """A prompt with at least this many tokens gets its own bar."""
 
+LAYERS = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} layers [{elapsed}]"
+"""No rate: layers of a mapped checkpoint pass by the hundred thousand a second."""
 
-FIRST_WORDS_S = 2.0
+FIRST_WORDS_S = 1.0
 
 
 class FirstWords:
-    """Says what a run is about, if it has said nothing else in some seconds.
+    """Prints what a run is doing, if it has printed nothing else for some seconds.
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ class FirstWords:
             self._timer.start()
 
     def cancel(self) -> None:
-        """Something else is said, or it is over."""
+        """Something else was printed, or the run is over."""
         self._timer.cancel()
 
 
@@ -77,7 +79,9 @@ class Progress:
 
     def _loaded(self, layer: int, n_layers: int) -> None:
         if self._loading is None:
-            self._loading = self._bar(desc="loading", unit="layer", total=n_layers)
+            self._loading = self._bar(
+                desc="loading", unit="layer", total=n_layers, bar_format=LAYERS
+            )
         self._loading.update()
         if layer == n_layers - 1:
             self._loading.close()
@@ -91,7 +95,7 @@ class Progress:
             return
         if layer == 0:
             what = f"prefill of user {requests[0].number}, {n_tokens:,} tokens"
-            self._prompt = self._bar(desc=what, unit="layer", total=n_layers)
+            self._prompt = self._bar(desc=what, unit="layer", total=n_layers, bar_format=LAYERS)
         self._prompt.update()
         if layer == n_layers - 1:
             self._prompt.close()

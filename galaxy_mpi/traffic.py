@@ -33,7 +33,7 @@ from galaxy_mpi.serving.traffic import Day, Traffic
 from galaxy_mpi.studies.what_if import MAX_TOKENS, WhatIf
 from galaxy_mpi.system_arguments import add_model, add_slowness, add_system, of_system
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parser", "main", "traffic_of"]
 
 DEVICE_TIMES_DIFFER = 1
 """Exit code."""
@@ -117,7 +117,7 @@ def _prepare(
     _check_files(arguments)
     if arguments.sweep is not None:
         return _prepare_sweep(parser, words, arguments)
-    traffic = _traffic(arguments)
+    traffic = traffic_of(arguments)
     return lambda: _tell(traffic.day(), words, arguments)
 
 
@@ -125,7 +125,7 @@ def _prepare_sweep(
     parser: ArgumentParser, words: list[str], arguments: argparse.Namespace
 ) -> Callable[[], None]:
     def parsed(*more: str) -> Traffic:
-        return _traffic(parser.parse_args([*words, *more]))
+        return traffic_of(parser.parse_args([*words, *more]))
 
     sweep = Sweep.parse(arguments.sweep, parsed)
 
@@ -164,7 +164,7 @@ def _prepare_values(
                 f"out, or use --set"
             )
     _check_files(arguments)
-    traffic = _traffic(arguments)
+    traffic = traffic_of(arguments)
     from galaxy_mpi.serving.values import EngineValues, run_config, told
 
     cache = None if arguments.weights_cache == "off" else Path(arguments.weights_cache)
@@ -190,7 +190,8 @@ def _prepare_values(
 _EQUAL = "the chips' clocks agree with these times to the last bit"
 
 
-def _traffic(arguments: argparse.Namespace) -> Traffic:
+def traffic_of(arguments: argparse.Namespace) -> Traffic:
+    """Return the traffic that parsed arguments ask for."""
     load = Load(
         rate=arguments.rate,
         concurrency=arguments.concurrency,

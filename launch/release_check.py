@@ -18,7 +18,7 @@ IN_WHEEL = (
     "galaxy_mpi/checkpoints/demo/model.safetensors",
     "galaxy_mpi/timing/machines/wormhole_galaxy_6u.yaml",
 )
-IN_ARCHIVE = ("galaxy_mpi/dtypes/_compiled.c", "launch/setup.sh", "constraints.txt", "CHANGELOG.md")
+IN_ARCHIVE = ("galaxy_mpi/dtypes/_compiled.c", "launch/setup.sh", "locks/base.txt", "CHANGELOG.md")
 
 
 def disagreements(root: Path, tag: str | None) -> list[str]:

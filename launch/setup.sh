@@ -29,8 +29,8 @@ esac
 stamp=$venv/.galaxy_mpi-setup${extras:+-$(echo "$extras" | tr ',' '-')}
 compiler=$(command -v "${CC:-cc}" || command -v gcc || true)
 wanted=$(
-    cat "$root/pyproject.toml" "$root/setup.py" "$root/constraints.txt" \
-        "$root/galaxy_mpi/dtypes/_compiled.c" "$0" | cksum
+    cat "$root/pyproject.toml" "$root/setup.py" "$root/constraints.txt" "$root"/locks/*.txt \
+        "$root/galaxy_mpi/dtypes/_compiled.c" "$root/galaxy_mpi/kernels/_product.c" "$0" | cksum
     echo "$root $mpi ${compiler:+with} compiler"
 )
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
@@ -52,21 +52,32 @@ fi
 
 echo "galaxy_mpi set-up: installing into $venv (some minutes the first time)" >&2
 # The codec of older sources must not stay, should it not be built again, but outlives a failure.
-for built in "$root"/galaxy_mpi/dtypes/_compiled*.so; do
+for built in "$root"/galaxy_mpi/dtypes/_compiled*.so "$root"/galaxy_mpi/kernels/_product*.so; do
     [ ! -f "$built" ] || mv "$built" "$built.before"
 done
 restore() {
-    for before in "$root"/galaxy_mpi/dtypes/_compiled*.so.before; do
+    for before in "$root"/galaxy_mpi/dtypes/*.so.before "$root"/galaxy_mpi/kernels/*.so.before; do
         [ ! -f "$before" ] || mv "$before" "${before%.before}"
     done
 }
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    --config-settings editable_mode=compat \
-    --constraint "$root/constraints.txt" --editable "${root}[$mpi${extras:+,$extras}]" >&2 || {
+install() {
+    # Setuptools says that its compat mode will go one day.
+    PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+}
+# First all that is locked: no version is looked for, and every file must have the hash of locks/.
+# Then the project, and torch where an extra wants it (launch/lock.py says why that is not locked).
+set -- --requirement "$root/locks/tools.txt" --requirement "$root/locks/base.txt"
+for extra in "$mpi" $(echo "$extras" | tr ',' ' '); do
+    [ -f "$root/locks/$extra.txt" ] || fail "pyproject.toml has no extra $extra"
+    set -- "$@" --requirement "$root/locks/$extra.txt"
+done
+if ! install --require-hashes --no-deps "$@" ||
+    ! install --no-build-isolation --config-settings editable_mode=compat \
+        --constraint "$root/constraints.txt" --editable "${root}[$mpi${extras:+,$extras}]"; then
     restore
     fail "pip could not install what is needed; see above"
-}
-rm -f "$root"/galaxy_mpi/dtypes/_compiled*.so.before
+fi
+rm -f "$root"/galaxy_mpi/dtypes/*.so.before "$root"/galaxy_mpi/kernels/*.so.before
 
 "$venv/bin/python" -c 'import galaxy_mpi.dtypes._compiled' 2>/dev/null ||
     echo "galaxy_mpi set-up: no C compiler that works (${compiler:-none found}), so numpy packs and" \

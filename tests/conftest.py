@@ -6,6 +6,16 @@ import threading
 from collections import Counter
 
 import numpy as np
+import pytest
+
+MARKED = {"mpi": ["ranks"], "command": ["ranks", "slow"], "faults": ["ranks", "slow"]}
+"""Marks of the tests of a folder."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in MARKED.get(item.path.parent.name, ()):
+            item.add_marker(getattr(pytest.mark, name))
 
 
 def exact_operand(chip: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -23,6 +23,10 @@ __all__ = [
 ]
 
 
+WORTH_CALLS = 2048
+"""Values of a chunk from which on a call for it takes less time than copying it."""
+
+
 def dtype_of(wire: Wire) -> DType:
     """Return the number format of a wire that sends values."""
     assert not isinstance(wire.dtype, Index)
@@ -84,7 +88,8 @@ def are_one(dtype: DType, shape: tuple[int, ...]) -> bool:
 
 def pack_chunks(builder: Builder, dtype: DType, chunks: F32, out: Bytes) -> None:
     """Pack (size, *shape) into (size, n_bytes), in one call if possible."""
-    if are_one(dtype, chunks.shape) and out.flags.c_contiguous:
+    is_one = are_one(dtype, chunks.shape) and out.flags.c_contiguous
+    if is_one and (chunks.flags.c_contiguous or chunks[0].size < WORTH_CALLS):
         values = chunks
         if not chunks.flags.c_contiguous:
             values = builder.array(*chunks.shape)

@@ -44,7 +44,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "attn_temperature_tuning": (False, 0),
     "normalize_embedding": (False,),
-    # Rotary embedding beside rope_parameters.
+    # Rotary embedding outside rope_parameters.
     "partial_rotary_factor": (1,),
     "rotary_pct": (1,),
     "rope_interleaved": (False,),

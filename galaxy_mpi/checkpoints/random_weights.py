@@ -31,6 +31,13 @@ class RandomCheckpoint:
     config: LlamaConfig
     seed: int = 0
 
+    @property
+    def key(self) -> str:
+        """A name that two models share only if their weights are equal, as of a fingerprint."""
+        import hashlib  # imported here: only rank 0 asks
+
+        return hashlib.sha256(f"{_N_VALUES} {self.seed} {self.config}".encode()).hexdigest()[:32]
+
     @cached_property
     def _values(self) -> F32:
         widest = max(self.config.dim, self.config.hidden_dim, self._q_width)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from galaxy_mpi.cli.supervise import supervise
 from galaxy_mpi.errors import ConfigError
 
 __all__ = ["ALLOW_ROOT", "Launch", "Launcher", "find_launcher", "is_container"]
@@ -81,6 +82,8 @@ class Launch:
 
     words: tuple[str, ...]
     added: dict[str, str]
+    is_supervised: bool = False
+    """Whether Ctrl-C is a request to the ranks; only Open MPI forwards it (SIGUSR1)."""
 
     @classmethod
     def of(
@@ -113,13 +116,16 @@ class Launch:
                 )
             added = {**added, **_ROOT}
         words = (str(launcher.path), "-n", str(ranks), *command)
-        return cls(words, {k: v for k, v in added.items() if k not in environ})
+        added = {k: v for k, v in added.items() if k not in environ}
+        return cls(words, added, launcher.is_open_mpi)
 
-    def replace_this_process(self, environ: Mapping[str, str]) -> None:
-        """Replace this process by the command, which then gets signals and sets the exit code."""
+    def run(self, environ: Mapping[str, str]) -> int:
+        """Run the command and return its exit code, or become it if it is not Open MPI's."""
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execve(self.words[0], self.words, {**environ, **self.added})
+        if not self.is_supervised:
+            os.execve(self.words[0], self.words, {**environ, **self.added})
+        return supervise(self.words, {**environ, **self.added})
 
 
 def find_launcher(environ: Mapping[str, str]) -> Launcher:

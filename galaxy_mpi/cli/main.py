@@ -21,7 +21,7 @@ EXIT_USER_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; return its exit code. To start ranks, this process becomes mpirun."""
+    """Run a subcommand, in this process or on ranks that mpirun starts; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     own = {option for option in (ALLOW_ROOT, SHOW_COMMAND) if _taken(words, option)}
     try:
@@ -68,7 +68,7 @@ def _run(subcommand: Subcommand, words: list[str], own: set[str]) -> int:
         if SHOW_COMMAND in own:
             settings = [f"{name}={shlex.quote(value)}" for name, value in launch.added.items()]
             return _print(" \\\n    ".join([*settings, shlex.join(launch.words)]))
-        launch.replace_this_process(os.environ)
+        return launch.run(os.environ)
     if SHOW_COMMAND in own:
         return _print(shlex.join(["galaxy-mpi", subcommand.name, *words]))
     one_thread_per_rank()

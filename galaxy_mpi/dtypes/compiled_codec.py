@@ -40,20 +40,20 @@ class CompiledCodecs:
             raise NotBuiltError("the processor is older than x86-64-v2")
         self._make = _compiled.Codec
         self.n_levels = _compiled.N_LEVELS
-        self._level = self.n_levels - 1 if level is None else level
+        self.level = self.n_levels - 1 if level is None else level
 
     def blocks(self, magnitude_bits: int, rows: int, width: int) -> Codec:
         """Return the codec of a block float in tiles."""
-        return self._make(magnitude_bits, True, rows, width, self._level)
+        return self._make(magnitude_bits, True, rows, width, self.level)
 
     def block_rows(self, magnitude_bits: int, rows: int, width: int) -> RowCodec:
         """Return the codec of a block float row by row."""
-        return self._make(magnitude_bits, False, rows, width, self._level)
+        return self._make(magnitude_bits, False, rows, width, self.level)
 
     def bfloat16(self, rows: int, width: int) -> Codec:
         """Return the codec of bfloat16."""
-        return self._make(0, True, rows, width, self._level)
+        return self._make(0, True, rows, width, self.level)
 
     def bfloat16_rows(self, rows: int, width: int) -> RowCodec:
         """Return the codec of bfloat16 row by row."""
-        return self._make(0, False, rows, width, self._level)
+        return self._make(0, False, rows, width, self.level)

@@ -6,11 +6,12 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.config import RunConfig
+from galaxy_mpi.dtypes import PackedTensor
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.errors import ConfigError, UserError, ValuesError
-from galaxy_mpi.kernels import RotaryTable, choose_multiply
-from galaxy_mpi.memory import available_bytes, check_fits
+from galaxy_mpi.kernels import WORTH_TORCH, RotaryTable, choose_multiply, compiled_product
+from galaxy_mpi.memory import available_bytes, check_fits, free_disk_bytes
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import (
@@ -21,7 +22,7 @@ from galaxy_mpi.models import (
     load_chip_weights,
     shard_parts,
 )
-from galaxy_mpi.prefetch import buffer_bytes
+from galaxy_mpi.prefetch import WeightId, WeightStream, buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs
 from galaxy_mpi.systems import ChipState, KVCache, Modules, Precision
 from galaxy_mpi.systems.decode_attention import Workspace
@@ -93,10 +94,12 @@ class Chips:
             self._load(rank, loaded_layer, precision, None if packed is None else packed[rank])
             for rank in transport.chips
         ]
-        tensors = self.held[0].weights.tensors
         self.head = tuple(self.held[0].weights.head)
-        self.buffer_bytes = buffer_bytes(tensors, run.circular_buffer_bytes)
-        self.largest = max(tensor.n_values for tensor in tensors.values())
+        stream = self.held[0].state.stream
+        self.piece_bytes = 0 if stream is None else stream.piece_bytes()
+        whole = _whole(self.held[0].weights, stream)
+        self.buffer_bytes = buffer_bytes(whole, run.circular_buffer_bytes) if whole else 0
+        self.largest = max((tensor.n_values for tensor in whole.values()), default=0)
 
     @property
     def packed_bytes(self) -> int:
@@ -172,7 +175,8 @@ class Chips:
             None if packed is not None else _shard_file(run, plan, rank),
             packed,
         )
-        largest = max(tensor.n_values for tensor in weights.tensors.values())
+        stream = self._stream(weights)
+        largest = max((t.n_values for t in _whole(weights, stream).values()), default=0)
         shape, limits = self.layout.chip_shape(1), plan.limits
         try:
             caches = [
@@ -198,11 +202,37 @@ class Chips:
             multiply=choose_multiply(largest, is_bfloat16=precision.is_bfloat16),
             n_valid_tokens=sharding.n_valid_tokens,
             workspace=self._workspace,
+            stream=stream,
             heads=heads,
             n_heads=model.n_heads,
             kv_heads=kv_heads,
         )
         return Held(rank, weights, state)
+
+    def _stream(self, weights: ChipWeights) -> WeightStream | None:
+        """Return what streams large weights; None if some input is not a value of bfloat16."""
+        found, precision = compiled_product(), self.precision
+        if found is None or not precision.is_bfloat16:
+            return None
+        tensors = {
+            weight: tensor
+            for weight, tensor in weights.tensors.items()
+            if precision.of(weight.layer).reads_whole(weight.name.partition(".")[0])
+        }
+        return WeightStream(tensors, *found, WORTH_TORCH)
+
+
+def _whole(weights: ChipWeights, stream: WeightStream | None) -> dict[WeightId, PackedTensor]:
+    """Return the weights that are unpacked as a whole."""
+    return {
+        weight: tensor
+        for weight, tensor in weights.tensors.items()
+        if stream is None or not stream.has(weight)
+    }
+
+
+_FILL = 0.95
+"""Share of a disk's free bytes that packed weights may take."""
 
 
 def load_chips(
@@ -244,7 +274,7 @@ def check_memory(
 ) -> None:
     """Raise if the weights of this host's ranks do not fit in memory, before any is read.
 
-    Shards mapped from the cache need no memory.
+    Shards mapped from the cache need no memory, and are written there first if there is room.
 
     Parameters
     ----------
@@ -266,9 +296,13 @@ def check_memory(
     told = (environ.get(name, "") for name in ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"))
     n_ranks = next((int(n) for n in told if n.isdecimal()), 1)
     n_bytes = n_ranks * chips_per_rank * sum(part.n_bytes for part in parts.values())
-    check_fits(
-        n_bytes, f"the packed weights of {n_ranks * chips_per_rank} chips", available_bytes()
-    )
+    what = f"the packed weights of {n_ranks * chips_per_rank} chips"
+    if file is not None and run.weights_cache is not None:
+        free = free_disk_bytes(run.weights_cache)
+        if n_bytes < _FILL * free:
+            return
+        what += f", {n_bytes} bytes, of which --weights-cache has room for {free},"
+    check_fits(n_bytes, what, available_bytes())
 
 
 def honest_wait_s(weights_bytes: int, n_tokens: int) -> float:

@@ -1,4 +1,4 @@
-"""How long users wait: for a place, for their first token, for each token behind it."""
+"""How long users wait: for a place, for their first token, for each token after it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ class Latency:
         for name, found in self.percentiles().items():
             if found is not None and len(self.n_tokens) > 1:
                 values = ", ".join(_shown(seconds) for seconds in found.values())
-                rows.append((f"{clock}: {names[name]}", f"{values} (p50, p95, p99 of users)"))
+                rows.append((f"{clock}: {names[name]}", f"{values} (p50, p95, p99)"))
         return rows
 
 

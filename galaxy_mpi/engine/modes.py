@@ -138,12 +138,13 @@ class DecodeMode(Mode):
             self._storage = [np.empty(n_values, np.float32) for _ in chips.held]
         if prefetcher is None:
             stats = self.totals.prefetch
-            stats.peak_bytes = stats.capacity_bytes = 4 * n_values
+            stats.peak_bytes = stats.capacity_bytes = max(4 * n_values, chips.piece_bytes)
             return [
                 DirectFeed(held.weights.tensors, storage)
                 for held, storage in zip(chips.held, self._storage, strict=True)
             ]
-        self.totals.prefetch = prefetcher.stats
+        stats = self.totals.prefetch = prefetcher.stats
+        stats.peak_bytes = stats.capacity_bytes = chips.piece_bytes
         return [
             PrefetchFeed(prefetcher, held.weights.tensors, storage)
             for held, storage in zip(chips.held, self._storage, strict=True)
@@ -172,7 +173,7 @@ class PrefillMode(Mode):
         super().__init__(chips, programs, device or NoClock(), taps, watchers)
         self._storage = [np.empty(chips.largest, np.float32) for _ in chips.held]
         stats = self.totals.prefetch
-        stats.peak_bytes = stats.capacity_bytes = 4 * chips.largest
+        stats.peak_bytes = stats.capacity_bytes = max(4 * chips.largest, chips.piece_bytes)
         self._kept: OrderedDict[tuple[PassShape, bool, bool, int], Ready] = OrderedDict()
 
     def run(

@@ -2,8 +2,9 @@
 
 import os
 
-from galaxy_mpi.checkpoints import default_prompts
+from galaxy_mpi.checkpoints import cache_folder, default_prompts
 from galaxy_mpi.checkpoints.model_files import ModelFiles, open_model
+from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
 from galaxy_mpi.checkpoints.tokenizer import Tokenizer
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.plan import Plan
@@ -53,7 +54,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         model,
         precision,
         on_device,
-        None if run.weights_cache is None else fingerprint,
+        _kept_as(run, files, fingerprint),
         {"model": fingerprint, "tokenizer": tokenizer.checksum()},
         limits,
         sampling,
@@ -77,6 +78,19 @@ def _sampling(run: RunConfig, files: ModelFiles) -> SamplingParams:
         top_p=advice.top_p,
         seed=run.seed,
     )
+
+
+def _kept_as(run: RunConfig, files: ModelFiles, fingerprint: str | None) -> str | None:
+    """Return the name under which packed weights are kept; None if they are not.
+
+    Weights that are made up are large and quickly made, so only a folder that was named keeps them.
+    """
+    if run.weights_cache is None:
+        return None
+    is_named = run.weights_cache != cache_folder() / "shards"
+    if isinstance(files.checkpoint, RandomCheckpoint) and is_named:
+        return files.checkpoint.key
+    return fingerprint
 
 
 def _check_cache(prompts: Prompts, limits: CacheLimits) -> None:

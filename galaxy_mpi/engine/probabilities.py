@@ -19,7 +19,7 @@ from galaxy_mpi.program import Program, Tap, Use
 __all__ = ["Chance", "Probabilities", "Sums"]
 
 N_BEST = 3
-"""Candidates that are told of each token."""
+"""Candidates listed for each token."""
 
 Sums = dict[int, tuple[Any, Any]]
 """By row of the mesh: the largest logit of each user, and the sum of exponentials above it."""

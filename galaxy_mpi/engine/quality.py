@@ -1,7 +1,7 @@
 """How well logits agree with reference logits, where both are cut over the rows of the mesh.
 
 Every chip of the first column has its slice of the vocabulary, of both. It sums over its slice
-(`SliceSums`), and rank 0 joins the sums (`Quality`): nobody ever has all logits. The figures are
+(`SliceSums`), and rank 0 joins the sums (`Quality`): no rank ever holds all logits. The figures are
 those of `galaxy_mpi.engine.agreement`, which compares whole arrays.
 """
 
@@ -42,7 +42,7 @@ class Quality:
     """Of the text."""
     kl: float
     """Mean Kullback-Leibler divergence of the reference's next tokens from this one's, in nats: 0
-    if they are the same. Unlike the shares it tells small differences apart."""
+    if they are the same. Unlike the shares, it shows small differences."""
 
     def to_dict(self) -> dict[str, float]:
         """Return the figures of the report."""

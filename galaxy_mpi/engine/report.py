@@ -170,7 +170,8 @@ class Report:
         """Return what the error bands of device time depend on."""
         run = self.run
         changed = (run.n_layers, run.optimizations, run.circular_buffer_bytes, run.collectives,
-                   run.slow_chips, run.slow_links, run.layout(self.model).key)  # fmt: skip
+                   run.slow_chips, run.slow_links, run.constants,
+                   run.layout(self.model).key)  # fmt: skip
         return Conditions(
             system=run.system_name,
             machine=run.machine,

@@ -3,7 +3,7 @@
 from galaxy_mpi.engine.ran import ran_rows
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import EndReason
-from galaxy_mpi.output import plural
+from galaxy_mpi.output import named_lines, plural
 from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
 
 __all__ = ["report_text"]
@@ -73,7 +73,7 @@ def _summary(report: Report) -> list[str]:
 
     rows = [
         ("model", f"{report.run.model}, {report.model.n_layers} layers, dim {report.model.dim}"),
-        ("mesh", f"{report.run.mesh}, {report.run.mesh.n_chips} ranks"),
+        ("mesh", f"{report.run.mesh}, {report.run.mesh.n_chips} chips"),
         *_layout(report),
         ("system, precision", f"{report.run.system_name}, {report.precision}"),
         ("users, new tokens", f"{len(report.tokens)}, {sum(map(len, report.tokens))}"),
@@ -113,5 +113,4 @@ def _summary(report: Report) -> list[str]:
         ]
         rows += budget_rows(report.device.budget(report.n_positions))
         table = ["", *op_table(figures, most=8)] if figures["steps"] else []
-    width = max(len(name) for name, _ in rows)
-    return [*(f"{name:<{width}}  {value}".rstrip() for name, value in rows), *table]
+    return [*named_lines(rows), *table]

@@ -1,4 +1,4 @@
-"""What a run with ``--report`` looks at beside its figures: probabilities, host time.
+"""What a run with ``--report`` records besides its figures: probabilities, host time.
 
 A run without a page notes nothing of it.
 """

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import socket
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -109,7 +110,7 @@ def _markdown(done: Sequence[Outcome]) -> str:
     ]
     for outcome in done:
         case = outcome.case
-        last = re.sub(r"gf-\w+|prterun-\S+", "...", outcome.last).replace("|", "/")
+        last = _anywhere(outcome.last)
         cells = (
             case.layout.name,
             f"`{case.fault}`".replace("|", "\\|"),
@@ -117,11 +118,18 @@ def _markdown(done: Sequence[Outcome]) -> str:
             case.victim,
             f"{outcome.gone_s:.1f}",
             str(outcome.code),
-            "; ".join(outcome.problems) or "yes",
+            _anywhere("; ".join(outcome.problems)) or "yes",
             textwrap.shorten(last, 160, placeholder=" ..."),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _anywhere(text: str) -> str:
+    """Return a text without what is of this machine and this run alone."""
+    text = re.sub(rf"\b{re.escape(socket.gethostname())}\b", "HOST", text)
+    text = text.replace(sys.prefix, "...").replace("|", "/")
+    return re.sub(r"gf-\w+|prterun-\S+|(?<=process )\d+", "...", text)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ What follows are the arguments of `galaxy_mpi.decode`. The time of the fault goe
 the environment names, for the laboratory that waits outside.
 """
 
+import gc
 import os
 import resource
 import signal
@@ -25,7 +26,7 @@ from galaxy_mpi.faults.case import BEGAN_VARIABLE, MODEL_VARIABLE
 from galaxy_mpi.faults.moments import Trap
 from galaxy_mpi.mesh import guard, lifeline, mpi, watchdog
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, ancestry
-from galaxy_mpi.prefetch import Prefetcher
+from galaxy_mpi.prefetch import Prefetcher, feeds
 
 __all__ = ["WHAT", "main"]
 
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> int:
 
 
 def _set(fault: str, moment: str) -> None:
-    if fault in ("prefetcher", "watchdog"):
+    if fault in ("prefetcher", "codec", "watchdog"):
         Trap(moment, lambda crossing: _break(fault)).set()
     else:
         Trap(moment, lambda crossing: _act(fault, crossing)).set()
@@ -97,6 +98,9 @@ def _act(fault: str, crossing: Any) -> Callable[[], None] | None:
             pass
     elif fault == "cut":
         os.system("ip link set eth0 down")  # of the network namespace of this rank
+    elif fault == "clock":
+        now = time.time
+        setattr(time, "time", lambda: now() - 86_400.0)  # noqa: B010
     elif fault == "quit":
         os._exit(0)
     elif fault == "descriptors":
@@ -121,6 +125,10 @@ def _break(fault: str) -> None:
     """Make a thread of this process fail the next time that it does its work."""
     if fault == "prefetcher":
         setattr(Prefetcher, "_count", _raise_noted)  # noqa: B010
+    elif fault == "codec":
+        for item in gc.get_objects():
+            if isinstance(item, feeds._Item):
+                object.__setattr__(item, "unpack", _raise_noted)
     else:
         setattr(watchdog.Watchdog, "_verdict", _raise_noted)  # noqa: B010
         time.sleep(_LONG_S)  # it looks once a second

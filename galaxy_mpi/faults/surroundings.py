@@ -36,7 +36,7 @@ def streams(layout: Layout) -> Iterator[Case]:
             codes=codes,
             around_all=line,
             has_report=report,
-            is_quick=name == "| head -1",
+            is_quick=name == "| head -1" or (name == ">&-" and not layout.n_ranks),
         )
     for name, codes in ((">&-", (0, 1, 2)), (">/dev/full", (1, 2)), ("2>&-", (0,)), ("<&-", (0,))):
         yield Case(
@@ -138,6 +138,16 @@ def _limits(layout: Layout) -> Iterator[Case]:
             may_trace=limit in ("-n 12", "-n 24", "-v 400000"),
             is_quick=limit == "-n 24",
         )
+    yield Case(
+        layout,
+        "a /dev/shm of 64 KiB",
+        within_s=60.0,
+        codes=(0,),
+        around_all="unshare --mount sh -c "
+        '\'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"\' sh "$@"',
+        has_report=True,
+        needs_root=True,
+    )
     yield Case(
         layout,
         "mpirun ulimit -n 64",

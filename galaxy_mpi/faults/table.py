@@ -88,6 +88,7 @@ def _signals() -> Iterator[Case]:
             layout, "int", "step", "1", codes=(1,), said=("KeyboardInterrupt",), may_trace=True
         )
         yield Case(layout, "quit", "step", "1", within_s=20.0)
+        yield Case(layout, "clock", "step", "1", codes=(0,), has_report=True)
 
 
 def _said_of_stop(moment: str, victim: str, layout: Layout) -> Iterator[str]:
@@ -166,7 +167,7 @@ def _errors() -> Iterator[Case]:
             said=("^galaxy_mpi: asked to fail$",),
             is_quick=True,
         )
-        for fault in ("thread", "prefetcher", "watchdog"):
+        for fault in ("thread", "prefetcher", "codec", "watchdog"):
             yield Case(
                 layout,
                 fault,
@@ -190,7 +191,7 @@ def _collectives() -> Iterator[Case]:
                     moment,
                     "1",
                     within_s=20.0,
-                    said=(rf"{about}: .*(chip|rank)",),
+                    said=(rf"{about}: .*(chip|rank)|token \d+ is not in the vocabulary",),
                     is_quick=layout is MESSAGES and moment == "step",
                 )
             yield Case(

@@ -1,5 +1,6 @@
 """Checks of the host: processors, memory, descriptors, name, space in folders."""
 
+import errno
 import os
 import resource
 import shutil
@@ -11,7 +12,7 @@ from galaxy_mpi.checkpoints import cache_folder
 from galaxy_mpi.health.finding import Finding, Level
 from galaxy_mpi.memory import available_bytes
 
-__all__ = ["RANK_BYTES", "cores", "host_findings"]
+__all__ = ["RANK_BYTES", "cores", "finding_about", "host_findings"]
 
 RANK_BYTES = 160 * 2**20
 """Host memory of a rank without its share of a model: Python, numpy, MPI (measured, rounded up)."""
@@ -37,6 +38,28 @@ def host_findings(n_ranks: int) -> list[Finding]:
         _temporary(),
         _cache(),
     ]
+
+
+def finding_about(error: BaseException, n_ranks: int) -> Finding | None:
+    """Return what is wrong with the resource that an error is about; None if nothing is.
+
+    Parameters
+    ----------
+    error : BaseException
+        Of memory, descriptors or space on a disk; others give None.
+    n_ranks : int
+        Of the run that failed.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        found = [_address_space(), _memory(n_ranks)]
+    elif number in (errno.EMFILE, errno.ENFILE):
+        found = [_descriptors(n_ranks)]
+    elif number == errno.ENOSPC:
+        found = [_temporary(), _cache()]
+    else:
+        found = []
+    return next((each for each in found if each.level is not Level.GOOD), None)
 
 
 def cores() -> tuple[int, float | None]:

@@ -43,48 +43,36 @@ class SamplingParams:
         return np.random.Generator(np.random.Philox(key=[self.seed, user]))
 
 
-_CHUNK = 32
-"""Logits whose maximum is looked at first, see `top_k`."""
+_DEPTH = 16
+"""Logits that are compared with each other first, see `top_k`."""
 
 
 def top_k(logits_BV: F32, values: F32, tokens: Ints) -> None:
     """Find the best of each row, best first, ties by lowest index.
 
-    A row is looked at in chunks of 32: the k best logits lie in the k chunks with the largest
-    maxima (of equal ones, the first), so only these are sorted.
+    The k-th largest of some maxima over distinct logits is a lower bound of the k best logits, and
+    a good one: only those that reach it are sorted.
 
     Parameters
     ----------
     logits_BV : ndarray of shape (B, V)
+        Without NaN.
     values, tokens : ndarray of shape (B, k)
         Get the logits and their indices.
     """
     n_rows, width = logits_BV.shape
-    k, n_chunks = values.shape[1], width // _CHUNK
-    if width % _CHUNK or n_chunks <= 2 * k:
-        best = _best(logits_BV, k)
-    else:
-        chunks = logits_BV.reshape(n_rows, n_chunks, _CHUNK)
-        chosen = _best(np.maximum.reduce(chunks, axis=2), k)
-        chosen.sort(axis=1)
-        found = np.take_along_axis(chunks, chosen[..., None], axis=1).reshape(n_rows, -1)
-        place, within = np.divmod(_best(found, k), _CHUNK)
-        best = np.take_along_axis(chosen, place, axis=1) * _CHUNK + within
-    tokens[...] = best
-    values[...] = np.take_along_axis(logits_BV, best, axis=1)
-
-
-def _best(values_BV: F32, k: int) -> Ints:
-    """Return the indices of the ``k`` best of each row, best first, ties by lowest index."""
-    # Order-preserving integers: the sign bit flips positives, all bits flip negatives.
-    bits = (values_BV + np.float32(0)).view(np.int32).astype(np.int64)
-    ordered = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-    keys = (-ordered << 32) | np.arange(values_BV.shape[1])  # distinct, so the result is unique
-    if k < keys.shape[1]:
-        keys = np.partition(keys, k - 1, axis=1)[:, :k]
-    keys.sort(axis=1)
-    best: Ints = keys & 0xFFFFFFFF
-    return best
+    k = values.shape[1]
+    maxima = logits_BV
+    if width % _DEPTH == 0 and width // _DEPTH >= k:
+        maxima = np.maximum.reduce(logits_BV.reshape(n_rows, _DEPTH, -1), axis=1)
+    place = maxima.shape[1] - k
+    bound = np.partition(maxima, place, axis=1)[:, place]
+    rows, found = np.nonzero(logits_BV >= bound[:, None])  # row by row, by index
+    reached = logits_BV[rows, found]
+    order = np.lexsort((-reached, rows))  # stable
+    best = order[np.searchsorted(rows, np.arange(n_rows))[:, None] + np.arange(k)]
+    tokens[...] = found[best]
+    values[...] = reached[best]
 
 
 def choose(

@@ -12,7 +12,16 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-__all__ = ["Terminated", "end_process", "end_within", "flush", "say", "terminated_as_interrupted"]
+__all__ = [
+    "Interrupted",
+    "Terminated",
+    "end_process",
+    "end_within",
+    "flush",
+    "interrupted_on_request",
+    "say",
+    "terminated_as_interrupted",
+]
 
 GRACE_S = 3.0
 """Time limit for the last message and the library's own shutdown."""
@@ -51,6 +60,23 @@ def end_within(code: int, grace_s: float = GRACE_S) -> None:
 
 class Terminated(KeyboardInterrupt):
     """A request to end (SIGTERM)."""
+
+
+class Interrupted(Terminated):
+    """The user's request to end (SIGUSR1), which leaves all the time that a report takes."""
+
+
+def interrupted_on_request(*, is_rank_0: bool) -> None:
+    """From now on, let SIGUSR1 raise `Interrupted` on rank 0; other ranks ignore it.
+
+    Open MPI's mpirun forwards it to all ranks and, unlike after SIGINT, leaves them running.
+    """
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise Interrupted
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, interrupt if is_rank_0 else signal.SIG_IGN)
 
 
 @contextlib.contextmanager

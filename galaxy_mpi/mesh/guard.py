@@ -5,7 +5,7 @@ interpreter (faulthandler) that needs no lock: it prints a traceback and ends th
 launcher then ends the other ranks, including stopped ones.
 
 32 interpreters that start on two cores may take a while, so the limit of a start is long. A rank
-that is stopped can be told from one that is slow, by another process: `no_rank_stopped`.
+that is stopped can be distinguished from one that is slow, by another process: `no_rank_stopped`.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from galaxy_mpi.mesh import stopped
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, ancestry
 
-__all__ = ["END_S", "START_S", "STOPPED_S", "limited", "no_rank_stopped"]
+__all__ = ["END_S", "START_S", "STOPPED_S", "limited", "no_rank_stopped", "place_on_host"]
 
 START_S = 60.0
 """Time limit for all ranks to start and connect."""
@@ -60,7 +60,7 @@ def no_rank_stopped() -> Iterator[None]:
     started.
     """
     pipe = process = None
-    if sys.platform == "linux" and _place_on_host(os.environ) < 2:
+    if sys.platform == "linux" and place_on_host(os.environ) < 2:
         # Without memory or descriptors for it, `limited` remains.
         with contextlib.suppress(OSError, ValueError):
             pipe, process = _start_watching()
@@ -73,7 +73,7 @@ def no_rank_stopped() -> Iterator[None]:
                 os.waitpid(process, 0)
 
 
-def _place_on_host(environ: Mapping[str, str]) -> int:
+def place_on_host(environ: Mapping[str, str]) -> int:
     """Return the number of this rank on its host, or in the run; a large one if it is no rank."""
     if not any(name in environ for name in RANK_VARIABLES):
         return sys.maxsize

@@ -78,21 +78,26 @@ def end_with_launcher() -> None:
     threading.Thread(target=_watch, args=(chain,), name=_THREAD, daemon=True).start()
 
 
-def end_launcher_later() -> None:
+def end_launcher_later(*, after_ranks: bool = False) -> None:
     """Start a process that ends this rank's launcher if that stays for `LINGERING_S`.
+
+    With ``after_ranks``, counted from the end of the last rank of this host.
 
     Only if the launcher is the parent of this process: a script between them may have other plans.
     The daemons of ``prte`` stay, because they serve other runs.
     """
     if sys.platform != "linux" or not any(name in os.environ for name in RANK_VARIABLES):
         return
-    if os.environ.get("PMIX_NAMESPACE", "").startswith("prte-"):
+    namespace = os.environ.get("PMIX_NAMESPACE", "")
+    if namespace.startswith("prte-") or (after_ranks and not namespace):
         return
     with contextlib.suppress(Exception):  # this process is ending: nothing must stop that
         launcher = ancestry(os.environ)[-1]
         if launcher != os.getppid():
             return
         words = [sys.executable, "-I", "-S", lingering.__file__, str(launcher), str(LINGERING_S)]
+        if after_ranks:
+            words.append(f"PMIX_NAMESPACE={namespace}")
         # Pipes of this rank that stayed open would keep the launcher waiting.
         null = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in (0, 1, 2)]
         os.posix_spawn(words[0], words, os.environ, file_actions=null, setsid=True)

@@ -1,11 +1,14 @@
 """A small process that ends a launcher which stays after its run has failed.
 
-    python -I -S lingering.py LAUNCHER SECONDS
+    python -I -S lingering.py LAUNCHER SECONDS [VARIABLE=VALUE]
 
 When the network between hosts is cut, mpirun asks the other hosts to end their ranks and waits for
 an answer without a limit. A rank that ends a run starts this process, which lives longer than the
 rank: after ``SECONDS`` it asks the launcher of this host to end (SIGTERM), and a little later it
 kills it. If the launcher ends by itself, as it nearly always does, this process ends with it.
+
+With a third argument, only the seconds count in which the launcher has no child with this variable,
+which are the ranks: a request to end that reaches mpirun while ranks finalize may leave it waiting.
 
 It imports nothing of the package, so that it starts at once.
 """
@@ -29,6 +32,8 @@ LAUNCHERS = (
 )
 """Names of programs that serve one run, and have nothing left to do when it has failed."""
 
+_INTERVAL_S = 0.5
+
 _KILL_S = 3.0
 """From the request to the kill."""
 
@@ -44,11 +49,35 @@ def main(argv: list[str]) -> int:
         return 0
     if not is_launcher:
         return 0
-    for number, seconds in ((signal.SIGTERM, limit_s), (signal.SIGKILL, _KILL_S)):
-        if select.select([handle], [], [], seconds)[0]:
+    waited_s = 0.0
+    while waited_s < limit_s:
+        if select.select([handle], [], [], min(_INTERVAL_S, limit_s))[0]:
             return 0
-        signal.pidfd_send_signal(handle, number)
+        is_busy = len(argv) > 2 and _has_child(launcher, argv[2].encode())
+        waited_s = 0.0 if is_busy else waited_s + _INTERVAL_S
+    signal.pidfd_send_signal(handle, signal.SIGTERM)
+    if not select.select([handle], [], [], _KILL_S)[0]:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
     return 0
+
+
+def _has_child(parent: int, variable: bytes) -> bool:
+    """Return whether a process has a living child with this in its environment."""
+    for name in os.listdir("/proc"):
+        # "PID (NAME) STATE PARENT ...": the name may hold anything, brackets too.
+        words = _read(f"/proc/{name}/stat").rpartition(b")")[2].split() if name.isdigit() else []
+        is_child = len(words) > 1 and int(words[1]) == parent and words[0] not in (b"Z", b"X")
+        if is_child and variable in _read(f"/proc/{name}/environ").split(b"\0"):
+            return True
+    return False
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import mpi4py
 
 from galaxy_mpi.errors import ConfigError, UserError, common
 from galaxy_mpi.mesh.ending import end_within, flush
-from galaxy_mpi.mesh.guard import END_S, START_S, limited, no_rank_stopped
+from galaxy_mpi.mesh.guard import END_S, START_S, limited, no_rank_stopped, place_on_host
 from galaxy_mpi.mesh.lifeline import end_launcher_later, end_with_launcher
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.placement import Placement
@@ -90,6 +90,8 @@ def finalize() -> None:
     """Finalize MPI if it runs, before Python ends the threads that watch the launcher."""
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        if mpi.COMM_WORLD.size > 1 and place_on_host(os.environ) < 2:
+            end_launcher_later(after_ranks=True)
         with limited(END_S):
             mpi.Finalize()
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import TILE, DType, PackedTensor
+from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.models.layout import Layout
 from galaxy_mpi.models.shard_cache import Part, Parts, ShardFile, Shards
 from galaxy_mpi.models.sharding import Sharding, TensorReader
@@ -18,9 +19,6 @@ __all__ = ["ChipWeights", "PackedOnce", "load_chip_weights", "shard_parts"]
 
 PackedOnce = dict[tuple[WeightId, DType], PackedTensor]
 """Packed weights of one chip, in every requested format."""
-
-LAYER_WEIGHTS = ("wqkv", "wo", "w1", "w3", "w2")
-"""The matmul weights of a layer, in the order in which decode uses them."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,21 @@ class ChipWeights:
     """Contents of a chip."""
 
     def embed(self, tokens_B: Ints) -> F32:
-        """Return this chip's columns of the tokens' embeddings, (B, D/C)."""
-        return self.embedding_dtype.round(self.read_embedding(tokens_B))
+        """Return this chip's columns of the tokens' embeddings, (B, D/C).
+
+        Raises
+        ------
+        CollectiveError
+            If a token is not in the vocabulary, as after a collective that was left out.
+        """
+        try:
+            rows = self.read_embedding(tokens_B)
+        except IndexError:
+            raise CollectiveError(
+                f"token {np.max(tokens_B)} is not in the vocabulary; did a chip leave out the "
+                f"collective that brings the sampled tokens?"
+            ) from None
+        return self.embedding_dtype.round(rows)
 
     @property
     def packed_bytes(self) -> int:
@@ -76,12 +87,21 @@ def load_chip_weights(
         Weights found here are not read again, and others are added.
     """
     config, layout = sharding.layout.config, sharding.layout
-    shards = None if cache is None else cache.read(shard_parts(sharding, precision))
+    parts = shard_parts(sharding, precision)
+    shards = None if cache is None else cache.read(parts)
     if shards is None:
-        shards = _pack(reader, sharding, precision, progress, {} if packed is None else packed)
+        keep = {} if packed is None else packed
         if cache is not None:
+            # Mapped, they take no memory that the host could not take back.
             with suppress(OSError):
-                cache.write(shards)
+                cache.write(parts, _data(_made(reader, sharding, precision, parts, progress)))
+                shards = cache.read(parts)
+        if shards is None:
+            made = dict(_made(reader, sharding, precision, parts, progress, keep))
+            shards = Shards(
+                {WeightId(*k): v for k, v in made.items() if isinstance(v, PackedTensor)},
+                {k: v for k, v in made.items() if not isinstance(v, PackedTensor)},
+            )
     else:
         for layer in range(config.n_layers):
             progress(layer)
@@ -133,54 +153,62 @@ def _head_pieces(layout: Layout, most_values: int) -> list[tuple[int, int]]:
     return [(start, min(width, layout.vocab - start)) for start in range(0, layout.vocab, width)]
 
 
-def _pack(
+def _made(
     reader: TensorReader,
     sharding: Sharding,
     precision: Precision,
+    parts: Parts,
     progress: Callable[[int], None],
-    packed: PackedOnce,
-) -> Shards:
-    config = sharding.layout.config
-
-    def rounded(values: F32) -> F32:
-        return precision.embedding.round(values).copy()
-
-    tensors: dict[WeightId, PackedTensor] = {}
-    vectors = {(-1, "norm"): rounded(sharding.read_gain(reader, "norm", -1))}
-    for layer in range(config.n_layers):
-        for name in LAYER_WEIGHTS:
-            weight, dtype = WeightId(layer, name), precision.of(layer).weight(name)
-            if (weight, dtype) not in packed:
-                values = sharding.read_weight(reader, name, layer)
-                packed[weight, dtype] = PackedTensor.of(values, dtype)
-            tensors[weight] = packed[weight, dtype]
-        for name in ("attention_norm", "ffn_norm"):
-            vectors[layer, name] = rounded(sharding.read_gain(reader, name, layer))
-        if config.qkv_bias:
-            vectors[layer, "qkv_bias"] = rounded(sharding.read_qkv_bias(reader, layer))
-        if config.qk_norm:
-            whole = slice(0, 1), slice(0, config.head_dim)
-            for name in ("q_norm", "k_norm"):
-                vectors[layer, name] = rounded(reader.read(name, layer, *whole)[0])
-        progress(layer)
-    widest = max((tensor.n_values for tensor in tensors.values()), default=0)
-    return Shards(tensors | dict(_read_head(reader, sharding, precision, widest, packed)), vectors)
+    packed: PackedOnce | None = None,
+) -> Iterator[tuple[tuple[int, str], PackedTensor | F32]]:
+    """Yield all parts of a chip, packed one at a time; ``packed`` keeps matrices."""
+    known = -1
+    for (layer, name), part in parts.items():
+        if layer != known and known >= 0:
+            progress(known)
+        known = layer
+        if part.is_vector:
+            yield (layer, name), _read_vector(reader, sharding, precision, layer, name)
+            continue
+        weight = WeightId(layer, name)
+        tensor = None if packed is None else packed.get((weight, part.dtype))
+        if tensor is None:
+            values = _read_matrix(reader, sharding, parts, weight)
+            tensor = PackedTensor.of(values, part.dtype)
+            if packed is not None:
+                packed[weight, part.dtype] = tensor
+        yield (layer, name), tensor
 
 
-def _read_head(
-    reader: TensorReader,
-    sharding: Sharding,
-    precision: Precision,
-    piece_values: int,
-    packed: PackedOnce,
-) -> Iterator[tuple[WeightId, PackedTensor]]:
-    """Yield the head in pieces that are no larger, unpacked, than the largest layer weight."""
-    layout = sharding.layout
+def _data(
+    made: Iterator[tuple[tuple[int, str], PackedTensor | F32]],
+) -> Iterator[tuple[tuple[int, str], Bytes]]:
+    """Yield the bytes of each part."""
+    for key, values in made:
+        data = values.data if isinstance(values, PackedTensor) else values.view(np.uint8)
+        yield key, data
+
+
+def _read_vector(
+    reader: TensorReader, sharding: Sharding, precision: Precision, layer: int, name: str
+) -> F32:
+    if name == "qkv_bias":
+        values = sharding.read_qkv_bias(reader, layer)
+    elif name in ("q_norm", "k_norm"):
+        whole = slice(0, 1), slice(0, sharding.layout.config.head_dim)
+        values = reader.read(name, layer, *whole)[0]
+    else:
+        values = sharding.read_gain(reader, name, layer)
+    return precision.embedding.round(values).copy()
+
+
+def _read_matrix(reader: TensorReader, sharding: Sharding, parts: Parts, weight: WeightId) -> F32:
+    """Return a weight, or a piece of the head, (in, out)."""
+    if weight.layer >= 0:
+        return sharding.read_weight(reader, weight.name, weight.layer)
+    layout, number = sharding.layout, int(weight.name.removeprefix("lm_head."))
     name = "embedding" if layout.config.tie_embeddings else "output"
-    first = sharding.row * layout.vocab
-    for number, (start, n) in enumerate(_head_pieces(layout, piece_values)):
-        weight, dtype = WeightId(-1, f"lm_head.{number}"), precision.weight("lm_head")
-        if (weight, dtype) not in packed:
-            values = sharding.read_tokens(reader, name, first + start, n)
-            packed[weight, dtype] = PackedTensor.of(np.ascontiguousarray(values.T), dtype)
-        yield weight, packed[weight, dtype]
+    # All pieces but the last are as wide as the first.
+    first = sharding.row * layout.vocab + number * parts[-1, "lm_head.0"].shape[1]
+    values = sharding.read_tokens(reader, name, first, parts[weight].shape[1])
+    return np.ascontiguousarray(values.T)

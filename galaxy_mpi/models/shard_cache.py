@@ -9,14 +9,13 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.dtypes import FLOAT32, DType, PackedTensor
@@ -34,6 +33,9 @@ __all__ = ["Part", "ShardFile", "Shards"]
 _SCHEMA = 2
 
 _MOST_HEADER_BYTES = 2**24
+
+_LARGEST_CHECKSUM = 2**32 - 1
+"""Room for any is left in a header whose checksums are not known yet."""
 
 
 @dataclass(frozen=True)
@@ -107,39 +109,58 @@ class ShardFile:
                 tensors[WeightId(*key)] = PackedTensor(data, part.shape, part.dtype)
         return Shards(tensors, vectors)
 
-    def write(self, shards: Shards) -> None:
-        """Write the shards; leave no drafts of runs that were killed.
+    def write(self, parts: Parts, made: Iterable[tuple[tuple[int, str], Bytes]]) -> None:
+        """Write the shards as they are made, holding one at a time; leave no drafts.
+
+        Parameters
+        ----------
+        parts : dict
+            What is to be written.
+        made : iterable of (key, ndarray of uint8)
+            The bytes of each part, in the order of ``parts``.
 
         Raises
         ------
         OSError
             If they cannot be written; nothing is left then.
         """
-        parts: dict[str, Bytes] = {}
-        for weight, tensor in shards.tensors.items():
-            name = _full_name((weight.layer, weight.name))
-            parts[name] = np.ascontiguousarray(tensor.data)
-        for key, values in shards.vectors.items():
-            parts[_full_name(key)] = np.ascontiguousarray(values).view(np.uint8)
-        # One entry and its checksum: the library writes several in any order, and the same shards
-        # are to be the same bytes.
-        checksums = {name: _checksum(data) for name, data in parts.items()}
-        content = json.dumps({"schema": _SCHEMA, "key": self.key, "crc": checksums})
-        metadata = {"galaxy_mpi": f"{zlib.crc32(content.encode()):08x} {content}"}
+        checksums = dict.fromkeys(map(_full_name, parts), _LARGEST_CHECKSUM)
+        n_header = len(self._header(parts, checksums))
         folder = self.path.parent
         make_private(folder)
         remove_drafts(folder)
         draft = draft_path(self.path)
         try:
-            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            save_file(parts, draft, metadata)
+            descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.seek(8 + n_header)
+                for key, data in made:
+                    assert len(data) == parts[key].n_bytes, f"{key} has {len(data)} bytes"
+                    name = _full_name(key)
+                    checksums[name] = _checksum(data)
+                    file.write(data.data)
+                file.seek(0)
+                header = self._header(parts, checksums).ljust(n_header)
+                file.write(n_header.to_bytes(8, "little") + header)
             draft.replace(self.path)
-        except SafetensorError as error:
-            raise OSError(str(error)) from None
         finally:
             draft.unlink(missing_ok=True)
         if self.path.stem == "rank000":  # one rank is enough
             prune(folder.parent.parent, keep=folder)
+
+    def _header(self, parts: Parts, checksums: dict[str, int]) -> bytes:
+        """Return the header of the file, a multiple of 8 bytes."""
+        content = json.dumps({"schema": _SCHEMA, "key": self.key, "crc": checksums})
+        told = f"{zlib.crc32(content.encode()):08x} {content}"
+        header: dict[str, Any] = {"__metadata__": {"galaxy_mpi": told}}
+        at = 0
+        for key, part in parts.items():
+            n_bytes = part.n_bytes
+            entry = {"dtype": "U8", "shape": [n_bytes], "data_offsets": [at, at + n_bytes]}
+            header[_full_name(key)] = entry
+            at += n_bytes
+        text = json.dumps(header).encode()
+        return text.ljust(-(-len(text) // 8) * 8)
 
     def _map(self) -> Bytes:
         """Return the file's bytes, mapped.

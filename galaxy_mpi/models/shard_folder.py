@@ -1,4 +1,4 @@
-"""The folder of packed shards: whose it is, what is in it, what is thrown away.
+"""The folder of packed shards: its owner, its content, and what is removed.
 
 ::
 
@@ -77,7 +77,7 @@ def make_private(folder: Path) -> None:
 
 
 def draft_path(path: Path) -> Path:
-    """Return a name for a file that is being written; it says by whom."""
+    """Return a name for a file that is being written; it contains the writing process."""
     name = f".draft-{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
     return path.with_name(name)
 

@@ -1,10 +1,12 @@
-"""Weights on their way to the matmul: read in place, unpacked when used, or streamed by a thread.
+"""Weights on their way to the matmul: read in place, unpacked when used, or ahead by a thread.
 
-`DirectFeed` and `PrefetchFeed` bind the same values; a run chooses one of them once.
+`DirectFeed` and `PrefetchFeed` bind the same values; a run chooses one of them once. Large weights
+pass by both: `WeightStream` unpacks and multiplies them piece by piece.
 """
 
 from galaxy_mpi.prefetch.feeds import DirectFeed, Prefetcher, PrefetchFeed
 from galaxy_mpi.prefetch.places import Place, Places
+from galaxy_mpi.prefetch.stream import WeightStream
 from galaxy_mpi.prefetch.weights import PrefetchStats, WeightId, buffer_bytes
 
 __all__ = [
@@ -15,5 +17,6 @@ __all__ = [
     "PrefetchStats",
     "Prefetcher",
     "WeightId",
+    "WeightStream",
     "buffer_bytes",
 ]

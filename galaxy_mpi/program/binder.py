@@ -75,7 +75,7 @@ class Binder:
     clock : Clock, optional
         The chip's device clock.
     is_charged : callable, optional
-        Tells, given the use of an op and a wire, whether the wire carries device time.
+        Returns, given the use of an op and a wire, whether the wire carries device time.
     taps : tuple of Tap
     poisons : bool
         Whether to overwrite memory as soon as it may be reused (`galaxy_mpi.program.poison`).

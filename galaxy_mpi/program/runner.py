@@ -126,7 +126,7 @@ class BoundProgram:
                 self.calls.append((self._cross, (crossing,)))
 
     def _add_noted(self, crossings: Iterable[Crossing], phases: Sequence[Phase]) -> None:
-        """Add crossings that the timeline is told of."""
+        """Add crossings that are recorded in the timeline."""
         for crossing in crossings:
             if isinstance(crossing, LocalCrossing):
                 continue

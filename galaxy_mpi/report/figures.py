@@ -18,7 +18,7 @@ _ROW, _HEAD = 24, 110
 """Pixels of a bar, and of axes and legend."""
 
 _THICK = 0.8
-"""Of a bar, of the room for it: plotly would choose another for each series."""
+"""Width of a bar, as a share of its slot: plotly would choose another for each series."""
 
 _LEVELS = 130
 """Pixels of the levels below a timeline."""
@@ -34,7 +34,7 @@ _SYMBOLS = ("circle-open", "square-open", "diamond-open", "triangle-up-open")
 _OUTLINE = {"width": 1, "color": "rgba(128, 128, 128, 0.6)"}
 
 _LETTERS = 120
-"""That fit beside each other on a whole timeline."""
+"""Letters that fit on a whole timeline."""
 
 _LONGEST = 44
 """Letters of a label; hovering shows the rest."""

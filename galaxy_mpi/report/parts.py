@@ -51,7 +51,7 @@ class Column:
 
     name: str
     unit: str = ""
-    """Shown behind the name."""
+    """Shown after the name."""
     form: str = ""
     """Format of its numbers, for example ``.1f`` or ``.0%``; columns of numbers are set right."""
 
@@ -198,7 +198,7 @@ class ChipView:
 
 @dataclass(frozen=True)
 class LinkView:
-    """The wires from a chip to the next one along an axis; behind the last one is the first."""
+    """The links from a chip to the next one along an axis; after the last one comes the first."""
 
     row: int
     col: int

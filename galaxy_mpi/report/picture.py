@@ -12,11 +12,11 @@ _WIDTH, _HEIGHT = 136, 58
 """Of a chip's box."""
 _GAP_X, _GAP_Y, _EDGE = 64, 40, 40
 _STUB = 24
-"""Length of a wire that goes round to the other edge."""
+"""Length of the stub of a link that goes round to the other edge."""
 
 
 _MOST_NAMED = 256
-"""Chips up to which each wire has its bytes beside it."""
+"""Largest number of chips for which each link is labelled with its bytes."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Box:
 
 @dataclass(frozen=True)
 class _Wire:
-    """A line of the picture; two for a wire that goes round."""
+    """A line of the picture; two for a link that goes round to the other edge."""
 
     link: LinkView
     x1: float
@@ -51,7 +51,7 @@ class _Wire:
 
 @dataclass(frozen=True)
 class _Wires:
-    """Wires that are alike, of a mesh that is too large to name each."""
+    """Links with equal figures, in a mesh that is too large to label each."""
 
     path: str
     """Of SVG."""

@@ -57,7 +57,7 @@ TOTALS: tuple[Column, ...] = (
     ("time in prefill, %", ("prefill_share",), 100, 1),
     ("time in decode, %", ("decode_share",), 100, 1),
     ("DRAM, % of peak", ("dram_utilization",), 100, 1),
-    ("FLOPs, % of peak", ("flops_utilization",), 100, 1),
+    ("FLOPS, % of peak", ("flops_utilization",), 100, 1),
 )
 
 

@@ -72,9 +72,13 @@ def run_against(
         with Engine(replace(run, capture_path=first), transport, hooks) as engine:
             report = engine.generate()
             tokens = [request.generated for request in engine.requests]
+            if report is not None and report.is_interrupted:
+                return report, None
         again = replace(run, **_changes(other), capture_path=second, **_OF_DEVICE)
         with Engine(again, transport, hooks, forced=tokens) as engine:
-            engine.generate()
+            again_report = engine.generate()
+            if report is not None and again_report is not None and again_report.is_interrupted:
+                return replace(report, is_interrupted=True), None
             chosen = [engine.chosen.get(number, []) for number in range(len(tokens))]
         if report is None:
             return None, None

@@ -17,7 +17,7 @@ __all__ = ["Difference", "Differences", "compare_captures"]
 
 SCHEMA_VERSION = 1
 
-_HEADER = f"{{:<22}}{'lowest PCC':>11}{'relative error':>15}{'largest error':>15}{'of':>11}  chip"
+_HEADER = f"{{:<22}}{'lowest PCC':>11}{'relative error':>15}{'largest error':>14}{'of':>9}  chip"
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class Differences:
             for worst in rows:
                 name = worst.op if title == "op" else "head" if worst.layer == HEAD else worst.layer
                 lines.append(
-                    f"{name:<22}{worst.pcc:>11.6f}{worst.relative:>15.2e}{worst.largest:>15.3g}"
-                    f"{worst.scale:>11.3g}  {worst.chip}"
+                    f"{name:<22}{worst.pcc:>11.6f}{worst.relative:>15.2e}{worst.largest:>14.3g}"
+                    f"{worst.scale:>9.3g}  {worst.chip}"
                 )
         return "\n".join(lines)
 

@@ -14,7 +14,7 @@ METRICS = ("top1", "top5", "pcc", "perplexity", "kl")
 _LESS_IS_BETTER = ("perplexity", "kl")
 
 _SHARES = ("top1", "top5")
-"""Told in percent."""
+"""Goals that are given in percent."""
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,8 @@ class WhatIf:
     def conditions(self) -> Conditions:
         """What error bands depend on."""
         model = self.programs.model
-        given = (self.links, self.topology, self.layers, self.optimizations)
+        is_machine_changed = self.emulated_machine != Machine.load(self.machine)
+        given = (is_machine_changed, self.layers, self.optimizations)
         also = (self.circular_buffer_bytes, self.sampling, self.slow_chips, self.slow_links,
                 self.programs.layout.key)  # fmt: skip
         changed = any(what for what in (*given, *also)) or not self.prefetch

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from galaxy_mpi.output import named_lines
 from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
 
 if TYPE_CHECKING:
@@ -22,6 +23,4 @@ def table_of(what_if: "WhatIf") -> str:
         *straggler_rows(figures.get("stragglers", ()), figures["decode_step_s"]),
         *budget_rows(what_if.budget),
     ]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
-    return "\n".join([*lines, "", *op_table(figures)])
+    return "\n".join([*named_lines(rows), "", *op_table(figures)])

@@ -1,6 +1,7 @@
 """What a chip offers to ops when they bind: weights, caches, inputs of a step, matmuls."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -12,14 +13,14 @@ from galaxy_mpi.dtypes import FLOAT32, DType
 from galaxy_mpi.kernels import Multiply
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Plane
-from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.prefetch import WeightId, WeightStream
 from galaxy_mpi.program import Binder
 from galaxy_mpi.systems.decode_attention import Workspace
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.prefill_pass import PrefillPass
 from galaxy_mpi.systems.site import Site
 
-__all__ = ["ChipBinder", "ChipState", "StepInputs", "VectorId", "WeightFeed"]
+__all__ = ["ChipBinder", "ChipState", "Operand", "StepInputs", "VectorId", "WeightFeed"]
 
 
 class VectorId(NamedTuple):
@@ -67,9 +68,70 @@ class ChipState:
     inputs: StepInputs = field(default_factory=StepInputs)
     heads: tuple[int, ...] = ()
     """Model-wide numbers of the query heads on this chip; -1: padding."""
+    stream: WeightStream | None = None
+    """Multiplies large weights piece by piece, where that is possible."""
     n_heads: int = 0
     """Number of query heads of the model."""
     kv_heads: tuple[int, ...] = ()
+
+
+class Operand(Protocol):
+    """A weight that a program is about to multiply by."""
+
+    is_by_row: bool
+    """Whether the bits of a row of a product do not depend on the other rows."""
+    width: int
+    """Columns of the product."""
+
+    def multiply(self, x: F32, out: F32, blocks: Sequence[slice], first: int | None = None) -> None:
+        """Add products of blocks of rows, without rounding.
+
+        Parameters
+        ----------
+        x : ndarray of shape (M, K)
+        out : ndarray of shape (M, N)
+        blocks : sequence of slice
+            Rows that may be multiplied together.
+        first : int, optional
+            Row of a prefill pass with which ``x`` begins: what is no token's need not be computed.
+        """
+
+
+class _Whole:
+    """A weight that is unpacked as a whole."""
+
+    is_by_row = False
+
+    def __init__(self, chip: "ChipBinder", w: F32) -> None:
+        self._chip, self._w, self.width = chip, w, w.shape[1]
+
+    def multiply(self, x: F32, out: F32, blocks: Sequence[slice], first: int | None = None) -> None:
+        """Add one call a block."""
+        for rows in blocks:
+            self._chip.call(self._chip.state.multiply, x[rows], self._w, out[rows])
+
+
+class _Streamed:
+    """A weight that is unpacked piece by piece, all rows of a product at once."""
+
+    is_by_row = True
+
+    def __init__(self, chip: "ChipBinder", stream: WeightStream, weight: WeightId) -> None:
+        self._chip, self._stream, self._weight = chip, stream, weight
+        self.width = stream.shape(weight)[1]
+
+    def multiply(self, x: F32, out: F32, blocks: Sequence[slice], first: int | None = None) -> None:
+        """Add one call."""
+        inputs, n_rows = self._chip.inputs, len(x)
+
+        def of_tokens() -> Ints:
+            assert inputs.work is not None
+            assert first is not None
+            rows = inputs.work.token_rows - first
+            return rows[(rows >= 0) & (rows < n_rows)]
+
+        rows = None if first is None else of_tokens
+        self._stream.multiply(self._chip, self._weight, x, out, rows)
 
 
 class ChipBinder(Binder):
@@ -109,18 +171,15 @@ class ChipBinder(Binder):
 
     def read_activation(self, site: Site, name: str, x: F32) -> F32:
         """Return an activation as a weight's matmul reads it, given its fidelity."""
-        precision = site.precision
-        if not precision.cuts_inputs:
-            return x
-        mask = precision.fidelity(name, site.mode).activation_mask
+        mask = site.precision.activation_mask(name, site.mode)
         if mask is None:
             return x
         cut = self.array(*x.shape)
         self.call(np.bitwise_and, x.view(np.uint32), mask, cut.view(np.uint32))
         return cut
 
-    def read_weight(self, site: Site, weight: WeightId) -> F32:
-        """Take a weight as its matmul reads it; `weights.done` releases it."""
+    def _read_weight(self, site: Site, weight: WeightId) -> F32:
+        """Take a weight as its matmul reads it."""
         w = self.weights.take(self, weight)
         precision, name = site.precision, weight.name.partition(".")[0]
         if not precision.cuts_inputs:
@@ -132,14 +191,19 @@ class ChipBinder(Binder):
         self.call(np.bitwise_and, w.view(np.uint32), fidelity.weight_mask, cut.view(np.uint32))
         return cut
 
+    @contextmanager
+    def weight(self, site: Site, weight: WeightId) -> Iterator[Operand]:
+        """Take a weight for some products; it is released at the end of the block."""
+        stream = self.state.stream
+        if stream is not None and stream.has(weight):
+            yield _Streamed(self, stream, weight)
+            return
+        yield _Whole(self, self._read_weight(site, weight))
+        self.weights.done(self)
+
     def matmul(self, site: Site, x: F32, weight: WeightId, out: Any) -> None:
         """Multiply by a weight without rounding; in prefill, in blocks of rows."""
         read = self.read_activation(site, weight.name.partition(".")[0], x)
-        w = self.read_weight(site, weight)
-        multiply = self.state.multiply
-        if site.work is None:
-            self.call(multiply, read, w, out)
-        else:
-            for rows in site.work.row_blocks:
-                self.call(multiply, read[rows], w, out[rows])
-        self.weights.done(self)
+        blocks = (slice(0, len(x)),) if site.work is None else site.work.row_blocks
+        with self.weight(site, weight) as w:
+            w.multiply(read, out, blocks, None if site.work is None else 0)

@@ -96,7 +96,7 @@ class AttentionStep:
     def _attend_group(self, q: F32, places: Ints, blocks_GP: Ints, out: F32) -> None:
         """Attend for users of one number of blocks: so many at once as fit the processor's cache.
 
-        What a user gets does not depend on who is beside it, nor a head on others.
+        A user's result does not depend on the other users, nor a head's on other heads.
         """
         n_kv, _, page, _, _ = self._cache.rows.shape
         head_bytes = 2 * blocks_GP.shape[1] * page * self._cache.head_dim * 4

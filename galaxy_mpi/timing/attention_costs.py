@@ -141,7 +141,7 @@ def prefill_attention_s(
     chunk : int
         Queries of a chunk.
     passes : float
-        Over a tile of scores, beside the arithmetic.
+        Over a tile of scores, in addition to the arithmetic.
     tile_bytes : int
         Of keys and values.
     """

@@ -1,4 +1,4 @@
-"""What a trace tells of a program on all chips: layers, ops and their charges, by name."""
+"""What a trace shows of a program on all chips: layers, ops and their charges, by name."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ NOISE_S = 1e-12
 
 
 class Watcher(Protocol):
-    """What the mesh clock tells while it goes through a program; arrays are of shape (R, C)."""
+    """What the mesh clock reports while it plays a program; arrays are of shape (R, C)."""
 
     def at(self, place: int, now: Seconds) -> None:
         """Go on to a charge, by its place in the tape."""
@@ -133,7 +133,7 @@ class ProgramSpans:
                 trace.waits_for(cross.name, rank, start_s, other, float(begin[of_last]))
 
     def take(self, take: Take, read: tuple[Seconds, Seconds], wanted: Seconds) -> None:
-        """Note the read of a weight, and who waited for it.
+        """Note the read of a weight, and the op that waited for it.
 
         Parameters
         ----------

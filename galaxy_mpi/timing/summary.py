@@ -59,7 +59,7 @@ def _with_band(text: str, figures: dict[str, Any], name: str) -> str:
 
 def _of_peak(figures: dict[str, Any]) -> str:
     links = ", ".join(f"{a} links {share:.1%}" for a, share in figures["link_utilization"].items())
-    shares = f"DRAM {figures['dram_utilization']:.1%}, FLOPs {figures['flops_utilization']:.1%}"
+    shares = f"DRAM {figures['dram_utilization']:.1%}, FLOPS {figures['flops_utilization']:.1%}"
     return f"{shares}, {links}" if links else shares
 
 

@@ -1,25 +1,32 @@
-"""The examples of docs/python.md run as they stand there."""
+"""What stands in docs/ runs, and prints what stands there."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from galaxy_mpi import Generator, create_model
+from tests.chips.blocks import blocks_of, play
 
-TEXT = (Path(__file__).parents[2] / "docs" / "python.md").read_text("utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = [*DOCS.glob("*.md"), *DOCS.glob("tutorials/*.md"), *DOCS.glob("examples/*.md")]
+WITH_BLOCKS = sorted(
+    path
+    for path in PAGES
+    if any(not b.is_left_out and (b.commands or b.language == "python") for b in blocks_of(path))
+)
 
 
-@pytest.mark.parametrize("number", [n for n, code in enumerate(BLOCKS) if "MPI" not in code])
-def test_an_example_runs(number, capsys):
-    exec(compile(BLOCKS[number], f"example {number}", "exec"), {})
-    assert capsys.readouterr().out.strip()
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda path: path.stem)
+def test_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").symlink_to(DOCS)
+    ran = list(play(blocks_of(page), tmp_path, lambda: tuple(capsys.readouterr())))
+    assert ran
 
 
 def test_the_window_sees_eight_positions():
-    (code,) = (code for code in BLOCKS if "WindowAttention" in code)
+    (code,) = (b.text for b in blocks_of(DOCS / "python.md") if "WindowAttention" in b.text)
     names = {}
     exec(compile(code, "window", "exec"), names)
     model = create_model(

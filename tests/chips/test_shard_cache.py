@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from galaxy_mpi.checkpoints import Checkpoint, locate
+from galaxy_mpi.checkpoints import Checkpoint, cache_folder, locate
+from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
 from galaxy_mpi.config import RunConfig
+from galaxy_mpi.engine import chips
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models.presets import PRESETS
 from tests.chips.playing import report_of
 from tests.families import random_prompts, write_family
 
@@ -211,3 +214,38 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
     with pytest.raises(ConfigError, match="is a file; name a folder, or off"):
         tokens_of(replace(RUN, weights_cache=locate("demo") / "config.json"))
     assert files(tmp_path) == []
+
+
+def test_weights_that_are_made_up_are_kept_in_a_folder_that_was_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    tiny = replace(PRESETS["smollm2-135m"], dim=128, hidden_dim=256, n_heads=4, n_kv_heads=4)
+    monkeypatch.setitem(PRESETS, "tiny", replace(tiny, head_dim=32, n_layers=1, vocab_size=512))
+    run = replace(RUN, model="tiny", weights_cache=tmp_path / "named")
+    expected = tokens_of(replace(run, weights_cache=None))
+    assert tokens_of(run) == expected
+    assert len(files(tmp_path / "named")) == 4
+    written = [path.read_bytes() for path in files(tmp_path / "named")]
+    monkeypatch.setattr(RandomCheckpoint, "read", None)  # nothing is read any more
+    assert tokens_of(run) == expected
+    monkeypatch.undo()
+    monkeypatch.setitem(PRESETS, "tiny", replace(tiny, head_dim=32, n_layers=1, vocab_size=512))
+    assert tokens_of(replace(run, weights_cache=tmp_path / "again")) == expected
+    assert [path.read_bytes() for path in files(tmp_path / "again")] == written
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    assert tokens_of(replace(run, weights_cache=cache_folder() / "shards")) == expected
+    assert files(tmp_path / "user") == []
+
+
+def test_a_disk_without_room_is_refused_with_the_bytes_before_anything_is_read(
+    tmp_path, monkeypatch, reads
+):
+    run = replace(RUN, weights_cache=tmp_path / "cache")
+    monkeypatch.setattr(chips, "free_disk_bytes", lambda folder: 1_000_000)
+    monkeypatch.setattr(chips, "available_bytes", lambda: 2_000_000)
+    with pytest.raises(ConfigError, match=r"of 4 chips, \d{7} bytes, of which .* for 1000000,"):
+        tokens_of(run)
+    assert reads == []
+    assert files(tmp_path) == []
+    monkeypatch.setattr(chips, "free_disk_bytes", lambda folder: 10**9)
+    tokens_of(run)  # mapped, so the memory is enough
+    assert len(files(tmp_path)) == 4

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.command.decode_command import LIMIT_S, MARK, MPIRUN, nobody_is_left
@@ -12,14 +15,17 @@ SCRIPT = Path(sys.executable).parent / "galaxy-mpi"
 QUICK = ["--mesh", "1x2", "--max-new-tokens", "2", "--prompt", "It is a", "--quiet"]
 
 
-def run(*words, cwd=None, program=(str(SCRIPT),)):
+def environment():
+    """Neither this environment's bin nor what activation sets."""
     name, value = MARK.split("=")
-    # Neither this environment's bin nor what activation sets.
-    environ = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), name: value}
+    return {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), name: value}
+
+
+def run(*words, cwd=None, program=(str(SCRIPT),)):
     return subprocess.run(
         [*program, *words],
         cwd=cwd,
-        env=environ,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
@@ -55,3 +61,83 @@ def test_under_mpirun_it_is_a_rank():
     told = run("decode", *QUICK, program=(*root, str(MPIRUN), "-n", "2", str(SCRIPT)))
     assert told.returncode == 0, told.stderr
     assert told.stdout.count("1x2, 2 ranks") == 1
+
+
+@contextmanager
+def in_decode(folder, *, program):
+    """Start a run that would take minutes; yield it when it has decoded two steps."""
+    endless = ["--mesh", "1x2", "--layers", "1", "--max-new-tokens", "4000", "--prompt", "It is a"]
+    marks = ["--capture", str(folder), "--capture-ops", "w2", "--capture-steps", "2"]
+    with subprocess.Popen(
+        [*program, "decode", *endless, *marks, "--quiet", "--json", str(folder / "out.json")],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        try:
+            while not (folder / "decode-0002.safetensors").exists():
+                assert started.poll() is None, started.stderr.read()
+                time.sleep(0.02)
+            yield started
+        finally:
+            started.kill()
+
+
+def test_an_interrupt_writes_what_there_is_however_long_it_takes(tmp_path):
+    program = (str(SCRIPT), "--allow-run-as-root")
+    with in_decode(tmp_path, program=program) as started:
+        started.send_signal(signal.SIGINT)
+        told, errors = started.communicate(timeout=LIMIT_S)
+    assert started.returncode == 130, errors
+    assert told.startswith("interrupted: not all users have ended")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["interrupted"]
+    assert 1 <= len(found["tokens"][0]) < 4000
+    assert "galaxy_mpi: interrupted; the run ends with what it has" in errors
+    assert "prterun" not in errors
+    assert nobody_is_left()
+
+
+def test_a_request_to_a_bare_mpirun_writes_what_there_is_too(tmp_path):
+    root = ("env", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
+    program = (*root, str(MPIRUN), "-n", "2", str(SCRIPT))
+    with in_decode(tmp_path, program=program) as started:
+        started.send_signal(signal.SIGUSR1)
+        told, errors = started.communicate(timeout=LIMIT_S)
+    assert started.returncode == 130, errors
+    assert told.startswith("interrupted: not all users have ended")
+    assert json.loads((tmp_path / "out.json").read_text())["interrupted"]
+    assert nobody_is_left()
+
+
+BROKEN = """
+from dataclasses import replace
+from galaxy_mpi.systems import GALAXY
+from galaxy_mpi.systems.ops.gate_up import FusedGateUp
+
+class Broken(FusedGateUp):
+    def bind(self, chip, *inputs):
+        if chip.rank == 1:
+            raise RuntimeError("broken on purpose")
+        return super().bind(chip, *inputs)
+
+SYSTEM = replace(GALAXY, name="broken", decode=replace(GALAXY.decode, gate_up=Broken))
+"""
+
+
+def test_the_last_line_after_an_abort_is_ours(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text(BROKEN)
+    words = ("decode", *QUICK, "--layers", "1", "--system", f"{path}:SYSTEM")
+    told = run("--allow-run-as-root", *words)
+    assert told.returncode == 1
+    assert told.stderr.rstrip().endswith("RuntimeError: broken on purpose")
+    assert "galaxy_mpi: rank 1 failed:" in told.stderr
+    assert "MPI_ABORT" not in told.stderr
+    # As a bare mpirun has it: the notice is behind the cause.
+    root = ("env", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
+    bare = run(*words, program=(*root, str(MPIRUN), "-n", "2", str(SCRIPT)))
+    assert bare.returncode == 1
+    assert "MPI_ABORT was invoked on rank 1" in bare.stderr
+    assert nobody_is_left()

@@ -46,8 +46,10 @@ def test_the_container_is_made_by_the_same_set_up():
     assert "sh launch/setup.sh" in text
     assert 'CMD ["mpirun", "-n", "32", "python", "-m", "galaxy_mpi.decode"]' in text
     assert "USER galaxy" in text
-    first = next(line for line in text.splitlines() if line.startswith("FROM"))
-    assert first.count(".") >= 2, "the base is pinned to a patch release"
+    base = next(line for line in text.splitlines() if line.startswith("ARG BASE="))
+    assert base.count(".") >= 2, "the base is pinned to a patch release"
+    stages = [line for line in text.splitlines() if line.startswith("FROM")]
+    assert all("${BASE}" in stage for stage in stages)
 
 
 def test_blas_is_told_its_one_thread_before_numpy_loads():

@@ -8,6 +8,8 @@ import pytest
 from galaxy_mpi.checkpoints import fetched
 from tests.command.decode_command import ROOT, run
 
+pytestmark = pytest.mark.network
+
 # llama.cpp and transformers (weights de-quantised to float32) agree on these, greedily.
 PROMPT, PROMPT_IDS = "The capital of France is", [504, 3575, 282, 4649, 314]
 EXPECTED = [7042, 30, 198, 198, 504, 2988, 314, 42, 216, 34, 32, 33, 40, 29, 32, 33, 29, 34, 34]

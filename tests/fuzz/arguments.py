@@ -102,16 +102,16 @@ def play_words(content: bytes, model: Path) -> None:
             make_plan(run)
     elif command == "estimate":
         if arguments.sweep:
-            estimate._prepare_sweep(estimate.build_parser(), words, arguments)
+            estimate.prepare_sweep(estimate.build_parser(), words, arguments)
         else:
-            what_if = replace(estimate._what_if(arguments), layers=1, new_tokens=1)
+            what_if = replace(estimate.what_if_of(arguments), layers=1, new_tokens=1)
             if what_if.programs.mesh.n_chips <= 64 and what_if.input_tokens <= 1000:
                 assert what_if.report["device"]["decode_step_s"] > 0
                 what_if.table()
     elif command == "compare":
         compare._prepare_timing(arguments)
     elif command == "traffic":
-        traffic._traffic(arguments)
+        traffic.traffic_of(arguments)
     elif command == "accuracy":
         accuracy.run_configs(arguments)
     elif command == "pareto":

@@ -313,7 +313,8 @@ def _shard_cache(folder: Path) -> Format:
     precision = PRECISIONS["performance"]
     path = folder / "cache" / ("a" * 32) / "1x2" / "rank001.safetensors"
     file = ShardFile(path, "key")
-    weights = load_chip_weights(open_folder(folder, config), sharding, precision, cache=file)
+    load_chip_weights(open_folder(folder, config), sharding, precision, cache=file)
+    weights = load_chip_weights(open_folder(folder, config), sharding, precision)
 
     parts = shard_parts(sharding, precision)
 

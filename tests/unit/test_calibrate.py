@@ -89,9 +89,9 @@ def test_a_profile_that_was_changed_by_hand_is_found(tmp_path, capsys):
     path = tmp_path / "n150.yaml"
     there = calibrate.profile_path("n150").read_text()
     path.write_text(there)
-    calibrate._compare(path, there)
+    calibrate.compare(path, there)
     with pytest.raises(Exception, match="host_step_s is .*, the fit gives 1e"):
-        calibrate._compare(path, _with_host(there))
+        calibrate.compare(path, _with_host(there))
 
 
 def _with_host(text):

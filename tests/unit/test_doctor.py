@@ -1,16 +1,20 @@
 """The doctor's checks, with answers written by hand."""
 
+import errno
 import json
 import os
+import shutil
+import socket
 import stat
 
 import pytest
 
 from galaxy_mpi import doctor
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.health import Level, launch_findings, software_findings
+from galaxy_mpi.failures import tell
+from galaxy_mpi.health import Level, host, launch_findings, network, software_findings
 from galaxy_mpi.health.host import cgroup_quota
-from galaxy_mpi.memory import available_bytes, check_fits
+from galaxy_mpi.memory import available_bytes, check_fits, free_disk_bytes
 
 
 @pytest.mark.parametrize(("text", "cores"), [("150000 100000", 1.5), ("max 100000", None)])
@@ -92,3 +96,78 @@ def test_the_command_prints_json_and_ends_with_1_if_something_is_bad(tmp_path, m
     found = {line["name"]: line for line in json.loads(capsys.readouterr().out)}
     assert found["model"]["level"] == "bad"
     assert found["cores"]["found"].startswith(str(len(os.sched_getaffinity(0))))
+
+
+def test_hosts_of_a_hostfile(tmp_path, monkeypatch):
+    listens = socket.create_server(("127.0.0.1", 0))
+    deaf = socket.create_server(("127.0.0.1", 0))
+    closed_port, open_port = deaf.getsockname()[1], listens.getsockname()[1]
+    deaf.close()
+    addresses = {"here": "127.0.0.1", "wrong": "127.0.1.1", "other": "0.0.0.0"}
+
+    def resolve(name, port, **_):
+        if name not in addresses:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (addresses[name], port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "gethostname", lambda: "here")
+    (tmp_path / "hosts").write_text("here slots=4 # first\n\nme@other slots=2\nwrong\nnowhere\n")
+
+    def levels(port):
+        found = network.network_findings(tmp_path / "hosts", 8, port=port, interfaces=tmp_path)
+        return {finding.name: (finding.level, finding.found) for finding in found}
+
+    found = levels(open_port)
+    assert found["slots"] == (Level.GOOD, "8 on 4 hosts, for 8 ranks")
+    assert found["host other"][0] is Level.GOOD
+    assert found["host wrong"] == (Level.BAD, "127.0.1.1 is the loopback address")
+    assert found["host nowhere"] == (Level.BAD, "has no address")
+    assert found["interfaces"][0] is Level.BAD
+    found = levels(closed_port)
+    assert found["host here"] == (Level.GOOD, "127.0.0.1, this host")
+    assert found["host other"] == (
+        Level.BAD,
+        f"0.0.0.0 port {closed_port}: Connection refused",
+    )
+    listens.close()
+
+
+def test_interfaces_that_are_up(tmp_path):
+    for name, state in (
+        ("lo", "unknown"),
+        ("eth0", "up"),
+        ("docker0", "down"),
+        ("tun0", "unknown"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "operstate").write_text(f"{state}\n")
+    (tmp_path / "hosts").write_text("localhost slots=2\n")
+    *_, found = network.network_findings(tmp_path / "hosts", 4, interfaces=tmp_path)
+    assert (found.level, found.found) == (Level.NOTE, "eth0 tun0")
+
+
+@pytest.mark.parametrize("text", [None, "", "# nobody\n"])
+def test_a_hostfile_that_names_nobody_is_a_line(tmp_path, text, capsys):
+    path = tmp_path / "hosts"
+    if text is not None:
+        path.write_text(text)
+    assert doctor.main(["--start", "0", "--hostfile", str(path)]) == 2
+    assert capsys.readouterr().err.startswith(f"galaxy_mpi: --hostfile {path} ")
+
+
+def test_a_run_without_descriptors_prints_what_the_doctor_says_of_them(monkeypatch, capsys):
+    monkeypatch.setattr(host.resource, "getrlimit", lambda which: (24, 4096))
+    monkeypatch.setattr("galaxy_mpi.mesh.mpi.world_rank", lambda: 1)  # without MPI
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    tell(OSError(errno.EMFILE, "Too many open files"))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("galaxy_mpi: doctor: descriptors: limit 24 per process, 80 needed; ")
+    tell(ValueError("no resource"))
+    assert "doctor" not in capsys.readouterr().err
+
+
+def test_room_on_a_disk_is_that_of_the_nearest_folder(tmp_path):
+    found = free_disk_bytes(tmp_path / "to be" / "made")
+    assert abs(found - shutil.disk_usage(tmp_path).free) < 2**30
+    assert free_disk_bytes(tmp_path) > 0

@@ -239,3 +239,20 @@ def test_nothing_waits_for_a_launcher_that_has_ended():
         ended.wait()
     words = [sys.executable, "-I", "-S", lingering.__file__, str(ended.pid), "600"]
     assert subprocess.run(words, timeout=30, check=False).returncode == 0
+
+
+def test_a_launcher_with_ranks_is_left_alone_until_the_last_has_ended(tmp_path):
+    program = tmp_path / "prterun"
+    program.write_text(
+        "#!/bin/sh\nPMIX_NAMESPACE=mine sleep 600 & echo $!\nwhile sleep 0.1; do :; done\n"
+    )
+    program.chmod(0o755)
+    with subprocess.Popen([program], stdout=subprocess.PIPE, text=True) as launcher:
+        rank = int(launcher.stdout.readline())
+        words = [sys.executable, "-I", "-S", lingering.__file__, str(launcher.pid), "0.1"]
+        with subprocess.Popen([*words, "PMIX_NAMESPACE=mine"]) as watch:
+            with pytest.raises(subprocess.TimeoutExpired):
+                watch.wait(timeout=1.5)
+            os.kill(rank, signal.SIGKILL)
+            assert watch.wait(timeout=30) == 0
+        assert launcher.wait(timeout=30) == -signal.SIGTERM

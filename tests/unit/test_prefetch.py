@@ -1,5 +1,6 @@
 """Weights on their way: places in the circular buffer, and the thread that fills it."""
 
+import threading
 import time
 
 import numpy as np
@@ -21,6 +22,10 @@ from galaxy_mpi.prefetch import (
 from galaxy_mpi.prefetch.weights import DEFAULT_BUFFER_BYTES
 
 IDS = [WeightId(layer, name) for layer in range(3) for name in ("wqkv", "wo", "w1", "w3", "w2")]
+
+
+def prefetcher_threads():
+    return {thread for thread in threading.enumerate() if thread.name == "prefetcher"}
 
 
 class NaiveBuffer(RuleBasedStateMachine):
@@ -159,7 +164,7 @@ def test_both_sources_give_the_same_bits_step_after_step(n_chips):
 
 
 def test_float32_is_read_where_it_lies_and_needs_no_thread():
-    packed, seen = tensors((FLOAT32,)), []
+    packed, seen, before = tensors((FLOAT32,)), [], prefetcher_threads()
     prefetcher = Prefetcher()
     feed = PrefetchFeed(prefetcher, packed, np.empty(32 * 64, np.float32))
     chip = Chip()
@@ -170,7 +175,7 @@ def test_float32_is_read_where_it_lies_and_needs_no_thread():
     prefetcher.plan(calls)
     prefetcher.begin_step()
     run(calls)
-    assert prefetcher._thread is None
+    assert prefetcher_threads() <= before
     assert seen == [packed[weight].data.tobytes() for weight in IDS]
 
 
@@ -223,12 +228,13 @@ def test_waiting_in_vain_ends_with_a_name():
 
 
 def test_closing_in_the_middle_of_a_step_ends_the_thread():
-    largest = max(t.n_values for t in tensors().values())
+    largest, before = max(t.n_values for t in tensors().values()), prefetcher_threads()
     prefetcher = Prefetcher()
     calls = started(prefetcher, largest)
     run(calls[:1])
+    assert prefetcher_threads() > before
     prefetcher.close()
-    assert prefetcher._thread is None
+    assert prefetcher_threads() <= before
 
 
 def test_the_bound_holds_the_largest_weight_or_is_refused():

@@ -1,4 +1,4 @@
-"""What a page tells of the host: one layer's timeline, and the time of each op."""
+"""What a page shows of the host: one layer's timeline, and the time of each op."""
 
 from collections.abc import Iterable
 

@@ -1,9 +1,9 @@
-"""What each wire of the mesh carries in a step, in each direction.
+"""What each link of the mesh carries in a step, in each direction.
 
-In a ring all wires carry the same: half of the blocks go each way. On a line, a gathered block
-passes every wire between its owner and the ends, so the wire behind chip i of n carries i + 1
+In a ring all links carry the same: half of the blocks go each way. On a line, a gathered block
+passes every link between its owner and the ends, so the link after chip i of n carries i + 1
 blocks forth and n - 1 - i back; for the terms of a reduce-scatter it is the other way round. The
-busiest wire, which the clock charges, carries n - 1 blocks.
+busiest link, which the clock charges, carries n - 1 blocks.
 """
 
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ class Load:
     there_bytes: float
     back_bytes: float
     factor: float
-    """By which the wires are slower; 1 for a wire that is not."""
+    """How much slower the link is; 1 if it is not."""
     busy: float
     """Share of the step in which the busier direction is busy."""
 
 
 def wire_shares(kind: Kind, index: int, size: int, *, is_ring: bool) -> tuple[float, float]:
-    """Return what the wire behind member ``index`` carries of the busiest wire's bytes.
+    """Return the bytes on the link after member ``index``, as shares of the busiest link's.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def wire_shares(kind: Kind, index: int, size: int, *, is_ring: bool) -> tuple[fl
 
 
 def loads_of(step: ShownStep) -> Iterator[Load]:
-    """Yield every wire between neighbours; on a ring that of the last chip goes to the first."""
+    """Yield every link between neighbours; on a ring, the last chip's link goes to the first."""
     mesh, machine = step.mesh, step.machine
     is_ring = machine.topology == "ring"
     rate, step_s = machine.link_bytes_per_s, step.timing.seconds

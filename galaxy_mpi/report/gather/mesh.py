@@ -1,4 +1,4 @@
-"""The section with the mesh: what every chip and every wire does in a step."""
+"""The section with the mesh: what every chip and every link does in a step."""
 
 from collections import defaultdict
 
@@ -85,7 +85,7 @@ def mesh_section(step: ShownStep) -> Section:
         f"{step.name[:1].upper()}{step.name[1:]}: {step.timing.seconds * 1e6:.1f} us of device "
         f"time. A chip's bar is the whole step: busy with its own ops, in collectives, waiting for "
         f"chips that enter a collective later, waiting for weights (prefetch stall) or the host, "
-        f"and gaps between ops. The thicker a wire, the busier it is."
+        f"and gaps between ops. The thicker a link, the busier it is."
     )
     return Section("Mesh", [picture], text)
 
@@ -155,7 +155,7 @@ def _wires_of(loads: list[Load], row: int, col: int) -> Table:
         if (load.row, load.col) == (row, col)
     ]
     columns = [
-        Column("wire to the next chip of its"),
+        Column("link to the next chip of its"),
         Column("there", "KiB", ".2f"),
         Column("back", "KiB", ".2f"),
         Column("busy", "", ".2%"),
@@ -174,7 +174,7 @@ def _link(load: Load) -> LinkView:
 
 
 def _links_table(loads: list[Load]) -> Table:
-    """Return each kind of wire once: most are alike."""
+    """Return one row for all links with equal figures: most are equal."""
     alike: dict[tuple[object, ...], list[Load]] = {}
     for load in loads:
         place = load.row if load.axis is Axis.COLUMN else load.col
@@ -196,11 +196,11 @@ def _links_table(loads: list[Load]) -> Table:
             ]
         )
     columns = [
-        Column("wires"),
+        Column("links"),
         Column("alike", "", "d"),
         Column("there", "KiB a link and step", ".2f"),
         Column("back", "KiB a link and step", ".2f"),
         Column("busy", "", ".2%"),
         Column("stands out"),
     ]
-    return Table(columns, rows, "All wires", is_folded=True)
+    return Table(columns, rows, "All links", is_folded=True)

@@ -14,7 +14,7 @@ _MOST_SPANS = 3000
 
 
 def places_sections(served: Sequence[Served]) -> list[Section]:
-    """Return who has which place when; nothing if nobody had one."""
+    """Return which request held which place when; nothing if none held one."""
     spans, shown = list[Span](), list[Served]()
     end_s = min(_SHOWN_S, max((one.end_s for one in served), default=0.0))
     for one in sorted(served, key=lambda one: (one.start_s or 0.0, one.number)):

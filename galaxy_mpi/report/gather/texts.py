@@ -19,7 +19,7 @@ from galaxy_mpi.studies.differences import Difference
 __all__ = ["against_section", "texts_section"]
 
 _MOST_TOKENS = 5000
-"""Of all users, whose probabilities are told: a page stays small enough to be sent."""
+"""Most tokens with probabilities, over all users: a page stays small enough to be sent."""
 
 
 def texts_section(report: Report, against: Against | None, golden: Golden | None) -> Section:

@@ -189,7 +189,7 @@ def _use_section(content: Figures) -> Section:
         "time in prefill": ("prefill_share",),
         "time in decode": ("decode_share",),
         "DRAM, of its peak": ("dram_utilization",),
-        "FLOPs, of their peak": ("flops_utilization",),
+        "FLOPS, of their peak": ("flops_utilization",),
         **{
             f"{axis} links, of their peak": ("link_utilization", axis)
             for axis in figures["link_utilization"]

@@ -152,7 +152,9 @@ def _left_out_section(left_out: Mapping[str, Sequence[float]]) -> Section:
         },
         Table(columns, rows, "By what was left out"),
     )
-    return Section("Left out", [chart], "How far to trust predictions of what nobody has measured.")
+    return Section(
+        "Left out", [chart], "How far to trust predictions of what has not been measured."
+    )
 
 
 def _more_section(times: Times) -> Section:

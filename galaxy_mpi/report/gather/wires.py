@@ -1,4 +1,4 @@
-"""The section with every collective's wire: bytes, time, algbw and busbw."""
+"""The section with every collective: bytes, time, algbw and busbw."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Bandwidth:
     algbw: float
     """Bytes a second: size over time."""
     busbw: float
-    """What that is on each wire, whatever the number of chips."""
+    """Bytes a second on each link, for any number of chips."""
 
 
 def bandwidth_of(wire: Wire, mesh: Mesh, seconds: float) -> Bandwidth:

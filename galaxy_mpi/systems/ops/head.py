@@ -11,7 +11,7 @@ from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
-from galaxy_mpi.systems.chip import ChipBinder
+from galaxy_mpi.systems.chip import ChipBinder, Operand
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_charges
 
@@ -78,19 +78,18 @@ class Logits(SystemOp):
     def bind(self, chip: ChipBinder, h: F32, head: tuple[WeightId, ...]) -> F32:
         """Multiply piece by piece, then sum."""
         reduced = chip.collective(self._sum)
+        read = chip.read_activation(self.site, "lm_head", h)
         start = 0
         for piece in head:
-            w = chip.read_weight(self.site, piece)
-            stop = start + w.shape[1]
-            self._multiply(chip, h, w, reduced.term[:, start:stop])
-            chip.weights.done(chip)
+            with chip.weight(self.site, piece) as w:
+                stop = start + w.width
+                self._multiply(chip, read, w, reduced.term[:, start:stop])
             start = stop
         logits: F32 = reduced.cross()
         return logits
 
-    def _multiply(self, chip: ChipBinder, h: F32, w: F32, out: F32) -> None:
-        read = chip.read_activation(self.site, "lm_head", h)
-        chip.call(chip.state.multiply, read, w, out)
+    def _multiply(self, chip: ChipBinder, read: F32, w: Operand, out: F32) -> None:
+        w.multiply(read, out, (slice(0, len(read)),))
 
 
 class FusedLogits(Logits):
@@ -128,31 +127,34 @@ class PrefillLogits(Logits):
         """Return the links of an all-gather, for both halves."""
         return self.site.fabric.gather_links
 
-    def _multiply(self, chip: ChipBinder, h: F32, w: F32, out: F32) -> None:
+    def _multiply(self, chip: ChipBinder, read: F32, w: Operand, out: F32) -> None:
         """Multiply tile by tile, so that a user's bits do not depend on other users."""
-        read = chip.read_activation(self.site, "lm_head", h)
-        product = chip.array(TILE, w.shape[1])
-        for user in range(self.n_rows):
-            tile = read[user * TILE : (user + 1) * TILE]
-            chip.call(chip.state.multiply, tile, w, product)
+        tiles = [slice(user * TILE, (user + 1) * TILE) for user in range(self.n_rows)]
+        if w.is_by_row:
+            last = chip.array(self.n_rows, read.shape[1])
+            for user, tile in enumerate(tiles):
+                chip.call(_keep_last, chip.inputs, user, read[tile], last[user])
+            w.multiply(last, out, (slice(0, self.n_rows),))
+            return
+        product = chip.array(TILE, w.width)
+        for user, tile in enumerate(tiles):
+            w.multiply(read[tile], product, (slice(0, TILE),))
             chip.call(_keep_last, chip.inputs, user, product, out[user])
 
 
-def _keep_last(inputs: Any, user: int, product: F32, out: F32) -> None:
+def _keep_last(inputs: Any, user: int, tile: F32, out: F32) -> None:
     n_tokens = len(inputs.work.users[user].tokens)
-    np.copyto(out, product[(n_tokens - 1) % TILE])
+    np.copyto(out, tile[(n_tokens - 1) % TILE])
 
 
 class AllLogits(PrefillLogits):
-    """Prefill: the logits of every row, (S, V/R), for callers who compare."""
+    """Prefill: the logits of every row, (S, V/R), for callers that compare."""
 
     @property
     def n_rows(self) -> int:
         """All of them."""
         return self.rows
 
-    def _multiply(self, chip: ChipBinder, h: F32, w: F32, out: F32) -> None:
-        read = chip.read_activation(self.site, "lm_head", h)
+    def _multiply(self, chip: ChipBinder, read: F32, w: Operand, out: F32) -> None:
         assert self.site.work is not None
-        for rows in self.site.work.row_blocks:
-            chip.call(chip.state.multiply, read[rows], w, out[rows])
+        w.multiply(read, out, self.site.work.row_blocks)

@@ -264,17 +264,18 @@ class MinimalDown(PrefillDown):
         """Gather slabs of rows and multiply each as it arrives, without storing the whole."""
         if not self.work.is_long:
             return super().bind(chip, x, weight)
-        w = chip.read_weight(self.site, weight)
         product = chip.array(self.rows, self.shape.dim)
-        for rows, gathered in chip.slabs(self._gather, self.work.row_blocks):
-            chip.call(np.copyto, gathered.term, x[rows])
-            slab = concat_columns(chip, gathered.cross())
-            read = chip.read_activation(self.site, weight.name, slab)
-            for block in self.work.row_blocks:
-                if rows.start <= block.start < rows.stop:
-                    inside = slice(block.start - rows.start, block.stop - rows.start)
-                    chip.call(chip.state.multiply, read[inside], w, product[block])
-        chip.weights.done(chip)
+        with chip.weight(self.site, weight) as w:
+            for rows, gathered in chip.slabs(self._gather, self.work.row_blocks):
+                chip.call(np.copyto, gathered.term, x[rows])
+                slab = concat_columns(chip, gathered.cross())
+                read = chip.read_activation(self.site, weight.name, slab)
+                inside = [
+                    slice(block.start - rows.start, block.stop - rows.start)
+                    for block in self.work.row_blocks
+                    if rows.start <= block.start < rows.stop
+                ]
+                w.multiply(read, product[rows], inside, rows.start)
         chip.round(self._product, product)
         reduced = chip.collective(self._sum)
         chip.call(np.copyto, reduced.term, product)

@@ -1,0 +1,96 @@
+"""Run mpirun as a child: Ctrl-C lets a run write what it has, and its last words are ours.
+
+mpirun answers Ctrl-C by ending all ranks within half a second, too soon for rank 0 to write a
+report. So mpirun gets a session of its own, where the terminal's Ctrl-C does not reach it, and is
+sent SIGUSR1, which it forwards to its ranks: rank 0 writes what there is and ends the run, the
+others go on (`galaxy_mpi.mesh.ending.interrupted_on_request`). A second Ctrl-C is mpirun's own.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from types import FrameType
+
+from galaxy_mpi.cli.notices import Notices
+
+__all__ = ["INTERRUPTED", "supervise"]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as in shells."""
+
+_PR_SET_PDEATHSIG = 1
+
+_ASKED = (
+    b"galaxy_mpi: interrupted; the run ends with what it has (Ctrl-C again: at once, without)\n"
+)
+
+
+def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run Open MPI's mpirun to its end; return the exit code.
+
+    Parameters
+    ----------
+    words : sequence of str
+        The command line.
+    environ : mapping of str to str
+        The whole environment.
+    """
+    notices = Notices(_write)
+    process = subprocess.Popen(
+        words,
+        env=environ,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=_ending_with_parent(),
+    )
+    child = _Child(process, notices)
+    before = {number: signal.signal(number, child.handle) for number in child.SIGNALS}
+    try:
+        assert process.stderr is not None
+        while chunk := os.read(process.stderr.fileno(), 65536):
+            notices.feed(chunk)
+        notices.close()
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if notices.is_interrupted:
+        return INTERRUPTED
+    return code if code >= 0 else 128 - code
+
+
+class _Child:
+    """What becomes of this process's signals."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT)
+
+    def __init__(self, process: "subprocess.Popen[bytes]", notices: Notices) -> None:
+        self._process, self._notices = process, notices
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Pass a signal on."""
+        if number == signal.SIGINT and not self._notices.is_interrupted:
+            self._notices.is_interrupted = True
+            _write(_ASKED)
+            number = signal.SIGUSR1
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+        if number == signal.SIGTSTP:  # Ctrl-Z suspends this process too, until SIGCONT
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _write(text: bytes) -> None:
+    with suppress(OSError):  # nobody reads
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text)
+
+
+def _ending_with_parent() -> Callable[[], object] | None:
+    """Return what makes the kernel end the child when this process is killed (Linux)."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)

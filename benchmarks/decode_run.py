@@ -1,4 +1,4 @@
-"""One run of the decode command, measured from outside; used by the benchmarks beside it."""
+"""One run of the decode command, measured from outside; used by the other benchmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Run", "decode"]
 
 @dataclass(frozen=True)
 class Run:
-    """What a run said and took."""
+    """What a run printed, and how long it took."""
 
     report: dict[str, Any]
     whole_s: float

@@ -1,4 +1,4 @@
-"""A decode step on 32 ranks beside one process of transformers, in one run, in turns.
+"""A decode step on 32 ranks next to one process of transformers, in one run, in turns.
 
     mpirun -n 32 python benchmarks/decode_step.py [--model demo,smollm2-135m] [--profile]
     mpirun -n 2 python benchmarks/decode_step.py --chips-per-rank 16
@@ -45,7 +45,7 @@ KINDS = (
 
 
 def reference(model: LlamaConfig) -> Callable[[], float]:
-    """Return what runs a step of transformers and says how long it took."""
+    """Return a function that runs a step of transformers and returns its seconds."""
     import torch
     import transformers
 

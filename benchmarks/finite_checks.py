@@ -1,4 +1,4 @@
-"""What looking at values costs: at the logits in every run, behind every op with ``--check``.
+"""What looking at values costs: at the logits in every run, after every op with ``--check``.
 
     python benchmarks/finite_checks.py [--model NAME] [--layers N] [--mesh RxC] [--steps N]
 

@@ -5,8 +5,8 @@
 
 Random weights, 32 users, one short prompt each. A step of two layers and one of a single layer tell
 what a layer takes; the rest of a step is the language-model head and sampling. The codecs take
-turns. Weights are packed and written once, to a folder that is removed at the end, and mapped by
-every run; with ``--layers`` a step of so many is measured alone. Memory is that of all ranks, what
+turns. Weights are packed and written once, to a folder that is removed at the end, and mapped from
+there; with ``--layers`` a step of so many is measured alone. Memory is that of all ranks, what
 they share counted once (PSS); mapped weights are told apart, because the system may drop them.
 """
 
@@ -125,8 +125,6 @@ def pair(arguments: argparse.Namespace) -> None:
     codecs = arguments.codec.split(",")
     layer, rest = defaultdict(list), defaultdict(list)
     last: dict[str, dict[str, float]] = {}
-    for n in (1, 2):  # packs and writes the weights
-        run(n, codecs[0], arguments)
     for _ in range(arguments.turns):
         for codec in codecs:
             one, two = (run(n, codec, arguments) for n in (1, 2))

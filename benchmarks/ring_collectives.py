@@ -132,7 +132,7 @@ def count_wrong(op: str, found: np.ndarray, group: list[np.ndarray], index: int)
 
 
 def timed(run: Callable[[], np.ndarray], repeats: int, arguments: Any, comm: Any) -> np.ndarray:
-    """Return each rank's seconds of an iteration: the whole of them, one behind the other."""
+    """Return each rank's seconds of an iteration, which runs all collectives in turn."""
     for _ in range(-(-arguments.warmup_iters // repeats)):
         run()
     n_runs = -(-arguments.iters // repeats)

@@ -118,7 +118,8 @@ def _rows(actions: list[argparse.Action]) -> Iterator[str]:
             and "default" not in meaning
             and action.nargs != 0
         ):
-            meaning += f" (default: `{action.default}`)"
+            default = str(action.default).replace(str(Path.home()), "~")
+            meaning += f" (default: `{default}`)"
         yield f"| {'`' + words.replace('|', chr(92) + '|') + '`'} | {meaning} |"
 
 

@@ -1,4 +1,4 @@
-"""How a command that failed says so: one line for an error of the user, a traceback for ours.
+"""What a failed command prints: one line for an error of the user, a traceback for ours.
 
 Each message is a single write, so that the output of other ranks cannot come between its lines.
 """
@@ -93,6 +93,6 @@ def _doctors_line(error: BaseException) -> str:
 
 
 def _out_of_memory(error: MemoryError) -> str:
-    """Return the line of an allocation that failed; numpy says of how many bytes."""
+    """Return the line about an allocation that failed; numpy's message has the number of bytes."""
     detail = f": {error}" if str(error) else ""
     return f"out of memory{detail}; see `ulimit -v` and `free`, or run fewer chips on this host"

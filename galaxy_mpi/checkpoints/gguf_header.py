@@ -23,7 +23,7 @@ _MOST_DIMS = 4
 
 
 def walk_header(content: Bytes) -> None:
-    """Return if every field and tensor description lies in the file.
+    """Return if every field and tensor description is inside the file.
 
     Raises
     ------

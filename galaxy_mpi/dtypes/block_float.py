@@ -22,7 +22,7 @@ __all__ = ["BlockFloat"]
 
 
 class BlockFloat(Bound):
-    """A block float with ``magnitude_bits`` bits a value beside its sign.
+    """A block float with a sign and ``magnitude_bits`` bits per value.
 
     Parameters
     ----------

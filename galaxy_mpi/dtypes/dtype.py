@@ -21,7 +21,7 @@ class DType(Protocol):
 
     @property
     def explicit_bits(self) -> int:
-        """Mantissa bits that a value may have behind its first one bit."""
+        """Mantissa bits that a value may have after its leading one."""
 
     @property
     def tile_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Where a value lies inside packed 32x32 tiles.
+"""The place of a value inside packed 32x32 tiles.
 
 A tile is 4 faces of 16x16 in the order top-left, top-right, bottom-left, bottom-right, row-major
 inside a face; the tiles of a matrix follow each other in row-major order::

@@ -1,4 +1,4 @@
-"""How long users wait: for a place, for their first token, for each token behind it."""
+"""How long users wait: for a place, for their first token, for each token after it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The places of a decode batch, with the cache blocks of those who hold them.
+"""The places of a decode batch, with the cache blocks of the requests that hold them.
 
 A request takes a place if its column can reserve all blocks that it may need. It takes them one by
 one as it grows, and frees its place and blocks when it leaves.

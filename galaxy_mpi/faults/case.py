@@ -42,7 +42,7 @@ class Case:
     said: tuple[str, ...] = ()
     """Patterns of which each is in a line of standard error (or of output, for codes of 0)."""
     options: tuple[str, ...] = ()
-    """Arguments of the decode command, behind the layout's."""
+    """Arguments of the decode command, after the layout's."""
     around_rank: tuple[str, ...] = ()
     """Words before python on each rank, such as a shell that closes something."""
     around_all: str = ""

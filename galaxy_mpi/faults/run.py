@@ -252,7 +252,7 @@ def _begins(tokens: Sequence[object], golden: Sequence[object]) -> bool:
 
 
 def _left(work: Path) -> list[str]:
-    """Return what lies about that should not: our drafts, sockets and segments."""
+    """Return what should not be left over: our drafts, sockets and segments."""
     places = [work / "out", work / "tmp", work / "cache"]
     files = [file for place in places for file in place.rglob("*") if not file.is_dir()]
     ours = [file.name for file in files if file.name.startswith((".galaxy_mpi-", "galaxy_mpi"))]
@@ -260,7 +260,7 @@ def _left(work: Path) -> list[str]:
 
 
 def _last(errors: str) -> str:
-    """Return the line that says what happened: ours, or the launcher's of how a rank ended."""
+    """Return the line that says what happened: ours, or the launcher's about how a rank ended."""
     lines = [line.strip() for line in errors.splitlines() if line.strip(" -")]
     for mine in ("galaxy_mpi: ", "Timeout"):
         told = [

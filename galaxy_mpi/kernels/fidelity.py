@@ -30,6 +30,10 @@ class Fidelity(Enum):
         """Return whether all bits of a weight of this format are used."""
         return dtype.explicit_bits <= self.value[0]
 
+    def reads_activation(self, dtype: DType) -> bool:
+        """Return whether all bits of an activation of this format are used."""
+        return dtype.explicit_bits <= self.value[1]
+
     @property
     def weight_mask(self) -> np.uint32 | None:
         """Bits of a float32 weight that are used; None: all."""

@@ -77,7 +77,7 @@ def make_private(folder: Path) -> None:
 
 
 def draft_path(path: Path) -> Path:
-    """Return a name for a file that is being written; it says by whom."""
+    """Return a name for a file that is being written; it contains the writing process."""
     name = f".draft-{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
     return path.with_name(name)
 

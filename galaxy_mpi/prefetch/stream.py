@@ -11,7 +11,7 @@ There is no thread that unpacks ahead: with as many ranks as here on a core, ano
 something to do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class _Product:
         self, stream: "WeightStream", chip: Any, tensor: PackedTensor, x: Halves, out: F32
     ) -> None:
         self._product, self._level, self._out = stream.product, stream.level, out
+        self._x, self._workspace = x, chip.workspace
         n_rows, width = tensor.shape
         step = piece_rows(tensor.shape)
         self._pieces = []
@@ -57,15 +58,31 @@ class _Product:
             codec = chip.codec(tensor.dtype, shape)
             piece = chip.workspace.bytes("piece of a weight", shape[0], 2 * width).view(np.uint16)
             packed = tensor.data[at : at + codec.n_bytes]
-            self._pieces.append((codec.unpack_bf16, packed, piece, x[:, top : top + shape[0]]))
+            inner = slice(top, top + shape[0])
+            self._pieces.append((codec.unpack_bf16, packed, piece, inner))
             at += codec.n_bytes
 
     def stream(self) -> None:
-        """Multiply."""
-        product, out, level, adds = self._product, self._out, self._level, False
-        for unpack, packed, piece, x in self._pieces:
+        """Multiply all rows."""
+        self._multiply(self._x, self._out)
+
+    def stream_some(self, rows: Callable[[], NDArray[np.int64]]) -> None:
+        """Multiply some rows; the others of the result are zeros."""
+        some, out = rows(), self._out
+        if len(some) == len(out):
+            self.stream()
+            return
+        x = np.take(self._x, some, axis=0)
+        product = self._workspace.values("some rows of a product", len(some), out.shape[1])
+        self._multiply(x, product)
+        out.fill(0)
+        out[some] = product
+
+    def _multiply(self, x: Halves, out: F32) -> None:
+        product, level, adds = self._product, self._level, False
+        for unpack, packed, piece, inner in self._pieces:
             unpack(packed, piece)
-            product(x, piece, out, adds, level)
+            product(x[:, inner], piece, out, adds, level)
             adds = True
 
 
@@ -107,9 +124,31 @@ class WeightStream:
         shapes = [tensor.shape for tensor in self._tensors.values()]
         return max((2 * piece_rows(shape) * shape[1] for shape in shapes), default=0)
 
-    def multiply(self, chip: Any, weight: WeightId, x: F32, out: F32) -> None:
-        """Add the product of ``x`` (M, K), values of bfloat16, to the program of a chip."""
+    def multiply(
+        self,
+        chip: Any,
+        weight: WeightId,
+        x: F32,
+        out: F32,
+        rows: Callable[[], NDArray[np.int64]] | None = None,
+    ) -> None:
+        """Add a product to the program of a chip.
+
+        Parameters
+        ----------
+        chip : ChipBinder
+        weight : WeightId
+        x : ndarray of shape (M, K)
+            Values of bfloat16.
+        out : ndarray of shape (M, N)
+        rows : callable, optional
+            Returns, when the program runs, which rows are read later; by default all are.
+        """
         halves = chip.bytes(x.shape[0], 2 * x.shape[1])
         chip.call(chip.codec(BF16, x.shape).pack, x, halves.reshape(-1))
         tensor = self._tensors[weight]
-        chip.call(_Product(self, chip, tensor, halves.view(np.uint16), out).stream)
+        product = _Product(self, chip, tensor, halves.view(np.uint16), out)
+        if rows is None:
+            chip.call(product.stream)
+        else:
+            chip.call(product.stream_some, rows)

@@ -51,7 +51,7 @@ class Column:
 
     name: str
     unit: str = ""
-    """Shown behind the name."""
+    """Shown after the name."""
     form: str = ""
     """Format of its numbers, for example ``.1f`` or ``.0%``; columns of numbers are set right."""
 

@@ -1,1 +1,1 @@
-"""Questions asked of the device model and of runs: what if, what is an idea worth, who is right."""
+"""Studies of the device model and of runs: what-ifs, comparisons, fits, searches."""

@@ -100,7 +100,7 @@ _STILL = 2e-3
 _ROUNDS = 12
 
 _JACOBIANS = 3
-"""Rounds that measure the Jacobian; those behind them correct it by what their steps show."""
+"""Rounds that measure the Jacobian; later rounds correct it by what their steps show."""
 
 _CHORDS = 2
 """Steps of a fit that leaves out a group."""

@@ -74,7 +74,7 @@ class Found:
         return quality
 
     def table(self) -> str:
-        """Return what it is about, the front, and what has a name, at most 80 columns wide."""
+        """Return a heading, the front, and the named points, at most 80 columns wide."""
         target, reference = self.clock.what_if, self.reference
         front = self.front
         others = [p for p in self.points if p.name and p not in front]

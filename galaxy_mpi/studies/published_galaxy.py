@@ -70,7 +70,7 @@ def galaxy_times() -> list[Datum]:
 
 
 def op_s(name: str, kind: str, machine: str, machines: Machines) -> float:
-    """Return the time of an op of a step at position 127, without the gap behind it."""
+    """Return the time of an op of a step at position 127, without the gap after it."""
     by_op_s, n_layers = _step_by_op(machines[machine])
     uses = n_layers if kind == "op" else 1
     gap_s = 0.0 if name.endswith("_gap") else machines[machine].op_gap_s

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from galaxy_mpi.dtypes import BF16, BFP8, FLOAT32, DType
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.systems.formats import MODES, TENSORS, Formats, FormatTable
@@ -21,6 +23,7 @@ from galaxy_mpi.systems.settings import DEFAULT, Setting
 __all__ = [
     "FLOAT32_PRECISION",
     "KINDS",
+    "MULTIPLIED_BY",
     "OP_GROUPS",
     "Precision",
     "made_of",
@@ -36,6 +39,16 @@ _FIELD_OF_GROUP = {
     "wo": "output_weight",
     "kv_cache": "kv_cache",
 }
+
+MULTIPLIED_BY = {
+    "wqkv": "attention_norm",
+    "wo": "attention",
+    "w1": "mlp_norm",
+    "w3": "mlp_norm",
+    "w2": "act",
+    "lm_head": "final_norm",
+}
+"""The activation that each weight is multiplied by, as `Formats` names it."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,16 @@ class Precision:
             return Fidelity.HIFI4 if mode == "prefill" else Fidelity.HIFI2
         reads_whole = Fidelity.LOFI.reads_whole(self.weight(name))
         return Fidelity.LOFI if reads_whole else Fidelity.HIFI2
+
+    def activation_mask(self, name: str, mode: str) -> np.uint32 | None:
+        """Return which bits of its activation the matmul of a weight uses; None: all it has."""
+        fidelity, formats = self.fidelity(name, mode), self.formats(mode)
+        given = [getattr(formats, MULTIPLIED_BY[name])]
+        if name == "wqkv" and mode == "decode":
+            given.append(formats.first_norm)  # of the first layer
+        if not self.cuts_inputs or all(map(fidelity.reads_activation, given)):
+            return None
+        return fidelity.activation_mask
 
     def reads_whole(self, name: str) -> bool:
         """Return whether the matmuls of a weight use all of its bits, in both modes."""

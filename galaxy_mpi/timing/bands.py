@@ -75,7 +75,7 @@ class Conditions:
 
 
 def _is_of(row_kind: str, kind: str) -> bool:
-    """Return whether a published time says something of a kind: a step is the sum of its ops."""
+    """Return whether a published time informs about a kind: a step is the sum of its ops."""
     return row_kind.endswith(kind) or (kind == "step" and row_kind == "op")
 
 

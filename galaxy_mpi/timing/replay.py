@@ -8,7 +8,7 @@ __all__ = ["device_trace"]
 
 
 def device_trace(estimator: Estimator, events: Events) -> Trace:
-    """Return the trace of passes and steps, one behind the other."""
+    """Return the trace of passes and steps, one after the other."""
     mesh = estimator.programs.mesh
     trace = Trace(mesh)
     for name, event in events.events:

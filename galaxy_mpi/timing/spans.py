@@ -133,7 +133,7 @@ class ProgramSpans:
                 trace.waits_for(cross.name, rank, start_s, other, float(begin[of_last]))
 
     def take(self, take: Take, read: tuple[Seconds, Seconds], wanted: Seconds) -> None:
-        """Note the read of a weight, and who waited for it.
+        """Note the read of a weight, and the op that waited for it.
 
         Parameters
         ----------

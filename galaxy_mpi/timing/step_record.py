@@ -22,7 +22,7 @@ Seconds = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Work:
-    """An op, a part of one, or a collective, on all chips; the gap behind it is not in it."""
+    """An op, a part of one, or a collective, on all chips; without the gap after it."""
 
     layer: int
     """``HEAD`` outside the layers."""
@@ -61,7 +61,7 @@ class ChipShares:
     host_s: Seconds
     """While the host works."""
     gap_s: Seconds
-    """Between ops, and behind the last one until every chip is done."""
+    """Between ops, and after the last one until every chip is done."""
 
 
 class StepRecord:
@@ -106,7 +106,7 @@ class StepRecord:
         waited_s: Seconds,
         n_bytes: float,
     ) -> None:
-        """Note a collective; waiting that is covered by work beside it is none."""
+        """Note a collective; waiting that is covered by concurrent work is not counted."""
         sent, end = ends
         # A difference of sums: below a rounding of them it is nothing.
         waited_s = np.where((waited_s > 1e-12) & (end <= sent), waited_s, 0.0)

@@ -269,7 +269,7 @@ def _number(bound: Bound) -> int:
 
 
 def _bound_of_cross(cross: Cross) -> Bound:
-    """Return whether a collective waits for the wire, for work beside it, or for latencies."""
+    """Return what bounds a collective: the links, concurrent work, or latencies."""
     if cross.beside_s > cross.own_s + cross.wire_s:
         return Bound(getattr(cross.beside_s, "bound", Bound.FLOPS))
     return Bound.LINK if cross.wire_s > cross.own_s else Bound.LATENCY

@@ -54,7 +54,7 @@ Seconds = NDArray[np.float64]
 
 
 def layer_name(layer: int) -> str:
-    """Return what traces call a layer; ``head`` is what is before and behind all."""
+    """Return what traces call a layer; ``head``: the ops before and after all layers."""
     return "head" if layer == HEAD else f"layer {layer}"
 
 

@@ -14,7 +14,7 @@ of 80 layers on 32 chips has 300,000 events."""
 
 
 class Traced:
-    """Counts passes and steps, and says which are traced.
+    """Counts passes and steps, and decides which are traced.
 
     Parameters
     ----------

@@ -9,11 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
-from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import HeadSlot, Layout, Programs, Sharding
+from galaxy_mpi.models import Layout, Sharding
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.systems import GALAXY, PRECISIONS
 
 SMALL = replace(
     PRESETS["llama3-8b"],
@@ -231,58 +229,6 @@ def test_random_weights_do_not_depend_on_which_part_is_read():
     assert not np.array_equal(whole, reader.read("w3", 0, slice(None), slice(None)))
     rows = reader.read_rows("embedding", np.array([7, 0, 7]), slice(1, 4))
     np.testing.assert_array_equal(rows[0], rows[2])
-
-
-@pytest.mark.parametrize("mesh", ["1x1", "1x3", "2x4", "3x1", "8x4"])
-def test_the_usual_layout_has_a_place_for_everything(mesh):
-    Layout(SMALL, Mesh.parse(mesh)).check()
-
-
-class Twice(Layout):
-    def hidden_at(self, row):
-        return super().hidden_at(0)
-
-
-class Shorter(Layout):
-    def dim_at(self, col):
-        return super().dim_at(col)[1:]
-
-
-class Outside(Layout):
-    def dim_at(self, col):
-        return super().dim_at(col) + 1
-
-
-class OtherHeads(Layout):
-    @property
-    def slots(self):
-        return (HeadSlot(0, (0, 5)), *super().slots[1:])
-
-
-class FewSlots(Layout):
-    @property
-    def slots(self):
-        return super().slots[1:]
-
-
-class Odd(Layout):
-    hidden = 35
-
-
-@pytest.mark.parametrize(
-    ("layout", "said"),
-    [
-        (Twice, "Twice: feed-forward 0 has 2 places"),
-        (Shorter, "Shorter: dim has parts of shape"),
-        (Outside, "Outside: dim has numbers from 1 to 50, wanted 0 to 49"),
-        (OtherHeads, "a slot of kv head 0 takes up to 3 of its query heads"),
-        (FewSlots, "FewSlots: 3 slots; 2 rows of 2 are 4"),
-        (Odd, "hidden .35. must divide by the 2 columns"),
-    ],
-)
-def test_a_layout_that_loses_or_repeats_a_part_is_refused(layout, said):
-    with pytest.raises(ConfigError, match=said):
-        Programs(SMALL, Mesh(2, 2), GALAXY, PRECISIONS["float32"], users=2, layout_class=layout)
 
 
 @given(st.permutations(range(72)), st.permutations(range(50)))

@@ -131,6 +131,22 @@ def test_pieces_add_up_to_the_whole(dtype, depth):
     assert stream.piece_bytes() == 2 * 1600 * min(depth, 320)
 
 
+def test_rows_that_are_not_read_are_zeros_and_the_others_keep_their_bits():
+    x, w = operands((40, 64, 48))
+    weight, tensor = WeightId(0, "w2"), PackedTensor.of(w, BFP8)
+    stream = WeightStream({weight: tensor}, _product.add_product, max(LEVELS), 1)
+    whole, some, all_of_them = (np.full((40, 48), np.nan, np.float32) for _ in range(3))
+    rows, chip = np.array([3, 4, 39]), Chip()
+    stream.multiply(chip, weight, x, whole)
+    stream.multiply(chip, weight, x, some, lambda: rows)
+    stream.multiply(chip, weight, x, all_of_them, lambda: np.arange(40))
+    chip.run()
+    expected = np.zeros_like(whole)
+    expected[rows] = whole[rows]
+    np.testing.assert_array_equal(some, expected)
+    np.testing.assert_array_equal(all_of_them, whole)
+
+
 def test_small_weights_odd_depths_and_float32_are_not_streamed():
     packed = {
         WeightId(n, "w1"): PackedTensor.of(np.zeros(shape, np.float32), dtype)
@@ -173,3 +189,20 @@ def test_a_fidelity_that_cuts_a_weight_is_not_streamed():
     cut = replace(performance, fidelities=(("li_ff2", Fidelity.LOFI),))
     assert not cut.reads_whole("w2")
     assert cut.reading_all_bits().reads_whole("w2")
+
+
+def test_activations_are_cut_only_where_their_format_has_more_bits_than_are_used():
+    from dataclasses import replace
+
+    from galaxy_mpi.systems import PRECISIONS
+
+    performance = PRECISIONS["performance"]
+    for name in ("w1", "w3", "w2", "lm_head"):
+        assert performance.activation_mask(name, "decode") is None  # bfloat8_b has 6 bits
+    for name in ("wqkv", "wo", "w1", "w3", "w2", "lm_head"):
+        assert performance.activation_mask(name, "prefill") is None
+    for name in ("wqkv", "wo"):  # of bfloat16: the norm of layer 0, attention
+        assert performance.activation_mask(name, "decode") == 0xFFFE0000
+    fine = replace(performance, decode=replace(performance.decode, act=BF16))
+    assert fine.activation_mask("w2", "decode") == 0xFFFE0000
+    assert fine.reading_all_bits().activation_mask("w2", "decode") is None

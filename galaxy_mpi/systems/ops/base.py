@@ -9,6 +9,7 @@ from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Charge, Consumed, Cross, Cut, Kernel, Matrix, Op, Take
 from galaxy_mpi.program.spent import Spent
+from galaxy_mpi.systems.precision import MULTIPLIED_BY
 from galaxy_mpi.systems.site import Site
 
 __all__ = ["SystemOp"]
@@ -16,17 +17,6 @@ __all__ = ["SystemOp"]
 
 LONG_ROWS = 2048
 """Of a device sequence, from which tensors of prefill are long."""
-
-_INPUTS = {
-    "wqkv": "attention_norm",
-    "wo": "attention",
-    "w1": "mlp_norm",
-    "w3": "mlp_norm",
-    "w2": "act",
-    "lm_head": "final_norm",
-}
-"""The activation that each weight is multiplied by."""
-
 
 _PARTS = {
     **dict.fromkeys(("h", "residual", "out", "tiles"), "dim"),
@@ -200,7 +190,7 @@ class SystemOp(Op):
             name,
             *self.shape.matrices[name],
             precision.weight(name),
-            getattr(self.formats, _INPUTS[name]),
+            getattr(self.formats, MULTIPLIED_BY[name]),
             precision.fidelity(name, self.site.mode),
             is_prefetched,
         )

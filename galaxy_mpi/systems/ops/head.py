@@ -148,7 +148,7 @@ def _keep_last(inputs: Any, user: int, tile: F32, out: F32) -> None:
 
 
 class AllLogits(PrefillLogits):
-    """Prefill: the logits of every row, (S, V/R), for callers who compare."""
+    """Prefill: the logits of every row, (S, V/R), for callers that compare."""
 
     @property
     def n_rows(self) -> int:

@@ -1,0 +1,102 @@
+"""One chip's products with a layer and the head of Llama-70B on 8x4, with both codecs in turns.
+
+    python benchmarks/weight_stream.py [--turns N]
+
+32 users, the Galaxy's formats, weights unpacked and multiplied piece by piece. The codecs take
+turns; every figure is the least processor time of all turns, so other programs disturb it little.
+32 chips on 2 cores take 16 times as long.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from galaxy_mpi.dtypes import BFP4, BFP8, BlockFloat, DType, PackedTensor
+from galaxy_mpi.dtypes.choice import codecs_named
+from galaxy_mpi.kernels import compiled_product, top_k
+from galaxy_mpi.prefetch import WeightId, WeightStream
+from galaxy_mpi.systems.decode_attention import Workspace
+
+USERS = 32
+SHAPES = {
+    "wqkv": (2048, 1280, BFP8),
+    "wo": (1024, 2048, BFP8),
+    "w1": (2048, 3584, BFP4),
+    "w3": (2048, 3584, BFP4),
+    "w2": (3584, 2048, BFP8),
+    "lm_head": (2048, 16_032, BFP8),
+}
+
+
+class Program:
+    """The calls that a chip would run, with the codecs of one name."""
+
+    def __init__(self, codecs: str) -> None:
+        chosen = codecs_named(codecs)
+        self._formats = {
+            dtype.name: BlockFloat(dtype.name, bits, chosen)
+            for dtype, bits in ((BFP8, 7), (BFP4, 3))
+        }
+        self.workspace, self.calls = Workspace(), list[tuple[Callable[..., Any], Any]]()
+
+    def codec(self, dtype: DType, shape: tuple[int, ...]) -> Any:
+        return self._formats.get(dtype.name, dtype).codec(shape)
+
+    def bytes(self, *shape: int) -> Any:
+        return np.empty(shape, np.uint8)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.calls.append((function, arguments))
+
+    def seconds(self) -> float:
+        began = time.thread_time()
+        for function, arguments in self.calls:
+            function(*arguments)
+        return time.thread_time() - began
+
+
+def programs(codecs: str, packed: dict[str, PackedTensor]) -> dict[str, Program]:
+    """Return the programs of a layer, and of the head with the choice of the best tokens."""
+    found = compiled_product()
+    if found is None:
+        raise SystemExit("the compiled product was not built, or this processor has no AVX2")
+    stream = WeightStream({WeightId(0, n): t for n, t in packed.items()}, *found, 1)
+    layer, head = Program(codecs), Program(codecs)
+    rng = np.random.default_rng(0)
+    for name, tensor in packed.items():
+        x = BFP8.round(rng.standard_normal((USERS, tensor.shape[0])).astype(np.float32))
+        out = np.empty((USERS, tensor.shape[1]), np.float32)
+        chip = head if name == "lm_head" else layer
+        stream.multiply(chip, WeightId(0, name), x, out)
+    head.call(top_k, out, np.empty((USERS, 32), np.float32), np.empty((USERS, 32), np.int64))
+    return {"a layer": layer, "head and top-k": head}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=4)
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(0)
+    packed = {
+        name: PackedTensor.of(rng.standard_normal((rows, width)).astype(np.float32), dtype)
+        for name, (rows, width, dtype) in SHAPES.items()
+    }
+    made = {codecs: programs(codecs, packed) for codecs in ("compiled", "numpy")}
+    least = {(c, part): np.inf for c, parts in made.items() for part in parts}
+    for _ in range(arguments.turns):
+        for codecs, parts in made.items():
+            for part, program in parts.items():
+                least[codecs, part] = min(least[codecs, part], program.seconds())
+    for part in made["numpy"]:
+        ours, theirs = least["compiled", part], least["numpy", part]
+        print(
+            f"{part}: compiled {ours * 1e3:.1f} ms, numpy {theirs * 1e3:.1f} ms, "
+            f"{ours / theirs:.2f} of it"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -15,8 +15,8 @@ from galaxy_mpi.dtypes.matrix import as_rows
 __all__ = ["PlainCodec", "PlainRows"]
 
 
-class PlainCodec:
-    """The `Codec` of a format whose values are items of an array.
+class _Plain:
+    """What both kinds of codec do with values that are items of an array.
 
     Parameters
     ----------
@@ -28,11 +28,6 @@ class PlainCodec:
     def __init__(self, rows: int, width: int, item: Any) -> None:
         self._shape = rows, width
         self._item = np.dtype(item)
-        self.n_bytes = rows * width * self._item.itemsize
-        # On the way from here to there; pages that are never written are never there.
-        self._rounded = np.empty(self._shape, self._item)
-        self._term = np.empty(self._shape, np.float32)
-        self._total = np.empty(self._shape, np.float32)
 
     def pack(self, values: F32, out: Bytes) -> None:
         """Round and pack."""
@@ -44,8 +39,23 @@ class PlainCodec:
 
     def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
         """Write the values of ``packed`` to ``out`` as bfloat16."""
-        matrix = as_rows(out, *self._shape)
-        _as_bfloat16(self._items(packed), matrix)
+        _as_bfloat16(self._items(packed), as_rows(out, *self._shape))
+
+    def _items(self, packed: Bytes) -> NDArray[Any]:
+        """Return the items of ``packed``, of shape (rows, width)."""
+        raise NotImplementedError
+
+
+class PlainCodec(_Plain):
+    """The `Codec` of a format whose values are items of an array."""
+
+    def __init__(self, rows: int, width: int, item: Any) -> None:
+        super().__init__(rows, width, item)
+        self.n_bytes = rows * width * self._item.itemsize
+        # On the way from here to there; pages that are never written are never there.
+        self._rounded = np.empty(self._shape, self._item)
+        self._term = np.empty(self._shape, np.float32)
+        self._total = np.empty(self._shape, np.float32)
 
     def round(self, values: F32, out: F32) -> None:
         """Write the nearest values of the format to ``out``."""
@@ -74,26 +84,12 @@ class PlainCodec:
         return items.reshape(self._shape)
 
 
-class PlainRows:
-    """The `RowCodec` of a format whose values are items of an array."""
+class PlainRows(_Plain):
+    """The `RowCodec` of a format whose values are items of an array: a row into a row."""
 
     def __init__(self, rows: int, width: int, item: Any) -> None:
-        self._item = np.dtype(item)
-        self._shape = rows, width
+        super().__init__(rows, width, item)
         self.row_bytes = width * self._item.itemsize
-
-    def pack(self, values: F32, out: Bytes) -> None:
-        """Round and pack each row into a row of ``out``."""
-        np.copyto(self._items(out), as_rows(values, *self._shape), casting="unsafe")
-
-    def unpack(self, packed: Bytes, out: F32) -> None:
-        """Write the values of each row of ``packed`` to a row of ``out``."""
-        np.copyto(as_rows(out, *self._shape), self._items(packed))
-
-    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
-        """Write the values of each row of ``packed`` to ``out`` as bfloat16."""
-        matrix = as_rows(out, *self._shape)
-        _as_bfloat16(self._items(packed), matrix)
 
     def _items(self, packed: Bytes) -> NDArray[Any]:
         wanted = self._shape[0], self.row_bytes

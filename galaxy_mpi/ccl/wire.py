@@ -27,8 +27,6 @@ class BufferKey:
     """Names of the persistent buffers (tt-metal, llama_ccl.py, gives most of them)."""
 
     LAYERNORM = "LAYERNORM"
-    NORMED = "NORMED"
-    """Normalised parts of a large model on a row of chips; not in llama_ccl.py."""
     QKV = "QKV"
     CREATE_HEADS = "CREATE_HEADS"
     CONCAT_HEADS = "CONCAT_HEADS"

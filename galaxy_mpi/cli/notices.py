@@ -40,6 +40,8 @@ class Notices:
     ----------
     is_interrupted : bool
         Whether the user has ended the run, so that all notices of its end are expected.
+    has_cause : bool
+        Whether a rank has said why the run ends.
     """
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
@@ -48,7 +50,7 @@ class Notices:
         self._n_written = 0
         self._block: list[bytes] = []
         self._held: list[bytes] = []
-        self._has_cause = False
+        self.has_cause = False
         self.is_interrupted = False
 
     def feed(self, chunk: bytes) -> None:
@@ -65,7 +67,7 @@ class Notices:
         if self._line.strip(b"\0"):
             self._end_line()
         self._emit(b"".join(self._block))
-        if not (self._has_cause or self.is_interrupted):
+        if not (self.has_cause or self.is_interrupted):
             self._emit(b"".join(self._held))
         self._block, self._held = [], []
 
@@ -86,7 +88,7 @@ class Notices:
         elif not n_written and _RULE.fullmatch(line.lstrip(b"\0")):
             self._block = [line]
         else:
-            self._has_cause = self._has_cause or line.startswith(_OURS)
+            self.has_cause = self.has_cause or line.startswith(_OURS)
             self._emit(line[n_written:])
 
     def _judge(self) -> None:

@@ -59,6 +59,8 @@ def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if notices.is_interrupted:
+        if code not in (0, INTERRUPTED) and not notices.has_cause:
+            _write(b"galaxy_mpi: the ranks were still starting; there is nothing to report\n")
         return INTERRUPTED
     return code if code >= 0 else 128 - code
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chips import check_memory, load_chips
 from galaxy_mpi.engine.hooks import Hooks
-from galaxy_mpi.engine.modes import DecodeMode, NoClock, PrefillMode, at_layer_ends
+from galaxy_mpi.engine.mode import NoClock
+from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
 from galaxy_mpi.engine.outcome import RankOutcome
 from galaxy_mpi.engine.parts import (
     make_clock,
@@ -34,6 +35,7 @@ from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
+from galaxy_mpi.engine.taps import at_layer_ends
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.engine.turns import take_turns
 from galaxy_mpi.mesh.transport import Transport
@@ -100,7 +102,7 @@ class Engine:
             self._device or NoClock(),
             watchers=watchers,
         )
-        ends = at_layer_ends(lambda layer, outputs: self._layer_ended(layer))
+        ends = at_layer_ends(lambda chip, layer, outputs: self._layer_ended(layer))
         self.prefill_mode = PrefillMode(
             self.chips, self.programs, self._device or NoClock(), [ends], watchers
         )

@@ -14,7 +14,8 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chips import load_chips
-from galaxy_mpi.engine.modes import MakeTap, PrefillMode
+from galaxy_mpi.engine.mode import MakeTap
+from galaxy_mpi.engine.modes import PrefillMode
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import PackedOnce

@@ -5,161 +5,24 @@ used are kept. All programs of a chip share its arrays and the memory of collect
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.engine.chips import Chips
-from galaxy_mpi.engine.value_checks import Replicas, finite, finite_logits
-from galaxy_mpi.mesh.plane import Crossing
+from galaxy_mpi.engine.mode import MakeTap, Mode, NoClock, Ready, Timekeeper, Watcher
 from galaxy_mpi.models.programs import Programs
-from galaxy_mpi.prefetch import DirectFeed, Prefetcher, PrefetchFeed, PrefetchStats
-from galaxy_mpi.program import BoundProgram, Program, Tap, Timeline, bind_program
-from galaxy_mpi.systems import ChipBinder, PageTable, PassShape, PrefillPass, WeightFeed
-from galaxy_mpi.timing.run_clock import ProgramClocks
+from galaxy_mpi.prefetch import DirectFeed, Prefetcher, PrefetchFeed
+from galaxy_mpi.systems import PageTable, PassShape, PrefillPass, WeightFeed
 
-__all__ = [
-    "DecodeMode",
-    "MakeTap",
-    "ModeTotals",
-    "NoClock",
-    "PrefillMode",
-    "Ready",
-    "Watcher",
-    "at_layer_ends",
-]
-
-MakeTap = Callable[[Program], Tap]
+__all__ = ["DecodeMode", "PrefillMode"]
 
 MOST_PASS_ROWS = 16_384
 """Total rows of the prefill programs that are kept; at least one program is."""
 
 
-@dataclass
-class ModeTotals:
-    """Cost of a mode since the beginning of the run."""
-
-    collectives_s: float = 0.0
-    prefetch: PrefetchStats = field(default_factory=PrefetchStats)
-
-
-class Timekeeper(Protocol):
-    """Keeps device time of the chips of a process: `galaxy_mpi.timing.RunClock`, or `NoClock`."""
-
-    def of(self, program: Program) -> ProgramClocks | None:
-        """Return clocks for a program that is about to be bound; None for no device time."""
-
-    def start(
-        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
-    ) -> None:
-        """Begin a step or a pass at time 0."""
-
-
-class NoClock:
-    """No device time: for formats that the device does not have, or if logits are requested."""
-
-    def of(self, program: Program) -> None:
-        """Return nothing."""
-
-    def start(
-        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
-    ) -> None:
-        """Do nothing."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A bound program."""
-
-    bound: BoundProgram
-    inputs: list[dict[str, F32]]
-    """Of each chip of the process."""
-    clocks: ProgramClocks | None
-
-    def results(self, name: str) -> list[Any]:
-        """Return a result's array on each chip, overwritten by the next run."""
-        return self.bound.results(name)
-
-
-class Watcher(Protocol):
-    """Observes the values of every pass and step."""
-
-    def tap(self, program: Program) -> Tap:
-        """Return a tap for a program."""
-
-    def start(self, mode: str) -> None:
-        """Begin a pass or a step."""
-
-    def end(self, program: Program) -> None:
-        """End it; collective."""
-
-
-class _Mode:
-    def __init__(
-        self,
-        chips: Chips,
-        programs: Programs,
-        device: Timekeeper,
-        taps: Sequence[MakeTap],
-        watchers: Sequence[Watcher],
-    ) -> None:
-        self.chips, self.programs, self._device = chips, programs, device
-        checked: list[Watcher] = [Replicas(chips.mesh, chips.transport)] if chips.run.check else []
-        self._watchers = [*checked, *watchers]
-        looks = finite if chips.run.check else finite_logits
-        self._taps = [looks, *(watcher.tap for watcher in self._watchers), *taps]
-        self.system = programs.system
-        self.totals = ModeTotals()
-        self.note: Callable[[Crossing], None] | None = None
-        self.timeline: Timeline | None = None
-
-    def _bind(self, program: Program, feeds: Sequence[WeightFeed], algorithms: Algorithms) -> Ready:
-        chips, taps = self.chips, tuple(make(program) for make in self._taps)
-        shapes = {name: tensor.shape for name, tensor in program.inputs.items()}
-        inputs, clocks = chips.new_inputs(shapes), self._device.of(program)
-        binders = []
-        for number, (held, feed) in enumerate(zip(chips.held, feeds, strict=True)):
-            options: dict[str, Any] = {}
-            if clocks is not None:
-                clock = clocks.chips[number]
-                options = {"clock": clock, "is_charged": clock.is_charged}
-            binders.append(
-                ChipBinder(
-                    chips.mesh,
-                    chips.planes,
-                    algorithms,
-                    held.state,
-                    feed,
-                    pool=held.pool,
-                    codecs=chips.codecs,
-                    poisons=chips.run.check,
-                    taps=taps,
-                    **options,
-                )
-            )
-        bound = bind_program(
-            program, binders, inputs, chips.planes, note=self.note, timeline=self.timeline
-        )
-        return Ready(bound, inputs, clocks)
-
-    def _run(self, bound: BoundProgram) -> None:
-        before = bound.crossings_s
-        for watcher in self._watchers:
-            watcher.start(bound.program.mode)
-        with np.errstate(
-            all="ignore"
-        ):  # silu of a very negative gate overflows; logits are checked
-            bound.run()
-        for watcher in self._watchers:
-            watcher.end(bound.program)
-        self.totals.collectives_s += bound.crossings_s - before
-
-
-class DecodeMode(_Mode):
+class DecodeMode(Mode):
     """Decode steps: one token of all users at a time.
 
     Parameters
@@ -226,10 +89,10 @@ class DecodeMode(_Mode):
             held.inputs = arrays
             self.chips.fill(held, tokens_B, table.positions_B)
         if ready.clocks is not None:
-            self._device.start(ready.clocks, positions=positions)
+            self.device.start(ready.clocks, positions=positions)
         if self._prefetcher is not None:
             self._prefetcher.begin_step()
-        self._run(ready.bound)
+        self.play(ready.bound)
         if self._prefetcher is not None:
             self._prefetcher.end_step()
         return ready
@@ -261,7 +124,7 @@ class DecodeMode(_Mode):
         found = self._bound.get(all_logits)
         if found is None:
             program = self.programs.decode(all_logits=all_logits)
-            found = self._bind(program, self._feeds(), self.system.decode_algorithms)
+            found = self.bind(program, self._feeds(), self.system.decode_algorithms)
             self._bound[all_logits] = found
         if self._prefetcher is not None and found is not self._planned:
             self._prefetcher.plan(found.bound.calls)
@@ -288,7 +151,7 @@ class DecodeMode(_Mode):
         ]
 
 
-class PrefillMode(_Mode):
+class PrefillMode(Mode):
     """Prefill passes; weights are unpacked when used.
 
     Parameters
@@ -343,8 +206,8 @@ class PrefillMode(_Mode):
             self.chips.fill(held, tokens, positions)
             arrays["x"][...] = behind[-1][number] if behind else stream.round(arrays["x"])
         if ready.clocks is not None:
-            self._device.start(ready.clocks, work=work.shape)
-        self._run(ready.bound)
+            self.device.start(ready.clocks, work=work.shape)
+        self.play(ready.bound)
         return ready
 
     def free(self) -> None:
@@ -361,7 +224,7 @@ class PrefillMode(_Mode):
             DirectFeed(held.weights.tensors, storage)
             for held, storage in zip(self.chips.held, self._storage, strict=True)
         ]
-        return self._bind(program, feeds, self.system.prefill_algorithms)
+        return self.bind(program, feeds, self.system.prefill_algorithms)
 
     def _forget(self) -> None:
         """Drop the least recently used programs, the same on all ranks."""
@@ -370,24 +233,3 @@ class PrefillMode(_Mode):
             (shape, *_), ready = self._kept.popitem(last=False)
             n_rows -= shape.n_rows
             ready.bound.free()
-
-
-def at_layer_ends(hook: Callable[[int, tuple[Any, ...]], None]) -> MakeTap:
-    """Return a maker of taps that call ``hook`` after every layer.
-
-    Parameters
-    ----------
-    hook : callable
-        Called with the number of the layer and the outputs of its last op.
-    """
-
-    def make(program: Program) -> Tap:
-        last = {use.layer: use for use in program.uses}
-
-        def tap(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
-            if use.layer >= 0 and last[use.layer] is use:
-                chip.call(hook, use.layer, outputs)
-
-        return tap
-
-    return make

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from galaxy_mpi.engine.memory import RankMemory
-from galaxy_mpi.engine.modes import ModeTotals
+from galaxy_mpi.engine.mode import ModeTotals
 from galaxy_mpi.timing.run_clock import ChipTimes
 
 if TYPE_CHECKING:  # few runs need them

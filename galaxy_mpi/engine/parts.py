@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from galaxy_mpi.config import MAX_USERS, RunConfig
 from galaxy_mpi.engine.chips import Chips
 from galaxy_mpi.engine.hooks import Hooks
-from galaxy_mpi.engine.modes import Watcher
+from galaxy_mpi.engine.mode import Watcher
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.models.programs import Programs

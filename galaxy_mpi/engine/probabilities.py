@@ -48,7 +48,7 @@ class _Choice:
 
 
 class Probabilities:
-    """Notes what probabilities are made of; a `galaxy_mpi.engine.modes.Watcher`.
+    """Notes what probabilities are made of; a `galaxy_mpi.engine.mode.Watcher`.
 
     Parameters
     ----------

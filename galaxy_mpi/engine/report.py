@@ -12,7 +12,7 @@ from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.latency import Latency
 from galaxy_mpi.engine.memory import RankMemory
-from galaxy_mpi.engine.modes import ModeTotals
+from galaxy_mpi.engine.mode import ModeTotals
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.seen import Seen
 from galaxy_mpi.engine.times import RunTimes

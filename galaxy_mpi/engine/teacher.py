@@ -13,7 +13,8 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chips import Chips, load_chips
-from galaxy_mpi.engine.modes import DecodeMode, MakeTap, PrefillMode, Watcher
+from galaxy_mpi.engine.mode import MakeTap, Watcher
+from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs

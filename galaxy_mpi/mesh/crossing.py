@@ -13,7 +13,8 @@ from typing import Any
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.barrier import MOST_POSTS, Signal
-from galaxy_mpi.mesh.binding import BoundPlane, Collective
+from galaxy_mpi.mesh.binding import BoundPlane
+from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import LINE_BYTES
 

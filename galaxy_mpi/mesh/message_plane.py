@@ -15,7 +15,8 @@ import numpy as np
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
-from galaxy_mpi.mesh.binding import BoundPlane, Collective
+from galaxy_mpi.mesh.binding import BoundPlane
+from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.message_requests import Message, MessageRequests, RequestCache, place_of
 from galaxy_mpi.mesh.placement import Placement, Team

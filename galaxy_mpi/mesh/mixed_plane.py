@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.binding import Collective
+from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.crossing import SignalCrossing, Signals, Then, barrier_crossing
 from galaxy_mpi.mesh.message_plane import BoxMessages, MessagePlane, RowMessages
 from galaxy_mpi.mesh.placement import Team

@@ -9,7 +9,8 @@ from each sending process.
 from collections.abc import Sequence
 from typing import Any
 
-from galaxy_mpi.mesh.binding import BoundPlane, Collective
+from galaxy_mpi.mesh.binding import BoundPlane
+from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.crossing import SignalCrossing, Signals, Then, barrier_crossing
 from galaxy_mpi.mesh.placement import Team
 from galaxy_mpi.mesh.plane import RoundPeers

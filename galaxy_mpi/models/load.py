@@ -8,6 +8,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import TILE, DType, PackedTensor
+from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.models.layout import Layout
 from galaxy_mpi.models.shard_cache import Part, Parts, ShardFile, Shards
 from galaxy_mpi.models.sharding import Sharding, TensorReader
@@ -40,8 +41,21 @@ class ChipWeights:
     """Contents of a chip."""
 
     def embed(self, tokens_B: Ints) -> F32:
-        """Return this chip's columns of the tokens' embeddings, (B, D/C)."""
-        return self.embedding_dtype.round(self.read_embedding(tokens_B))
+        """Return this chip's columns of the tokens' embeddings, (B, D/C).
+
+        Raises
+        ------
+        CollectiveError
+            If a token is not in the vocabulary, as after a collective that was left out.
+        """
+        try:
+            rows = self.read_embedding(tokens_B)
+        except IndexError:
+            raise CollectiveError(
+                f"token {np.max(tokens_B)} is not in the vocabulary; did a chip leave out the "
+                f"collective that brings the sampled tokens?"
+            ) from None
+        return self.embedding_dtype.round(rows)
 
     @property
     def packed_bytes(self) -> int:

@@ -35,7 +35,7 @@ from galaxy_mpi.systems.ops.prefill_norm import (
     LastTiles,
     PrefillAdd,
     PrefillNorm,
-    row_norm,
+    ScatteredPrefillNorm,
 )
 from galaxy_mpi.systems.ops.qkv_heads import QkvHeads
 from galaxy_mpi.systems.ops.reduce import Reduce, ScatteredReduce
@@ -108,7 +108,7 @@ TT_TRANSFORMERS_1D = replace(
     ),
     prefill=replace(
         TT_TRANSFORMERS.prefill,
-        norm=row_norm,
+        norm=ScatteredPrefillNorm,
         output=ScatteredPrefillOutput,
         down=ScatteredPrefillDown,
     ),

@@ -34,7 +34,7 @@ ROW_FORMATS = FormatTable(
         Row("attention_norm", _BF16, _BF16, _NORM),
         Row("mlp_norm", _BF16, _BF16, _NORM),
         Row("final_norm", _BF16, _BF16, _NORM),
-        Row("statistics", None, BF16, "rmsnorm.py: dtype=ttnn.bfloat16; only if distributed"),
+        Row("statistics", None, None, "distributed_norm.py: the stream is gathered, not these"),
         Row("qkv_product", _BF16, _BF16, "attention.py: activation_dtype or ttnn.bfloat16"),
         Row("qkv_sum", _BF16, _BF16, "ccl.py, tt_all_reduce returns its input: the product's"),
         Row("head_norm", BF16, _BF16, "attention.py: decode casts to bf16 for the heads"),

@@ -1,6 +1,6 @@
 """Profiles of machines: YAML files with the unit and source of each constant."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ MACHINES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 TOPOLOGIES = ("ring", "line")
 
 _MOST_BYTES = 2**20
+_MOST_DEEP = 64
 
 _COUNTS = ("links", "worker_cores", "prefill_cores", "ring_cores")
 """Constants that are counts, at least 1."""
@@ -114,17 +115,11 @@ def number_of(value: Any) -> float | None:
 def _read_yaml(path: Path, name: str) -> dict[str, Any]:
     import yaml  # imported here because only one rank reads profiles
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # the library has no types
-        """Rejects aliases, because ten lines of them can make a billion values."""
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                mark = self.peek_event().start_mark
-                raise ValueError(f"it has an alias (*) in line {mark.line + 1}; write it out")
-            return super().compose_node(parent, index)
-
     try:
-        profile = yaml.load(read_bounded(path, _MOST_BYTES).decode("utf-8"), Loader)
+        text = read_bounded(path, _MOST_BYTES).decode("utf-8")
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where the library has it
+        _check_events(yaml.parse(text, loader))
+        profile = yaml.load(text, loader)
     except OSError:
         raise ConfigError(
             f"no machine {shown(name)}; choose {', '.join(MACHINES)} or name a YAML file"
@@ -138,6 +133,24 @@ def _read_yaml(path: Path, name: str) -> dict[str, Any]:
             f"machine {path} has no `constants`; compare {_FOLDER / MACHINES[0]}.yaml"
         )
     return profile
+
+
+def _check_events(events: Iterable[Any]) -> None:
+    """Reject aliases, because ten lines of them can make a billion values, and deep nesting.
+
+    Raises
+    ------
+    ValueError
+        If a file has either.
+    """
+    depth = 0
+    for event in events:
+        kind, line = type(event).__name__, event.start_mark.line + 1
+        if kind == "AliasEvent":
+            raise ValueError(f"it has an alias (*) in line {line}; write it out")
+        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+        if depth > _MOST_DEEP:
+            raise ValueError(f"line {line} is nested deeper than {_MOST_DEEP} levels")
 
 
 def _constant(path: Path, key: str, entry: Any) -> Constant:

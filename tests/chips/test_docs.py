@@ -5,16 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from galaxy_mpi import Generator, create_model
-from tests.chips.blocks import blocks_of, play
+from galaxy_mpi import Generator, create_model, decode
+from tests.chips.blocks import blocks_of, check, play
 
-DOCS = Path(__file__).parents[2] / "docs"
+README = Path(__file__).parents[2] / "README.md"
+DOCS = README.parent / "docs"
 PAGES = [*DOCS.glob("*.md"), *DOCS.glob("tutorials/*.md"), *DOCS.glob("examples/*.md")]
-WITH_BLOCKS = sorted(
-    path
-    for path in PAGES
-    if any(not b.is_left_out and (b.commands or b.language == "python") for b in blocks_of(path))
-)
+WITH_BLOCKS = sorted(path for path in PAGES if any(block.is_run for block in blocks_of(path)))
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda path: path.stem)
@@ -23,6 +20,17 @@ def test_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch, capsys)
     (tmp_path / "docs").symlink_to(DOCS)
     ran = list(play(blocks_of(page), tmp_path, lambda: tuple(capsys.readouterr())))
     assert ran
+
+
+def test_the_run_of_the_readme_prints_what_it_says(capsys):
+    """In one process, which gives the same bytes; the text of a user is cut short there."""
+    commands = (found for block in blocks_of(README) for found in block.commands)
+    (shown,) = (lines for command, lines in commands if command == "galaxy-mpi decode")
+    assert decode.main(["--chips-per-rank", "32"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    (text,) = (line for line in shown if line.startswith("[user 0]"))
+    assert any(line.startswith(text.removesuffix("...")) for line in printed)
+    check([line for line in shown if line != text], printed, "galaxy-mpi decode")
 
 
 def test_the_window_sees_eight_positions():

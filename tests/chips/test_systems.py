@@ -212,15 +212,3 @@ def test_fidelity_of_attention_reads_fewer_bits(tmp_path):
 
     assert np.array_equal(logits("hifi4"), logits("hifi4fp32"))
     assert not np.array_equal(logits("hifi4"), logits("lofi"))
-
-
-@pytest.mark.parametrize("mesh", ["1x2", "1x3"])  # 1x3: the last chip's part is padded
-def test_a_row_of_chips_normalises_a_large_dim_in_parts(monkeypatch, mesh):
-    run = replace(RUN, mesh=Mesh.parse(mesh), precision="float32")
-    whole = report_of(run).tokens
-    monkeypatch.setattr("galaxy_mpi.systems.ops.prefill_norm.LARGEST_WHOLE", 255)
-    with connect(run) as engine:
-        program = engine.programs.prefill(PassShape.of_prompt(8))
-        keys = [wire.key for use, wire in program.wires() if use.op.name == "ffn_norm"]
-        assert keys[:2] == ["LAYERNORM", "NORMED"]
-        assert engine.generate().tokens == whole

@@ -37,7 +37,7 @@ def test_ranks_are_started_from_an_empty_folder(tmp_path):
     # Where root is refused for good reason, the test asks for it.
     told = run("--allow-run-as-root", "decode", *QUICK, "--json", "out.json", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
-    assert "1x2, 2 ranks" in told.stdout
+    assert "1x2, 2 chips" in told.stdout
     assert json.loads((tmp_path / "out.json").read_text())["users"]
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
@@ -60,7 +60,7 @@ def test_under_mpirun_it_is_a_rank():
     root = ("env", "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
     told = run("decode", *QUICK, program=(*root, str(MPIRUN), "-n", "2", str(SCRIPT)))
     assert told.returncode == 0, told.stderr
-    assert told.stdout.count("1x2, 2 ranks") == 1
+    assert told.stdout.count("1x2, 2 chips") == 1
 
 
 @contextmanager

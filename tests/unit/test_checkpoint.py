@@ -15,7 +15,7 @@ from galaxy_mpi.checkpoints.hugging_face_config import read_config
 from galaxy_mpi.checkpoints.tokenizer import TextTokenizer
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.planning import make_plan
-from galaxy_mpi.errors import CheckpointError, ConfigError
+from galaxy_mpi.errors import CheckpointError, CollectiveError, ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, Sharding, load_chip_weights
@@ -132,6 +132,8 @@ def test_shards_put_together_are_the_checkpoint(tmp_path, dtype):
     tokens = np.array([5, 95, 0])
     embedded = np.concatenate([chips[0].embed(tokens), chips[1].embed(tokens)], axis=1)
     np.testing.assert_array_equal(embedded, tensors["model.embed_tokens.weight"][tokens])
+    with pytest.raises(CollectiveError, match="token 32896 is not in the vocabulary"):
+        chips[0].embed(np.array([5, 32896]))
 
 
 def test_the_demo_model_fits_the_galaxy_without_padding():

@@ -109,6 +109,18 @@ def test_an_interrupt_is_a_request_and_other_signals_are_passed_on(sent, said, c
     assert (b"galaxy_mpi: interrupted" in errors) == (sent == signal.SIGINT)
 
 
+def test_an_interrupt_before_ranks_can_take_it_is_told():
+    deaf = "import time; print('ready', flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, deaf], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout.readline() == b"ready\n"
+        parent.send_signal(signal.SIGINT)
+        _, errors = parent.communicate(timeout=30)
+    assert parent.returncode == INTERRUPTED
+    assert errors.endswith(b"the ranks were still starting; there is nothing to report\n")
+
+
 def test_the_child_is_ended_when_its_parent_is_killed():
     with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE) as parent:
         assert parent.stdout.readline() == b"ready\n"

@@ -1,7 +1,6 @@
 """Prefill: norms, the residual, and the rows that the head reads."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,8 @@ from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.add_norm import concat_columns, normalise, statistics
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
-from galaxy_mpi.systems.site import Site
 
-__all__ = [
-    "DistributedPrefillNorm",
-    "LastTiles",
-    "PrefillAdd",
-    "PrefillNorm",
-    "ScatteredPrefillNorm",
-    "row_norm",
-]
-
-LARGEST_WHOLE = 4096
-"""Largest dim whose stream a row of chips gathers before the norm (``is_distributed_norm``)."""
+__all__ = ["LastTiles", "PrefillAdd", "PrefillNorm", "ScatteredPrefillNorm"]
 
 
 class PrefillNorm(PrefillOp):
@@ -131,64 +119,6 @@ class ScatteredPrefillNorm(PrefillNorm):
         h = normalise(chip, norm, whole, total, chip.vector(gain))
         chip.round(self._normed, h)
         return h
-
-
-class DistributedPrefillNorm(ScatteredPrefillNorm):
-    """One row of chips, large dim: statistics are gathered, and then what each chip normalised.
-
-    References
-    ----------
-    .. [1] tt-metal, tt_transformers/tt/model_config.py, ``is_distributed_norm``;
-       distributed_norm.py, ``forward``.
-    """
-
-    @property
-    def _statistics(self) -> Wire:
-        return replace(super()._statistics, axis=Axis.COLUMN)
-
-    @property
-    def _stream(self) -> Wire:
-        return replace(super()._stream, key=BufferKey.NORMED, dtype=self._normed)
-
-    def wires(self) -> tuple[Wire, ...]:
-        """Return the gathers of the statistics and of the normalised stream."""
-        return (self._statistics, self._stream)
-
-    def charges(self, costs: Any) -> Iterator[Charge]:
-        """Two ops on this chip's part, and two gathers."""
-        elements = self._n_rows * self.shape.stream
-        yield from self.vector(costs, "norm", elements, passes=1, tensors=1)
-        yield from self.cross(costs, self._statistics, name="all_gather_statistics")
-        yield from self.vector(costs, "norm", elements, passes=2)
-        yield from self.cross(costs, self._stream, name="all_gather_norm")
-
-    def bind(self, chip: ChipBinder, x: F32, gain: VectorId) -> F32:
-        """Sum the statistics of all chips in their order, normalise a part, gather the parts."""
-        norm = self.site.modules.norm_class(self.shape.model_dim, self.shape.norm_eps)
-        of_all, width = chip.collective(self._statistics), self.shape.stream
-        first = chip.index(Axis.COLUMN) * width
-        own = chip.vector(gain)[first : first + width]
-        n_own = len(own)  # fewer on the last chip, whose part is padded
-        statistics(chip, norm, x, of_all.term[:, 0])
-        of_chips = of_all.cross()[..., 0]
-        total = of_chips[0]
-        if len(of_chips) > 1:
-            total = chip.array(len(x))
-            add_rows(chip, of_chips, total)
-        h = normalise(chip, norm, x[:, :n_own], total, own)
-        chip.round(self._normed, h)
-        gathered = chip.collective(self._stream)
-        chip.call(np.copyto, gathered.term[:, :n_own], h)
-        if n_own < width:
-            chip.call(gathered.term[:, n_own:].fill, 0)
-        return concat_columns(chip, gathered.cross(), self.shape.model_dim)
-
-
-def row_norm(site: Site, name: str) -> ScatteredPrefillNorm:
-    """Return the norm of a row of chips, which depends on the model's dim."""
-    if site.shape.model_dim > LARGEST_WHOLE and site.size(Axis.COLUMN) > 1:
-        return DistributedPrefillNorm(site, name)
-    return ScatteredPrefillNorm(site, name)
 
 
 class PrefillAdd(PrefillOp):

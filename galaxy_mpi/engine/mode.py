@@ -1,0 +1,163 @@
+"""What decode and prefill share: programs bound to the chips of a process, watched and timed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.ccl.algorithms import Algorithms
+from galaxy_mpi.engine.chips import Chips
+from galaxy_mpi.engine.taps import MakeTap
+from galaxy_mpi.engine.value_checks import Replicas, finite, finite_logits
+from galaxy_mpi.mesh.plane import Crossing
+from galaxy_mpi.models.programs import Programs
+from galaxy_mpi.prefetch import PrefetchStats
+from galaxy_mpi.program import BoundProgram, Program, Tap, Timeline, bind_program
+from galaxy_mpi.systems import ChipBinder, WeightFeed
+from galaxy_mpi.timing.run_clock import ProgramClocks
+
+__all__ = [
+    "MakeTap",
+    "Mode",
+    "ModeTotals",
+    "NoClock",
+    "Ready",
+    "Timekeeper",
+    "Watcher",
+]
+
+
+@dataclass
+class ModeTotals:
+    """Cost of a mode since the beginning of the run."""
+
+    collectives_s: float = 0.0
+    prefetch: PrefetchStats = field(default_factory=PrefetchStats)
+
+
+class Timekeeper(Protocol):
+    """Keeps device time of the chips of a process: `galaxy_mpi.timing.RunClock`, or `NoClock`."""
+
+    def of(self, program: Program) -> ProgramClocks | None:
+        """Return clocks for a program that is about to be bound; None for no device time."""
+
+    def start(
+        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
+    ) -> None:
+        """Begin a step or a pass at time 0."""
+
+
+class NoClock:
+    """No device time: for formats that the device does not have, or if logits are requested."""
+
+    def of(self, program: Program) -> None:
+        """Return nothing."""
+
+    def start(
+        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
+    ) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A bound program."""
+
+    bound: BoundProgram
+    inputs: list[dict[str, F32]]
+    """Of each chip of the process."""
+    clocks: ProgramClocks | None
+
+    def results(self, name: str) -> list[Any]:
+        """Return a result's array on each chip, overwritten by the next run."""
+        return self.bound.results(name)
+
+
+class Watcher(Protocol):
+    """Observes the values of every pass and step."""
+
+    def tap(self, program: Program) -> Tap:
+        """Return a tap for a program."""
+
+    def start(self, mode: str) -> None:
+        """Begin a pass or a step."""
+
+    def end(self, program: Program) -> None:
+        """End it; collective."""
+
+
+class Mode:
+    """What modes share: binding programs and running them.
+
+    Parameters
+    ----------
+    chips : Chips
+    programs : Programs
+    device : Timekeeper
+    taps : sequence of callable
+        Each makes a tap, given the program.
+    watchers : sequence of Watcher
+    """
+
+    def __init__(
+        self,
+        chips: Chips,
+        programs: Programs,
+        device: Timekeeper,
+        taps: Sequence[MakeTap],
+        watchers: Sequence[Watcher],
+    ) -> None:
+        self.chips, self.programs, self.device = chips, programs, device
+        checked: list[Watcher] = [Replicas(chips.mesh, chips.transport)] if chips.run.check else []
+        self._watchers = [*checked, *watchers]
+        looks = finite if chips.run.check else finite_logits
+        self._taps = [looks, *(watcher.tap for watcher in self._watchers), *taps]
+        self.system = programs.system
+        self.totals = ModeTotals()
+        self.note: Callable[[Crossing], None] | None = None
+        self.timeline: Timeline | None = None
+
+    def bind(self, program: Program, feeds: Sequence[WeightFeed], algorithms: Algorithms) -> Ready:
+        """Bind a program to the chips of this process."""
+        chips, taps = self.chips, tuple(make(program) for make in self._taps)
+        shapes = {name: tensor.shape for name, tensor in program.inputs.items()}
+        inputs, clocks = chips.new_inputs(shapes), self.device.of(program)
+        binders = []
+        for number, (held, feed) in enumerate(zip(chips.held, feeds, strict=True)):
+            options: dict[str, Any] = {}
+            if clocks is not None:
+                clock = clocks.chips[number]
+                options = {"clock": clock, "is_charged": clock.is_charged}
+            binders.append(
+                ChipBinder(
+                    chips.mesh,
+                    chips.planes,
+                    algorithms,
+                    held.state,
+                    feed,
+                    pool=held.pool,
+                    codecs=chips.codecs,
+                    poisons=chips.run.check,
+                    taps=taps,
+                    **options,
+                )
+            )
+        bound = bind_program(
+            program, binders, inputs, chips.planes, note=self.note, timeline=self.timeline
+        )
+        return Ready(bound, inputs, clocks)
+
+    def play(self, bound: BoundProgram) -> None:
+        """Run a bound program once."""
+        before = bound.crossings_s
+        for watcher in self._watchers:
+            watcher.start(bound.program.mode)
+        with np.errstate(
+            all="ignore"
+        ):  # silu of a very negative gate overflows; logits are checked
+            bound.run()
+        for watcher in self._watchers:
+            watcher.end(bound.program)
+        self.totals.collectives_s += bound.crossings_s - before

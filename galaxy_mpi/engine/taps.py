@@ -1,0 +1,52 @@
+"""Taps: calls that are added behind ops while a program is bound."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.program import Program, Tap
+
+__all__ = ["MakeTap", "OnOp", "at_layer_ends", "hook_taps"]
+
+MakeTap = Callable[[Program], Tap]
+
+OnOp = Callable[[str, int, tuple[int, int], Mapping[str, Any]], None]
+"""Gets an op's name, its layer (-1: head), the chip and the outputs by name: the very arrays that
+later ops read, so who writes to them changes the run."""
+
+
+def at_layer_ends(hook: Callable[[tuple[int, int], int, tuple[Any, ...]], None]) -> MakeTap:
+    """Return a maker of taps that call ``hook`` after every layer.
+
+    Parameters
+    ----------
+    hook : callable
+        Called with the chip, the number of the layer and the outputs of its last op.
+    """
+
+    def make(program: Program) -> Tap:
+        last = {use.layer: use for use in program.uses}
+
+        def tap(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
+            if use.layer >= 0 and last[use.layer] is use:
+                chip.call(hook, (chip.row, chip.col), use.layer, outputs)
+
+        return tap
+
+    return make
+
+
+def hook_taps(
+    on_op: OnOp | None, on_layer: Callable[[int, tuple[int, int], F32], None] | None
+) -> Iterator[MakeTap]:
+    """Yield what calls the hooks."""
+    if on_op is not None:
+
+        def behind_op(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
+            names = [name for name, _ in use.named_outputs()]
+            values = dict(zip(names, outputs, strict=True))
+            chip.call(on_op, use.op.name, use.layer, (chip.row, chip.col), values)
+
+        yield lambda program: behind_op
+    if on_layer is not None:
+        yield at_layer_ends(lambda chip, layer, outputs: on_layer(layer, chip, outputs[0]))

@@ -40,7 +40,7 @@ sanitize: ## the compiled codec under the address and undefined-behaviour saniti
 	sh launch/setup.sh test
 	rm -rf build/sanitize && mkdir -p build/sanitize
 	cp -r galaxy_mpi tests setup.py pyproject.toml setup.cfg README.md LICENSE build/sanitize
-	rm -f build/sanitize/galaxy_mpi/dtypes/*.so build/sanitize/galaxy_mpi/kernels/*.so
+	rm -f build/sanitize/galaxy_mpi/dtypes/*.so
 	$(ENTER) && cd build/sanitize && GALAXY_MPI_REQUIRE_COMPILED=1 \
 		CFLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror -Wno-cast-function-type" \
 		python setup.py --quiet build_ext --inplace

@@ -16,7 +16,7 @@ import numpy as np
 
 from galaxy_mpi.dtypes import BFP4, BFP8, BlockFloat, DType, PackedTensor
 from galaxy_mpi.dtypes.choice import codecs_named
-from galaxy_mpi.kernels import compiled_product, top_k
+from galaxy_mpi.kernels import chosen_product, top_k
 from galaxy_mpi.prefetch import WeightId, WeightStream
 from galaxy_mpi.systems.decode_attention import Workspace
 
@@ -45,9 +45,6 @@ class Program:
     def codec(self, dtype: DType, shape: tuple[int, ...]) -> Any:
         return self._formats.get(dtype.name, dtype).codec(shape)
 
-    def bytes(self, *shape: int) -> Any:
-        return np.empty(shape, np.uint8)
-
     def call(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.calls.append((function, arguments))
 
@@ -60,17 +57,14 @@ class Program:
 
 def programs(codecs: str, packed: dict[str, PackedTensor]) -> dict[str, Program]:
     """Return the programs of a layer, and of the head with the choice of the best tokens."""
-    found = compiled_product()
-    if found is None:
-        raise SystemExit("the compiled product was not built, or this processor has no AVX2")
-    stream = WeightStream({WeightId(0, n): t for n, t in packed.items()}, *found, 1)
+    stream = WeightStream({WeightId(0, n): t for n, t in packed.items()}, chosen_product(), 1)
     layer, head = Program(codecs), Program(codecs)
     rng = np.random.default_rng(0)
     for name, tensor in packed.items():
         x = BFP8.round(rng.standard_normal((USERS, tensor.shape[0])).astype(np.float32))
         out = np.empty((USERS, tensor.shape[1]), np.float32)
         chip = head if name == "lm_head" else layer
-        stream.multiply(chip, WeightId(0, name), x, out)
+        stream.multiply(chip, WeightId(0, name), x, out, [slice(0, USERS)])
     head.call(top_k, out, np.empty((USERS, 32), np.float32), np.empty((USERS, 32), np.int64))
     return {"a layer": layer, "head and top-k": head}
 

@@ -30,7 +30,7 @@ stamp=$venv/.galaxy_mpi-setup${extras:+-$(echo "$extras" | tr ',' '-')}
 compiler=$(command -v "${CC:-cc}" || command -v gcc || true)
 wanted=$(
     cat "$root/pyproject.toml" "$root/setup.py" "$root/constraints.txt" "$root"/locks/*.txt \
-        "$root/galaxy_mpi/dtypes/_compiled.c" "$root/galaxy_mpi/kernels/_product.c" "$0" | cksum
+        "$root/galaxy_mpi/dtypes/_compiled.c" "$0" | cksum
     echo "$root $mpi ${compiler:+with} compiler"
 )
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
@@ -52,11 +52,11 @@ fi
 
 echo "galaxy_mpi set-up: installing into $venv (some minutes the first time)" >&2
 # The codec of older sources must not stay, should it not be built again, but outlives a failure.
-for built in "$root"/galaxy_mpi/dtypes/_compiled*.so "$root"/galaxy_mpi/kernels/_product*.so; do
+for built in "$root"/galaxy_mpi/dtypes/_compiled*.so; do
     [ ! -f "$built" ] || mv "$built" "$built.before"
 done
 restore() {
-    for before in "$root"/galaxy_mpi/dtypes/*.so.before "$root"/galaxy_mpi/kernels/*.so.before; do
+    for before in "$root"/galaxy_mpi/dtypes/*.so.before; do
         [ ! -f "$before" ] || mv "$before" "${before%.before}"
     done
 }
@@ -77,7 +77,7 @@ if ! install --require-hashes --no-deps "$@" ||
     restore
     fail "pip could not install what is needed; see above"
 fi
-rm -f "$root"/galaxy_mpi/dtypes/*.so.before "$root"/galaxy_mpi/kernels/*.so.before
+rm -f "$root"/galaxy_mpi/dtypes/*.so.before
 
 "$venv/bin/python" -c 'import galaxy_mpi.dtypes._compiled' 2>/dev/null ||
     echo "galaxy_mpi set-up: no C compiler that works (${compiler:-none found}), so numpy packs and" \

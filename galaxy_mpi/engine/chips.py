@@ -10,7 +10,7 @@ from galaxy_mpi.dtypes import PackedTensor
 from galaxy_mpi.engine.memory import RankMemory, proportional_set_bytes
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.errors import ConfigError, UserError, ValuesError
-from galaxy_mpi.kernels import WORTH_TORCH, RotaryTable, choose_multiply, compiled_product
+from galaxy_mpi.kernels import LARGE, RotaryTable, chosen_product
 from galaxy_mpi.memory import available_bytes, check_fits, free_disk_bytes
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.transport import Transport
@@ -176,7 +176,6 @@ class Chips:
             packed,
         )
         stream = self._stream(weights)
-        largest = max((t.n_values for t in _whole(weights, stream).values()), default=0)
         shape, limits = self.layout.chip_shape(1), plan.limits
         try:
             caches = [
@@ -199,7 +198,6 @@ class Chips:
             rank=rank,
             vectors=weights.vectors,
             caches=caches,
-            multiply=choose_multiply(largest, is_bfloat16=precision.is_bfloat16),
             n_valid_tokens=sharding.n_valid_tokens,
             workspace=self._workspace,
             stream=stream,
@@ -211,15 +209,17 @@ class Chips:
 
     def _stream(self, weights: ChipWeights) -> WeightStream | None:
         """Return what streams large weights; None if some input is not a value of bfloat16."""
-        found, precision = compiled_product(), self.precision
-        if found is None or not precision.is_bfloat16:
+        precision = self.precision
+        if not precision.is_bfloat16:
             return None
         tensors = {
             weight: tensor
             for weight, tensor in weights.tensors.items()
-            if precision.of(weight.layer).reads_whole(weight.name.partition(".")[0])
+            if tensor.n_values >= LARGE
+            and precision.of(weight.layer).reads_whole(weight.name.partition(".")[0])
         }
-        return WeightStream(tensors, *found, WORTH_TORCH)
+        # Torch takes seconds to import, and is of no use where no weight is large.
+        return WeightStream(tensors, chosen_product(), LARGE) if tensors else None
 
 
 def _whole(weights: ChipWeights, stream: WeightStream | None) -> dict[WeightId, PackedTensor]:

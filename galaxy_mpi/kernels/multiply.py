@@ -1,53 +1,84 @@
 """The matrix product of one chip: numpy, or torch for large matrices of bfloat16 values.
 
-On a processor with bfloat16 instructions, torch multiplies large matrices of bfloat16 values faster
-than numpy. It adds in float32, so no input bits are lost and the result is not rounded. Importing
-torch takes seconds in each rank, so it is used only for large weights. It is optional: without it,
-numpy multiplies, with the same bits except for the order of additions.
+On a processor with bfloat16 instructions, torch multiplies matrices of bfloat16 values faster than
+numpy. It adds in float32, so no input bits are lost and the result is not rounded. Importing torch
+takes seconds in each rank, so it is used only for large weights. It is optional: without it, numpy
+multiplies, with the same bits except for the order of additions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any, Protocol
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
 
-__all__ = ["Multiply", "choose_multiply"]
+__all__ = ["LARGE", "Product", "chosen_product"]
 
-Multiply = Callable[[F32, F32, F32], object]
-"""Writes ``x @ w`` in float32 to a third array."""
+LARGE = 2**20
+"""Values from which on a weight is multiplied in pieces, and with torch."""
 
-WORTH_TORCH = 2**20
-"""torch is imported if the largest weight has at least this many values."""
-
-
-def choose_multiply(largest: int, *, is_bfloat16: bool) -> Multiply:
-    """Return the multiplication function.
-
-    Parameters
-    ----------
-    largest : int
-        Values of the largest weight.
-    is_bfloat16 : bool
-        Whether all inputs are values of bfloat16, as those of bfp8 and bfp4 are.
-    """
-    is_worth_it = is_bfloat16 and largest >= WORTH_TORCH and find_spec("torch") is not None
-    return _torch() if is_worth_it else np.matmul
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def _torch() -> Multiply:
-    import torch
+class Product(Protocol):
+    """Multiplies matrices whose values are those of bfloat16."""
 
-    torch.set_num_threads(1)  # one core a rank
+    def bind(self, x: F32, w: F32, out: F32, term: F32, *, adds: bool) -> list[Call]:
+        """Return calls that write ``x @ w`` to ``out``, or add it; ``term`` is scratch like it."""
 
-    def multiply(x: F32, w: F32, out: F32) -> None:
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Run such calls in here."""
+
+
+class NumpyProduct:
+    """See `Product`."""
+
+    def bind(self, x: F32, w: F32, out: F32, term: F32, *, adds: bool) -> list[Call]:
+        """Multiply, then add."""
+        if not adds:
+            return [(np.matmul, (x, w, out))]
+        return [(np.matmul, (x, w, term)), (np.add, (out, term, out))]
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Need nothing."""
+        yield
+
+
+class TorchProduct:
+    """See `Product`; on one core, as the other ranks use the others."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch: Any = torch
+        torch.set_num_threads(1)
+
+    def bind(self, x: F32, w: F32, out: F32, term: F32, *, adds: bool) -> list[Call]:
+        """Multiply and add in one call."""
+        torch = self._torch
+        result = torch.from_numpy(out)
+        factors = torch.from_numpy(x), torch.from_numpy(w)
+        if adds:
+            return [(lambda: torch.addmm(result, *factors, out=result), ())]
+        return [(lambda: torch.mm(*factors, out=result), ())]
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Let torch use bfloat16 inside, which is exact for these values."""
         # The setting is the whole process's, and others there may use torch.
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("medium")  # bfloat16 inside: exact for these values
+        before = self._torch.get_float32_matmul_precision()
+        self._torch.set_float32_matmul_precision("medium")
         try:
-            torch.mm(torch.from_numpy(x), torch.from_numpy(w), out=torch.from_numpy(out))
+            yield
         finally:
-            torch.set_float32_matmul_precision(before)
+            self._torch.set_float32_matmul_precision(before)
 
-    return multiply
+
+def chosen_product() -> Product:
+    """Return torch's product if torch is installed, else numpy's."""
+    return NumpyProduct() if find_spec("torch") is None else TorchProduct()

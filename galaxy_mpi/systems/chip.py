@@ -10,7 +10,6 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.dtypes import FLOAT32, DType
-from galaxy_mpi.kernels import Multiply
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.prefetch import WeightId, WeightStream
@@ -60,7 +59,6 @@ class ChipState:
     vectors: Mapping[tuple[int, str], F32]
     caches: list[KVCache]
     """One per layer."""
-    multiply: Multiply
     n_valid_tokens: int
     """Tokens in this row's shard of the vocabulary, without padding."""
     workspace: Workspace
@@ -78,8 +76,6 @@ class ChipState:
 class Operand(Protocol):
     """A weight that a program is about to multiply by."""
 
-    is_by_row: bool
-    """Whether the bits of a row of a product do not depend on the other rows."""
     width: int
     """Columns of the product."""
 
@@ -100,21 +96,17 @@ class Operand(Protocol):
 class _Whole:
     """A weight that is unpacked as a whole."""
 
-    is_by_row = False
-
     def __init__(self, chip: "ChipBinder", w: F32) -> None:
         self._chip, self._w, self.width = chip, w, w.shape[1]
 
     def multiply(self, x: F32, out: F32, blocks: Sequence[slice], first: int | None = None) -> None:
         """Add one call a block."""
         for rows in blocks:
-            self._chip.call(self._chip.state.multiply, x[rows], self._w, out[rows])
+            self._chip.call(np.matmul, x[rows], self._w, out[rows])
 
 
 class _Streamed:
-    """A weight that is unpacked piece by piece, all rows of a product at once."""
-
-    is_by_row = True
+    """A weight that is unpacked piece by piece, each for all rows of a product."""
 
     def __init__(self, chip: "ChipBinder", stream: WeightStream, weight: WeightId) -> None:
         self._chip, self._stream, self._weight = chip, stream, weight
@@ -131,7 +123,7 @@ class _Streamed:
             return rows[(rows >= 0) & (rows < n_rows)]
 
         rows = None if first is None else of_tokens
-        self._stream.multiply(self._chip, self._weight, x, out, rows)
+        self._stream.multiply(self._chip, self._weight, x, out, blocks, rows)
 
 
 class ChipBinder(Binder):

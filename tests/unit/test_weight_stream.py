@@ -1,24 +1,23 @@
-"""Large weights that are multiplied piece by piece, and the compiled product that does it."""
+"""Large weights that are multiplied piece by piece."""
 
 import numpy as np
 import pytest
 
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, PackedTensor
 from galaxy_mpi.engine import chips
-from galaxy_mpi.kernels import compiled_product
+from galaxy_mpi.kernels.multiply import NumpyProduct, TorchProduct
 from galaxy_mpi.prefetch import WeightId, WeightStream
 from galaxy_mpi.prefetch.stream import piece_rows
 from galaxy_mpi.program import Codecs
 from galaxy_mpi.systems.decode_attention import Workspace
 
-_product = pytest.importorskip("galaxy_mpi.kernels._product")
-
-LEVELS = range(_product.N_LEVELS)
-SHAPES = ((1, 2, 1), (32, 128, 64), (7, 10, 50), (9, 66, 33), (33, 4, 15))
+PRODUCTS = {"numpy": NumpyProduct, "torch": TorchProduct}
 
 
-def halves(values):
-    return (values.view(np.uint32) >> 16).astype(np.uint16)
+@pytest.fixture(params=PRODUCTS)
+def product(request):
+    pytest.importorskip(request.param)
+    return PRODUCTS[request.param]()
 
 
 def operands(shape, seed=0):
@@ -26,71 +25,6 @@ def operands(shape, seed=0):
     rng = np.random.default_rng(seed)
     x = BF16.round(rng.standard_normal((rows, depth)).astype(np.float32))
     return x, BF16.round(rng.standard_normal((depth, width)).astype(np.float32))
-
-
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_product_is_exact_but_for_the_rounding_of_sums(shape, level):
-    x, w = operands(shape)
-    exact = x.astype(np.float64) @ w.astype(np.float64)
-    beside = np.full((shape[0], shape[2] + 3), 7, np.float32)
-    out = beside[:, 1:-2]
-    _product.add_product(halves(x), halves(w), out, False, level)
-    np.testing.assert_allclose(out, exact, rtol=0, atol=1e-6 * shape[1])
-    _product.add_product(halves(x), halves(w), out, True, level)
-    np.testing.assert_allclose(out, 2 * exact, rtol=0, atol=2e-6 * shape[1])
-    assert (beside[:, 0] == 7).all()
-    assert (beside[:, -2:] == 7).all()
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_bits_of_a_row_do_not_depend_on_other_rows(level):
-    x, w = operands((21, 96, 80))
-    together = np.empty((21, 80), np.float32)
-    _product.add_product(halves(x), halves(w), together, False, level)
-    for start, stop in ((0, 1), (3, 12), (20, 21)):
-        apart = np.empty((stop - start, 80), np.float32)
-        _product.add_product(halves(x[start:stop]), halves(w), apart, False, level)
-        np.testing.assert_array_equal(apart, together[start:stop])
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_infinities_and_nan_stay(level):
-    x, w = operands((2, 4, 40))
-    w[1, 3], w[2, 5], x[1, 0] = np.inf, np.nan, -np.inf
-    out = np.empty((2, 40), np.float32)
-    _product.add_product(halves(x), halves(w), out, False, level)
-    with np.errstate(invalid="ignore"):
-        expected = x.astype(np.float64) @ w
-    np.testing.assert_array_equal(np.isnan(out), np.isnan(expected))
-    np.testing.assert_array_equal(np.isinf(out), np.isinf(expected))
-
-
-@pytest.mark.parametrize(
-    ("x", "w", "out", "about"),
-    [
-        ((2, 3), (3, 4), (2, 4), "even"),
-        ((2, 4), (6, 4), (2, 4), "cannot multiply"),
-        ((2, 4), (4, 4), (2, 5), "cannot multiply"),
-        ((2, 4), (4, 4), (4,), "wanted 2"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_refused(x, w, out, about):
-    arrays = np.zeros(x, np.uint16), np.zeros(w, np.uint16), np.zeros(out, np.float32)
-    with pytest.raises(ValueError, match=about):
-        _product.add_product(*arrays, False, 0)
-
-
-def test_other_items_levels_and_strides_are_refused():
-    x, w, out = (np.zeros((2, 2), kind) for kind in (np.uint16, np.uint16, np.float32))
-    with pytest.raises(ValueError, match="items f"):
-        _product.add_product(out, w, out, False, 0)
-    with pytest.raises(ValueError, match="items d"):
-        _product.add_product(x, w, np.zeros((2, 2)), False, 0)
-    with pytest.raises(ValueError, match="rows contiguous"):
-        _product.add_product(x, w.T[::1], np.zeros((2, 4), np.float32)[:, ::2], False, 0)
-    with pytest.raises(ValueError, match="no level"):
-        _product.add_product(x, w, out, False, _product.N_LEVELS)
 
 
 class Chip:
@@ -102,9 +36,6 @@ class Chip:
     def codec(self, dtype, shape):
         return self._codecs.get(dtype, shape)
 
-    def bytes(self, *shape):
-        return np.empty(shape, np.uint8)
-
     def call(self, function, *arguments):
         self.calls.append((function, arguments))
 
@@ -114,8 +45,8 @@ class Chip:
 
 
 @pytest.mark.parametrize("dtype", [BFP8, BFP4, BF16], ids=str)
-@pytest.mark.parametrize("depth", [64, 1024, 700])
-def test_pieces_add_up_to_the_whole(dtype, depth):
+@pytest.mark.parametrize("depth", [64, 1024, 701])
+def test_pieces_add_up_to_the_whole(product, dtype, depth):
     # Small integers, so that every order of additions has the same bits.
     rng = np.random.default_rng(1)
     w = rng.integers(-3, 4, (depth, 1600)).astype(np.float32)
@@ -123,42 +54,52 @@ def test_pieces_add_up_to_the_whole(dtype, depth):
     tensor = PackedTensor.of(w, dtype)
     chip, out = Chip(), np.empty((32, 1600), np.float32)
     weight = WeightId(0, "w1")
-    stream = WeightStream({weight: tensor}, _product.add_product, max(LEVELS), 1)
-    stream.multiply(chip, weight, x, out)
+    stream = WeightStream({weight: tensor}, product, 1)
+    stream.multiply(chip, weight, x, out, [slice(0, 20), slice(20, 32)])
     chip.run()
     np.testing.assert_array_equal(out, x @ w)
     assert (piece_rows(w.shape) < depth) == (depth > 320)
-    assert stream.piece_bytes() == 2 * 1600 * min(depth, 320)
+    assert stream.piece_bytes() == 4 * 1600 * min(depth, 320)
 
 
-def test_rows_that_are_not_read_are_zeros_and_the_others_keep_their_bits():
+def test_products_keep_all_bits_of_the_factors(product):
+    x, w = operands((32, 128, 64))
+    exact = x.astype(np.float64) @ w.astype(np.float64)
+    chip, out = Chip(), np.empty((32, 64), np.float32)
+    weight, tensor = WeightId(0, "w1"), PackedTensor.of(w, BF16)
+    WeightStream({weight: tensor}, product, 1).multiply(chip, weight, x, out, [slice(0, 32)])
+    chip.run()
+    np.testing.assert_allclose(out, exact, rtol=0, atol=1e-6 * 128)
+
+
+def test_blocks_that_are_not_read_are_zeros_and_the_others_keep_their_bits(product):
     x, w = operands((40, 64, 48))
     weight, tensor = WeightId(0, "w2"), PackedTensor.of(w, BFP8)
-    stream = WeightStream({weight: tensor}, _product.add_product, max(LEVELS), 1)
-    whole, some, all_of_them = (np.full((40, 48), np.nan, np.float32) for _ in range(3))
-    rows, chip = np.array([3, 4, 39]), Chip()
-    stream.multiply(chip, weight, x, whole)
-    stream.multiply(chip, weight, x, some, lambda: rows)
-    stream.multiply(chip, weight, x, all_of_them, lambda: np.arange(40))
+    stream, blocks = WeightStream({weight: tensor}, product, 1), [slice(0, 32), slice(32, 40)]
+    whole, some, others = (np.full((40, 48), np.nan, np.float32) for _ in range(3))
+    other_x = x.copy()
+    other_x[32:] = 1
+    chip = Chip()
+    stream.multiply(chip, weight, x, whole, blocks)
+    stream.multiply(chip, weight, x, some, blocks, lambda: np.array([3, 4]))
+    stream.multiply(chip, weight, other_x, others, blocks)
     chip.run()
-    expected = np.zeros_like(whole)
-    expected[rows] = whole[rows]
-    np.testing.assert_array_equal(some, expected)
-    np.testing.assert_array_equal(all_of_them, whole)
+    np.testing.assert_array_equal(some[:32], whole[:32])
+    assert (some[32:] == 0).all()
+    np.testing.assert_array_equal(others[:32], whole[:32])
 
 
-def test_small_weights_odd_depths_and_float32_are_not_streamed():
+def test_small_weights_and_float32_are_not_streamed():
     packed = {
         WeightId(n, "w1"): PackedTensor.of(np.zeros(shape, np.float32), dtype)
         for n, (shape, dtype) in enumerate(
-            (((64, 64), BFP8), ((63, 65), BFP8), ((64, 64), FLOAT32), ((64, 63), BFP8))
+            (((64, 64), BFP8), ((63, 64), BFP8), ((64, 64), FLOAT32), ((64, 63), BFP8))
         )
     }
-    stream = WeightStream(packed, None, 0, 64 * 64)
+    stream = WeightStream(packed, NumpyProduct(), 64 * 64)
     assert [stream.has(weight) for weight in packed] == [True, False, False, False]
 
 
-@pytest.mark.skipif(compiled_product() is None, reason="no fast product on this processor")
 @pytest.mark.parametrize("mesh", ["2x2", "8x4"])
 def test_streamed_weights_give_the_tokens_of_whole_ones(monkeypatch, mesh):
     from galaxy_mpi.generator import Generator, create_model
@@ -166,7 +107,7 @@ def test_streamed_weights_give_the_tokens_of_whole_ones(monkeypatch, mesh):
     prompts = ["The galaxy", "Once upon a time there was", "1 2 3 4"]
     found = {}
     for least in (2**20, 1):
-        monkeypatch.setattr(chips, "WORTH_TORCH", least)
+        monkeypatch.setattr(chips, "LARGE", least)
         with Generator(create_model("demo", mesh=mesh, max_seq_len=128)) as generator:
             held = generator.model.chips
             assert (held.piece_bytes > 0) == (held.largest == 0) == (least == 1)

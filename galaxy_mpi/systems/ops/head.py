@@ -130,12 +130,6 @@ class PrefillLogits(Logits):
     def _multiply(self, chip: ChipBinder, read: F32, w: Operand, out: F32) -> None:
         """Multiply tile by tile, so that a user's bits do not depend on other users."""
         tiles = [slice(user * TILE, (user + 1) * TILE) for user in range(self.n_rows)]
-        if w.is_by_row:
-            last = chip.array(self.n_rows, read.shape[1])
-            for user, tile in enumerate(tiles):
-                chip.call(_keep_last, chip.inputs, user, read[tile], last[user])
-            w.multiply(last, out, (slice(0, self.n_rows),))
-            return
         product = chip.array(TILE, w.width)
         for user, tile in enumerate(tiles):
             w.multiply(read[tile], product, (slice(0, TILE),))

@@ -9,13 +9,13 @@ multiplies, with the same bits except for the order of additions.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
 
-__all__ = ["LARGE", "Product", "chosen_product"]
+__all__ = ["LARGE", "NumpyProduct", "TorchProduct", "chosen_product"]
 
 LARGE = 2**20
 """Values from which on a weight is multiplied in pieces, and with torch."""
@@ -23,19 +23,8 @@ LARGE = 2**20
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-class Product(Protocol):
-    """Multiplies matrices whose values are those of bfloat16."""
-
-    def bind(self, x: F32, w: F32, out: F32, term: F32, *, adds: bool) -> list[Call]:
-        """Return calls that write ``x @ w`` to ``out``, or add it; ``term`` is scratch like it."""
-
-    @contextmanager
-    def ready(self) -> Iterator[None]:
-        """Run such calls in here."""
-
-
 class NumpyProduct:
-    """See `Product`."""
+    """Numpy's, see `galaxy_mpi.prefetch.stream.Product`."""
 
     def bind(self, x: F32, w: F32, out: F32, term: F32, *, adds: bool) -> list[Call]:
         """Multiply, then add."""
@@ -50,7 +39,7 @@ class NumpyProduct:
 
 
 class TorchProduct:
-    """See `Product`; on one core, as the other ranks use the others."""
+    """Torch's, on one core, as the other ranks use the others."""
 
     def __init__(self) -> None:
         import torch
@@ -79,6 +68,6 @@ class TorchProduct:
             self._torch.set_float32_matmul_precision(before)
 
 
-def chosen_product() -> Product:
+def chosen_product() -> NumpyProduct | TorchProduct:
     """Return torch's product if torch is installed, else numpy's."""
     return NumpyProduct() if find_spec("torch") is None else TorchProduct()

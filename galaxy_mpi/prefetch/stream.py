@@ -12,17 +12,17 @@ something to do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.dtypes import FLOAT32, TILE, PackedTensor
-from galaxy_mpi.kernels import Product
 from galaxy_mpi.prefetch.weights import WeightId
 
-__all__ = ["PIECE_VALUES", "WeightStream", "piece_rows"]
+__all__ = ["PIECE_VALUES", "Product", "WeightStream", "piece_rows"]
 
 PIECE_VALUES = 2**19
 """Values of a piece: 2 MiB of float32. Half and twice as many take as long."""
@@ -40,6 +40,18 @@ def piece_rows(shape: tuple[int, ...]) -> int:
     """
     rows, width = shape
     return min(rows, max(TILE, PIECE_VALUES // width // TILE * TILE))
+
+
+class Product(Protocol):
+    """Multiplies matrices whose values are those of bfloat16; see `galaxy_mpi.kernels.multiply`."""
+
+    def bind(
+        self, x: F32, w: F32, out: F32, term: F32, *, adds: bool
+    ) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
+        """Return calls that write ``x @ w`` to ``out``, or add it; ``term`` is scratch like it."""
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Return what such calls are run in."""
 
 
 class _Multiplication:

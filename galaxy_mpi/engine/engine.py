@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine.chips import check_memory, load_chips
+from galaxy_mpi.engine.chips import load_chips
 from galaxy_mpi.engine.hooks import Hooks
 from galaxy_mpi.engine.mode import NoClock
 from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
@@ -33,6 +33,7 @@ from galaxy_mpi.engine.parts import (
 )
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.engine.request import Request
+from galaxy_mpi.engine.room import check_memory
 from galaxy_mpi.engine.sampler import Sampler
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.taps import at_layer_ends

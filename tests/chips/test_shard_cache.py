@@ -13,7 +13,7 @@ import pytest
 from galaxy_mpi.checkpoints import Checkpoint, cache_folder, locate
 from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
 from galaxy_mpi.config import RunConfig
-from galaxy_mpi.engine import chips
+from galaxy_mpi.engine import room
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.presets import PRESETS
@@ -240,12 +240,12 @@ def test_a_disk_without_room_is_refused_with_the_bytes_before_anything_is_read(
     tmp_path, monkeypatch, reads
 ):
     run = replace(RUN, weights_cache=tmp_path / "cache")
-    monkeypatch.setattr(chips, "free_disk_bytes", lambda folder: 1_000_000)
-    monkeypatch.setattr(chips, "available_bytes", lambda: 2_000_000)
+    monkeypatch.setattr(room, "free_disk_bytes", lambda folder: 1_000_000)
+    monkeypatch.setattr(room, "available_bytes", lambda: 2_000_000)
     with pytest.raises(ConfigError, match=r"of 4 chips, \d{7} bytes, of which .* for 1000000,"):
         tokens_of(run)
     assert reads == []
     assert files(tmp_path) == []
-    monkeypatch.setattr(chips, "free_disk_bytes", lambda folder: 10**9)
+    monkeypatch.setattr(room, "free_disk_bytes", lambda folder: 10**9)
     tokens_of(run)  # mapped, so the memory is enough
     assert len(files(tmp_path)) == 4

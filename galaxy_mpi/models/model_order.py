@@ -22,7 +22,7 @@ class ModelOrder:
     >>> from galaxy_mpi.mesh import Mesh
     >>> from galaxy_mpi.models.presets import PRESETS
     >>> order = ModelOrder(Layout(PRESETS["llama3-70b"], Mesh(3, 4)))
-    >>> len(order.places("kv_heads")), order.places("kv_heads").max()
+    >>> len(order.places("kv_heads")), int(order.places("kv_heads").max())
     (8, 7)
     """
 

@@ -34,9 +34,9 @@ command -v unshare >/dev/null || skip "no unshare (Debian: apt-get install util-
 case $hosts in [2-9]) ;; *) echo "two_hosts: 2 to 9 hosts, got $hosts" >&2 && exit 2 ;; esac
 [ $((ranks % hosts)) = 0 ] || { echo "two_hosts: $ranks ranks do not divide by $hosts" >&2 && exit 2; }
 
-# Names of this run alone: others may do the same beside. An interface's name has 15 letters.
+# Names of this run alone: others may do the same beside.
 id=$(printf '%x' $$)
-bridge=gmb$id
+hub=gm$id-hub
 work=$(mktemp -d)
 take_down() {
     n=0
@@ -45,7 +45,7 @@ take_down() {
         ip netns delete "gm$id-$n" 2>/dev/null || true
         n=$((n + 1))
     done
-    ip link delete "$bridge" 2>/dev/null || true
+    ip netns delete "$hub" 2>/dev/null || true
     rm -rf "$work" /etc/netns/gm"$id"-*
 }
 trap take_down EXIT
@@ -53,15 +53,17 @@ trap 'exit 130' INT HUP TERM
 
 # One subnet of 10.0.0.0/8 by the number of this process.
 net=10.$((($$ / 250) % 250)).$(($$ % 250))
-ip link add "$bridge" type bridge 2>"$work/error" || skip "no network namespaces: $(cat "$work/error")"
-ip link set "$bridge" up
+# The bridge has a namespace too: PMIx fails to start if an interface comes or goes while it looks.
+ip netns add "$hub" 2>"$work/error" || skip "no network namespaces: $(cat "$work/error")"
+ip -n "$hub" link add bridge type bridge 2>"$work/error" || skip "no bridge: $(cat "$work/error")"
+ip -n "$hub" link set bridge up
 n=0
 : >"$work/hostfile"
 while [ "$n" -lt "$hosts" ]; do
     host=gm$id-$n
     ip netns add "$host" 2>"$work/error" || skip "no network namespaces: $(cat "$work/error")"
-    ip link add "v$id-$n" type veth peer name eth0 netns "$host"
-    ip link set "v$id-$n" master "$bridge" up
+    ip -n "$hub" link add "v$n" type veth peer name eth0 netns "$host"
+    ip -n "$hub" link set "v$n" master bridge up
     ip -n "$host" link set lo up
     ip -n "$host" address add "$net.$((n + 1))/24" dev eth0
     ip -n "$host" link set eth0 up

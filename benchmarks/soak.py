@@ -4,8 +4,10 @@
 
 Users have prompts of 1 to 48 tokens and stay for 40 of their own, or until they end. Printed is
 the slope of each rank's memory (proportional set size) over the second half of the run, by least
-squares, with its standard error: flat if the slope is less than two errors. The last users' tokens
-are compared with a fresh run of their prompts alone. Ends with 1 if memory grows or tokens differ.
+squares, with its standard error, and how much of it is the run's results, which are kept to its
+end: tokens of users, times of steps. The rest is flat if its slope is less than two errors. The
+last users' tokens are compared with a fresh run of their prompts alone. Ends with 1 if memory
+grows or tokens differ.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import math
 import random
 import sys
 import time
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from itertools import chain, pairwise
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -50,6 +53,24 @@ def slope(samples: Sequence[tuple[float, float]]) -> tuple[float, float]:
     alike = max(0.0, sum(a * b for a, b in pairwise(rest)) / square)
     independent = max(3.0, n * (1 - alike) / (1 + alike))
     return value, math.sqrt(square / (independent - 2) / (spread / n) / n)
+
+
+def bytes_of(things: Iterable[object]) -> int:
+    """Return the memory of objects and all that they hold, each object counted once."""
+    seen, total, left = set[int](), 0, list(things)
+    while left:
+        thing = left.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        total += sys.getsizeof(thing)
+        if isinstance(thing, dict):
+            left += chain(thing.keys(), thing.values())
+        elif isinstance(thing, (list, tuple)):
+            left += thing
+        elif is_dataclass(thing):
+            left += [getattr(thing, field.name) for field in fields(thing)]
+    return total
 
 
 def main() -> int:
@@ -90,6 +111,10 @@ def main() -> int:
                 if n % every == 0:
                     samples.append((float(n), float(proportional_set_bytes())))
             seconds = time.perf_counter() - began
+            clocks = [] if engine.clock is None else engine.clock.times
+            results = bytes_of([scheduler.requests, engine.chosen, engine.times, *clocks])
+            # The prompts of all users were there from the start.
+            results -= bytes_of([request.prompt for request in scheduler.requests])
             done = [r for r in scheduler.requests if r.ended is not None][-N_COMPARED:]
             then = [list(r.generated) for r in done]
             alone = tuple(prompts[r.number] for r in done)
@@ -102,17 +127,19 @@ def main() -> int:
                 if scheduler.active:
                     engine.decode(scheduler)
             same = [list(r.generated) for r in scheduler.requests] == then
-        found = transport.gather((slope(samples[len(samples) // 2 :]), samples[-1][1]))
+        value, error = slope(samples[len(samples) // 2 :])
+        kept = results / n_steps
+        found = transport.gather((value - kept, error, kept, samples[-1][1]))
     if found is None:
         return 0
     print(f"mesh {mesh}: {n_steps} steps, {n_done} users, {seconds:.0f} s")
     grows = False
-    for rank, ((value, error), last) in enumerate(found):
+    for rank, (value, error, kept, last) in enumerate(found):
         verdict = "grows" if value > 2 * error and value * n_steps > 2**12 else "flat"
         grows |= verdict == "grows"
         print(
-            f"rank {rank:>2}: {last / 2**20:8.1f} MiB, {value:+10.1f} +- {error:.1f} bytes a step: "
-            f"{verdict}"
+            f"rank {rank:>2}: {last / 2**20:6.1f} MiB; bytes a step: {kept:.0f} of results, "
+            f"others {value:+.0f} +- {error:.0f}: {verdict}"
         )
     print(f"tokens of the last {len(then)} users: {'the same' if same else 'OTHERS'} as alone")
     return int(grows or not same)

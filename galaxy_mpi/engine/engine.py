@@ -67,6 +67,8 @@ class Engine:
         The tokens that were chosen for each request.
     requests : list of Request
         Of the run, on all ranks.
+    clock : RunClock or None
+        Of this process's chips; None for formats that the device does not have.
 
     Raises
     ------
@@ -91,7 +93,7 @@ class Engine:
         self._spans = make_spans(run, transport)
         self._observer = make_observer(run, self.chips)
         self.programs = make_programs(run, self.plan.model, self.chips)
-        self._device = make_clock(run, self.plan.machine, self.programs, transport)
+        self.clock = make_clock(run, self.plan.machine, self.programs, transport)
         self._prefilled: list[Request] = []
         self._forced, self.chosen = forced, dict[int, list[int]]()
         self.requests: list[Request] = []
@@ -100,12 +102,12 @@ class Engine:
             self.chips,
             self.programs,
             make_prefetcher(self.programs, self._spans, self._hooks),
-            self._device or NoClock(),
+            self.clock or NoClock(),
             watchers=watchers,
         )
         ends = at_layer_ends(lambda chip, layer, outputs: self._layer_ended(layer))
         self.prefill_mode = PrefillMode(
-            self.chips, self.programs, self._device or NoClock(), [ends], watchers
+            self.chips, self.programs, self.clock or NoClock(), [ends], watchers
         )
         self.decode_mode.timeline = self.prefill_mode.timeline = self._spans
         self.decode_mode.note = self.prefill_mode.note = self._hooks.before_crossing
@@ -172,8 +174,8 @@ class Engine:
         self._prefilled = requests
         numbers = [request.number for request in requests]
         ready = self.prefill_mode.run(work)
-        if self._device is not None and ready.clocks is not None:
-            self._device.end_prefill(ready.clocks, numbers)
+        if self.clock is not None and ready.clocks is not None:
+            self.clock.end_prefill(ready.clocks, numbers)
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         sampled = self.sampler.choose(values, tokens, range(len(numbers)), numbers)
         if self._observer is not None:
@@ -193,8 +195,8 @@ class Engine:
         active = scheduler.active
         positions = scheduler.longest_positions()
         ready = self.decode_mode.run(scheduler.tokens, tables, positions)
-        if self._device is not None and ready.clocks is not None:
-            self._device.end_step(ready.clocks, len(active), [r.number for r in active])
+        if self.clock is not None and ready.clocks is not None:
+            self.clock.end_step(ready.clocks, len(active), [r.number for r in active])
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         rows, numbers = [r.place for r in active], [r.number for r in active]
         sampled = self.sampler.choose(values, tokens, rows, numbers)
@@ -207,7 +209,7 @@ class Engine:
 
     def chip_times(self) -> list[ChipTimes] | None:
         """Return the clocks' records of all chips on rank 0, None elsewhere. Collective."""
-        ranks = self._transport.gather([] if self._device is None else self._device.times)
+        ranks = self._transport.gather([] if self.clock is None else self.clock.times)
         return None if ranks is None else [times for rank in ranks for times in rank]
 
     def _switch(self, mode: str) -> None:
@@ -258,7 +260,7 @@ class Engine:
         return piece_of(self._tokenizer, before, token)
 
     def _report(self, scheduler: Scheduler, *, is_interrupted: bool = False) -> "Report | None":
-        chips, device = self.chips, self._device
+        chips, device = self.chips, self.clock
         mine = RankOutcome(
             totals={mode.name: mode.totals for mode in (self.decode_mode, self.prefill_mode)},
             memory=chips.memory(

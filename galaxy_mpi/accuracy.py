@@ -6,7 +6,6 @@ As the original measures it: the first tokens of a text in one pass, then one at
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -33,7 +32,7 @@ from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
-from galaxy_mpi.output import write_text
+from galaxy_mpi.output import temporary_folder, write_text
 from galaxy_mpi.studies.differences import Differences
 from galaxy_mpi.studies.forced_values import BY_OP_STEPS, ForcedValues, chosen_steps
 from galaxy_mpi.studies.published_accuracy import published
@@ -112,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with ExitStack() as stack:
                 folder = None
                 if arguments.by_op is not None:
-                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                    folder = stack.enter_context(temporary_folder(transport.rank))
                 _play(transport, runs, arguments, folder)
 
         return runs[0].working_mesh, play

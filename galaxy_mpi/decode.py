@@ -22,7 +22,7 @@ from galaxy_mpi.engine import Engine
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.flight_recorder import recording
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.mesh.ending import end_process, terminated_as_interrupted
+from galaxy_mpi.mesh.ending import end_process, terminated_as_interrupted, uninterrupted
 from galaxy_mpi.mesh.lifeline import is_other_rank
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import print_text, write_now, write_text
@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     report = stack.enter_context(Engine(run, transport, hooks)).generate()
                 if report is None:
                     return 0
+                uninterrupted()
                 more = {} if against is None else {"against": against.to_dict()}
                 from galaxy_mpi.engine.report_text import report_text  # only rank 0 needs it
 

@@ -6,8 +6,9 @@ import importlib.util
 import os
 import re
 import sys
+import tempfile
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
@@ -18,6 +19,7 @@ __all__ = [
     "named_lines",
     "plural",
     "print_text",
+    "temporary_folder",
     "write_all",
     "write_bytes",
     "write_now",
@@ -233,3 +235,16 @@ def _cannot_write(what: str, error: Exception) -> ConfigError:
         f"{what} cannot be written: {reason}; name a file in a folder that exists and can be "
         f"written to"
     )
+
+
+@contextlib.contextmanager
+def temporary_folder(rank: int) -> Iterator[Path]:
+    """Make a folder on rank 0 for the body; others get a path that they must not use.
+
+    Only rank 0 surely comes to the end of the body, and a killed rank would leave its folder.
+    """
+    if rank != 0:
+        yield Path()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)

@@ -24,6 +24,9 @@ _OF_AN_INTERRUPT = (b"noticed that process rank", b"abort is in progress")
 
 _OURS = b"galaxy_mpi: "
 
+_NO_CAUSE = re.compile(rb"asked to end| is left out")
+"""In lines of ours that do not say why a run ends."""
+
 _MOST_LINES = 40
 """A notice with more is none."""
 
@@ -88,7 +91,9 @@ class Notices:
         elif not n_written and _RULE.fullmatch(line.lstrip(b"\0")):
             self._block = [line]
         else:
-            self.has_cause = self.has_cause or line.startswith(_OURS)
+            self.has_cause = self.has_cause or (
+                line.startswith(_OURS) and not _NO_CAUSE.search(line)
+            )
             self._emit(line[n_written:])
 
     def _judge(self) -> None:

@@ -48,7 +48,12 @@ def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
         preexec_fn=_ending_with_parent(),
     )
     child = _Child(process, notices)
-    before = {number: signal.signal(number, child.handle) for number in child.SIGNALS}
+    # What is ignored here (nohup, a script's background jobs) stays ignored.
+    before = {
+        number: signal.signal(number, child.handle)
+        for number in child.SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         assert process.stderr is not None
         while chunk := os.read(process.stderr.fileno(), 65536):
@@ -59,7 +64,7 @@ def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if notices.is_interrupted:
-        if code not in (0, INTERRUPTED) and not notices.has_cause:
+        if code not in (0, INTERRUPTED) and not notices.has_cause and child.n_interrupts == 1:
             _write(b"galaxy_mpi: the ranks were still starting; there is nothing to report\n")
         return INTERRUPTED
     return code if code >= 0 else 128 - code
@@ -72,9 +77,11 @@ class _Child:
 
     def __init__(self, process: "subprocess.Popen[bytes]", notices: Notices) -> None:
         self._process, self._notices = process, notices
+        self.n_interrupts = 0
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Pass a signal on."""
+        self.n_interrupts += number == signal.SIGINT
         if number == signal.SIGINT and not self._notices.is_interrupted:
             self._notices.is_interrupted = True
             _write(_ASKED)

@@ -39,6 +39,7 @@ from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.engine.taps import at_layer_ends
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.engine.turns import take_turns
+from galaxy_mpi.mesh.ending import uninterrupted
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.timing.run_clock import ChipTimes
 
@@ -143,11 +144,13 @@ class Engine:
         self.times.start()
         try:
             take_turns(scheduler, self)
+            return self._report(scheduler)
         except KeyboardInterrupt:
             if self._transport.rank != 0:
                 raise
+            uninterrupted()
+            self._transport.leave_waits()
             return self._report(scheduler, is_interrupted=True)
-        return self._report(scheduler)
 
     def new_scheduler(self) -> Scheduler:
         """Return a scheduler of the run's prompts, identical on all ranks."""

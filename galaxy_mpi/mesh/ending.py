@@ -21,6 +21,7 @@ __all__ = [
     "interrupted_on_request",
     "say",
     "terminated_as_interrupted",
+    "uninterrupted",
 ]
 
 GRACE_S = 3.0
@@ -97,6 +98,14 @@ def terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def uninterrupted() -> None:
+    """Ignore further requests to end from now on, while what there is is written."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            if callable(signal.getsignal(number)):  # ours; in other programs nothing changes
+                signal.signal(number, signal.SIG_IGN)
 
 
 def end_process(message: str = "", code: int = 1) -> NoReturn:

@@ -11,6 +11,7 @@ that is stopped can be distinguished from one that is slow, by another process: 
 import contextlib
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -70,6 +71,7 @@ def no_rank_stopped() -> Iterator[None]:
         if pipe is not None and process is not None:
             os.close(pipe)
             with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)  # it may be stopped, and has nothing to clean up
                 os.waitpid(process, 0)
 
 
@@ -85,6 +87,8 @@ def _start_watching() -> tuple[int, int]:
     """Start the process that watches; return the pipe whose closing ends it, and its number."""
     launcher = ancestry(os.environ)[-1]
     words = [sys.executable, "-I", "-S", stopped.__file__, str(launcher), str(STOPPED_S)]
+    if "PMIX_NAMESPACE" in os.environ:
+        words.append(f"PMIX_NAMESPACE={os.environ['PMIX_NAMESPACE']}")
     end, mine = os.pipe()
     try:
         actions = [

@@ -54,11 +54,28 @@ def main(argv: list[str]) -> int:
         if select.select([handle], [], [], min(_INTERVAL_S, limit_s))[0]:
             return 0
         is_busy = len(argv) > 2 and _has_child(launcher, argv[2].encode())
-        waited_s = 0.0 if is_busy else waited_s + _INTERVAL_S
+        # Nor those in which nobody reads what it prints.
+        waited_s = 0.0 if is_busy or _is_blocked(launcher) else waited_s + _INTERVAL_S
     signal.pidfd_send_signal(handle, signal.SIGTERM)
     if not select.select([handle], [], [], _KILL_S)[0]:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
     return 0
+
+
+def _is_blocked(pid: int) -> bool:
+    """Return whether a process's output cannot be written at the moment: a pager, a slow ssh."""
+    for number in (1, 2):
+        try:
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+            stream = os.open(f"/proc/{pid}/fd/{number}", flags)
+        except OSError:
+            continue
+        try:
+            if not select.select([], [stream], [], 0)[1]:
+                return True
+        finally:
+            os.close(stream)
+    return False
 
 
 def _has_child(parent: int, variable: bytes) -> bool:

@@ -50,5 +50,8 @@ class LocalTransport:
     def allow_waits(self, timeout_s: float) -> None:
         """Do nothing: there are no other processes."""
 
+    def leave_waits(self) -> None:
+        """Do nothing: nobody waits."""
+
     def free(self) -> None:
         """Do nothing: there is only memory."""

@@ -235,6 +235,10 @@ class MpiTransport:
         """Raise the time limit of waits, unless the user set it."""
         self._watchdog.allow(timeout_s)
 
+    def leave_waits(self) -> None:
+        """Let no watchdog count from now on: this rank writes a report and then ends the run."""
+        self._planes.waits.leave()
+
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere."""
         with self._planes.waits.patiently("a gather to rank 0"):

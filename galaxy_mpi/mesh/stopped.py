@@ -1,11 +1,13 @@
 """A small process that ends ranks that are stopped (SIGSTOP) while a run starts.
 
-    python -I -S stopped.py LAUNCHER SECONDS
+    python -I -S stopped.py LAUNCHER SECONDS [VARIABLE=VALUE]
 
 While MPI starts, it holds the interpreter's lock, so no thread of a rank can look at the others;
 this process can. It kills a rank that has been in state T of ``/proc`` for ``SECONDS``, and the
 launcher then ends all. A rank that is slow is in another state and is left alone, so this limit
 can be shorter than that of a start. It ends with the rank that started it.
+
+With a third argument, which tells runs apart, only processes with this variable are looked at.
 
 Its standard input is a pipe that the rank holds. It imports nothing of the package, so that it
 starts at once.
@@ -27,7 +29,7 @@ def main(argv: list[str]) -> int:
     interval_s = min(_INTERVAL_S, limit_s / 4)
     stopped_s: dict[int, float] = {}
     while not select.select([0], [], [], interval_s)[0]:
-        found = stopped_descendants(launcher)
+        found = stopped_descendants(launcher, argv[2].encode() if len(argv) > 2 else b"")
         # Seconds are counted, so that the time in which this process is stopped too does not count.
         stopped_s = {pid: stopped_s.get(pid, 0.0) + interval_s for pid in found}
         for pid in [pid for pid, seconds in stopped_s.items() if seconds >= limit_s]:
@@ -36,8 +38,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def stopped_descendants(launcher: int) -> dict[int, str]:
-    """Return the stopped processes that descend from a process, with what they are.
+def stopped_descendants(launcher: int, variable: bytes = b"") -> dict[int, str]:
+    """Return the stopped ranks that descend from a process, with what they are.
+
+    Without ``variable`` (``NAME=VALUE`` of their environment) all ranks are meant.
 
     Empty if the launcher itself is stopped: someone has suspended the whole run.
     """
@@ -51,11 +55,14 @@ def stopped_descendants(launcher: int) -> dict[int, str]:
                 states[int(name)], parents[int(name)] = words[0].decode(), int(words[1])
     if states.get(launcher) == "T":
         return {}
-    return {
-        pid: _described(pid)
-        for pid, state in states.items()
-        if state == "T" and _descends(pid, launcher, parents)
-    }
+    found = {}
+    for pid, state in states.items():
+        if state == "T" and _descends(pid, launcher, parents):
+            environ = _read(f"/proc/{pid}/environ").split(b"\0")
+            what = _described(pid, environ)
+            if what and (not variable or variable in environ):
+                found[pid] = what
+    return found
 
 
 def _descends(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
@@ -68,13 +75,13 @@ def _descends(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
     return False
 
 
-def _described(pid: int) -> str:
-    """Return "rank 3 (process 1234)", or without the rank if it is unknown."""
-    for variable in _read(f"/proc/{pid}/environ").split(b"\0"):
+def _described(pid: int, environ: list[bytes]) -> str:
+    """Return "rank 3 (process 1234)"; empty if it is no rank."""
+    for variable in environ:
         name, _, value = variable.partition(b"=")
         if name in (b"OMPI_COMM_WORLD_RANK", b"PMIX_RANK", b"PMI_RANK"):
             return f"rank {value.decode(errors='replace')} (process {pid})"
-    return f"process {pid}"
+    return ""
 
 
 def _end(pid: int, what: str, limit_s: float) -> None:

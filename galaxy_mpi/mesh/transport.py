@@ -49,5 +49,8 @@ class Transport(Protocol):
     def allow_waits(self, timeout_s: float) -> None:
         """Raise the time limit of waits to at least so many seconds."""
 
+    def leave_waits(self) -> None:
+        """Let no watchdog count from now on: this rank writes a report and then ends the run."""
+
     def free(self) -> None:
         """Release the connection. Collective: every rank calls it."""

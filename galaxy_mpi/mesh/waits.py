@@ -20,6 +20,8 @@ __all__ = ["LINE_BYTES", "Waiting", "Waits", "padded", "text_of"]
 
 LINE_BYTES = 128
 
+_REPORTS = "the writing of a report"
+
 _MOST_TOLD = 4
 """How many places, and processes at each, a message names."""
 
@@ -123,6 +125,21 @@ class Waits:
     def last(self, rank: int) -> str:
         """Return what a process of the host waits for or waited for last; empty if elsewhere."""
         return text_of(self._texts[self.ranks.index(rank)]) if rank in self.ranks else ""
+
+    def leave(self) -> None:
+        """Wait for nobody any more: this process writes a report, and then ends the run.
+
+        It may have been interrupted in the middle of a wait.
+        """
+        self.crossing = None
+        self.has_disagreed = True  # so that the text stays
+        self.text[:] = padded(_REPORTS)
+        self.count[0] += self.number % 2
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a process of the host has left, so that waiting for it is no fault."""
+        return any(text_of(text) == _REPORTS for text in self._texts)
 
     def stopped(self) -> list[int]:
         """Return the other processes of the host that are stopped, or ended unnoticed."""

@@ -92,7 +92,8 @@ class Watchdog:
                 counts,
             )
             line, pause_s = self._verdict(seen_s, all_seen_s)
-            if line and not self._stop.wait(pause_s) and now == self._waits.number:
+            is_wanted = line and not self._stop.wait(pause_s) and now == self._waits.number
+            if is_wanted and not self._waits.is_ending:
                 self._expired(f"{self.doing}: {line}" if self.doing else line)
                 return
 
@@ -110,6 +111,8 @@ class Watchdog:
             How long no process of the host has begun or ended a wait.
         """
         waits = self._waits
+        if waits.is_ending:
+            return "", 0.0
         pause_s = min(_PAUSE_S * waits.place, _MOST_PAUSE_S)
         crossing = waits.crossing if waits.number % 2 else None
         if crossing is not None and seen_s >= self._timeout_s:

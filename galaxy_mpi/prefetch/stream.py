@@ -15,9 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.dtypes import FLOAT32, TILE, PackedTensor
 from galaxy_mpi.prefetch.weights import WeightId
@@ -26,8 +23,6 @@ __all__ = ["PIECE_VALUES", "Product", "WeightStream", "piece_rows"]
 
 PIECE_VALUES = 2**19
 """Values of a piece: 2 MiB of float32. Half and twice as many take as long."""
-
-Rows = Callable[[], NDArray[np.int64]]
 
 
 def piece_rows(shape: tuple[int, ...]) -> int:
@@ -67,8 +62,6 @@ class _Multiplication:
     blocks : sequence of slice
         Rows that are multiplied together, always the same ones, so that the bits of a row do not
         depend on what else is multiplied.
-    rows : callable, optional
-        Returns, when the program runs, which rows are read later.
     """
 
     def __init__(
@@ -79,9 +72,8 @@ class _Multiplication:
         x: F32,
         out: F32,
         blocks: Sequence[slice],
-        rows: Rows | None,
     ) -> None:
-        self._product, self._out, self._blocks, self._rows = product, out, blocks, rows
+        self._product = product
         n_rows, width = tensor.shape
         step = piece_rows(tensor.shape)
         largest = max(block.stop - block.start for block in blocks)
@@ -95,33 +87,25 @@ class _Multiplication:
             packed = tensor.data[at : at + codec.n_bytes]
             at += codec.n_bytes
             calls = [
-                product.bind(
+                call
+                for block in blocks
+                for call in product.bind(
                     x[block, top : top + height],
                     piece,
                     out[block],
                     term[: block.stop - block.start],
                     adds=top > 0,
                 )
-                for block in blocks
             ]
             self._pieces.append((codec.unpack, packed, piece, calls))
 
     def __call__(self) -> None:
-        """Multiply; blocks that nobody reads become zeros."""
-        wanted = range(len(self._blocks))
-        if self._rows is not None:
-            rows = self._rows()
-            reads = [((rows >= b.start) & (rows < b.stop)).any() for b in self._blocks]
-            wanted = [n for n in wanted if reads[n]]  # type: ignore[assignment]
-            for block, is_read in zip(self._blocks, reads, strict=True):
-                if not is_read:
-                    self._out[block] = 0
+        """Multiply."""
         with self._product.ready():
             for unpack, packed, piece, calls in self._pieces:
                 unpack(packed, piece)
-                for number in wanted:
-                    for call, arguments in calls[number]:
-                        call(*arguments)
+                for call, arguments in calls:
+                    call(*arguments)
 
 
 class WeightStream:
@@ -166,7 +150,6 @@ class WeightStream:
         x: F32,
         out: F32,
         blocks: Sequence[slice],
-        rows: Rows | None = None,
     ) -> None:
         """Add a product to the program of a chip.
 
@@ -179,8 +162,6 @@ class WeightStream:
         out : ndarray of shape (M, N)
         blocks : sequence of slice
             Rows that are multiplied together.
-        rows : callable, optional
-            Returns, when the program runs, which rows are read later; by default all are.
         """
         tensor = self._tensors[weight]
-        chip.call(_Multiplication(self._product, chip, tensor, x, out, blocks, rows))
+        chip.call(_Multiplication(self._product, chip, tensor, x, out, blocks))

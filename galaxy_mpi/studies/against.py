@@ -1,6 +1,5 @@
 """A run compared with the same run in another precision or system."""
 
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.output import temporary_folder
 from galaxy_mpi.studies.differences import Differences, compare_captures
 from galaxy_mpi.systems import PRECISIONS, SYSTEMS, chosen_system
 
@@ -67,7 +67,7 @@ def run_against(
     with ExitStack() as stack:
         folder = run.capture_path
         if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder = stack.enter_context(temporary_folder(transport.rank))
         first, second = folder / "run", folder / "against"
         with Engine(replace(run, capture_path=first), transport, hooks) as engine:
             report = engine.generate()

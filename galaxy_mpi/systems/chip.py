@@ -79,7 +79,7 @@ class Operand(Protocol):
     width: int
     """Columns of the product."""
 
-    def multiply(self, x: F32, out: F32, blocks: Sequence[slice], first: int | None = None) -> None:
+    def multiply(self, x: F32, out: F32, blocks: Sequence[slice]) -> None:
         """Add products of blocks of rows, without rounding.
 
         Parameters
@@ -88,8 +88,6 @@ class Operand(Protocol):
         out : ndarray of shape (M, N)
         blocks : sequence of slice
             Rows that may be multiplied together.
-        first : int, optional
-            Row of a prefill pass with which ``x`` begins: what is no token's need not be computed.
         """
 
 
@@ -99,7 +97,7 @@ class _Whole:
     def __init__(self, chip: "ChipBinder", w: F32) -> None:
         self._chip, self._w, self.width = chip, w, w.shape[1]
 
-    def multiply(self, x: F32, out: F32, blocks: Sequence[slice], first: int | None = None) -> None:
+    def multiply(self, x: F32, out: F32, blocks: Sequence[slice]) -> None:
         """Add one call a block."""
         for rows in blocks:
             self._chip.call(np.matmul, x[rows], self._w, out[rows])
@@ -112,18 +110,9 @@ class _Streamed:
         self._chip, self._stream, self._weight = chip, stream, weight
         self.width = stream.shape(weight)[1]
 
-    def multiply(self, x: F32, out: F32, blocks: Sequence[slice], first: int | None = None) -> None:
+    def multiply(self, x: F32, out: F32, blocks: Sequence[slice]) -> None:
         """Add one call."""
-        inputs, n_rows = self._chip.inputs, len(x)
-
-        def of_tokens() -> Ints:
-            assert inputs.work is not None
-            assert first is not None
-            rows = inputs.work.token_rows - first
-            return rows[(rows >= 0) & (rows < n_rows)]
-
-        rows = None if first is None else of_tokens
-        self._stream.multiply(self._chip, self._weight, x, out, blocks, rows)
+        self._stream.multiply(self._chip, self._weight, x, out, blocks)
 
 
 class ChipBinder(Binder):
@@ -198,4 +187,4 @@ class ChipBinder(Binder):
         read = self.read_activation(site, weight.name.partition(".")[0], x)
         blocks = (slice(0, len(x)),) if site.work is None else site.work.row_blocks
         with self.weight(site, weight) as w:
-            w.multiply(read, out, blocks, None if site.work is None else 0)
+            w.multiply(read, out, blocks)

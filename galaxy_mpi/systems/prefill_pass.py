@@ -149,8 +149,6 @@ class PrefillPass:
     >>> work = PrefillPass(users, n_parts=32)
     >>> work.shape.device_rows, work.shape.n_rows, [rows for rows, _ in work.parts]
     (4096, 128, [slice(0, 64, None), slice(64, 128, None)])
-    >>> work.token_rows[[0, 39, 40, 79]]
-    array([  0,  39,  64, 103])
     """
 
     users: tuple[PrefillUser, ...]
@@ -194,13 +192,6 @@ class PrefillPass:
         for rows, user in self.parts:
             tokens[rows][: len(user.tokens)] = user.tokens
         return tokens
-
-    @cached_property
-    def token_rows(self) -> Ints:
-        """The host's rows that are not padding, ascending."""
-        return np.concatenate(
-            [rows.start + np.arange(len(user.tokens)) for rows, user in self.parts]
-        )
 
     @property
     def positions(self) -> Ints:

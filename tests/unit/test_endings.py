@@ -119,6 +119,21 @@ def test_all_who_wait_for_each_other_end_with_where_each_of_them_is():
     watchdog.close()
 
 
+def test_nobody_is_ended_while_a_rank_writes_its_report():
+    """It was interrupted in the middle of a wait, and the others wait for it."""
+    page, said = np.zeros(2 * LINE_BYTES, np.uint8), []
+    here, there = (Waits(rank, (0, 1), page, is_whole=True) for rank in (0, 1))
+    wait(here)
+    wait(there)
+    here.leave()
+    assert here.number % 2 == 0
+    watchdogs = [Watchdog(timeout_s=0.2, waits=w, expired=said.append) for w in (here, there)]
+    time.sleep(1.0)
+    assert said == []
+    for watchdog in watchdogs:
+        watchdog.close()
+
+
 WAIT = """
 import threading
 from galaxy_mpi.mesh.plane import Label
@@ -234,11 +249,26 @@ def test_a_launcher_that_stays_is_ended_and_another_program_is_not(name, ends, t
         assert stays.wait(timeout=30) == (-signal.SIGTERM if ends else -signal.SIGKILL)
 
 
-def test_nothing_waits_for_a_launcher_that_has_ended():
-    with subprocess.Popen(["true"]) as ended:
-        ended.wait()
-    words = [sys.executable, "-I", "-S", lingering.__file__, str(ended.pid), "600"]
-    assert subprocess.run(words, timeout=30, check=False).returncode == 0
+def test_nothing_waits_for_a_launcher_that_ends_by_itself(tmp_path):
+    program = tmp_path / "mpirun"
+    program.symlink_to(shutil.which("sleep"))
+    with subprocess.Popen([program, "1"]) as ends:
+        words = [sys.executable, "-I", "-S", lingering.__file__, str(ends.pid), "600"]
+        assert subprocess.run(words, timeout=30, check=False).returncode == 0
+        assert ends.wait(timeout=30) == 0
+
+
+def test_a_launcher_whose_output_nobody_reads_is_left_alone(tmp_path):
+    program = tmp_path / "mpirun"
+    program.symlink_to(shutil.which("yes"))
+    with subprocess.Popen([program], stdout=subprocess.PIPE) as launcher:
+        words = [sys.executable, "-I", "-S", lingering.__file__, str(launcher.pid), "0.1"]
+        with subprocess.Popen(words) as watch:
+            with pytest.raises(subprocess.TimeoutExpired):
+                watch.wait(timeout=2.5)
+            assert launcher.poll() is None
+            launcher.stdout.close()  # its next write ends it
+            assert watch.wait(timeout=30) == 0
 
 
 def test_a_launcher_with_ranks_is_left_alone_until_the_last_has_ended(tmp_path):

@@ -42,7 +42,11 @@ def test_a_shorter_one_and_one_without_a_limit_do_not():
 @contextlib.contextmanager
 def processes(number):
     """Yield processes that sleep, and end them."""
-    started = [subprocess.Popen(["sleep", "600"], stderr=subprocess.DEVNULL) for _ in range(number)]
+    environ = os.environ | {"PMIX_RANK": "3"}
+    started = [
+        subprocess.Popen(["sleep", "600"], stderr=subprocess.DEVNULL, env=environ)
+        for _ in range(number)
+    ]
     try:
         yield started
     finally:
@@ -68,20 +72,26 @@ def test_a_stopped_rank_is_ended_and_one_that_sleeps_is_not():
         assert victim.wait(timeout=30) == -signal.SIGKILL
         said = watch.communicate(timeout=30)[1]
         assert watch.returncode == 0, "it ends with its input"
-        assert said.startswith(f"galaxy_mpi: process {victim.pid} on ")
+        assert said.startswith(f"galaxy_mpi: rank 3 (process {victim.pid}) on ")
         assert sleeping.poll() is None
 
 
 def test_nobody_is_stopped_if_the_launcher_is():
     with subprocess.Popen(
-        ["sh", "-c", "sleep 600 >&2 & echo $!; wait"], stdout=subprocess.PIPE, text=True
+        ["sh", "-c", "sleep 600 >&2 & echo $!; wait"],
+        env=os.environ | {"PMIX_RANK": "4", "PMIX_NAMESPACE": "mine"},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as launcher:
         rank = int(launcher.stdout.readline())
         try:
             os.kill(rank, signal.SIGSTOP)
             while not stopped.stopped_descendants(launcher.pid):
                 pass
-            assert list(stopped.stopped_descendants(launcher.pid)) == [rank]
+            found = {rank: f"rank 4 (process {rank})"}
+            assert stopped.stopped_descendants(launcher.pid) == found
+            assert stopped.stopped_descendants(launcher.pid, b"PMIX_NAMESPACE=mine") == found
+            assert stopped.stopped_descendants(launcher.pid, b"PMIX_NAMESPACE=another") == {}
             stop(launcher)
             assert stopped.stopped_descendants(launcher.pid) == {}
         finally:

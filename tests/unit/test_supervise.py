@@ -52,6 +52,9 @@ def test_the_notice_of_an_abort_passes_only_without_a_cause(size):
     # The cause may come later, from another rank.
     assert passed(ABORT.rstrip(b"\0") + OURS, size) == OURS
     assert passed(b"Segfault\n" + ABORT, size).rstrip(b"\0") == b"Segfault\n" + ABORT.rstrip(b"\0")
+    # A rank that was asked to end does not know why.
+    asked_to_end = b"galaxy_mpi: rank 0: asked to end (SIGTERM) before there was a report\n"
+    assert passed(asked_to_end + ABORT, size).startswith(asked_to_end + ABORT[:80])
     # A rank that was killed could say nothing; after Ctrl-C it is expected.
     assert passed(OURS + KILLED, size) == OURS + KILLED
     assert passed(KILLED, size, is_interrupted=True) == b""

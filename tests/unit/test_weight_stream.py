@@ -44,7 +44,7 @@ class Chip:
             function(*arguments)
 
 
-@pytest.mark.parametrize("dtype", [BFP8, BFP4, BF16], ids=str)
+@pytest.mark.parametrize("dtype", [BFP8, BFP4, BF16], ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("depth", [64, 1024, 701])
 def test_pieces_add_up_to_the_whole(product, dtype, depth):
     # Small integers, so that every order of additions has the same bits.
@@ -72,21 +72,19 @@ def test_products_keep_all_bits_of_the_factors(product):
     np.testing.assert_allclose(out, exact, rtol=0, atol=1e-6 * 128)
 
 
-def test_blocks_that_are_not_read_are_zeros_and_the_others_keep_their_bits(product):
+def test_bits_of_a_block_do_not_depend_on_other_blocks(product):
     x, w = operands((40, 64, 48))
     weight, tensor = WeightId(0, "w2"), PackedTensor.of(w, BFP8)
     stream, blocks = WeightStream({weight: tensor}, product, 1), [slice(0, 32), slice(32, 40)]
-    whole, some, others = (np.full((40, 48), np.nan, np.float32) for _ in range(3))
+    first, second = (np.full((40, 48), np.nan, np.float32) for _ in range(2))
     other_x = x.copy()
     other_x[32:] = 1
     chip = Chip()
-    stream.multiply(chip, weight, x, whole, blocks)
-    stream.multiply(chip, weight, x, some, blocks, lambda: np.array([3, 4]))
-    stream.multiply(chip, weight, other_x, others, blocks)
+    stream.multiply(chip, weight, x, first, blocks)
+    stream.multiply(chip, weight, other_x, second, blocks)
     chip.run()
-    np.testing.assert_array_equal(some[:32], whole[:32])
-    assert (some[32:] == 0).all()
-    np.testing.assert_array_equal(others[:32], whole[:32])
+    np.testing.assert_array_equal(second[:32], first[:32])
+    assert (second[32:] != first[32:]).any()
 
 
 def test_small_weights_and_float32_are_not_streamed():

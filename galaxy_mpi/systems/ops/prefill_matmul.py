@@ -275,7 +275,7 @@ class MinimalDown(PrefillDown):
                     for block in self.work.row_blocks
                     if rows.start <= block.start < rows.stop
                 ]
-                w.multiply(read, product[rows], inside, rows.start)
+                w.multiply(read, product[rows], inside)
         chip.round(self._product, product)
         reduced = chip.collective(self._sum)
         chip.call(np.copyto, reduced.term, product)

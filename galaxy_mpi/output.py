@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import sys
-import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -246,5 +245,7 @@ def temporary_folder(rank: int) -> Iterator[Path]:
     if rank != 0:
         yield Path()
         return
+    import tempfile  # few runs need it
+
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)

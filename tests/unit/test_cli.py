@@ -207,6 +207,14 @@ def test_a_rank_imports_nothing_that_only_rank_0_or_an_option_needs():
         "numpy.ma",
         "galaxy_mpi.studies",
         "galaxy_mpi.timing.op_report",
+        "galaxy_mpi.timing.estimator",
+        "galaxy_mpi.timing.trace",
+        "galaxy_mpi.checkpoints.model_files",
+        "galaxy_mpi.checkpoints.tokenizer",
+        "galaxy_mpi.engine.assembly",
+        "galaxy_mpi.engine.planning",
+        "galaxy_mpi.engine.report",
+        "galaxy_mpi.report",
     ]
     told = python(
         "import sys; import galaxy_mpi.decode as d; d.build_parser().parse_args([])\n"

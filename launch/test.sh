@@ -11,6 +11,8 @@ sh launch/setup.sh test
 . "${GALAXY_MPI_VENV:-.venv}/bin/activate"
 
 failed=0
+# A launcher whose process number is that of one that was killed could not start.
+python -c "from galaxy_mpi.cli.sessions import remove_stale_sessions as remove; remove()"
 # The examples in docstrings; pure functions; all chips in one process; real ranks; whole commands.
 python -m pytest --doctest-modules galaxy_mpi "$@" || failed=1
 # A file of tests stays in one process; every core has one.

@@ -8,6 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from galaxy_mpi.cli.sessions import remove_stale_sessions
+
 MARKED = {"mpi": ["ranks"], "command": ["ranks", "slow"], "faults": ["ranks", "slow"]}
 """Marks of the tests of a folder."""
 
@@ -16,6 +18,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for name in MARKED.get(item.path.parent.name, ()):
             item.add_marker(getattr(pytest.mark, name))
+
+
+@pytest.fixture(autouse=True)
+def _no_stale_sessions(request: pytest.FixtureRequest) -> None:
+    """Remove what killed launchers have left: a launcher of the same number could not start."""
+    if request.path.parent.name in ("command", "faults"):
+        remove_stale_sessions()
 
 
 def exact_operand(chip: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from galaxy_mpi.cli.sessions import remove_stale_sessions
 from galaxy_mpi.cli.supervise import supervise
 from galaxy_mpi.errors import ConfigError
 
@@ -125,6 +126,7 @@ class Launch:
         sys.stderr.flush()
         if not self.is_supervised:
             os.execve(self.words[0], self.words, {**environ, **self.added})
+        remove_stale_sessions()
         return supervise(self.words, {**environ, **self.added})
 
 

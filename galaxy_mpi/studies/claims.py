@@ -15,7 +15,7 @@ from galaxy_mpi.timing.estimator import Estimator
 __all__ = ["Claim", "older_claims"]
 
 POSITION = 128
-"""Of the step: the first after a prompt of 128 tokens, as in ``compare``, which has claimed gains."""
+"""Of the step: the first after a prompt of 128 tokens, as in ``compare``, which has the gains."""
 
 
 @dataclass(frozen=True)

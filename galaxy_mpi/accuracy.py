@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
+from galaxy_mpi.json_values import JsonObject
 
 if __name__ == "__main__":
     one_thread_per_rank()
@@ -135,7 +135,7 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     names = arguments.precision
     if names is None:
         names = "" if arguments.optimizations else "performance,accuracy,float32"
-    wanted: list[dict[str, Any]] = [{"precision": name} for name in names.split(",") if name]
+    wanted: list[JsonObject] = [{"precision": name} for name in names.split(",") if name]
     wanted += [{"optimizations": path} for path in arguments.optimizations]
     if not wanted:
         raise ConfigError("--precision is empty; give performance, accuracy or float32")
@@ -234,7 +234,7 @@ def _reference_values(
     return values
 
 
-def _worst_of_ops(found: Differences | None) -> dict[str, Any]:
+def _worst_of_ops(found: Differences | None) -> dict[str, object]:
     """Return what a row of the report has of its ops."""
     if found is None:
         return {}
@@ -242,7 +242,7 @@ def _worst_of_ops(found: Differences | None) -> dict[str, Any]:
     return {name: figures[name] for name in ("by_op", "by_layer")}
 
 
-def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, Any]:
+def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, object]:
     """Return ``run`` of the report, with the formats of all rows."""
     programs = Programs(
         plan.model,

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -276,7 +275,7 @@ def _summary(name: str, rows: list[Comparison]) -> list[str]:
     return lines
 
 
-def _to_json(rows: list[Comparison]) -> list[dict[str, Any]]:
+def _to_json(rows: list[Comparison]) -> list[dict[str, object]]:
     return [
         {
             "name": row.measurement.name,

@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject, JsonView
 from galaxy_mpi.plot import Panel, panels_png
 from galaxy_mpi.studies.what_if import WhatIf
 
@@ -32,7 +32,7 @@ FIGURES = (
     "time_to_first_token_s_margin",
 )
 
-Row = dict[str, Any]
+Row = JsonObject
 
 _PLOTTED = (
     ("decode_step_s", "decode step (ms)", 1e3),
@@ -111,14 +111,14 @@ class Sweep:
         """Return a row for each point: the values of the options, figures, ``not_estimated``."""
         rows = []
         for chosen, point in self.points.items():
-            told: Mapping[str, Any] = (
+            told: JsonView = (
                 dict.fromkeys(FIGURES) if isinstance(point, str) else point.report["device"]
             )
             row = dict(zip(self.values, chosen, strict=True)) | {n: told[n] for n in FIGURES}
             rows.append(row | {"not_estimated": point if isinstance(point, str) else ""})
         return rows
 
-    def to_dict(self, run: Mapping[str, Any]) -> dict[str, Any]:
+    def to_dict(self, run: JsonView) -> JsonObject:
         """Return what ``--json`` writes; see docs/json.md."""
         return {
             "schema_version": SCHEMA_VERSION,

@@ -259,6 +259,7 @@ def _table(rows: list[Comparison]) -> str:
 def _claims_table(claims: list[Claim]) -> str:
     lines = ["", f"{'claimed in an earlier write-up':<34}{'claimed':>22}{'modelled':>12}"]
     lines += [f"{c.what:<34}{c.claimed:>22}{c.modelled:>12}" for c in claims]
+    lines.append("claimed gains of optimizations: galaxy-mpi compare --timing-only")
     return "\n".join(lines)
 
 

@@ -150,7 +150,7 @@ class Waits:
         """Return the message for a wait without limit when others are stopped."""
         whom = " and ".join(self.names(rank) for rank in stopped[:_MOST_TOLD])
         where = self.doing(self.rank)
-        verb = "is" if len(stopped) == 1 else "are"
+        verb = _verb([self.names(rank) for rank in stopped])
         return f"{self.names(self.rank)} waited {waited_s:.0f} s in {where}: {whom} {verb} stopped"
 
     def in_vain(self, crossing: Waiting, waited_s: float) -> tuple[str, bool]:
@@ -167,8 +167,8 @@ class Waits:
         if told:
             return "; ".join([line, *told[:_MOST_TOLD]]), len(told) == len(missing)
         if stopped := [self.names(rank) for rank in self.stopped() if rank in missing]:
-            verb = "is" if len(stopped) == 1 else "are"
-            return f"{line}; {' and '.join(stopped[:_MOST_TOLD])} {verb} stopped", False
+            told_of = " and ".join(stopped[:_MOST_TOLD])
+            return f"{line}; {told_of} {_verb(stopped)} stopped", False
         return f"{line}; did that rank end or stop?", not missing
 
     def standstill(self, waited_s: float) -> str:
@@ -184,6 +184,11 @@ class Waits:
             more = f" and {len(ranks) - _MOST_TOLD} more" if len(ranks) > _MOST_TOLD else ""
             told.append(f"{names}{more} in {text}")
         return f"all ranks wait, and none has moved for {waited_s:.0f} s: {'; '.join(told)}"
+
+
+def _verb(names: Sequence[str]) -> str:
+    """Return the verb for names; that of a rank may be ``chips (0, 0) to (0, 1)``."""
+    return "is" if len(names) == 1 and not names[0].startswith("chips ") else "are"
 
 
 def _state(pid: int) -> str:

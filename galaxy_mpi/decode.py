@@ -27,6 +27,7 @@ from galaxy_mpi.mesh.lifeline import is_other_rank
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import print_text, write_now, write_text
 from galaxy_mpi.progress import FirstWords, Progress
+from galaxy_mpi.streams import write_past_mpirun
 
 if TYPE_CHECKING:
     from galaxy_mpi.engine.golden import Golden
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if arguments.stream and transport.rank == 0:
                     from galaxy_mpi.stream import Stream  # few runs need it
 
+                    write_past_mpirun(os.environ)
                     stream = Stream(write_now, len(run.prompts or ()) or 2)
                     hooks = replace(hooks, generated=stream.generated)
                 if transport.rank == 0:
@@ -92,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                         print_text(against.to_text())
                 finally:
                     report.write_files(_page(report, against, golden), **more)
+                for line in report.missed():
+                    logging.getLogger("galaxy_mpi").warning("galaxy_mpi: %s", line)
                 if report.is_interrupted:
                     if transport.n_ranks > 1:  # the others wait, and would for ever
                         end_process(code=INTERRUPTED)

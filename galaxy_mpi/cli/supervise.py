@@ -4,6 +4,7 @@ mpirun answers Ctrl-C by ending all ranks within half a second, too soon for ran
 report. So mpirun gets a session of its own, where the terminal's Ctrl-C does not reach it, and is
 sent SIGUSR1, which it forwards to its ranks: rank 0 writes what there is and ends the run, the
 others go on (`galaxy_mpi.mesh.ending.interrupted_on_request`). A second Ctrl-C is mpirun's own.
+Without a terminal, mpirun cannot read what is typed: `galaxy_mpi.cli.terminal` does.
 """
 
 import ctypes
@@ -16,6 +17,7 @@ from contextlib import suppress
 from types import FrameType
 
 from galaxy_mpi.cli.notices import Notices
+from galaxy_mpi.cli.terminal import Input, output_of_this_process
 
 __all__ = ["INTERRUPTED", "supervise"]
 
@@ -40,9 +42,11 @@ def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
         The whole environment.
     """
     notices = Notices(_write)
+    standard_input = Input(words)
     process = subprocess.Popen(
         words,
-        env=environ,
+        env={**environ, **standard_input.variables, **output_of_this_process()},
+        stdin=standard_input.of_mpirun,
         stderr=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=_ending_with_parent(),
@@ -54,6 +58,8 @@ def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
         for number in child.SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN
     }
+    before[signal.SIGTTIN] = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    standard_input.pass_on()
     try:
         assert process.stderr is not None
         while chunk := os.read(process.stderr.fileno(), 65536):

@@ -32,7 +32,7 @@ from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
-from galaxy_mpi.output import temporary_folder, write_text
+from galaxy_mpi.output import cell, temporary_folder, write_text
 from galaxy_mpi.program import Choice
 from galaxy_mpi.studies.differences import Differences
 from galaxy_mpi.studies.forced_values import BY_OP_STEPS, ForcedValues, chosen_steps
@@ -273,7 +273,7 @@ def _published(
 
 
 def _table(rows: list[Agreement], model: LlamaConfig, arguments: argparse.Namespace) -> str:
-    width = max(len("precision"), *(len(row.precision) for row in rows)) + 1
+    width = 12
     lines = [
         f"{'precision':<{width}}{'top-1':>7}{'top-5':>7}{'published':>12}{'logits PCC':>11}"
         f"{'layer PCC':>10}{'perplexity':>11}{'reference':>10}"
@@ -282,7 +282,7 @@ def _table(rows: list[Agreement], model: LlamaConfig, arguments: argparse.Namesp
         known = _published(r, model, arguments)
         told = "-" if known is None else f"{known[0]} %, {known[1]} %"
         lines.append(
-            f"{r.precision:<{width}}{r.top1:>7.1%}{r.top5:>7.1%}{told:>12}{r.logits_pcc:>11.5f}"
+            f"{cell(r.precision, width)}{r.top1:>7.1%}{r.top5:>7.1%}{told:>12}{r.logits_pcc:>11.5f}"
             f"{min(r.stream_pcc):>10.5f}{r.perplexity:>11.3f}{r.reference_perplexity:>10.3f}"
         )
     return "\n".join(

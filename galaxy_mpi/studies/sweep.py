@@ -140,8 +140,8 @@ class Sweep:
         widths = {key: max(len(key), *map(len, values)) + 2 for key, values in self.values.items()}
         heads = "".join(f"{key:<{width}}" for key, width in widths.items())
         lines = [
-            f"{heads}{'step ms':>9}{'+-':>5}{'tokens/s/user':>15}{'tokens/s':>10}"
-            f"{'first token ms':>16}{'+-':>5}{'stall us':>10}"
+            f"{heads}{'step ms':>9}{'+-':>5}{'tok/s/user':>12}{'tok/s':>9}"
+            f"{'TTFT ms':>10}{'+-':>5}{'stall us':>10}"
         ]
         for row in self.rows():
             begin = "".join(f"{row[key]:<{width}}" for key, width in widths.items())
@@ -150,8 +150,8 @@ class Sweep:
                 continue
             lines.append(
                 f"{begin}{row['decode_step_s'] * 1e3:>9.3f}"
-                f"{row['decode_step_s_margin']:>5.0%}{row['tokens_per_s_per_user']:>15.2f}"
-                f"{row['tokens_per_s']:>10.1f}{row['time_to_first_token_s'] * 1e3:>16.1f}"
+                f"{row['decode_step_s_margin']:>5.0%}{row['tokens_per_s_per_user']:>12.2f}"
+                f"{row['tokens_per_s']:>9.1f}{row['time_to_first_token_s'] * 1e3:>10.1f}"
                 f"{row['time_to_first_token_s_margin']:>5.0%}"
                 f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
             )

@@ -88,7 +88,7 @@ time.sleep(60)
 """
 PARENT = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script runs in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
 from galaxy_mpi.cli.supervise import supervise
 sys.exit(supervise([sys.executable, "-c", sys.argv[1]], os.environ))
 """

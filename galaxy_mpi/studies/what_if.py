@@ -173,7 +173,8 @@ class WhatIf:
     @cached_property
     def programs(self) -> Programs:
         """The programs of the run."""
-        model, mesh = self._model_sizes(), Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        model, mesh = model_sizes(self.model), Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        model = replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))
         if mesh.n_chips > MAX_CHIPS:
             raise ConfigError(f"the {mesh} mesh has {mesh.n_chips} chips; the limit is {MAX_CHIPS}")
         return Programs(
@@ -298,7 +299,3 @@ class WhatIf:
         """What is slower than it should be, on the working mesh."""
         asked, working = self.programs.asked_mesh, self.programs.mesh
         return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
-
-    def _model_sizes(self) -> LlamaConfig:
-        model = model_sizes(self.model)
-        return replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))

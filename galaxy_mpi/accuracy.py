@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
+from galaxy_mpi.json_values import JsonObject
 
 if __name__ == "__main__":
     one_thread_per_rank()
@@ -32,7 +32,7 @@ from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
-from galaxy_mpi.output import temporary_folder, write_text
+from galaxy_mpi.output import cell, temporary_folder, write_text
 from galaxy_mpi.program import Choice
 from galaxy_mpi.studies.differences import Differences
 from galaxy_mpi.studies.forced_values import BY_OP_STEPS, ForcedValues, chosen_steps
@@ -138,7 +138,7 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     names = arguments.precision
     if names is None:
         names = "" if arguments.optimizations else "performance,accuracy,float32"
-    wanted: list[dict[str, Any]] = [{"precision": name} for name in names.split(",") if name]
+    wanted: list[JsonObject] = [{"precision": name} for name in names.split(",") if name]
     wanted += [{"optimizations": path} for path in arguments.optimizations]
     if not wanted:
         raise ConfigError("--precision is empty; give performance, accuracy or float32")
@@ -231,7 +231,7 @@ def _prepared(
     return plan, tokens, chosen_steps(arguments.by_op, len(tokens), arguments.prefill)
 
 
-def _worst_of_ops(found: Differences | None) -> dict[str, Any]:
+def _worst_of_ops(found: Differences | None) -> dict[str, object]:
     """Return what a row of the report has of its ops."""
     if found is None:
         return {}
@@ -239,7 +239,7 @@ def _worst_of_ops(found: Differences | None) -> dict[str, Any]:
     return {name: figures[name] for name in ("by_op", "by_layer")}
 
 
-def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, Any]:
+def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, object]:
     """Return ``run`` of the report, with the formats of all rows."""
     programs = Programs(
         plan.model,
@@ -273,7 +273,7 @@ def _published(
 
 
 def _table(rows: list[Agreement], model: LlamaConfig, arguments: argparse.Namespace) -> str:
-    width = max(len("precision"), *(len(row.precision) for row in rows)) + 1
+    width = 12
     lines = [
         f"{'precision':<{width}}{'top-1':>7}{'top-5':>7}{'published':>12}{'logits PCC':>11}"
         f"{'layer PCC':>10}{'perplexity':>11}{'reference':>10}"
@@ -282,7 +282,7 @@ def _table(rows: list[Agreement], model: LlamaConfig, arguments: argparse.Namesp
         known = _published(r, model, arguments)
         told = "-" if known is None else f"{known[0]} %, {known[1]} %"
         lines.append(
-            f"{r.precision:<{width}}{r.top1:>7.1%}{r.top5:>7.1%}{told:>12}{r.logits_pcc:>11.5f}"
+            f"{cell(r.precision, width)}{r.top1:>7.1%}{r.top5:>7.1%}{told:>12}{r.logits_pcc:>11.5f}"
             f"{min(r.stream_pcc):>10.5f}{r.perplexity:>11.3f}{r.reference_perplexity:>10.3f}"
         )
     return "\n".join(

@@ -6,7 +6,7 @@ maps the original's names to ours.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
 from galaxy_mpi.engine.parts import make_clock, make_programs
 from galaxy_mpi.engine.taps import OnOp, hook_taps
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.model import PAGE_SIZE, Model, create_model
 from galaxy_mpi.prefetch import Prefetcher
 from galaxy_mpi.systems import PageTable, PrefillPass, PrefillUser
@@ -226,7 +227,7 @@ class Generator:
                 logits = self.decode_forward(*self.prepare_decode_inputs(last, places))
         return [Continuation(tuple(tokens), model.decode(tokens)) for tokens in made]
 
-    def device_times(self) -> dict[str, Any] | None:
+    def device_times(self) -> JsonObject | None:
         """Return device time of all that was run, as ``device`` of a report. Collective.
 
         Without the choice of a token, which is the caller's here.
@@ -245,7 +246,7 @@ class Generator:
         times = DeviceTimes(self._programs.n_layers, Peaks.of(machine))
         return join([chip for rank in ranks for chip in rank], times).to_dict()
 
-    def _check_same(self, mine: dict[str, list[Any]]) -> None:
+    def _check_same(self, mine: dict[str, object]) -> None:
         """Raise ConfigError if another rank was given something else: messages would still fit."""
         transport = self.model.transport
         of_all = transport.gather(mine)
@@ -284,9 +285,9 @@ class Generator:
         return whole[:, : self.model.plan.model.vocab_size].copy()
 
 
-def _first_difference(given: list[dict[str, list[Any]]]) -> tuple[int, str] | None:
+def _first_difference(given: list[dict[str, object]]) -> tuple[int, str] | None:
     """Return the first rank that was given something else than one before it, and what to say."""
-    known: dict[str, tuple[int, list[Any]]] = {}
+    known: dict[str, tuple[int, object]] = {}
     for rank, of_rank in enumerate(given):
         for what, values in of_rank.items():
             first, right = known.setdefault(what, (rank, values))

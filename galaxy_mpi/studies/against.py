@@ -3,11 +3,11 @@
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.engine.report import Report
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import temporary_folder
 from galaxy_mpi.studies.differences import Differences, compare_captures
@@ -30,7 +30,7 @@ class Against:
     others: list[dict[int, str]]
     """Of each user, text of the tokens that the second run would have chosen instead, by place."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return its part of the JSON report."""
         figures = self.differences.to_dict(LEAST_PCC)
         return {"name": self.name, "tokens": self.n_tokens, "same_tokens": self.n_same} | {
@@ -95,7 +95,7 @@ def run_against(
         return report, Against(other, n_tokens, n_tokens - sum(map(len, others)), found, others)
 
 
-_OF_DEVICE: dict[str, Any] = {
+_OF_DEVICE: JsonObject = {
     "json_path": None,
     "trace_path": None,
     "host_trace_path": None,
@@ -107,7 +107,7 @@ _OF_DEVICE: dict[str, Any] = {
 """Outputs and settings of the first run only."""
 
 
-def _changes(other: str) -> dict[str, Any]:
+def _changes(other: str) -> JsonObject:
     if other in PRECISIONS:
         return {"precision": other, "optimizations": None}
     if other in SYSTEMS or ".py:" in other:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.checkpoints.model_files import model_sizes
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig, Programs
 from galaxy_mpi.studies.asked_systems import SAMPLINGS, rewired, sampled_on, system_of_machine
@@ -237,7 +237,7 @@ class WhatIf:
         return Budget.of(self.programs, machine, n_positions, self.circular_buffer_bytes)
 
     @cached_property
-    def report(self) -> dict[str, Any]:
+    def report(self) -> JsonObject:
         """What ``--json`` writes."""
         times = self.times(self.estimator)
         device = times.to_dict()
@@ -262,7 +262,7 @@ class WhatIf:
         }
 
     @property
-    def stragglers(self) -> list[dict[str, Any]]:
+    def stragglers(self) -> list[JsonObject]:
         """The chips that others wait for in the first step, see `stragglers` of `run_clock`."""
         mesh = self.programs.mesh
         waits = self.estimator.step_waits_s([self.longest] * mesh.cols)

@@ -87,7 +87,8 @@ print("ready", flush=True)
 time.sleep(60)
 """
 PARENT = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
 from galaxy_mpi.cli.supervise import supervise
 sys.exit(supervise([sys.executable, "-c", sys.argv[1]], os.environ))
 """

@@ -21,6 +21,7 @@ __all__ = ["LINE_BYTES", "Waiting", "Waits", "padded", "text_of"]
 LINE_BYTES = 128
 
 _REPORTS = "the writing of a report"
+_NOTHING = "nothing: it has left"
 
 _MOST_TOLD = 4
 """How many places, and processes at each, a message names."""
@@ -136,6 +137,11 @@ class Waits:
         self.text[:] = padded(_REPORTS)
         self.count[0] += self.number % 2
 
+    def end(self) -> None:
+        """Wait for nobody any more: this process calls nothing collective from now on."""
+        self.text[:] = padded(_NOTHING)
+        self.count[0] += self.number % 2
+
     @property
     def is_ending(self) -> bool:
         """Whether a process of the host has left, so that waiting for it is no fault."""
@@ -152,6 +158,18 @@ class Waits:
         where = self.doing(self.rank)
         verb = _verb([self.names(rank) for rank in stopped])
         return f"{self.names(self.rank)} waited {waited_s:.0f} s in {where}: {whom} {verb} stopped"
+
+    def behind_ended(self, waited_s: float) -> str:
+        """Return the message for a wait if another process has called `end`; else empty."""
+        told = zip(self.ranks, self._texts, strict=True)
+        ended = [self.names(r) for r, t in told if r != self.rank and text_of(t) == _NOTHING]
+        if not ended:
+            return ""
+        whom, verb = " and ".join(ended[:_MOST_TOLD]), "has" if _verb(ended) == "is" else "have"
+        return (
+            f"{self.names(self.rank)} waited {waited_s:.0f} s in {self.doing(self.rank)}, but "
+            f"{whom} {verb} closed the model, or left the program"
+        )
 
     def in_vain(self, crossing: Waiting, waited_s: float) -> tuple[str, bool]:
         """Return the message for a wait that timed out, and whether others know more.

@@ -8,7 +8,7 @@ from galaxy_mpi.checkpoints.model_files import model_sizes
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import Layout, LlamaConfig, Programs
+from galaxy_mpi.models import Layout, Programs
 from galaxy_mpi.studies.asked_systems import SAMPLINGS, rewired, sampled_on, system_of_machine
 from galaxy_mpi.studies.prompts import chosen_passes, chunk_tokens
 from galaxy_mpi.studies.what_if_table import table_of
@@ -27,7 +27,6 @@ from galaxy_mpi.timing.traced import Events
 __all__ = ["PREFILLS", "WhatIf"]
 
 MAX_TOKENS, MAX_CHIPS = 131_072, 4096
-
 PREFILLS = ("one", "all")
 
 

@@ -8,7 +8,7 @@ from galaxy_mpi.checkpoints.model_files import model_sizes
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import Layout, LlamaConfig, Programs
+from galaxy_mpi.models import Layout, Programs
 from galaxy_mpi.studies.asked_systems import SAMPLINGS, rewired, sampled_on, system_of_machine
 from galaxy_mpi.studies.prompts import chosen_passes, chunk_tokens
 from galaxy_mpi.studies.what_if_table import table_of
@@ -27,7 +27,6 @@ from galaxy_mpi.timing.traced import Events
 __all__ = ["PREFILLS", "WhatIf"]
 
 MAX_TOKENS, MAX_CHIPS = 131_072, 4096
-
 PREFILLS = ("one", "all")
 
 
@@ -173,7 +172,8 @@ class WhatIf:
     @cached_property
     def programs(self) -> Programs:
         """The programs of the run."""
-        model, mesh = self._model_sizes(), Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        model, mesh = model_sizes(self.model), Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        model = replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))
         if mesh.n_chips > MAX_CHIPS:
             raise ConfigError(f"the {mesh} mesh has {mesh.n_chips} chips; the limit is {MAX_CHIPS}")
         return Programs(
@@ -298,7 +298,3 @@ class WhatIf:
         """What is slower than it should be, on the working mesh."""
         asked, working = self.programs.asked_mesh, self.programs.mesh
         return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
-
-    def _model_sizes(self) -> LlamaConfig:
-        model = model_sizes(self.model)
-        return replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))

@@ -6,6 +6,7 @@ page tables.
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,15 @@ from numpy.typing import NDArray
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType
 
-__all__ = ["CacheWriter", "KVCache", "PageTable"]
+__all__ = ["CacheWriter", "KVCache", "PageTable", "read_size"]
+
+_MOST_READ = 32
+"""The most positions that attention reads whole: a tile."""
+
+
+def read_size(page_size: int) -> int:
+    """Return how many adjacent positions of a block attention always reads together."""
+    return gcd(page_size, _MOST_READ)
 
 
 @dataclass(frozen=True)
@@ -41,33 +50,36 @@ class PageTable:
 
     @cached_property
     def same_length(self) -> list[tuple[Ints, Ints]]:
-        """Active slots grouped by number of blocks, with these blocks: (slots, (G, P)) each.
+        """Active slots grouped by number of runs of positions: (slots, runs (G, n)) each.
 
-        Attention is computed per group, so a user's bits depend only on its own length, and short
-        users do not pay for long ones.
+        A run is `read_size` positions of a block. Of a user's only block just the runs in use
+        count, otherwise whole blocks. Attention is computed per group, so a user's bits depend
+        only on its own length, and short users do not pay for long ones.
         """
-        n_blocks = self.positions_B[self.active] // self.page_size + 1
+        size = read_size(self.page_size)
+        each = self.page_size // size
+        runs_BN = (self.blocks_BP[:, :, None] * each + np.arange(each)).reshape(
+            len(self.blocks_BP), -1
+        )
+        last = self.positions_B[self.active]
+        whole = (last // self.page_size + 1) * each
+        n_runs = np.where(last < self.page_size, last // size + 1, whole)
         groups = []
         # Not np.unique, whose first call imports numpy.ma, a tenth of what a rank imports.
-        for n in sorted(set(n_blocks.tolist())):
-            places = self.active[n_blocks == n]
-            groups.append((places, self.blocks_BP[places, :n]))
+        for n in sorted(set(n_runs.tolist())):
+            places = self.active[n_runs == n]
+            groups.append((places, runs_BN[places, :n]))
         return groups
 
-    def future(self, places: Ints, n_cached: int) -> NDArray[np.bool_]:
-        """Return a mask of the positions after each user's own, (B, 1, 1, T).
-
-        It is cached for the step, because all layers use the same.
-        """
-        key = (places.tobytes(), n_cached)
-        if key not in self._futures:
-            behind = np.arange(n_cached) > self.positions_B[places][:, None]
-            self._futures[key] = behind[:, None, None]
-        return self._futures[key]
-
     @cached_property
-    def _futures(self) -> dict[tuple[bytes, int], NDArray[np.bool_]]:
+    def parts(self) -> dict[Any, Any]:
+        """What the attention of all layers has prepared for this step."""
         return {}
+
+    def future(self, places: Ints, n_cached: int) -> NDArray[np.bool_]:
+        """Return a mask of the positions after each user's own, (B, 1, 1, T)."""
+        behind: NDArray[np.bool_] = np.arange(n_cached) > self.positions_B[places][:, None]
+        return behind[:, None, None]
 
 
 class KVCache:

@@ -4,15 +4,16 @@ The engine assigns blocks to users, identically on all chips. This module has on
 page tables.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import gcd
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType
 
 __all__ = ["CacheWriter", "KVCache", "PageTable", "read_size"]
@@ -43,10 +44,10 @@ class PageTable:
         return np.flatnonzero(self.positions_B >= 0)
 
     @cached_property
-    def slots(self) -> tuple[Ints, Ints]:
-        """Return (block, offset in the block) of the new position of each active user."""
+    def slots(self) -> Ints:
+        """Where each active user's new position goes, counted over all blocks."""
         page, place = np.divmod(self.positions_B[self.active], self.page_size)
-        return self.blocks_BP[self.active, page], place
+        return self.blocks_BP[self.active, page] * self.page_size + place
 
     @cached_property
     def same_length(self) -> list[tuple[Ints, Ints]]:
@@ -154,25 +155,33 @@ class CacheWriter:
     """
 
     def __init__(self, cache: KVCache, both_BK2H: F32, inputs: Any) -> None:
-        self._cache, self._both, self._inputs = cache, both_BK2H, inputs
+        self._both, self._inputs = both_BK2H, inputs
         rows = both_BK2H.reshape(-1, cache.head_dim)
         shape = (*both_BK2H.shape[:3], cache.dtype.row_bytes(cache.head_dim))
-        self._is_plain = cache.dtype is FLOAT32
-        self._packed = both_BK2H.view(np.uint8) if self._is_plain else np.empty(shape, np.uint8)
-        if not self._is_plain:
+        packed = both_BK2H.view(np.uint8)
+        self._pack: Callable[[], object] | None = None
+        if cache.dtype is not FLOAT32:
+            packed = np.empty(shape, np.uint8)
             codec = cache.dtype.row_codec(len(rows), cache.head_dim)
-            self._pack, self._rows = codec.pack, rows
-            self._out = self._packed.reshape(len(rows), -1)
+            self._pack = partial(codec.pack, rows, packed.reshape(len(rows), -1))
+        self._packed_KB = _whole_positions(packed).T
+        self._cached_KT = _whole_positions(cache.rows)
 
     def write(self, k_BKH: F32, v_BKH: F32) -> None:
         """Write; a user at position -1 is skipped."""
         self._both[:, :, 0] = k_BKH
         self._both[:, :, 1] = v_BKH
-        if not self._is_plain:
-            self._pack(self._rows, self._out)
-        table = self._inputs.table
-        packed = self._packed
-        if len(table.active) < len(packed):
-            packed = packed[table.active]
-        blocks, places = table.slots
-        self._cache.rows[:, blocks, places] = packed.swapaxes(0, 1)
+        if self._pack is not None:
+            self._pack()
+        table, packed = self._inputs.table, self._packed_KB
+        if len(table.active) < packed.shape[1]:
+            packed = packed[:, table.active]
+        self._cached_KT[:, table.slots] = packed
+
+
+def _whole_positions(rows: Bytes) -> NDArray[np.void]:
+    """Return a view of packed rows (K, ..., 2, row bytes) whose items are keys with values."""
+    items: NDArray[np.void] = rows.reshape(len(rows), -1, rows.shape[-2] * rows.shape[-1]).view(
+        np.dtype((np.void, rows.shape[-2] * rows.shape[-1]))
+    )[..., 0]
+    return items

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
+from galaxy_mpi.json_values import JsonObject
 
 if __name__ == "__main__":
     one_thread_per_rank()
@@ -32,7 +32,8 @@ from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
-from galaxy_mpi.output import temporary_folder, write_text
+from galaxy_mpi.output import cell, temporary_folder, write_text
+from galaxy_mpi.program import Choice
 from galaxy_mpi.studies.differences import Differences
 from galaxy_mpi.studies.forced_values import BY_OP_STEPS, ForcedValues, chosen_steps
 from galaxy_mpi.studies.published_accuracy import published
@@ -132,10 +133,12 @@ def run_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     for name, value, least in (("tokens", arguments.tokens, 2), ("prefill", arguments.prefill, 1)):
         if value < least:
             raise ConfigError(f"--{name} must be at least {least}, got {value}")
+    if arguments.by_op is not None:
+        Choice(steps=arguments.by_op, option="--by-op")  # raises if it is malformed
     names = arguments.precision
     if names is None:
         names = "" if arguments.optimizations else "performance,accuracy,float32"
-    wanted: list[dict[str, Any]] = [{"precision": name} for name in names.split(",") if name]
+    wanted: list[JsonObject] = [{"precision": name} for name in names.split(",") if name]
     wanted += [{"optimizations": path} for path in arguments.optimizations]
     if not wanted:
         raise ConfigError("--precision is empty; give performance, accuracy or float32")
@@ -162,9 +165,7 @@ def _play(
     arguments: argparse.Namespace,
     folder: Path | None,
 ) -> None:
-    plan, tokens = transport.from_root(
-        lambda: plan_of_text(runs[0], arguments.text, arguments.tokens)
-    )
+    plan, tokens, choice = transport.from_root(lambda: _prepared(runs[0], arguments))
     right, worst, error = None, list[Outlier](), None
     if transport.rank == 0:
         try:
@@ -173,7 +174,10 @@ def _play(
             error = failure
     transport.agree(error)
     rows, keys, behind = list[Agreement](), list[str](), list[Differences | None]()
-    values = _reference_values(runs[0], plan, transport, tokens, arguments, folder)
+    values = None
+    if choice is not None and folder is not None:
+        values = ForcedValues(folder, runs[0], plan.model, transport, choice)
+        values.run_reference(plan, tokens, arguments.prefill)
     for run in runs:
         for precision in _precisions(run, plan, arguments):
             watchers = [] if values is None or run.wanted.is_float32 else [values.other()]
@@ -214,27 +218,20 @@ def _play(
     write_text(arguments.json, json.dumps(content, indent=2) + "\n")
 
 
-def _reference_values(
-    run: RunConfig,
-    plan: Plan,
-    transport: Transport,
-    tokens: list[int],
-    arguments: argparse.Namespace,
-    folder: Path | None,
-) -> ForcedValues | None:
-    """Run in float32 and keep the outputs of ops; None if they were not asked for."""
-    if folder is None:
-        return None
-    choice = chosen_steps(arguments.by_op, len(tokens), arguments.prefill)
-    values = ForcedValues(folder, run, plan.model, transport, choice)
-    exact = replace(run, precision="float32", optimizations=None, formats=None)
-    precision = exact.wanted.on(exact.emulated_system, plan.model)
-    watchers = [values.reference()]
-    forced_answers(exact, plan, transport, tokens, precision, arguments.prefill, watchers)
-    return values
+def _prepared(
+    run: RunConfig, arguments: argparse.Namespace
+) -> tuple[Plan, list[int], Choice | None]:
+    """Return the plan, the tokens, and which outputs of ops to compare, None if none are.
+
+    Wrong steps are found here, before transformers computes the reference.
+    """
+    plan, tokens = plan_of_text(run, arguments.text, arguments.tokens)
+    if arguments.by_op is None:
+        return plan, tokens, None
+    return plan, tokens, chosen_steps(arguments.by_op, len(tokens), arguments.prefill)
 
 
-def _worst_of_ops(found: Differences | None) -> dict[str, Any]:
+def _worst_of_ops(found: Differences | None) -> dict[str, object]:
     """Return what a row of the report has of its ops."""
     if found is None:
         return {}
@@ -242,7 +239,7 @@ def _worst_of_ops(found: Differences | None) -> dict[str, Any]:
     return {name: figures[name] for name in ("by_op", "by_layer")}
 
 
-def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, Any]:
+def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, object]:
     """Return ``run`` of the report, with the formats of all rows."""
     programs = Programs(
         plan.model,
@@ -276,7 +273,7 @@ def _published(
 
 
 def _table(rows: list[Agreement], model: LlamaConfig, arguments: argparse.Namespace) -> str:
-    width = max(len("precision"), *(len(row.precision) for row in rows)) + 1
+    width = 12
     lines = [
         f"{'precision':<{width}}{'top-1':>7}{'top-5':>7}{'published':>12}{'logits PCC':>11}"
         f"{'layer PCC':>10}{'perplexity':>11}{'reference':>10}"
@@ -285,7 +282,7 @@ def _table(rows: list[Agreement], model: LlamaConfig, arguments: argparse.Namesp
         known = _published(r, model, arguments)
         told = "-" if known is None else f"{known[0]} %, {known[1]} %"
         lines.append(
-            f"{r.precision:<{width}}{r.top1:>7.1%}{r.top5:>7.1%}{told:>12}{r.logits_pcc:>11.5f}"
+            f"{cell(r.precision, width)}{r.top1:>7.1%}{r.top5:>7.1%}{told:>12}{r.logits_pcc:>11.5f}"
             f"{min(r.stream_pcc):>10.5f}{r.perplexity:>11.3f}{r.reference_perplexity:>10.3f}"
         )
     return "\n".join(

@@ -24,7 +24,7 @@ from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.command import run_alone
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import write_text
+from galaxy_mpi.output import cell, write_text
 from galaxy_mpi.studies.datum import GROUPS, Datum
 from galaxy_mpi.studies.fitting import PARAMETERS, Fit, Parameter, fit, left_out, predicted
 from galaxy_mpi.studies.published_times import published_times
@@ -97,14 +97,14 @@ def _paths() -> list[Path]:
 
 
 def _table(found: Fit, data: Sequence[Datum]) -> str:
-    width = max(32, *(len(p.name) for p in PARAMETERS)) + 2
+    width = 36
     lines = [
         f"{'constant, and what determines it':<{width}}"
-        f"{'value':>11}{'low':>11}{'high':>11}{'prior':>11}"
+        f"{'value':>11}{'low':>10}{'high':>10}{'prior':>11}"
     ]
     for parameter, value, (low, high), by in _rows(found, data):
         lines.append(
-            f"{parameter.name:<{width}}{value:>11}{low:>11}{high:>11}{parameter.prior:>11.4g}"
+            f"{cell(parameter.name, width)}{value:>11}{low:>10}{high:>10}{parameter.prior:>11.4g}"
         )
         lines += textwrap.wrap(by, 80, initial_indent="    ", subsequent_indent="    ")
     errors = [

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
+from galaxy_mpi.json_values import JsonObject
 
 if __name__ == "__main__":
     one_thread_per_rank()
@@ -201,7 +201,7 @@ def _report(
     model: LlamaConfig,
     found: list[Variant],
     rows: list[Row],
-    ran: dict[str, Any],
+    ran: JsonObject,
 ) -> None:
     records = to_dict(rows)
     content = {

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.ccl.algorithms import COLLECTIVES
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
@@ -216,7 +216,7 @@ class RunConfig:
 
 def formats(
     precision: str | None, optimizations: str | None, changes: str | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the arguments of `RunConfig` for the given options.
 
     These are ``--precision``, ``--optimizations`` and ``--formats``.
@@ -226,7 +226,7 @@ def formats(
     ConfigError
         If both are given.
     """
-    given: dict[str, Any] = {} if changes is None else {"formats": changes}
+    given: dict[str, object] = {} if changes is None else {"formats": changes}
     if optimizations is None:
         return given | {"precision": precision or "performance"}
     if precision is not None:

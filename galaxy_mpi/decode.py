@@ -27,6 +27,7 @@ from galaxy_mpi.mesh.lifeline import is_other_rank
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import print_text, write_now, write_text
 from galaxy_mpi.progress import FirstWords, Progress
+from galaxy_mpi.streams import write_past_mpirun
 
 if TYPE_CHECKING:
     from galaxy_mpi.engine.golden import Golden
@@ -46,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
         run = run_config(arguments)
         golden = _golden(arguments)
+        if arguments.against is not None:
+            # Imported here because an ordinary run does not need it.
+            from galaxy_mpi.studies.against import other_run
+
+            other_run(run, arguments.against)  # raises before the first run, if it cannot be
         if arguments.quiet:
             logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
 
@@ -58,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if arguments.stream and transport.rank == 0:
                     from galaxy_mpi.stream import Stream  # few runs need it
 
+                    write_past_mpirun(os.environ)
                     stream = Stream(write_now, len(run.prompts or ()) or 2)
                     hooks = replace(hooks, generated=stream.generated)
                 if transport.rank == 0:
@@ -71,7 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                         before_crossing=flight.crossing,
                     )
                 if arguments.against is not None:
-                    # Imported here because an ordinary run does not need it.
                     from galaxy_mpi.studies.against import run_against
 
                     report, against = run_against(run, arguments.against, transport, hooks)
@@ -92,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                         print_text(against.to_text())
                 finally:
                     report.write_files(_page(report, against, golden), **more)
+                for line in report.missed():
+                    logging.getLogger("galaxy_mpi").warning("galaxy_mpi: %s", line)
                 if report.is_interrupted:
                     if transport.n_ranks > 1:  # the others wait, and would for ever
                         end_process(code=INTERRUPTED)

@@ -21,7 +21,7 @@ EXIT_USER_ERROR = 2
 def guarded(play: Callable[[], int]) -> int:
     """Call a function in the only process of a command; return its exit code or that of its error.
 
-    Other errors than those of the user, of memory and of a closed pipe pass.
+    Other errors than those of the user, of memory, of collectives and of a closed pipe pass.
     """
     try:
         code = play()
@@ -31,7 +31,10 @@ def guarded(play: Callable[[], int]) -> int:
     except UserError as error:
         return refused(error)
     except MemoryError as error:
-        say(f"galaxy_mpi: {_out_of_memory(error)}\n")
+        say(f"galaxy_mpi: {_out_of_memory(error)}\n{_doctors_line(error)}")
+        return 1
+    except CollectiveError as error:
+        say(f"galaxy_mpi: {error}\n")
         return 1
     except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

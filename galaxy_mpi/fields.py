@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from galaxy_mpi.errors import UserError
+from galaxy_mpi.json_values import Json
 
 __all__ = ["Fields", "read_bounded", "read_json_fields", "shown"]
 
@@ -56,7 +57,7 @@ class Fields:
 
     def __init__(
         self,
-        values: dict[str, Any],
+        values: dict[str, object],
         where: str,
         error: type[UserError],
         advice: str = "fetch the file again",
@@ -71,11 +72,11 @@ class Fields:
         """Names of the present fields."""
         return [name for name, value in self._values.items() if value is not None]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return all fields unchanged, including null ones."""
         return dict(self._values)
 
-    def raw(self, name: str) -> Any:
+    def raw(self, name: str) -> Json:
         """Return a field unchanged, None if it is missing."""
         return self._values.get(name)
 
@@ -160,11 +161,11 @@ class Fields:
             raise self.wrong(name, "an object")
         return self._inner(value, name)
 
-    def _inner(self, values: dict[Any, Any], name: str) -> "Fields":
+    def _inner(self, values: dict[Json, Json], name: str) -> "Fields":
         by_name = {str(key): value for key, value in values.items()}
         return Fields(by_name, f"{self.where}: {name}", self._error, self._advice)
 
-    def _there(self, name: str, default: Any) -> Any:
+    def _there(self, name: str, default: Json) -> Any:
         value = self._values.get(name)
         if value is None:
             value = default

@@ -6,7 +6,7 @@ maps the original's names to ours.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
 from galaxy_mpi.engine.parts import make_clock, make_programs
 from galaxy_mpi.engine.taps import OnOp, hook_taps
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.model import PAGE_SIZE, Model, create_model
 from galaxy_mpi.prefetch import Prefetcher
 from galaxy_mpi.systems import PageTable, PrefillPass, PrefillUser
@@ -114,7 +115,8 @@ class Generator:
         if len(users) != len(tokens):
             raise ConfigError(f"{len(tokens)} prompts, but {len(users)} users")
         work = [self._pass(prompt, user) for prompt, user in zip(tokens, users, strict=True)]
-        self._check_same("prompts", [[int(t) for t in prompt] for prompt in tokens])
+        prompts = [[int(t) for t in prompt] for prompt in tokens]
+        self._check_same({"prompts": prompts, "users": list(users)})
         self.switch_mode("prefill")
         found = []
         for number, one in enumerate(work):
@@ -170,7 +172,8 @@ class Generator:
         ndarray of shape (max_batch_size, V), float32
             Logits of every user, idle ones included; equal on all ranks.
         """
-        self._check_same("tokens of a step", tokens_B.tolist())
+        given = {f"positions of column {c}": t.positions_B.tolist() for c, t in tables.items()}
+        self._check_same({"tokens of a step": tokens_B.tolist(), **given})
         self.switch_mode("decode")
         self.model.transport.begin("decode step")
         longest = [-1] * self.model.run.working_mesh.cols
@@ -224,7 +227,7 @@ class Generator:
                 logits = self.decode_forward(*self.prepare_decode_inputs(last, places))
         return [Continuation(tuple(tokens), model.decode(tokens)) for tokens in made]
 
-    def device_times(self) -> dict[str, Any] | None:
+    def device_times(self) -> JsonObject | None:
         """Return device time of all that was run, as ``device`` of a report. Collective.
 
         Without the choice of a token, which is the caller's here.
@@ -243,15 +246,13 @@ class Generator:
         times = DeviceTimes(self._programs.n_layers, Peaks.of(machine))
         return join([chip for rank in ranks for chip in rank], times).to_dict()
 
-    def _check_same(self, what: str, mine: list[Any]) -> None:
-        """Raise ConfigError if rank 0 was given something else: messages would still fit."""
+    def _check_same(self, mine: dict[str, object]) -> None:
+        """Raise ConfigError if another rank was given something else: messages would still fit."""
         transport = self.model.transport
-        theirs = transport.from_root(lambda: mine)
-        if theirs != mine:
-            raise ConfigError(
-                f"the {what} of rank {transport.rank} differ from those of rank 0: "
-                f"{str(mine)[:60]}, not {str(theirs)[:60]}; give all ranks the same"
-            )
+        of_all = transport.gather(mine)
+        found = transport.from_root(lambda: _first_difference(of_all or []))
+        if found is not None and found[0] == transport.rank:  # one rank ends all
+            raise ConfigError(found[1])
 
     def _table(self, column: int, positions_B: Ints) -> PageTable:
         """Return where the users of a column are."""
@@ -282,3 +283,17 @@ class Generator:
         whole = slices[0].swapaxes(0, 1).reshape(slices[0].shape[1], -1)
         # A copy: the next program overwrites what this one gave.
         return whole[:, : self.model.plan.model.vocab_size].copy()
+
+
+def _first_difference(given: list[dict[str, object]]) -> tuple[int, str] | None:
+    """Return the first rank that was given something else than one before it, and what to say."""
+    known: dict[str, tuple[int, object]] = {}
+    for rank, of_rank in enumerate(given):
+        for what, values in of_rank.items():
+            first, right = known.setdefault(what, (rank, values))
+            if values != right:
+                return rank, (
+                    f"the {what} of rank {rank} differ from those of rank {first}: "
+                    f"{str(values)[:60]}, not {str(right)[:60]}; give all ranks the same"
+                )
+    return None

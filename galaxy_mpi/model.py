@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from galaxy_mpi.checkpoints.tokenizer import Tokenizer, check_prompts
 from galaxy_mpi.config import MAX_USERS, RunConfig, formats
@@ -62,7 +61,7 @@ def create_model(
     max_batch_size: int = MAX_USERS,
     max_seq_len: int = 2048,
     n_layers: int | None = None,
-    comm: Any = None,
+    comm: object = None,
     chips_per_rank: int = 1,
     attention_class: type[Attention] = Attention,
     rope_class: type[RotaryTable] = RotaryTable,

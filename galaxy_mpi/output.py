@@ -13,6 +13,7 @@ from pathlib import Path
 from galaxy_mpi.errors import ConfigError
 
 __all__ = [
+    "cell",
     "check_page",
     "check_writable",
     "named_lines",
@@ -38,6 +39,17 @@ def plural(n: int, one: str, many: str | None = None) -> str:
     ('1 pass', '4 links')
     """
     return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def cell(name: str, width: int) -> str:
+    """Return a name padded to the first column of a table; a long one gets a line of its own.
+
+    Examples
+    --------
+    >>> cell("w2", 4), cell("norms", 4).splitlines()
+    ('w2  ', ['norms', '    '])
+    """
+    return f"{name:<{width}}" if len(name) < width else f"{name}\n{'':<{width}}"
 
 
 def named_lines(rows: Sequence[tuple[str, str]]) -> list[str]:

@@ -3,9 +3,9 @@
 import argparse
 import os
 from collections.abc import Callable
-from typing import Any
 
 from galaxy_mpi.config import formats
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import SYSTEMS, chosen_system
@@ -143,7 +143,7 @@ def add_slowness(parser: argparse.ArgumentParser) -> Add:
     return add
 
 
-def of_system(arguments: argparse.Namespace) -> dict[str, Any]:
+def of_system(arguments: argparse.Namespace) -> JsonObject:
     """Return these arguments as those of `galaxy_mpi.studies.what_if.WhatIf`."""
     return {
         "model": arguments.model,

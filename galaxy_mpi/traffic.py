@@ -5,9 +5,9 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
+from galaxy_mpi.json_values import Json
 
 if __name__ == "__main__":
     one_thread_per_rank()
@@ -229,7 +229,7 @@ def _check_files(arguments: argparse.Namespace) -> None:
     check_page(arguments.report)
 
 
-def _tell(day: Day, words: list[str], arguments: argparse.Namespace, **more: Any) -> None:
+def _tell(day: Day, words: list[str], arguments: argparse.Namespace, **more: Json) -> None:
     report = to_dict(day, ["galaxy_mpi.traffic", *words]) | more
     text = json.dumps(report, indent=2) + "\n"
     # Standard output first: a full disk must not lose it.

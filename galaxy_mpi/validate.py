@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.blas import one_thread_per_rank
 
@@ -25,7 +24,7 @@ from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import check_page, check_writable, write_all
+from galaxy_mpi.output import cell, check_page, check_writable, write_all
 from galaxy_mpi.studies.claims import Claim, older_claims
 from galaxy_mpi.studies.published_times import published_times
 from galaxy_mpi.studies.whole_run import run_one
@@ -190,7 +189,7 @@ def _known_table(rows: list[Known]) -> str:
         left = "-" if row.left_out_error is None else f"{row.left_out_error:.1%}"
         roof = "-" if row.roofline_error is None else f"{row.roofline_error:+.0%}"
         lines.append(
-            f"{_cell(row.name, width)}{row.published_s * 1e6:>10.2f}{row.modelled_s * 1e6:>10.2f}"
+            f"{cell(row.name, width)}{_micros(row.published_s):>10}{_micros(row.modelled_s):>10}"
             f"{row.error:>+10.1%}{left:>9}{roof:>9}"
         )
     lines += ["", f"{'mean absolute error':<{width}}{'times':>10}{'':>10}{'in sample':>10}"
@@ -218,9 +217,9 @@ def _left_out() -> dict[str, list[float]]:
     return groups
 
 
-def _cell(name: str, width: int) -> str:
-    """Return a name padded to a column; one that is too long gets a line of its own."""
-    return f"{name:<{width}}" if len(name) < width else f"{name}\n{'':<{width}}"
+def _micros(seconds: float) -> str:
+    """Return microseconds, without decimals where there is no room for them."""
+    return f"{seconds * 1e6:.2f}" if seconds < 1 else f"{seconds * 1e6:.0f}"
 
 
 def _means(name: str, rows: list[Known], width: int) -> str:
@@ -245,7 +244,7 @@ def _table(rows: list[Comparison]) -> str:
         columns = (shown, "") if row.is_calibration else ("", shown)
         error = "-" if row.error is None else f"{row.error:+.1%}"
         lines.append(
-            f"{_cell(what.name, 32)}{what.seconds * 1e6:>13.2f}{columns[0]:>13}{columns[1]:>13}"
+            f"{cell(what.name, 32)}{what.seconds * 1e6:>13.2f}{columns[0]:>13}{columns[1]:>13}"
             f"{error:>9}"
         )
     for is_calibration, name in ((True, "reproduced"), (False, "predicted")):
@@ -259,6 +258,7 @@ def _table(rows: list[Comparison]) -> str:
 def _claims_table(claims: list[Claim]) -> str:
     lines = ["", f"{'claimed in an earlier write-up':<34}{'claimed':>22}{'modelled':>12}"]
     lines += [f"{c.what:<34}{c.claimed:>22}{c.modelled:>12}" for c in claims]
+    lines.append("claimed gains of optimizations: galaxy-mpi compare --timing-only")
     return "\n".join(lines)
 
 
@@ -275,7 +275,7 @@ def _summary(name: str, rows: list[Comparison]) -> list[str]:
     return lines
 
 
-def _to_json(rows: list[Comparison]) -> list[dict[str, Any]]:
+def _to_json(rows: list[Comparison]) -> list[dict[str, object]]:
     return [
         {
             "name": row.measurement.name,

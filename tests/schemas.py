@@ -8,15 +8,31 @@ import contextlib
 import io
 import json
 import sys
+import tempfile
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
+from galaxy_mpi.systems.optimizations import TENSOR_GROUPS
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "schemas"
+FILES = {
+    "text": ROOT / "benchmarks" / "prose.txt",
+    "golden": ROOT / "galaxy_mpi" / "timing" / "published" / "timing.json",
+}
+"""Placeholders in commands; ``{folder}`` is a folder that is removed afterwards."""
 
 SMALL = "--mesh 2x2 --chips-per-rank 4 --batch 2 --max-new-tokens 3 --quiet"
 LOAD = "traffic --model demo --mesh 2x2 --requests 9 --rate 5"
+
+TEXT = "--mesh 1x1 --chips-per-rank 1 --layers 1 --tokens 24 --text {text}"
+PARETO = f"pareto --quiet {TEXT} " + " ".join(
+    f"--try {group}=bfp8" for group in ("ff2", "wqkv", "wo", "kv_cache", "activation")
+)
+CAPTURE = f"decode {SMALL} --layers 1 --capture {{folder}}"
+DIFF = "diff {folder}/a {folder}"
 
 CASES = {
     "decode": (
@@ -24,6 +40,7 @@ CASES = {
         f"decode {SMALL} --precision float32 --max-new-tokens 1",
         f"decode {SMALL} --slow-chip 1,0,9 --temperature 0.5 --top-k 5 --set machine.links=2",
         f"decode {SMALL} --no-prefetch --no-prefix-cache",
+        f"decode {SMALL} --against accuracy",
     ),
     "estimate": (
         "estimate --model demo --mesh 2x2",
@@ -37,12 +54,28 @@ CASES = {
         "traffic --model demo --mesh 2x2 --requests 9 --concurrency 2",
     ),
     "traffic-sweep": ("traffic --model demo --mesh 2x2 --requests 9 --sweep rate=1,2",),
+    "validate": ("validate", "validate --golden {golden}"),
+    "accuracy": (
+        f"accuracy {TEXT} --prefill 24 --precision performance",
+        f"accuracy {TEXT} --prefill 8 --precision performance,float32 --by-op",
+    ),
+    "pareto": (
+        f"{PARETO} --try ff1_3=bfp8,bfp4",
+        f"{PARETO} --try ff1_3=bfp8 --target top1>=0 --write {{folder}}/fast.json",
+        f"{PARETO} --layers 2 --by-layer --try ff1_3=bfp8,bfp4",
+    ),
+    "diff": (
+        f"{CAPTURE}/a && {CAPTURE}/b --precision accuracy && {DIFF}/b --pcc 1",
+        f"{CAPTURE}/a && {CAPTURE}/b --formats logits=bf16 && {DIFF}/b --pcc 1",
+        f"{CAPTURE}/a && {CAPTURE}/b --layers 2 && {DIFF}/b",
+        f"{CAPTURE}/a && {DIFF}/a",
+    ),
 }
 """Commands by schema; together they reach every type of a key."""
 
 KEYED_BY_DATA = {
     "bound_by_op", "by_bound_s", "by_op_s", "collectives", "config", "constants", "decode",
-    "link_bytes", "link_utilization", "machine", "memory", "padding", "prefill",
+    "link_bytes", "link_utilization", "machine", "machines", "memory", "padding", "prefill",
     "prefill_bound_by_op", "prefill_by_op_s", "sweep", "versions",
 }  # fmt: skip
 """Objects with these names allow any key."""
@@ -52,13 +85,27 @@ NULL_WITHOUT_FILES = "checksums"
 """The object whose values are null for random weights, which are too large for these cases."""
 
 
-def report_of(command: str, folder: Path) -> dict[str, Any]:
-    """Return what a command writes with ``--json``."""
+_FINITE = {"type": ["null", "number"]}
+
+SELDOM = {
+    "published": {"type": ["array", "null"], "items": {"type": "integer"}},
+    "largest": _FINITE,
+    "relative": _FINITE,
+    **{
+        group: {"type": ["array", "string"], "items": {"type": "string"}} for group in TENSOR_GROUPS
+    },
+}
+"""Schemas of keys that have another type in seldom cases: whole models, infinite errors, layers."""
+
+
+def report_of(commands: str, folder: Path) -> dict[str, Any]:
+    """Return what the last of some commands, joined with ``&&``, writes with ``--json``."""
     path = folder / "report.json"
-    name, *words = command.split()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        code = import_module(f"galaxy_mpi.{name}").main([*words, "--json", str(path)])
-    assert code == 0, command
+    for command in commands.format(folder=folder, **FILES).split(" && "):
+        name, *words = command.split()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            code = import_module(f"galaxy_mpi.{name}").main([*words, "--json", str(path)])
+        assert code == (name == "diff" and "/b" in commands), command
     found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return found
 
@@ -80,10 +127,13 @@ def schema_of(values: Iterable[Any], name: str = "") -> dict[str, Any]:
         keys = sorted(set().union(*objects))
         if name in KEYED_BY_DATA:
             inside = [value for each in objects for value in each.values()]
-            found["additionalProperties"] = schema_of(inside) if inside else {}
+            inner = "machine" if name == "machines" else ""
+            found["additionalProperties"] = schema_of(inside, inner) if inside else {}
         else:
             found["properties"] = {
-                key: schema_of([each[key] for each in objects if key in each], key) for key in keys
+                key: SELDOM.get(key)
+                or schema_of([each[key] for each in objects if key in each], key)
+                for key in keys
             }
             if name == NULL_WITHOUT_FILES:
                 for one in found["properties"].values():
@@ -101,7 +151,10 @@ def _kind(value: Any) -> str:
 
 def schema(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
     """Return the file's name and the schema of a kind of report."""
-    reports = [report_of(command, folder) for command in CASES[name]]
+    reports = []
+    for number, commands in enumerate(CASES[name]):
+        (folder / str(number)).mkdir()
+        reports.append(report_of(commands, folder / str(number)))
     (version,) = {report["schema_version"] for report in reports}
     found = schema_of(reports)
     found["properties"]["schema_version"] = {"const": version}
@@ -115,6 +168,6 @@ def schema(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for each in sys.argv[1:] or CASES:
-        file, made = schema(each, FOLDER)
-        (FOLDER / "report.json").unlink()
+        with tempfile.TemporaryDirectory() as folder:
+            file, made = schema(each, Path(folder))
         (FOLDER / file).write_text(json.dumps(made, indent=1) + "\n", "utf-8")

@@ -53,7 +53,7 @@ class Builder(Protocol):
     def codec(self, dtype: DType, shape: tuple[int, ...]) -> Codec:
         """Return the codec of a shape; all ops of the thread share it."""
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
         """Add a call to the phase."""
 
     def cross(self, crossing: Crossing) -> None:

@@ -70,7 +70,7 @@ class DirectAllGather:
         else:
             self.term = builder.array(*wire.sent)
 
-    def cross(self) -> Any:
+    def cross(self) -> object:
         """Add the exchange; return (size, *sent), values of the wire's format."""
         builder, wire, rows = self._builder, self._wire, self._rows
         if rows is None:

@@ -5,8 +5,6 @@ of the hops, so the result does not depend on timing. Every hop writes straight 
 next chip. Device times are passed on like partial sums, with a maximum in place of the sum.
 """
 
-from typing import Any
-
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
@@ -79,7 +77,7 @@ class StepwiseReduceScatter:
         sums: _PlainSums | _PackedSums
         sums = _PlainSums(builder) if wire.dtype is FLOAT32 else _PackedSums(builder, wire)
         times = _Times(builder, wire, boxes.send_times) if self._carries_time else None
-        came: dict[tuple[int, int], tuple[Bytes, Any]] = {}
+        came: dict[tuple[int, int], tuple[Bytes, object]] = {}
         for number, of_round in enumerate(self._rounds):
             for k, hop in enumerate(of_round.sends):
                 box, known = came.pop((hop.lane, hop.chunk), (None, None))
@@ -160,21 +158,21 @@ class _PackedSums:
 class _Times:
     """Entry times of the members that a partial sum has passed; NaN for the others."""
 
-    def __init__(self, builder: Builder, wire: Wire, times: Any) -> None:
+    def __init__(self, builder: Builder, wire: Wire, times: object) -> None:
         assert builder.clock is not None
         self._builder, size = builder, builder.plane(wire.axis).size
         self._mine, self._all = np.full(size, np.nan), np.full(size, np.nan)
         self._leave = builder.clock.leave
         builder.call(builder.clock.enter, self._mine, builder.index(wire.axis))
 
-    def pass_on(self, known: Any, target: Any) -> None:
+    def pass_on(self, known: object, target: object) -> None:
         """Add this chip's time on the way to the next."""
         if known is None:
             self._builder.call(np.copyto, target, self._mine)
         else:
             self._builder.call(np.fmax, known, self._mine, target)
 
-    def end(self, known: list[Any]) -> None:
+    def end(self, known: list[object]) -> None:
         """Advance the clock to when all members have entered."""
         so_far = self._mine
         for times in known:

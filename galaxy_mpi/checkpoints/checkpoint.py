@@ -5,7 +5,6 @@ their own shards.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -66,7 +65,7 @@ class Checkpoint:
     interleaved: bool = False
     _files: FileMaps = field(default_factory=FileMaps, compare=False)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_files": FileMaps()}
 
     def check(self, names: dict[Key, str], where: str) -> None:

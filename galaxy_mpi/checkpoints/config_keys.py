@@ -8,14 +8,12 @@ References
 .. [1] transformers, ``configuration_*.py`` of the models that have each key.
 """
 
-from typing import Any
-
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.fields import Fields, shown
 
 __all__ = ["check_keys", "unknown_keys"]
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+_NEUTRAL: dict[str, tuple[object, ...]] = {
     # Activation of the feed-forward part.
     "hidden_act": ("silu", "swish"),
     "hidden_activation": ("silu", "swish"),
@@ -130,5 +128,5 @@ def unknown_keys(fields: Fields) -> list[str]:
     return sorted(name for name in fields.names if name not in known)
 
 
-def _is_neutral(value: Any, neutral: tuple[Any, ...]) -> bool:
+def _is_neutral(value: object, neutral: tuple[object, ...]) -> bool:
     return any(value == known for known in neutral)

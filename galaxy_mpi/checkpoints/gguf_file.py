@@ -6,7 +6,6 @@ are a tensor.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,18 +14,19 @@ from galaxy_mpi.checkpoints.gguf_header import walk_header
 from galaxy_mpi.checkpoints.stored import PLAIN_KINDS, FileMaps, Stored
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.fields import shown
+from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.models.config import LlamaConfig
 
 __all__ = ["GgufFile"]
 
-ARCHITECTURES: dict[str, dict[str, Any]] = {
+ARCHITECTURES: dict[str, JsonObject] = {
     "llama": {},
     "qwen2": {"qkv_bias": True},
     "qwen3": {"qk_norm": True},
 }
 """Architectures with features that Llama lacks. Mistral's files are called ``llama``."""
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+_NEUTRAL: dict[str, tuple[object, ...]] = {
     "rope.scaling.type": ("none", ""),
     "rope.scaling.attn_factor": (1,),
     "expert_count": (0,),
@@ -97,7 +97,7 @@ class GgufFile:
                 f"the file again"
             ) from None
 
-    def field(self, name: str, default: Any = None) -> Any:
+    def field(self, name: str, default: object = None) -> Json:
         """Return a field of the header."""
         return self._fields.get(name, default)
 
@@ -124,7 +124,7 @@ class GgufFile:
                 f"known: {', '.join(ARCHITECTURES)}"
             )
 
-        def size(name: str, default: Any = None) -> Any:
+        def size(name: str, default: object = None) -> Json:
             value = self._fields.get(f"{architecture}.{name}", default)
             if value is None:
                 raise KeyError(f"{architecture}.{name}")
@@ -175,7 +175,7 @@ class GgufFile:
         return tuple(float(factor) for factor in factors[0])
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], list[Stored]]:
+def _read_header(path: Path) -> tuple[dict[str, object], list[Stored]]:
     """Return fields and tensors of a file; tensors are within the file and do not overlap."""
     from gguf import GGUFReader  # imported here: only rank 0, and only for GGUF
 

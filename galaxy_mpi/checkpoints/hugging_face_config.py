@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.checkpoints.config_keys import check_keys, unknown_keys
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.fields import Fields, read_json_fields, shown
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.models.config import LARGEST_SIZE, MOST_LAYERS, LlamaConfig, RopeScaling
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "read_json",
 ]
 
-FAMILIES: dict[str, dict[str, Any]] = {
+FAMILIES: dict[str, JsonObject] = {
     "LlamaForCausalLM": {},
     "MistralForCausalLM": {},
     "Qwen2ForCausalLM": {"qkv_bias": True},
@@ -107,7 +107,7 @@ def _size(fields: Fields, name: str, default: int | None = None) -> int:
     return fields.whole(name, default, most=LARGEST_SIZE)
 
 
-def _is_names(value: Any) -> bool:
+def _is_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 

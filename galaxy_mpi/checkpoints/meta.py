@@ -56,9 +56,9 @@ class MetaCheckpoint:
 
     config: LlamaConfig
     paths: tuple[Path, ...]
-    _files: dict[Path, dict[str, Any]] = field(default_factory=dict, compare=False)
+    _files: dict[Path, dict[str, object]] = field(default_factory=dict, compare=False)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_files": {}}
 
     def read(self, name: str, layer: int, rows: slice, cols: slice) -> F32:
@@ -126,7 +126,7 @@ class MetaCheckpoint:
             parts.append(tensors[full_name])
         return parts
 
-    def _open(self, path: Path) -> dict[str, Any]:
+    def _open(self, path: Path) -> dict[str, object]:
         if path not in self._files:
             try:
                 import torch  # imported here: slow, optional, and only for this format

@@ -11,7 +11,8 @@ The request is a JSON object with ``path`` (where modules are found), ``source``
 import json
 import resource
 import sys
-from typing import Any
+
+from galaxy_mpi.json_values import JsonObject
 
 CPU_S = 5
 MEMORY_BYTES = 2**29
@@ -68,7 +69,7 @@ def render(source: str, tokens: dict[str, str], prompts: list[str]) -> list[str]
     return texts
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
+def answer(request: JsonObject) -> dict[str, object]:
     """Return the texts that a request asks for, or what went wrong."""
     try:
         return {"texts": render(request["source"], request["tokens"], request["prompts"])}

@@ -5,7 +5,6 @@ The gguf library dequantises quantised tensors (GGUF), in whole blocks.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from galaxy_mpi.errors import CheckpointError
 
 __all__ = ["PLAIN_KINDS", "FileMaps", "Stored"]
 
-PLAIN_KINDS: dict[str, np.dtype[Any]] = {
+PLAIN_KINDS: dict[str, np.dtype[np.generic]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),

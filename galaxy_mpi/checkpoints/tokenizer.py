@@ -125,12 +125,12 @@ class TextTokenizer:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
         from tokenizers.processors import TemplateProcessing
 
-        def split(pattern: str) -> list[Any]:
+        def split(pattern: str) -> list[object]:
             pieces = pre_tokenizers.Split(Regex(pattern), "isolated")
             return [pieces, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
 
         by_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-        known: dict[str, list[Any]] = {
+        known: dict[str, list[object]] = {
             "smollm": [pre_tokenizers.Digits(individual_digits=True), by_words],
             "gpt-2": [by_words],
             "llama-bpe": split(_LLAMA3_SPLIT),

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.errors import CheckpointError
 from galaxy_mpi.fields import read_bounded, read_json_fields, shown
@@ -60,7 +59,7 @@ def read_tokenizer_json(path: Path) -> str:
     return json.dumps(content)
 
 
-def _check_numbers(path: Path, part: str, value: Any) -> None:
+def _check_numbers(path: Path, part: str, value: object) -> None:
     for each in _inside(value):
         if isinstance(each, (int, float)) and not -_LARGEST_NUMBER <= each <= _LARGEST_NUMBER:
             raise CheckpointError(
@@ -69,7 +68,7 @@ def _check_numbers(path: Path, part: str, value: Any) -> None:
             )
 
 
-def _replacements(value: Any) -> Iterator[int]:
+def _replacements(value: object) -> Iterator[int]:
     """Yield the length of what each step writes for a character or a match."""
     for each in _inside(value):
         if isinstance(each, dict) and each.get("type") in ("Replace", "Prepend"):
@@ -77,7 +76,7 @@ def _replacements(value: Any) -> Iterator[int]:
             yield max(1, len(text)) if isinstance(text, str) else 1
 
 
-def _inside(value: Any) -> Iterator[Any]:
+def _inside(value: object) -> Iterator[object]:
     """Yield a value and all that is in it, without recursion: depth is the file's to choose."""
     waiting = [value]
     while waiting:

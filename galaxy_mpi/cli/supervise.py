@@ -4,6 +4,7 @@ mpirun answers Ctrl-C by ending all ranks within half a second, too soon for ran
 report. So mpirun gets a session of its own, where the terminal's Ctrl-C does not reach it, and is
 sent SIGUSR1, which it forwards to its ranks: rank 0 writes what there is and ends the run, the
 others go on (`galaxy_mpi.mesh.ending.interrupted_on_request`). A second Ctrl-C is mpirun's own.
+Without a terminal, mpirun cannot read what is typed: `galaxy_mpi.cli.terminal` does.
 """
 
 import ctypes
@@ -13,9 +14,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 from galaxy_mpi.cli.notices import Notices
+from galaxy_mpi.cli.terminal import Input, output_of_this_process
 
 __all__ = ["INTERRUPTED", "supervise"]
 
@@ -29,7 +32,19 @@ _ASKED = (
 )
 
 
-def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
+_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
+"""Files in which Linux counts, as ``oom_kill``, processes that it ended for want of memory: on the
+whole computer, and in this container."""
+
+_NO_MEMORY = (
+    b"galaxy_mpi: a rank was killed when the computer or container had no memory left; see `free` "
+    b"and galaxy-mpi doctor, or use fewer chips, fewer --layers or a smaller model\n"
+)
+
+
+def supervise(
+    words: Sequence[str], environ: Mapping[str, str], counters: Sequence[Path] = _COUNTERS
+) -> int:
     """Run Open MPI's mpirun to its end; return the exit code.
 
     Parameters
@@ -38,11 +53,16 @@ def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
         The command line.
     environ : mapping of str to str
         The whole environment.
+    counters : sequence of Path
+        Where the kernel counts what it kills for want of memory.
     """
+    n_killed = _n_killed(counters)
     notices = Notices(_write)
+    standard_input = Input(words)
     process = subprocess.Popen(
         words,
-        env=environ,
+        env={**environ, **standard_input.variables, **output_of_this_process()},
+        stdin=standard_input.of_mpirun,
         stderr=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=_ending_with_parent(),
@@ -54,6 +74,8 @@ def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
         for number in child.SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN
     }
+    before[signal.SIGTTIN] = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    standard_input.pass_on()
     try:
         assert process.stderr is not None
         while chunk := os.read(process.stderr.fileno(), 65536):
@@ -67,7 +89,10 @@ def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
         if code not in (0, INTERRUPTED) and not notices.has_cause and child.n_interrupts == 1:
             _write(b"galaxy_mpi: the ranks were still starting; there is nothing to report\n")
         return INTERRUPTED
-    return code if code >= 0 else 128 - code
+    code = code if code >= 0 else 128 - code
+    if code == 128 + signal.SIGKILL and _n_killed(counters) > n_killed:
+        _write(_NO_MEMORY)
+    return code
 
 
 class _Child:
@@ -90,6 +115,15 @@ class _Child:
             self._process.send_signal(number)
         if number == signal.SIGTSTP:  # Ctrl-Z suspends this process too, until SIGCONT
             os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _n_killed(counters: Sequence[Path]) -> int:
+    found = 0
+    for path in counters:
+        with suppress(OSError, ValueError):  # another system's, or none
+            counts = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+            found += int(counts.get("oom_kill", 0))
+    return found
 
 
 def _write(text: bytes) -> None:

@@ -12,8 +12,6 @@ References
 .. [1] tt-metal, tt_metal/impl/data_format/blockfloat_common.cpp.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,7 +38,7 @@ def _spread(powers: NDArray[np.int64]) -> F32:
     return np.ascontiguousarray(np.broadcast_to(factors[:, None], (256, FACE)))
 
 
-def _values_of_bytes(datum_bits: int) -> NDArray[Any]:
+def _values_of_bytes(datum_bits: int) -> NDArray[np.generic]:
     """Return the signed magnitudes in each byte, shape (256,): one float32, or two as one item."""
     byte = np.arange(256)
     data = byte[:, None] if datum_bits == 8 else np.stack([byte & 15, byte >> 4], axis=1)
@@ -62,7 +60,7 @@ class BlockTables:
         self.magnitude_bits = magnitude_bits
         self.datum_bits = magnitude_bits + 1
         self.block_bytes = FACE * self.datum_bits // 8
-        self.block_item: type[Any] = np.complex128 if self.datum_bits == 8 else np.uint64
+        self.block_item: type[object] = np.complex128 if self.datum_bits == 8 else np.uint64
         """The data of one block as one array item, so that tiling is a copy of items."""
         exponent = np.arange(256)
         self.values_of_bytes = _values_of_bytes(self.datum_bits)

@@ -1,11 +1,14 @@
 """Arrays seen as matrices: leading dims flattened to rows, without a copy."""
 
 import math
-from typing import Any
+from typing import TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["as_rows", "matrix_shape"]
+
+_Item = TypeVar("_Item", bound=np.generic)
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -13,7 +16,7 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1]
 
 
-def as_rows(array: NDArray[Any], rows: int, width: int) -> NDArray[Any]:
+def as_rows(array: NDArray[_Item], rows: int, width: int) -> NDArray[_Item]:
     """Return ``array`` as a matrix (rows, width), a view.
 
     Raises

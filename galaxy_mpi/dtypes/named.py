@@ -1,7 +1,5 @@
 """A format is one object in a process: what a message brings is the receiver's own."""
 
-from typing import Any
-
 __all__ = ["Named"]
 
 
@@ -10,11 +8,11 @@ class Named:
 
     name: str
 
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
         return _of_name, (self.name,)
 
 
-def _of_name(name: str) -> Any:
+def _of_name(name: str) -> object:
     from galaxy_mpi.dtypes.dtype import DTYPES  # which imports the formats
 
     return DTYPES[name]

@@ -41,7 +41,7 @@ class _Plain:
         """Write the values of ``packed`` to ``out`` as bfloat16."""
         _as_bfloat16(self._items(packed), as_rows(out, *self._shape))
 
-    def _items(self, packed: Bytes) -> NDArray[Any]:
+    def _items(self, packed: Bytes) -> NDArray[np.generic]:
         """Return the items of ``packed``, of shape (rows, width)."""
         raise NotImplementedError
 
@@ -49,7 +49,7 @@ class _Plain:
 class PlainCodec(_Plain):
     """The `Codec` of a format whose values are items of an array."""
 
-    def __init__(self, rows: int, width: int, item: Any) -> None:
+    def __init__(self, rows: int, width: int, item: object) -> None:
         super().__init__(rows, width, item)
         self.n_bytes = rows * width * self._item.itemsize
         # On the way from here to there; pages that are never written are never there.
@@ -77,28 +77,28 @@ class PlainCodec(_Plain):
         if values is not None:
             self.unpack(out, values)
 
-    def _items(self, packed: Bytes) -> NDArray[Any]:
+    def _items(self, packed: Bytes) -> NDArray[np.generic]:
         if packed.shape != (self.n_bytes,):
             raise ValueError(f"got {packed.shape} packed bytes, {self._shape} has {self.n_bytes}")
-        items: NDArray[Any] = packed.view(self._item)
+        items: NDArray[np.generic] = packed.view(self._item)
         return items.reshape(self._shape)
 
 
 class PlainRows(_Plain):
     """The `RowCodec` of a format whose values are items of an array: a row into a row."""
 
-    def __init__(self, rows: int, width: int, item: Any) -> None:
+    def __init__(self, rows: int, width: int, item: object) -> None:
         super().__init__(rows, width, item)
         self.row_bytes = width * self._item.itemsize
 
-    def _items(self, packed: Bytes) -> NDArray[Any]:
+    def _items(self, packed: Bytes) -> NDArray[np.generic]:
         wanted = self._shape[0], self.row_bytes
         if packed.shape != wanted:
             raise ValueError(f"got packed rows of shape {packed.shape}, wanted {wanted}")
         return packed.view(self._item)
 
 
-def _as_bfloat16(items: NDArray[Any], out: NDArray[np.uint16]) -> None:
+def _as_bfloat16(items: NDArray[np.generic], out: NDArray[np.uint16]) -> None:
     """Write items of either format to ``out`` as bfloat16."""
     if items.dtype.itemsize == out.itemsize:
         np.copyto(out, items.view(np.uint16))

@@ -87,13 +87,14 @@ def make_observer(run: RunConfig, chips: Chips) -> "Observer | None":
 def make_watchers(
     run: RunConfig, chips: Chips, programs: Programs, observer: "Observer | None"
 ) -> list[Watcher]:
-    """Return what looks at the values of every pass and step."""
+    """Return what looks at the values of every pass and step. Collective."""
     watchers: list[Watcher] = [] if observer is None else [observer.probabilities]
     if run.capture_path is None:
         return watchers
     from galaxy_mpi.engine.capture import Capture
 
-    run.capture.check(programs.decode(), programs.prefill(PassShape.of_prompt(1)))
+    modes = programs.decode(), programs.prefill(PassShape.of_prompt(1))
+    chips.transport.from_root(lambda: run.capture.check(*modes))  # one line, not one of every rank
     return [*watchers, Capture(run.capture_path, run.capture, chips.layout, chips.transport)]
 
 

@@ -5,7 +5,7 @@ are numbered from 0 in the order of the prompts, including those that are left o
 """
 
 import json
-import sys
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.models import LlamaConfig
+from galaxy_mpi.streams import read_input
 
 __all__ = ["Prompts"]
 
@@ -156,11 +157,13 @@ def _lines(path: Path) -> list[tuple[int, bytes]]:
     name = f"--prompts-file {path}"
     try:
         if str(path) == "-":
-            content = sys.stdin.buffer.read(_MOST_BYTES + 1)
+            content = read_input(_MOST_BYTES + 1, os.environ)
             if len(content) > _MOST_BYTES:
                 raise ValueError(f"it is larger than {_MOST_BYTES // 2**20} MiB")
         else:
             content = read_bounded(path, _MOST_BYTES)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
     except OSError as error:
         raise ConfigError(
             f"{name}: {error.strerror}; give a text file with one prompt a line"

@@ -18,6 +18,7 @@ from galaxy_mpi.engine.seen import Seen
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import write_all
+from galaxy_mpi.program import Choice
 from galaxy_mpi.timing import DeviceTimes
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.device_run import DeviceRun
@@ -191,6 +192,19 @@ class Report:
     def to_json(self, **more: Any) -> str:
         """Return `to_dict` as text, with additional entries."""
         return json.dumps(self.to_dict() | more, indent=2, ensure_ascii=False) + "\n"
+
+    def missed(self) -> list[str]:
+        """Return a line for each choice of passes and steps of which none has run."""
+        run, n_passes, n_steps = self.run, len(self.times.prefill_s), self.times.n_steps
+        choices = [run.capture] if run.capture_path is not None else []
+        if run.trace_steps is not None:
+            choices.append(Choice(steps=run.trace_steps, option="--trace-steps"))
+        return [
+            f"{choice.option} {choice.steps} names nothing that ran; this run has had passes up "
+            f"to p{n_passes} and steps up to {n_steps}"
+            for choice in choices
+            if not choice.names_any(n_passes, n_steps)
+        ]
 
     def write_files(self, page: str | None = None, **more: Any) -> None:
         """Write the requested files, each whole or not at all.

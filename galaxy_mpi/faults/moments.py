@@ -28,7 +28,7 @@ class Trap:
         crossing is replaced with, None if it is to happen as it was.
     """
 
-    def __init__(self, moment: str, act: Callable[[Any], Callable[[], None] | None]) -> None:
+    def __init__(self, moment: str, act: Callable[[object], Callable[[], None] | None]) -> None:
         self._moment, self._act = moment, act
         self._about, self._number, self._is_open = "", 0, True
 
@@ -49,16 +49,16 @@ class Trap:
         else:
             self._at_crossing()
 
-    def _spring(self, crossing: Any) -> Callable[[], None] | None:
+    def _spring(self, crossing: object) -> Callable[[], None] | None:
         if not self._is_open:
             return None
         self._is_open = False
         return self._act(crossing)
 
-    def _before(self, owner: Any, name: str) -> None:
+    def _before(self, owner: object, name: str) -> None:
         then = getattr(owner, name)
 
-        def trapped(*arguments: Any, **options: Any) -> Any:
+        def trapped(*arguments: object, **options: object) -> object:
             self._spring(None)
             return then(*arguments, **options)
 

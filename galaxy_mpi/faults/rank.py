@@ -134,7 +134,7 @@ def _break(fault: str) -> None:
         time.sleep(_LONG_S)  # it looks once a second
 
 
-def _raise_noted(*_: Any, **__: Any) -> None:
+def _raise_noted(*_: object, **__: object) -> None:
     _note()
     _raise()
 

@@ -94,13 +94,13 @@ def _signals() -> Iterator[Case]:
 def _said_of_stop(moment: str, victim: str, layout: Layout) -> Iterator[str]:
     if moment in _PROGRAM:
         yield rf"galaxy_mpi: {_WAITS[moment]}: .* waited \d+ s for .*within a (row|column)"
-        yield r"(rank|chips?) .*is stopped" if layout.n_ranks == 2 else "waited"
+        yield r"(rank|chip) .*is stopped|chips .*are stopped" if layout.n_ranks == 2 else "waited"
     elif moment in ("load", "report") and layout.n_ranks == 2:
         yield r"galaxy_mpi: .*chip.* waited \d+ s in .*: chip.* (is|are) stopped"
     elif moment in ("start", "set-up", "handover"):
         yield rf"galaxy_mpi: rank {victim} \(process \d+\) on .* has been stopped for 5 s"
     elif moment == "end":
-        yield "Timeout|is stopped|waited"
+        yield "Timeout|(is|are) stopped|waited"
 
 
 def _launcher() -> Iterator[Case]:

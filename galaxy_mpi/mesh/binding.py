@@ -218,6 +218,11 @@ class BoundPlane(ABC):
         if collective is None:
             collective = self._bound[key] = Collective(number, label, n_bytes, memory)
         line = line_of(label, facts)
+        if collective.n_bytes != n_bytes and not self.shares_memory:
+            # Groups may differ, but those of one process send their messages together.
+            first = collective.bound[0]
+            its = collective.lines[self._place[first][1]]
+            raise CollectiveError(mismatch(self.mesh, rank, line, first, its))
         other = collective.lines.setdefault(group, line)
         if other != line:
             first = next(c for c in collective.bound if self._place[c][1] == group)

@@ -67,7 +67,7 @@ def line_of(label: Label, facts: str) -> bytes:
 
 
 def mismatch(mesh: Any, chip: int, line: bytes, other: int, other_line: bytes) -> str:
-    """Return the message for two chips of a group whose labels differ."""
+    """Return the message for two chips whose labels differ."""
     texts = [text_of(one[8:]) for one in (line, other_line)]
     why = (
         ""

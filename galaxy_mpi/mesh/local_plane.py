@@ -7,6 +7,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.mesh.collective import line_of, mismatch
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import (
     Boxes,
@@ -128,10 +129,8 @@ class LocalPlane:
                 label, rank, memory, self.size, n_rounds
             )
         if made.label != label:
-            raise CollectiveError(
-                f"chip {self._mesh.coord(rank)} is in {label.text}, but chip "
-                f"{self._mesh.coord(made.first_rank)} is in {made.label.text}"
-            )
+            lines = line_of(label, ""), line_of(made.label, "")
+            raise CollectiveError(mismatch(self._mesh, rank, lines[0], made.first_rank, lines[1]))
         return made
 
     def _slot(self, group: int, slot: int, n_bytes: int) -> Bytes:

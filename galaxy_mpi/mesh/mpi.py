@@ -13,6 +13,7 @@ their launcher (`galaxy_mpi.mesh.lifeline`), and all ranks end after an uncaught
 (`galaxy_mpi.mesh.uncaught`).
 """
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -167,6 +168,7 @@ class MpiTransport:
         with limited(limit_s), no_rank_stopped() if limit_s else nullcontext():
             self._planes = Planes(self._mpi, self._comm, placement, kind)
         self._watchdog = Watchdog(timeout_s, is_fixed=is_timeout_fixed, waits=self._planes.waits)
+        atexit.register(self._planes.waits.end)  # if it is not freed
 
     @classmethod
     @contextmanager
@@ -255,6 +257,8 @@ class MpiTransport:
     def free(self) -> None:
         """Free the communicators. Collective: every rank calls it."""
         self._watchdog.close()
+        atexit.unregister(self._planes.waits.end)
+        self._planes.waits.end()
         with limited(END_S):
             self._planes.free()
             self._comm.Free()

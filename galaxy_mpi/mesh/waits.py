@@ -21,6 +21,7 @@ __all__ = ["LINE_BYTES", "Waiting", "Waits", "padded", "text_of"]
 LINE_BYTES = 128
 
 _REPORTS = "the writing of a report"
+_NOTHING = "nothing: it has left"
 
 _MOST_TOLD = 4
 """How many places, and processes at each, a message names."""
@@ -136,6 +137,11 @@ class Waits:
         self.text[:] = padded(_REPORTS)
         self.count[0] += self.number % 2
 
+    def end(self) -> None:
+        """Wait for nobody any more: this process calls nothing collective from now on."""
+        self.text[:] = padded(_NOTHING)
+        self.count[0] += self.number % 2
+
     @property
     def is_ending(self) -> bool:
         """Whether a process of the host has left, so that waiting for it is no fault."""
@@ -150,8 +156,20 @@ class Waits:
         """Return the message for a wait without limit when others are stopped."""
         whom = " and ".join(self.names(rank) for rank in stopped[:_MOST_TOLD])
         where = self.doing(self.rank)
-        verb = "is" if len(stopped) == 1 else "are"
+        verb = _verb([self.names(rank) for rank in stopped])
         return f"{self.names(self.rank)} waited {waited_s:.0f} s in {where}: {whom} {verb} stopped"
+
+    def behind_ended(self, waited_s: float) -> str:
+        """Return the message for a wait if another process has called `end`; else empty."""
+        told = zip(self.ranks, self._texts, strict=True)
+        ended = [self.names(r) for r, t in told if r != self.rank and text_of(t) == _NOTHING]
+        if not ended:
+            return ""
+        whom, verb = " and ".join(ended[:_MOST_TOLD]), "has" if _verb(ended) == "is" else "have"
+        return (
+            f"{self.names(self.rank)} waited {waited_s:.0f} s in {self.doing(self.rank)}, but "
+            f"{whom} {verb} closed the model, or left the program"
+        )
 
     def in_vain(self, crossing: Waiting, waited_s: float) -> tuple[str, bool]:
         """Return the message for a wait that timed out, and whether others know more.
@@ -167,8 +185,8 @@ class Waits:
         if told:
             return "; ".join([line, *told[:_MOST_TOLD]]), len(told) == len(missing)
         if stopped := [self.names(rank) for rank in self.stopped() if rank in missing]:
-            verb = "is" if len(stopped) == 1 else "are"
-            return f"{line}; {' and '.join(stopped[:_MOST_TOLD])} {verb} stopped", False
+            told_of = " and ".join(stopped[:_MOST_TOLD])
+            return f"{line}; {told_of} {_verb(stopped)} stopped", False
         return f"{line}; did that rank end or stop?", not missing
 
     def standstill(self, waited_s: float) -> str:
@@ -184,6 +202,11 @@ class Waits:
             more = f" and {len(ranks) - _MOST_TOLD} more" if len(ranks) > _MOST_TOLD else ""
             told.append(f"{names}{more} in {text}")
         return f"all ranks wait, and none has moved for {waited_s:.0f} s: {'; '.join(told)}"
+
+
+def _verb(names: Sequence[str]) -> str:
+    """Return the verb for names; that of a rank may be ``chips (0, 0) to (0, 1)``."""
+    return "is" if len(names) == 1 and not names[0].startswith("chips ") else "are"
 
 
 def _state(pid: int) -> str:

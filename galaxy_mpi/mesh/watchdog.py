@@ -121,6 +121,9 @@ class Watchdog:
         patience_s = min(_STANDSTILL_S, self._timeout_s / 2)
         if crossing is not None and all_seen_s >= patience_s and math.isfinite(self._timeout_s):
             return waits.standstill(all_seen_s), pause_s
+        is_waiting = waits.number % 2 == 1 and seen_s >= patience_s
+        if is_waiting and math.isfinite(self._timeout_s) and (line := waits.behind_ended(seen_s)):
+            return line, pause_s
         is_patient = crossing is None and waits.number % 2 == 1
         if is_patient and seen_s >= _PATIENT_S and math.isfinite(self._timeout_s):
             # Others may compute or read for any time, unless they are stopped.

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -152,7 +151,7 @@ class ShardFile:
         """Return the header of the file, a multiple of 8 bytes."""
         content = json.dumps({"schema": _SCHEMA, "key": self.key, "crc": checksums})
         told = f"{zlib.crc32(content.encode()):08x} {content}"
-        header: dict[str, Any] = {"__metadata__": {"galaxy_mpi": told}}
+        header: dict[str, object] = {"__metadata__": {"galaxy_mpi": told}}
         at = 0
         for key, part in parts.items():
             n_bytes = part.n_bytes
@@ -206,7 +205,7 @@ class ShardFile:
             at = stop
         if 8 + n_header + at != len(raw):
             return None
-        crc: dict[str, Any] = content["crc"]
+        crc: dict[str, object] = content["crc"]
         return found if all(_checksum(data) == crc[name] for name, data in found.items()) else None
 
 

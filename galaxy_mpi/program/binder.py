@@ -134,7 +134,7 @@ class Binder:
         """Return what all members must agree on in the next exchange."""
         number = self._n_collectives
         self._n_collectives += 1
-        op = "" if self._use is None else f", op {self._use.op.name} of layer {self._use.layer}"
+        op = "" if self._use is None else f", {self._use}"
         label = Label(wire.digest(number), f"{wire}{op}")
         self._axes[label] = wire.axis
         return label

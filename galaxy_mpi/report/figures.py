@@ -5,14 +5,14 @@ grid and letters are not: the page's script sets them from its style, dark or li
 """
 
 from collections.abc import Sequence
-from typing import Any
 
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.report.palette import colour_of
 from galaxy_mpi.report.parts import Bars, Curves, Ends, Span, Timeline, Waterfall, ends_of
 
 __all__ = ["figure_of"]
 
-Figure = dict[str, Any]  # foreign: a figure of plotly.js
+Figure = JsonObject  # foreign: a figure of plotly.js
 
 _ROW, _HEAD = 24, 110
 """Pixels of a bar, and of axes and legend."""

@@ -8,7 +8,6 @@ import base64
 import gzip
 import json
 from importlib import resources
-from typing import Any
 
 from galaxy_mpi.report.figures import figure_of
 from galaxy_mpi.report.palette import colour_of
@@ -56,7 +55,7 @@ def _figure_json(chart: Bars | Waterfall | Timeline | Curves) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> object:
     """Return the figure with numbers of 7 digits: no picture shows more."""
     if isinstance(value, float):
         return float(f"{value:.7g}")

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from galaxy_mpi.engine.request import EndReason
+from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.serving.served import Served
 from galaxy_mpi.serving.service import Totals
 from galaxy_mpi.timing.times import Peaks
@@ -39,7 +39,7 @@ class Slo:
 
 def figures(
     served: Sequence[Served], totals: Totals, peaks: Peaks, n_blocks: int, slo: Slo
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the figures of a simulation, with the unit in each name.
 
     Parameters
@@ -117,7 +117,7 @@ def figures(
     }
 
 
-def bands(low: Any, middle: Any, high: Any) -> Any:
+def bands(low: Json, middle: Json, high: Json) -> Json:
     """Return the same structure with ``[low, high]`` in place of each number."""
     if isinstance(middle, dict):
         return {name: bands(low[name], middle[name], high[name]) for name in middle}

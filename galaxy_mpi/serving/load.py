@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.serving.arrivals import Arrival, ClosedLoop, OpenLoop, Size, Source, poisson, sizes
 from galaxy_mpi.serving.lengths import Lengths
 from galaxy_mpi.serving.trace_file import read_trace
@@ -93,7 +93,7 @@ class Load:
         """Whether all requests have the same lengths and no prefix."""
         return len(set(self.requests)) == 1 and not self.requests[0].prefix
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return ``load`` of a report."""
         requests = self.requests
         return {

@@ -4,10 +4,10 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from galaxy_mpi import __version__
 from galaxy_mpi.engine.ran import config_of, versions
+from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.serving.figures import PERCENTILES
 from galaxy_mpi.serving.served import CSV_COLUMNS, csv_row
 from galaxy_mpi.serving.traffic import Day
@@ -61,7 +61,7 @@ TOTALS: tuple[Column, ...] = (
 )
 
 
-def to_dict(day: Day, argv: Sequence[str]) -> dict[str, Any]:
+def to_dict(day: Day, argv: Sequence[str]) -> JsonObject:
     """Return the content of ``--json``; see docs/traffic.md."""
     traffic = day.traffic
     what_if, limits, slo = traffic.what_if, traffic.limits, traffic.slo
@@ -190,8 +190,8 @@ def _columns(day: Day, columns: Sequence[Column]) -> list[tuple[str, str, str]]:
     """Return each figure as it is modelled, and both ends of its band."""
     cells = []
     for _, path, scale, digits in columns:
-        value: Any = day.figures
-        ends: Any = day.bands
+        value: Json = day.figures
+        ends: Json = day.bands
         for part in path:
             value, ends = value[part], ends[part]
         three = (None,) * 3 if value is None else (value, *ends)

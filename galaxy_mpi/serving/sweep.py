@@ -2,11 +2,12 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import Json, JsonObject, JsonView
 from galaxy_mpi.plot import Panel, panels_png
 from galaxy_mpi.serving.report import aligned
 from galaxy_mpi.serving.traffic import Day, Traffic
@@ -41,7 +42,7 @@ FIGURES = (
 )
 """Columns of a row; those with ``_low`` and ``_high`` appended are the ends of the band."""
 
-Row = dict[str, Any]
+Row = JsonObject
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Sweep:
             rows.append({self.key: value} | known | {"not_played": reason})
         return rows
 
-    def to_dict(self, rows: Sequence[Row], run: Mapping[str, Any]) -> dict[str, Any]:
+    def to_dict(self, rows: Sequence[Row], run: JsonView) -> JsonObject:
         """Return the content of ``--json``; see docs/traffic.md."""
         return {
             "schema_version": SCHEMA_VERSION,
@@ -139,7 +140,7 @@ class Sweep:
         """Draw latency, goodput and throughput over the values; see `galaxy_mpi.plot`."""
         drawn = [row for row in rows if not row["not_played"]]
 
-        def panel(label: str, names: dict[str, str], scale: float, **more: Any) -> Panel:
+        def panel(label: str, names: dict[str, str], scale: float, **more: Json) -> Panel:
             lines = {
                 shown: [
                     [row[f"{name}{end}"] * scale for row in drawn] for end in ("", "_low", "_high")

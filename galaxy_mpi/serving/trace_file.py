@@ -5,10 +5,10 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.fields import Fields, read_bounded, shown
+from galaxy_mpi.json_values import Json
 from galaxy_mpi.serving.arrivals import Arrival, Size
 
 __all__ = ["COLUMNS", "read_trace"]
@@ -75,7 +75,7 @@ def _json_rows(text: str, where: str) -> Iterator[Fields]:
             continue
         here = f"{where}, line {number}"
         try:
-            values: Any = json.loads(line)
+            values: Json = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{here} is no JSON: {error}; {_ADVICE}") from None
         if not isinstance(values, dict):

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.serving.figures import Slo, bands, figures
 from galaxy_mpi.serving.load import Load
 from galaxy_mpi.serving.prompts import Prompts
@@ -154,7 +154,7 @@ class Traffic:
             ends[-1].play()
         return Day(self, service, *ends)
 
-    def figures(self, service: Service) -> dict[str, Any]:
+    def figures(self, service: Service) -> JsonObject:
         """Return the figures of a finished simulation."""
         peaks = Peaks.of(self.what_if.estimator.machine)
         n_blocks = self.limits.n_blocks * len(service.scheduler.pools)
@@ -205,13 +205,13 @@ class Day:
     slow: Service
 
     @cached_property
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> JsonObject:
         """See `galaxy_mpi.serving.figures`."""
         return self.traffic.figures(self.service)
 
     @cached_property
-    def bands(self) -> dict[str, Any]:
+    def bands(self) -> JsonObject:
         """Both ends of the band of each figure."""
         low, high = (self.traffic.figures(service) for service in (self.fast, self.slow))
-        found: dict[str, Any] = bands(low, self.figures, high)
+        found: JsonObject = bands(low, self.figures, high)
         return found

@@ -1,12 +1,12 @@
 """Traffic with real tokens, on ranks: the chips' clocks must agree with the simulation."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.scheduler import Scheduler
+from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.serving.service import Totals
 from galaxy_mpi.serving.traffic import Traffic
 from galaxy_mpi.timing.run_clock import ChipTimes
@@ -46,7 +46,7 @@ class Told:
     host: dict[str, float]
     """Seconds on this computer."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return ``values`` of a report."""
         return {
             "tokens": self.tokens,
@@ -55,7 +55,7 @@ class Told:
         }
 
 
-def run_config(traffic: Traffic, **of_run: Any) -> RunConfig:
+def run_config(traffic: Traffic, **of_run: Json) -> RunConfig:
     """Return the configuration of a run on the same system, with more arguments of `RunConfig`."""
     what_if, limits = traffic.what_if, traffic.limits
     return RunConfig(

@@ -3,17 +3,18 @@
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.engine.report import Report
+from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import temporary_folder
 from galaxy_mpi.studies.differences import Differences, compare_captures
 from galaxy_mpi.systems import PRECISIONS, SYSTEMS, chosen_system
 
-__all__ = ["Against", "run_against"]
+__all__ = ["Against", "other_run", "run_against"]
 
 LEAST_PCC = 0.99
 
@@ -30,7 +31,7 @@ class Against:
     others: list[dict[int, str]]
     """Of each user, text of the tokens that the second run would have chosen instead, by place."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return its part of the JSON report."""
         figures = self.differences.to_dict(LEAST_PCC)
         return {"name": self.name, "tokens": self.n_tokens, "same_tokens": self.n_same} | {
@@ -43,6 +44,17 @@ class Against:
             f"\nagainst {self.name}: it chooses {self.n_same} of the {self.n_tokens} tokens, given "
             f"the same tokens before\n{self.differences.to_text(LEAST_PCC)}"
         )
+
+
+def other_run(run: RunConfig, other: str) -> RunConfig:
+    """Return the run to compare with.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such precision, system or file.
+    """
+    return replace(run, **_changes(other), **_OF_DEVICE)
 
 
 def run_against(
@@ -74,7 +86,7 @@ def run_against(
             tokens = [request.generated for request in engine.requests]
             if report is not None and report.is_interrupted:
                 return report, None
-        again = replace(run, **_changes(other), capture_path=second, **_OF_DEVICE)
+        again = replace(other_run(run, other), capture_path=second)
         with Engine(again, transport, hooks, forced=tokens) as engine:
             again_report = engine.generate()
             if report is not None and again_report is not None and again_report.is_interrupted:
@@ -95,7 +107,7 @@ def run_against(
         return report, Against(other, n_tokens, n_tokens - sum(map(len, others)), found, others)
 
 
-_OF_DEVICE: dict[str, Any] = {
+_OF_DEVICE: JsonObject = {
     "json_path": None,
     "trace_path": None,
     "host_trace_path": None,
@@ -107,9 +119,12 @@ _OF_DEVICE: dict[str, Any] = {
 """Outputs and settings of the first run only."""
 
 
-def _changes(other: str) -> dict[str, Any]:
+def _changes(other: str) -> JsonObject:
     if other in PRECISIONS:
         return {"precision": other, "optimizations": None}
     if other in SYSTEMS or ".py:" in other:
         return {"system": chosen_system(other)}
+    if not Path(other).is_file():
+        names = ", ".join((*PRECISIONS, *SYSTEMS))
+        raise ConfigError(f"--against {other}: no such file; name one, or {names}")
     return {"optimizations": Path(other)}

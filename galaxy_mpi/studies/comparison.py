@@ -4,7 +4,6 @@ import statistics
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig, Programs
@@ -141,7 +140,7 @@ def gains_of(rows: Sequence[Row]) -> dict[str, float]:
     return gains | {"all": total}
 
 
-def to_dict(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def to_dict(rows: Sequence[Row]) -> list[dict[str, object]]:
     """Return a flat record per row, with units in the names; None where unknown."""
     records = []
     for row in rows:

@@ -2,20 +2,25 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import SupportsInt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program import HEAD
 
 __all__ = ["Difference", "Differences", "compare_captures"]
 
 SCHEMA_VERSION = 1
+
+Values = NDArray[np.generic]
+Float64 = NDArray[np.float64]
 
 _HEADER = f"{{:<22}}{'lowest PCC':>11}{'relative error':>15}{'largest error':>14}{'of':>9}  chip"
 
@@ -46,7 +51,7 @@ class Difference:
         layer = "the head" if self.layer == HEAD else f"layer {self.layer}"
         return f"{self.op} of {layer} ({self.name}) in {self.run}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the figures; None in place of NaN and infinity."""
         known = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v
@@ -84,7 +89,7 @@ class Differences:
         """Return the first whose correlation is below ``pcc``."""
         return next((one for one in self.found if one.pcc < pcc), None)
 
-    def to_dict(self, pcc: float) -> dict[str, Any]:
+    def to_dict(self, pcc: float) -> JsonObject:
         """Return what ``--json`` writes; see docs/json.md."""
         first, below = next(iter(self.differing), None), self.first_below(pcc)
         return {
@@ -162,7 +167,11 @@ def compare_captures(a: Path, b: Path) -> Differences:
 
 
 def _difference(
-    run: str, entry: dict[str, Any], ours: Any, theirs: Any, about: dict[str, Any]
+    run: str,
+    entry: JsonObject,
+    ours: Values,
+    theirs: Values,
+    about: JsonObject,
 ) -> Difference:
     a, b = (values.astype(np.float64) for values in (ours, theirs))
     with np.errstate(all="ignore"):
@@ -185,7 +194,7 @@ def _difference(
 
 
 def _holder(
-    entry: dict[str, Any], place: Any, shape: tuple[int, ...], about: dict[str, Any]
+    entry: JsonObject, place: Sequence[SupportsInt], shape: tuple[int, ...], about: JsonObject
 ) -> str:
     """Return the chip that holds an element of a whole tensor."""
     mesh, found = Mesh.parse(about["mesh"]), {Axis.COLUMN: "*", Axis.ROW: "*"}
@@ -194,7 +203,7 @@ def _holder(
     for dim, (names, at, size) in enumerate(zip(entry["cut"], place, sizes, strict=True)):
         axes = [Axis.named(name) for name in names]
         n_parts = math.prod(mesh.size(axis) for axis in axes)
-        joined_at = orders[dim][at] if dim in orders else int(at)
+        joined_at = orders[dim][int(at)] if dim in orders else int(at)
         number = joined_at // (size // n_parts)
         for axis in reversed(axes):
             number, index = divmod(number, mesh.size(axis))
@@ -202,7 +211,7 @@ def _holder(
     return f"({found[Axis.COLUMN]}, {found[Axis.ROW]})"
 
 
-def _pcc(a: Any, b: Any) -> float:
+def _pcc(a: Float64, b: Float64) -> float:
     if not a.size:
         return 1.0
     a, b = a - a.mean(), b - b.mean()
@@ -210,14 +219,16 @@ def _pcc(a: Any, b: Any) -> float:
     return float(a @ b) / norms if norms else float(np.array_equal(a, b))
 
 
-def _relative(errors: Any, b: Any) -> float:
+def _relative(errors: Float64, b: Float64) -> float:
     squares = float((b * b).sum())
     return math.sqrt(float((errors * errors).sum()) / squares) if squares else math.inf
 
 
-def _worst(found: Iterable[Difference], key: Any) -> Iterator[Difference]:
+def _worst(
+    found: Iterable[Difference], key: Callable[[Difference], str | int]
+) -> Iterator[Difference]:
     """Yield lowest correlation and largest errors of each key, with the chip of the largest."""
-    groups: dict[Any, list[Difference]] = {}
+    groups: dict[str | int, list[Difference]] = {}
     for one in found:
         groups.setdefault(key(one), []).append(one)
     for group in groups.values():
@@ -245,7 +256,7 @@ def _order(run: str) -> tuple[bool, str]:
     return not run.startswith("prefill"), run
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(path: Path) -> tuple[JsonObject, JsonObject]:
     from safetensors import SafetensorError, safe_open
 
     try:

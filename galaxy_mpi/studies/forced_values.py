@@ -4,10 +4,13 @@ The values are captured and compared as by ``decode --against float32``; here th
 of a text, and one float32 run serves all precisions.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.capture import Capture
+from galaxy_mpi.engine.plan import Plan
+from galaxy_mpi.engine.teacher import forced_answers
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig
@@ -44,8 +47,7 @@ def chosen_steps(text: str, n_tokens: int, n_prefilled: int) -> Choice:
     """
     choice = Choice(steps=text, option="--by-op")
     n_steps = max(0, n_tokens - n_prefilled - 1)
-    has_step = any(choice.has_run("decode", number) for number in range(1, n_steps + 1))
-    if not (has_step or choice.has_run("prefill", 1)):
+    if not choice.names_any(1, n_steps):
         raise ConfigError(
             f"--by-op {text} names nothing that runs; this text has pass p1 and {n_steps} steps"
         )
@@ -74,11 +76,14 @@ class ForcedValues:
         choice: Choice,
     ) -> None:
         self._folder, self._choice, self._transport = folder, choice, transport
-        self._layout = run.layout(model)
+        self._run, self._layout = run, run.layout(model)
 
-    def reference(self) -> Capture:
-        """Return what captures the float32 run. Collective."""
-        return self._capture(_REFERENCE)
+    def run_reference(self, plan: Plan, tokens: list[int], n_prefilled: int) -> None:
+        """Feed the tokens in float32 and keep the values. Collective."""
+        run = replace(self._run, precision="float32", optimizations=None, formats=None)
+        precision = run.wanted.on(run.emulated_system, plan.model)
+        watchers = [self._capture(_REFERENCE)]
+        forced_answers(run, plan, self._transport, tokens, precision, n_prefilled, watchers)
 
     def other(self) -> Capture:
         """Return what captures a run to be compared, in place of the one before. Collective."""

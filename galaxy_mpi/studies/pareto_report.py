@@ -4,11 +4,11 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.measuring import Measuring
 from galaxy_mpi.engine.quality import Quality
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.plot import front_png
 from galaxy_mpi.studies.candidates import Candidate, named_formats
 from galaxy_mpi.studies.goals import Goal
@@ -130,7 +130,7 @@ class Found:
             ]
         return lines
 
-    def to_dict(self, said: dict[str, Any]) -> dict[str, Any]:
+    def to_dict(self, said: JsonObject) -> JsonObject:
         """Return the report.
 
         Parameters
@@ -180,7 +180,7 @@ class Found:
         front, text = self.front, io.StringIO()
         rows = []
         for point in sorted(self.points, key=lambda p: p.cost.decode_step_s):
-            figures = point.quality.to_dict() | point.cost.to_dict()
+            figures: JsonObject = {**point.quality.to_dict(), **point.cost.to_dict()}
             links = figures.pop("link_bytes")
             figures |= {f"link_bytes_{axis}": n_bytes for axis, n_bytes in links.items()}
             shown = dict(zip(TENSOR_GROUPS, _words(point.candidate), strict=True))

@@ -4,6 +4,7 @@ import json
 from functools import cache, partial
 from typing import Any
 
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.studies.datum import GALAXY, Datum, Machines, groups_of, op_margin
 from galaxy_mpi.studies.published_runs import LLAMA
 from galaxy_mpi.systems import PassShape
@@ -13,9 +14,9 @@ from galaxy_mpi.timing.published import CALIBRATION, MORE
 __all__ = ["galaxy_times", "link_times", "op_s", "prefill_ops", "read_more"]
 
 
-def read_more() -> list[dict[str, Any]]:
+def read_more() -> list[JsonObject]:
     """Return the records of the second set."""
-    records: list[dict[str, Any]] = json.loads(MORE.read_text("utf-8"))["records"]
+    records: list[JsonObject] = json.loads(MORE.read_text("utf-8"))["records"]
     return records
 
 

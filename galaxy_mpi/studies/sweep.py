@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject, JsonView
 from galaxy_mpi.plot import Panel, panels_png
 from galaxy_mpi.studies.what_if import WhatIf
 
@@ -32,7 +32,7 @@ FIGURES = (
     "time_to_first_token_s_margin",
 )
 
-Row = dict[str, Any]
+Row = JsonObject
 
 _PLOTTED = (
     ("decode_step_s", "decode step (ms)", 1e3),
@@ -111,14 +111,14 @@ class Sweep:
         """Return a row for each point: the values of the options, figures, ``not_estimated``."""
         rows = []
         for chosen, point in self.points.items():
-            told: Mapping[str, Any] = (
+            told: JsonView = (
                 dict.fromkeys(FIGURES) if isinstance(point, str) else point.report["device"]
             )
             row = dict(zip(self.values, chosen, strict=True)) | {n: told[n] for n in FIGURES}
             rows.append(row | {"not_estimated": point if isinstance(point, str) else ""})
         return rows
 
-    def to_dict(self, run: Mapping[str, Any]) -> dict[str, Any]:
+    def to_dict(self, run: JsonView) -> JsonObject:
         """Return what ``--json`` writes; see docs/json.md."""
         return {
             "schema_version": SCHEMA_VERSION,
@@ -140,8 +140,8 @@ class Sweep:
         widths = {key: max(len(key), *map(len, values)) + 2 for key, values in self.values.items()}
         heads = "".join(f"{key:<{width}}" for key, width in widths.items())
         lines = [
-            f"{heads}{'step ms':>9}{'+-':>5}{'tokens/s/user':>15}{'tokens/s':>10}"
-            f"{'first token ms':>16}{'+-':>5}{'stall us':>10}"
+            f"{heads}{'step ms':>9}{'+-':>5}{'tok/s/user':>12}{'tok/s':>9}"
+            f"{'TTFT ms':>10}{'+-':>5}{'stall us':>10}"
         ]
         for row in self.rows():
             begin = "".join(f"{row[key]:<{width}}" for key, width in widths.items())
@@ -150,8 +150,8 @@ class Sweep:
                 continue
             lines.append(
                 f"{begin}{row['decode_step_s'] * 1e3:>9.3f}"
-                f"{row['decode_step_s_margin']:>5.0%}{row['tokens_per_s_per_user']:>15.2f}"
-                f"{row['tokens_per_s']:>10.1f}{row['time_to_first_token_s'] * 1e3:>16.1f}"
+                f"{row['decode_step_s_margin']:>5.0%}{row['tokens_per_s_per_user']:>12.2f}"
+                f"{row['tokens_per_s']:>9.1f}{row['time_to_first_token_s'] * 1e3:>10.1f}"
                 f"{row['time_to_first_token_s_margin']:>5.0%}"
                 f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
             )

@@ -5,9 +5,9 @@ The figures are those of ``galaxy_mpi.estimate --optimizations FILE`` with a fil
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.models import Programs
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems.settings import Setting
@@ -35,7 +35,7 @@ class Cost:
     fits: bool
     """Whether a chip of the target has the memory."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the figures of the report."""
         return dict(self.__dict__)
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.checkpoints.model_files import model_sizes
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import Layout, LlamaConfig, Programs
+from galaxy_mpi.models import Layout, Programs
 from galaxy_mpi.studies.asked_systems import SAMPLINGS, rewired, sampled_on, system_of_machine
 from galaxy_mpi.studies.prompts import chosen_passes, chunk_tokens
 from galaxy_mpi.studies.what_if_table import table_of
@@ -27,7 +27,6 @@ from galaxy_mpi.timing.traced import Events
 __all__ = ["PREFILLS", "WhatIf"]
 
 MAX_TOKENS, MAX_CHIPS = 131_072, 4096
-
 PREFILLS = ("one", "all")
 
 
@@ -173,7 +172,8 @@ class WhatIf:
     @cached_property
     def programs(self) -> Programs:
         """The programs of the run."""
-        model, mesh = self._model_sizes(), Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        model, mesh = model_sizes(self.model), Mesh.parse(self.mesh or self.emulated_machine.mesh)
+        model = replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))
         if mesh.n_chips > MAX_CHIPS:
             raise ConfigError(f"the {mesh} mesh has {mesh.n_chips} chips; the limit is {MAX_CHIPS}")
         return Programs(
@@ -237,7 +237,7 @@ class WhatIf:
         return Budget.of(self.programs, machine, n_positions, self.circular_buffer_bytes)
 
     @cached_property
-    def report(self) -> dict[str, Any]:
+    def report(self) -> JsonObject:
         """What ``--json`` writes."""
         times = self.times(self.estimator)
         device = times.to_dict()
@@ -262,7 +262,7 @@ class WhatIf:
         }
 
     @property
-    def stragglers(self) -> list[dict[str, Any]]:
+    def stragglers(self) -> list[JsonObject]:
         """The chips that others wait for in the first step, see `stragglers` of `run_clock`."""
         mesh = self.programs.mesh
         waits = self.estimator.step_waits_s([self.longest] * mesh.cols)
@@ -298,7 +298,3 @@ class WhatIf:
         """What is slower than it should be, on the working mesh."""
         asked, working = self.programs.asked_mesh, self.programs.mesh
         return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
-
-    def _model_sizes(self) -> LlamaConfig:
-        model = model_sizes(self.model)
-        return replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))

@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.timing.published import LEFT_OUT
 
 __all__ = ["Band", "Conditions", "bands_of"]
@@ -64,7 +64,7 @@ class Conditions:
         )
         return "calibrated" if is_published and not self.is_changed else "interpolated"
 
-    def _known(self) -> list[dict[str, Any]]:
+    def _known(self) -> list[JsonObject]:
         """Return the published times of the system on the machine."""
         place = (self.system, self.machine, self.mesh)
         return [
@@ -87,7 +87,7 @@ class Band:
     margin: float
     """Relative: the true value is between figure / (1 + margin) and figure * (1 + margin)."""
 
-    def to_dict(self, name: str, value: float) -> dict[str, Any]:
+    def to_dict(self, name: str, value: float) -> JsonObject:
         """Return the entries to add to a report for the figure ``name``."""
         factor = 1 + self.margin
         return {
@@ -97,9 +97,9 @@ class Band:
         }
 
 
-def bands_of(figures: dict[str, Any], conditions: Conditions) -> dict[str, Any]:
+def bands_of(figures: JsonObject, conditions: Conditions) -> JsonObject:
     """Return the bands of a report's two main figures."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for name, kind in (("decode_step_s", "step"), ("time_to_first_token_s", "first token")):
         found |= band(kind, conditions).to_dict(name, figures[name])
     return found
@@ -137,5 +137,5 @@ def _quantile(errors: Sequence[float]) -> float:
 
 
 @cache
-def _rows() -> tuple[dict[str, Any], ...]:
+def _rows() -> tuple[JsonObject, ...]:
     return tuple(json.loads(LEFT_OUT.read_text("utf-8")))

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.timing.budget import Budget, MemorySource
 from galaxy_mpi.timing.estimator import Estimator, ProgramSource
 from galaxy_mpi.timing.machine import Machine
@@ -31,7 +32,7 @@ class DeviceRun:
     times: DeviceTimes
     events: Events
     slowness: Slowness
-    stragglers: list[dict[str, Any]]
+    stragglers: list[JsonObject]
     """Chips that others wait for, see `galaxy_mpi.timing.run_clock.stragglers`."""
 
     @classmethod

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache
-from typing import Any
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.timing.machine_file import (
     MACHINES,
@@ -128,11 +128,11 @@ class Machine:
             If there is none, a constant is missing or unknown, or a value is not a number.
         """
         head, constants = read_file(name, _NAMES)
-        values: dict[str, Any] = {key: constant.value for key, constant in constants.items()}
+        values: JsonObject = {key: constant.value for key, constant in constants.items()}
         return cls.of(head, values)
 
     @classmethod
-    def of(cls, head: dict[str, Any], values: dict[str, float]) -> "Machine":
+    def of(cls, head: JsonObject, values: dict[str, float]) -> "Machine":
         """Return a machine at its own clock, from constants given at 1 GHz.
 
         Rates and times of cores are scaled; those of DRAM, links and the host are not.
@@ -140,7 +140,7 @@ class Machine:
         clock = values["clock_hz"] / STATED_AT_HZ
         scaled = {name: values[name] * clock for name in OF_CORES_PER_S}
         scaled |= {name: values[name] / clock for name in OF_CORES_S}
-        everything: dict[str, Any] = head | values | scaled
+        everything: JsonObject = head | values | scaled
         return cls(**everything)
 
     def check_mesh(self, mesh: Mesh) -> None:
@@ -180,7 +180,7 @@ class Machine:
         6250000000.0
         """
         known = [field.name for field in fields(Machine) if field.name not in ("name", "mesh")]
-        values: dict[str, Any] = {}
+        values: JsonObject = {}
         for setting in settings:
             key, is_given, text = setting.partition("=")
             prefix, _, name = key.strip().partition(".")
@@ -211,7 +211,7 @@ def read_constants(name: str) -> dict[str, Constant]:
 
 
 @cache
-def read_profile(name: str) -> tuple[dict[str, Any], dict[str, Constant], frozenset[str]]:
+def read_profile(name: str) -> tuple[dict[str, object], dict[str, Constant], frozenset[str]]:
     """Return name, mesh and topology of a profile, all its constants, and those it overrides."""
     head, constants = read_file(name, _NAMES)
     return head, constants, overridden(name)

@@ -8,6 +8,7 @@ from typing import Any
 
 from galaxy_mpi.errors import ConfigError, MeshError
 from galaxy_mpi.fields import read_bounded, shown
+from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.mesh import Mesh
 
 __all__ = [
@@ -48,7 +49,7 @@ class Constant:
     high: float = 0.0
 
 
-def read_file(name: str, wanted: Set[str]) -> tuple[dict[str, Any], dict[str, Constant]]:
+def read_file(name: str, wanted: Set[str]) -> tuple[JsonObject, dict[str, Constant]]:
     """Return name, mesh and topology of a profile, and its constants.
 
     Parameters
@@ -101,7 +102,7 @@ def profile_path(name: str) -> Path:
     return _FOLDER / f"{name}.yaml"
 
 
-def number_of(value: Any) -> float | None:
+def number_of(value: Json) -> float | None:
     """Return a constant, None if invalid. To YAML, 125e+9 is text, because it has no point."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
@@ -112,7 +113,7 @@ def number_of(value: Any) -> float | None:
     return number if 0 < number < 1e30 else None
 
 
-def _read_yaml(path: Path, name: str) -> dict[str, Any]:
+def _read_yaml(path: Path, name: str) -> JsonObject:
     import yaml  # imported here because only one rank reads profiles
 
     try:
@@ -153,9 +154,9 @@ def _check_events(events: Iterable[Any]) -> None:
             raise ValueError(f"line {line} is nested deeper than {_MOST_DEEP} levels")
 
 
-def _constant(path: Path, key: str, entry: Any) -> Constant:
+def _constant(path: Path, key: str, entry: Json) -> Constant:
     given = entry if isinstance(entry, dict) else {}
-    value: Any = given.get("value")
+    value: Json = given.get("value")
     if isinstance(value, str):
         # To YAML, 125e+9 is text, because it has no point.
         with suppress(ValueError):
@@ -177,6 +178,6 @@ def _constant(path: Path, key: str, entry: Any) -> Constant:
     return Constant(float(value), words["unit"], words["source"], words["fitted"], low, high)
 
 
-def _bound(value: Any) -> float | None:
+def _bound(value: Json) -> float | None:
     """Return one end of a range; 0 if it was not fitted."""
     return 0.0 if type(value) in (int, float) and value == 0 else number_of(value)

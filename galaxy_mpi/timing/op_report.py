@@ -12,9 +12,9 @@ import csv
 import io
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from galaxy_mpi.dtypes import BFP4, BFP8, DType
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.program.memory import Matrix
 from galaxy_mpi.program.op import Program
@@ -161,10 +161,10 @@ def _op_code(name: str) -> str:
     return "Matmul" if name.endswith("_matmul") else name
 
 
-def _matmul(weight: Matrix, users: int) -> dict[str, Any]:
+def _matmul(weight: Matrix, users: int) -> JsonObject:
     k, n = weight.rows, weight.columns
     shapes = {"INPUT_0": (users, k), "INPUT_1": (k, n), "OUTPUT_0": (users, n)}
-    row: dict[str, Any] = {"MATH FIDELITY": _FIDELITIES[weight.fidelity]}
+    row: JsonObject = {"MATH FIDELITY": _FIDELITIES[weight.fidelity]}
     for tensor, (height, width) in shapes.items():
         for dim, size in zip(_DIMS, (1, 1, height, width), strict=True):
             row[f"{tensor}_{dim}_PAD[LOGICAL]"] = f"{size}[{size}]"

@@ -17,6 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.program.op import Program
 from galaxy_mpi.timing.chip_clock import ChipClock
@@ -173,7 +174,7 @@ class RunClock:
             times.add(clock, requests, n_tokens, stepped)
 
 
-def stragglers(chips: Sequence[ChipTimes], mesh: Mesh, n_steps: int) -> list[dict[str, Any]]:
+def stragglers(chips: Sequence[ChipTimes], mesh: Mesh, n_steps: int) -> list[JsonObject]:
     """Return the chips that others wait for in decode steps, worst first.
 
     A chip that itself waits only passes the delay on, so its own waiting is subtracted. Chips below

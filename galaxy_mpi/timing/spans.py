@@ -1,7 +1,7 @@
 """What a trace shows of a program on all chips: layers, ops and their charges, by name."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class Watcher(Protocol):
     def at(self, place: int, now: Seconds) -> None:
         """Go on to a charge, by its place in the tape."""
 
-    def kernel(self, kernel: Kernel, begin: Seconds, end: Seconds, spent: Any) -> None:
+    def kernel(self, kernel: Kernel, begin: Seconds, end: Seconds, spent: object) -> None:
         """Note work on the cores."""
 
     def cross(
@@ -85,7 +85,7 @@ class ProgramSpans:
         self._end_layer(now)
         self.trace.add(PROGRAM, self.trace.title, np.zeros_like(now), now)
 
-    def kernel(self, kernel: Kernel, begin: Seconds, end: Seconds, spent: Any) -> None:
+    def kernel(self, kernel: Kernel, begin: Seconds, end: Seconds, spent: object) -> None:
         """Note work on the cores."""
         self.trace.add(COMPUTE, kernel.name, begin, end, cores=kernel.cores, **self._about(spent))
 
@@ -145,7 +145,7 @@ class ProgramSpans:
         """
         assert self._use is not None
         matrices = self._use.op.matrices()
-        name, about = self._use.op.name, dict[str, Any]()
+        name, about = self._use.op.name, dict[str, object]()
         if self._n_taken < len(matrices):
             matrix = matrices[self._n_taken]
             name = matrix.name
@@ -163,11 +163,11 @@ class ProgramSpans:
         self.trace.fills(now, -n_bytes)
 
     @property
-    def _where(self) -> dict[str, Any]:
+    def _where(self) -> dict[str, object]:
         assert self._use is not None
         return {"op": self._use.op.name, "layer": layer_name(self._use.layer)}
 
-    def _about(self, spent: Any) -> dict[str, Any]:
+    def _about(self, spent: object) -> dict[str, object]:
         """Return what an op is part of, and what its seconds were spent on."""
         about = self._where
         if hasattr(spent, "bound"):

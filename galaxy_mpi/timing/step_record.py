@@ -6,7 +6,6 @@ It is what pictures are drawn from. A trace has the same as events of a file
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +93,7 @@ class StepRecord:
         if self._uses[place] is not self._use:
             self._use, self._n_taken = self._uses[place], 0
 
-    def kernel(self, kernel: Kernel, begin: Seconds, end: Seconds, spent: Any) -> None:
+    def kernel(self, kernel: Kernel, begin: Seconds, end: Seconds, spent: object) -> None:
         """Note an op or a part of one."""
         self.work.append(Work(self._layer, kernel, begin, end, np.zeros_like(begin)))
 

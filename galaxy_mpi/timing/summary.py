@@ -1,8 +1,8 @@
 """Device figures as text: rows of the summary, and a table of ops."""
 
 from collections.abc import Sequence
-from typing import Any
 
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.timing.budget import Budget
 
 __all__ = ["budget_rows", "device_rows", "op_table", "straggler_rows"]
@@ -10,7 +10,7 @@ __all__ = ["budget_rows", "device_rows", "op_table", "straggler_rows"]
 Rows = list[tuple[str, str]]
 
 
-def device_rows(figures: dict[str, Any]) -> Rows:
+def device_rows(figures: JsonObject) -> Rows:
     """Return name and value of each figure of `DeviceTimes.to_dict`."""
     step_s, stall_s = figures["decode_step_s"], figures["prefetch_stall_s"]
     stall = stall_s / step_s if step_s else 0.0
@@ -34,7 +34,7 @@ LEAST_WAIT = 0.01
 """A straggler is reported when the others wait for it longer than this share of a step."""
 
 
-def straggler_rows(stragglers: Sequence[dict[str, Any]], step_s: float) -> Rows:
+def straggler_rows(stragglers: Sequence[JsonObject], step_s: float) -> Rows:
     """Return a row that names the stragglers, or none if they cost little."""
     told = [one for one in stragglers if one["waited_s"] > LEAST_WAIT * step_s]
     if not told:
@@ -51,19 +51,19 @@ def straggler_rows(stragglers: Sequence[dict[str, Any]], step_s: float) -> Rows:
     ]
 
 
-def _with_band(text: str, figures: dict[str, Any], name: str) -> str:
+def _with_band(text: str, figures: dict[str, object], name: str) -> str:
     """Return a figure followed by its regime and margin, if these are known."""
     margin = figures.get(f"{name}_margin")
     return text if margin is None else f"{text}, {figures[f'{name}_regime']}, +-{margin:.0%}"
 
 
-def _of_peak(figures: dict[str, Any]) -> str:
+def _of_peak(figures: JsonObject) -> str:
     links = ", ".join(f"{a} links {share:.1%}" for a, share in figures["link_utilization"].items())
     shares = f"DRAM {figures['dram_utilization']:.1%}, FLOPS {figures['flops_utilization']:.1%}"
     return f"{shares}, {links}" if links else shares
 
 
-def _waits(figures: dict[str, Any]) -> str:
+def _waits(figures: JsonObject) -> str:
     """Return what bounds the steps, largest share first."""
     total_s = sum(figures["by_bound_s"].values())
     known = sorted(figures["by_bound_s"].items(), key=lambda item: -item[1])
@@ -85,7 +85,7 @@ def budget_rows(budget: Budget) -> Rows:
     ]
 
 
-def op_table(figures: dict[str, Any], most: int | None = None) -> list[str]:
+def op_table(figures: JsonObject, most: int | None = None) -> list[str]:
     """Return a line for each op of a decode step, longest first, at most ``most`` of them."""
     lines = [f"{'op of a decode step, chip (0, 0)':<34}{'us/step':>11}{'share':>8}  bound by"]
     bounds = figures["bound_by_op"]

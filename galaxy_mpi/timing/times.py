@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.timing.machine import Machine
 
 __all__ = ["DeviceTimes", "ModeSums", "Peaks", "Timing"]
@@ -125,7 +125,7 @@ class DeviceTimes:
         self.prefetch_stall_s += stall_s
         self.n_step_tokens += n_tokens
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the figures of the report, with the unit in each name; means over the steps.
 
         ``time_to_first_token_s`` is the mean over requests from the beginning of the run to the

@@ -30,11 +30,11 @@ import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.op import HEAD
 
@@ -81,7 +81,7 @@ class Trace:
         self, mesh: Mesh, clock: str = "device", tracks: Sequence[str] = DEVICE_TRACKS
     ) -> None:
         self._mesh, self._clock, self._tracks = mesh, clock, list(tracks)
-        self._events: list[dict[str, Any]] = []
+        self._events: list[JsonObject] = []
         self._changes: dict[int, list[tuple[float, float]]] = {}
         self._n_flows = 0
         self.origin_s, self.title = 0.0, ""
@@ -91,14 +91,14 @@ class Trace:
             for number, track in enumerate(self._tracks):
                 self._describe(rank, "thread_name", track, number)
 
-    def add(self, track: str, name: str, begin: Seconds, end: Seconds, **args: Any) -> None:
+    def add(self, track: str, name: str, begin: Seconds, end: Seconds, **args: Json) -> None:
         """Note that every chip was busy with ``name``; arrays of shape (R, C)."""
         spans = zip(begin.reshape(-1).tolist(), end.reshape(-1).tolist(), strict=True)
         for rank, (start_s, stop_s) in enumerate(spans):
             self.span(rank, track, name, start_s, stop_s, **args)
 
     def span(
-        self, rank: int, track: str, name: str, start_s: float, stop_s: float, **args: Any
+        self, rank: int, track: str, name: str, start_s: float, stop_s: float, **args: Json
     ) -> None:
         """Note that one chip was busy; nothing if it took no time."""
         if stop_s > start_s:
@@ -106,10 +106,10 @@ class Trace:
             number, us = self._tracks.index(track), (stop_s - start_s) * 1e6
             self._add("X", name, rank, start_s, tid=number, dur=us, **more)
 
-    def spans(self, track: str) -> dict[int, list[dict[str, Any]]]:
+    def spans(self, track: str) -> dict[int, list[JsonObject]]:
         """Return the spans of a track in order, as events, by rank."""
         number = self._tracks.index(track)
-        found: dict[int, list[dict[str, Any]]] = {r: [] for r in range(self._mesh.n_chips)}
+        found: dict[int, list[JsonObject]] = {r: [] for r in range(self._mesh.n_chips)}
         for event in self._events:
             if event["ph"] == "X" and event["tid"] == number:
                 found[event["pid"]].append(event)
@@ -173,7 +173,7 @@ class Trace:
         text = self.to_json()
         return gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text
 
-    def _fill_counters(self) -> list[dict[str, Any]]:
+    def _fill_counters(self) -> list[JsonObject]:
         """Return the circular buffers' bytes after each change: what leaves goes first."""
         events = []
         for rank, changes in self._changes.items():
@@ -184,7 +184,7 @@ class Trace:
                 events.append(event | {"args": {"bytes": held}})
         return events
 
-    def _add(self, phase: str, name: str, rank: int, at_s: float, **more: Any) -> None:
+    def _add(self, phase: str, name: str, rank: int, at_s: float, **more: Json) -> None:
         event = {"ph": phase, "name": name, "pid": rank, "ts": (self.origin_s + at_s) * 1e6}
         self._events.append(event | more)
 

@@ -58,12 +58,30 @@ def test_only_what_was_chosen_is_kept(tmp_path):
         ({"ops": "w9"}, "no op 'w9' to capture; choose .*attention"),
         ({"layers": "7"}, "layers are 0 to 1"),
         ({"layers": "x"}, "--capture-layers is numbers"),
+        ({"layers": "0-99999999"}, "layers are 0 to 1"),
         ({"steps": "1,px"}, "--capture-steps is numbers"),
+        ({"steps": "1-"}, "--capture-steps is numbers"),
+        ({"steps": "1-" + 5000 * "9"}, "--capture-steps is numbers"),
+        ({"steps": "p0"}, "counts from 1"),
+        ({"steps": "5-2"}, "from its smaller number; got '5-2'"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused(tmp_path, options, said):
     with pytest.raises(ConfigError, match=said):
         play(RUN, capture_path=tmp_path, capture=Choice(**options))
+
+
+def test_steps_that_do_not_run_are_told(tmp_path, caplog):
+    caplog.set_level("WARNING", "galaxy_mpi")
+    files = ("--capture", str(tmp_path / "values"), "--trace", str(tmp_path / "trace.json"))
+    wanted = ("--capture-steps", "p5,100-100000000", "--trace-steps", "100")
+    assert decode.main([*COMMAND[:-1], *files, *wanted]) == 0  # not quiet
+    had = "names nothing that ran; this run has had passes up to p4 and steps up to 3"
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f"galaxy_mpi: --capture-steps p5,100-100000000 {had}",
+        f"galaxy_mpi: --trace-steps 100 {had}",
+    ]
 
 
 class Off(FusedReduce):
@@ -127,7 +145,8 @@ def test_against_another_precision_runs_both(tmp_path, capsys):
     assert 0.9 < worst < 1
     assert found["first"]["layer"] == 0
     assert "against float32" in capsys.readouterr().out
-    assert decode.main([*COMMAND, "--against", str(tmp_path / "no.json")]) == 2
+    assert decode.main([*COMMAND, "--against", "flaot32"]) == 2
+    assert "--against flaot32: no such file; name one, or performance" in capsys.readouterr().err
 
 
 def test_accuracy_tells_ops_and_layers_apart(tmp_path, capsys):
@@ -153,8 +172,30 @@ def test_accuracy_tells_ops_and_layers_apart(tmp_path, capsys):
     assert losses["performance"].keys() == {0, 1, "head"}
     for layer, loss in losses["accuracy"].items():
         assert 0.001 < loss < losses["performance"][layer]
-    assert accuracy.main([*short, "--by-op", "9"]) == 2
-    assert "this text has pass p1 and 7 steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ("9", "this text has pass p1 and 7 steps"),
+        ("p2,8-9", "this text has pass p1 and 7 steps"),
+        ("5:2", "--by-op is numbers and ranges, as p1,1-3; got '5:2'"),
+        ("5-2", "a range from its smaller number; got '5-2'"),
+        ("-3", "--by-op is numbers and ranges, as p1,1-3; got '-3'"),
+        ("x", "--by-op is numbers and ranges, as p1,1-3; got 'x'"),
+    ],
+)
+def test_wrong_steps_are_found_before_the_reference(steps, said, capsys, monkeypatch):
+    def never(*arguments):
+        raise AssertionError("transformers was asked")
+
+    monkeypatch.setattr(accuracy, "reference_answers", never)
+    text = str(Path(__file__).parents[2] / "benchmarks" / "prose.txt")
+    words = ["--mesh", "1x1", "--chips-per-rank", "1", "--layers", "1", "--text", text]
+    assert accuracy.main([*words, "--tokens", "24", "--prefill", "16", f"--by-op={steps}"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("galaxy_mpi: ")
+    assert said in told
 
 
 def test_the_relative_error_is_that_of_the_whole_tensor(tmp_path):

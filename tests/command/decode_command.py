@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+
 MPIRUN = Path(sys.executable).parent / "mpirun"
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 600
@@ -44,6 +46,14 @@ def faulty(ranks: int, fault: str, rank: int, *arguments: str) -> list[str]:
     return words
 
 
+def script(*words: str, **environ: str):
+    """Run a script of launch/; the test is skipped where it says that something is missing (77)."""
+    done = play(["sh", str(ROOT / "launch" / words[0]), *words[1:]], **environ)
+    if done.returncode == 77:
+        pytest.skip(done.stderr.strip())
+    return done
+
+
 def run(ranks: int, *arguments: str, cwd: Path | None = None, **environ: str):
     """Run the bare command with only what activation sets in the environment."""
     return play(command(ranks, *arguments), cwd, **environ)
@@ -57,6 +67,7 @@ def play(words: list[str], cwd: Path | None = None, **environ: str):
         env=environment(**environ),
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=LIMIT_S,
         check=False,
     )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.command.decode_command import ROOT, faulty, nobody_is_left, play, run
+from tests.command.decode_command import ROOT, faulty, nobody_is_left, play, refused, run
 
 SHORT = ("--mesh", "2x1", "--layers", "2", "--batch", "2", "--max-new-tokens", "3", "--quiet")
 
@@ -67,6 +67,29 @@ def test_check_names_the_chips_over_two_ranks(tmp_path, system, said):
     assert said in lines[0]
     assert "Traceback" not in ended.stderr
     assert nobody_is_left()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--capture-ops", "nothing"), "no op 'nothing' to capture; choose attention"),
+        (("--capture-layers", "9"), "--capture-layers: layers are 0 to 1, got '9'"),
+        (("--capture-steps", "5-2"), "--capture-steps counts from 1, and a range from its smaller"),
+    ],
+)
+def test_what_cannot_be_captured_is_one_line_of_all_ranks(tmp_path, options, said):
+    refused(run(2, *SHORT, "--capture", str(tmp_path / "values"), *options), said)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("flaot32", "--against flaot32: no such file; name one, or performance"),
+        ("none.py:SYSTEM", "no file none.py"),
+    ],
+)
+def test_what_there_is_not_to_compare_with_is_said_before_the_run(other, said):
+    refused(run(2, *SHORT, "--against", other), said)
 
 
 def test_values_of_two_ranks_are_joined(tmp_path):

@@ -194,6 +194,15 @@ def test_an_error_that_a_script_does_not_catch_ends_all_ranks(fault, code, said)
     assert nobody_is_left()
 
 
+@pytest.mark.parametrize("fault", ["sys.exit(0)", "continue"])
+def test_a_rank_that_leaves_early_is_told_by_those_that_wait_for_it(fault):
+    result = play_script(fault)
+    assert result.returncode != 0
+    assert "galaxy_mpi: " in result.stderr
+    assert "but chip (0, 1) has closed the model, or left the program" in result.stderr
+    assert nobody_is_left()
+
+
 def test_a_script_that_forgets_to_close_its_model_ends_well():
     result = play_script("pass")
     assert (result.returncode, result.stdout.splitlines()) == (0, ["done"] * 2), result.stderr

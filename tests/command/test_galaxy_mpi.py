@@ -9,6 +9,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.command.decode_command import LIMIT_S, MARK, MPIRUN, nobody_is_left
 
 SCRIPT = Path(sys.executable).parent / "galaxy-mpi"
@@ -64,12 +66,13 @@ def test_under_mpirun_it_is_a_rank():
 
 
 @contextmanager
-def in_decode(folder, *, program):
+def in_decode(folder, *, program, mesh="1x2", max_new_tokens=4000):
     """Start a run that would take minutes; yield it when it has decoded two steps."""
-    endless = ["--mesh", "1x2", "--layers", "1", "--max-new-tokens", "4000", "--prompt", "It is a"]
+    endless = ["--mesh", mesh, "--layers", "1", "--max-new-tokens", str(max_new_tokens)]
     marks = ["--capture", str(folder), "--capture-ops", "w2", "--capture-steps", "2"]
+    files = [*marks, "--json", str(folder / "out.json")]
     with subprocess.Popen(
-        [*program, "decode", *endless, *marks, "--quiet", "--json", str(folder / "out.json")],
+        [*program, "decode", *endless, "--prompt", "It is a", "--quiet", *files],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -84,13 +87,15 @@ def in_decode(folder, *, program):
             started.kill()
 
 
-def test_an_interrupt_writes_what_there_is_however_long_it_takes(tmp_path):
+@pytest.mark.parametrize("mesh", ["1x2", "2x2"])
+def test_an_interrupt_writes_what_there_is_however_long_it_takes(tmp_path, mesh):
     program = (str(SCRIPT), "--allow-run-as-root")
-    with in_decode(tmp_path, program=program) as started:
+    with in_decode(tmp_path, program=program, mesh=mesh) as started:
         started.send_signal(signal.SIGINT)
         told, errors = started.communicate(timeout=LIMIT_S)
     assert started.returncode == 130, errors
     assert told.startswith("interrupted: not all users have ended")
+    assert "[user 0] It is a|" in told
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["interrupted"]
     assert 1 <= len(found["tokens"][0]) < 4000
@@ -108,6 +113,26 @@ def test_a_request_to_a_bare_mpirun_writes_what_there_is_too(tmp_path):
     assert started.returncode == 130, errors
     assert told.startswith("interrupted: not all users have ended")
     assert json.loads((tmp_path / "out.json").read_text())["interrupted"]
+    assert nobody_is_left()
+
+
+def test_under_nohup_a_run_goes_on_when_its_terminal_is_closed(tmp_path):
+    program = ("nohup", str(SCRIPT), "--allow-run-as-root")
+    with in_decode(tmp_path, program=program, max_new_tokens=300) as started:
+        started.send_signal(signal.SIGHUP)
+        _, errors = started.communicate(timeout=LIMIT_S)
+    assert started.returncode == 0, errors
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert not found["interrupted"]
+    assert len(found["tokens"][0]) == 300
+
+
+def test_without_nohup_it_ends(tmp_path):
+    program = (str(SCRIPT), "--allow-run-as-root")
+    with in_decode(tmp_path, program=program) as started:
+        started.send_signal(signal.SIGHUP)
+        started.communicate(timeout=LIMIT_S)
+    assert started.returncode != 0
     assert nobody_is_left()
 
 

@@ -89,7 +89,9 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
             check=False,
         )
         assert told.returncode == 0, told.stderr
-        rows = json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        assert content["schema_version"] == 1
+        rows = content["rows"]
         ways = {"ring"} if extra else {"ring", "direct"}
         assert len(rows) == (len(ways) + 1) * 2 * 3 * 2  # implementations, axes, ops, sizes
         assert {row["implementation"] for row in rows} == {"galaxy_mpi", "mpi"}
@@ -158,6 +160,8 @@ def test_device_time_follows_the_topology_and_the_links():
         (["--text", "/no/such.txt"], "--text /no/such.txt cannot be read"),
         (["--text", __file__, "--tokens", "1"], "--tokens must be at least 2, got 1"),
         (["--text", __file__, "--precision", "double"], "no precision 'double'"),
+        (["--text", __file__, "--by-op", "5:2"], "--by-op is numbers and ranges"),
+        (["--text", __file__, "--by-op", "900-999"], "--by-op 900-999 names nothing that runs"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, said):

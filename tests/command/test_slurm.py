@@ -1,25 +1,10 @@
 """The recipe for Slurm on a Slurm that the test makes; skipped where it is not installed."""
 
-import subprocess
-
-import pytest
-
-from tests.command.decode_command import LIMIT_S, ROOT, environment
+from tests.command.decode_command import script
 
 
 def test_sbatch_gives_the_tokens_and_the_device_time_of_mpirun():
-    words = ["sh", ROOT / "launch" / "slurm" / "try.sh", "4", "--layers", "2"]
-    done = subprocess.run(
-        [*words, "--max-new-tokens", "4"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=LIMIT_S,
-        check=False,
-    )
-    if done.returncode == 77:
-        pytest.skip(done.stderr.strip())
+    done = script("slurm/try.sh", "4", "--layers", "2", "--max-new-tokens", "4")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[-1] == "same tokens, same device time"

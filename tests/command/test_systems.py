@@ -117,15 +117,27 @@ def test_accuracy_is_measured_as_the_original_measures_it(tmp_path):
     assert "published: top-1 and top-5" in done.stdout
 
 
-def test_another_prompt_on_one_rank_is_an_error(tmp_path):
+@pytest.mark.parametrize(
+    ("prompt", "token", "position", "said"),
+    [
+        ("3 + rank", "5", "3", "prompts of rank 1 differ from those of rank 0: [[1, 2, 4]], not"),
+        ("3", "5 + rank", "3", "tokens of a step of rank 1 differ from those of rank 0: [6], not"),
+        ("3", "5", "3 + rank", "positions of column 0 of rank 1 differ from those of rank 0: [4]"),
+    ],
+)
+def test_another_input_on_one_rank_is_an_error(tmp_path, prompt, token, position, said):
     path = tmp_path / "script.py"
     path.write_text(
         "from mpi4py import MPI\n"
         "from galaxy_mpi import Generator, create_model\n"
-        'model = create_model("demo", mesh="1x2", comm=MPI.COMM_WORLD)\n'
+        "rank = MPI.COMM_WORLD.rank\n"
+        'model = create_model("demo", mesh="2x1", max_batch_size=1, comm=MPI.COMM_WORLD)\n'
         "with Generator(model) as generator:\n"
-        "    generator.prefill_forward([[1, 2, 3 + MPI.COMM_WORLD.rank]])\n"
+        f"    generator.prefill_forward([[1, 2, {prompt}]])\n"
+        f"    inputs = generator.prepare_decode_inputs([{token}], [{position}])\n"
+        "    generator.decode_forward(*inputs)\n"
     )
     done = mpi(2, path)
     assert done.returncode != 0
-    assert "the prompts of rank 1 differ from those of rank 0: [[1, 2, 4]], not" in done.stderr
+    assert f"the {said}" in done.stderr
+    assert done.stderr.count("Traceback") == 1

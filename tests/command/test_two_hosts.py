@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.command.decode_command import LIMIT_S, ROOT, environment, nobody_is_left
+from tests.command.decode_command import nobody_is_left, script
 
 SHORT = ("--layers", "2", "--max-new-tokens", "4")
 
@@ -13,17 +13,7 @@ SHORT = ("--layers", "2", "--max-new-tokens", "4")
 def over_hosts(hosts, ranks, *options, **environ):
     """Return what the script did; names of namespaces that it has left are an error."""
     before = namespaces()
-    done = subprocess.run(
-        ["sh", str(ROOT / "launch" / "two_hosts.sh"), str(hosts), str(ranks), *SHORT, *options],
-        env=environment(**environ),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=LIMIT_S,
-        check=False,
-    )
-    if done.returncode == 77:
-        pytest.skip(done.stderr.strip())
+    done = script("two_hosts.sh", str(hosts), str(ranks), *SHORT, *options, **environ)
     assert nobody_is_left()
     assert namespaces() <= before
     return done

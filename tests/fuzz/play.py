@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from galaxy_mpi.errors import UserError
-from tests.fuzz.formats import Format
+from tests.fuzz.format import Format
 
 
 class TooSlowError(BaseException):

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import stat
+import sys
 
 import pytest
 
@@ -90,10 +91,27 @@ def test_a_folder_without_a_model_and_threads_of_blas_are_told(tmp_path):
     assert found["model"].level is Level.GOOD
 
 
+def test_software_that_pip_leaves_out_is_a_note_and_nothing_bad(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = {each.name: each for each in software_findings({}, tmp_path)}
+    assert found["torch"].level is Level.NOTE
+    assert "numpy" in found["torch"].found
+    assert not [each for each in found.values() if each.level is Level.BAD]
+
+
+def test_memory_is_asked_for_as_a_whole_run_needs_it():
+    """A run of 32 ranks of the demo has 1,152 MiB, one of a single rank 166 MiB."""
+    asked = {n: host.host_findings(n)[1].found for n in (1, 32)}
+    assert "1 ranks need 0.2 plus" in asked[1]
+    assert "32 ranks need 1.2 plus" in asked[32]
+
+
 def test_the_command_prints_json_and_ends_with_1_if_something_is_bad(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LLAMA_DIR", str(tmp_path))
     assert doctor.main(["--start", "0", "--json"]) == 1
-    found = {line["name"]: line for line in json.loads(capsys.readouterr().out)}
+    content = json.loads(capsys.readouterr().out)
+    assert content["schema_version"] == 1
+    found = {line["name"]: line for line in content["findings"]}
     assert found["model"]["level"] == "bad"
     assert found["cores"]["found"].startswith(str(len(os.sched_getaffinity(0))))
 

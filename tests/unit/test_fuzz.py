@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import play as fuzz
-from tests.fuzz.formats import FORMATS, Format
+from tests.fuzz.format import Format
+from tests.fuzz.formats import FORMATS
 
 CORPUS = Path(fuzz.__file__).parent / "corpus"
 

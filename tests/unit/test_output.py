@@ -114,7 +114,7 @@ def test_results_are_printed_before_a_write_that_fails(option, capsys):
 
 def test_the_others_print_first_too(capsys):
     assert estimate.main([*QUICK, "--sweep", "links=1,2", "--csv", "/dev/full"]) == 2
-    assert "tokens/s/user" in capsys.readouterr().out
+    assert "tok/s/user" in capsys.readouterr().out
     assert validate.main(["--json", "/dev/full"]) == 2
     assert "claimed in an earlier write-up" in capsys.readouterr().out
 

@@ -1,25 +1,12 @@
 """A user's own sharding of weights."""
 
-from dataclasses import replace
-
 import pytest
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import HeadSlot, Layout, Programs
-from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import GALAXY, PRECISIONS
-
-SMALL = replace(
-    PRESETS["llama3-8b"],
-    dim=50,
-    hidden_dim=70,
-    n_layers=1,
-    n_heads=9,
-    n_kv_heads=3,
-    head_dim=4,
-    vocab_size=101,
-)
+from tests.unit.test_layout import SMALL
 
 
 @pytest.mark.parametrize("mesh", ["1x1", "1x3", "2x4", "3x1", "8x4"])

@@ -1,14 +1,14 @@
 """The page of `benchmarks/ring_collectives.py`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from galaxy_mpi.json_values import JsonView
 from galaxy_mpi.report.gather.configuration import plain
 from galaxy_mpi.report.parts import Cell, Column, Curves, Facts, Page, Section, Table
 
 __all__ = ["collectives_page"]
 
-Rows = Sequence[Mapping[str, Any]]  # of the JSON
+Rows = Sequence[JsonView]  # of the JSON
 
 _COLUMNS = {
     "implementation": Column("implementation"),
@@ -28,7 +28,7 @@ _COLUMNS = {
 }
 
 
-def collectives_page(rows: Rows, argv: Sequence[str], settings: Mapping[str, Any]) -> Page:
+def collectives_page(rows: Rows, argv: Sequence[str], settings: JsonView) -> Page:
     """Return the page of a benchmark.
 
     Parameters

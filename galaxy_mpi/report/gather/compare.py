@@ -1,8 +1,8 @@
 """The page of `galaxy_mpi.compare`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from galaxy_mpi.json_values import JsonView
 from galaxy_mpi.report.gather.configuration import configuration_section, versions_text
 from galaxy_mpi.report.parts import (
     Bars,
@@ -22,9 +22,7 @@ from galaxy_mpi.studies.ideas import CLAIMS
 __all__ = ["compare_page"]
 
 
-def compare_page(
-    rows: Sequence[Row], run: Mapping[str, Any], title: str, stored: Sequence[str]
-) -> Page:
+def compare_page(rows: Sequence[Row], run: JsonView, title: str, stored: Sequence[str]) -> Page:
     """Return the page of a comparison.
 
     Parameters

@@ -1,15 +1,15 @@
 """What was run: every setting and every constant of the machine."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from galaxy_mpi.json_values import Json, JsonView
 from galaxy_mpi.report.parts import Facts, Part, Section
 
 __all__ = ["configuration_section", "plain", "versions_text"]
 
 
 def configuration_section(
-    run: Mapping[str, Any], settings: Mapping[str, Any], *, more: tuple[Part, ...] = ()
+    run: JsonView, settings: JsonView, *, more: tuple[Part, ...] = ()
 ) -> Section:
     """Return settings, formats, collectives and the machine.
 
@@ -31,7 +31,7 @@ def configuration_section(
     return Section("Configuration", parts)
 
 
-def versions_text(run: Mapping[str, Any]) -> str:
+def versions_text(run: JsonView) -> str:
     """Return the versions of what computes."""
     versions = run["versions"]
     return (
@@ -40,7 +40,7 @@ def versions_text(run: Mapping[str, Any]) -> str:
     )
 
 
-def plain(value: Any) -> str:
+def plain(value: Json) -> str:
     """Return a setting in words."""
     if value is None or value == [] or value == ():
         return "-"
@@ -55,10 +55,10 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _rows(values: JsonView) -> list[tuple[str, str]]:
     return list(_flat(values))
 
 
-def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _flat(values: JsonView) -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         yield name.replace("_", " "), plain(value)

@@ -1,10 +1,8 @@
 """The page of `galaxy_mpi.decode`."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from galaxy_mpi.engine.golden import Golden
 from galaxy_mpi.engine.report import Report
+from galaxy_mpi.json_values import JsonView
 from galaxy_mpi.report.gather.configuration import configuration_section, plain, versions_text
 from galaxy_mpi.report.gather.device import device_facts, device_sections
 from galaxy_mpi.report.gather.host import host_layer, host_sections
@@ -64,7 +62,7 @@ def decode_page(
     )
 
 
-def _sampling(sampling: Mapping[str, Any]) -> str:
+def _sampling(sampling: JsonView) -> str:
     if sampling["temperature"] == 0:
         return f"greedy, seed {sampling['seed']} not used"
     return ", ".join(f"{name.replace('_', ' ')} {plain(value)}" for name, value in sampling.items())
@@ -80,7 +78,7 @@ def _shown_step(device: DeviceRun) -> ShownStep | None:
     return ShownStep(estimator, positions, device.slowness, name)
 
 
-def _host_facts(host: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _host_facts(host: JsonView) -> list[tuple[str, str]]:
     return [
         ("host: decode step", f"{host['decode_step_s'] * 1e3:.1f} ms, {host['steps']} steps"),
         ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),

@@ -1,8 +1,6 @@
 """What pages of a run and of an estimate have in common: the sections of device time."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from galaxy_mpi.json_values import JsonView
 from galaxy_mpi.report.gather.layer import HostLayer, layer_section
 from galaxy_mpi.report.gather.memory import memory_section
 from galaxy_mpi.report.gather.mesh import mesh_section
@@ -16,13 +14,13 @@ from galaxy_mpi.timing.summary import device_rows
 __all__ = ["device_facts", "device_sections"]
 
 
-def device_facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+def device_facts(figures: JsonView) -> list[tuple[str, str]]:
     """Return the main figures of device time."""
     return list(device_rows(dict(figures)))
 
 
 def device_sections(
-    step: ShownStep, figures: Mapping[str, Any], budget: Budget, host: HostLayer | None = None
+    step: ShownStep, figures: JsonView, budget: Budget, host: HostLayer | None = None
 ) -> list[Section]:
     """Return mesh, ops, layer, collectives and memory."""
     return [

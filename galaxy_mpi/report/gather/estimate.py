@@ -1,8 +1,8 @@
 """The page of `galaxy_mpi.estimate`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from galaxy_mpi.json_values import JsonView
 from galaxy_mpi.report.gather.configuration import configuration_section, versions_text
 from galaxy_mpi.report.gather.device import device_facts, device_sections
 from galaxy_mpi.report.gather.step import ShownStep
@@ -13,7 +13,7 @@ from galaxy_mpi.studies.what_if import WhatIf
 __all__ = ["estimate_page", "sweep_page"]
 
 
-def estimate_page(what_if: WhatIf, report: Mapping[str, Any], helps: Sequence[Help] = ()) -> Page:
+def estimate_page(what_if: WhatIf, report: JsonView, helps: Sequence[Help] = ()) -> Page:
     """Return the page of an estimate.
 
     Parameters
@@ -68,7 +68,7 @@ def _helps_section(helps: Sequence[Help]) -> Section:
     return Section("What helps", [chart], "Each cost of the machine halved by itself.")
 
 
-def sweep_page(key: str, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> Page:
+def sweep_page(key: str, rows: Sequence[JsonView], run: JsonView) -> Page:
     """Return the page of a sweep.
 
     Parameters
@@ -129,7 +129,7 @@ def sweep_page(key: str, rows: Sequence[Mapping[str, Any]], run: Mapping[str, An
     return Page(f"Sweep of {key}", run["argv"], facts, [Section("Sweep", [steps, first], text)])
 
 
-def _band(row: Mapping[str, Any], name: str) -> Ends | None:
+def _band(row: JsonView, name: str) -> Ends | None:
     return ends_of(row[name] * 1e3, row[f"{name}_margin"])
 
 

@@ -1,13 +1,11 @@
 """The section with a step as a waterfall of ops."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from galaxy_mpi.json_values import JsonView
 from galaxy_mpi.report.parts import Column, Section, Table, Waterfall
 
 __all__ = ["ops_section"]
 
-Figures = Mapping[str, Any]  # of `DeviceTimes.to_dict` with its bands
+Figures = JsonView  # of `DeviceTimes.to_dict` with its bands
 
 
 def ops_section(figures: Figures) -> Section:

@@ -1,17 +1,17 @@
 """The page of `galaxy_mpi.pareto`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from galaxy_mpi.json_values import Json, JsonView
 from galaxy_mpi.report.gather.configuration import configuration_section, versions_text
 from galaxy_mpi.report.parts import Bars, Cell, Column, Curves, Page, Section, Table
 
 __all__ = ["pareto_page"]
 
-Points = Sequence[Mapping[str, Any]]  # of the JSON
+Points = Sequence[JsonView]  # of the JSON
 
 
-def pareto_page(content: Mapping[str, Any]) -> Page:
+def pareto_page(content: JsonView) -> Page:
     """Return the page of a search.
 
     Parameters
@@ -52,14 +52,14 @@ def pareto_page(content: Mapping[str, Any]) -> Page:
     )
 
 
-def _front_section(points: Points, metric: str, answer: Mapping[str, Any] | None) -> Section:
+def _front_section(points: Points, metric: str, answer: JsonView | None) -> Section:
     scale, unit = (100.0, "%") if metric.startswith("top") else (1.0, "")
 
-    def place(point: Mapping[str, Any]) -> tuple[float, float]:
+    def place(point: JsonView) -> tuple[float, float]:
         return point["decode_step_s"] * 1e6, scale * point[metric]
 
     front = [point for point in points if point["is_on_front"]]
-    groups: dict[str, list[Mapping[str, Any]]] = {
+    groups: dict[str, list[JsonView]] = {
         "measured": [point for point in points if not point["is_on_front"]],
         "front": front,
     }
@@ -113,13 +113,13 @@ def _front_section(points: Points, metric: str, answer: Mapping[str, Any] | None
     return Section("Front", [chart], text)
 
 
-def _words(point: Mapping[str, Any], answer: Mapping[str, Any] | None) -> list[str]:
+def _words(point: JsonView, answer: JsonView | None) -> list[str]:
     words = ["front"] if point["is_on_front"] else []
     words += [point["name"]] if point["name"] else []
     return words + (["answer"] if point is answer else [])
 
 
-def _formats_section(points: Points, answer: Mapping[str, Any] | None) -> Section:
+def _formats_section(points: Points, answer: JsonView | None) -> Section:
     """Return which format each tensor group has on the front: a row a point."""
     front = [point for point in points if point["is_on_front"]]
     if answer is not None and answer not in front:
@@ -153,11 +153,11 @@ def _formats_section(points: Points, answer: Mapping[str, Any] | None) -> Sectio
     return Section("Formats", [chart])
 
 
-def _format_text(value: Any) -> str:
+def _format_text(value: Json) -> str:
     """Return a group's format; where layers differ, runs of alike ones."""
     if isinstance(value, str):
         return value
-    runs: list[list[Any]] = []
+    runs: list[list[Json]] = []
     for name in value:
         if runs and runs[-1][0] == name:
             runs[-1][1] += 1
@@ -166,5 +166,5 @@ def _format_text(value: Any) -> str:
     return ", ".join(f"{n} x {name}" for name, n in runs)
 
 
-def _formats_text(formats: Mapping[str, Any]) -> str:
+def _formats_text(formats: JsonView) -> str:
     return "; ".join(f"{group} {_format_text(value)}" for group, value in formats.items())

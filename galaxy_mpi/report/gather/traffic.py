@@ -1,8 +1,8 @@
 """The page of `galaxy_mpi.traffic`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
+from galaxy_mpi.json_values import Json, JsonView
 from galaxy_mpi.report.gather.configuration import configuration_section, plain, versions_text
 from galaxy_mpi.report.gather.places import places_sections
 from galaxy_mpi.report.parts import (
@@ -30,7 +30,7 @@ _LATENCIES = (
     ("of it in the queue", "queue_s"),
 )
 
-Figures = Mapping[str, Any]
+Figures = JsonView
 
 
 def traffic_page(content: Figures, served: Sequence[Served]) -> Page:
@@ -239,7 +239,7 @@ def _use_section(content: Figures) -> Section:
     return Section("Use", [chart, table])
 
 
-def _at(figures: Any, path: Sequence[str]) -> Any:
+def _at(figures: Json, path: Sequence[str]) -> Json:
     for name in path:
         figures = figures[name]
     return figures

@@ -1,14 +1,14 @@
 """The page of a sweep of `galaxy_mpi.traffic`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from galaxy_mpi.json_values import JsonView
 from galaxy_mpi.report.gather.configuration import versions_text
 from galaxy_mpi.report.parts import Cell, Column, Curves, Ends, Page, Section, Table
 
 __all__ = ["traffic_sweep_page"]
 
-Figures = Mapping[str, Any]
+Figures = JsonView
 
 
 def traffic_sweep_page(key: str, rows: Sequence[Figures], run: Figures, model: str) -> Page:

@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
+from galaxy_mpi.json_values import JsonView
 from galaxy_mpi.report.gather.configuration import versions_text
 from galaxy_mpi.report.parts import Bars, Cell, Column, Curves, Facts, Page, Section, Table
 from galaxy_mpi.studies.claims import Claim
 
 __all__ = ["validate_page"]
 
-Times = Sequence[Mapping[str, Any]]  # of the JSON
+Times = Sequence[JsonView]  # of the JSON
 
 
 def validate_page(
-    content: Mapping[str, Any],
+    content: JsonView,
     left_out: Mapping[str, Sequence[float]],
     claims: Sequence[Claim],
 ) -> Page:

@@ -1,0 +1,149 @@
+"""Standard input and output of galaxy-mpi, and ranks: terminals, pipes, and text as it comes."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.command.decode_command import LIMIT_S, environment, nobody_is_left
+
+SCRIPT = Path(sys.executable).parent / "galaxy-mpi"
+QUICK = (str(SCRIPT), "decode", "--mesh", "1x2", "--layers", "1", "--max-new-tokens", "4")
+PROMPTS = b"It is a truth\nMr. Darcy\n"
+CTRL_D = b"\x04"
+
+
+class Terminal:
+    """A command with a terminal of its own.
+
+    Parameters
+    ----------
+    words : sequence of str
+    """
+
+    def __init__(self, *words):
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            os.execve(words[0], words, environment())
+        self.shown, self._ends = b"", time.monotonic() + LIMIT_S
+
+    def types(self, text):
+        os.write(self._fd, text)
+
+    def shows(self, text):
+        """Wait until a text is on the screen."""
+        while text not in self.shown:
+            assert self._read(), self.shown
+        return True
+
+    def ends(self):
+        """Return the exit code."""
+        while self._read():
+            pass
+        os.close(self._fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def _read(self):
+        assert select.select([self._fd], [], [], self._ends - time.monotonic())[0], self.shown
+        with suppress(OSError):  # the other side is closed
+            chunk = os.read(self._fd, 65536)
+            self.shown += chunk
+            return bool(chunk)
+        return False
+
+
+def test_prompts_are_typed():
+    terminal = Terminal(*QUICK, "--prompts-file", "-")
+    terminal.shows(b"reading the model")
+    terminal.types(PROMPTS + CTRL_D)
+    assert terminal.ends() == 0, terminal.shown
+    assert b"[user 0] It is a truth|" in terminal.shown
+    assert b"[user 1] Mr. Darcy|" in terminal.shown
+    assert nobody_is_left()
+
+
+def test_a_run_that_reads_nothing_does_not_wait_for_what_is_typed():
+    terminal = Terminal(*QUICK, "--prompt", "It is")
+    assert terminal.ends() == 0, terminal.shown
+
+
+def test_ctrl_c_ends_a_run_that_waits_for_prompts():
+    terminal = Terminal(*QUICK, "--prompts-file", "-")
+    terminal.shows(b"reading the model")
+    terminal.types(b"It is a truth\n\x03")
+    assert terminal.ends() == 130, terminal.shown
+    assert nobody_is_left()
+
+
+STOPS = """
+from galaxy_mpi.systems import Attention
+
+class Stops(Attention):
+    def decode(self, q, k, v, positions):
+        import os
+        if os.environ["OMPI_COMM_WORLD_RANK"] == "0":
+            breakpoint()
+        return super().decode(q, k, v, positions)
+"""
+
+
+def test_a_debugger_on_rank_0_is_typed_to(tmp_path):
+    path = tmp_path / "stops.py"
+    path.write_text(STOPS)
+    words = ("--prompt", "It is", "--attention-class", f"{path}:Stops", "--wait-timeout", "0")
+    terminal = Terminal(*QUICK[:-1], "2", *words)
+    terminal.shows(b"-> return super()")
+    terminal.types(b"p 'queries', q.shape\n")
+    terminal.shows(b"('queries', (1, 16, 32))")
+    terminal.types(b"c\n")
+    assert terminal.ends() == 0, terminal.shown
+
+
+def test_prompts_come_through_a_pipe_or_from_a_file(tmp_path):
+    path = tmp_path / "prompts"
+    path.write_bytes(PROMPTS)
+    words = [*QUICK, "--prompts-file=-", "--quiet"]
+    options = {"capture_output": True, "env": environment(), "timeout": LIMIT_S, "check": False}
+    piped = subprocess.run(words, input=PROMPTS, **options)
+    assert piped.returncode == 0, piped.stderr
+    assert b"[user 1] Mr. Darcy|" in piped.stdout
+    with path.open() as file:
+        assert b"[user 1] Mr. Darcy|" in subprocess.run(words, stdin=file, **options).stdout
+    nothing = subprocess.run(words, stdin=subprocess.DEVNULL, **options)
+    assert nothing.returncode == 2
+    assert nothing.stderr == b"galaxy_mpi: --prompts-file - has no line; give one prompt a line\n"
+
+
+def test_a_bare_mpirun_that_does_not_pass_the_end_is_told(tmp_path):
+    mpirun = SCRIPT.parent / "mpirun"
+    words = [str(mpirun), "-n", "2", str(SCRIPT), *QUICK[1:], "--prompts-file", "-", "--quiet"]
+    options = {"capture_output": True, "env": environment(), "timeout": LIMIT_S, "check": False}
+    told = subprocess.run(words, input=PROMPTS, **options)
+    assert told.returncode == 2
+    assert told.stderr.count(b"does not tell ranks where standard input ends") == 1
+
+
+@pytest.mark.parametrize("kind", ["terminal", "pipe"])
+def test_streamed_text_comes_in_pieces_of_a_line(kind):
+    """The user goes on only when the next token is asked for: each piece is read alone."""
+    words = [*QUICK, "--prompt", "It is a", "--stream", "--quiet"]
+    ours, theirs = pty.openpty() if kind == "terminal" else os.pipe()
+    with subprocess.Popen(words, stdout=theirs, stderr=subprocess.PIPE, env=environment()) as run:
+        os.close(theirs)
+        pieces = []
+        with suppress(OSError):
+            while piece := os.read(ours, 65536):
+                pieces.append(piece)
+        _, errors = run.communicate(timeout=LIMIT_S)
+    os.close(ours)
+    assert run.returncode == 0, errors
+    assert pieces[0].startswith(b"[user 0] It is a|")
+    assert b"\n" not in pieces[0]
+    shown = b"".join(pieces)
+    assert shown.index(b"[user 0]") < shown.index(b"mesh  ")  # the report is behind it

@@ -1,0 +1,101 @@
+"""A user's program that is another one on one chip: one line of each chip that notices it."""
+
+import re
+
+import pytest
+
+from tests.command.decode_command import nobody_is_left, play
+
+PROGRAM = """
+from dataclasses import replace
+
+import numpy as np
+
+from galaxy_mpi.ccl.wire import Kind
+from galaxy_mpi.dtypes import BFP4
+from galaxy_mpi.systems import GALAXY
+from galaxy_mpi.systems.ops.reduce import FusedReduce
+
+
+class Wrong(FusedReduce):
+    def bind(self, chip, x, weight):
+        out = chip.array(*self._sum.sent)
+        chip.matmul(self.site, x, weight, out)
+        wires = [self._sum, replace(self._sum, key="SECOND")]
+        if chip.rank == 1 and weight.layer == 1:
+            wires = self.changed(wires)
+        for wire in wires:
+            reduced = chip.collective(wire)
+            chip.call(lambda term, out: np.copyto(term, out[:, : term.shape[1]]), reduced.term, out)
+            reduced.cross()
+        return out
+
+
+def system(changed):
+    op = type("Changed", (Wrong,), {"changed": staticmethod(changed)})
+    return replace(GALAXY, name="wrong", decode=replace(GALAXY.decode, down=op))
+
+
+def halved(wire):
+    return replace(wire, **{name: (4, 64) for name in ("shape", "sent")})
+
+
+NOTHING = system(lambda wires: wires)
+DTYPE = system(lambda wires: [replace(wires[0], dtype=BFP4), wires[1]])
+SHAPE = system(lambda wires: [halved(wires[0]), wires[1]])
+OP = system(lambda wires: [replace(wires[0], kind=Kind.ALL_GATHER), wires[1]])
+ORDER = system(lambda wires: wires[::-1])
+LEFT_OUT = system(lambda wires: wires[:1])
+"""
+
+USUAL = r"all_reduce FF2 within a column, bfloat8_b \(4, 128\), op w2 of layer 1"
+SECOND = USUAL.replace("FF2", "SECOND")
+NEXT_TEXT = "all_gather LAYERNORM within a row, bfloat16 (4, 1), op final_norm of the head"
+NEXT = re.escape(NEXT_TEXT)
+
+LAYOUTS = [(), ("--transport", "mpi", "--chips-per-rank", "2"), ("--chips-per-rank", "4")]
+
+
+def run(folder, layout, name):
+    path = folder / "program.py"
+    path.write_text(PROGRAM)
+    n_ranks = 4 // int(layout[-1] if layout else 1)
+    start = ("mpirun", "-n", str(n_ranks)) if n_ranks > 1 else ()
+    short = ("--mesh", "2x2", "--layers", "2", "--batch", "4", "--max-new-tokens", "3", "--quiet")
+    decode = ("python", "-m", "galaxy_mpi.decode", *short, *layout, "--wait-timeout", "10")
+    return play([*start, *decode, "--system", f"{path}:{name}"])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
+@pytest.mark.parametrize(
+    ("name", "its"),
+    [
+        ("DTYPE", USUAL.replace("bfloat8_b", "bfloat4_b")),
+        ("SHAPE", USUAL.replace("128", "64")),
+        ("OP", USUAL.replace("reduce", "gather")),
+        ("ORDER", SECOND),
+        ("LEFT_OUT", NEXT),
+    ],
+)
+def test_both_chips_and_what_they_are_in_are_told(tmp_path, layout, name, its):
+    ended = run(tmp_path, layout, name)
+    assert ended.returncode == 1
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
+    chip, usual = r"chip \(\d, \d\)", SECOND if name == "LEFT_OUT" else USUAL
+    # Without its last collective a chip is in the next one, of another number, which its row does
+    # not yet expect; or its column still waits for it.
+    others = f"({usual}|{NEXT})"
+    for line in lines:
+        is_told = re.search(rf"{chip} is in {its}, but {chip} is in {others}", line)
+        assert is_told or re.search(rf"{chip} is in {others}, but {chip} is in {its}", line), line
+        assert ("; at a different place in the program" in line) == (line.count(NEXT_TEXT) == 2)
+    assert lines
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+    assert nobody_is_left()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
+def test_the_same_program_on_all_chips_runs(tmp_path, layout):
+    ended = run(tmp_path, layout, "NOTHING")
+    assert ended.returncode == 0, ended.stderr

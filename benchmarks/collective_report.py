@@ -156,7 +156,7 @@ def write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
         page = collectives_page(rows, ["ring_collectives", *sys.argv[1:]], settings(arguments))
         write_bytes(arguments.report, to_html(page).encode())
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+        arguments.json.write_text(json.dumps({"schema_version": 1, "rows": rows}, indent=2) + "\n")
     if arguments.csv:
         with arguments.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])

@@ -47,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.argv = list(sys.argv[1:] if argv is None else argv)
         run = run_config(arguments)
         golden = _golden(arguments)
+        if arguments.against is not None:
+            # Imported here because an ordinary run does not need it.
+            from galaxy_mpi.studies.against import other_run
+
+            other_run(run, arguments.against)  # raises before the first run, if it cannot be
         if arguments.quiet:
             logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
 
@@ -73,7 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                         before_crossing=flight.crossing,
                     )
                 if arguments.against is not None:
-                    # Imported here because an ordinary run does not need it.
                     from galaxy_mpi.studies.against import run_against
 
                     report, against = run_against(run, arguments.against, transport, hooks)

@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found.extend(network_findings(arguments.hostfile, arguments.ranks))
             found.extend(software_findings(dict(os.environ), cache_folder()))
             if arguments.json:
-                print(json.dumps([finding.to_json() for finding in found], indent=1))
+                findings = [finding.to_json() for finding in found]
+                print(json.dumps({"schema_version": 1, "findings": findings}, indent=1))
             else:
                 print("\n".join(finding.to_text() for finding in found))
 

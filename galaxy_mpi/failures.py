@@ -31,7 +31,7 @@ def guarded(play: Callable[[], int]) -> int:
     except UserError as error:
         return refused(error)
     except MemoryError as error:
-        say(f"galaxy_mpi: {_out_of_memory(error)}\n")
+        say(f"galaxy_mpi: {_out_of_memory(error)}\n{_doctors_line(error)}")
         return 1
     except CollectiveError as error:
         say(f"galaxy_mpi: {error}\n")

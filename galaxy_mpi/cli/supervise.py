@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 from galaxy_mpi.cli.notices import Notices
@@ -31,7 +32,19 @@ _ASKED = (
 )
 
 
-def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
+_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
+"""Files in which Linux counts, as ``oom_kill``, processes that it ended for want of memory: on the
+whole computer, and in this container."""
+
+_NO_MEMORY = (
+    b"galaxy_mpi: a rank was killed when the computer or container had no memory left; see `free` "
+    b"and galaxy-mpi doctor, or use fewer chips, fewer --layers or a smaller model\n"
+)
+
+
+def supervise(
+    words: Sequence[str], environ: Mapping[str, str], counters: Sequence[Path] = _COUNTERS
+) -> int:
     """Run Open MPI's mpirun to its end; return the exit code.
 
     Parameters
@@ -40,7 +53,10 @@ def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
         The command line.
     environ : mapping of str to str
         The whole environment.
+    counters : sequence of Path
+        Where the kernel counts what it kills for want of memory.
     """
+    n_killed = _n_killed(counters)
     notices = Notices(_write)
     standard_input = Input(words)
     process = subprocess.Popen(
@@ -73,7 +89,10 @@ def supervise(words: Sequence[str], environ: Mapping[str, str]) -> int:
         if code not in (0, INTERRUPTED) and not notices.has_cause and child.n_interrupts == 1:
             _write(b"galaxy_mpi: the ranks were still starting; there is nothing to report\n")
         return INTERRUPTED
-    return code if code >= 0 else 128 - code
+    code = code if code >= 0 else 128 - code
+    if code == 128 + signal.SIGKILL and _n_killed(counters) > n_killed:
+        _write(_NO_MEMORY)
+    return code
 
 
 class _Child:
@@ -96,6 +115,15 @@ class _Child:
             self._process.send_signal(number)
         if number == signal.SIGTSTP:  # Ctrl-Z suspends this process too, until SIGCONT
             os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _n_killed(counters: Sequence[Path]) -> int:
+    found = 0
+    for path in counters:
+        with suppress(OSError, ValueError):  # another system's, or none
+            counts = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+            found += int(counts.get("oom_kill", 0))
+    return found
 
 
 def _write(text: bytes) -> None:

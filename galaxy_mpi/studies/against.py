@@ -7,13 +7,14 @@ from pathlib import Path
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.engine.report import Report
+from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import temporary_folder
 from galaxy_mpi.studies.differences import Differences, compare_captures
 from galaxy_mpi.systems import PRECISIONS, SYSTEMS, chosen_system
 
-__all__ = ["Against", "run_against"]
+__all__ = ["Against", "other_run", "run_against"]
 
 LEAST_PCC = 0.99
 
@@ -45,6 +46,17 @@ class Against:
         )
 
 
+def other_run(run: RunConfig, other: str) -> RunConfig:
+    """Return the run to compare with.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such precision, system or file.
+    """
+    return replace(run, **_changes(other), **_OF_DEVICE)
+
+
 def run_against(
     run: RunConfig, other: str, transport: Transport, hooks: Hooks
 ) -> tuple[Report | None, Against | None]:
@@ -74,7 +86,7 @@ def run_against(
             tokens = [request.generated for request in engine.requests]
             if report is not None and report.is_interrupted:
                 return report, None
-        again = replace(run, **_changes(other), capture_path=second, **_OF_DEVICE)
+        again = replace(other_run(run, other), capture_path=second)
         with Engine(again, transport, hooks, forced=tokens) as engine:
             again_report = engine.generate()
             if report is not None and again_report is not None and again_report.is_interrupted:
@@ -112,4 +124,7 @@ def _changes(other: str) -> JsonObject:
         return {"precision": other, "optimizations": None}
     if other in SYSTEMS or ".py:" in other:
         return {"system": chosen_system(other)}
+    if not Path(other).is_file():
+        names = ", ".join((*PRECISIONS, *SYSTEMS))
+        raise ConfigError(f"--against {other}: no such file; name one, or {names}")
     return {"optimizations": Path(other)}

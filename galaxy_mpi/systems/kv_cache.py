@@ -4,17 +4,27 @@ The engine assigns blocks to users, identically on all chips. This module has on
 page tables.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from math import gcd
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType
 
-__all__ = ["CacheWriter", "KVCache", "PageTable"]
+__all__ = ["CacheWriter", "KVCache", "PageTable", "read_size"]
+
+_MOST_READ = 32
+"""The most positions that attention reads whole: a tile."""
+
+
+def read_size(page_size: int) -> int:
+    """Return how many adjacent positions of a block attention always reads together."""
+    return gcd(page_size, _MOST_READ)
 
 
 @dataclass(frozen=True)
@@ -34,40 +44,43 @@ class PageTable:
         return np.flatnonzero(self.positions_B >= 0)
 
     @cached_property
-    def slots(self) -> tuple[Ints, Ints]:
-        """Return (block, offset in the block) of the new position of each active user."""
+    def slots(self) -> Ints:
+        """Where each active user's new position goes, counted over all blocks."""
         page, place = np.divmod(self.positions_B[self.active], self.page_size)
-        return self.blocks_BP[self.active, page], place
+        return self.blocks_BP[self.active, page] * self.page_size + place
 
     @cached_property
     def same_length(self) -> list[tuple[Ints, Ints]]:
-        """Active slots grouped by number of blocks, with these blocks: (slots, (G, P)) each.
+        """Active slots grouped by number of runs of positions: (slots, runs (G, n)) each.
 
-        Attention is computed per group, so a user's bits depend only on its own length, and short
-        users do not pay for long ones.
+        A run is `read_size` positions of a block. Of a user's only block just the runs in use
+        count, otherwise whole blocks. Attention is computed per group, so a user's bits depend
+        only on its own length, and short users do not pay for long ones.
         """
-        n_blocks = self.positions_B[self.active] // self.page_size + 1
+        size = read_size(self.page_size)
+        each = self.page_size // size
+        runs_BN = (self.blocks_BP[:, :, None] * each + np.arange(each)).reshape(
+            len(self.blocks_BP), -1
+        )
+        last = self.positions_B[self.active]
+        whole = (last // self.page_size + 1) * each
+        n_runs = np.where(last < self.page_size, last // size + 1, whole)
         groups = []
         # Not np.unique, whose first call imports numpy.ma, a tenth of what a rank imports.
-        for n in sorted(set(n_blocks.tolist())):
-            places = self.active[n_blocks == n]
-            groups.append((places, self.blocks_BP[places, :n]))
+        for n in sorted(set(n_runs.tolist())):
+            places = self.active[n_runs == n]
+            groups.append((places, runs_BN[places, :n]))
         return groups
 
-    def future(self, places: Ints, n_cached: int) -> NDArray[np.bool_]:
-        """Return a mask of the positions after each user's own, (B, 1, 1, T).
-
-        It is cached for the step, because all layers use the same.
-        """
-        key = (places.tobytes(), n_cached)
-        if key not in self._futures:
-            behind = np.arange(n_cached) > self.positions_B[places][:, None]
-            self._futures[key] = behind[:, None, None]
-        return self._futures[key]
-
     @cached_property
-    def _futures(self) -> dict[tuple[bytes, int], NDArray[np.bool_]]:
+    def parts(self) -> dict[Any, Any]:
+        """What the attention of all layers has prepared for this step."""
         return {}
+
+    def future(self, places: Ints, n_cached: int) -> NDArray[np.bool_]:
+        """Return a mask of the positions after each user's own, (B, 1, 1, T)."""
+        behind: NDArray[np.bool_] = np.arange(n_cached) > self.positions_B[places][:, None]
+        return behind[:, None, None]
 
 
 class KVCache:
@@ -142,25 +155,33 @@ class CacheWriter:
     """
 
     def __init__(self, cache: KVCache, both_BK2H: F32, inputs: Any) -> None:
-        self._cache, self._both, self._inputs = cache, both_BK2H, inputs
+        self._both, self._inputs = both_BK2H, inputs
         rows = both_BK2H.reshape(-1, cache.head_dim)
         shape = (*both_BK2H.shape[:3], cache.dtype.row_bytes(cache.head_dim))
-        self._is_plain = cache.dtype is FLOAT32
-        self._packed = both_BK2H.view(np.uint8) if self._is_plain else np.empty(shape, np.uint8)
-        if not self._is_plain:
+        packed = both_BK2H.view(np.uint8)
+        self._pack: Callable[[], object] | None = None
+        if cache.dtype is not FLOAT32:
+            packed = np.empty(shape, np.uint8)
             codec = cache.dtype.row_codec(len(rows), cache.head_dim)
-            self._pack, self._rows = codec.pack, rows
-            self._out = self._packed.reshape(len(rows), -1)
+            self._pack = partial(codec.pack, rows, packed.reshape(len(rows), -1))
+        self._packed_KB = _whole_positions(packed).T
+        self._cached_KT = _whole_positions(cache.rows)
 
     def write(self, k_BKH: F32, v_BKH: F32) -> None:
         """Write; a user at position -1 is skipped."""
         self._both[:, :, 0] = k_BKH
         self._both[:, :, 1] = v_BKH
-        if not self._is_plain:
-            self._pack(self._rows, self._out)
-        table = self._inputs.table
-        packed = self._packed
-        if len(table.active) < len(packed):
-            packed = packed[table.active]
-        blocks, places = table.slots
-        self._cache.rows[:, blocks, places] = packed.swapaxes(0, 1)
+        if self._pack is not None:
+            self._pack()
+        table, packed = self._inputs.table, self._packed_KB
+        if len(table.active) < packed.shape[1]:
+            packed = packed[:, table.active]
+        self._cached_KT[:, table.slots] = packed
+
+
+def _whole_positions(rows: Bytes) -> NDArray[np.void]:
+    """Return a view of packed rows (K, ..., 2, row bytes) whose items are keys with values."""
+    items: NDArray[np.void] = rows.reshape(len(rows), -1, rows.shape[-2] * rows.shape[-1]).view(
+        np.dtype((np.void, rows.shape[-2] * rows.shape[-1]))
+    )[..., 0]
+    return items

@@ -9,7 +9,7 @@ A new op is one file in `galaxy_mpi.systems.ops` and one field here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from galaxy_mpi.ccl.algorithms import DIRECT, Algorithms
@@ -175,6 +175,12 @@ class System:
     """Whether weights of a decode step pass through the prefetcher."""
     is_scattered: bool = False
     """Whether the residual stream stays sharded over all chips, which are one row or column."""
+
+    def __post_init__(self) -> None:
+        # The fabric decides it, for those who price a collective and those who bind it.
+        for name in ("decode_algorithms", "prefill_algorithms"):
+            algorithms = replace(getattr(self, name), skips_alone=self.fabric.skips_alone)
+            object.__setattr__(self, name, algorithms)
 
     def mesh(self, asked: Mesh) -> Mesh:
         """Return the mesh as the system sees it; it may see N chips as N rows of one."""

@@ -145,7 +145,8 @@ def test_against_another_precision_runs_both(tmp_path, capsys):
     assert 0.9 < worst < 1
     assert found["first"]["layer"] == 0
     assert "against float32" in capsys.readouterr().out
-    assert decode.main([*COMMAND, "--against", str(tmp_path / "no.json")]) == 2
+    assert decode.main([*COMMAND, "--against", "flaot32"]) == 2
+    assert "--against flaot32: no such file; name one, or performance" in capsys.readouterr().err
 
 
 def test_accuracy_tells_ops_and_layers_apart(tmp_path, capsys):

@@ -127,6 +127,7 @@ def test_one_dimension_gives_the_tokens_of_two(capsys):
     run = replace(RUN, system=one_d, check=True)
     assert run.working_mesh == Mesh(4, 1)
     assert play(run).tokens == play(RUN).tokens
+    assert play(run, precision="performance").device is not None
     options = ["--model", "llama3-70b", "--system", f"{EXAMPLES}/one_dimension.py:SYSTEM"]
     assert estimate.main(options) == 0
     said = capsys.readouterr().out

@@ -81,6 +81,17 @@ def test_what_cannot_be_captured_is_one_line_of_all_ranks(tmp_path, options, sai
     refused(run(2, *SHORT, "--capture", str(tmp_path / "values"), *options), said)
 
 
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("flaot32", "--against flaot32: no such file; name one, or performance"),
+        ("none.py:SYSTEM", "no file none.py"),
+    ],
+)
+def test_what_there_is_not_to_compare_with_is_said_before_the_run(other, said):
+    refused(run(2, *SHORT, "--against", other), said)
+
+
 def test_values_of_two_ranks_are_joined(tmp_path):
     system = f"{ROOT}/docs/examples/bfp4_wire.py:SYSTEM"
     report = tmp_path / "run.json"

@@ -89,7 +89,9 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
             check=False,
         )
         assert told.returncode == 0, told.stderr
-        rows = json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        assert content["schema_version"] == 1
+        rows = content["rows"]
         ways = {"ring"} if extra else {"ring", "direct"}
         assert len(rows) == (len(ways) + 1) * 2 * 3 * 2  # implementations, axes, ops, sizes
         assert {row["implementation"] for row in rows} == {"galaxy_mpi", "mpi"}

@@ -109,7 +109,9 @@ def test_memory_is_asked_for_as_a_whole_run_needs_it():
 def test_the_command_prints_json_and_ends_with_1_if_something_is_bad(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LLAMA_DIR", str(tmp_path))
     assert doctor.main(["--start", "0", "--json"]) == 1
-    found = {line["name"]: line for line in json.loads(capsys.readouterr().out)}
+    content = json.loads(capsys.readouterr().out)
+    assert content["schema_version"] == 1
+    found = {line["name"]: line for line in content["findings"]}
     assert found["model"]["level"] == "bad"
     assert found["cores"]["found"].startswith(str(len(os.sched_getaffinity(0))))
 

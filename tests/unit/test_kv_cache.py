@@ -7,7 +7,7 @@ from galaxy_mpi.dtypes import BFP8, FLOAT32
 from galaxy_mpi.kernels import attention_decode
 from galaxy_mpi.systems import Attention, KVCache, PageTable
 from galaxy_mpi.systems.decode_attention import AttentionStep, Workspace
-from galaxy_mpi.systems.kv_cache import CacheWriter
+from galaxy_mpi.systems.kv_cache import CacheWriter, read_size
 
 RNG = np.random.default_rng(5)
 
@@ -48,11 +48,17 @@ def test_what_is_filled_and_written_is_read_back_through_the_page_table(page_siz
     np.testing.assert_array_equal(values[:, :12].swapaxes(0, 1), dtype.round(v))
 
 
-def test_users_of_one_number_of_blocks_are_attended_together():
+def test_users_of_one_length_in_tiles_or_blocks_are_attended_together():
     blocks = np.arange(20).reshape(5, 4)
     table = PageTable(np.array([63, 64, -1, 0, 200]), blocks, 64)
     groups = [(places.tolist(), found.shape) for places, found in table.same_length]
-    assert groups == [([0, 3], (2, 1)), ([1], (1, 2)), ([4], (1, 4))]
+    assert groups == [([3], (1, 1)), ([0], (1, 2)), ([1], (1, 4)), ([4], (1, 8))]
+    assert table.same_length[2][1].tolist() == [[8, 9, 10, 11]]
+
+
+@pytest.mark.parametrize(("page", "size"), [(64, 32), (32, 32), (1, 1), (48, 16), (8, 8)])
+def test_attention_reads_a_tile_or_what_divides_page_and_tile(page, size):
+    assert read_size(page) == size
 
 
 def test_a_batch_of_nobody_has_no_groups_and_writes_nothing():

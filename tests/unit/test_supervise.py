@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from galaxy_mpi.cli.notices import Notices
-from galaxy_mpi.cli.supervise import INTERRUPTED
+from galaxy_mpi.cli.supervise import INTERRUPTED, supervise
 
 RULE = b"-" * 74 + b"\n"
 ABORT = (
@@ -130,6 +130,16 @@ def test_the_child_is_ended_when_its_parent_is_killed():
         assert parent.stdout.readline() == b"ready\n"
         os.kill(parent.pid, signal.SIGKILL)
         assert parent.stdout.read() == b"asked by SIGTERM\n"  # its end: nobody writes any more
+
+
+@pytest.mark.parametrize("n_killed", [3, 4])
+def test_a_rank_that_is_killed_for_memory_is_told(n_killed, tmp_path, capfd):
+    counter = tmp_path / "memory.events"
+    counter.write_text("low 0\noom 2\noom_kill 3\n")
+    killed = f"echo low 0 > {counter}; echo oom_kill {n_killed} >> {counter}; kill -9 $$"
+    assert supervise(["sh", "-c", killed], dict(os.environ), [counter]) == 128 + 9
+    told = capfd.readouterr().err
+    assert ("had no memory left; see `free` and galaxy-mpi doctor" in told) == (n_killed == 4)
 
 
 def test_a_signal_that_ends_the_child_is_an_exit_code():

@@ -6,11 +6,12 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
 
 from galaxy_mpi.checkpoints.meta import open_meta
 from galaxy_mpi.checkpoints.model_files import model_sizes, open_model
 from galaxy_mpi.errors import CheckpointError, ConfigError
+
+torch = pytest.importorskip("torch")
 
 PARAMS = {
     "dim": 32,

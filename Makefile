@@ -28,7 +28,7 @@ docs: ## the site, in build/docs/index.html; a warning is an error
 	sh launch/setup.sh docs
 	$(RUN) sphinx-build -W --keep-going -q docs build/docs
 
-coverage: ## branch coverage of the package, ranks included (PART=quick: without ranks)
+coverage: ## branch coverage of the package, ranks included (PART=quick: without ranks; PART=ranks: without commands)
 	sh launch/coverage.sh $(PART)
 
 lock: ## constraints.txt and locks/ anew, from pyproject.toml

@@ -31,6 +31,7 @@ run() {
 }
 run "$work/v/bin/python" -c 'import importlib.util as i; assert not i.find_spec("torch"), "torch came along"'
 run "$work/v/bin/galaxy-mpi" --version
+run "$work/v/bin/galaxy-mpi" doctor
 run "$work/v/bin/galaxy-mpi" decode --quiet --mesh "${TRY_MESH:-8x4}"
 [ -z "$(ls)" ] || {
     echo "the run left files behind: $(ls)" >&2

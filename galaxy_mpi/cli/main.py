@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -72,8 +73,21 @@ def _run(subcommand: Subcommand, words: list[str], own: set[str]) -> int:
     if SHOW_COMMAND in own:
         return _print(shlex.join(["galaxy-mpi", subcommand.name, *words]))
     one_thread_per_rank()
+    if subcommand.name == "doctor":
+        _set_as_for_ranks(own)
     code: int = import_module(subcommand.module).main(words)
     return code
+
+
+def _set_as_for_ranks(own: set[str]) -> None:
+    """Give this process the launcher and the variables of a run, which the doctor judges."""
+    with suppress(ConfigError):  # the doctor finds out by itself, and has advice
+        launcher = find_launcher(os.environ)
+        os.environ["PATH"] = os.pathsep.join(
+            [str(launcher.path.parent), *filter(None, [os.environ.get("PATH")])]
+        )
+        launch = Launch.of(launcher, 2, (), os.environ, allow_root=ALLOW_ROOT in own)
+        os.environ.update(launch.added)
 
 
 def _is_rank() -> bool:

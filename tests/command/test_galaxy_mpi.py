@@ -52,6 +52,14 @@ def test_the_module_does_the_same_and_an_error_is_an_exit_code(tmp_path):
     assert nobody_is_left()
 
 
+def test_the_doctor_judges_the_launcher_that_a_run_would_have():
+    """Nothing is activated: mpirun is found, and set up, as for ranks."""
+    told = run("--allow-run-as-root", "doctor", "--ranks", "2")
+    assert told.returncode == 0, told.stdout
+    assert f"good launcher      {MPIRUN}" in told.stdout
+    assert "good ranks         2 start and connect" in told.stdout
+
+
 def test_one_process_plays_all_chips_without_mpirun():
     told = run("decode", *QUICK, "--chips-per-rank", "2")
     assert told.returncode == 0, told.stderr

@@ -13,6 +13,7 @@ from galaxy_mpi.blas import one_thread_per_rank
 from galaxy_mpi.cli.launch import ALLOW_ROOT, Launch, find_launcher
 from galaxy_mpi.cli.subcommands import HELP_WORDS, SUBCOMMANDS, Subcommand
 from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.output import print_text
 
 __all__ = ["main", "overview"]
 
@@ -118,5 +119,5 @@ def _taken(words: list[str], option: str) -> bool:
 
 
 def _print(text: str) -> int:
-    print(text, flush=True)
+    print_text(text)
     return 0

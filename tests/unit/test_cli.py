@@ -1,6 +1,7 @@
 """The command galaxy-mpi: its table, how it starts ranks, and what it says when it cannot."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -221,3 +222,18 @@ def test_a_rank_imports_nothing_that_only_rank_0_or_an_option_needs():
         f"print(*sorted(set({late}) & set(sys.modules)))"
     )
     assert (told.returncode, told.stdout) == (0, "\n"), told.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--version"], ["--show-command", "decode"]])
+def test_a_reader_that_goes_away_is_no_error(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "galaxy_mpi", *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

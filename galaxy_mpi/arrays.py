@@ -1,4 +1,4 @@
-"""Names for the array types that signatures use.
+"""Names for the array types that signatures use, and sums that every Python rounds alike.
 
 The shape legend of the project, for names like ``q_BNH``: B users of the batch, T cached
 positions, D model dim, F feed-forward dim, N query heads, K kv heads, H head dim, V vocabulary,
@@ -6,11 +6,25 @@ R and C mesh rows and columns. Letters name logical dims; ``x_shard_BD`` is a sh
 ``y_partial_BD`` is a term that is still to be summed.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["F32", "Bytes", "Ints"]
+__all__ = ["F32", "Bytes", "Ints", "added"]
 
 F32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
+
+
+def added(values: Iterable[float]) -> float:
+    """Return the sum of floats, added one after the other.
+
+    From Python 3.12 on, the built-in ``sum`` compensates its rounding errors, so the last bits of
+    device times would depend on the version.
+    """
+    total = 0.0
+    for value in values:
+        total += value
+    return total

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from galaxy_mpi.arrays import added
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.engine.request import Request
@@ -88,8 +89,8 @@ def told(engine: Engine, requests: list[Request], totals: Totals) -> Told | None
         return None
     times, tokens = engine.times, [request.generated for request in requests]
     host = {
-        "prefill_s": sum(times.prefill_s),
-        "decode_s": sum(times.step_s),
+        "prefill_s": added(times.prefill_s),
+        "decode_s": added(times.step_s),
         "load_s": times.load_s,
     }
     return Told(tokens, _differences(chips, totals), host)

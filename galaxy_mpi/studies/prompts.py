@@ -7,6 +7,7 @@ References
 
 from dataclasses import replace
 
+from galaxy_mpi.arrays import added
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.systems import PassShape
@@ -89,7 +90,7 @@ def prompt_s(estimator: Estimator, shapes: list[PassShape]) -> Timing:
     by_op_s = dict(last.by_op_s)
     seconds, by_bound_s = last.seconds, dict(last.by_bound_s)
     for timing in chunks:
-        behind_s = sum(timing.by_op_s.get(name, 0.0) for name in BEHIND_LAYERS)
+        behind_s = added(timing.by_op_s.get(name, 0.0) for name in BEHIND_LAYERS)
         seconds += timing.seconds - behind_s
         for name, op_s in timing.by_op_s.items():
             if name not in BEHIND_LAYERS:

@@ -17,6 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from galaxy_mpi.arrays import added
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.program.op import Program
@@ -186,7 +187,7 @@ def stragglers(chips: Sequence[ChipTimes], mesh: Mesh, n_steps: int) -> list[Jso
         ``chip`` (row, column), and ``waited_s``: how long the chip that waits longest for it waits
         in a step, minus its own waiting.
     """
-    own = {chip.rank: sum(chip.waits_s.values()) for chip in chips}
+    own = {chip.rank: added(chip.waits_s.values()) for chip in chips}
     longest: dict[int, float] = {}
     for chip in chips:
         for rank, waited_s in chip.waits_s.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from galaxy_mpi.arrays import added
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.timing.budget import Budget
 
@@ -65,7 +66,7 @@ def _of_peak(figures: JsonObject) -> str:
 
 def _waits(figures: JsonObject) -> str:
     """Return what bounds the steps, largest share first."""
-    total_s = sum(figures["by_bound_s"].values())
+    total_s = added(figures["by_bound_s"].values())
     known = sorted(figures["by_bound_s"].items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {s / total_s:.0%}" for name, s in known) or "nothing"
 

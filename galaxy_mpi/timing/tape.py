@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from galaxy_mpi.arrays import added
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Program, Use
@@ -164,7 +165,7 @@ class Tape:
         ]
         return (
             self._moments.dram_bytes + sum(n_bytes for n_bytes, _ in of_attention),
-            self._moments.flops + sum(flops for _, flops in of_attention),
+            self._moments.flops + added(flops for _, flops in of_attention),
         )
 
     def _bounds(

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from galaxy_mpi.arrays import added
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.timing.machine import Machine
 
@@ -137,12 +138,12 @@ class DeviceTimes:
         what each op does.
         """
         peaks = self.peaks
-        n_steps, total_s = max(len(self.step_s), 1), sum(self.step_s)
+        n_steps, total_s = max(len(self.step_s), 1), added(self.step_s)
         first = self.first_token_s.values()
         return {
             "decode_step_s": total_s / n_steps,
             "decode_layer_s": total_s / n_steps / self.n_layers,
-            "time_to_first_token_s": sum(first) / len(first) if first else 0.0,
+            "time_to_first_token_s": added(first) / len(first) if first else 0.0,
             "tokens_per_s_per_user": len(self.step_s) / total_s if total_s else 0.0,
             "tokens_per_s": self.n_step_tokens / total_s if total_s else 0.0,
             "prefetch_stall_s": self.prefetch_stall_s / n_steps,

@@ -120,9 +120,9 @@ class Watchdog:
             return line, pause_s + _MOST_PAUSE_S * is_behind
         if waits.number % 2 and math.isfinite(self._timeout_s):
             patience_s = min(_STANDSTILL_S, self._timeout_s / 2)
-            if crossing is not None and all_seen_s >= patience_s:
-                if line := waits.standstill(all_seen_s):
-                    return line, pause_s
+            is_still = crossing is not None and all_seen_s >= patience_s
+            if is_still and (line := waits.standstill(all_seen_s)):
+                return line, pause_s
             # Those of other hosts may work, which cannot be seen from here.
             is_stuck = all_seen_s >= (patience_s if waits.is_whole else self._timeout_s)
             if is_stuck and (line := waits.behind_ended(seen_s)):

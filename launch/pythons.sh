@@ -14,6 +14,7 @@ cd "$here/.."
 }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT HUP TERM # dash leaves without EXIT's otherwise
 git archive HEAD | tar -x -C "$work" # so that the compiled codec of this folder stays
 cd "$work"
 set -- "$@" --

@@ -21,6 +21,7 @@ esac
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT HUP TERM # dash leaves without EXIT's otherwise
 "${PYTHON:-python3}" -m venv "$work/v"
 "$work/v/bin/python" -m pip install --quiet --disable-pip-version-check \
     --constraint "$root/constraints.txt" "$what"

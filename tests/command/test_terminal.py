@@ -98,7 +98,7 @@ def test_a_debugger_on_rank_0_is_typed_to(tmp_path):
     path.write_text(STOPS)
     words = ("--prompt", "It is", "--attention-class", f"{path}:Stops", "--wait-timeout", "0")
     terminal = Terminal(*QUICK[:-1], "2", *words)
-    terminal.shows(b"-> return super()")
+    terminal.shows(b"-> ")  # the line differs between Pythons; mpirun keeps back "(Pdb) "
     terminal.types(b"p 'queries', q.shape\n")
     terminal.shows(b"('queries', (1, 16, 32))")
     terminal.types(b"c\n")

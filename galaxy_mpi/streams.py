@@ -42,6 +42,8 @@ def read_input(most: int, environ: Mapping[str, str]) -> bytes:
 def write_past_mpirun(environ: Mapping[str, str]) -> None:
     """Let standard output be that of ``galaxy-mpi``, if it can be opened."""
     with suppress(OSError, KeyError):
-        output = os.open(environ[OUTPUT], os.O_WRONLY | os.O_NOCTTY)
+        # A named pipe that nobody reads any more would let a blocking open wait for ever.
+        output = os.open(environ[OUTPUT], os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        os.set_blocking(output, True)
         os.dup2(output, 1)
         os.close(output)

@@ -4,6 +4,7 @@ mpirun has a session of its own and cannot read a terminal, so what is typed is 
 """
 
 import os
+import select
 import stat
 import subprocess
 import sys
@@ -84,6 +85,8 @@ def _read() -> bytes:
     while True:
         try:
             return os.read(0, 65536)
+        except BlockingIOError:  # whoever made it does not wait; nothing has come yet
+            select.select([0], [], [])
         except OSError:
             if not os.isatty(0) or os.tcgetpgrp(0) == os.getpgrp():
                 return b""

@@ -57,6 +57,7 @@ class Waits:
 
     Attributes
     ----------
+    is_whole : bool
     count : memoryview
         Its only element counts how many times this process began or ended a wait.
     text : memoryview
@@ -80,7 +81,7 @@ class Waits:
         is_whole: bool = False,
     ) -> None:
         self.rank, self.ranks = rank, tuple(ranks) or (rank,)
-        self.names, self._is_whole = names, is_whole
+        self.names, self.is_whole = names, is_whole
         if page is None:
             page = np.zeros(LINE_BYTES * len(self.ranks), np.uint8)
         lines = page[: LINE_BYTES * len(self.ranks)].reshape(-1, LINE_BYTES)
@@ -163,11 +164,15 @@ class Waits:
         return f"{self.names(self.rank)} waited {waited_s:.0f} s in {where}: {whom} {verb} stopped"
 
     def behind_ended(self, waited_s: float) -> str:
-        """Return the message for a wait if another process has called `end`; else empty."""
-        told = zip(self.ranks, self._texts, strict=True)
-        ended = [self.names(r) for r, t in told if r != self.rank and text_of(t) == _NOTHING]
-        if not ended:
+        """Return the message for a wait if others have called `end`; else empty.
+
+        Empty too while a process of the host works, because it may be the one that is waited for.
+        """
+        told = zip(self.ranks, self.counts(), self._texts, strict=True)
+        idle = {rank: text_of(text) == _NOTHING for rank, n, text in told if n % 2 == 0}
+        if not idle or not all(idle.values()):
             return ""
+        ended = [self.names(rank) for rank in idle]
         whom, verb = " and ".join(ended[:_MOST_TOLD]), "has" if _verb(ended) == "is" else "have"
         return (
             f"{self.names(self.rank)} waited {waited_s:.0f} s in {self.doing(self.rank)}, but "
@@ -194,7 +199,7 @@ class Waits:
 
     def standstill(self, waited_s: float) -> str:
         """Return which process waits where, if all processes of the run wait; else empty."""
-        if not self._is_whole or not (self._counts & np.uint64(1)).all():
+        if not self.is_whole or not (self._counts & np.uint64(1)).all():
             return ""
         where: dict[str, list[int]] = {}
         for rank in self.ranks:

@@ -118,12 +118,15 @@ class Watchdog:
         if crossing is not None and seen_s >= self._timeout_s:
             line, is_behind = waits.in_vain(crossing, seen_s)
             return line, pause_s + _MOST_PAUSE_S * is_behind
-        patience_s = min(_STANDSTILL_S, self._timeout_s / 2)
-        if crossing is not None and all_seen_s >= patience_s and math.isfinite(self._timeout_s):
-            return waits.standstill(all_seen_s), pause_s
-        is_waiting = waits.number % 2 == 1 and seen_s >= patience_s
-        if is_waiting and math.isfinite(self._timeout_s) and (line := waits.behind_ended(seen_s)):
-            return line, pause_s
+        if waits.number % 2 and math.isfinite(self._timeout_s):
+            patience_s = min(_STANDSTILL_S, self._timeout_s / 2)
+            is_still = crossing is not None and all_seen_s >= patience_s
+            if is_still and (line := waits.standstill(all_seen_s)):
+                return line, pause_s
+            # Those of other hosts may work, which cannot be seen from here.
+            is_stuck = all_seen_s >= (patience_s if waits.is_whole else self._timeout_s)
+            if is_stuck and (line := waits.behind_ended(seen_s)):
+                return line, pause_s
         is_patient = crossing is None and waits.number % 2 == 1
         if is_patient and seen_s >= _PATIENT_S and math.isfinite(self._timeout_s):
             # Others may compute or read for any time, unless they are stopped.

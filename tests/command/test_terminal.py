@@ -120,6 +120,23 @@ def test_prompts_come_through_a_pipe_or_from_a_file(tmp_path):
     assert nothing.stderr == b"galaxy_mpi: --prompts-file - has no line; give one prompt a line\n"
 
 
+def test_a_pipe_that_does_not_wait_is_read_to_its_end():
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    words = [*QUICK, "--prompts-file", "-"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=ours, stdout=pipe, stderr=pipe, env=environment()) as run:
+        os.close(ours)
+        for line in PROMPTS.splitlines(keepends=True):
+            # Nothing to read at first, and none between the lines.
+            time.sleep(1.0)
+            os.write(theirs, line)
+        os.close(theirs)
+        shown, errors = run.communicate(timeout=LIMIT_S)
+    assert run.returncode == 0, errors
+    assert b"[user 1] Mr. Darcy|" in shown
+
+
 def test_a_bare_mpirun_that_does_not_pass_the_end_is_told(tmp_path):
     mpirun = SCRIPT.parent / "mpirun"
     words = [str(mpirun), "-n", "2", str(SCRIPT), *QUICK[1:], "--prompts-file", "-", "--quiet"]

@@ -119,6 +119,25 @@ def test_all_who_wait_for_each_other_end_with_where_each_of_them_is():
     watchdog.close()
 
 
+@pytest.mark.parametrize("is_working", [False, True])
+def test_a_wait_behind_those_that_have_left_ends_unless_somebody_still_works(is_working):
+    page, said = np.zeros(3 * LINE_BYTES, np.uint8), threading.Event()
+    here, left, other = (Waits(rank, (0, 1, 2), page, is_whole=True) for rank in range(3))
+    here.text[:] = padded("all_gather SDPA")
+    told = []
+    watchdog = Watchdog(4, waits=here, expired=lambda line: (told.append(line), said.set()))
+    left.end()
+    wait(here)
+    if not is_working:
+        wait(other)
+    # Patience is half of the limit; behind somebody who works, only the limit itself counts.
+    assert said.wait(LIMIT_S)
+    watchdog.close()
+    behind = "rank 0 waited 2 s in all_gather SDPA, but rank 1 has closed the model, or left"
+    limit = "rank 0 waited 4 s for rank 3 in all_reduce WO"
+    assert told[0].startswith(limit if is_working else behind)
+
+
 def test_nobody_is_ended_while_a_rank_writes_its_report():
     """It was interrupted in the middle of a wait, and the others wait for it."""
     page, said = np.zeros(2 * LINE_BYTES, np.uint8), []

@@ -97,3 +97,42 @@ def test_attention_in_parts_is_that_over_everything_unpacked(n_positions, dtype)
         k, v = cache.read(blocks[user])
         expected[user] = attention_decode(q[user, None], k[None], v[None], positions[user, None])
     np.testing.assert_array_equal(found, expected)
+
+
+class Own(Attention):
+    """A user's class: positions come from its argument, not from a prepared mask."""
+
+
+@pytest.mark.parametrize("kind", [Attention, Own])
+def test_layers_and_chips_of_one_workspace_do_not_disturb_each_other(kind):
+    """Two chips with the same users, layers of two formats, and users that come, go and grow."""
+    page, n_kv, n_heads, n_users = 64, 2, 4, 6
+    blocks = RNG.permutation(n_users * 3).reshape(n_users, 3)
+    workspace, inputs = Workspace(), SimpleNamespace(table=None)
+    layers = []
+    for dtype in (BFP8, FLOAT32, BFP8) * 2:
+        cache = KVCache(n_users * 3, page, n_kv, 32, dtype=dtype)
+        for of_user in blocks:
+            cache.fill(heads(3 * page, n_kv), heads(3 * page, n_kv), of_user, start=0)
+        precision = SimpleNamespace(cuts_inputs=False, kv_cache=dtype)
+        layers.append((cache, AttentionStep(cache, inputs, precision, kind(), workspace)))
+    for positions in (
+        [31, 32, -1, 63, 64, 190],
+        [-1, -1, -1, 2, -1, -1],
+        [5, 70, 5, 70, 5, -1],
+        [150, 151, 152, 153, 154, 155],
+        [-1, -1, -1, -1, -1, -1],
+        [0, 1, -1, 2, -1, 3],
+    ):
+        inputs.table = PageTable(np.array(positions), blocks, page)
+        for cache, step in layers:
+            q, found = heads(n_users, n_heads), np.full((n_users, n_heads, 32), np.nan, np.float32)
+            step.attend(q, found)
+            expected = np.zeros_like(found)
+            for user, last in enumerate(positions):
+                if last >= 0:
+                    # To the end of the tile in the first page, behind it to the end of the page.
+                    n_read = (last // 32 + 1) * 32 if last < page else (last // page + 1) * page
+                    k, v = (values[None, :, :n_read] for values in cache.read(blocks[user]))
+                    expected[user] = attention_decode(q[user, None], k, v, np.array([last]))
+            np.testing.assert_array_equal(found, expected)

@@ -34,7 +34,7 @@ from galaxy_mpi.program import BoundProgram  # noqa: E402
 USERS, POSITION = 32, 16
 
 KINDS = (
-    ("crossings", ("_cross",)),
+    ("crossings", ("_cross", "_cross_barrier")),
     ("weights", ("wait_for", "release")),
     ("formats", ("pack", "unpack", "round", "add_terms", "pack_sum")),
     ("attention", ("attend",)),

@@ -1,13 +1,13 @@
-"""What the processes of a team share on one host: barrier, signals, labels, times, rows and boxes.
+"""What the processes of a team share on one host: barrier, signals, digests, times, rows and boxes.
 
 One file has what does not depend on sizes::
 
-    barrier | came | labels, 2 turns x chips | times, 3 slots x groups x members | signals
+    barrier | came | digests, 2 turns x chips | times, 3 slots x groups x members | signals
 
 Each slot of each group has another file, which grows: rows of a table, or boxes.
 
-Labels are stored in two turns. A process that leaves the barrier for the n-th time has seen the
-labels of turn n, and no process writes those of turn n + 2 before all have entered turn n + 1.
+Digests of labels are stored in two turns. A process that leaves the barrier for the n-th time has
+seen those of turn n, and no process writes those of turn n + 2 before all have entered turn n + 1.
 
 Without files, it is private memory of one process, which then waits for no other.
 """
@@ -25,7 +25,7 @@ from galaxy_mpi.mesh.barrier import BARRIER_BYTES, SIGNAL_BYTES, Barrier, Signal
 from galaxy_mpi.mesh.host_memory import GrowingMemory, map_file
 from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import N_SLOTS
-from galaxy_mpi.mesh.waits import LINE_BYTES
+from galaxy_mpi.mesh.waits import DIGEST_BYTES
 
 __all__ = ["TeamMemory", "n_files"]
 
@@ -54,14 +54,13 @@ class TeamMemory:
     ----------
     chips : tuple of int
         The team's chips on this host, ascending.
-    turn : int
-        How many times this process has entered the barrier.
+    turn : list of int
+        Its only element counts how many times this process has entered the barrier.
     came : memoryview
         How many times each process has entered the barrier.
-    labels : list of memoryview
-        By turn modulo 2: the labels of all chips, `LINE_BYTES` each.
-    my_labels : list of memoryview
-        Those of this process's chips.
+    digests : list of (memoryview, memoryview)
+        By turn modulo 2: the digests of the labels of all chips, `DIGEST_BYTES` each, and those
+        of this process's chips.
     times : array of shape (N_SLOTS, groups, members)
     """
 
@@ -73,14 +72,13 @@ class TeamMemory:
         rank: int,
         files: Sequence[int] | None = None,
     ) -> None:
-        self.team, self.ranks, self.rank, self.turn = team, tuple(ranks), rank, 0
+        self.team, self.ranks, self.rank, self.turn = team, tuple(ranks), rank, [0]
         self.place = self.ranks.index(rank)
         owners = [placement.rank_of(chip) for chip in team.chips]
         self.chips = tuple(c for c, owner in zip(team.chips, owners, strict=True) if owner in ranks)
         here = [placement.rank_of(chip) for chip in self.chips]
-        mine = slice(
-            LINE_BYTES * here.index(rank), LINE_BYTES * (here.index(rank) + here.count(rank))
-        )
+        first = here.index(rank)
+        mine = slice(DIGEST_BYTES * first, DIGEST_BYTES * (first + here.count(rank)))
         n_bytes = header_bytes(team, len(ranks), len(self.chips))
         header = _zeros(n_bytes) if files is None else map_file(files[0], n_bytes)
         self._file = None if files is None else files[0]
@@ -88,13 +86,11 @@ class TeamMemory:
         at = BARRIER_BYTES
         self.came: Any = header[at : at + 8 * len(ranks)].data.cast("q")
         at += _padded(8 * len(ranks))
-        self.labels: list[Any] = []
-        self.my_labels: list[Any] = []
+        self.digests: list[tuple[Any, Any]] = []
         for _ in range(_N_TURNS):
-            labels = header[at : at + LINE_BYTES * len(self.chips)].data
-            self.labels.append(labels)
-            self.my_labels.append(labels[mine])
-            at += len(labels)
+            digests = header[at : at + DIGEST_BYTES * len(self.chips)].data
+            self.digests.append((digests, digests[mine]))
+            at += _padded(len(digests))
         shape = N_SLOTS, len(team.groups), len(team.groups[0])
         self.times: NDArray[np.float64] = header[at : at + 8 * prod(shape)].view(np.float64)
         self.times = self.times.reshape(shape)
@@ -152,6 +148,6 @@ def n_files(team: Team) -> int:
 
 def header_bytes(team: Team, n_ranks: int, n_chips: int) -> int:
     """Return the size of the file with what does not depend on sizes."""
-    labels = _N_TURNS * LINE_BYTES * n_chips
+    digests = _N_TURNS * _padded(DIGEST_BYTES * n_chips)
     times = _padded(8 * N_SLOTS * len(team.groups) * len(team.groups[0]))
-    return BARRIER_BYTES + _padded(8 * n_ranks) + labels + times + SIGNAL_BYTES * n_ranks**2
+    return BARRIER_BYTES + _padded(8 * n_ranks) + digests + times + SIGNAL_BYTES * n_ranks**2

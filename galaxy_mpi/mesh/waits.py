@@ -16,9 +16,12 @@ import numpy as np
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.plane import TEXT_BYTES, Label
 
-__all__ = ["LINE_BYTES", "Waiting", "Waits", "padded", "text_of"]
+__all__ = ["DIGEST_BYTES", "LINE_BYTES", "Waiting", "Waits", "padded", "text_of"]
 
 LINE_BYTES = 128
+
+DIGEST_BYTES = 8
+"""Of a line's beginning: all that differs if labels differ."""
 
 _REPORTS = "the writing of a report"
 _NOTHING = "nothing: it has left"

@@ -6,10 +6,14 @@ of calls, so nothing is looked up while it runs.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import length_hint
 from typing import Any, Protocol
+
+import numpy as np
 
 from galaxy_mpi.errors import ValuesError
 from galaxy_mpi.mesh import Axis
+from galaxy_mpi.mesh.crossing import BarrierCrossing
 from galaxy_mpi.mesh.local_plane import LocalCrossing
 from galaxy_mpi.mesh.plane import Crossing, Plane
 from galaxy_mpi.program.binder import Binder, Call, Phase
@@ -46,8 +50,6 @@ class BoundProgram:
     ----------
     calls : list of Call
         All calls, in order.
-    crossings_s : float
-        Seconds of host time that all runs spent in crossings.
     """
 
     def __init__(
@@ -61,10 +63,14 @@ class BoundProgram:
         self._timeline = timeline
         self.program, self.chips, self._note = program, chips, note
         self.calls: list[Call] = []
-        self.crossings_s = 0.0
+        self._crossings_s = [0.0]
+        self._n_runs = 0
+        self._starts: list[tuple[int, Binder, Phase]] = []
+        """Where in ``calls`` each phase of each chip begins."""
         for phases in zip(*(chip.phases for chip in chips), strict=True):
             for chip, phase in zip(chips, phases, strict=True):
-                self.calls += phase.calls if timeline is None else _marked(phase, chip, timeline)
+                self._starts.append((len(self.calls), chip, phase))
+                self.calls += self._calls_of(chip, phase)
             # Chips of one process that cross together share the crossing.
             crossings = {id(p.crossing): p.crossing for p in phases if p.crossing is not None}
             if timeline is None:
@@ -79,6 +85,11 @@ class BoundProgram:
         """Bytes of the arrays of all chips."""
         return sum(chip.pool.n_bytes for chip in self.chips)
 
+    @property
+    def crossings_s(self) -> float:
+        """Seconds of host time that all runs spent in crossings."""
+        return self._crossings_s[0]
+
     def run(self) -> None:
         """Run it once.
 
@@ -87,14 +98,18 @@ class BoundProgram:
         ValuesError
             If a computed value is invalid.
         """
+        if self._n_runs == 1:  # one that runs only once need not be fast
+            self.calls = _with_shared_arguments(self.calls)
+        self._n_runs += 1
+        calls = iter(self.calls)
         try:
-            for call, arguments in self.calls:
+            for call, arguments in calls:
                 call(*arguments)
         except ValuesError as error:
-            raise ValuesError(f"{self._where(call, arguments)}: {error}") from error
+            raise ValuesError(f"{self._where(length_hint(calls))}: {error}") from error
         except Exception as error:
             if hasattr(error, "add_note"):  # Python 3.11
-                error.add_note(f"while running {self._where(call, arguments)}")
+                error.add_note(f"while running {self._where(length_hint(calls))}")
             raise
 
     def results(self, name: str) -> list[Any]:
@@ -104,14 +119,20 @@ class BoundProgram:
         """
         return [chip.result(name) for chip in self.chips]
 
-    def _where(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
-        """Return which op of which chip added a call."""
-        for phases in zip(*(chip.phases for chip in self.chips), strict=True):
-            for chip, phase in zip(self.chips, phases, strict=True):
-                for number, (other, its) in enumerate(phase.calls):
-                    if other is call and its is arguments:
-                        return f"{phase.use_of(number)}, chip ({chip.row}, {chip.col})"
-        return "a crossing"
+    def _where(self, n_left: int) -> str:
+        """Return which op of which chip added the call before the last ``n_left``."""
+        number = len(self.calls) - n_left - 1
+        start, chip, phase = next(of for of in reversed(self._starts) if of[0] <= number)
+        calls = list(self._calls_of(chip, phase))[: number - start + 1]
+        if len(calls) <= number - start:
+            return "a crossing"
+        tells = None if self._timeline is None else self._timeline.working
+        n_own = sum(call != tells for call, _ in calls)
+        return f"{phase.use_of(n_own - 1)}, chip ({chip.row}, {chip.col})"
+
+    def _calls_of(self, chip: Binder, phase: Phase) -> Iterable[Call]:
+        """Return the calls of a phase, with those that tell the timeline."""
+        return phase.calls if self._timeline is None else _marked(phase, chip, self._timeline)
 
     def free(self) -> None:
         """Release what the planes keep for it. It cannot run afterwards."""
@@ -123,7 +144,10 @@ class BoundProgram:
             if not isinstance(crossing, LocalCrossing):
                 if self._note is not None:
                     self.calls.append((self._note, (crossing,)))
-                self.calls.append((self._cross, (crossing,)))
+                if isinstance(crossing, BarrierCrossing):  # times itself: there are so many
+                    self.calls.append(crossing.timed(self._crossings_s))
+                else:
+                    self.calls.append((self._cross, (crossing,)))
 
     def _add_noted(self, crossings: Iterable[Crossing], phases: Sequence[Phase]) -> None:
         """Add crossings that are recorded in the timeline."""
@@ -153,7 +177,31 @@ class BoundProgram:
     def _cross(self, crossing: Crossing) -> None:
         began = time.perf_counter()
         crossing()
-        self.crossings_s += time.perf_counter() - began
+        self._crossings_s[0] += time.perf_counter() - began
+
+
+def _with_shared_arguments(calls: Sequence[Call]) -> list[Call]:
+    """Return the same calls; those that have equal arguments share them.
+
+    Layers use the same memory again, each through array objects of its own. 32 processes of some
+    thousand such objects do not fit in the processors' caches; what they share does.
+    """
+    known: dict[Any, Any] = {}
+
+    def shared(value: Any) -> Any:
+        if type(value) is np.ndarray:
+            about = value.__array_interface__
+            kind = value.dtype, value.flags.writeable
+            return known.setdefault((about["data"], value.shape, value.strides, kind), value)
+        if isinstance(value, np.float32):
+            return known.setdefault(value.tobytes(), value)
+        return value
+
+    found = []
+    for call, arguments in calls:
+        equal = tuple(map(shared, arguments))
+        found.append(known.setdefault((call, *map(id, equal)), (call, equal)))
+    return found
 
 
 def _marked(phase: Phase, chip: Binder, timeline: Timeline) -> Iterable[Call]:

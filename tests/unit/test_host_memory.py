@@ -24,7 +24,7 @@ from galaxy_mpi.mesh.host_memory import (
 )
 from galaxy_mpi.mesh.placement import Placement
 from galaxy_mpi.mesh.team_memory import TeamMemory, n_files
-from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, padded
+from galaxy_mpi.mesh.waits import DIGEST_BYTES, LINE_BYTES, Waits, padded
 
 pytestmark = pytest.mark.skipif(not can_share_memory(), reason="no shared memory on this system")
 
@@ -213,16 +213,16 @@ def test_the_parts_of_a_team_s_memory_do_not_overlap():
     others = [TeamMemory(placement, team, team.ranks, rank, files) for rank in team.ranks]
     for turn in range(2):
         for rank, memory in enumerate(others):
-            memory.my_labels[turn][:] = bytes([16 * turn + rank + 1]) * (2 * LINE_BYTES)
+            memory.digests[turn][1][:] = bytes([16 * turn + rank + 1]) * (2 * DIGEST_BYTES)
     first.times[...] = np.arange(24).reshape(3, 2, 4)
     first.came[3] = 77
     first.signal(0, 3).post()
     others[3].signal(0, 3).wait()
     for memory in others:
-        assert [bytes(memory.labels[1])[2 * LINE_BYTES * r] for r in range(4)] == [17, 18, 19, 20]
-        assert memory.labels[0].tobytes() == b"".join(
-            bytes([rank + 1]) * (2 * LINE_BYTES) for rank in range(4)
-        )
+        for turn, (digests, _) in enumerate(memory.digests):
+            assert digests.tobytes() == b"".join(
+                bytes([16 * turn + rank + 1]) * (2 * DIGEST_BYTES) for rank in range(4)
+            )
         assert memory.times.ravel().tolist() == list(range(24))
         assert memory.came.tolist() == [0, 0, 0, 77]
         assert memory.missing(1) == [0, 1, 2]

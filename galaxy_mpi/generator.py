@@ -247,12 +247,10 @@ class Generator:
         return join([chip for rank in ranks for chip in rank], times).to_dict()
 
     def _check_same(self, mine: dict[str, object]) -> None:
-        """Raise ConfigError if another rank was given something else: messages would still fit."""
+        """Raise ConfigError on all ranks if one was given something else; messages would fit."""
         transport = self.model.transport
         of_all = transport.gather(mine)
-        found = transport.from_root(lambda: _first_difference(of_all or []))
-        if found is not None and found[0] == transport.rank:  # one rank ends all
-            raise ConfigError(found[1])
+        transport.from_root(lambda: _refuse_difference(of_all or []))
 
     def _table(self, column: int, positions_B: Ints) -> PageTable:
         """Return where the users of a column are."""
@@ -285,15 +283,14 @@ class Generator:
         return whole[:, : self.model.plan.model.vocab_size].copy()
 
 
-def _first_difference(given: list[dict[str, object]]) -> tuple[int, str] | None:
-    """Return the first rank that was given something else than one before it, and what to say."""
+def _refuse_difference(given: list[dict[str, object]]) -> None:
+    """Raise ConfigError if a rank was given something else than one before it."""
     known: dict[str, tuple[int, object]] = {}
     for rank, of_rank in enumerate(given):
         for what, values in of_rank.items():
             first, right = known.setdefault(what, (rank, values))
             if values != right:
-                return rank, (
+                raise ConfigError(
                     f"the {what} of rank {rank} differ from those of rank {first}: "
                     f"{str(values)[:60]}, not {str(right)[:60]}; give all ranks the same"
                 )
-    return None

@@ -19,6 +19,7 @@ from types import FrameType
 
 from galaxy_mpi.cli.notices import Notices
 from galaxy_mpi.cli.terminal import Input, output_of_this_process
+from galaxy_mpi.streams import INPUT, OUTPUT
 
 __all__ = ["INTERRUPTED", "supervise"]
 
@@ -61,7 +62,7 @@ def supervise(
     standard_input = Input(words)
     process = subprocess.Popen(
         words,
-        env={**environ, **standard_input.variables, **output_of_this_process()},
+        env={**_without_streams(environ), **standard_input.variables, **output_of_this_process()},
         stdin=standard_input.of_mpirun,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -115,6 +116,11 @@ class _Child:
             self._process.send_signal(number)
         if number == signal.SIGTSTP:  # Ctrl-Z suspends this process too, until SIGCONT
             os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _without_streams(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the streams of an outer run that started this one."""
+    return {name: value for name, value in environ.items() if name not in (INPUT, OUTPUT)}
 
 
 def _n_killed(counters: Sequence[Path]) -> int:

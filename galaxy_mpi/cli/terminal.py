@@ -1,6 +1,7 @@
 """Standard input and output of this process, for ranks; see `galaxy_mpi.streams`.
 
-mpirun has a session of its own and cannot read a terminal, so what is typed is passed on to it.
+mpirun has a session of its own and cannot read a terminal, so what is typed is passed on to it if
+a rank may read it. Otherwise it is left to whoever reads the terminal next.
 """
 
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 from galaxy_mpi.streams import INPUT, OUTPUT
 
@@ -27,7 +29,8 @@ class Input:
     Parameters
     ----------
     words : sequence of str
-        The command. An argument ``-`` asks for standard input.
+        The command. An argument ``-`` asks for standard input. So does ``--wait-timeout 0``, for
+        a debugger on rank 0.
 
     Attributes
     ----------
@@ -49,7 +52,9 @@ class Input:
             self.of_mpirun = subprocess.DEVNULL
             self.variables = {INPUT: f"/proc/{os.getpid()}/fd/{to_ranks}"}
         elif os.isatty(0):
-            self.of_mpirun, self._to = os.pipe()
+            self.of_mpirun = subprocess.DEVNULL
+            if _waits_without_limit(words):
+                self.of_mpirun, self._to = os.pipe()
 
     def pass_on(self) -> None:
         """Begin to pass on what is read, in a thread, until it ends.
@@ -72,6 +77,10 @@ def output_of_this_process() -> dict[str, str]:
         return {}
     is_known = sys.platform == "linux" and (is_pipe or os.isatty(1))
     return {OUTPUT: f"/proc/{os.getpid()}/fd/1"} if is_known else {}
+
+
+def _waits_without_limit(words: Sequence[str]) -> bool:
+    return ("--wait-timeout", "0") in pairwise(words) or "--wait-timeout=0" in words
 
 
 def _pass_on(to: int) -> None:

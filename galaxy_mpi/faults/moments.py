@@ -1,10 +1,11 @@
 """When a fault happens: traps around what a run calls, set before it starts."""
 
 from collections.abc import Callable
-from typing import Any
 
 from galaxy_mpi.engine import engine
 from galaxy_mpi.mesh import mpi, planes
+from galaxy_mpi.mesh.plane import Crossing
+from galaxy_mpi.program.binder import Call
 from galaxy_mpi.program.runner import BoundProgram
 
 __all__ = ["CROSSINGS", "MOMENTS", "Trap"]
@@ -66,20 +67,25 @@ class Trap:
 
     def _at_crossing(self) -> None:
         about, number = CROSSINGS[self._moment]
-        begin, cross = mpi.MpiTransport.begin, BoundProgram._cross
+        begin, crossing_call = mpi.MpiTransport.begin, BoundProgram.crossing_call
 
         def trapped_begin(transport: mpi.MpiTransport, what: str) -> None:
             self._about, self._number = what, 0
             begin(transport, what)
 
-        def trapped_cross(program: BoundProgram, crossing: Any) -> None:
-            self._number += 1
-            if self._about.startswith(about) and self._number >= number:
-                other = self._spring(crossing)
-                if other is not None:
-                    other()
-                    return
-            cross(program, crossing)
+        def trapped_call(program: BoundProgram, crossing: Crossing) -> Call:
+            call, arguments = crossing_call(program, crossing)
+
+            def trapped_cross() -> None:
+                self._number += 1
+                if self._about.startswith(about) and self._number >= number:
+                    other = self._spring(crossing)
+                    if other is not None:
+                        other()
+                        return
+                call(*arguments)
+
+            return trapped_cross, ()
 
         setattr(mpi.MpiTransport, "begin", trapped_begin)  # noqa: B010
-        setattr(BoundProgram, "_cross", trapped_cross)  # noqa: B010
+        setattr(BoundProgram, "crossing_call", trapped_call)  # noqa: B010

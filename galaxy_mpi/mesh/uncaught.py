@@ -8,13 +8,18 @@ after its traceback, and so does leaving by ``sys.exit`` with an error.
 import atexit
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh.ending import end_process
 
 __all__ = ["UncaughtErrors"]
+
+_RANK_0_FIRST_S = 2.0
+"""Rank 0 tells an error of all ranks and ends them; unless it has caught the error."""
 
 
 class UncaughtErrors:
@@ -57,6 +62,8 @@ class UncaughtErrors:
     def _in_main(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
+        if self._is_open and self._rank and isinstance(error, UserError) and error.is_common:
+            time.sleep(_RANK_0_FIRST_S)
         try:
             self._report(kind, error, trace)
         finally:

@@ -134,6 +134,12 @@ class BoundProgram:
         """Return the calls of a phase, with those that tell the timeline."""
         return phase.calls if self._timeline is None else _marked(phase, chip, self._timeline)
 
+    def crossing_call(self, crossing: Crossing) -> Call:
+        """Return the call that crosses and adds to `crossings_s`."""
+        if isinstance(crossing, BarrierCrossing):  # times itself: there are so many
+            return crossing.timed(self._crossings_s)
+        return self._cross, (crossing,)
+
     def free(self) -> None:
         """Release what the planes keep for it. It cannot run afterwards."""
         for plane, bound in self._bound:
@@ -144,10 +150,7 @@ class BoundProgram:
             if not isinstance(crossing, LocalCrossing):
                 if self._note is not None:
                     self.calls.append((self._note, (crossing,)))
-                if isinstance(crossing, BarrierCrossing):  # times itself: there are so many
-                    self.calls.append(crossing.timed(self._crossings_s))
-                else:
-                    self.calls.append((self._cross, (crossing,)))
+                self.calls.append(self.crossing_call(crossing))
 
     def _add_noted(self, crossings: Iterable[Crossing], phases: Sequence[Phase]) -> None:
         """Add crossings that are recorded in the timeline."""
@@ -163,15 +166,15 @@ class BoundProgram:
             ]
             chip, phase = of_chips[0]
             ranks = [chip.rank for chip, _ in of_chips]
-            about = (crossing, ranks, phase.use_of(len(phase.calls)), chip.axis_of(crossing.label))
+            use, axis = phase.use_of(len(phase.calls)), chip.axis_of(crossing.label)
+            about = (self.crossing_call(crossing), ranks, use, axis)
             self.calls.append((self._cross_noted, about))
 
-    def _cross_noted(
-        self, crossing: Crossing, ranks: Sequence[int], use: Use | None, axis: Axis
-    ) -> None:
+    def _cross_noted(self, cross: Call, ranks: Sequence[int], use: Use | None, axis: Axis) -> None:
         assert self._timeline is not None
+        call, arguments = cross
         began = time.perf_counter()
-        self._cross(crossing)
+        call(*arguments)
         self._timeline.crossed(ranks, use, axis, began)
 
     def _cross(self, crossing: Crossing) -> None:

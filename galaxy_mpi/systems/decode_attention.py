@@ -169,6 +169,7 @@ class AttentionStep:
             codec = space.row_codec(self._cache.dtype, n_rows, head_dim)
             unpack = partial(codec.unpack, rows.reshape(n_rows, row_bytes), both)
         both = both.reshape(n_kv, n_users, n_runs * size, 2, head_dim).swapaxes(0, 1)
+        n_own = n_users if self._is_own else 0  # a user's class has arrays of its own
         adjacent = int(places[-1]) - int(places[0]) + 1 == n_users
         return _Part(
             places,
@@ -180,8 +181,8 @@ class AttentionStep:
             unpack,
             both[..., 0, :],
             both[..., 1, :],
-            space.values("queries", n_users, n_kv, per_kv, head_dim),
-            space.values("scores", n_users, n_kv, per_kv, n_runs * size),
+            space.values("queries", n_own, n_kv, per_kv, head_dim),
+            space.values("scores", n_own, n_kv, per_kv, n_runs * size),
             self._inputs.table.future(places, n_runs * size),
         )
 

@@ -58,7 +58,7 @@ class Attention:
     def decode(self, q_BNH: F32, k_BKTH: F32, v_BKTH: F32, positions_B: Ints) -> F32:
         """Attend with one token of each user; see `galaxy_mpi.kernels.attention_decode`.
 
-        T is padded to whole pages, within the first page to whole tiles. User b has
+        T is padded to whole pages; if one page suffices, to whole tiles of it. User b has
         ``positions_B[b] + 1`` positions; later ones are padding.
         """
         return attention_decode(q_BNH, k_BKTH, v_BKTH, positions_B)

@@ -141,3 +141,23 @@ def test_another_input_on_one_rank_is_an_error(tmp_path, prompt, token, position
     assert done.returncode != 0
     assert f"the {said}" in done.stderr
     assert done.stderr.count("Traceback") == 1
+
+
+def test_another_input_on_one_rank_can_be_caught_on_all(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(
+        "from mpi4py import MPI\n"
+        "from galaxy_mpi import Generator, create_model\n"
+        "from galaxy_mpi.errors import ConfigError\n"
+        "rank = MPI.COMM_WORLD.rank\n"
+        'model = create_model("demo", mesh="2x1", max_batch_size=1, comm=MPI.COMM_WORLD)\n'
+        "with Generator(model) as generator:\n"
+        "    try:\n"
+        "        generator.prefill_forward([[1, 2, rank]])\n"
+        "    except ConfigError:\n"
+        "        generator.prefill_forward([[1, 2, 3]])\n"
+        '        print("again on rank", rank)\n'
+    )
+    done = mpi(2, path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == ["again on rank 0", "again on rank 1"]

@@ -105,6 +105,15 @@ def test_a_debugger_on_rank_0_is_typed_to(tmp_path):
     assert terminal.ends() == 0, terminal.shown
 
 
+def test_what_is_typed_ahead_is_left_to_the_shell():
+    script = 'echo ready; "$@" --quiet; read line; echo "then $line"'
+    terminal = Terminal("/bin/sh", "-c", script, "sh", *QUICK, "--prompt", "It is")
+    terminal.shows(b"ready")
+    terminal.types(b"the next command\n")
+    terminal.shows(b"then the next command")
+    assert terminal.ends() == 0
+
+
 def test_prompts_come_through_a_pipe_or_from_a_file(tmp_path):
     path = tmp_path / "prompts"
     path.write_bytes(PROMPTS)

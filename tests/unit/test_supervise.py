@@ -146,3 +146,9 @@ def test_a_signal_that_ends_the_child_is_an_exit_code():
     killed = "import os; os.kill(os.getpid(), 9)"
     ended = subprocess.run([sys.executable, "-c", PARENT, killed], check=False)
     assert ended.returncode == 128 + 9
+
+
+@pytest.mark.parametrize("name", ["GALAXY_MPI_INPUT", "GALAXY_MPI_OUTPUT"])
+def test_a_run_inside_a_rank_has_streams_of_its_own(name):
+    environ = {**os.environ, name: "of the outer run"}
+    assert supervise(["sh", "-c", f'test "${name}" != "of the outer run"'], environ) == 0

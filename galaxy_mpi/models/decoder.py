@@ -58,8 +58,7 @@ def prefill_layer(
 
     h = ops.ffn_norm(x, VectorId(layer, "ffn_norm"))
     act = ops.gate_up(h, WeightId(layer, "w1"), WeightId(layer, "w3"))
-    out: Tensor = ops.ffn_add(x, ops.down(act, WeightId(layer, "w2")))
-    return out
+    return ops.ffn_add(x, ops.down(act, WeightId(layer, "w2")))
 
 
 class Decoder:

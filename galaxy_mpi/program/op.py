@@ -8,12 +8,15 @@ on arrays, clocks add up their charges, and the budget sums their wires.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program.charge import Charge
 from galaxy_mpi.program.memory import Matrix
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["HEAD", "Cut", "Cuts", "Op", "Program", "Tensor", "Use"]
 
@@ -52,7 +55,7 @@ class Op(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._priced: tuple[Any, tuple[Charge, ...]] = (None, ())
+        self._priced: tuple[Costs | None, tuple[Charge, ...]] = (None, ())
 
     def wires(self) -> tuple[Wire, ...]:
         """Return the messages of the op, in order."""
@@ -81,7 +84,7 @@ class Op(ABC):
         return 0
 
     @abstractmethod
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Yield the op's charges of device time.
 
         Parameters
@@ -100,7 +103,7 @@ class Op(ABC):
             Arrays in place of tensors; everything else as it was recorded.
         """
 
-    def priced(self, costs: Any) -> tuple[Charge, ...]:
+    def priced(self, costs: "Costs") -> tuple[Charge, ...]:
         """Return the charges, cached for one costs object, because layers share their ops."""
         if self._priced[0] is not costs:
             self._priced = (costs, tuple(self.charges(costs)))
@@ -182,7 +185,7 @@ class Program:
             for wire in use.op.wires():
                 yield use, wire
 
-    def charges(self, costs: Any) -> Iterator[tuple[Use, Charge]]:
+    def charges(self, costs: "Costs") -> Iterator[tuple[Use, Charge]]:
         """Yield every charge of device time, in order."""
         for use in self.uses:
             for charge in use.op.priced(costs):

@@ -10,7 +10,7 @@ A new op is one file in `galaxy_mpi.systems.ops` and one field here.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from galaxy_mpi.ccl.algorithms import DIRECT, Algorithms
 from galaxy_mpi.mesh import Mesh
@@ -18,30 +18,54 @@ from galaxy_mpi.systems.formats import FormatTable
 from galaxy_mpi.systems.settings import Settings
 from galaxy_mpi.systems.site import Fabric, Site
 
+if TYPE_CHECKING:
+    from galaxy_mpi.prefetch import WeightId
+    from galaxy_mpi.program import Tensor
+    from galaxy_mpi.systems.chip import VectorId
+
 __all__ = ["DecodeOps", "DecodeTable", "PrefillOps", "PrefillTable", "System"]
 
-Make = Callable[[Site, str], Any]
+_Op = TypeVar("_Op")
+
+Make = Callable[[Site, str], _Op]
 """An op class, constructed from a site and a name."""
+
+# What an op takes and returns when a model records it.
+Pair: TypeAlias = "tuple[Tensor, Tensor]"
+AddNorm: TypeAlias = "Callable[[Tensor, Tensor | None, VectorId], Pair]"
+Norm: TypeAlias = "Callable[[Tensor, VectorId], Tensor]"
+QkvHeads: TypeAlias = "Callable[[Tensor, WeightId, VectorId | None], tuple[Tensor, Tensor, Tensor]]"
+NormHeads: TypeAlias = "Callable[[Tensor, Tensor, VectorId, VectorId], Pair]"
+Rotate: TypeAlias = "Callable[[Tensor, Tensor, Tensor, Tensor], Pair]"
+UpdateCache: TypeAlias = "Callable[[Tensor, Tensor], None]"
+FillCache: TypeAlias = "Callable[[Tensor, Tensor], Pair]"
+OfOne: TypeAlias = "Callable[[Tensor], Tensor]"
+OfTwo: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+OfThree: TypeAlias = "Callable[[Tensor, Tensor, Tensor], Tensor]"
+Matmul: TypeAlias = "Callable[[Tensor, WeightId], Tensor]"
+GateUp: TypeAlias = "Callable[[Tensor, WeightId, WeightId], Tensor]"
+Logits: TypeAlias = "Callable[[Tensor, tuple[WeightId, ...]], Tensor]"
+Sample: TypeAlias = "Callable[[Tensor], Pair]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeTable:
     """The ops of a decode step."""
 
-    add_norm: Make
-    qkv_heads: Make
-    norm_heads: Make
-    rotate: Make
-    update_cache: Make
-    attention: Make
-    merge_heads: Make
-    output: Make
+    add_norm: "Make[AddNorm]"
+    qkv_heads: "Make[QkvHeads]"
+    norm_heads: "Make[NormHeads]"
+    rotate: "Make[Rotate]"
+    update_cache: "Make[UpdateCache]"
+    attention: "Make[OfOne]"
+    merge_heads: "Make[OfOne]"
+    output: "Make[Matmul]"
     """wo and its all-reduce."""
-    gate_up: Make
-    down: Make
+    gate_up: "Make[GateUp]"
+    down: "Make[Matmul]"
     """w2 and its all-reduce."""
-    logits: Make
-    sample: Make
+    logits: "Make[Logits]"
+    sample: "Make[Sample]"
 
     def at(self, site: Site) -> "DecodeOps":
         """Return the ops of a layer."""
@@ -67,41 +91,41 @@ class DecodeTable:
 class DecodeOps:
     """The ops of a layer of a decode step, and the ops before and after the layers."""
 
-    attention_norm: Any
-    ffn_norm: Any
-    final_norm: Any
-    qkv_heads: Any
-    norm_heads: Any
-    rotate: Any
-    update_cache: Any
-    attention: Any
-    merge_heads: Any
-    output: Any
-    gate_up: Any
-    down: Any
-    logits: Any
-    sample: Any
+    attention_norm: "AddNorm"
+    ffn_norm: "AddNorm"
+    final_norm: "AddNorm"
+    qkv_heads: "QkvHeads"
+    norm_heads: "NormHeads"
+    rotate: "Rotate"
+    update_cache: "UpdateCache"
+    attention: "OfOne"
+    merge_heads: "OfOne"
+    output: "Matmul"
+    gate_up: "GateUp"
+    down: "Matmul"
+    logits: "Logits"
+    sample: "Sample"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrefillTable:
     """The ops of a prefill pass."""
 
-    norm: Make
+    norm: "Make[Norm]"
     """Before attention, the feed-forward and the head."""
-    qkv_heads: Make
-    norm_heads: Make
-    rotate: Make
-    fill_cache: Make
-    attention: Make
-    output: Make
-    add: Make
-    gate_up: Make
-    down: Make
-    last_tiles: Make
-    logits: Make
-    all_logits: Make
-    sample: Make
+    qkv_heads: "Make[QkvHeads]"
+    norm_heads: "Make[NormHeads]"
+    rotate: "Make[Rotate]"
+    fill_cache: "Make[FillCache]"
+    attention: "Make[OfThree]"
+    output: "Make[Matmul]"
+    add: "Make[OfTwo]"
+    gate_up: "Make[GateUp]"
+    down: "Make[Matmul]"
+    last_tiles: "Make[OfOne]"
+    logits: "Make[Logits]"
+    all_logits: "Make[Logits]"
+    sample: "Make[Sample]"
 
     def at(self, site: Site) -> "PrefillOps":
         """Return the ops of a layer."""
@@ -131,25 +155,25 @@ class PrefillTable:
 class PrefillOps:
     """The ops of a layer of a prefill pass, and the ops before and after the layers."""
 
-    attention_norm: Any
-    ffn_norm: Any
-    final_norm: Any
-    all_norm: Any
+    attention_norm: "Norm"
+    ffn_norm: "Norm"
+    final_norm: "Norm"
+    all_norm: "Norm"
     """The same for every row."""
-    qkv_heads: Any
-    norm_heads: Any
-    rotate: Any
-    fill_cache: Any
-    attention: Any
-    output: Any
-    attention_add: Any
-    ffn_add: Any
-    gate_up: Any
-    down: Any
-    last_tiles: Any
-    logits: Any
-    all_logits: Any
-    sample: Any
+    qkv_heads: "QkvHeads"
+    norm_heads: "NormHeads"
+    rotate: "Rotate"
+    fill_cache: "FillCache"
+    attention: "OfThree"
+    output: "Matmul"
+    attention_add: "OfTwo"
+    ffn_add: "OfTwo"
+    gate_up: "GateUp"
+    down: "Matmul"
+    last_tiles: "OfOne"
+    logits: "Logits"
+    all_logits: "Logits"
+    sample: "Sample"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Decode: add to the residual and normalise, with statistics summed over the columns."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.modules import RMSNorm, put
 from galaxy_mpi.systems.ops.base import SystemOp
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["AddNorm", "FusedAddNorm", "ScatteredAddNorm", "add", "normalise"]
 
@@ -113,7 +116,7 @@ class AddNorm(SystemOp):
         """Return the gather of the statistics."""
         return (self._statistics,)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Four ops: add, statistics, all-gather, normalise."""
         if not self.is_last:
             yield self._part(costs, "add", 1)
@@ -121,7 +124,7 @@ class AddNorm(SystemOp):
         yield from self.cross(costs, self._statistics, name=f"all_gather_{self.name}")
         yield self._part(costs, f"{self.name}_post", 2)
 
-    def _part(self, costs: Any, name: str, passes: int) -> Kernel:
+    def _part(self, costs: "Costs", name: str, passes: int) -> Kernel:
         seconds = costs.norm_part_s(self.shape.users, self.shape.dim, passes=passes)
         return Kernel(name, seconds, costs.norm_cores(self.shape.dim))
 
@@ -151,7 +154,7 @@ class FusedAddNorm(AddNorm):
     .. [1] tt-metal, models/demos/llama3_70b_galaxy/tt/distributed_norm.py, ``rms_norm``.
     """
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """One op. After the last layer no residual is written, which saves a pass.
 
         If heads are normalised (Qwen3), the add is a separate op before it.
@@ -183,7 +186,7 @@ class ScatteredAddNorm(AddNorm):
         """Return the gather of the stream."""
         return (self._stream,)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Three ops: add, all-gather, norm."""
         shape = self.shape
         if not self.is_last:

@@ -1,7 +1,7 @@
 """Decode: attention of one new token of each user over its cached positions."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.dtypes import TILE, padded
@@ -11,6 +11,9 @@ from galaxy_mpi.program import Charge, Cuts, Kernel, Spent, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.decode_attention import AttentionStep
 from galaxy_mpi.systems.ops.base import SystemOp
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["Attention", "SlottedAttention"]
 
@@ -36,7 +39,7 @@ class Attention(SystemOp):
         tiles = padded(shape.head_dim) // TILE
         return shape.users_each * shape.kv_heads * 2 * tile_bytes * tiles // TILE
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """One op, per column as long as its longest user; then a copy to other cores."""
         yield self._attend(costs, costs.machine.generic_cores, self.shape.users_each, self._chunk)
         elements = self.shape.users_each * 32 * self.shape.head_dim
@@ -47,12 +50,12 @@ class Attention(SystemOp):
         """Tiles of positions per chunk: 8, or 4 if sums are float32."""
         return 8 if self.precision.fidelity("sdpa", "decode") is Fidelity.LOFI else 4
 
-    def _passes(self, costs: Any) -> float:
+    def _passes(self, costs: "Costs") -> float:
         """Return the passes over a tile of scores."""
         passes: float = costs.machine.generic_attention_passes
         return passes
 
-    def _attend(self, costs: Any, cores: float, slots: int, most_tiles: int) -> Kernel:
+    def _attend(self, costs: "Costs", cores: float, slots: int, most_tiles: int) -> Kernel:
         shape, tile_bytes = self.shape, self.precision.kv_cache.tile_bytes
         peak, passes = self.peak(costs, "sdpa"), self._passes(costs)
 
@@ -98,11 +101,11 @@ class SlottedAttention(Attention):
     Queries and results stay where the neighbouring ops have them, without copies.
     """
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """One op."""
         slots = max(self.shape.users_each, BATCH // self.site.size(Axis.ROW))
         yield self._attend(costs, costs.machine.attention_cores, slots, 8)
 
-    def _passes(self, costs: Any) -> float:
+    def _passes(self, costs: "Costs") -> float:
         passes: float = costs.machine.softmax_passes
         return passes

@@ -1,7 +1,7 @@
 """The base of all ops: a site, and charges that many ops share."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import padded
@@ -11,6 +11,9 @@ from galaxy_mpi.program import Charge, Consumed, Cross, Cut, Kernel, Matrix, Op,
 from galaxy_mpi.program.spent import Spent
 from galaxy_mpi.systems.precision import MULTIPLIED_BY
 from galaxy_mpi.systems.site import Site
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["SystemOp"]
 
@@ -80,7 +83,7 @@ class SystemOp(Op):
 
     def cross(
         self,
-        costs: Any,
+        costs: "Costs",
         wire: Wire,
         own_s: float = 0.0,
         *,
@@ -133,7 +136,7 @@ class SystemOp(Op):
         return [Cross(name or self.name, wire, own_s, wire_s, **more)]
 
     def _wire_s(
-        self, costs: Any, wire: Wire, block: float, links: float, worker: float | None = None
+        self, costs: "Costs", wire: Wire, block: float, links: float, worker: float | None = None
     ) -> float:
         """Return how long the busiest link is busy."""
         page_bytes, size = wire.dtype.packed_bytes((32, 32)), self.site.size(wire.axis)
@@ -142,7 +145,7 @@ class SystemOp(Op):
         seconds: float = costs.wire_s(size, block, links, page_bytes, worker)
         return seconds
 
-    def worker(self, costs: Any, *, adds: bool = False) -> float:
+    def worker(self, costs: "Costs", *, adds: bool = False) -> float:
         """Return the bytes a second that a link is given in prefill, where tensors are in DRAM.
 
         Long tensors of the generic system pass more slowly; from which length on is assumed,
@@ -161,7 +164,7 @@ class SystemOp(Op):
         scatters = wire.kind is Kind.REDUCE_SCATTER
         return fabric.scatter_links if scatters else fabric.gather_links
 
-    def scatter_own_s(self, costs: Any, wire: Wire, elements: float) -> float:
+    def scatter_own_s(self, costs: "Costs", wire: Wire, elements: float) -> float:
         """Return how much longer the adds of a reduce-scatter take than the links.
 
         Chunks are added hop by hop as they stream in.
@@ -172,13 +175,13 @@ class SystemOp(Op):
         own_s: float = max(0.0, adding_s - self._wire_s(costs, wire, wire.n_bytes, links))
         return own_s
 
-    def peak(self, costs: Any, name: str) -> float:
+    def peak(self, costs: "Costs", name: str) -> float:
         """Return flops per second of a core at the fidelity of a weight's matmul, or of `sdpa`."""
         peak: float = costs.flops_per_core_s(self.precision.fidelity(name, self.site.mode))
         return peak
 
     def elementwise(
-        self, costs: Any, name: str, elements: float, cores: float, passes: float
+        self, costs: "Costs", name: str, elements: float, cores: float, passes: float
     ) -> Kernel:
         """Return the charge of an op that makes so many passes over its elements."""
         return Kernel(name, costs.elementwise_s(elements, cores, passes), cores)
@@ -197,13 +200,13 @@ class SystemOp(Op):
 
     # Matmuls of decode: the weight is in the circular buffer, or read from DRAM by the matmul.
 
-    def matmul_cores(self, costs: Any) -> float:
+    def matmul_cores(self, costs: "Costs") -> float:
         """Return the number of cores of a decode matmul."""
         m, site = costs.machine, self.site
         cores: float = m.ring_cores if site.prefetch or site.fabric.ring_matmuls else m.bank_cores
         return cores
 
-    def matmul_s(self, costs: Any, weight: WeightId) -> Spent:
+    def matmul_s(self, costs: "Costs", weight: WeightId) -> Spent:
         """Return the seconds of a decode matmul."""
         k, n = self.shape.matrices[weight.name]
         users, peak = self.shape.users, self.peak(costs, weight.name)
@@ -222,7 +225,7 @@ class SystemOp(Op):
             seconds = costs.bank_matmul_s(users, k, n, tile_bytes, peak, blocks)
         return seconds
 
-    def _blocks(self, costs: Any, weight: str, k: int, n: int) -> int:
+    def _blocks(self, costs: "Costs", weight: str, k: int, n: int) -> int:
         """Return the number of blocks of the activation: the cores of the previous op."""
         if weight == "wqkv":  # output of a norm
             return int(costs.norm_cores(k))
@@ -230,7 +233,7 @@ class SystemOp(Op):
             return self.shape.heads
         return int(costs.multicast_blocks(k, n))
 
-    def take(self, costs: Any, weight: WeightId) -> list[Charge]:
+    def take(self, costs: "Costs", weight: WeightId) -> list[Charge]:
         """Return the charge of waiting for a weight."""
         if not self.site.prefetch:
             return []
@@ -241,7 +244,7 @@ class SystemOp(Op):
         """Return the charge of releasing the weight."""
         return [Consumed()] if self.site.prefetch else []
 
-    def matmul(self, costs: Any, name: str, weight: WeightId) -> list[Charge]:
+    def matmul(self, costs: "Costs", name: str, weight: WeightId) -> list[Charge]:
         """Return the charges of a matmul of decode."""
         seconds, cores = self.matmul_s(costs, weight), self.matmul_cores(costs)
         return [*self.take(costs, weight), Kernel(name, seconds, cores), *self.consumed()]

@@ -1,13 +1,16 @@
 """Decode: write new keys and values to the cache."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.program import Charge, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.kv_cache import CacheWriter
 from galaxy_mpi.systems.ops.base import SystemOp
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["FusedUpdateCache", "UpdateCache"]
 
@@ -19,7 +22,7 @@ class UpdateCache(SystemOp):
         """Write k and v, (B/C, K/R, H), at each active user's position."""
         self.record(k.program, (k, v, k.program.layer))
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two ops, each with one core per user."""
         for name in ("update_cache_k", "update_cache_v"):
             yield Kernel(name, costs.update_cache_s(self.shape.kv_heads), self.shape.users_each)
@@ -36,7 +39,7 @@ class UpdateCache(SystemOp):
 class FusedUpdateCache(UpdateCache):
     """Galaxy: k and v in one op (op 5)."""
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """One op, with one core per user."""
         yield Kernel(
             "update_cache", costs.update_cache_s(self.shape.kv_heads), self.shape.users_each

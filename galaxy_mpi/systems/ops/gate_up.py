@@ -1,7 +1,7 @@
 """Decode: w1 and w3, summed over the columns, silu and product, gathered over the columns."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.add_norm import concat_columns
 from galaxy_mpi.systems.ops.base import SystemOp
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["FusedGateUp", "GateUp", "silu_mul"]
 
@@ -57,7 +60,7 @@ class GateUp(SystemOp):
         """Return w1 and w3."""
         return (self.matrix("w1"), self.matrix("w3"))
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Six ops."""
         for weight in (W1, W3):
             yield from self.matmul(costs, f"{weight.name}_matmul", weight)
@@ -67,7 +70,7 @@ class GateUp(SystemOp):
             yield from self.cross(costs, wire, own_s, name=f"reduce_scatter_{name}")
         yield from self._behind(costs)
 
-    def _behind(self, costs: Any) -> Iterator[Charge]:
+    def _behind(self, costs: "Costs") -> Iterator[Charge]:
         """Yield silu with product, and the gather."""
         tiles = self.tiles(self.shape.hidden_shard)
         cores = min(costs.machine.worker_cores, tiles)
@@ -114,7 +117,7 @@ class FusedGateUp(GateUp):
         """Return the reduce-scatter of both products, and the gather."""
         return (self._both, self._gather)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two matmuls, a reduce-scatter overlapping the second; another; silu; all-gather."""
         size, shape = self.site.size(Axis.ROW), self.shape
         add_s = costs.add_s(size * shape.users * shape.hidden_shard)

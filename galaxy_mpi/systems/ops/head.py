@@ -1,7 +1,7 @@
 """Decode and prefill: the language-model head, up to this row's shard of the logits."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, Operand
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_charges
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["AllLogits", "FusedLogits", "Logits", "PrefillLogits"]
 
@@ -58,12 +61,12 @@ class Logits(SystemOp):
         """Return the weight, which matmuls read from DRAM."""
         return (self.matrix("lm_head", is_prefetched=False),)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Three ops."""
         yield self._matmul(costs)
         yield from gather_and_add_charges(self, costs, self._sum, "lm_head")
 
-    def _matmul(self, costs: Any) -> Kernel:
+    def _matmul(self, costs: "Costs") -> Kernel:
         (k, n), tile_bytes = self.shape.matrices["lm_head"], self.precision.head_weight.tile_bytes
         peak, users, m = self.peak(costs, "lm_head"), self.shape.users, costs.machine
         if self.site.fabric.ring_matmuls or self.site.work is not None:
@@ -95,7 +98,7 @@ class Logits(SystemOp):
 class FusedLogits(Logits):
     """Galaxy, decode: terms are added where they arrive."""
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two ops."""
         yield self._matmul(costs)
         yield from add_at_once_charges(self, costs, self._sum, "all_reduce_lm_head")
@@ -114,7 +117,7 @@ class PrefillLogits(Logits):
     def _sum(self) -> Wire:
         return self._wire((TILE, self.shape.device_vocab), (self.n_rows, self.shape.vocab))
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """One tile of rows, as in decode: matmul, reduce-scatter, all-gather."""
         yield self._matmul(costs)
         wire = self._sum

@@ -1,7 +1,7 @@
 """Decode: gather the users of all columns and concatenate their heads."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.qkv_heads import of_users
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["FusedMergeHeads", "MergeHeads"]
 
@@ -45,7 +48,7 @@ class MergeHeads(SystemOp):
         """Return the gather of the users."""
         return (self._gather,)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Three ops: concatenate, all-gather, selection of the users."""
         yield from of_users(self, costs, "concat_heads", self.shape.mixed)
         yield from self.cross(costs, self._gather, name="all_gather_users")
@@ -73,6 +76,6 @@ class FusedMergeHeads(MergeHeads):
         shape, dtype = (self.shape.users_each, self.shape.mixed), self.formats.attention
         return Wire(BufferKey.CONCAT_HEADS, Axis.ROW, Kind.ALL_GATHER, dtype, shape)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """One op."""
         yield from self.cross(costs, self._gather, costs.machine.stage_s, name="all_gather_concat")

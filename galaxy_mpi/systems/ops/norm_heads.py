@@ -1,13 +1,16 @@
 """Decode and prefill: Qwen3's per-head norms of q and k."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.kernels import rms_norm_heads
 from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.base import SystemOp
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["NormHeads", "SlottedNormHeads"]
 
@@ -31,7 +34,7 @@ class NormHeads(SystemOp):
         """Return the sharding of its outputs."""
         return dict.fromkeys(("q", "k"), self.heads_cut)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """In decode the heads of a user are one row of tiles, on one core; three ops each."""
         shape, machine, work = self.shape, costs.machine, self.site.work
         for heads in (shape.heads, shape.kv_heads):
@@ -70,7 +73,7 @@ class SlottedNormHeads(NormHeads):
     .. [1] tt-metal, llama3_70b_galaxy/tt/llama_attention.py, ``_apply_decode_qk_norm_sharded``.
     """
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Fourteen ops in decode; in prefill as `NormHeads`."""
         if self.site.work is not None:
             yield from super().charges(costs)

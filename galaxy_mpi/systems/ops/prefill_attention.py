@@ -1,7 +1,7 @@
 """Prefill: causal attention of the new tokens, over a cached prefix if there is one."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from galaxy_mpi.systems.kv_cache import KVCache
 from galaxy_mpi.systems.modules import put
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
 from galaxy_mpi.systems.prefill_pass import causal_pairs, query_chunks
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["PrefillAttention", "RingPrefillAttention"]
 
@@ -49,7 +52,7 @@ class PrefillAttention(PrefillOp):
         """Return the sum over the columns, if a prefix is cached."""
         return (self._sum,) if self.work.start else ()
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Causal work of every query; then a sum if a prefix is cached."""
         work = self.work
         seen = slice(work.start, work.start + work.length)
@@ -59,7 +62,7 @@ class PrefillAttention(PrefillOp):
             yield from self.reduce_charges(costs, self._sum, "all_reduce_attention")
         yield from self._concat(costs)
 
-    def _attend(self, costs: Any, pairs: float, queries: int) -> Kernel:
+    def _attend(self, costs: "Costs", pairs: float, queries: int) -> Kernel:
         """Return the charge of attention over so many query-key pairs, for all heads."""
         shape, work, precision = self.shape, self.work, self.precision
         keys = work.start + self.device_rows
@@ -84,12 +87,12 @@ class PrefillAttention(PrefillOp):
         """Queries that a core works on at a time (``SDPA_PROGCFG``)."""
         return LONG_CHUNK if self.work.length >= LONG_FROM else SHORT_CHUNK
 
-    def _passes(self, costs: Any) -> float:
+    def _passes(self, costs: "Costs") -> float:
         """Return the passes over a tile of scores."""
         passes: float = costs.machine.generic_softmax_passes
         return passes
 
-    def _concat(self, costs: Any) -> Iterator[Charge]:
+    def _concat(self, costs: "Costs") -> Iterator[Charge]:
         elements = self.device_rows * self.shape.mixed
         yield from self.vector(costs, "concat_heads", elements, passes=1)
 
@@ -146,7 +149,7 @@ class RingPrefillAttention(PrefillAttention):
         """Behind a cached prefix, a page (``SDPA_PROGCFG_FLEXIBLE_CHUNK``)."""
         return SHORT_CHUNK if self.work.start else super()._chunk
 
-    def _passes(self, costs: Any) -> float:
+    def _passes(self, costs: "Costs") -> float:
         passes: float = costs.machine.softmax_passes
         return passes
 
@@ -161,7 +164,7 @@ class RingPrefillAttention(PrefillAttention):
             return super().wires()
         return (self._half(BufferKey.SDPA), self._half(BufferKey.SDPA_REVERSE))
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """This column's queries, then two gathers."""
         if not self._is_distributed:
             yield from super().charges(costs)

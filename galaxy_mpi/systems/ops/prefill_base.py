@@ -1,7 +1,7 @@
 """Charges that prefill ops share. Sizes are those of the device, with padded rows."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import TILE, DType, padded
@@ -10,6 +10,9 @@ from galaxy_mpi.program import Charge, Kernel
 from galaxy_mpi.program.spent import Spent
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.prefill_pass import PassShape
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["PrefillOp"]
 
@@ -25,7 +28,7 @@ class PrefillOp(SystemOp):
 
     def vector(
         self,
-        costs: Any,
+        costs: "Costs",
         name: str,
         elements: float,
         *,
@@ -49,7 +52,7 @@ class PrefillOp(SystemOp):
             seconds = costs.streamed_s(each, passes, tensors * each * tile_bytes / TILE**2)
             yield Kernel(name, seconds, costs.machine.prefill_cores)
 
-    def prefill_matmul_s(self, costs: Any, weight: str) -> Spent:
+    def prefill_matmul_s(self, costs: "Costs", weight: str) -> Spent:
         """Return the longer of DRAM access and multiplying on all cores."""
         k, n = self.shape.matrices[weight]
         tile_bytes = self.precision.weight(weight).tile_bytes
@@ -58,7 +61,7 @@ class PrefillOp(SystemOp):
         seconds: Spent = costs.prefill_matmul_s(self.device_rows, k, n, tile_bytes, peak, moved)
         return seconds
 
-    def prefill_matmul(self, costs: Any, name: str, weight: str) -> Iterator[Charge]:
+    def prefill_matmul(self, costs: "Costs", name: str, weight: str) -> Iterator[Charge]:
         """Yield the charge of a matmul."""
         yield Kernel(name, self.prefill_matmul_s(costs, weight), costs.machine.prefill_cores)
 
@@ -71,7 +74,7 @@ class PrefillOp(SystemOp):
         return self.wire(key, axis, Kind.REDUCE_SCATTER, dtype, width)
 
     def scatter_charges(
-        self, costs: Any, wire: Wire, name: str, chunk: float, block: float, **more: Any
+        self, costs: "Costs", wire: Wire, name: str, chunk: float, block: float, **more: Any
     ) -> Iterator[Charge]:
         """Yield a reduce-scatter: the link load of a gather, and an add at every hop.
 
@@ -82,7 +85,7 @@ class PrefillOp(SystemOp):
         worker = self.worker(costs, adds=True)
         yield from self.cross_block(costs, wire, worker, name, block, links, **more)
 
-    def reduce_charges(self, costs: Any, wire: Wire, name: str) -> Iterator[Charge]:
+    def reduce_charges(self, costs: "Costs", wire: Wire, name: str) -> Iterator[Charge]:
         """Yield an all-reduce: reduce-scatter, then all-gather."""
         chunk = wire.sent[-1] / self.site.size(wire.axis)
         block = wire.dtype.packed_bytes((self.device_rows, padded(int(-(-chunk // 1)))))
@@ -92,7 +95,7 @@ class PrefillOp(SystemOp):
         worker = self.worker(costs)
         yield from self.cross_block(costs, wire, worker, name, block, links, rides=True)
 
-    def gather_and_sum_charges(self, costs: Any, wire: Wire, name: str) -> Iterator[Charge]:
+    def gather_and_sum_charges(self, costs: "Costs", wire: Wire, name: str) -> Iterator[Charge]:
         """Yield an all-reduce of a short sequence: gather all terms, then sum.
 
         The sum reads all terms from DRAM.
@@ -108,7 +111,7 @@ class PrefillOp(SystemOp):
 
     def cross_block(
         self,
-        costs: Any,
+        costs: "Costs",
         wire: Wire,
         worker: float,
         name: str,

@@ -1,7 +1,7 @@
 """Prefill: write keys and values to the cache, on the column of each user."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, StepInputs
 from galaxy_mpi.systems.kv_cache import KVCache
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["FillCache"]
 
@@ -29,7 +32,7 @@ class FillCache(PrefillOp):
         """Return the sharding of its outputs."""
         return dict.fromkeys(("k", "v"), self.heads_cut)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Four ops."""
         elements = 2 * self.device_rows * self.shape.kv_heads * self.shape.head_dim
         yield from self.vector(costs, "fill_cache", elements, passes=2, n_ops=4)

@@ -10,7 +10,7 @@ References
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from galaxy_mpi.systems.ops.add_norm import concat_columns
 from galaxy_mpi.systems.ops.gate_up import silu_mul
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
 from galaxy_mpi.systems.ops.qkv_heads import Heads, product_with_bias, split_heads
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = [
     "MinimalDown",
@@ -68,7 +71,7 @@ class PrefillQkvHeads(PrefillOp):
         """Return the all-reduce."""
         return (self._sum,)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Matmul, reduce-scatter, all-gather, heads."""
         yield from self.prefill_matmul(costs, "qkv_matmul", "wqkv")
         yield from self.reduce_charges(costs, self._sum, "all_reduce_qkv")
@@ -119,12 +122,12 @@ class PrefillOutput(PrefillOp):
         """Return the all-reduce."""
         return (self._sum,)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Matmul, reduce-scatter, all-gather."""
         yield from self.prefill_matmul(costs, f"{self.name}_matmul", self.name)
         yield from self._sum_charges(costs)
 
-    def _sum_charges(self, costs: Any) -> Iterator[Charge]:
+    def _sum_charges(self, costs: "Costs") -> Iterator[Charge]:
         if self.name == "wo" and self.device_rows <= GATHERED_ROWS:
             yield from self.gather_and_sum_charges(costs, self._sum, "all_reduce_wo")
         else:
@@ -150,7 +153,7 @@ class ScatteredPrefillOutput(PrefillOutput):
         """Return the reduce-scatter."""
         return (self._scatter,)
 
-    def _sum_charges(self, costs: Any) -> Iterator[Charge]:
+    def _sum_charges(self, costs: "Costs") -> Iterator[Charge]:
         wire, name = self._scatter, f"reduce_scatter_{self.name}"
         yield from self.scatter_charges(costs, wire, name, self.shape.stream, wire.n_bytes)
 
@@ -187,7 +190,7 @@ class PrefillGateUp(PrefillOp):
         """Return two reduce-scatters."""
         return (self._scatter(BufferKey.FF1), self._scatter(BufferKey.FF3))
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """A matmul and a reduce-scatter each, then silu with product."""
         width = self.shape.hidden_shard
         for weight, key in (("w1", BufferKey.FF1), ("w3", BufferKey.FF3)):
@@ -218,7 +221,7 @@ class PrefillDown(PrefillOutput):
         """Return the gather and the sum."""
         return (self._gather, *super().wires())
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Gather, matmul, sum."""
         yield from self.cross(costs, self._gather, name="all_gather_mlp")
         yield from super().charges(costs)
@@ -235,7 +238,7 @@ class ScatteredPrefillDown(ScatteredPrefillOutput):
         """Return the gather and the sum."""
         return (self._gather, *super().wires())
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Gather, matmul, sum."""
         yield from self.cross(costs, self._gather, name="all_gather_mlp")
         yield from super().charges(costs)
@@ -248,7 +251,7 @@ class ScatteredPrefillDown(ScatteredPrefillOutput):
 class MinimalDown(PrefillDown):
     """Galaxy: for long sequences, the gather and the matmul overlap."""
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """One op and the sum, for long sequences."""
         if not self.work.is_long:
             yield from super().charges(costs)

@@ -1,7 +1,7 @@
 """Prefill: norms, the residual, and the rows that the head reads."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.add_norm import concat_columns, normalise, statistics
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["LastTiles", "PrefillAdd", "PrefillNorm", "ScatteredPrefillNorm"]
 
@@ -61,7 +64,7 @@ class PrefillNorm(PrefillOp):
         """Return the gather of the statistics."""
         return (self._statistics,)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two ops and a gather on one link."""
         elements = self._n_rows * self.shape.dim
         yield from self.vector(costs, "norm", elements, passes=1, tensors=1)
@@ -103,7 +106,7 @@ class ScatteredPrefillNorm(PrefillNorm):
         """Return the gather of the stream."""
         return (self._stream,)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """All-gather of the stream, norm of the whole."""
         yield from self.cross(costs, self._stream, name="all_gather_norm")
         yield from self.vector(costs, "norm", self._n_rows * self.shape.dim, passes=3)
@@ -133,7 +136,7 @@ class PrefillAdd(PrefillOp):
         """Return the sharding of its outputs."""
         return {"out": self.stream_cut}
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """One op."""
         elements, dtype = self.device_rows * self.shape.stream, self.formats.attention_sum
         yield from self.vector(costs, "add", elements, passes=1, tensors=3, dtype=dtype)
@@ -164,7 +167,7 @@ class LastTiles(PrefillOp):
         """Return the sharding of its outputs."""
         return {"tiles": self.stream_cut}
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Nothing."""
         return iter(())
 

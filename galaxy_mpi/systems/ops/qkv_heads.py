@@ -1,7 +1,7 @@
 """Decode: the qkv matmul, summed over the columns; each column keeps the heads of its users."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, VectorId
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import gather_and_add_charges
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["FusedQkvHeads", "QkvHeads", "product_with_bias", "split_heads"]
 
@@ -72,7 +75,7 @@ class QkvHeads(SystemOp):
         """Return wqkv."""
         return (self.matrix("wqkv"),)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Five ops: matmul, all-gather, sum, selection of the users, heads."""
         yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
         yield from gather_and_add_charges(self, costs, self._sum, "qkv")
@@ -89,7 +92,7 @@ class QkvHeads(SystemOp):
         return split_heads(self, reduced.cross()[chip.col * each : (chip.col + 1) * each])
 
 
-def of_users(op: SystemOp, costs: Any, name: str, width: int) -> Iterator[Kernel]:
+def of_users(op: SystemOp, costs: "Costs", name: str, width: int) -> Iterator[Kernel]:
     """Yield the charge of an op over the users of a column, padded to a tile."""
     tiles = -(-width // 32) * -(-op.shape.users_each // 32)
     if op.site.size(Axis.ROW) > 1 or name != "select_users":
@@ -115,7 +118,7 @@ class FusedQkvHeads(QkvHeads):
         """Return the reduce-scatter."""
         return (self._scatter,)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two ops: matmul, reduce-scatter with heads."""
         yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
         size, shape = self.site.size(Axis.ROW), self.shape

@@ -1,7 +1,7 @@
 """Decode: matmuls whose products are summed over a column or a row of chips."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
@@ -12,10 +12,13 @@ from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
+
 __all__ = ["FusedReduce", "Reduce", "ScatteredReduce", "add_at_once_charges"]
 
 
-def gather_and_add_charges(op: SystemOp, costs: Any, wire: Wire, what: str) -> Iterator[Charge]:
+def gather_and_add_charges(op: SystemOp, costs: "Costs", wire: Wire, what: str) -> Iterator[Charge]:
     """Yield the three ops of a generic all-reduce.
 
     All blocks are gathered, copied to another layout in L1, and added (``tt_all_reduce``).
@@ -30,7 +33,7 @@ def gather_and_add_charges(op: SystemOp, costs: Any, wire: Wire, what: str) -> I
         yield Kernel(f"sum_{what}", seconds, costs.machine.worker_cores)
 
 
-def add_at_once_charges(op: SystemOp, costs: Any, wire: Wire, name: str) -> Iterator[Charge]:
+def add_at_once_charges(op: SystemOp, costs: "Costs", wire: Wire, name: str) -> Iterator[Charge]:
     """Yield the Galaxy's all-reduce, one op: every member receives all blocks and adds them."""
     add_s = costs.add_s(op.site.size(wire.axis) * op.tiles(wire.shape[-1]) * 1024)
     yield from op.cross(costs, wire, add_s, name=name)
@@ -78,7 +81,7 @@ class Reduce(SystemOp):
         """Return wo or w2."""
         return (self.matrix(self.weight),)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Three ops: matmul, all-gather, sum."""
         yield from self.matmul(costs, f"{self.weight}_matmul", WeightId(0, self.weight))
         yield from gather_and_add_charges(self, costs, self._sum, self.weight)
@@ -96,7 +99,7 @@ class Reduce(SystemOp):
 class FusedReduce(Reduce):
     """Galaxy: terms are added where they arrive (ops 8, 9 and 15, 16)."""
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two ops: matmul, all-reduce."""
         yield from self.matmul(costs, f"{self.weight}_matmul", WeightId(0, self.weight))
         yield from add_at_once_charges(self, costs, self._sum, f"all_reduce_{self.weight}")
@@ -114,7 +117,7 @@ class ScatteredReduce(Reduce):
         """Return the reduce-scatter."""
         return (self._scatter,)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two ops: matmul, reduce-scatter."""
         yield from self.matmul(costs, f"{self.weight}_matmul", WeightId(0, self.weight))
         elements = self.tiles(self.shape.stream) * 1024

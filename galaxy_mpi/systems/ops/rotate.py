@@ -1,7 +1,7 @@
 """Decode and prefill: rotary position embedding of q and k."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["FusedRotate", "Rotate"]
 
@@ -39,7 +42,7 @@ class Rotate(SystemOp):
         """Return the sharding of its outputs."""
         return dict.fromkeys(("q", "k"), self.heads_cut)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two ops; in decode each head of a user occupies a row of tiles."""
         shape, machine, work = self.shape, costs.machine, self.site.work
         if work is not None:
@@ -70,7 +73,7 @@ class Rotate(SystemOp):
 class FusedRotate(Rotate):
     """Galaxy: q and k in one op of decode (op 4)."""
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """One op in decode."""
         if self.site.work is not None:
             yield from super().charges(costs)

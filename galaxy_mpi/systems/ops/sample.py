@@ -6,7 +6,7 @@ References
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from galaxy_mpi.program import Bound, Charge, Cuts, Kernel, Spent, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.site import SAMPLED
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Costs
 
 __all__ = ["GatherLogits", "HostSample", "Sample"]
 
@@ -65,7 +68,7 @@ class HostSample(SystemOp):
         """Return the gathers of values and of token numbers."""
         return (self._values, self._tokens)
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Gather, layout, and the host."""
         shape, m, work = self.shape, costs.machine, self.site.work
         vocab = shape.vocab * self.site.size(Axis.COLUMN)
@@ -103,7 +106,7 @@ class HostSample(SystemOp):
 class Sample(HostSample):
     """Galaxy: tokens are chosen on the chips."""
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Copies and casts, top-k, two gathers, the choice with a core for each user."""
         shape, m = self.shape, costs.machine
         elements = -(-shape.users // 32) * (shape.device_vocab // 32) * 1024
@@ -142,7 +145,7 @@ class GatherLogits(SystemOp):
         """Return the sharding of its outputs."""
         return {"whole": ((), (), ())}
 
-    def charges(self, costs: Any) -> Iterator[Charge]:
+    def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Nothing."""
         return iter(())
 

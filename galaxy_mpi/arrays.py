@@ -11,11 +11,13 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["F32", "Bytes", "Ints", "added"]
+__all__ = ["F32", "Array", "Bytes", "Ints", "added"]
 
 F32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
+Array = NDArray[np.generic]
+"""Of any type."""
 
 
 def added(values: Iterable[float]) -> float:

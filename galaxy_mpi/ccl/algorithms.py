@@ -19,7 +19,6 @@ All-gathers give the same bits in every way.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from galaxy_mpi.ccl.builder import Bound, Builder
 from galaxy_mpi.ccl.direct import DirectAllGather, DirectAllReduce, DirectReduceScatter
@@ -56,7 +55,7 @@ class Algorithm:
 
     words: str
     """Name in reports."""
-    make: Callable[..., Any]
+    make: Callable[..., Bound]
     """Given (builder, wire, is_first=...); a reduce-scatter also ``by_rows`` and ``is_rounded``."""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.builder import Builder
@@ -57,7 +58,7 @@ class DirectAllGather:
         self._size = builder.plane(wire.axis).size
         self._rows: Table | None = None
         self._is_plain = isinstance(wire.dtype, Index) or wire.dtype is FLOAT32
-        item: Any = np.float32
+        item: DTypeLike = np.float32
         if isinstance(wire.dtype, Index):
             item = f"u{wire.dtype.n_bytes}"
         self.term: Any

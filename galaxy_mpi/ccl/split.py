@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.ccl.builder import Builder
+from galaxy_mpi.ccl.builder import Bound, Builder
 from galaxy_mpi.ccl.calls import dtype_of
 from galaxy_mpi.ccl.direct import DirectAllGather, DirectAllReduce, DirectReduceScatter
 from galaxy_mpi.ccl.wire import Wire
@@ -44,7 +44,7 @@ class SplitAllReduce:
         *,
         is_first: bool = True,
         scatter: Callable[..., Any] = DirectReduceScatter,
-        gather: Callable[..., Any] = DirectAllGather,
+        gather: Callable[..., Bound] = DirectAllGather,
         is_flat: bool = False,
     ) -> None:
         self._builder, self._wire, self._is_first = builder, wire, is_first

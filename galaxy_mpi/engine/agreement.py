@@ -10,6 +10,7 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.checkpoints.model_files import ModelFiles
 from galaxy_mpi.engine.teacher import Answers
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.models import LlamaConfig
 
 __all__ = ["Agreement", "compare", "reference_answers"]
@@ -50,7 +51,7 @@ class Agreement:
     stream_pcc: list[float]
     """Pearson's correlation of the residual stream after each layer."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the figures of the report."""
         return dict(self.__dict__)
 
@@ -164,7 +165,7 @@ def _first(output: Any) -> F32:
     return values
 
 
-def _sizes(config: LlamaConfig) -> dict[str, Any]:
+def _sizes(config: LlamaConfig) -> JsonObject:
     return {
         "hidden_size": config.dim,
         "intermediate_size": config.hidden_dim,

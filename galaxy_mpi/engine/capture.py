@@ -8,12 +8,14 @@ outputs are saved per chip. `galaxy_mpi.studies.differences` compares two folder
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from galaxy_mpi.arrays import Array
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import Layout, ModelOrder
@@ -40,14 +42,14 @@ class Capture:
         self._transport = transport
         self._n_runs = Counter[str]()
         self._is_on = False
-        self._parts: dict[tuple[str, int], Any] = {}
+        self._parts: dict[tuple[str, int], Array] = {}
         transport.from_root(self._make_folder)
 
     def tap(self, program: Program) -> Tap:
         """Return a tap that saves the chosen outputs."""
         names = names_of(program)
 
-        def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
+        def tap(chip: Binder, use: Use, outputs: tuple[Array, ...]) -> None:
             cuts = use.op.cuts()
             for (output, _), values in zip(use.named_outputs(), outputs, strict=True):
                 if self._choice.has(use, output) and _is_needed(chip, cuts.get(output)):
@@ -75,7 +77,7 @@ class Capture:
         parts = {key: values for of_rank in gathered or () for key, values in of_rank.items()}
         self._transport.from_root(lambda: self._write(program, parts))
 
-    def _keep(self, key: tuple[str, int], values: Any) -> None:
+    def _keep(self, key: tuple[str, int], values: Array) -> None:
         if self._is_on:
             self._parts[key] = np.array(values)
 
@@ -90,12 +92,12 @@ class Capture:
                 f"--capture {self._folder}: {error.strerror}; name a folder that can be made"
             ) from None
 
-    def _write(self, program: Program, parts: dict[tuple[str, int], Any]) -> None:
+    def _write(self, program: Program, parts: dict[tuple[str, int], Array]) -> None:
         from safetensors.numpy import (
             save_file,
         )  # imported here: only rank 0 writes, and only in few runs
 
-        names, tensors, entries = names_of(program), dict[str, Any](), []
+        names, tensors, entries = names_of(program), dict[str, Array](), []
         orders: dict[str, list[int]] = {}
         for use in program.uses:
             cuts = use.op.cuts()
@@ -105,7 +107,7 @@ class Capture:
                 if not own:
                     continue
                 cut = cuts.get(output)
-                entry: dict[str, Any] = {"layer": use.layer, "op": use.op.name, "output": output}
+                entry: JsonObject = {"layer": use.layer, "op": use.op.name, "output": output}
                 if cut is not None:
                     part = use.op.parts().get(output)
                     joined = join_parts(own, cut, self._mesh)
@@ -150,7 +152,7 @@ def names_of(program: Program) -> dict[tuple[int, str], str]:
     return names
 
 
-def join_parts(parts: dict[int, Any], cut: Cut, mesh: Mesh) -> Any:
+def join_parts(parts: Mapping[int, Array], cut: Cut, mesh: Mesh) -> Array:
     """Return a whole tensor.
 
     Parameters

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from galaxy_mpi.json_values import JsonObject
 
 __all__ = ["Latency"]
 
@@ -53,7 +54,7 @@ class Latency:
         }
         return {name: _percentiles(found) if found else None for name, found in times.items()}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the figures, with the unit in each name."""
         return {
             "run_s": self.total_s,

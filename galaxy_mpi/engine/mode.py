@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from galaxy_mpi.prefetch import PrefetchStats
 from galaxy_mpi.program import BoundProgram, Program, Tap, Timeline, bind_program
 from galaxy_mpi.systems import ChipBinder, WeightFeed
 from galaxy_mpi.timing.run_clock import ProgramClocks
+
+if TYPE_CHECKING:
+    from galaxy_mpi.systems.prefill_pass import PassShape
 
 __all__ = [
     "MakeTap",
@@ -44,7 +47,11 @@ class Timekeeper(Protocol):
         """Return clocks for a program that is about to be bound; None for no device time."""
 
     def start(
-        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
+        self,
+        clocks: ProgramClocks,
+        *,
+        positions: Sequence[int] = (),
+        work: "PassShape | None" = None,
     ) -> None:
         """Begin a step or a pass at time 0."""
 
@@ -56,7 +63,11 @@ class NoClock:
         """Return nothing."""
 
     def start(
-        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
+        self,
+        clocks: ProgramClocks,
+        *,
+        positions: Sequence[int] = (),
+        work: "PassShape | None" = None,
     ) -> None:
         """Do nothing."""
 

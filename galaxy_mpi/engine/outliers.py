@@ -7,12 +7,12 @@ median.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.dtypes import BFP8, FACE
+from galaxy_mpi.json_values import JsonObject
 
 __all__ = ["Outlier", "outliers"]
 
@@ -32,7 +32,7 @@ class Outlier:
     error: float
     """Error of the other channels of the block in bfp8, relative to their own size."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the figures of the report."""
         return asdict(self)
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.arrays import F32, Array, Ints
 from galaxy_mpi.engine.value_checks import logits_of
 from galaxy_mpi.program import Program, Tap, Use
 
@@ -21,7 +22,7 @@ __all__ = ["Chance", "Probabilities", "Sums"]
 N_BEST = 3
 """Candidates listed for each token."""
 
-Sums = dict[int, tuple[Any, Any]]
+Sums = dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """By row of the mesh: the largest logit of each user, and the sum of exponentials above it."""
 
 
@@ -70,7 +71,7 @@ class Probabilities:
         """Return what looks at the logits."""
         logits = logits_of(program)
 
-        def tap(chip: Any, use: Use, outputs: tuple[Any, ...]) -> None:
+        def tap(chip: Any, use: Use, outputs: tuple[Array, ...]) -> None:
             for tensor, values in zip(use.outputs, outputs, strict=True):
                 if tensor is logits and chip.col == 0:
                     chip.call(self._note, chip.row, values[:, : chip.state.n_valid_tokens])
@@ -134,7 +135,7 @@ class Probabilities:
             for number, choices in self._choices.items()
         }
 
-    def _chance(self, choice: _Choice, logs_B: Any) -> Chance:
+    def _chance(self, choice: _Choice, logs_B: NDArray[np.float64]) -> Chance:
         def share(logit: float) -> float:
             return min(1.0, math.exp(logit - float(logs_B[choice.user])))
 

@@ -8,7 +8,6 @@ those of `galaxy_mpi.engine.agreement`, which compares whole arrays.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +104,9 @@ class Reference:
         by_rank = {rank: one for part in parts for rank, one in part.items()}
         return _quality([by_rank[rank] for rank in sorted(by_rank)], self._best_T5)
 
-    def _join(self, parts: list[Any] | None) -> tuple[dict[int, int], F64]:
+    def _join(
+        self, parts: list[tuple[dict[int, int], dict[int, tuple[F32, Ints, F64]]]] | None
+    ) -> tuple[dict[int, int], F64]:
         """Return where each slice begins, and the logarithm of each position's sum."""
         assert parts is not None
         widths = {rank: width for part in parts for rank, width in part[0].items()}

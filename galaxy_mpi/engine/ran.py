@@ -5,18 +5,22 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.dtypes import codec_name
+from galaxy_mpi.json_values import Json, JsonObject, JsonView
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.systems import Modules, PassShape, System
 from galaxy_mpi.timing import Machine
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["config_of", "ran_rows", "versions", "what_ran"]
 
@@ -29,7 +33,7 @@ def what_ran(
     machine: Machine | None,
     sampling: SamplingParams | None,
     checksums: Mapping[str, str | None],
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return ``run`` of a report; see docs/json.md.
 
     Parameters
@@ -61,7 +65,7 @@ def what_ran(
     }
 
 
-def config_of(settings: Any) -> dict[str, Any]:
+def config_of(settings: "DataclassInstance") -> JsonObject:
     """Return the fields of a settings dataclass as JSON values, without long ones."""
     return {
         field.name: _plain(getattr(settings, field.name))
@@ -80,7 +84,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def ran_rows(ran: Mapping[str, Any]) -> list[tuple[str, str]]:
+def ran_rows(ran: JsonView) -> list[tuple[str, str]]:
     """Return a short text form of it: (name, value) rows."""
     versions, sums = ran["versions"], ran["checksums"]
     rows = [
@@ -108,7 +112,7 @@ def _counted(words: Mapping[str, str]) -> str:
     return ", ".join([usual, *named])
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Json:
     """Return a setting as a JSON value."""
     if isinstance(value, System):
         return value.name

@@ -6,7 +6,6 @@ As text for people: `galaxy_mpi.engine.report_text`.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi import __version__
 from galaxy_mpi.config import RunConfig
@@ -16,6 +15,7 @@ from galaxy_mpi.engine.mode import ModeTotals
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.seen import Seen
 from galaxy_mpi.engine.times import RunTimes
+from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import write_all
 from galaxy_mpi.program import Choice
@@ -47,7 +47,7 @@ class Report:
     decode: list[ModeTotals]
     prefill: list[ModeTotals]
     memory: list[RankMemory]
-    ran: dict[str, Any]
+    ran: JsonObject
     """What was run, see `galaxy_mpi.engine.ran`."""
     is_interrupted: bool = False
     """Whether the run ended before all users did; then figures are those of one process."""
@@ -59,7 +59,7 @@ class Report:
         """What was generated for each prompt."""
         return [request.generated for request in self.requests]
 
-    def host(self) -> dict[str, Any]:
+    def host(self) -> JsonObject:
         """Return the host figures, with the unit in each name.
 
         ``decode_step_s`` is the mean over all steps, split (mean over the ranks) into
@@ -113,7 +113,7 @@ class Report:
         first, last = times.first_token_s, times.last_token_s
         return Latency(counts, times.queue_s, first, last, times.now_s)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return what ``--json`` writes; see docs/json.md.
 
         Everything outside ``host`` and ``run`` is reproducible.
@@ -151,11 +151,11 @@ class Report:
             "host": self.host(),
         }
 
-    def device_figures(self) -> dict[str, Any] | None:
+    def device_figures(self) -> JsonObject | None:
         """Return the device figures; None for formats that the device does not have."""
         return None if self.device is None else self._device(self.device)
 
-    def _device(self, device: DeviceRun) -> dict[str, Any]:
+    def _device(self, device: DeviceRun) -> JsonObject:
         times = device.times
         first = [times.first_token_s.get(request.number) for request in self.requests]
         figures = {
@@ -189,7 +189,7 @@ class Report:
         """Final number of positions of the longest user."""
         return max(len(r.prompt) + len(r.generated) for r in self.requests)
 
-    def to_json(self, **more: Any) -> str:
+    def to_json(self, **more: Json) -> str:
         """Return `to_dict` as text, with additional entries."""
         return json.dumps(self.to_dict() | more, indent=2, ensure_ascii=False) + "\n"
 
@@ -206,7 +206,7 @@ class Report:
             if not choice.names_any(n_passes, n_steps)
         ]
 
-    def write_files(self, page: str | None = None, **more: Any) -> None:
+    def write_files(self, page: str | None = None, **more: Json) -> None:
         """Write the requested files, each whole or not at all.
 
         Parameters

@@ -1,9 +1,10 @@
 """Choose next tokens from the candidates of all rows, identically on all chips."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.kernels import SamplingParams, choose
@@ -69,6 +70,9 @@ class Sampler:
         return self._streams[request]
 
 
-def _by_user(array_RUk: Any) -> Any:
+_Item = TypeVar("_Item", bound=np.generic)
+
+
+def _by_user(array_RUk: NDArray[_Item]) -> NDArray[_Item]:
     """Concatenate each user's candidates of all rows: (R, U, k) to (U, R k)."""
     return array_RUk.swapaxes(0, 1).reshape(array_RUk.shape[1], -1)

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from galaxy_mpi.arrays import F32
-from galaxy_mpi.program import Program, Tap
+from galaxy_mpi.arrays import F32, Array
+from galaxy_mpi.program import Binder, Program, Tap, Use
 
 __all__ = ["MakeTap", "OnOp", "at_layer_ends", "hook_taps"]
 
 MakeTap = Callable[[Program], Tap]
 
-OnOp = Callable[[str, int, tuple[int, int], Mapping[str, Any]], None]
+OnOp = Callable[[str, int, tuple[int, int], Mapping[str, Array]], None]
 """Gets an op's name, its layer (-1: head), the chip and the outputs by name: the very arrays that
 later ops read, so who writes to them changes the run."""
 
@@ -27,7 +27,7 @@ def at_layer_ends(hook: Callable[[tuple[int, int], int, tuple[Any, ...]], None])
     def make(program: Program) -> Tap:
         last = {use.layer: use for use in program.uses}
 
-        def tap(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
+        def tap(chip: Binder, use: Use, outputs: tuple[Array, ...]) -> None:
             if use.layer >= 0 and last[use.layer] is use:
                 chip.call(hook, (chip.row, chip.col), use.layer, outputs)
 
@@ -42,7 +42,7 @@ def hook_taps(
     """Yield what calls the hooks."""
     if on_op is not None:
 
-        def behind_op(chip: Any, use: Any, outputs: tuple[Any, ...]) -> None:
+        def behind_op(chip: Binder, use: Use, outputs: tuple[Array, ...]) -> None:
             names = [name for name, _ in use.named_outputs()]
             values = dict(zip(names, outputs, strict=True))
             chip.call(on_op, use.op.name, use.layer, (chip.row, chip.col), values)

@@ -6,11 +6,10 @@ decode steps, each time feeding the token of the text instead of the predicted o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32
+from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chips import Chips, load_chips
 from galaxy_mpi.engine.mode import MakeTap, Watcher
@@ -120,7 +119,7 @@ class _Forcing:
         self,
         chips: Chips,
         programs: Programs,
-        tokens: Any,
+        tokens: Ints,
         n_prefilled: int,
         watchers: Sequence[Watcher],
     ) -> None:

@@ -5,10 +5,10 @@ output of every op, and compares replicas.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from galaxy_mpi.arrays import Array
 from galaxy_mpi.errors import ValuesError, common
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.transport import Transport
@@ -32,7 +32,7 @@ def finite_logits(program: Program) -> Tap:
     """Return a tap that checks the logits."""
     logits = logits_of(program)
 
-    def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
+    def tap(chip: Binder, use: Use, outputs: tuple[Array, ...]) -> None:
         for tensor, values in zip(use.outputs, outputs, strict=True):
             if tensor is logits:
                 chip.call(_require_finite, values, "run with --check to find the op that caused it")
@@ -44,7 +44,7 @@ def finite(program: Program) -> Tap:
     """Return a tap that checks the output of every op, except candidates, which may be padding."""
     candidates = [program.results.get(name) for name in ("values", "tokens")]
 
-    def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
+    def tap(chip: Binder, use: Use, outputs: tuple[Array, ...]) -> None:
         for tensor, values in zip(use.outputs, outputs, strict=True):
             if tensor not in candidates:
                 name = tensor.name.removeprefix(f"{use.op.name}.")
@@ -53,7 +53,7 @@ def finite(program: Program) -> Tap:
     return tap
 
 
-def _require_finite(values: Any, note: str) -> None:
+def _require_finite(values: Array, note: str) -> None:
     is_finite = np.isfinite(values)
     if not is_finite.all():
         place = tuple(np.argwhere(~is_finite)[0].tolist())
@@ -83,7 +83,7 @@ class Replicas:
         """Return a tap that records digests of each chip's outputs."""
         numbers = {id(use): number for number, use in enumerate(program.uses)}
 
-        def tap(chip: Binder, use: Use, outputs: tuple[Any, ...]) -> None:
+        def tap(chip: Binder, use: Use, outputs: tuple[Array, ...]) -> None:
             cuts = use.op.cuts()
             for (name, _), values in zip(use.named_outputs(), outputs, strict=True):
                 if name in cuts:
@@ -108,7 +108,7 @@ class Replicas:
         found = {key: digest for part in parts or () for key, digest in part.items()}
         self._transport.from_root(lambda: self._require_equal(program, found))
 
-    def _note(self, key: tuple[Key, int], values: Any) -> None:
+    def _note(self, key: tuple[Key, int], values: Array) -> None:
         from hashlib import blake2b  # imported here: only for --check, and it loads OpenSSL
 
         content = np.ascontiguousarray(values)

@@ -20,7 +20,7 @@ __all__ = ["LARGE", "NumpyProduct", "TorchProduct", "chosen_product"]
 LARGE = 2**20
 """Values from which on a weight is multiplied in pieces, and with torch."""
 
-Call = tuple[Callable[..., Any], tuple[Any, ...]]
+Call = tuple[Callable[..., object], tuple[object, ...]]
 
 
 class NumpyProduct:

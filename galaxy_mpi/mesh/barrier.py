@@ -139,7 +139,7 @@ class Signal:
         self.post: Callable[[], int] = partial(_quick_library().sem_post, place)
         self.try_take: Callable[[], int] = partial(_quick_library().sem_trywait, place)
         self._take: Callable[[], int] = partial(_library().sem_wait, place)
-        self.numbers: Any = memory.data[_SEMAPHORE_BYTES:SIGNAL_BYTES]
+        self.numbers = memory.data[_SEMAPHORE_BYTES:SIGNAL_BYTES]
 
     def prepare(self) -> None:
         """Initialise it without posts. One process does, before any waits.

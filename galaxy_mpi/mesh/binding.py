@@ -7,7 +7,7 @@ defines how to cross.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh.collective import Collective, line_of, mismatch
@@ -17,13 +17,19 @@ from galaxy_mpi.mesh.plane import (
     Boxes,
     Crossing,
     Label,
+    Round,
     RoundPeers,
     RowHops,
     Table,
+    TeamCrossing,
 )
 from galaxy_mpi.mesh.rounds import InRounds, RelayRows, box, box_bytes, numbered, places_of
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import Waits, padded, text_of
+
+if TYPE_CHECKING:
+    from galaxy_mpi.arrays import Bytes
+    from galaxy_mpi.mesh.rounds import Times
 
 __all__ = ["BoundPlane"]
 
@@ -161,14 +167,14 @@ class BoundPlane(ABC):
 
     def _boxes(
         self, collective: Collective, rank: int, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> tuple[Any, Any, Any, Any]:
+    ) -> "tuple[list[list[Bytes]], list[list[Bytes]], list[list[Times]], list[list[Times]]]":
         """Return the fields of `Boxes` except the crossings, which are told who takes part."""
         memory, number, me = self._place[rank]
         group, n_bytes = memory.team.groups[number], collective.n_bytes
         places = places_of(rounds)
         slot = collective.data(number, box_bytes(n_bytes, self.size) * len(places))
-        sends: list[list[Any]] = [[] for _ in rounds[me]]
-        receives: list[list[Any]] = [[] for _ in rounds[me]]
+        sends: list[list[tuple[Bytes, Times]]] = [[] for _ in rounds[me]]
+        receives: list[list[tuple[Bytes, Times]]] = [[] for _ in rounds[me]]
         for n, peers in enumerate(rounds[me]):
             crossing = collective.crossings[n]
             for k, peer in numbered(peers.sends):
@@ -195,17 +201,17 @@ class BoundPlane(ABC):
         return self.mesh.n_chips * (1 + place) + group[0]
 
     @abstractmethod
-    def _table_crossing(self, collective: Collective, *, in_parts: bool) -> Any:
+    def _table_crossing(self, collective: Collective, *, in_parts: bool) -> TeamCrossing:
         """Return how a team crosses a table, with a method ``complete``."""
 
     @abstractmethod
     def _round_crossings(
         self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> list[Any]:
+    ) -> Sequence[Round]:
         """Return how a team crosses the rounds of boxes, each with a method ``complete``."""
 
     @abstractmethod
-    def _closing_crossing(self, collective: Collective) -> Any:
+    def _closing_crossing(self, collective: Collective) -> TeamCrossing:
         """Return a barrier of a team, with a method ``complete``."""
 
     def _collective(self, rank: int, label: Label, facts: str, n_bytes: int) -> Collective:

@@ -1,12 +1,17 @@
 """One collective of the groups of a team, and the labels by which its members recognise it."""
 
 import zlib
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.plane import Label, slot_of
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import LINE_BYTES, padded, text_of
+
+if TYPE_CHECKING:
+    from galaxy_mpi.mesh.mesh import Mesh
+    from galaxy_mpi.mesh.message_requests import MessageRequests
 
 __all__ = ["Collective", "line_of", "mismatch"]
 
@@ -34,8 +39,8 @@ class Collective:
         self.memory = memory
         self.lines: dict[int, bytes] = {}
         self.bound: list[int] = []
-        self.crossings: list[Any] = []
-        self.requests: list[Any] = []
+        self.crossings: Sequence[Any] = []
+        self.requests: list[MessageRequests] = []
         self._data: dict[int, Bytes] = {}
         self._ways: set[tuple[str, int]] = set()
 
@@ -66,7 +71,7 @@ def line_of(label: Label, facts: str) -> bytes:
     return (digest.to_bytes(8, "little") + padded(label.text)).ljust(LINE_BYTES, b"\0")
 
 
-def mismatch(mesh: Any, chip: int, line: bytes, other: int, other_line: bytes) -> str:
+def mismatch(mesh: "Mesh", chip: int, line: bytes, other: int, other_line: bytes) -> str:
     """Return the message for two chips whose labels differ."""
     texts = [text_of(one[8:]) for one in (line, other_line)]
     why = (

@@ -12,7 +12,7 @@ digest. An old label is therefore never taken for a new one.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.barrier import MOST_POSTS, Signal
@@ -21,9 +21,18 @@ from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import DIGEST_BYTES, LINE_BYTES, Waits
 
+if TYPE_CHECKING:
+    from ctypes import c_void_p
+
 __all__ = ["BarrierCrossing", "SignalCrossing", "Signals", "Then", "barrier_crossing"]
 
 _DIGESTS = (1 << 64) - 1
+
+_Sent = tuple[memoryview, int, memoryview, bytes]
+"""Of a label: where its digest goes, the digest, where its text goes, the text."""
+
+_Received = tuple[memoryview, int, int, bytes, Bytes]
+"""Where a digest arrives, the right one, the sender, the right label, and where that arrives."""
 
 
 class BarrierCrossing:
@@ -33,7 +42,7 @@ class BarrierCrossing:
         self.label, self._plane, self._collective = collective.label, plane, collective
         self._memory = collective.memory
         self._right: list[bytes] = []
-        self._arguments: tuple[Any, ...] = ()
+        self._arguments: tuple[object, ...] = ()
 
     def complete(self, mine: Sequence[int]) -> None:
         """Collect the labels of all groups, once every chip of this process has bound."""
@@ -57,7 +66,7 @@ class BarrierCrossing:
             memory.barrier.place,
         )
 
-    def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[Any, ...]]:
+    def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[object, ...]]:
         """Return a call that crosses, and adds its seconds to the only element of ``spent_s``."""
         return _cross_barrier, (*self._arguments, spent_s)
 
@@ -81,17 +90,17 @@ class BarrierCrossing:
 def _cross_barrier(
     crossing: BarrierCrossing,
     turn: list[int],
-    digests: Sequence[tuple[Any, Any]],
+    digests: Sequence[tuple[memoryview, memoryview]],
     my_digests: bytes,
     right_digests: bytes,
-    came: Any,
+    came: memoryview,
     place: int,
     waits: Waits,
-    line: Any,
+    line: memoryview,
     text: bytes,
-    count: Any,
-    wait: Callable[[Any], int],
-    barrier: Any,
+    count: memoryview,
+    wait: "Callable[[c_void_p], int]",
+    barrier: "c_void_p",
     spent_s: list[float],
 ) -> None:
     """Cross a barrier. All it needs are arguments: with attributes a step took some 5 % longer."""
@@ -212,10 +221,10 @@ class SignalCrossing:
         waits = self._waits = plane.waits
         self._count, self._tell = waits.count, waits.text
         self._signals = signals
-        self._sends: dict[int, list[Any]] = {}
-        self._receives: dict[int, list[Any]] = {}
-        self._to: list[tuple[_Posts, tuple[Any, ...]]] = []
-        self._from: list[tuple[_Takes, tuple[Any, ...]]] = []
+        self._sends: dict[int, list[tuple[int, Bytes]]] = {}
+        self._receives: dict[int, list[tuple[int, int, Bytes]]] = {}
+        self._to: list[tuple[_Posts, tuple[_Sent, ...]]] = []
+        self._from: list[tuple[_Takes, tuple[_Received, ...]]] = []
         self._text, self._n_taken = b"", 0
 
     def sends_to(self, rank: int) -> bool:
@@ -236,13 +245,13 @@ class SignalCrossing:
         is_first = self._collective.is_first
         self._text = next(iter(lines.values()))[8 : 8 + len(self._tell)]
         for rank, sends in self._sends.items():
-            out: list[Any] = []
+            out: list[_Sent] = []
             for chip, header in sends if is_first("to", rank) else ():
                 view, line = header.data, lines[group_of(chip)]
                 out.append((view[:8].cast("Q"), digest_of(line), view[8:], line[8:]))
             self._to.append((self._signals.posts[rank], tuple(out)))
         for rank, receives in self._receives.items():
-            got: list[Any] = []
+            got: list[_Received] = []
             for sender, chip, header in receives if is_first("from", rank) else ():
                 line = lines[group_of(chip)]
                 place = header.data[:8].cast("Q")

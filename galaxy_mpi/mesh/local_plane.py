@@ -1,9 +1,9 @@
 """All chips of every group in one process: plain memory, and nothing to wait for."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
@@ -41,7 +41,7 @@ class _Collective:
     def __init__(self, label: Label, rank: int, memory: Bytes, size: int, n_rounds: int) -> None:
         self.label, self.first_rank, self.memory = label, rank, memory
         self.times = np.full(size, np.nan)
-        self.box_times: dict[tuple[int, int, int, int], Any] = {}
+        self.box_times: dict[tuple[int, int, int, int], NDArray[np.float64]] = {}
         self.crossings: list[Crossing] = [LocalCrossing(label) for _ in range(n_rounds)]
 
 
@@ -84,7 +84,9 @@ class LocalPlane:
                     places[number, sender, receiver, k] = len(places)
         made = self._collective(rank, label, len(places) * n_bytes, n_rounds)
 
-        def box(number: int, sender: int, receiver: int, k: int) -> tuple[Bytes, Any]:
+        def box(
+            number: int, sender: int, receiver: int, k: int
+        ) -> tuple[Bytes, NDArray[np.float64]]:
             where = places[number, sender, receiver, k]
             times = made.box_times.setdefault(
                 (number, sender, receiver, k), np.full(self.size, np.nan)

@@ -20,7 +20,7 @@ from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.message_requests import Message, MessageRequests, RequestCache, place_of
 from galaxy_mpi.mesh.placement import Placement, Team
-from galaxy_mpi.mesh.plane import TEXT_BYTES, RoundPeers
+from galaxy_mpi.mesh.plane import TEXT_BYTES, Round, RoundPeers, TeamCrossing
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits
 
@@ -36,7 +36,6 @@ class RowMessages:
         self.label, self._plane, self._collective = collective.label, plane, collective
         self._in_parts = in_parts
         self._waits, self._count, self._tell = plane.waits, plane.waits.count, plane.waits.text
-        self._lines: Any = None
         self._before = self._behind = self._text = b""
 
     def complete(self, mine: Sequence[int]) -> None:
@@ -44,7 +43,7 @@ class RowMessages:
         plane, collective = self._plane, self._collective
         messages, received, kept = plane.row_messages(collective, in_parts=self._in_parts)
         self._requests = plane.use(collective, [messages], kept)
-        self._lines = kept[0].data.cast("B")
+        self._lines: memoryview = kept[0].data.cast("B")
         before, behind = [], []
         for chip in collective.memory.team.chips:
             line = collective.lines[plane.group_of(chip)][:_SENT_LINE_BYTES]
@@ -92,13 +91,17 @@ class BoxMessages:
     """The messages of a round of boxes."""
 
     def __init__(
-        self, plane: "MessagePlane", collective: Collective, number: int, rounds: list[Any]
+        self,
+        plane: "MessagePlane",
+        collective: Collective,
+        number: int,
+        rounds: "list[BoxMessages]",
     ) -> None:
         self.label, self._plane, self._collective = collective.label, plane, collective
         self._number, self._rounds = number, rounds
         self._waits, self._count, self._tell = plane.waits, plane.waits.count, plane.waits.text
         self.messages: list[Message] = []
-        self._kept: list[Any] = []
+        self._kept: list[Bytes] = []
         self._out: list[Any] = []
         self._in: list[Any] = []
         self._text = b""
@@ -231,7 +234,7 @@ class MessagePlane(BoundPlane):
 
     def row_messages(
         self, collective: Collective, *, in_parts: bool
-    ) -> tuple[list[Message], set[int], list[Any]]:
+    ) -> tuple[list[Message], set[int], list[Bytes]]:
         """Return the messages of a table, the chips whose rows arrive, and buffers to keep.
 
         The first buffer has a line for each chip of the team.
@@ -241,7 +244,7 @@ class MessagePlane(BoundPlane):
         if (team, slot) not in self._lines:
             self._lines[team, slot] = np.zeros((len(team.chips), LINE_BYTES), np.uint8)
         lines = self._lines[team, slot]
-        kept: list[Any] = [lines]
+        kept = [lines]
         messages, received = [], set()
         mine = next(unit for unit in self._units[team] if self.rank in unit)
         for number, group in enumerate(team.groups):
@@ -282,18 +285,18 @@ class MessagePlane(BoundPlane):
                     pieces.append([index * width, (index + 1) * width])
         return [row[begin:end] for begin, end in pieces]
 
-    def _table_crossing(self, collective: Collective, *, in_parts: bool) -> Any:
+    def _table_crossing(self, collective: Collective, *, in_parts: bool) -> TeamCrossing:
         return RowMessages(self, collective, in_parts=in_parts)
 
     def _close(self) -> None:
         """Do nothing: others write to this process's memory only when it receives."""
 
-    def _closing_crossing(self, collective: Collective) -> Any:
+    def _closing_crossing(self, collective: Collective) -> TeamCrossing:
         raise AssertionError("a program of messages needs no barrier at its end")
 
     def _round_crossings(
         self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> list[Any]:
-        crossings: list[Any] = []
+    ) -> Sequence[Round]:
+        crossings: list[BoxMessages] = []
         crossings += [BoxMessages(self, collective, n, crossings) for n in range(len(rounds[0]))]
         return crossings

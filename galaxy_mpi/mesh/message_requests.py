@@ -9,9 +9,12 @@ do share their requests, which are freed with the last program that uses them.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from galaxy_mpi.errors import CollectiveError
+
+if TYPE_CHECKING:
+    from galaxy_mpi.arrays import Array
 
 __all__ = ["Message", "MessageRequests", "RequestCache", "place_of"]
 
@@ -27,7 +30,7 @@ class Message:
     """(address, bytes) of each piece; together they are one message."""
 
 
-def place_of(memory: Any) -> tuple[int, int]:
+def place_of(memory: "Array") -> tuple[int, int]:
     """Return (address, bytes) of a contiguous array."""
     assert memory.flags.c_contiguous, "a piece of a message must be contiguous"
     return memory.__array_interface__["data"][0], memory.nbytes

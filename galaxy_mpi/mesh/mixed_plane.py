@@ -14,7 +14,7 @@ from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.crossing import SignalCrossing, Signals, Then, barrier_crossing
 from galaxy_mpi.mesh.message_plane import BoxMessages, MessagePlane, RowMessages
 from galaxy_mpi.mesh.placement import Team
-from galaxy_mpi.mesh.plane import RoundPeers
+from galaxy_mpi.mesh.plane import Round, RoundPeers, TeamCrossing
 from galaxy_mpi.mesh.rounds import spreads
 
 __all__ = ["MixedPlane"]
@@ -26,7 +26,7 @@ class _MixedRound:
     def __init__(self, inside: SignalCrossing, outside: BoxMessages, ranks: Sequence[int]) -> None:
         self.label, self._inside, self._outside, self._ranks = inside.label, inside, outside, ranks
 
-    def _way(self, rank: int) -> Any:
+    def _way(self, rank: int) -> SignalCrossing | BoxMessages:
         return self._inside if rank in self._ranks else self._outside
 
     def sends_to(self, rank: int) -> bool:
@@ -65,22 +65,22 @@ class MixedPlane(MessagePlane):
     def _close(self) -> None:
         super(MessagePlane, self)._close()
 
-    def _closing_crossing(self, collective: Collective) -> Any:
+    def _closing_crossing(self, collective: Collective) -> TeamCrossing:
         return barrier_crossing(self, collective)
 
-    def _table_crossing(self, collective: Collective, *, in_parts: bool) -> Any:
+    def _table_crossing(self, collective: Collective, *, in_parts: bool) -> TeamCrossing:
         rows = RowMessages(self, collective, in_parts=in_parts)
         return Then(rows, barrier_crossing(self, collective))
 
     def _round_crossings(
         self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> list[Any]:
-        memory, outside = collective.memory, list[Any]()
+    ) -> Sequence[Round]:
+        memory, outside = collective.memory, list[BoxMessages]()
         outside += [BoxMessages(self, collective, n, outside) for n in range(len(rounds[0]))]
         if memory.team not in self._signals:
             self._signals[memory.team] = Signals(memory, self._held)
         signals = self._signals[memory.team]
-        crossings: list[Any] = [
+        crossings: list[Round] = [
             _MixedRound(
                 SignalCrossing(self, collective, signals, is_last=False), messages, memory.ranks
             )

@@ -39,9 +39,11 @@ __all__ = [
     "Crossing",
     "Label",
     "Plane",
+    "Round",
     "RoundPeers",
     "RowHops",
     "Table",
+    "TeamCrossing",
     "slot_of",
 ]
 
@@ -88,6 +90,26 @@ class Crossing(Protocol):
         CollectiveError
             If a member has a different label; the error names both chips and both texts.
         """
+
+
+class TeamCrossing(Crossing, Protocol):
+    """The crossing of a team's collective, which is bound chip by chip."""
+
+    def complete(self, mine: Sequence[int]) -> None:
+        """Prepare to cross, once every chip of this process has bound."""
+
+
+class Round(TeamCrossing, Protocol):
+    """The crossing of a round of boxes."""
+
+    def sends_to(self, rank: int) -> bool:
+        """Return whether data goes to a process as messages."""
+
+    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
+        """Add a box of a chip of this process to a chip of process ``rank``."""
+
+    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
+        """Add a box of a chip of process ``rank`` to one of this process."""
 
 
 @dataclass(frozen=True)

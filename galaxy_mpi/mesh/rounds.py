@@ -1,22 +1,23 @@
 """Memory layout and properties of rounds of boxes, and of rows that are passed on."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.plane import Label, RoundPeers
+from galaxy_mpi.mesh.plane import Label, Round, RoundPeers
 from galaxy_mpi.mesh.waits import LINE_BYTES
 
 __all__ = ["InRounds", "RelayRows", "box", "box_bytes", "numbered", "places_of", "spreads"]
+
+Times = NDArray[np.float64]
 
 
 class InRounds:
     """The crossings of all rounds as one, because nothing is computed between them."""
 
-    def __init__(self, label: Label, rounds: Sequence[Any]) -> None:
+    def __init__(self, label: Label, rounds: Sequence[Round]) -> None:
         self.label, self.rounds = label, tuple(rounds)
 
     def complete(self, mine: Sequence[int]) -> None:
@@ -115,7 +116,7 @@ def box_bytes(n_bytes: int, size: int) -> int:
     return LINE_BYTES + _padded(8 * size) + _padded(n_bytes)
 
 
-def box(memory: Bytes, place: int, n_bytes: int, size: int) -> tuple[Bytes, Any, Any]:
+def box(memory: Bytes, place: int, n_bytes: int, size: int) -> tuple[Bytes, Times, Bytes]:
     """Return (data, times, whole) of a box in a group's slot, by its place.
 
     The whole begins with the label.

@@ -13,7 +13,7 @@ from galaxy_mpi.mesh.binding import BoundPlane
 from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.crossing import SignalCrossing, Signals, Then, barrier_crossing
 from galaxy_mpi.mesh.placement import Team
-from galaxy_mpi.mesh.plane import RoundPeers
+from galaxy_mpi.mesh.plane import Round, RoundPeers, TeamCrossing
 from galaxy_mpi.mesh.rounds import spreads
 from galaxy_mpi.mesh.team_memory import TeamMemory
 
@@ -30,18 +30,18 @@ class SharedPlane(BoundPlane):
         self._signals: dict[Team, Signals] = {}
         self._held: list[Any] = []
 
-    def _table_crossing(self, collective: Collective, *, in_parts: bool) -> Any:
+    def _table_crossing(self, collective: Collective, *, in_parts: bool) -> TeamCrossing:
         return barrier_crossing(self, collective)
 
-    def _closing_crossing(self, collective: Collective) -> Any:
+    def _closing_crossing(self, collective: Collective) -> TeamCrossing:
         return barrier_crossing(self, collective)
 
     def _round_crossings(
         self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> list[Any]:
+    ) -> Sequence[Round]:
         signals = self._signals_of(collective.memory)
         last = len(rounds[0]) - 1
-        crossings: list[Any] = [
+        crossings: list[Round] = [
             SignalCrossing(self, collective, signals, is_last=number == last)
             for number in range(last + 1)
         ]

@@ -15,7 +15,6 @@ Without files, it is private memory of one process, which then waits for no othe
 import os
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,9 +83,9 @@ class TeamMemory:
         self._file = None if files is None else files[0]
         self.barrier = Barrier(header[:BARRIER_BYTES])
         at = BARRIER_BYTES
-        self.came: Any = header[at : at + 8 * len(ranks)].data.cast("q")
+        self.came = header[at : at + 8 * len(ranks)].data.cast("q")
         at += _padded(8 * len(ranks))
-        self.digests: list[tuple[Any, Any]] = []
+        self.digests: list[tuple[memoryview, memoryview]] = []
         for _ in range(_N_TURNS):
             digests = header[at : at + DIGEST_BYTES * len(self.chips)].data
             self.digests.append((digests, digests[mine]))

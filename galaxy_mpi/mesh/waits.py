@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -86,9 +86,9 @@ class Waits:
             page = np.zeros(LINE_BYTES * len(self.ranks), np.uint8)
         lines = page[: LINE_BYTES * len(self.ranks)].reshape(-1, LINE_BYTES)
         self._counts = lines[:, :8].view(np.uint64)[:, 0]
-        self._texts: list[Any] = [line[8 : 8 + TEXT_BYTES].data for line in lines]
-        self.count: Any = lines[self.place, :8].data.cast("Q")
-        self.text: Any = self._texts[self.place]
+        self._texts = [line[8 : 8 + TEXT_BYTES].data for line in lines]
+        self.count = lines[self.place, :8].data.cast("Q")
+        self.text = self._texts[self.place]
         self._pids = lines[:, 120:LINE_BYTES].view(np.uint64)[:, 0]
         self._pids[self.place] = os.getpid()
         self.crossing: Waiting | None = None
@@ -230,6 +230,6 @@ def padded(text: str) -> bytes:
     return text.encode("utf-8", "replace")[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0")
 
 
-def text_of(line: Any) -> str:
+def text_of(line: bytes | memoryview) -> str:
     """Return the text of `padded` bytes."""
     return bytes(line).rstrip(b"\0").decode("utf-8", "replace")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.arrays import Array, Ints
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.models.layout import Layout
 from galaxy_mpi.program import Cut
@@ -51,7 +51,7 @@ class ModelOrder:
         found, places = np.unique(numbers, return_index=True)
         return places[found >= 0]
 
-    def of(self, whole: F32, cut: Cut, part: str | None) -> tuple[F32, dict[int, Ints]]:
+    def of(self, whole: Array, cut: Cut, part: str | None) -> tuple[Array, dict[int, Ints]]:
         """Return a tensor in the model's order, without padding and copies.
 
         Parameters

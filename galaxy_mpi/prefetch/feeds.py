@@ -7,7 +7,7 @@ need no unpacking, so programs read them in place.
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from galaxy_mpi.dtypes import FLOAT32, PackedTensor
 from galaxy_mpi.errors import PrefetchError
 from galaxy_mpi.prefetch.places import Place, Places
 from galaxy_mpi.prefetch.weights import PrefetchStats, WeightId
+
+if TYPE_CHECKING:
+    from galaxy_mpi.dtypes.codec import Codec
+    from galaxy_mpi.program import Binder
 
 __all__ = ["DirectFeed", "PrefetchFeed", "Prefetcher"]
 
@@ -42,7 +46,7 @@ class DirectFeed:
     def __init__(self, tensors: Mapping[WeightId, PackedTensor], storage: F32) -> None:
         self._tensors, self._storage = tensors, storage
 
-    def take(self, chip: Any, weight: WeightId) -> F32:
+    def take(self, chip: "Binder", weight: WeightId) -> F32:
         """Add the unpacking; return the array that will hold the weight."""
         tensor = self._tensors[weight]
         ready = in_place(tensor)
@@ -52,7 +56,7 @@ class DirectFeed:
         chip.call(chip.codec(tensor.dtype, tensor.shape).unpack, tensor.data, out)
         return out
 
-    def done(self, chip: Any) -> None:
+    def done(self, chip: "Binder") -> None:
         """Do nothing: the next weight is unpacked over this one."""
 
 
@@ -92,7 +96,7 @@ class PrefetchFeed:
         self.n_taken, self.n_released = 0, 0
         self._held: _Item | None = None
 
-    def take(self, chip: Any, weight: WeightId) -> F32:
+    def take(self, chip: "Binder", weight: WeightId) -> F32:
         """Add the wait for a weight; return its place in the buffer."""
         tensor = self._tensors[weight]
         ready = in_place(tensor)
@@ -105,7 +109,7 @@ class PrefetchFeed:
         chip.call(self.prefetcher.wait_for, self._held)
         return out
 
-    def done(self, chip: Any) -> None:
+    def done(self, chip: "Binder") -> None:
         """Add the release of the weight taken last."""
         if self._held is not None:
             chip.call(self.prefetcher.release, self._held)
@@ -154,7 +158,7 @@ class Prefetcher:
         self._note_wait = note_wait
         self._before_unpack = before_unpack
         self._items: list[_Item] = []
-        self._codecs: dict[tuple[str, tuple[int, ...]], Any] = {}
+        self._codecs: dict[tuple[str, tuple[int, ...]], Codec] = {}
         self._changed = threading.Condition()
         self._waits = 0  # threads that sleep in `_changed`
         self._step = 0
@@ -163,16 +167,17 @@ class Prefetcher:
         self._thread: threading.Thread | None = None
         self.stats = PrefetchStats()
 
-    def codec(self, tensor: PackedTensor) -> Any:
+    def codec(self, tensor: PackedTensor) -> "Codec":
         """Return the thread's codec for a tensor."""
         key = tensor.dtype.name, tensor.shape
         if key not in self._codecs:
             self._codecs[key] = tensor.dtype.codec(tensor.shape)
         return self._codecs[key]
 
-    def plan(self, calls: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]]) -> None:
+    def plan(self, calls: Sequence[tuple[Callable[..., object], tuple[object, ...]]]) -> None:
         """Record the order in which a bound program waits for weights."""
-        self._items = [arguments[0] for call, arguments in calls if call == self.wait_for]
+        waits = [arguments[0] for call, arguments in calls if call == self.wait_for]
+        self._items = [item for item in waits if isinstance(item, _Item)]
         # A weight is written once those before `after` are released, so this much may be held.
         held: dict[PrefetchFeed, list[int]] = {}
         for item in self._items:

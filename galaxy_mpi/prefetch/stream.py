@@ -13,11 +13,14 @@ something to do.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.dtypes import FLOAT32, TILE, PackedTensor
 from galaxy_mpi.prefetch.weights import WeightId
+
+if TYPE_CHECKING:
+    from galaxy_mpi.systems.chip import ChipBinder
 
 __all__ = ["PIECE_VALUES", "Product", "WeightStream", "piece_rows"]
 
@@ -42,7 +45,7 @@ class Product(Protocol):
 
     def bind(
         self, x: F32, w: F32, out: F32, term: F32, *, adds: bool
-    ) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
+    ) -> list[tuple[Callable[..., object], tuple[object, ...]]]:
         """Return calls that write ``x @ w`` to ``out``, or add it; ``term`` is scratch like it."""
 
     def ready(self) -> AbstractContextManager[None]:
@@ -67,7 +70,7 @@ class _Multiplication:
     def __init__(
         self,
         product: Product,
-        chip: Any,
+        chip: "ChipBinder",
         tensor: PackedTensor,
         x: F32,
         out: F32,
@@ -145,7 +148,7 @@ class WeightStream:
 
     def multiply(
         self,
-        chip: Any,
+        chip: "ChipBinder",
         weight: WeightId,
         x: F32,
         out: F32,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.arrays import F32, Array, Bytes
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.ccl.builder import Bound, Clock
 from galaxy_mpi.ccl.wire import Wire
@@ -21,10 +21,11 @@ from galaxy_mpi.program.pool import ArrayPool
 
 __all__ = ["Binder", "Call", "Codecs", "Phase", "Tap"]
 
-Call = tuple[Callable[..., Any], tuple[Any, ...]]
+Call = tuple[Callable[..., object], tuple[object, ...]]
 
 Tap = Callable[["Binder", Use, tuple[Any, ...]], None]
-"""Called after each op while a program is bound, with the op's arrays; it may add calls."""
+"""Called after each op while a program is bound, with the op's arrays; it may add calls. All arrays
+are of float32, but for the numbers of sampled tokens."""
 
 
 class Codecs:
@@ -108,7 +109,7 @@ class Binder:
         self.pool = pool or ArrayPool()
         self.phases = [Phase()]
         self.arrays: dict[Tensor, Any] = {}
-        self._taken: list[Any] = []
+        self._taken: list[Array] = []
         self._program, self._last_uses = Program(), dict[Tensor, int]()
         self._n_collectives = 0
         self._use: Use | None = None
@@ -159,7 +160,7 @@ class Binder:
         """Return the codec of a shape; all ops of the thread share it."""
         return self._codecs.get(dtype, shape)
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
         """Add a call to the phase."""
         self.phases[-1].calls.append((function, arguments))
 
@@ -192,7 +193,7 @@ class Binder:
         is_first = self._carries_time(wire)
         return self._algorithms.slabs(self, wire, pieces, is_first=is_first)
 
-    def bind(self, program: Program, inputs: Mapping[str, Any]) -> None:
+    def bind(self, program: Program, inputs: Mapping[str, Array]) -> None:
         """Bind all of a program.
 
         Parameters
@@ -205,7 +206,7 @@ class Binder:
         for number in range(len(program.uses)):
             self.bind_use(number)
 
-    def begin(self, program: Program, inputs: Mapping[str, Any]) -> None:
+    def begin(self, program: Program, inputs: Mapping[str, Array]) -> None:
         """Begin to bind a program, see `bind`."""
         for name, tensor in program.inputs.items():
             self.arrays[tensor] = inputs[name]
@@ -231,7 +232,7 @@ class Binder:
         """Return the array of a result of the program."""
         return self.arrays[self._program.results[name]]
 
-    def _check_shapes(self, use: Use, outputs: Sequence[Any]) -> None:
+    def _check_shapes(self, use: Use, outputs: Sequence[Array]) -> None:
         """Raise if an op returned other shapes than it recorded; numpy might broadcast silently."""
         declared = [tensor.shape for tensor in use.outputs]
         found = [np.shape(array) for array in outputs]

@@ -7,7 +7,6 @@ collective on the axis has been passed. So are arrays that are returned to the p
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.mesh import Axis
@@ -81,7 +80,7 @@ class PoisonedPlane:
         """Return the crossings at the end of a program."""
         return self._plane.closing()
 
-    def release(self, program: Any) -> None:
+    def release(self, program: object) -> None:
         """Release what a program bound."""
         self._plane.release(program)
 

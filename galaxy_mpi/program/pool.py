@@ -7,11 +7,10 @@ at a time and share a pool, so all arrays of a program are free for the next one
 
 from bisect import bisect_left, insort
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.arrays import F32, Array, Bytes
 
 __all__ = ["ArrayPool"]
 
@@ -57,7 +56,7 @@ class ArrayPool:
         self._out.add(address)
         return self._pieces[address][:n_bytes]
 
-    def owner(self, array: Any) -> int | None:
+    def owner(self, array: object) -> int | None:
         """Return the piece of storage that an array is a view of, None if it is not of the pool."""
         if not isinstance(array, np.ndarray):
             return None
@@ -81,6 +80,6 @@ class ArrayPool:
             self.give_back(owner)
 
 
-def _address(array: np.ndarray[Any, Any]) -> int:
+def _address(array: Array) -> int:
     address: int = array.__array_interface__["data"][0]
     return address

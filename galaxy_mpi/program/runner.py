@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from galaxy_mpi.arrays import Array
 from galaxy_mpi.errors import ValuesError
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.crossing import BarrierCrossing
@@ -189,9 +190,10 @@ def _with_shared_arguments(calls: Sequence[Call]) -> list[Call]:
     Layers use the same memory again, each through array objects of its own. 32 processes of some
     thousand such objects do not fit in the processors' caches; what they share does.
     """
-    known: dict[Any, Any] = {}
+    known: dict[object, object] = {}
+    known_calls: dict[tuple[object, ...], Call] = {}
 
-    def shared(value: Any) -> Any:
+    def shared(value: object) -> object:
         if type(value) is np.ndarray:
             about = value.__array_interface__
             kind = value.dtype, value.flags.writeable
@@ -203,7 +205,7 @@ def _with_shared_arguments(calls: Sequence[Call]) -> list[Call]:
     found = []
     for call, arguments in calls:
         equal = tuple(map(shared, arguments))
-        found.append(known.setdefault((call, *map(id, equal)), (call, equal)))
+        found.append(known_calls.setdefault((call, *map(id, equal)), (call, equal)))
     return found
 
 
@@ -221,7 +223,7 @@ def _marked(phase: Phase, chip: Binder, timeline: Timeline) -> Iterable[Call]:
 def bind_program(
     program: Program,
     chips: Sequence[Binder],
-    inputs: Sequence[Mapping[str, Any]],
+    inputs: Sequence[Mapping[str, Array]],
     planes: Mapping[Axis, Plane],
     around: Callable[[int, Binder], None] = lambda number, chip: None,
     note: Callable[[Crossing], None] | None = None,

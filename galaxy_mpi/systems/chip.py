@@ -182,7 +182,7 @@ class ChipBinder(Binder):
         yield _Whole(self, self._read_weight(site, weight))
         self.weights.done(self)
 
-    def matmul(self, site: Site, x: F32, weight: WeightId, out: Any) -> None:
+    def matmul(self, site: Site, x: F32, weight: WeightId, out: F32) -> None:
         """Multiply by a weight without rounding; in prefill, in blocks of rows."""
         read = self.read_activation(site, weight.name.partition(".")[0], x)
         blocks = (slice(0, len(x)),) if site.work is None else site.work.row_blocks

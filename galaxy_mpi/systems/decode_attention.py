@@ -31,7 +31,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self._bytes: dict[str, Bytes] = {}
-        self._views: dict[tuple[Any, ...], Any] = {}
+        self._views: dict[tuple[str | int, ...], Bytes] = {}
         self._codecs: dict[tuple[DType, int, int], RowCodec] = {}
 
     def row_codec(self, dtype: DType, rows: int, width: int) -> RowCodec:
@@ -46,7 +46,7 @@ class Workspace:
 
     def bytes(self, name: str, *shape: int) -> Bytes:
         """Return named scratch bytes, overwritten by the next use of the name."""
-        key = (name, *shape)
+        key: tuple[str | int, ...] = (name, *shape)
         view = self._views.get(key)
         if view is None:
             n_bytes = int(np.prod(shape))

@@ -10,7 +10,7 @@ such tensor. Together with a layer's ``activation``, a table gives the `Formats`
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
 from galaxy_mpi.errors import ConfigError
@@ -219,7 +219,9 @@ def parse(text: str, names: Sequence[str] = ()) -> tuple[str, dict[tuple[str, st
     return table, changes
 
 
-def differing(ours: FormatTable, theirs: FormatTable, model: Model) -> Iterator[tuple[Any, ...]]:
+def differing(
+    ours: FormatTable, theirs: FormatTable, model: Model
+) -> Iterator[tuple[str, str, DType, DType]]:
     """Yield (mode, tensor, format, other format) where two tables differ."""
     for mode in MODES:
         one, other = (table.of(model).formats(mode, None) for table in (ours, theirs))

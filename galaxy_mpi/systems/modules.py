@@ -5,7 +5,7 @@ define what is sent in between.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,10 +19,15 @@ from galaxy_mpi.kernels import (
     sum_of_squares,
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from galaxy_mpi.systems.chip import ChipState
+
 __all__ = ["Attention", "Modules", "RMSNorm", "put"]
 
 
-def put(out: F32, values: Any, maker: object, method: str) -> None:
+def put(out: F32, values: "ArrayLike", maker: object, method: str) -> None:
     """Copy the result of a user's class to its destination.
 
     Raises
@@ -103,7 +108,7 @@ class Modules:
     norm_class: type[RMSNorm] = RMSNorm
     rope_class: type[RotaryTable] = RotaryTable
 
-    def attention(self, layer: int, state: Any) -> Attention:
+    def attention(self, layer: int, state: "ChipState") -> Attention:
         """Return the attention of a layer on a chip.
 
         Parameters

@@ -24,9 +24,8 @@ References
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.errors import ConfigError
@@ -145,7 +144,7 @@ def optimizations_json(layers: Sequence[Setting]) -> str:
 
 
 def _parts(
-    where: str, entry: Any
+    where: str, entry: object
 ) -> tuple[dict[str, DType | None] | None, dict[str, Fidelity] | None]:
     """Return both parts of an entry; None for a missing one."""
     parts = _entry(where, entry, {"precision_cfg", "fidelity_cfg"})
@@ -165,7 +164,7 @@ def _parts(
 
 
 def _choices(
-    where: str, given: Any, groups: tuple[str, ...], values: dict[str, Any]
+    where: str, given: object, groups: tuple[str, ...], values: Mapping[str, object]
 ) -> list[tuple[str, str]]:
     """Return the validated pairs of a table, in lower case."""
     pairs = []
@@ -181,7 +180,7 @@ def _choices(
     return pairs
 
 
-def _entry(where: str, value: Any, known: set[str] | None) -> dict[str, Any]:
+def _entry(where: str, value: object, known: set[str] | None) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: expected an object, got {shown(value)}")
     for key in value:

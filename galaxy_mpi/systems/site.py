@@ -1,13 +1,16 @@
 """The context of an op: sizes of the model on a chip, formats of its layer, mesh, links."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.systems.modules import Modules
 from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PassShape
+
+if TYPE_CHECKING:
+    from galaxy_mpi.timing import Machine
 
 __all__ = ["SAMPLED", "ChipShape", "Fabric", "Site"]
 
@@ -97,7 +100,7 @@ class Fabric:
     ring_matmuls: bool = True
     """Whether matmuls of decode run on the ring cores, or on those next to the DRAM banks."""
 
-    def on(self, machine: Any) -> Any:
+    def on(self, machine: "Machine") -> "Machine":
         """Return the machine as the system uses it."""
         return replace(machine, topology="line") if self.is_line else machine
 

@@ -83,7 +83,7 @@ def class_from_file(option: str, text: str, base: type) -> type:
     return found
 
 
-def _from_file(option: str, text: str) -> Any:
+def _from_file(option: str, text: str) -> object:
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
         raise ConfigError(f"{option} is FILE.py:NAME, got {text!r}")

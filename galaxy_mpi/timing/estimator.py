@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Mesh
@@ -16,6 +16,9 @@ from galaxy_mpi.timing.step_table import StepTable
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.times import DeviceTimes, Peaks, Timing
 from galaxy_mpi.timing.trace import Trace
+
+if TYPE_CHECKING:
+    from galaxy_mpi.systems.prefill_pass import PassShape
 
 __all__ = ["Estimator", "ProgramSource"]
 
@@ -35,7 +38,7 @@ class ProgramSource(Protocol):
     def decode(self) -> Program:
         """Return the program of a decode step."""
 
-    def prefill(self, work: Any, /) -> Program:
+    def prefill(self, work: "PassShape", /) -> Program:
         """Return the program of a pass of a shape."""
 
 
@@ -72,13 +75,13 @@ class Estimator:
         self._costs = Costs(self.machine)
         self._capacity, self._slowness = circular_buffer_bytes, slowness
         self._decode: MeshClock | None = None
-        self._known: dict[Any, Timing] = {}
+        self._known: dict[object, Timing] = {}
 
     def times(self) -> DeviceTimes:
         """Return an empty record of the times of a run."""
         return DeviceTimes(self.programs.n_layers, Peaks.of(self.machine))
 
-    def prefill(self, work: Any, trace: Trace | None = None) -> Timing:
+    def prefill(self, work: "PassShape", trace: Trace | None = None) -> Timing:
         """Return the time of a pass; with a trace it is re-evaluated.
 
         Parameters
@@ -140,7 +143,7 @@ class Estimator:
             self._decode = self._clock(self.programs.decode())
         return self._decode.run_s(positions)
 
-    def prefill_s(self, work: Any) -> float:
+    def prefill_s(self, work: "PassShape") -> float:
         """Return only the seconds of a pass."""
         return self._clock(self.programs.prefill(work)).run_s()
 

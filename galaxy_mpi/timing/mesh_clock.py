@@ -5,7 +5,6 @@ It uses the same recurrences in the same order as the clocks of a run
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,12 +130,13 @@ class _ManyChips:
             if spans is not None:
                 spans.at(place, self._now)
             if isinstance(charge, Kernel):
-                seconds: Any = charge.seconds
-                spent: Any = seconds
-                if callable(seconds):
+                seconds: float | Seconds
+                if callable(charge.seconds):
                     number = tape.numbers[id(charge)]
                     seconds, spent = of_columns[number], attended_s[number][0]
                     self._dram_free_s = self._dram_free_s + dram_s[number]
+                else:
+                    seconds = spent = charge.seconds
                 self._work(charge, seconds, spent)
             elif isinstance(charge, Take):
                 taken_bytes = charge.n_bytes
@@ -158,7 +158,7 @@ class _ManyChips:
         """Return each charge with its seconds on chip (0, 0)."""
         return self._tape.spans_s(self._told, self._attended_s, float(self._factor[0, 0]))
 
-    def _work(self, kernel: Kernel, seconds: Any, spent: Any) -> None:
+    def _work(self, kernel: Kernel, seconds: float | Seconds, spent: float) -> None:
         end = self._now + seconds * self._factor
         if self._spans is not None:
             self._spans.kernel(kernel, self._now, end, spent)
@@ -210,7 +210,7 @@ class _ManyChips:
 
     def _arrived(self, axis: Axis, delays: Seconds) -> Seconds:
         """Return when the last data of the group arrives, from entry times and distances."""
-        entries: Any = self._now if axis is Axis.COLUMN else self._now.T  # (members, groups)
+        entries = self._now if axis is Axis.COLUMN else self._now.T  # (members, groups)
         arrived = (entries[None, :, :] + delays[:, :, None]).max(axis=1)
         result: Seconds = arrived if axis is Axis.COLUMN else arrived.T
         return result

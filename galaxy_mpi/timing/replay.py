@@ -12,9 +12,11 @@ def device_trace(estimator: Estimator, events: Events) -> Trace:
     mesh = estimator.programs.mesh
     trace = Trace(mesh)
     for name, event in events.events:
-        evaluate = estimator.step if isinstance(event, list) else estimator.prefill
         trace.title = name
-        trace.origin_s += evaluate(event, trace).seconds
+        if isinstance(event, list):
+            trace.origin_s += estimator.step(event, trace).seconds
+        else:
+            trace.origin_s += estimator.prefill(event, trace).seconds
     run_s, trace.origin_s = trace.origin_s, 0.0
     for rank in range(mesh.n_chips):
         trace.span(rank, PROGRAM, "run", 0.0, run_s)

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.arrays import added
 from galaxy_mpi.json_values import JsonObject
@@ -27,6 +27,9 @@ from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.times import DeviceTimes, ModeSums
 from galaxy_mpi.timing.traced import Events, Traced
+
+if TYPE_CHECKING:
+    from galaxy_mpi.systems.prefill_pass import PassShape
 
 __all__ = ["ChipTimes", "ProgramClocks", "RunClock", "join", "stragglers"]
 
@@ -140,7 +143,11 @@ class RunClock:
         )
 
     def start(
-        self, clocks: ProgramClocks, *, positions: Sequence[int] = (), work: Any = None
+        self,
+        clocks: ProgramClocks,
+        *,
+        positions: Sequence[int] = (),
+        work: "PassShape | None" = None,
     ) -> None:
         """Begin a decode step or a pass at time 0.
 

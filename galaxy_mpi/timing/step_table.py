@@ -9,7 +9,6 @@ combination of classes once, together with its neighbours, which are likely to f
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,8 +189,10 @@ class _ManySteps:
         self._is_one_row = is_even and len(set(farthest.tolist())) == 1
         kept = slice(0, 1 if self._is_one_row else mesh.rows)
         self._shape = (1 if self._is_one_row else mesh.rows, mesh.cols)
-        self._factor: Any = 1.0 if is_even else slowness.chip_factors(mesh)[kept, :, None]
-        self._wires: Any = {
+        self._factor: float | Seconds = (
+            1.0 if is_even else slowness.chip_factors(mesh)[kept, :, None]
+        )
+        self._wires: dict[Axis, float | Seconds] = {
             axis: 1.0 if is_even else slowness.wire_factors(mesh, axis)[kept, :, None]
             for axis in Axis
         }
@@ -274,10 +275,10 @@ class _Meeting:
     """Dimension of the sending member."""
     is_alone: bool
     """Whether one member stands for the group."""
-    block_s: Any
-    wire_s: Any
-    own_s: Any
-    beside_s: Any
+    block_s: float | Seconds
+    wire_s: float | Seconds
+    own_s: float | Seconds
+    beside_s: float | Seconds
     has_beside: bool
 
     def left(self, now: Seconds) -> Seconds:

@@ -2,9 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.program import Choice
+
+if TYPE_CHECKING:
+    from galaxy_mpi.systems.prefill_pass import PassShape
 
 __all__ = ["Events", "Traced"]
 
@@ -41,18 +44,18 @@ class Events:
     """What the passes and steps that are traced were about, in order."""
 
     traced: Traced = field(default_factory=Traced)
-    events: list[tuple[str, Any]] = field(default_factory=list)
+    events: "list[tuple[str, list[int] | PassShape]]" = field(default_factory=list)
     """Name, and of a step the list of the longest position in each column; of a pass its shape."""
     shown: tuple[int, list[int]] | None = None
     """The step that pages show, number and positions: the last one traced, or else the first."""
     n_steps: int = 0
 
-    def add(self, event: Any) -> None:
+    def add(self, event: "list[int] | PassShape") -> None:
         """Note a step or a pass, if it is traced."""
         is_step = isinstance(event, list)
         name = self.traced.begin("decode" if is_step else "prefill")
         self.n_steps += is_step
-        if is_step and (name is not None or self.shown is None):
+        if isinstance(event, list) and (name is not None or self.shown is None):
             self.shown = self.n_steps, event
         if name is not None:
             self.events.append((name, event))

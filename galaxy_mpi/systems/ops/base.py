@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from galaxy_mpi.ccl.wire import Kind, Wire
+from galaxy_mpi.ccl.wire import Format, Kind, Wire
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.prefetch import WeightId
@@ -72,10 +72,12 @@ class SystemOp(Op):
         work = self.site.work
         return padded(self.shape.users) if work is None else work.device_rows
 
-    def wire(self, key: str, axis: Axis, kind: Kind, dtype: Any, width: int, **more: Any) -> Wire:
+    def wire(
+        self, key: str, axis: Axis, kind: Kind, dtype: Format, width: int, links: int | None = None
+    ) -> Wire:
         """Return the wire of a tensor of all rows, so many columns wide, in whole tiles."""
         shape = (self.device_rows, padded(width))
-        return Wire(key, axis, kind, dtype, shape, (self.rows, width), **more)
+        return Wire(key, axis, kind, dtype, shape, (self.rows, width), links)
 
     def tiles(self, width: int) -> int:
         """Return the tiles of a tensor of all rows."""

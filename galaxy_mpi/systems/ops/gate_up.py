@@ -1,7 +1,7 @@
 """Decode: w1 and w3, summed over the columns, silu and product, gathered over the columns."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -127,8 +127,9 @@ class FusedGateUp(GateUp):
         yield from self.consumed()
         yield from self.take(costs, W3)
         beside_s = self.matmul_s(costs, W3)
-        more: dict[str, Any] = {"beside_s": beside_s, "cores": cores}
-        yield from self.cross(costs, self._both, add_s, name=fused, parts=2, **more)
+        yield from self.cross(
+            costs, self._both, add_s, name=fused, parts=2, beside_s=beside_s, cores=cores
+        )
         yield from self.consumed()
         name = "reduce_scatter_w3"
         yield from self.cross(costs, self._both, add_s, name=name, parts=2, rides=True)

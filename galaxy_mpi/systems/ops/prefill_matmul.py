@@ -10,7 +10,7 @@ References
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -197,8 +197,8 @@ class PrefillGateUp(PrefillOp):
             yield from self.prefill_matmul(costs, f"{weight}_matmul", weight)
             wire, name = self._scatter(key), f"reduce_scatter_{weight}"
             yield from self.scatter_charges(costs, wire, name, width, wire.n_bytes)
-        more: dict[str, Any] = {"passes": 2, "tensors": 3, "dtype": self.formats.act}
-        yield from self.vector(costs, "silu_mul", self.device_rows * width, **more)
+        elements, dtype = self.device_rows * width, self.formats.act
+        yield from self.vector(costs, "silu_mul", elements, passes=2, tensors=3, dtype=dtype)
 
     def bind(self, chip: ChipBinder, h: F32, w1: WeightId, w3: WeightId) -> F32:
         """Multiply, round, sum, keep this column's part, twice; then silu and product."""
@@ -256,11 +256,9 @@ class MinimalDown(PrefillDown):
         if not self.work.is_long:
             yield from super().charges(costs)
             return
-        more: dict[str, Any] = {
-            "beside_s": self.prefill_matmul_s(costs, "w2"),
-            "cores": costs.machine.prefill_cores,
-        }
-        yield from self.cross(costs, self._gather, name="all_gather_w2_matmul", **more)
+        beside_s, cores = self.prefill_matmul_s(costs, "w2"), costs.machine.prefill_cores
+        name = "all_gather_w2_matmul"
+        yield from self.cross(costs, self._gather, name=name, beside_s=beside_s, cores=cores)
         yield from self._sum_charges(costs)
 
     def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:

@@ -6,12 +6,12 @@ References
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.ccl.wire import BufferKey, Index, Kind, Wire
+from galaxy_mpi.ccl.wire import BufferKey, Format, Index, Kind, Wire
 from galaxy_mpi.dtypes import FLOAT32, TILE, padded
 from galaxy_mpi.kernels import top_k
 from galaxy_mpi.mesh import Axis
@@ -48,7 +48,7 @@ class HostSample(SystemOp):
         """Return the sharding of its outputs."""
         return dict.fromkeys(("values", "tokens"), ((), (), ()))
 
-    def _gather(self, key: str, dtype: Any) -> Wire:
+    def _gather(self, key: str, dtype: Format) -> Wire:
         # A tile wide; prefill samples one tile of rows whatever the users.
         work, width = self.site.work, min(SAMPLED, self.shape.vocab)
         n_rows = self.shape.users if work is None else work.n_users

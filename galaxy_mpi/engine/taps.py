@@ -1,7 +1,6 @@
 """Taps: calls that are added behind ops while a program is bound."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from galaxy_mpi.arrays import F32, Array
 from galaxy_mpi.program import Binder, Program, Tap, Use
@@ -15,7 +14,7 @@ OnOp = Callable[[str, int, tuple[int, int], Mapping[str, Array]], None]
 later ops read, so who writes to them changes the run."""
 
 
-def at_layer_ends(hook: Callable[[tuple[int, int], int, tuple[Any, ...]], None]) -> MakeTap:
+def at_layer_ends(hook: Callable[[tuple[int, int], int, tuple[F32, ...]], None]) -> MakeTap:
     """Return a maker of taps that call ``hook`` after every layer.
 
     Parameters

@@ -24,7 +24,7 @@ from galaxy_mpi.mesh.waits import DIGEST_BYTES, LINE_BYTES, Waits
 if TYPE_CHECKING:
     from ctypes import c_void_p
 
-__all__ = ["BarrierCrossing", "SignalCrossing", "Signals", "Then", "barrier_crossing"]
+__all__ = ["BarrierCrossing", "Posts", "SignalCrossing", "Signals", "Then", "barrier_crossing"]
 
 _DIGESTS = (1 << 64) - 1
 
@@ -152,15 +152,15 @@ class Signals:
         Signals still to post, of all teams of the process, because it waits in one team at a time.
     """
 
-    def __init__(self, memory: TeamMemory, held: "list[_Posts]") -> None:
+    def __init__(self, memory: TeamMemory, held: "list[Posts]") -> None:
         others = [rank for rank in memory.ranks if rank != memory.rank]
-        self.posts = {other: _Posts(memory.signal(memory.rank, other)) for other in others}
+        self.posts = {other: Posts(memory.signal(memory.rank, other)) for other in others}
         self.takes = {other: _Takes(memory.signal(other, memory.rank)) for other in others}
         # A process is at most two collectives ahead of another.
         self.is_patient = 2 * len(memory.team.groups[0]) <= MOST_POSTS
         self._held = held
 
-    def tell(self, way: "_Posts") -> None:
+    def tell(self, way: "Posts") -> None:
         """Note a finished round, to be posted later."""
         if not way.n_held:
             self._held.append(way)
@@ -175,7 +175,7 @@ class Signals:
         self._held.clear()
 
 
-class _Posts:
+class Posts:
     """From this process to another."""
 
     def __init__(self, signal: Signal) -> None:
@@ -223,7 +223,7 @@ class SignalCrossing:
         self._signals = signals
         self._sends: dict[int, list[tuple[int, Bytes]]] = {}
         self._receives: dict[int, list[tuple[int, int, Bytes]]] = {}
-        self._to: list[tuple[_Posts, tuple[_Sent, ...]]] = []
+        self._to: list[tuple[Posts, tuple[_Sent, ...]]] = []
         self._from: list[tuple[_Takes, tuple[_Received, ...]]] = []
         self._text, self._n_taken = b"", 0
 

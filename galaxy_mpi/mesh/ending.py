@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 __all__ = [
     "Interrupted",
@@ -54,7 +54,7 @@ def flush() -> None:
 def end_within(code: int, grace_s: float = GRACE_S) -> None:
     """End this process with ``code`` in ``grace_s`` seconds, if nothing else has ended it."""
     with contextlib.suppress(Exception):  # an interpreter that shuts down starts no threads
-        timer: Any = threading.Timer(grace_s, os._exit, [code])
+        timer = threading.Timer(grace_s, os._exit, [code])
         timer.daemon = True
         timer.start()
 

@@ -6,16 +6,19 @@ host's processes pass a barrier. Boxes go straight to their receiver: with a sig
 as a message to another host.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.collective import Collective
-from galaxy_mpi.mesh.crossing import SignalCrossing, Signals, Then, barrier_crossing
+from galaxy_mpi.mesh.crossing import Posts, SignalCrossing, Signals, Then, barrier_crossing
+from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.message_plane import BoxMessages, MessagePlane, RowMessages
-from galaxy_mpi.mesh.placement import Team
+from galaxy_mpi.mesh.message_requests import RequestCache
+from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import Round, RoundPeers, TeamCrossing
 from galaxy_mpi.mesh.rounds import spreads
+from galaxy_mpi.mesh.team_memory import TeamMemory
+from galaxy_mpi.mesh.waits import Waits
 
 __all__ = ["MixedPlane"]
 
@@ -57,10 +60,19 @@ class _MixedRound:
 class MixedPlane(MessagePlane):
     """See `galaxy_mpi.mesh.plane.Plane`; parameters as of `MessagePlane`."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(
+        self,
+        placement: Placement,
+        axis: Axis,
+        rank: int,
+        memories: Sequence[TeamMemory],
+        waits: Waits,
+        cache: RequestCache,
+        units: Mapping[Team, Sequence[tuple[int, ...]]],
+    ) -> None:
+        super().__init__(placement, axis, rank, memories, waits, cache, units)
         self._signals: dict[Team, Signals] = {}
-        self._held: list[Any] = []
+        self._held: list[Posts] = []
 
     def _close(self) -> None:
         super(MessagePlane, self)._close()

@@ -210,7 +210,7 @@ class MpiTransport:
 
     def from_root(self, compute: Callable[[], _T]) -> _T:
         """Compute on rank 0 and return the result on every rank; a UserError is raised on all."""
-        outcome: Any = None
+        outcome: tuple[_T, None] | tuple[None, UserError] | None = None
         if self.rank == 0:
             try:
                 outcome = (compute(), None)

@@ -7,15 +7,16 @@ from each sending process.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from galaxy_mpi.mesh.binding import BoundPlane
 from galaxy_mpi.mesh.collective import Collective
-from galaxy_mpi.mesh.crossing import SignalCrossing, Signals, Then, barrier_crossing
-from galaxy_mpi.mesh.placement import Team
+from galaxy_mpi.mesh.crossing import Posts, SignalCrossing, Signals, Then, barrier_crossing
+from galaxy_mpi.mesh.mesh import Axis
+from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import Round, RoundPeers, TeamCrossing
 from galaxy_mpi.mesh.rounds import spreads
 from galaxy_mpi.mesh.team_memory import TeamMemory
+from galaxy_mpi.mesh.waits import Waits
 
 __all__ = ["SharedPlane"]
 
@@ -25,10 +26,17 @@ class SharedPlane(BoundPlane):
 
     shares_memory = True
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(
+        self,
+        placement: Placement,
+        axis: Axis,
+        rank: int,
+        memories: Sequence[TeamMemory],
+        waits: Waits,
+    ) -> None:
+        super().__init__(placement, axis, rank, memories, waits)
         self._signals: dict[Team, Signals] = {}
-        self._held: list[Any] = []
+        self._held: list[Posts] = []
 
     def _table_crossing(self, collective: Collective, *, in_parts: bool) -> TeamCrossing:
         return barrier_crossing(self, collective)

@@ -70,7 +70,7 @@ class UncaughtErrors:
             if self._is_open:
                 self._abort(1)
 
-    def _in_thread(self, arguments: Any) -> None:
+    def _in_thread(self, arguments: threading.ExceptHookArgs) -> None:
         try:
             self._report_thread(arguments)
         finally:

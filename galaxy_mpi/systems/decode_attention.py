@@ -6,7 +6,7 @@ The cache stays packed: keys and values are unpacked for a few users and heads a
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType, RowCodec
 from galaxy_mpi.kernels.attention import attend_decode
-from galaxy_mpi.systems.kv_cache import KVCache, read_size
+from galaxy_mpi.systems.kv_cache import KVCache, PageTable, read_size
 from galaxy_mpi.systems.modules import Attention, put
 from galaxy_mpi.systems.precision import Precision
 
-__all__ = ["AttentionStep", "Workspace"]
+if TYPE_CHECKING:
+    from galaxy_mpi.systems.chip import StepInputs
+
+__all__ = ["AttentionStep", "Part", "Workspace"]
 
 _UNPACKED_BYTES = 1 << 20
 """Limit of unpacked keys and values in float32: about the size of a core's L2 cache."""
@@ -66,7 +69,7 @@ class Workspace:
 
 
 @dataclass(slots=True)
-class _Part:
+class Part:
     """Users and kv heads that are attended to at once, with the arrays for them."""
 
     places: Ints
@@ -95,7 +98,7 @@ class AttentionStep:
     Parameters
     ----------
     cache : KVCache
-    inputs : object
+    inputs : StepInputs
         Its ``table`` is the page table of the users.
     precision : Precision
         Of the layer.
@@ -106,7 +109,7 @@ class AttentionStep:
     def __init__(
         self,
         cache: KVCache,
-        inputs: Any,
+        inputs: "StepInputs",
         precision: Precision,
         attend: Attention,
         workspace: Workspace,
@@ -123,9 +126,15 @@ class AttentionStep:
         self._runs = cache.rows.reshape(n_kv, n_blocks * page // size, size, 2, row_bytes)
         self._key = id(workspace), cache.dtype, cache.head_dim, n_kv, self._is_own
 
+    @property
+    def _table(self) -> PageTable:
+        table = self._inputs.table
+        assert table is not None
+        return table
+
     def attend(self, q_BNH: F32, out_BNH: F32) -> None:
         """Attend to the cache up to each user's position; idle users get zeros."""
-        table = self._inputs.table
+        table = self._table
         key = (*self._key, q_BNH.shape)
         parts = table.parts.get(key)
         if parts is None:
@@ -135,14 +144,14 @@ class AttentionStep:
         for part in parts:
             self._attend_part(part, q_BNH, out_BNH)
 
-    def _parts(self, shape: tuple[int, ...]) -> Iterator[_Part]:
+    def _parts(self, shape: tuple[int, ...]) -> Iterator[Part]:
         """Yield as many users of one length at once as fit the processor's cache.
 
         A user's result does not depend on the other users, nor a head's on other heads.
         """
         n_kv, _, size, _, _ = self._runs.shape
         per_kv = shape[1] // n_kv
-        for places, runs_GN in self._inputs.table.same_length:
+        for places, runs_GN in self._table.same_length:
             head_bytes = 2 * runs_GN.shape[1] * size * self._cache.head_dim * 4
             n_users = max(1, _UNPACKED_BYTES // (n_kv * head_bytes))
             n_heads = n_kv
@@ -154,7 +163,7 @@ class AttentionStep:
                     kv_heads = slice(head, min(head + n_heads, n_kv))
                     yield self._part(places[users], runs_GN[users], kv_heads, per_kv)
 
-    def _part(self, places: Ints, runs: Ints, kv_heads: slice, per_kv: int) -> _Part:
+    def _part(self, places: Ints, runs: Ints, kv_heads: slice, per_kv: int) -> Part:
         space, head_dim = self._workspace, self._cache.head_dim
         _, _, size, _, row_bytes = self._runs.shape
         n_kv = kv_heads.stop - kv_heads.start
@@ -171,7 +180,7 @@ class AttentionStep:
         both = both.reshape(n_kv, n_users, n_runs * size, 2, head_dim).swapaxes(0, 1)
         n_own = n_users if self._is_own else 0  # a user's class has arrays of its own
         adjacent = int(places[-1]) - int(places[0]) + 1 == n_users
-        return _Part(
+        return Part(
             places,
             slice(int(places[0]), int(places[-1]) + 1) if adjacent else places,
             slice(kv_heads.start * per_kv, kv_heads.stop * per_kv),
@@ -183,10 +192,10 @@ class AttentionStep:
             both[..., 1, :],
             space.values("queries", n_own, n_kv, per_kv, head_dim),
             space.values("scores", n_own, n_kv, per_kv, n_runs * size),
-            self._inputs.table.future(places, n_runs * size),
+            self._table.future(places, n_runs * size),
         )
 
-    def _attend_part(self, part: _Part, q_BNH: F32, out_BNH: F32) -> None:
+    def _attend_part(self, part: Part, q_BNH: F32, out_BNH: F32) -> None:
         self._runs[part.kv_heads].take(part.runs, axis=1, out=part.rows, mode="clip")
         if part.unpack is not None:
             part.unpack()
@@ -201,7 +210,7 @@ class AttentionStep:
         if self._is_own:
             attend_decode(q, k, v, part.future, part.scaled, part.scores, out)
         else:
-            positions = self._inputs.table.positions_B[part.places]
+            positions = self._table.positions_B[part.places]
             put(out, self._attend.decode(q, k, v, positions), self._attend, "decode")
         if not is_view:
             out_BNH[part.users, part.heads] = out

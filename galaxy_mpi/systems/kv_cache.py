@@ -8,13 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import gcd
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType
+
+if TYPE_CHECKING:
+    from galaxy_mpi.systems.chip import StepInputs
+    from galaxy_mpi.systems.decode_attention import Part
 
 __all__ = ["CacheWriter", "KVCache", "PageTable", "read_size"]
 
@@ -73,7 +77,7 @@ class PageTable:
         return groups
 
     @cached_property
-    def parts(self) -> dict[Any, Any]:
+    def parts(self) -> "dict[tuple[object, ...], list[Part]]":
         """What the attention of all layers has prepared for this step."""
         return {}
 
@@ -150,11 +154,11 @@ class CacheWriter:
     cache : KVCache
     both_BK2H : ndarray of shape (B, K, 2, H)
         Keys and values, adjacent.
-    inputs : object
+    inputs : StepInputs
         Its ``table`` is the page table of the users.
     """
 
-    def __init__(self, cache: KVCache, both_BK2H: F32, inputs: Any) -> None:
+    def __init__(self, cache: KVCache, both_BK2H: F32, inputs: "StepInputs") -> None:
         self._both, self._inputs = both_BK2H, inputs
         rows = both_BK2H.reshape(-1, cache.head_dim)
         shape = (*both_BK2H.shape[:3], cache.dtype.row_bytes(cache.head_dim))
@@ -174,6 +178,7 @@ class CacheWriter:
         if self._pack is not None:
             self._pack()
         table, packed = self._inputs.table, self._packed_KB
+        assert table is not None
         if len(table.active) < packed.shape[1]:
             packed = packed[:, table.active]
         self._cached_KT[:, table.slots] = packed

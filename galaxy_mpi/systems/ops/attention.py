@@ -52,8 +52,7 @@ class Attention(SystemOp):
 
     def _passes(self, costs: "Costs") -> float:
         """Return the passes over a tile of scores."""
-        passes: float = costs.machine.generic_attention_passes
-        return passes
+        return costs.machine.generic_attention_passes
 
     def _attend(self, costs: "Costs", cores: float, slots: int, most_tiles: int) -> Kernel:
         shape, tile_bytes = self.shape, self.precision.kv_cache.tile_bytes
@@ -107,5 +106,4 @@ class SlottedAttention(Attention):
         yield self._attend(costs, costs.machine.attention_cores, slots, 8)
 
     def _passes(self, costs: "Costs") -> float:
-        passes: float = costs.machine.softmax_passes
-        return passes
+        return costs.machine.softmax_passes

@@ -144,8 +144,7 @@ class SystemOp(Op):
         page_bytes, size = wire.dtype.packed_bytes((32, 32)), self.site.size(wire.axis)
         if worker is None and self.site.work is not None:
             worker = self.worker(costs)
-        seconds: float = costs.wire_s(size, block, links, page_bytes, worker)
-        return seconds
+        return costs.wire_s(size, block, links, page_bytes, worker)
 
     def worker(self, costs: "Costs", *, adds: bool = False) -> float:
         """Return the bytes a second that a link is given in prefill, where tensors are in DRAM.
@@ -155,7 +154,7 @@ class SystemOp(Op):
         """
         m = costs.machine
         of_worker = m.scatter_bytes_per_worker_s if adds else m.gather_bytes_per_worker_s
-        rate: float = of_worker * self.site.fabric.workers
+        rate = of_worker * self.site.fabric.workers
         if self.site.fabric.laps > 1 and self.device_rows >= LONG_ROWS:
             rate = min(rate, m.generic_link_bytes_per_s)
         return rate
@@ -173,14 +172,12 @@ class SystemOp(Op):
         """
         size = self.site.size(wire.axis)
         links = wire.links or self.links(wire) or costs.machine.links
-        adding_s: float = costs.add_s((size - 1) * elements)
-        own_s: float = max(0.0, adding_s - self._wire_s(costs, wire, wire.n_bytes, links))
-        return own_s
+        adding_s = costs.add_s((size - 1) * elements)
+        return max(0.0, adding_s - self._wire_s(costs, wire, wire.n_bytes, links))
 
     def peak(self, costs: "Costs", name: str) -> float:
         """Return flops per second of a core at the fidelity of a weight's matmul, or of `sdpa`."""
-        peak: float = costs.flops_per_core_s(self.precision.fidelity(name, self.site.mode))
-        return peak
+        return costs.flops_per_core_s(self.precision.fidelity(name, self.site.mode))
 
     def elementwise(
         self, costs: "Costs", name: str, elements: float, cores: float, passes: float
@@ -205,15 +202,13 @@ class SystemOp(Op):
     def matmul_cores(self, costs: "Costs") -> float:
         """Return the number of cores of a decode matmul."""
         m, site = costs.machine, self.site
-        cores: float = m.ring_cores if site.prefetch or site.fabric.ring_matmuls else m.bank_cores
-        return cores
+        return m.ring_cores if site.prefetch or site.fabric.ring_matmuls else m.bank_cores
 
     def matmul_s(self, costs: "Costs", weight: WeightId) -> Spent:
         """Return the seconds of a decode matmul."""
         k, n = self.shape.matrices[weight.name]
         users, peak = self.shape.users, self.peak(costs, weight.name)
         tile_bytes = self.precision.weight(weight.name).tile_bytes
-        seconds: Spent
         if self.site.prefetch:
             seconds = costs.ring_matmul_s(users, k, n, peak)
         elif self.site.fabric.ring_matmuls:

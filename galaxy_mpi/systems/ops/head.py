@@ -1,7 +1,7 @@
 """Decode and prefill: the language-model head, up to this row's shard of the logits."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_charges
 
 if TYPE_CHECKING:
+    from galaxy_mpi.systems.chip import StepInputs
     from galaxy_mpi.timing import Costs
 
 __all__ = ["AllLogits", "FusedLogits", "Logits", "PrefillLogits"]
@@ -139,7 +140,8 @@ class PrefillLogits(Logits):
             chip.call(_keep_last, chip.inputs, user, product, out[user])
 
 
-def _keep_last(inputs: Any, user: int, tile: F32, out: F32) -> None:
+def _keep_last(inputs: "StepInputs", user: int, tile: F32, out: F32) -> None:
+    assert inputs.work is not None
     n_tokens = len(inputs.work.users[user].tokens)
     np.copyto(out, tile[(n_tokens - 1) % TILE])
 

@@ -89,8 +89,7 @@ class PrefillAttention(PrefillOp):
 
     def _passes(self, costs: "Costs") -> float:
         """Return the passes over a tile of scores."""
-        passes: float = costs.machine.generic_softmax_passes
-        return passes
+        return costs.machine.generic_softmax_passes
 
     def _concat(self, costs: "Costs") -> Iterator[Charge]:
         elements = self.device_rows * self.shape.mixed
@@ -150,8 +149,7 @@ class RingPrefillAttention(PrefillAttention):
         return SHORT_CHUNK if self.work.start else super()._chunk
 
     def _passes(self, costs: "Costs") -> float:
-        passes: float = costs.machine.softmax_passes
-        return passes
+        return costs.machine.softmax_passes
 
     def _half(self, key: str) -> Wire:
         shape = (self.work.length // (2 * self._n_columns), self.shape.mixed)

@@ -58,8 +58,7 @@ class PrefillOp(SystemOp):
         tile_bytes = self.precision.weight(weight).tile_bytes
         moved = self.formats.w2_product.packed_bytes((self.device_rows, padded(k) + padded(n)))
         peak = self.peak(costs, weight)
-        seconds: Spent = costs.prefill_matmul_s(self.device_rows, k, n, tile_bytes, peak, moved)
-        return seconds
+        return costs.prefill_matmul_s(self.device_rows, k, n, tile_bytes, peak, moved)
 
     def prefill_matmul(self, costs: "Costs", name: str, weight: str) -> Iterator[Charge]:
         """Yield the charge of a matmul."""

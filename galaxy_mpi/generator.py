@@ -19,6 +19,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.model import PAGE_SIZE, Model, create_model
 from galaxy_mpi.prefetch import Prefetcher
+from galaxy_mpi.script_input import refuse_difference, token_ids
 from galaxy_mpi.systems import PageTable, PrefillPass, PrefillUser
 from galaxy_mpi.timing.run_clock import join
 from galaxy_mpi.timing.times import DeviceTimes, Peaks
@@ -151,15 +152,19 @@ class Generator:
                 f"{len(tokens)} tokens and {len(positions)} positions for at most "
                 f"{model.max_batch_size} users; give one of each a user"
             )
+        if min(positions, default=-1) < -1:
+            raise ConfigError(f"position {min(positions)}; give -1 to a user that sits out")
         highest = max((int(position) for position in positions), default=-1)
         if highest >= model.max_seq_len:
             raise ConfigError(
-                f"position {highest} is behind the last of {model.max_seq_len}; "
+                f"position {highest} is beyond the last, {model.max_seq_len - 1}; "
                 f"raise max_seq_len of create_model"
             )
         cols = model.run.working_mesh.cols
         tokens_B = np.zeros(self._places_each * cols, np.int64)
         positions_B = np.full(self._places_each * cols, -1, np.int64)
+        active = [position >= 0 for position in positions]
+        token_ids(np.asarray(tokens)[active], model.plan.model.vocab_size)
         tokens_B[: len(tokens)] = tokens
         positions_B[: len(positions)] = positions
         return tokens_B, {col: self._table(col, positions_B) for col in model.chips.columns}
@@ -201,10 +206,14 @@ class Generator:
             One a prompt; equal on all ranks.
         """
         model, ends = self.model, self.model.plan.model.eos_tokens
+        if isinstance(prompts, str):
+            raise ConfigError(f"prompts is one text; give a list: [{prompts[:40]!r}]")
+        if max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         if len(prompts) > model.max_batch_size:
             raise ConfigError(
                 f"{len(prompts)} prompts for {model.max_batch_size} users; raise max_batch_size of "
-                f"create_model"
+                f"create_model, or call generate in parts"
             )
         ids = [model.encode(p) if isinstance(p, str) else list(p) for p in prompts]
         made: list[list[int]] = [[] for _ in ids]
@@ -250,7 +259,7 @@ class Generator:
         """Raise ConfigError on all ranks if one was given something else; messages would fit."""
         transport = self.model.transport
         of_all = transport.gather(mine)
-        transport.from_root(lambda: _refuse_difference(of_all or []))
+        transport.from_root(lambda: refuse_difference(of_all or []))
 
     def _table(self, column: int, positions_B: Ints) -> PageTable:
         """Return where the users of a column are."""
@@ -268,7 +277,7 @@ class Generator:
                 f"can be prefilled (max_seq_len of create_model)"
             )
         column = user // self._places_each
-        tokens = np.array([int(token) for token in prompt], np.int64)
+        tokens = token_ids(prompt, model.plan.model.vocab_size)
         return PrefillPass((PrefillUser(tokens, 0, column, self._blocks(user)),))
 
     def _blocks(self, user: int) -> Ints:
@@ -281,16 +290,3 @@ class Generator:
         whole = slices[0].swapaxes(0, 1).reshape(slices[0].shape[1], -1)
         # A copy: the next program overwrites what this one gave.
         return whole[:, : self.model.plan.model.vocab_size].copy()
-
-
-def _refuse_difference(given: list[dict[str, object]]) -> None:
-    """Raise ConfigError if a rank was given something else than one before it."""
-    known: dict[str, tuple[int, object]] = {}
-    for rank, of_rank in enumerate(given):
-        for what, values in of_rank.items():
-            first, right = known.setdefault(what, (rank, values))
-            if values != right:
-                raise ConfigError(
-                    f"the {what} of rank {rank} differ from those of rank {first}: "
-                    f"{str(values)[:60]}, not {str(right)[:60]}; give all ranks the same"
-                )

@@ -1,5 +1,6 @@
 """End a rank whose main thread waits forever, because MPI waits and reads have no timeout."""
 
+import _thread
 import math
 import threading
 import traceback
@@ -15,6 +16,8 @@ WAIT_TIMEOUT_S = 120.0
 """Default for Python scripts, whose other ranks wait while one works between two calls."""
 
 _INTERVAL_S = 1.0
+
+BEGINS_IN_S = 10.0
 
 _STANDSTILL_S = 5.0
 """If every process of the run waits this long without progress, it is a deadlock."""
@@ -59,8 +62,11 @@ class Watchdog:
         self._timeout_s, self._is_fixed = timeout_s or math.inf, is_fixed
         self._expired = expired or _end
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        self._thread.start()
+        self._has_begun, self._has_ended = threading.Event(), threading.Event()
+        # Without memory for it a thread may end before it begins, which Thread.start waits for.
+        _thread.start_new_thread(self._watch, ())
+        if not self._has_begun.wait(BEGINS_IN_S):
+            raise MemoryError("the watchdog's thread has not begun")
 
     def allow(self, timeout_s: float) -> None:
         """Raise the limit to at least ``timeout_s`` seconds, unless the user set it."""
@@ -70,13 +76,16 @@ class Watchdog:
     def close(self) -> None:
         """Stop watching."""
         self._stop.set()
-        self._thread.join()
+        self._has_ended.wait()
 
     def _watch(self) -> None:
+        self._has_begun.set()
         try:
             self._look_again_and_again()
         except BaseException:  # without a watchdog the rank could wait forever
             end_process(f"galaxy_mpi: the watchdog failed:\n{traceback.format_exc()}")
+        finally:
+            self._has_ended.set()
 
     def _look_again_and_again(self) -> None:
         interval_s = min(_INTERVAL_S, self._timeout_s / 4)

@@ -52,9 +52,15 @@ def other_run(run: RunConfig, other: str) -> RunConfig:
     Raises
     ------
     ConfigError
-        If there is no such precision, system or file.
+        If there is no such precision, system or file, or the system arranges chips differently.
     """
-    return replace(run, **_changes(other), **_OF_DEVICE)
+    again = replace(run, **_changes(other), **_OF_DEVICE)
+    if again.working_mesh != run.working_mesh:
+        raise ConfigError(
+            f"--against {other}: it uses the {run.mesh} mesh as {again.working_mesh}, and this run "
+            f"as {run.working_mesh}; compare two runs with --capture and galaxy-mpi diff"
+        )
+    return again
 
 
 def run_against(

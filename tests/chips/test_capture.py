@@ -149,6 +149,16 @@ def test_against_another_precision_runs_both(tmp_path, capsys):
     assert "--against flaot32: no such file; name one, or performance" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("other", ["tt_transformers", "galaxy"])
+def test_a_system_that_arranges_chips_differently_is_refused(other, capsys):
+    ours = "galaxy" if other == "tt_transformers" else "tt_transformers"
+    flat = ["--mesh", "1x4", "--chips-per-rank", "4", "--system", ours, "--against", other]
+    assert decode.main([*COMMAND, *flat]) == 2
+    said = capsys.readouterr().err
+    assert f"--against {other}: it uses the 1x4 mesh as " in said
+    assert "compare two runs with --capture and galaxy-mpi diff" in said
+
+
 def test_accuracy_tells_ops_and_layers_apart(tmp_path, capsys):
     """Given the same tokens: coarser formats lose more in every layer, float32 nothing."""
     path = tmp_path / "accuracy.json"

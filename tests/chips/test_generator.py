@@ -103,6 +103,12 @@ def test_bad_calls_say_what_would_be_right():
             lambda: generator.prefill_forward([[1]], users=[0, 1]),
             lambda: generator.prepare_decode_inputs([1] * 5, [0] * 5),
             lambda: generator.prepare_decode_inputs([1], [128]),
+            lambda: generator.prepare_decode_inputs([1], [-2]),
+            lambda: generator.prepare_decode_inputs([2048], [0]),
+            lambda: generator.prefill_forward([[0, -1]]),
+            lambda: generator.prefill_forward([[1.5]]),
+            lambda: generator.generate("It is"),
+            lambda: generator.generate(["It is"], max_new_tokens=0),
         ):
             with pytest.raises(ConfigError) as caught:
                 call()
@@ -119,7 +125,13 @@ def test_bad_calls_say_what_would_be_right():
             "user 7 is outside 0 to 3",
             "1 prompts, but 2 users",
             "at most 4 users",
-            "position 128 is behind the last of 128",
+            "position 128 is beyond the last, 127",
+            "position -2; give -1 to a user that sits out",
+            "token 2048 is not in the vocabulary; its tokens are 0 to 2047",
+            "token -1 is not in the vocabulary; its tokens are 0 to 2047",
+            "token 1.5 is not in the vocabulary",
+            "prompts is one text; give a list: ['It is']",
+            "max_new_tokens must be at least 1, got 0",
         ),
         strict=True,
     ):

@@ -305,3 +305,10 @@ def test_a_launcher_with_ranks_is_left_alone_until_the_last_has_ended(tmp_path):
             os.kill(rank, signal.SIGKILL)
             assert watch.wait(timeout=30) == 0
         assert launcher.wait(timeout=30) == -signal.SIGTERM
+
+
+def test_a_watchdog_whose_thread_does_not_begin_is_an_error(monkeypatch):
+    monkeypatch.setattr("galaxy_mpi.mesh.watchdog.BEGINS_IN_S", 0.05)
+    monkeypatch.setattr("_thread.start_new_thread", lambda function, arguments: 0)
+    with pytest.raises(MemoryError, match="has not begun"):
+        Watchdog(1)

@@ -124,3 +124,4 @@ for name in $names; do
 done
 
 echo "$wanted" >"$stamp"
+echo "galaxy_mpi set-up: done; now: . $venv/bin/activate" >&2

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from galaxy_mpi.errors import UserError
-from galaxy_mpi.mesh.ending import end_process
+from galaxy_mpi.mesh.ending import end_process, say
 
 __all__ = ["UncaughtErrors"]
 
@@ -65,6 +65,8 @@ class UncaughtErrors:
         if self._is_open and self._rank and isinstance(error, UserError) and error.is_common:
             time.sleep(_RANK_0_FIRST_S)
         try:
+            if self._is_open:
+                say(f"galaxy_mpi: rank {self._rank} failed:\n")
             self._report(kind, error, trace)
         finally:
             if self._is_open:

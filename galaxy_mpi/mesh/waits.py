@@ -176,7 +176,8 @@ class Waits:
         whom, verb = " and ".join(ended[:_MOST_TOLD]), "has" if _verb(ended) == "is" else "have"
         return (
             f"{self.names(self.rank)} waited {waited_s:.0f} s in {self.doing(self.rank)}, but "
-            f"{whom} {verb} closed the model, or left the program"
+            f"{whom} {verb} closed the model, or left the program; all ranks must make the same "
+            f"calls"
         )
 
     def in_vain(self, crossing: Waiting, waited_s: float) -> tuple[str, bool]:

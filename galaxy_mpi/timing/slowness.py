@@ -55,17 +55,18 @@ class Slowness:
                     f"--slow-link is ROW,COLUMN,row|column,FACTOR, for example 3,1,row,2.5; "
                     f"got {text!r}"
                 ) from None
-        for (row_, col_, *_), factor_ in (*slow_chips.items(), *slow_links.items()):
-            if not (0 <= row_ < mesh.rows and 0 <= col_ < mesh.cols):
-                raise ConfigError(
-                    f"chip ({row_}, {col_}) is outside the {mesh} mesh: rows 0 to {mesh.rows - 1}, "
-                    f"columns 0 to {mesh.cols - 1}"
-                )
-            if not 1e-6 < factor_ < 1e6:
-                raise ConfigError(
-                    f"the factor of chip ({row_}, {col_}) must be above 1e-6 and below 1e6, "
-                    f"got {factor_}"
-                )
+        for option, factors in (("--slow-chip", slow_chips), ("--slow-link", slow_links)):
+            for (row_, col_, *_), factor_ in factors.items():
+                if not (0 <= row_ < mesh.rows and 0 <= col_ < mesh.cols):
+                    raise ConfigError(
+                        f"{option}: chip ({row_}, {col_}) is outside the {mesh} mesh: rows 0 to "
+                        f"{mesh.rows - 1}, columns 0 to {mesh.cols - 1}"
+                    )
+                if not 1e-6 < factor_ < 1e6:
+                    raise ConfigError(
+                        f"{option}: the factor at chip ({row_}, {col_}) must be above 1e-6 and "
+                        f"below 1e6, got {factor_}"
+                    )
         return cls(slow_chips, slow_links)
 
     def moved(self, mesh: Mesh, to: Mesh) -> "Slowness":

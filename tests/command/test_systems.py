@@ -140,6 +140,7 @@ def test_another_input_on_one_rank_is_an_error(tmp_path, prompt, token, position
     done = mpi(2, path)
     assert done.returncode != 0
     assert f"the {said}" in done.stderr
+    assert done.stderr.startswith("galaxy_mpi: rank 0 failed:\nTraceback")
     assert done.stderr.count("Traceback") == 1
 
 

@@ -75,9 +75,11 @@ class Mesh:
         MeshError
             If ``text`` is not of that form, or a side is 0.
         """
-        match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.strip().lower())
+        match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", str(text).strip().lower())
         if match is None:
-            raise MeshError(f"a mesh is written ROWSxCOLUMNS, for example 8x4; got {text[:80]!r}")
+            raise MeshError(
+                f"a mesh is written ROWSxCOLUMNS, for example 8x4; got {str(text)[:80]!r}"
+            )
         return cls(int(match[1]), int(match[2]))
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.errors import ValuesError
+from galaxy_mpi.errors import ConfigError, ValuesError
 from galaxy_mpi.kernels import (
     RotaryTable,
     attention_decode,
@@ -100,6 +100,9 @@ class RMSNorm:
         return normalised
 
 
+_BASES = {"attention_class": Attention, "norm_class": RMSNorm, "rope_class": RotaryTable}
+
+
 @dataclass(frozen=True)
 class Modules:
     """The classes that a model uses."""
@@ -107,6 +110,13 @@ class Modules:
     attention_class: type[Attention] = Attention
     norm_class: type[RMSNorm] = RMSNorm
     rope_class: type[RotaryTable] = RotaryTable
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a class is of another kind, before a model is loaded."""
+        for name, base in _BASES.items():
+            found = getattr(self, name)
+            if not (isinstance(found, type) and issubclass(found, base)):
+                raise ConfigError(f"{name} is {found!r}, not a subclass of {base.__name__}")
 
     def attention(self, layer: int, state: "ChipState") -> Attention:
         """Return the attention of a layer on a chip.

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, MeshError
 from galaxy_mpi.generator import Generator, create_model
 from galaxy_mpi.kernels import RotaryTable, attention_decode
 from galaxy_mpi.systems import Attention, RMSNorm
@@ -137,6 +137,11 @@ def test_bad_calls_say_what_would_be_right():
     ):
         assert part in line
     assert shape[0] == 0
+    with pytest.raises(MeshError, match=r"a mesh is written ROWSxCOLUMNS.*got '\(2, 2\)'"):
+        create_model(mesh=(2, 2))
+    for name in ("attention_class", "norm_class", "rope_class"):
+        with pytest.raises(ConfigError, match=f"{name} is <class 'int'>, not a subclass of"):
+            create_model(**{name: int})
     with pytest.raises(ConfigError, match="max_seq_len must be at least 1"):
         create_model(max_seq_len=0)
 

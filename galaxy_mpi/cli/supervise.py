@@ -60,24 +60,33 @@ def supervise(
     n_killed = _n_killed(counters)
     notices = Notices(_write)
     standard_input = Input(words)
-    process = subprocess.Popen(
-        words,
-        env={**_without_streams(environ), **standard_input.variables, **output_of_this_process()},
-        stdin=standard_input.of_mpirun,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=_ending_with_parent(),
-    )
-    child = _Child(process, notices)
+    early: list[int] = []
     # What is ignored here (nohup, a script's background jobs) stays ignored.
     before = {
-        number: signal.signal(number, child.handle)
-        for number in child.SIGNALS
+        number: signal.signal(number, lambda number, frame: early.append(number))
+        for number in _Child.SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN
     }
-    before[signal.SIGTTIN] = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-    standard_input.pass_on()
     try:
+        process = subprocess.Popen(
+            words,
+            env={
+                **_without_streams(environ),
+                **standard_input.variables,
+                **output_of_this_process(),
+            },
+            stdin=standard_input.of_mpirun,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=_ending_with_parent(),
+        )
+        child = _Child(process, notices)
+        for number in list(before):
+            signal.signal(number, child.handle)
+        for sent in early:
+            child.handle(sent, None)
+        before[signal.SIGTTIN] = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+        standard_input.pass_on()
         assert process.stderr is not None
         while chunk := os.read(process.stderr.fileno(), 65536):
             notices.feed(chunk)

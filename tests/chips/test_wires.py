@@ -70,7 +70,7 @@ def expected(program, axis):
     found = defaultdict(list)
     for use, wire in program.wires():
         if wire.axis is axis:
-            found[wire.key, f"{use.op.name} of layer {use.layer}"].append(wire)
+            found[wire.key, str(use).removeprefix("op ")].append(wire)
     return found
 
 

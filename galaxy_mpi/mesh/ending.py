@@ -4,11 +4,13 @@ A standard error that is closed, full or never read must not keep a rank alive. 
 single write whose failure is ignored, and a timer ends the process if the write blocks.
 """
 
+import _thread
 import contextlib
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -53,10 +55,14 @@ def flush() -> None:
 
 def end_within(code: int, grace_s: float = GRACE_S) -> None:
     """End this process with ``code`` in ``grace_s`` seconds, if nothing else has ended it."""
+
+    def end() -> None:
+        time.sleep(grace_s)
+        os._exit(code)
+
     with contextlib.suppress(Exception):  # an interpreter that shuts down starts no threads
-        timer = threading.Timer(grace_s, os._exit, [code])
-        timer.daemon = True
-        timer.start()
+        # Thread.start waits until the thread has begun, which it never does without memory.
+        _thread.start_new_thread(end, ())
 
 
 class Terminated(KeyboardInterrupt):

@@ -64,7 +64,10 @@ class Watchdog:
         self._stop = threading.Event()
         self._has_begun, self._has_ended = threading.Event(), threading.Event()
         # Without memory for it a thread may end before it begins, which Thread.start waits for.
-        _thread.start_new_thread(self._watch, ())
+        try:
+            _thread.start_new_thread(self._watch, ())
+        except RuntimeError as error:
+            raise MemoryError("the watchdog's thread cannot start") from error
         if not self._has_begun.wait(BEGINS_IN_S):
             raise MemoryError("the watchdog's thread has not begun")
 

@@ -312,3 +312,9 @@ def test_a_watchdog_whose_thread_does_not_begin_is_an_error(monkeypatch):
     monkeypatch.setattr("_thread.start_new_thread", lambda function, arguments: 0)
     with pytest.raises(MemoryError, match="has not begun"):
         Watchdog(1)
+
+
+def test_a_process_ends_in_time_whatever_it_does():
+    script = "import time; from galaxy_mpi.mesh.ending import end_within; end_within(7, 0.1); "
+    ended = subprocess.run([sys.executable, "-c", script + "time.sleep(60)"], check=False)
+    assert ended.returncode == 7

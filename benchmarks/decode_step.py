@@ -119,9 +119,11 @@ class Ours:
 
     def step(self) -> float:
         began = time.perf_counter()
-        ready = self.engine.decode_mode.run(self._tokens, self._tables, self._positions)
+        ready = self.engine.decode_mode.run(self._tokens, self._tables)
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         self.engine.sampler.choose(values, tokens, self._rows, self._rows)
+        if self.engine.clock is not None:
+            self.engine.clock.step(self._positions, self._rows)
         return time.perf_counter() - began
 
 

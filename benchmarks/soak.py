@@ -111,7 +111,7 @@ def main() -> int:
                 if n % every == 0:
                     samples.append((float(n), float(proportional_set_bytes())))
             seconds = time.perf_counter() - began
-            clocks = [] if engine.clock is None else engine.clock.times
+            clocks = [] if engine.clock is None else [engine.clock.times]
             results = bytes_of([scheduler.requests, engine.chosen, engine.times, *clocks])
             # The prompts of all users were there from the start.
             results -= bytes_of([request.prompt for request in scheduler.requests])

@@ -6,23 +6,23 @@ maps the original's names to ours.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import chain
+from typing import Any, Literal
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.engine.mode import NoClock
 from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
 from galaxy_mpi.engine.parts import make_clock, make_programs
 from galaxy_mpi.engine.taps import OnOp, hook_taps
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.model import PAGE_SIZE, Model, create_model
+from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher
+from galaxy_mpi.program import Program
 from galaxy_mpi.script_input import refuse_difference, token_ids
-from galaxy_mpi.systems import PageTable, PrefillPass, PrefillUser
-from galaxy_mpi.timing.run_clock import join
-from galaxy_mpi.timing.times import DeviceTimes, Peaks
+from galaxy_mpi.systems import PageTable, PassShape, PrefillPass, PrefillUser
 
 __all__ = ["Continuation", "Generator", "Model", "create_model"]
 
@@ -64,11 +64,13 @@ class Generator:
         self._blocks_each = model.plan.limits.blocks_for(model.max_seq_len)
         programs = make_programs(run, model.plan.model, chips)
         prefetcher = Prefetcher() if programs.prefetch else None
-        self._programs = programs
-        self._clock = make_clock(run, model.plan.machine, programs, model.transport)
-        clock, taps = self._clock or NoClock(), list(hook_taps(on_op, on_layer))
-        self._decode = DecodeMode(chips, programs, prefetcher, clock, taps)
-        self._prefill = PrefillMode(chips, programs, clock, taps)
+        taps = list(hook_taps(on_op, on_layer))
+        self._decode = DecodeMode(chips, programs, prefetcher, taps)
+        self._prefill = PrefillMode(chips, programs, taps)
+        source = _WithLogits(programs)
+        self._clock = make_clock(run, model.plan.machine, source, model.transport)
+        if self._clock is not None:
+            self._decode.check = self._prefill.check = self._clock.estimator.check
         self.mode: str | None = None
 
     def __enter__(self) -> "Generator":
@@ -123,8 +125,8 @@ class Generator:
         for number, one in enumerate(work):
             self.model.transport.begin(f"prefill of prompt {number}")
             ready = self._prefill.run(one, all_logits=True)
-            if self._clock is not None and ready.clocks is not None:
-                self._clock.end_prefill(ready.clocks, [number])
+            if self._clock is not None:
+                self._clock.prefill(one.shape, [number])
             found.append(self._whole(ready.results("logits")))
         n_tokens = self.model.plan.model.vocab_size
         return np.concatenate(found) if found else np.zeros((0, n_tokens), np.float32)
@@ -178,15 +180,17 @@ class Generator:
             Logits of every user, idle ones included; equal on all ranks.
         """
         given = {f"positions of column {c}": t.positions_B.tolist() for c, t in tables.items()}
-        self._check_same({"tokens of a step": tokens_B.tolist(), **given})
+        known = self._check_same({"tokens of a step": tokens_B.tolist(), **given})
         self.switch_mode("decode")
         self.model.transport.begin("decode step")
-        longest = [-1] * self.model.run.working_mesh.cols
-        for column, table in tables.items():
-            longest[column] = int(table.positions_B.max())
-        ready = self._decode.run(tokens_B, tables, longest, all_logits=True)
-        if self._clock is not None and ready.clocks is not None:
-            self._clock.end_step(ready.clocks, int((tokens_B >= 0).sum()))
+        ready = self._decode.run(tokens_B, tables, all_logits=True)
+        if self._clock is not None:
+            of_columns = [
+                known[f"positions of column {c}"] for c in range(self.model.run.working_mesh.cols)
+            ]
+            longest = [max(positions) for positions in of_columns]
+            users = [user for user, at in enumerate(chain(*of_columns)) if at >= 0]
+            self._clock.step(longest, users)
         return self._whole(ready.results("logits"))[: self.model.max_batch_size]
 
     def generate(
@@ -237,7 +241,7 @@ class Generator:
         return [Continuation(tuple(tokens), model.decode(tokens)) for tokens in made]
 
     def device_times(self) -> JsonObject | None:
-        """Return device time of all that was run, as ``device`` of a report. Collective.
+        """Return device time of all that was run, as ``device`` of a report.
 
         Without the choice of a token, which is the caller's here.
 
@@ -246,20 +250,20 @@ class Generator:
         dict or None
             On rank 0; None elsewhere, and for formats that the device does not have.
         """
-        machine = self.model.plan.machine
-        if self._clock is None or machine is None:
-            return None
-        ranks = self.model.transport.gather(self._clock.times)
-        if ranks is None:
-            return None
-        times = DeviceTimes(self._programs.n_layers, Peaks.of(machine))
-        return join([chip for rank in ranks for chip in rank], times).to_dict()
+        return None if self._clock is None else self._clock.times.to_dict()
 
-    def _check_same(self, mine: dict[str, object]) -> None:
-        """Raise ConfigError on all ranks if one was given something else; messages would fit."""
+    def _check_same(self, mine: dict[str, Any]) -> dict[str, Any]:
+        """Raise ConfigError on all ranks if one was given something else; messages would fit.
+
+        Returns
+        -------
+        dict
+            What all ranks were given, on rank 0; elsewhere ``mine``.
+        """
         transport = self.model.transport
         of_all = transport.gather(mine)
         transport.from_root(lambda: refuse_difference(of_all or []))
+        return mine if of_all is None else {what: v for one in of_all for what, v in one.items()}
 
     def _table(self, column: int, positions_B: Ints) -> PageTable:
         """Return where the users of a column are."""
@@ -290,3 +294,19 @@ class Generator:
         whole = slices[0].swapaxes(0, 1).reshape(slices[0].shape[1], -1)
         # A copy: the next program overwrites what this one gave.
         return whole[:, : self.model.plan.model.vocab_size].copy()
+
+
+class _WithLogits:
+    """Programs whose results are logits, as a `galaxy_mpi.timing.estimator.ProgramSource`."""
+
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self.mesh, self.n_layers, self.on = programs.mesh, programs.n_layers, programs.on
+
+    def decode(self) -> Program:
+        """Return the program of a decode step."""
+        return self._programs.decode(all_logits=True)
+
+    def prefill(self, work: PassShape) -> Program:
+        """Return the program of a pass."""
+        return self._programs.prefill(work, all_logits=True)

@@ -90,7 +90,7 @@ def build_parser() -> ArgumentParser:
     add(
         "--with-values",
         action="store_true",
-        help="compute the tokens too, on ranks, and compare the chips' clocks with these times",
+        help="compute the tokens too, on ranks; compare the run's device times with these",
     )
     add(
         "--weights-cache",
@@ -187,7 +187,7 @@ def _prepare_values(
     return run.working_mesh, play
 
 
-_EQUAL = "the chips' clocks agree with these times to the last bit"
+_EQUAL = "device times of the run agree with these to the last bit"
 
 
 def traffic_of(arguments: argparse.Namespace) -> Traffic:

@@ -51,10 +51,7 @@ def results(bound: BoundProgram, number: int) -> list[np.ndarray]:
 def bound_on(mesh: Mesh, binds: list[BindTo], terms: list[np.ndarray], **more) -> BoundProgram:
     """Return a program bound on all chips of a mesh; ``terms`` by rank."""
     planes = {axis: LocalPlane(mesh, axis) for axis in Axis}
-    clocks = more.pop("clocks", [None] * mesh.n_chips)
-    chips = [
-        Binder(mesh, rank, planes, None, clock=clocks[rank], **more) for rank in range(mesh.n_chips)
-    ]
+    chips = [Binder(mesh, rank, planes, None, **more) for rank in range(mesh.n_chips)]
     program = program_of(binds, terms[0].shape)
     return bind_program(program, chips, [{"values": term} for term in terms], planes)
 
@@ -71,19 +68,3 @@ def wire_of(
 ) -> Wire:
     """Return a wire of a collective, over a row unless said otherwise."""
     return Wire(key, axis, kind, dtype, sent)
-
-
-class Clock:
-    """A device clock that notes what it is told."""
-
-    def __init__(self, now: float) -> None:
-        self.now, self.left = now, []
-        self.n_entered = self.n_left = 0
-
-    def enter(self, times: np.ndarray, index: int) -> None:
-        times[index] = self.now
-        self.n_entered += 1
-
-    def leave(self, times: np.ndarray) -> None:
-        self.left = times.tolist()
-        self.n_left += 1

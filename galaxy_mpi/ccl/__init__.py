@@ -7,7 +7,7 @@ all-reduce, `owner` reproduces the rounding of hops in one step, and `slabs` spl
 """
 
 from galaxy_mpi.ccl.algorithms import COLLECTIVES, Algorithms
-from galaxy_mpi.ccl.builder import Bound, Builder, Clock
+from galaxy_mpi.ccl.builder import Bound, Builder
 from galaxy_mpi.ccl.topology import TOPOLOGIES, Hop, Line, Ring, Round, Topology
 from galaxy_mpi.ccl.wire import BufferKey, Index, Kind, Wire
 
@@ -18,7 +18,6 @@ __all__ = [
     "Bound",
     "BufferKey",
     "Builder",
-    "Clock",
     "Hop",
     "Index",
     "Kind",

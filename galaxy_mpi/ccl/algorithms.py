@@ -56,7 +56,7 @@ class Algorithm:
     words: str
     """Name in reports."""
     make: Callable[..., Bound]
-    """Given (builder, wire, is_first=...); a reduce-scatter also ``by_rows`` and ``is_rounded``."""
+    """Given (builder, wire); a reduce-scatter also ``by_rows`` and ``is_rounded``."""
 
 
 def gather_over(make_topology: MakeTopology) -> Algorithm:
@@ -101,21 +101,17 @@ class Algorithms:
     skips_alone: bool = False
     """Whether collectives of a group of one chip take no device time."""
 
-    def bind(
-        self, builder: Builder, wire: Wire, *, by_rows: bool = False, is_first: bool = True
-    ) -> Bound:
+    def bind(self, builder: Builder, wire: Wire, *, by_rows: bool = False) -> Bound:
         """Return a collective of a chip's program, in slabs if the tensor is long."""
-        is_first = is_first and not self._skips(builder, wire)
         if is_long(wire):
-            return Slabs(builder, wire, self._bind, by_rows=by_rows, is_first=is_first)
-        return self._bind(builder, wire, by_rows=by_rows, is_first=is_first)
+            return Slabs(builder, wire, self._bind, by_rows=by_rows)
+        return self._bind(builder, wire, by_rows=by_rows)
 
     def slabs(
-        self, builder: Builder, wire: Wire, pieces: Sequence[slice] = (), *, is_first: bool = True
+        self, builder: Builder, wire: Wire, pieces: Sequence[slice] = ()
     ) -> Iterator[tuple[slice, Bound]]:
         """Yield row ranges with their collectives, see `slabs_of`; a short tensor is one slab."""
-        is_first = is_first and not self._skips(builder, wire)
-        return slabs_of(builder, wire, self._bind, is_first=is_first, pieces=pieces)
+        return slabs_of(builder, wire, self._bind, pieces=pieces)
 
     def ran_as(self, wires: Iterable[Wire]) -> dict[str, str]:
         """Return the algorithm of each buffer's collective, for reports."""
@@ -132,23 +128,23 @@ class Algorithms:
             return self.all_reduce.words
         return scatter if scatter == gather else f"{scatter}, then {gather}"
 
-    def _skips(self, builder: Builder, wire: Wire) -> bool:
-        return self.skips_alone and builder.plane(wire.axis).size == 1
+    def takes_time(self, wire: Wire, size: int) -> bool:
+        """Return whether a collective of a group of so many chips takes device time."""
+        return size > 1 or not self.skips_alone
 
-    def _bind(self, builder: Builder, wire: Wire, *, by_rows: bool, is_first: bool) -> Bound:
+    def _bind(self, builder: Builder, wire: Wire, *, by_rows: bool) -> Bound:
         made: Bound
         if wire.kind is Kind.ALL_GATHER:
-            made = self.all_gather.make(builder, wire, is_first=is_first)
+            made = self.all_gather.make(builder, wire)
         elif wire.kind is Kind.REDUCE_SCATTER:
             make = self.reduce_scatter.make
-            made = make(builder, wire, by_rows=by_rows, is_first=is_first)
+            made = make(builder, wire, by_rows=by_rows)
         elif self.all_reduce is not None:
-            made = self.all_reduce.make(builder, wire, is_first=is_first)
+            made = self.all_reduce.make(builder, wire)
         else:
             made = SplitAllReduce(
                 builder,
                 wire,
-                is_first=is_first,
                 scatter=self.reduce_scatter.make,
                 gather=self.all_gather.make,
             )

@@ -3,9 +3,6 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import DType
@@ -13,27 +10,13 @@ from galaxy_mpi.dtypes.codec import Codec
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
 
-__all__ = ["Bound", "Builder", "Clock"]
-
-Times = NDArray[np.float64]
-
-
-class Clock(Protocol):
-    """A chip's device clock, as collectives see it."""
-
-    def enter(self, times: Times, index: int) -> None:
-        """Write the time at which this chip enters the collective to ``times[index]``."""
-
-    def leave(self, times: Times) -> None:
-        """Advance the clock, given when every member entered."""
+__all__ = ["Bound", "Builder"]
 
 
 class Builder(Protocol):
     """A chip's program under construction (`galaxy_mpi.program.Binder`)."""
 
     rank: int
-    clock: Clock | None
-    """Clock of the collective that is being bound; None if it takes no device time."""
 
     def plane(self, axis: Axis) -> Plane:
         """Return the connection of this chip's group along ``axis``."""

@@ -12,7 +12,6 @@ from galaxy_mpi.dtypes import FLOAT32, TILE, DType
 
 __all__ = [
     "add_rows",
-    "alone",
     "are_one",
     "chunks_of",
     "dtype_of",
@@ -31,14 +30,6 @@ def dtype_of(wire: Wire) -> DType:
     """Return the number format of a wire that sends values."""
     assert not isinstance(wire.dtype, Index)
     return cast(DType, wire.dtype)
-
-
-def alone(builder: Builder, *, is_first: bool) -> None:
-    """Advance device time in a group of one chip, which exchanges nothing."""
-    if builder.clock is not None and is_first:
-        times = np.zeros(1)
-        builder.call(builder.clock.enter, times, 0)
-        builder.call(builder.clock.leave, times)
 
 
 def round_in_place(builder: Builder, dtype: DType, values: F32) -> None:

@@ -19,7 +19,6 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.builder import Builder
 from galaxy_mpi.ccl.calls import (
     add_rows,
-    alone,
     chunks_of,
     dtype_of,
     pack_chunks,
@@ -27,7 +26,7 @@ from galaxy_mpi.ccl.calls import (
     unpack_rows,
     whole_shape,
 )
-from galaxy_mpi.ccl.rows import OpenRows, at_once, cross_rows
+from galaxy_mpi.ccl.rows import OpenRows, at_once
 from galaxy_mpi.ccl.wire import Index, Wire
 from galaxy_mpi.dtypes import FLOAT32, DType
 from galaxy_mpi.mesh.plane import Table
@@ -45,16 +44,12 @@ class DirectAllGather:
     ----------
     builder : Builder
     wire : Wire
-    is_first : bool
-        Whether this is the first exchange of its op, which carries the device time.
     open_rows : OpenRows
         How blocks get to all members.
     """
 
-    def __init__(
-        self, builder: Builder, wire: Wire, *, is_first: bool = True, open_rows: OpenRows = at_once
-    ) -> None:
-        self._builder, self._wire, self._is_first = builder, wire, is_first
+    def __init__(self, builder: Builder, wire: Wire, *, open_rows: OpenRows = at_once) -> None:
+        self._builder, self._wire = builder, wire
         self._size = builder.plane(wire.axis).size
         self._rows: Table | None = None
         self._is_plain = isinstance(wire.dtype, Index) or wire.dtype is FLOAT32
@@ -77,10 +72,9 @@ class DirectAllGather:
         if rows is None:
             if not self._is_plain:
                 round_in_place(builder, dtype_of(wire), self.term)
-            alone(builder, is_first=self._is_first)
             return self.term[None]
         if self._is_plain:
-            cross_rows(builder, wire, rows, is_first=self._is_first)
+            builder.cross(rows.crossing)
             blocks = rows.rows.view(self.term.dtype).reshape(self._size, *wire.sent)
             if rows.rows.flags.c_contiguous:
                 return blocks
@@ -92,7 +86,7 @@ class DirectAllGather:
             return out
         dtype = dtype_of(wire)
         builder.call(builder.codec(dtype, wire.sent).pack, self.term, rows.mine)
-        cross_rows(builder, wire, rows, is_first=self._is_first)
+        builder.cross(rows.crossing)
         out = builder.array(self._size, *wire.sent)
         unpack_rows(builder, dtype, rows.rows, out)
         return out
@@ -105,7 +99,7 @@ class DirectReduceScatter:
 
     Parameters
     ----------
-    builder, wire, is_first
+    builder, wire
         As in `DirectAllGather`.
     by_rows : bool
         Whether chunks are rows of the term, (size * r, ...), or columns, (..., size * w).
@@ -124,13 +118,12 @@ class DirectReduceScatter:
         wire: Wire,
         *,
         by_rows: bool,
-        is_first: bool = True,
         is_rounded: bool = True,
         travels: DType | None = None,
         add: AddTerms | None = None,
     ) -> None:
         self._builder, self._wire, self._by_rows = builder, wire, by_rows
-        self._is_first, self._is_rounded, self._add = is_first, is_rounded, add
+        self._is_rounded, self._add = is_rounded, add
         self._travels = dtype_of(wire) if travels is None else travels
         plane = builder.plane(wire.axis)
         size = self._size = plane.size
@@ -153,7 +146,6 @@ class DirectReduceScatter:
         builder, wire, rows, size = self._builder, self._wire, self._rows, self._size
         dtype = dtype_of(wire)
         if rows is None:
-            alone(builder, is_first=self._is_first)
             if out is None:
                 out = self.term
             else:
@@ -165,7 +157,7 @@ class DirectReduceScatter:
             elif self._copies_parts:
                 parts = rows.mine.view(np.float32).reshape(size, *wire.sent)
                 builder.call(np.copyto, parts, chunks)
-            cross_rows(builder, wire, rows, is_first=self._is_first)
+            builder.cross(rows.crossing)
             out = builder.array(*wire.sent) if out is None else out
             terms = self._terms(rows)
             if self._add is not None:
@@ -194,14 +186,12 @@ class DirectAllReduce:
 
     Parameters
     ----------
-    builder, wire, is_first, open_rows
+    builder, wire, open_rows
         As in `DirectAllGather`.
     """
 
-    def __init__(
-        self, builder: Builder, wire: Wire, *, is_first: bool = True, open_rows: OpenRows = at_once
-    ) -> None:
-        self._builder, self._wire, self._is_first = builder, wire, is_first
+    def __init__(self, builder: Builder, wire: Wire, *, open_rows: OpenRows = at_once) -> None:
+        self._builder, self._wire = builder, wire
         self._size = builder.plane(wire.axis).size
         self._rows: Table | None = None
         if self._size > 1:
@@ -217,11 +207,10 @@ class DirectAllReduce:
         dtype = dtype_of(wire)
         if rows is None:
             round_in_place(builder, dtype, self.term)
-            alone(builder, is_first=self._is_first)
             return self.term
         if dtype is not FLOAT32:
             builder.call(builder.codec(dtype, wire.sent).pack, self.term, rows.mine)
-        cross_rows(builder, wire, rows, is_first=self._is_first)
+        builder.cross(rows.crossing)
         out = builder.array(*wire.sent)
         if dtype is FLOAT32:
             terms = rows.rows.view(np.float32).reshape(self._size, *wire.sent)

@@ -7,7 +7,7 @@ from galaxy_mpi.ccl.topology import Hop, Topology
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.mesh.plane import RowHops, Table
 
-__all__ = ["MakeTopology", "OpenRows", "at_once", "cross_rows", "hop_by_hop"]
+__all__ = ["MakeTopology", "OpenRows", "at_once", "hop_by_hop"]
 
 MakeTopology = Callable[[int], Topology]
 """Makes the topology of a group from its size."""
@@ -38,13 +38,3 @@ def hop_by_hop(make_topology: MakeTopology) -> OpenRows:
         return plane.relay(builder.rank, label, n_bytes, rounds)
 
     return open_rows
-
-
-def cross_rows(builder: Builder, wire: Wire, table: Table, *, is_first: bool) -> None:
-    """Add the crossing; the first exchange of an op carries the chip's device time."""
-    clock = builder.clock if is_first else None
-    if clock is not None:
-        builder.call(clock.enter, table.times, builder.index(wire.axis))
-    builder.cross(table.crossing)
-    if clock is not None:
-        builder.call(clock.leave, table.times)

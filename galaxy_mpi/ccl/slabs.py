@@ -21,7 +21,7 @@ SLAB_ROWS = 2048
 """Rows per slab. Larger means fewer synchronisations, smaller means less memory; untuned."""
 
 BindSlab = Callable[..., Bound]
-"""Binds a collective, given (builder, wire, by_rows=..., is_first=...)."""
+"""Binds a collective, given (builder, wire, by_rows=...)."""
 
 
 def is_long(wire: Wire) -> bool:
@@ -35,12 +35,9 @@ def slabs_of(
     bind: BindSlab,
     *,
     by_rows: bool = False,
-    is_first: bool = True,
     pieces: Sequence[slice] = (),
 ) -> Iterator[tuple[slice, Bound]]:
     """Yield row ranges with their collectives; write to each and cross it before the next.
-
-    The first one carries the device time.
 
     Parameters
     ----------
@@ -50,7 +47,7 @@ def slabs_of(
     for rows in _cut(wire.sent[0], pieces):
         shape = rows.stop - rows.start, wire.sent[1]
         slab = replace(wire, shape=shape, sent=shape)
-        yield rows, bind(builder, slab, by_rows=by_rows, is_first=is_first and rows.start == 0)
+        yield rows, bind(builder, slab, by_rows=by_rows)
 
 
 def _cut(n_rows: int, pieces: Sequence[slice]) -> Iterator[slice]:
@@ -70,16 +67,14 @@ class Slabs:
 
     Parameters
     ----------
-    builder, wire, by_rows, is_first
+    builder, wire, by_rows
         As in `galaxy_mpi.ccl.direct.DirectReduceScatter`.
     bind : BindSlab
     """
 
-    def __init__(
-        self, builder: Builder, wire: Wire, bind: BindSlab, *, by_rows: bool, is_first: bool
-    ) -> None:
+    def __init__(self, builder: Builder, wire: Wire, bind: BindSlab, *, by_rows: bool) -> None:
         self._builder, self._wire, self._bind = builder, wire, bind
-        self._by_rows, self._is_first = by_rows, is_first
+        self._by_rows = by_rows
         self._size = builder.plane(wire.axis).size
         scatters = wire.kind is Kind.REDUCE_SCATTER
         shape = whole_shape(wire, self._size, by_rows=by_rows) if scatters else wire.sent
@@ -90,7 +85,7 @@ class Slabs:
         builder, wire = self._builder, self._wire
         gathers = wire.kind is Kind.ALL_GATHER
         out = builder.array(*((self._size,) if gathers else ()), *wire.sent)
-        slabs = slabs_of(builder, wire, self._bind, by_rows=self._by_rows, is_first=self._is_first)
+        slabs = slabs_of(builder, wire, self._bind, by_rows=self._by_rows)
         for rows, slab in slabs:
             builder.call(np.copyto, *self._rows_of_term(slab.term, rows))
             builder.call(np.copyto, out[..., rows, :], slab.cross())

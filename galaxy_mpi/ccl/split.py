@@ -28,10 +28,10 @@ class SplitAllReduce:
 
     Parameters
     ----------
-    builder, wire, is_first
+    builder, wire
         As in `DirectAllGather`.
     scatter, gather : callable
-        Make the two halves, given (builder, wire, is_first=...), the first also with ``by_rows``
+        Make the two halves, given (builder, wire), the first also with ``by_rows``
         and ``is_rounded``; `DirectReduceScatter` and `DirectAllGather` by default.
     is_flat : bool
         Whether the tensor is split as one row; for float32, where the split does not change bits.
@@ -42,20 +42,18 @@ class SplitAllReduce:
         builder: Builder,
         wire: Wire,
         *,
-        is_first: bool = True,
         scatter: Callable[..., Any] = DirectReduceScatter,
         gather: Callable[..., Bound] = DirectAllGather,
         is_flat: bool = False,
     ) -> None:
-        self._builder, self._wire, self._is_first = builder, wire, is_first
+        self._builder, self._wire = builder, wire
         size = self._size = builder.plane(wire.axis).size
         rows, columns = (1 if is_flat else prod(wire.sent[:-1])), wire.sent[-1]
         self._columns = prod(wire.sent) // rows
         width = part_width(self._columns, size)
         part = replace(wire, shape=(rows, width), sent=(rows, width))
-        self._scatter = scatter(builder, part, by_rows=False, is_rounded=False, is_first=is_first)
-        # The device time of both halves is charged with the first.
-        self._gather = gather(builder, part, is_first=False)
+        self._scatter = scatter(builder, part, by_rows=False, is_rounded=False)
+        self._gather = gather(builder, part)
         self._whole: F32 = self._scatter.term.reshape(rows, size * width)
         # A view: splitting rows of a matrix into more dims never copies.
         self.term: F32 = self._whole[:, : self._columns].reshape(wire.sent)
@@ -86,15 +84,13 @@ def part_width(columns: int, size: int) -> int:
     return -(-columns // (FACE * size)) * FACE
 
 
-def direct_all_reduce(
-    builder: Builder, wire: Wire, *, is_first: bool = True
-) -> DirectAllReduce | SplitAllReduce:
+def direct_all_reduce(builder: Builder, wire: Wire) -> DirectAllReduce | SplitAllReduce:
     """Return the faster of the two for a shape; the bits are the same."""
     size, columns = builder.plane(wire.axis).size, wire.sent[-1]
     if size > 1 and prod(wire.sent) >= WORTH_PARTS:
         if dtype_of(wire) is FLOAT32:
-            return SplitAllReduce(builder, wire, is_first=is_first, is_flat=True)
+            return SplitAllReduce(builder, wire, is_flat=True)
         # Parts that are mostly padding would be more bytes, not fewer.
         if part_width(columns, size) * size < 2 * columns:
-            return SplitAllReduce(builder, wire, is_first=is_first)
-    return DirectAllReduce(builder, wire, is_first=is_first)
+            return SplitAllReduce(builder, wire)
+    return DirectAllReduce(builder, wire)

@@ -2,14 +2,14 @@
 
 A partial sum is rounded at every hop, because it is packed to be sent. Terms are added in the order
 of the hops, so the result does not depend on timing. Every hop writes straight to the box of the
-next chip. Device times are passed on like partial sums, with a maximum in place of the sum.
+next chip.
 """
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.ccl.builder import Builder
-from galaxy_mpi.ccl.calls import alone, chunks_of, dtype_of, round_in_place, whole_shape
+from galaxy_mpi.ccl.calls import chunks_of, dtype_of, round_in_place, whole_shape
 from galaxy_mpi.ccl.rows import MakeTopology
 from galaxy_mpi.ccl.topology import Hop
 from galaxy_mpi.ccl.wire import Wire
@@ -24,7 +24,7 @@ class StepwiseReduceScatter:
 
     Parameters
     ----------
-    builder, wire, by_rows, is_first, is_rounded
+    builder, wire, by_rows, is_rounded
         As in `galaxy_mpi.ccl.direct.DirectReduceScatter`.
     make_topology : MakeTopology
     """
@@ -36,11 +36,10 @@ class StepwiseReduceScatter:
         *,
         make_topology: MakeTopology,
         by_rows: bool,
-        is_first: bool = True,
         is_rounded: bool = True,
     ) -> None:
         self._builder, self._wire = builder, wire
-        self._is_first, self._is_rounded = is_first, is_rounded
+        self._is_rounded = is_rounded
         plane = builder.plane(wire.axis)
         size, self._index = plane.size, builder.index(wire.axis)
         self.term = builder.array(*whole_shape(wire, size, by_rows=by_rows))
@@ -60,7 +59,6 @@ class StepwiseReduceScatter:
         """Add the hops; return this chip's chunk of the sum, in ``out`` if given."""
         builder, wire, boxes = self._builder, self._wire, self._boxes
         if boxes is None:
-            alone(builder, is_first=self._is_first)
             if out is None:
                 out = self.term
             else:
@@ -76,29 +74,16 @@ class StepwiseReduceScatter:
         builder, wire = self._builder, self._wire
         sums: _PlainSums | _PackedSums
         sums = _PlainSums(builder) if wire.dtype is FLOAT32 else _PackedSums(builder, wire)
-        times = _Times(builder, wire, boxes.send_times) if self._carries_time else None
-        came: dict[tuple[int, int], tuple[Bytes, object]] = {}
+        came: dict[tuple[int, int], Bytes] = {}
         for number, of_round in enumerate(self._rounds):
             for k, hop in enumerate(of_round.sends):
-                box, known = came.pop((hop.lane, hop.chunk), (None, None))
+                box = came.pop((hop.lane, hop.chunk), None)
                 sums.pass_on(box, self._chunks[hop.chunk], boxes.sends[number][k])
-                if times is not None:
-                    times.pass_on(known, boxes.send_times[number][k])
             builder.cross(boxes.crossings[number])
             for k, hop in enumerate(of_round.receives):
-                came[hop.lane, hop.chunk] = (
-                    boxes.receives[number][k],
-                    boxes.receive_times[number][k],
-                )
+                came[hop.lane, hop.chunk] = boxes.receives[number][k]
         assert {chunk for _, chunk in came} == {self._index}
-        arrived = [came[lane] for lane in sorted(came)]
-        sums.end([box for box, _ in arrived], self._chunks[self._index], out)
-        if times is not None:
-            times.end([known for _, known in arrived])
-
-    @property
-    def _carries_time(self) -> bool:
-        return self._is_first and self._builder.clock is not None
+        sums.end([came[lane] for lane in sorted(came)], self._chunks[self._index], out)
 
 
 def _peers(hops: tuple[Hop, ...]) -> tuple[int, ...]:
@@ -153,29 +138,3 @@ class _PackedSums:
             self._call(self._codec.unpack, inbox, self._partial)
             self._call(np.add, self._partial, mine, out)
             mine = out
-
-
-class _Times:
-    """Entry times of the members that a partial sum has passed; NaN for the others."""
-
-    def __init__(self, builder: Builder, wire: Wire, times: object) -> None:
-        assert builder.clock is not None
-        self._builder, size = builder, builder.plane(wire.axis).size
-        self._mine, self._all = np.full(size, np.nan), np.full(size, np.nan)
-        self._leave = builder.clock.leave
-        builder.call(builder.clock.enter, self._mine, builder.index(wire.axis))
-
-    def pass_on(self, known: object, target: object) -> None:
-        """Add this chip's time on the way to the next."""
-        if known is None:
-            self._builder.call(np.copyto, target, self._mine)
-        else:
-            self._builder.call(np.fmax, known, self._mine, target)
-
-    def end(self, known: list[object]) -> None:
-        """Advance the clock to when all members have entered."""
-        so_far = self._mine
-        for times in known:
-            self._builder.call(np.fmax, times, so_far, self._all)
-            so_far = self._all
-        self._builder.call(self._leave, self._all)

@@ -15,8 +15,8 @@ from galaxy_mpi.engine.seen import Observer, Seen
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.timing.device_run import DeviceRun
+from galaxy_mpi.timing.run_clock import RunClock
 from galaxy_mpi.timing.trace import Trace
-from galaxy_mpi.timing.traced import Events
 
 __all__ = ["report_of"]
 
@@ -30,7 +30,7 @@ def report_of(
     times: RunTimes,
     ranks: Sequence[RankOutcome],
     *,
-    events: Events | None,
+    clock: RunClock | None,
     observer: Observer | None,
     is_interrupted: bool,
 ) -> Report:
@@ -46,7 +46,7 @@ def report_of(
     times : RunTimes
     ranks : sequence of RankOutcome
         In order of ranks; of rank 0 alone if the run was interrupted.
-    events : Events or None
+    clock : RunClock or None
         What is traced in device time; None without device time.
     observer : Observer or None
         Of rank 0, for a page.
@@ -60,7 +60,7 @@ def report_of(
         requests=requests,
         text=[tokenizer.decode(request.generated) for request in requests],
         times=times,
-        device=_device_run(run, plan, programs, ranks, events),
+        device=_device_run(run, plan, programs, clock),
         host_trace=_host_trace(run, ranks),
         decode=[rank.totals[DecodeMode.name] for rank in ranks],
         prefill=[rank.totals[PrefillMode.name] for rank in ranks],
@@ -75,14 +75,11 @@ def _device_run(
     run: RunConfig,
     plan: Plan,
     programs: Programs,
-    ranks: Sequence[RankOutcome],
-    events: Events | None,
+    clock: RunClock | None,
 ) -> DeviceRun | None:
-    chips = [times for rank in ranks for times in rank.chip_times]
-    # An interrupted run does not know the times of other ranks' chips.
-    if events is None or plan.machine is None or len(chips) < run.working_mesh.n_chips:
+    if clock is None or plan.machine is None:
         return None
-    return DeviceRun.of(programs, plan.machine, chips, events, run.slowness)
+    return DeviceRun.of(programs, plan.machine, clock, run.slowness)
 
 
 def _host_trace(run: RunConfig, ranks: Sequence[RankOutcome]) -> Trace | None:

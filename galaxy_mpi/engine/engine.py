@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chips import load_chips
 from galaxy_mpi.engine.hooks import Hooks
-from galaxy_mpi.engine.mode import NoClock
 from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
 from galaxy_mpi.engine.outcome import RankOutcome
 from galaxy_mpi.engine.parts import (
@@ -41,7 +40,6 @@ from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.engine.turns import take_turns
 from galaxy_mpi.mesh.ending import uninterrupted
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.timing.run_clock import ChipTimes
 
 if TYPE_CHECKING:  # see the methods: few ranks or runs need them
     from galaxy_mpi.checkpoints.tokenizer import Tokenizer
@@ -69,7 +67,7 @@ class Engine:
     requests : list of Request
         Of the run, on all ranks.
     clock : RunClock or None
-        Of this process's chips; None for formats that the device does not have.
+        On rank 0; None for formats that the device does not have.
 
     Raises
     ------
@@ -103,13 +101,13 @@ class Engine:
             self.chips,
             self.programs,
             make_prefetcher(self.programs, self._spans, self._hooks),
-            self.clock or NoClock(),
             watchers=watchers,
         )
         ends = at_layer_ends(lambda chip, layer, outputs: self._layer_ended(layer))
-        self.prefill_mode = PrefillMode(
-            self.chips, self.programs, self.clock or NoClock(), [ends], watchers
-        )
+        self.prefill_mode = PrefillMode(self.chips, self.programs, [ends], watchers)
+        if self.clock is not None:
+            check = self.clock.estimator.check
+            self.decode_mode.check = self.prefill_mode.check = check
         self.decode_mode.timeline = self.prefill_mode.timeline = self._spans
         self.decode_mode.note = self.prefill_mode.note = self._hooks.before_crossing
         self._mode = ""
@@ -177,8 +175,8 @@ class Engine:
         self._prefilled = requests
         numbers = [request.number for request in requests]
         ready = self.prefill_mode.run(work)
-        if self.clock is not None and ready.clocks is not None:
-            self.clock.end_prefill(ready.clocks, numbers)
+        if self.clock is not None:
+            self.clock.prefill(work.shape, numbers)
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         sampled = self.sampler.choose(values, tokens, range(len(numbers)), numbers)
         if self._observer is not None:
@@ -196,24 +194,18 @@ class Engine:
         began = time.perf_counter()
         tables = {column: scheduler.page_table(column) for column in self.chips.columns}
         active = scheduler.active
-        positions = scheduler.longest_positions()
-        ready = self.decode_mode.run(scheduler.tokens, tables, positions)
-        if self.clock is not None and ready.clocks is not None:
-            self.clock.end_step(ready.clocks, len(active), [r.number for r in active])
+        ready = self.decode_mode.run(scheduler.tokens, tables)
         values, tokens = ready.results("values")[0], ready.results("tokens")[0]
         rows, numbers = [r.place for r in active], [r.number for r in active]
         sampled = self.sampler.choose(values, tokens, rows, numbers)
+        if self.clock is not None:
+            self.clock.step(scheduler.longest_positions(), numbers)
         if self._observer is not None:
             self._observer.probabilities.chose(values, tokens, rows, sampled)
         self.times.add_step(time.perf_counter() - began, active)
         self._end()
         self._advance(scheduler, sampled)
         self._hooks.after_step(self.times.n_steps, scheduler)
-
-    def chip_times(self) -> list[ChipTimes] | None:
-        """Return the clocks' records of all chips on rank 0, None elsewhere. Collective."""
-        ranks = self._transport.gather([] if self.clock is None else self.clock.times)
-        return None if ranks is None else [times for rank in ranks for times in rank]
 
     def _switch(self, mode: str) -> None:
         """Record a change of mode, which costs nothing because programs of both are kept."""
@@ -263,7 +255,7 @@ class Engine:
         return piece_of(self._tokenizer, before, token)
 
     def _report(self, scheduler: Scheduler, *, is_interrupted: bool = False) -> "Report | None":
-        chips, device = self.chips, self.clock
+        chips = self.chips
         mine = RankOutcome(
             totals={mode.name: mode.totals for mode in (self.decode_mode, self.prefill_mode)},
             memory=chips.memory(
@@ -274,7 +266,6 @@ class Engine:
                     for mode in (self.decode_mode, self.prefill_mode)
                 ),
             ),
-            chip_times=[] if device is None else device.times,
             spans=self._spans,
             sums=[] if self._observer is None else self._observer.probabilities.sums,
         )
@@ -293,7 +284,7 @@ class Engine:
             scheduler.requests,
             self.times,
             ranks,
-            events=None if device is None else device.events,
+            clock=self.clock,
             observer=self._observer,
             is_interrupted=is_interrupted,
         )

@@ -2,32 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.algorithms import Algorithms
+from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.engine.chips import Chips
 from galaxy_mpi.engine.taps import MakeTap
 from galaxy_mpi.engine.value_checks import Replicas, finite, finite_logits
 from galaxy_mpi.mesh.plane import Crossing
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import PrefetchStats
-from galaxy_mpi.program import BoundProgram, Program, Tap, Timeline, bind_program
+from galaxy_mpi.program import BoundProgram, Program, Tap, Timeline, Use, bind_program
 from galaxy_mpi.systems import ChipBinder, WeightFeed
-from galaxy_mpi.timing.run_clock import ProgramClocks
-
-if TYPE_CHECKING:
-    from galaxy_mpi.systems.prefill_pass import PassShape
 
 __all__ = [
     "MakeTap",
     "Mode",
     "ModeTotals",
-    "NoClock",
     "Ready",
-    "Timekeeper",
     "Watcher",
 ]
 
@@ -40,38 +35,6 @@ class ModeTotals:
     prefetch: PrefetchStats = field(default_factory=PrefetchStats)
 
 
-class Timekeeper(Protocol):
-    """Keeps device time of the chips of a process: `galaxy_mpi.timing.RunClock`, or `NoClock`."""
-
-    def of(self, program: Program) -> ProgramClocks | None:
-        """Return clocks for a program that is about to be bound; None for no device time."""
-
-    def start(
-        self,
-        clocks: ProgramClocks,
-        *,
-        positions: Sequence[int] = (),
-        work: "PassShape | None" = None,
-    ) -> None:
-        """Begin a step or a pass at time 0."""
-
-
-class NoClock:
-    """No device time: for formats that the device does not have, or if logits are requested."""
-
-    def of(self, program: Program) -> None:
-        """Return nothing."""
-
-    def start(
-        self,
-        clocks: ProgramClocks,
-        *,
-        positions: Sequence[int] = (),
-        work: "PassShape | None" = None,
-    ) -> None:
-        """Do nothing."""
-
-
 @dataclass(frozen=True)
 class Ready:
     """A bound program."""
@@ -79,7 +42,6 @@ class Ready:
     bound: BoundProgram
     inputs: list[dict[str, F32]]
     """Of each chip of the process."""
-    clocks: ProgramClocks | None
 
     def results(self, name: str) -> list[Any]:
         """Return a result's array on each chip, overwritten by the next run."""
@@ -106,7 +68,6 @@ class Mode:
     ----------
     chips : Chips
     programs : Programs
-    device : Timekeeper
     taps : sequence of callable
         Each makes a tap, given the program.
     watchers : sequence of Watcher
@@ -116,11 +77,10 @@ class Mode:
         self,
         chips: Chips,
         programs: Programs,
-        device: Timekeeper,
         taps: Sequence[MakeTap],
         watchers: Sequence[Watcher],
     ) -> None:
-        self.chips, self.programs, self.device = chips, programs, device
+        self.chips, self.programs = chips, programs
         checked: list[Watcher] = [Replicas(chips.mesh, chips.transport)] if chips.run.check else []
         self._watchers = [*checked, *watchers]
         looks = finite if chips.run.check else finite_logits
@@ -128,19 +88,17 @@ class Mode:
         self.system = programs.system
         self.totals = ModeTotals()
         self.note: Callable[[Crossing], None] | None = None
+        self.check: Callable[[Program, Sequence[tuple[Use, Wire]]], None] | None = None
+        """Checks what was bound, if device time is kept: `galaxy_mpi.timing.Estimator.check`."""
         self.timeline: Timeline | None = None
 
     def bind(self, program: Program, feeds: Sequence[WeightFeed], algorithms: Algorithms) -> Ready:
         """Bind a program to the chips of this process."""
         chips, taps = self.chips, tuple(make(program) for make in self._taps)
         shapes = {name: tensor.shape for name, tensor in program.inputs.items()}
-        inputs, clocks = chips.new_inputs(shapes), self.device.of(program)
+        inputs = chips.new_inputs(shapes)
         binders = []
-        for number, (held, feed) in enumerate(zip(chips.held, feeds, strict=True)):
-            options: dict[str, Any] = {}
-            if clocks is not None:
-                clock = clocks.chips[number]
-                options = {"clock": clock, "is_charged": clock.is_charged}
+        for held, feed in zip(chips.held, feeds, strict=True):
             binders.append(
                 ChipBinder(
                     chips.mesh,
@@ -152,13 +110,14 @@ class Mode:
                     codecs=chips.codecs,
                     poisons=chips.run.check,
                     taps=taps,
-                    **options,
                 )
             )
         bound = bind_program(
             program, binders, inputs, chips.planes, note=self.note, timeline=self.timeline
         )
-        return Ready(bound, inputs, clocks)
+        if self.check is not None:
+            self.check(program, binders[0].exchanged)
+        return Ready(bound, inputs)
 
     def play(self, bound: BoundProgram) -> None:
         """Run a bound program once."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.engine.chips import Chips
-from galaxy_mpi.engine.mode import MakeTap, Mode, NoClock, Ready, Timekeeper, Watcher
+from galaxy_mpi.engine.mode import MakeTap, Mode, Ready, Watcher
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import DirectFeed, Prefetcher, PrefetchFeed
 from galaxy_mpi.systems import PageTable, PassShape, PrefillPass, WeightFeed
@@ -31,7 +31,6 @@ class DecodeMode(Mode):
     programs : Programs
     prefetcher : Prefetcher or None
         None: weights are unpacked when used.
-    device : Timekeeper
     taps : sequence of callable
         Each makes a tap, given the program.
     watchers : sequence of Watcher
@@ -44,11 +43,10 @@ class DecodeMode(Mode):
         chips: Chips,
         programs: Programs,
         prefetcher: Prefetcher | None,
-        device: Timekeeper | None = None,
         taps: Sequence[MakeTap] = (),
         watchers: Sequence[Watcher] = (),
     ) -> None:
-        super().__init__(chips, programs, device or NoClock(), taps, watchers)
+        super().__init__(chips, programs, taps, watchers)
         self._prefetcher = prefetcher
         self._bound: dict[bool, Ready] = {}
         self._storage: list[F32] | None = None
@@ -58,7 +56,6 @@ class DecodeMode(Mode):
         self,
         tokens_B: Ints,
         tables: Mapping[int, PageTable],
-        positions: Sequence[int] = (),
         *,
         all_logits: bool = False,
     ) -> Ready:
@@ -70,8 +67,6 @@ class DecodeMode(Mode):
             Of all users.
         tables : mapping of int to PageTable
             Page tables of the columns of this process.
-        positions : sequence of int
-            Position of the longest user in each column of the mesh, for device time.
         all_logits : bool
             Whether the result is the logits of the whole vocabulary.
 
@@ -88,8 +83,6 @@ class DecodeMode(Mode):
             held.state.inputs.table = table
             held.inputs = arrays
             self.chips.fill(held, tokens_B, table.positions_B)
-        if ready.clocks is not None:
-            self.device.start(ready.clocks, positions=positions)
         if self._prefetcher is not None:
             self._prefetcher.begin_step()
         self.play(ready.bound)
@@ -156,7 +149,7 @@ class PrefillMode(Mode):
 
     Parameters
     ----------
-    chips, programs, device, taps, watchers
+    chips, programs, taps, watchers
         As in `DecodeMode`.
     """
 
@@ -166,11 +159,10 @@ class PrefillMode(Mode):
         self,
         chips: Chips,
         programs: Programs,
-        device: Timekeeper | None = None,
         taps: Sequence[MakeTap] = (),
         watchers: Sequence[Watcher] = (),
     ) -> None:
-        super().__init__(chips, programs, device or NoClock(), taps, watchers)
+        super().__init__(chips, programs, taps, watchers)
         self._storage = [np.empty(chips.largest, np.float32) for _ in chips.held]
         stats = self.totals.prefetch
         stats.peak_bytes = stats.capacity_bytes = max(4 * chips.largest, chips.piece_bytes)
@@ -205,8 +197,6 @@ class PrefillMode(Mode):
             held.inputs = arrays
             self.chips.fill(held, tokens, positions)
             arrays["x"][...] = behind[-1][number] if behind else stream.round(arrays["x"])
-        if ready.clocks is not None:
-            self.device.start(ready.clocks, work=work.shape)
         self.play(ready.bound)
         return ready
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.mode import ModeTotals
-from galaxy_mpi.timing.run_clock import ChipTimes
 
 if TYPE_CHECKING:  # few runs need them
     from galaxy_mpi.engine.host_trace import HostSpans
@@ -22,7 +21,5 @@ class RankOutcome:
     """By name of the mode."""
     memory: list[RankMemory]
     """Of each of its chips."""
-    chip_times: list[ChipTimes]
-    """Of each of its chips; empty without device time."""
     spans: "HostSpans | None"
     sums: "list[Sums]"

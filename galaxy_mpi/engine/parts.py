@@ -15,13 +15,14 @@ from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher
 from galaxy_mpi.systems import PassShape
-from galaxy_mpi.timing import Costs, Machine
-from galaxy_mpi.timing.run_clock import RunClock
+from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.traced import Traced
 
 if TYPE_CHECKING:
     from galaxy_mpi.engine.host_trace import HostSpans
     from galaxy_mpi.engine.seen import Observer
+    from galaxy_mpi.timing.estimator import ProgramSource
+    from galaxy_mpi.timing.run_clock import RunClock
 
 __all__ = [
     "make_clock",
@@ -56,14 +57,16 @@ def make_programs(run: RunConfig, model: LlamaConfig, chips: Chips) -> Programs:
 
 
 def make_clock(
-    run: RunConfig, machine: Machine | None, programs: Programs, transport: Transport
-) -> RunClock | None:
-    """Return what keeps device time, None for formats that the device does not have."""
-    if machine is None:
+    run: RunConfig, machine: Machine | None, programs: "ProgramSource", transport: Transport
+) -> "RunClock | None":
+    """Return what keeps device time: on rank 0, for formats that the device has."""
+    if machine is None or transport.rank != 0:
         return None
-    costs = Costs(programs.on(machine))
-    traced = Traced(run.trace_steps)
-    return RunClock(costs, run.working_mesh, transport.chips, run.slowness, traced)
+    from galaxy_mpi.timing.estimator import Estimator
+    from galaxy_mpi.timing.run_clock import RunClock
+
+    estimator = Estimator(programs, machine, slowness=run.slowness)
+    return RunClock(estimator, Traced(run.trace_steps))
 
 
 def make_spans(run: RunConfig, transport: Transport) -> "HostSpans | None":

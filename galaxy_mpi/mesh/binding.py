@@ -29,7 +29,6 @@ from galaxy_mpi.mesh.waits import Waits, padded, text_of
 
 if TYPE_CHECKING:
     from galaxy_mpi.arrays import Bytes
-    from galaxy_mpi.mesh.rounds import Times
 
 __all__ = ["BoundPlane"]
 
@@ -80,15 +79,13 @@ class BoundPlane(ABC):
     def table(self, rank: int, label: Label, n_bytes: int, *, in_parts: bool) -> Table:
         """Return the next collective of a chip as a table."""
         facts = f"table {n_bytes} {in_parts}"
-        memory, group, index = self._place[rank]
+        _, group, index = self._place[rank]
         collective = self._collective(rank, label, facts, n_bytes)
-        slot = collective.slot
         if not collective.crossings:
             collective.crossings = [self._table_crossing(collective, in_parts=in_parts)]
         rows = collective.data(group, self.size * n_bytes).reshape(self.size, n_bytes)
         self._complete(collective, rank)
-        crossing = self._crossing(collective, 0)
-        return Table(rows[index], rows, memory.times[slot, group], crossing)
+        return Table(rows[index], rows, self._crossing(collective, 0))
 
     def relay(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
@@ -116,10 +113,8 @@ class BoundPlane(ABC):
                     piece = layout.piece(slot, row, place, is_message=crossing.sends_to(owner))
                     crossing.receive(owner, group[peer], rank, piece, self._tag(place, group))
         self._complete(collective, rank)
-        rows, times = layout.rows(slot), layout.times(slot)
-        if times is None:
-            times = memory.times[collective.slot, number]
-        return Table(rows[me], rows, times, self._crossing(collective, 0))
+        rows = layout.rows(slot)
+        return Table(rows[me], rows, self._crossing(collective, 0))
 
     def boxes(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
@@ -167,34 +162,29 @@ class BoundPlane(ABC):
 
     def _boxes(
         self, collective: Collective, rank: int, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> "tuple[list[list[Bytes]], list[list[Bytes]], list[list[Times]], list[list[Times]]]":
+    ) -> "tuple[list[list[Bytes]], list[list[Bytes]]]":
         """Return the fields of `Boxes` except the crossings, which are told who takes part."""
         memory, number, me = self._place[rank]
         group, n_bytes = memory.team.groups[number], collective.n_bytes
         places = places_of(rounds)
-        slot = collective.data(number, box_bytes(n_bytes, self.size) * len(places))
-        sends: list[list[tuple[Bytes, Times]]] = [[] for _ in rounds[me]]
-        receives: list[list[tuple[Bytes, Times]]] = [[] for _ in rounds[me]]
+        slot = collective.data(number, box_bytes(n_bytes) * len(places))
+        sends: list[list[Bytes]] = [[] for _ in rounds[me]]
+        receives: list[list[Bytes]] = [[] for _ in rounds[me]]
         for n, peers in enumerate(rounds[me]):
             crossing = collective.crossings[n]
             for k, peer in numbered(peers.sends):
                 place, owner = places[n, me, peer, k], self._placement.rank_of(group[peer])
-                data, times, piece = box(slot, place, n_bytes, self.size)
-                sends[n].append((data, times))
+                data, piece = box(slot, place, n_bytes)
+                sends[n].append(data)
                 if owner != self.rank:
                     crossing.send(owner, rank, piece, self._tag(place, group))
             for k, peer in numbered(peers.receives):
                 place, owner = places[n, peer, me, k], self._placement.rank_of(group[peer])
-                data, times, piece = box(slot, place, n_bytes, self.size)
-                receives[n].append((data, times))
+                data, piece = box(slot, place, n_bytes)
+                receives[n].append(data)
                 if owner != self.rank:
                     crossing.receive(owner, group[peer], rank, piece, self._tag(place, group))
-        return (
-            [[data for data, _ in of_round] for of_round in sends],
-            [[data for data, _ in of_round] for of_round in receives],
-            [[times for _, times in of_round] for of_round in sends],
-            [[times for _, times in of_round] for of_round in receives],
-        )
+        return sends, receives
 
     def _tag(self, place: int, group: Sequence[int]) -> int:
         """Return the number of a message; those of rows are the chips' ranks."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
@@ -38,10 +37,8 @@ class LocalCrossing:
 class _Collective:
     """One collective of one group, shared by its members."""
 
-    def __init__(self, label: Label, rank: int, memory: Bytes, size: int, n_rounds: int) -> None:
+    def __init__(self, label: Label, rank: int, memory: Bytes, n_rounds: int) -> None:
         self.label, self.first_rank, self.memory = label, rank, memory
-        self.times = np.full(size, np.nan)
-        self.box_times: dict[tuple[int, int, int, int], NDArray[np.float64]] = {}
         self.crossings: list[Crossing] = [LocalCrossing(label) for _ in range(n_rounds)]
 
 
@@ -64,7 +61,7 @@ class LocalPlane:
         """Return the next collective of a chip as a table."""
         made = self._collective(rank, label, self.size * n_bytes, 1)
         rows = made.memory[: self.size * n_bytes].reshape(self.size, n_bytes)
-        return Table(rows[self._mesh.index(rank, self.axis)], rows, made.times, made.crossings[0])
+        return Table(rows[self._mesh.index(rank, self.axis)], rows, made.crossings[0])
 
     def relay(
         self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RowHops]]
@@ -84,14 +81,9 @@ class LocalPlane:
                     places[number, sender, receiver, k] = len(places)
         made = self._collective(rank, label, len(places) * n_bytes, n_rounds)
 
-        def box(
-            number: int, sender: int, receiver: int, k: int
-        ) -> tuple[Bytes, NDArray[np.float64]]:
+        def box(number: int, sender: int, receiver: int, k: int) -> Bytes:
             where = places[number, sender, receiver, k]
-            times = made.box_times.setdefault(
-                (number, sender, receiver, k), np.full(self.size, np.nan)
-            )
-            return made.memory[where * n_bytes : (where + 1) * n_bytes], times
+            return made.memory[where * n_bytes : (where + 1) * n_bytes]
 
         sends = [
             [box(n, me, peer, k) for k, peer in _numbered(peers.sends)]
@@ -101,13 +93,7 @@ class LocalPlane:
             [box(n, peer, me, k) for k, peer in _numbered(peers.receives)]
             for n, peers in enumerate(rounds[me])
         ]
-        return Boxes(
-            sends=[[data for data, _ in of_round] for of_round in sends],
-            receives=[[data for data, _ in of_round] for of_round in receives],
-            send_times=[[times for _, times in of_round] for of_round in sends],
-            receive_times=[[times for _, times in of_round] for of_round in receives],
-            crossings=made.crossings,
-        )
+        return Boxes(sends, receives, made.crossings)
 
     def end(self) -> object:
         """Return nothing: chips of one process never overtake each other."""
@@ -127,9 +113,7 @@ class LocalPlane:
         made = self._bound.get((group, number))
         if made is None:
             memory = self._slot(group, slot_of(number), n_bytes)
-            made = self._bound[group, number] = _Collective(
-                label, rank, memory, self.size, n_rounds
-            )
+            made = self._bound[group, number] = _Collective(label, rank, memory, n_rounds)
         if made.label != label:
             lines = line_of(label, ""), line_of(made.label, "")
             raise CollectiveError(mismatch(self._mesh, rank, lines[0], made.first_rank, lines[1]))

@@ -1,7 +1,7 @@
 """Groups whose processes share no memory: rows and boxes are sent as messages.
 
-A row, or the part of it that the other process reads, is one message: time, label, data. A box is
-one message as stored: label, times, data. The receiver compares the label with its own. A message
+A row, or the part of it that the other process reads, is one message: label, data. So is a
+box, as it is stored. The receiver compares the label with its own. A message
 that is larger than its buffer is the same kind of error, because its label must differ.
 
 The same code serves several hosts (`galaxy_mpi.mesh.mixed_plane`): there the processes of a team on
@@ -254,8 +254,7 @@ class MessagePlane(BoundPlane):
 
                 def message(rank: int, unit: Sequence[int], *, is_send: bool) -> Message:
                     line = lines[team.chips.index(chip)][:_SENT_LINE_BYTES]  # noqa: B023
-                    time = memory.times[slot, number, index : index + 1]  # noqa: B023
-                    pieces = [place_of(time), place_of(line)]
+                    pieces = [place_of(line)]
                     for data in self._read_by(unit, group, rows[index], in_parts):  # noqa: B023
                         pieces.append(place_of(data))
                     return Message(rank, chip, is_send, tuple(pieces))  # noqa: B023

@@ -27,9 +27,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.mesh import Axis
 
@@ -121,8 +118,6 @@ class Table:
     rows: Bytes
     """Shape (size, n_bytes): all rows; read them after it. In parts: of other members' rows,
     only this chip's part is valid (``n_bytes / size`` bytes each)."""
-    times: NDArray[np.float64]
-    """Shape (size,): one number per member, sent with its row; a chip writes its own."""
     crossing: Crossing
 
 
@@ -134,9 +129,6 @@ class Boxes:
     """By round, then in the order of the round's sends: shape (n_bytes,) each."""
     receives: list[list[Bytes]]
     """By round, then in the order of the round's receives."""
-    send_times: list[list[NDArray[np.float64]]]
-    """Numbers sent with each box, shape (size,): when each member entered, NaN if unknown."""
-    receive_times: list[list[NDArray[np.float64]]]
     crossings: list[Crossing]
     """One per round."""
 

@@ -2,16 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.plane import Label, Round, RoundPeers
 from galaxy_mpi.mesh.waits import LINE_BYTES
 
 __all__ = ["InRounds", "RelayRows", "box", "box_bytes", "numbered", "places_of", "spreads"]
-
-Times = NDArray[np.float64]
 
 
 class InRounds:
@@ -34,7 +29,7 @@ class InRounds:
 class RelayRows:
     """Layout of a relay in a slot: the rows, then a label for every signal.
 
-    If rows are sent as messages, each is in a box of its own: label, time, data.
+    If rows are sent as messages, each is in a box of its own: label, data.
 
     Parameters
     ----------
@@ -47,7 +42,7 @@ class RelayRows:
 
     def __init__(self, size: int, n_bytes: int, n_signals: int, *, is_boxed: bool) -> None:
         self._size, self._row_bytes, self._is_boxed = size, n_bytes, is_boxed
-        self._stride = box_bytes(n_bytes, 1) if is_boxed else n_bytes
+        self._stride = box_bytes(n_bytes) if is_boxed else n_bytes
         self._labels = _padded(size * self._stride)
         self.n_bytes = self._labels + LINE_BYTES * n_signals
 
@@ -57,16 +52,10 @@ class RelayRows:
         begin = self._stride - _padded(self._row_bytes) if self._is_boxed else 0
         return rows[:, begin : begin + self._row_bytes]
 
-    def times(self, slot: Bytes) -> NDArray[np.float64] | None:
-        """Return the times stored with the rows, (size,); None if they are stored elsewhere."""
-        if not self._is_boxed:
-            return None
-        return self._rows(slot)[:, LINE_BYTES : LINE_BYTES + 8].view(np.float64)[:, 0]
-
     def piece(self, slot: Bytes, row: int, place: int, *, is_message: bool) -> Bytes:
         """Return what is sent for a row: the row in its box, or the label of a signal."""
         if is_message:
-            message: Bytes = box(slot, row, self._row_bytes, 1)[2]
+            message: Bytes = box(slot, row, self._row_bytes)[1]
             return message
         begin = self._labels + LINE_BYTES * place
         return slot[begin : begin + LINE_BYTES]
@@ -111,21 +100,19 @@ def places_of(rounds: Sequence[Sequence[RoundPeers]]) -> dict[tuple[int, int, in
     return places
 
 
-def box_bytes(n_bytes: int, size: int) -> int:
-    """Return the size of a box with its label and times."""
-    return LINE_BYTES + _padded(8 * size) + _padded(n_bytes)
+def box_bytes(n_bytes: int) -> int:
+    """Return the size of a box with its label."""
+    return LINE_BYTES + _padded(n_bytes)
 
 
-def box(memory: Bytes, place: int, n_bytes: int, size: int) -> tuple[Bytes, Times, Bytes]:
-    """Return (data, times, whole) of a box in a group's slot, by its place.
+def box(memory: Bytes, place: int, n_bytes: int) -> tuple[Bytes, Bytes]:
+    """Return (data, whole) of a box in a group's slot, by its place.
 
     The whole begins with the label.
     """
-    stride = box_bytes(n_bytes, size)
+    stride = box_bytes(n_bytes)
     piece = memory[place * stride : (place + 1) * stride]
-    times = piece[LINE_BYTES : LINE_BYTES + 8 * size].view(np.float64)
-    begin = LINE_BYTES + _padded(8 * size)
-    return piece[begin : begin + n_bytes], times, piece[: begin + n_bytes]
+    return piece[LINE_BYTES : LINE_BYTES + n_bytes], piece[: LINE_BYTES + n_bytes]
 
 
 def _padded(n_bytes: int) -> int:

@@ -1,8 +1,8 @@
-"""What the processes of a team share on one host: barrier, signals, digests, times, rows and boxes.
+"""What the processes of a team share on one host: barrier, signals, digests, rows and boxes.
 
 One file has what does not depend on sizes::
 
-    barrier | came | digests, 2 turns x chips | times, 3 slots x groups x members | signals
+    barrier | came | digests, 2 turns x chips | signals
 
 Each slot of each group has another file, which grows: rows of a table, or boxes.
 
@@ -14,10 +14,8 @@ Without files, it is private memory of one process, which then waits for no othe
 
 import os
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.barrier import BARRIER_BYTES, SIGNAL_BYTES, Barrier, Signal
@@ -60,7 +58,6 @@ class TeamMemory:
     digests : list of (memoryview, memoryview)
         By turn modulo 2: the digests of the labels of all chips, `DIGEST_BYTES` each, and those
         of this process's chips.
-    times : array of shape (N_SLOTS, groups, members)
     """
 
     def __init__(
@@ -78,7 +75,7 @@ class TeamMemory:
         here = [placement.rank_of(chip) for chip in self.chips]
         first = here.index(rank)
         mine = slice(DIGEST_BYTES * first, DIGEST_BYTES * (first + here.count(rank)))
-        n_bytes = header_bytes(team, len(ranks), len(self.chips))
+        n_bytes = header_bytes(len(ranks), len(self.chips))
         header = _zeros(n_bytes) if files is None else map_file(files[0], n_bytes)
         self._file = None if files is None else files[0]
         self.barrier = Barrier(header[:BARRIER_BYTES])
@@ -90,10 +87,6 @@ class TeamMemory:
             digests = header[at : at + DIGEST_BYTES * len(self.chips)].data
             self.digests.append((digests, digests[mine]))
             at += _padded(len(digests))
-        shape = N_SLOTS, len(team.groups), len(team.groups[0])
-        self.times: NDArray[np.float64] = header[at : at + 8 * prod(shape)].view(np.float64)
-        self.times = self.times.reshape(shape)
-        at += _padded(8 * prod(shape))
         self._signals = header[at:]
         self._slots = [
             [
@@ -145,8 +138,7 @@ def n_files(team: Team) -> int:
     return 1 + N_SLOTS * len(team.groups)
 
 
-def header_bytes(team: Team, n_ranks: int, n_chips: int) -> int:
+def header_bytes(n_ranks: int, n_chips: int) -> int:
     """Return the size of the file with what does not depend on sizes."""
     digests = _N_TURNS * _padded(DIGEST_BYTES * n_chips)
-    times = _padded(8 * N_SLOTS * len(team.groups) * len(team.groups[0]))
-    return BARRIER_BYTES + _padded(8 * n_ranks) + digests + times + SIGNAL_BYTES * n_ranks**2
+    return BARRIER_BYTES + _padded(8 * n_ranks) + digests + SIGNAL_BYTES * n_ranks**2

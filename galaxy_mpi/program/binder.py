@@ -8,7 +8,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Array, Bytes
 from galaxy_mpi.ccl.algorithms import Algorithms
-from galaxy_mpi.ccl.builder import Bound, Clock
+from galaxy_mpi.ccl.builder import Bound
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.dtypes.codec import Codec
@@ -73,13 +73,15 @@ class Binder:
         Shared by all programs of the chip, which run one after the other.
     codecs : Codecs, optional
         Shared by all programs of the thread.
-    clock : Clock, optional
-        The chip's device clock.
-    is_charged : callable, optional
-        Returns, given the use of an op and a wire, whether the wire carries device time.
     taps : tuple of Tap
     poisons : bool
         Whether to overwrite memory as soon as it may be reused (`galaxy_mpi.program.poison`).
+
+    Attributes
+    ----------
+    exchanged : list of (Use, Wire)
+        The collectives that ops have asked for, in order, without those of a group of one chip
+        that the system skips. Device time must charge the same (`galaxy_mpi.timing.Tape.check`).
     """
 
     def __init__(
@@ -91,13 +93,11 @@ class Binder:
         *,
         pool: ArrayPool | None = None,
         codecs: Codecs | None = None,
-        clock: Clock | None = None,
-        is_charged: Callable[[Use, Wire], bool] = lambda use, wire: True,
         taps: tuple[Tap, ...] = (),
         poisons: bool = False,
     ) -> None:
-        self.mesh, self.rank, self.clock = mesh, rank, clock
-        self._is_charged = is_charged
+        self.mesh, self.rank = mesh, rank
+        self.exchanged: list[tuple[Use, Wire]] = []
         self._codecs = codecs or Codecs()
         self.row, self.col = mesh.coord(rank)
         self._algorithms, self._taps = algorithms, taps
@@ -175,8 +175,8 @@ class Binder:
 
     def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
         """Return a collective to write to and cross, see `galaxy_mpi.ccl.builder.Bound`."""
-        is_first = self._carries_time(wire)
-        return self._algorithms.bind(self, wire, by_rows=by_rows, is_first=is_first)
+        self._note_exchange(wire)
+        return self._algorithms.bind(self, wire, by_rows=by_rows)
 
     def slabs(self, wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Bound]]:
         """Yield row ranges with their collectives, for an op that processes rows as they arrive.
@@ -190,8 +190,8 @@ class Binder:
         pieces : sequence of slice, optional
             Adjacent row ranges that must not be split.
         """
-        is_first = self._carries_time(wire)
-        return self._algorithms.slabs(self, wire, pieces, is_first=is_first)
+        self._note_exchange(wire)
+        return self._algorithms.slabs(self, wire, pieces)
 
     def bind(self, program: Program, inputs: Mapping[str, Array]) -> None:
         """Bind all of a program.
@@ -242,8 +242,9 @@ class Binder:
                 f"returned arrays of shapes {found}, but its `__call__` recorded {declared}"
             )
 
-    def _carries_time(self, wire: Wire) -> bool:
-        return self._use is None or self._is_charged(self._use, wire)
+    def _note_exchange(self, wire: Wire) -> None:
+        if self._use is not None and self._algorithms.takes_time(wire, self.size(wire.axis)):
+            self.exchanged.append((self._use, wire))
 
     def _release(self, number: int) -> None:
         """Return arrays that no later op reads to the pool."""

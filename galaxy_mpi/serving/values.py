@@ -1,4 +1,4 @@
-"""Traffic with real tokens, on ranks: the chips' clocks must agree with the simulation."""
+"""Traffic with real tokens, on ranks: the run's device time must agree with the simulation."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.serving.service import Totals
 from galaxy_mpi.serving.traffic import Traffic
-from galaxy_mpi.timing.run_clock import ChipTimes
+from galaxy_mpi.timing.times import DeviceTimes
 
 __all__ = ["EngineValues", "Told", "run_config", "told"]
 
@@ -43,7 +43,7 @@ class Told:
     tokens: list[list[int]]
     """Generated tokens, by request."""
     differences: list[str]
-    """Where the chips' clocks disagree with the simulation; empty if they agree."""
+    """Where the run's device time disagrees with the simulation; empty if they agree."""
     host: dict[str, float]
     """Seconds on this computer."""
 
@@ -83,9 +83,8 @@ def run_config(traffic: Traffic, **of_run: Json) -> RunConfig:
 
 
 def told(engine: Engine, requests: list[Request], totals: Totals) -> Told | None:
-    """Return the result on rank 0, None elsewhere. Collective."""
-    chips = engine.chip_times()
-    if chips is None:
+    """Return the result on rank 0, None elsewhere."""
+    if engine.clock is None:
         return None
     times, tokens = engine.times, [request.generated for request in requests]
     host = {
@@ -93,25 +92,22 @@ def told(engine: Engine, requests: list[Request], totals: Totals) -> Told | None
         "decode_s": added(times.step_s),
         "load_s": times.load_s,
     }
-    return Told(tokens, _differences(chips, totals), host)
+    return Told(tokens, _differences(engine.clock.times, totals), host)
 
 
-def _differences(chips: list[ChipTimes], totals: Totals) -> list[str]:
-    """Compare the times of the chips' clocks with the simulated ones; one line per kind."""
-    (first,) = (chip for chip in chips if chip.rank == 0)
-    found: dict[str, list[float]] = {"passes": [], "steps": []}
-    for number in range(len(first.seconds)):
-        seconds = max(chip.seconds[number] for chip in chips)
-        found["passes" if number in first.first_tokens else "steps"].append(seconds)
+def _differences(times: DeviceTimes, totals: Totals) -> list[str]:
+    """Compare the times of the run with the simulated ones; one line per kind."""
     lines = []
-    for kinds, played in (("passes", totals.passes_s), ("steps", totals.steps_s)):
-        ran = found[kinds]
+    for kinds, ran, played in (
+        ("passes", times.pass_s, totals.passes_s),
+        ("steps", times.step_s, totals.steps_s),
+    ):
         if ran == played:
             continue
         same = [one == other for one, other in zip(ran, played, strict=False)]
         at = same.index(False) if False in same else len(same)
         lines.append(
-            f"device times of {kinds} differ: {len(ran)} on the chips, {len(played)} simulated; "
+            f"device times of {kinds} differ: {len(ran)} in the run, {len(played)} simulated; "
             f"first difference at {at + 1}: {ran[at : at + 1]} s, {played[at : at + 1]} s"
         )
     return lines

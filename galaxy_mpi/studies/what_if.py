@@ -20,7 +20,7 @@ from galaxy_mpi.timing.budget import Budget
 from galaxy_mpi.timing.estimator import Estimator
 from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import device_trace
-from galaxy_mpi.timing.run_clock import ChipTimes, stragglers
+from galaxy_mpi.timing.run_clock import stragglers
 from galaxy_mpi.timing.trace import Trace
 from galaxy_mpi.timing.traced import Events
 
@@ -265,9 +265,7 @@ class WhatIf:
     def stragglers(self) -> list[JsonObject]:
         """The chips that others wait for in the first step, see `stragglers` of `run_clock`."""
         mesh = self.programs.mesh
-        waits = self.estimator.step_waits_s([self.longest] * mesh.cols)
-        chips = [ChipTimes(rank, waits_s=waits_s) for rank, waits_s in waits.items()]
-        return stragglers(chips, mesh, 1)
+        return stragglers(self.estimator.step([self.longest] * mesh.cols).waits_s, mesh, 1)
 
     def times(self, estimator: Estimator) -> DeviceTimes:
         """Return the times of the run on the machine of an estimator."""

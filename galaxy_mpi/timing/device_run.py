@@ -1,6 +1,5 @@
 """Device time of a run, as rank 0 knows it at the end."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -10,9 +9,9 @@ from galaxy_mpi.timing.budget import Budget, MemorySource
 from galaxy_mpi.timing.estimator import Estimator, ProgramSource
 from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.replay import device_trace
-from galaxy_mpi.timing.run_clock import ChipTimes, join, stragglers
+from galaxy_mpi.timing.run_clock import RunClock
 from galaxy_mpi.timing.slowness import Slowness
-from galaxy_mpi.timing.times import DeviceTimes, Peaks
+from galaxy_mpi.timing.times import DeviceTimes
 from galaxy_mpi.timing.trace import Trace
 from galaxy_mpi.timing.traced import Events
 
@@ -37,28 +36,11 @@ class DeviceRun:
 
     @classmethod
     def of(
-        cls,
-        programs: Source,
-        machine: Machine,
-        chips: Sequence[ChipTimes],
-        events: Events,
-        slowness: Slowness,
+        cls, programs: Source, machine: Machine, clock: RunClock, slowness: Slowness
     ) -> "DeviceRun":
-        """Join the records of the chips of a run.
-
-        Parameters
-        ----------
-        programs : Source
-        machine : Machine
-        chips : sequence of ChipTimes
-            Of all chips.
-        events : Events
-        slowness : Slowness
-        """
-        times = DeviceTimes(programs.n_layers, Peaks.of(machine))
-        joined = join(chips, times)
-        waited_for = stragglers(chips, programs.mesh, len(joined.step_s))
-        return cls(programs, machine, joined, events, slowness, waited_for)
+        """Return what a clock has recorded."""
+        waited_for = clock.stragglers()
+        return cls(programs, machine, clock.times, clock.events, slowness, waited_for)
 
     def budget(self, n_positions: int) -> Budget:
         """Return the memory of a chip whose users have so many positions."""

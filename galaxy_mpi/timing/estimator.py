@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.program.op import Program
+from galaxy_mpi.program.op import Program, Use
 from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.mesh_clock import MeshClock
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from galaxy_mpi.systems.prefill_pass import PassShape
 
 __all__ = ["Estimator", "ProgramSource"]
+
+
+MOST_KNOWN = 4096
+"""Times of passes and steps that are kept, a few kilobytes each."""
 
 
 class ProgramSource(Protocol):
@@ -90,9 +95,9 @@ class Estimator:
         trace : Trace, optional
         """
         what = "pass", work.on_device
-        if trace is not None or what not in self._known:
-            self._known[what] = self._clock(self.programs.prefill(work)).run((), trace)
-        return self._known[what]
+        if trace is None and what in self._known:
+            return self._known[what]
+        return self._keep(what, self._clock(self.programs.prefill(work)).run((), trace))
 
     def step(self, positions: Sequence[int], trace: Trace | None = None) -> Timing:
         """Return the time of a decode step; with a trace it is re-evaluated.
@@ -105,11 +110,11 @@ class Estimator:
         """
         # Attention time changes only with the number of tiles of positions.
         what = tuple(padded(position + 1) for position in positions)
-        if trace is not None or what not in self._known:
-            if self._decode is None:
-                self._decode = self._clock(self.programs.decode())
-            self._known[what] = self._decode.run(positions, trace)
-        return self._known[what]
+        if trace is None and what in self._known:
+            return self._known[what]
+        if self._decode is None:
+            self._decode = self._clock(self.programs.decode())
+        return self._keep(what, self._decode.run(positions, trace))
 
     @cached_property
     def step_table(self) -> StepTable:
@@ -127,15 +132,20 @@ class Estimator:
         """
         return self._clock(self.programs.decode()).record(positions)
 
-    def step_waits_s(self, positions: Sequence[int]) -> dict[int, dict[int, float]]:
-        """Return the seconds that each chip waits in a step, by the chip that it waits for.
+    def check(self, program: Program, exchanged: Sequence[tuple[Use, Wire]]) -> None:
+        """Raise if the collectives that a program charges are not those that it bound.
 
-        Empty where nothing is slow.
+        Parameters
+        ----------
+        program : Program
+        exchanged : sequence of (Use, Wire)
+            As `Binder.exchanged` has them.
+
+        Raises
+        ------
+        CollectiveError
         """
-        if self._decode is None:
-            self._decode = self._clock(self.programs.decode())
-        self._decode.run(positions)
-        return self._decode.waits_s
+        self._tape_of(program).check(exchanged)
 
     def step_s(self, positions: Sequence[int]) -> float:
         """Return only the seconds of a step, for fits that need many."""
@@ -152,6 +162,12 @@ class Estimator:
         """Buffers that a decode step allocates, unless the system keeps them."""
         crossed = self._tape_of(self.programs.decode()).crosses
         return sum(not cross.rides for cross in crossed)
+
+    def _keep(self, what: object, timing: Timing) -> Timing:
+        if len(self._known) >= MOST_KNOWN:  # a run may last for days
+            self._known.clear()
+        self._known[what] = timing
+        return timing
 
     def _clock(self, program: Program) -> MeshClock:
         return MeshClock(self._tape_of(program), self.programs.mesh, self._slowness)

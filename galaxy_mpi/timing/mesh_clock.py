@@ -1,28 +1,26 @@
-"""The device clock of all chips of a mesh at once, without messages.
+"""The device clock of all chips of a mesh at once.
 
-It uses the same recurrences in the same order as the clocks of a run
-(`galaxy_mpi.timing.chip_clock`), so both agree to the last bit.
+Where nothing differs between chips, one is evaluated (`galaxy_mpi.timing.uniform_clock`), with the
+same recurrences in the same order, so both agree to the last bit.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
-from galaxy_mpi.timing.chip_clock import ChipClock
-from galaxy_mpi.timing.chip_collective import hop_delays, near_delays
+from galaxy_mpi.timing.hops import Seconds, hop_delays, near_delays
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.spans import NOISE_S, ProgramSpans, Watcher
 from galaxy_mpi.timing.step_record import StepRecord
 from galaxy_mpi.timing.tape import Tape, Told
 from galaxy_mpi.timing.times import Timing
 from galaxy_mpi.timing.trace import Trace
+from galaxy_mpi.timing.uniform_clock import UniformClock
 
 __all__ = ["MeshClock"]
-
-Seconds = NDArray[np.float64]
 
 
 class MeshClock:
@@ -41,10 +39,10 @@ class MeshClock:
         slowness = slowness or Slowness()
         self._tape, self._mesh, self._slowness = tape, mesh, slowness
         self._delays = {axis: hop_delays(tape.costs.machine, mesh.size(axis)) for axis in Axis}
-        self._one: ChipClock | None = None
-        self._last: ChipClock | _ManyChips | None = None
+        self._one: UniformClock | None = None
+        self._last: UniformClock | _ManyChips | None = None
         if slowness == Slowness() and all(map(_is_alike, self._delays.values())):
-            self._one = ChipClock(tape, mesh, 0)
+            self._one = UniformClock(tape, mesh)
 
     def run(self, positions: Sequence[int] = (), trace: Trace | None = None) -> Timing:
         """Return the time of the program, from a common start of all chips.
@@ -64,8 +62,7 @@ class MeshClock:
             self._last = many = _ManyChips(self._tape, mesh, self._slowness, spans)
             return many.run(attended_s)
         self._last = one
-        _play(one, positions)
-        return one.timing()
+        return one.run(attended_s)
 
     def record(self, positions: Sequence[int]) -> tuple[Timing, StepRecord]:
         """Return the time of a decode step, and what every chip does in it; see `run`."""
@@ -73,28 +70,17 @@ class MeshClock:
         many = _ManyChips(self._tape, self._mesh, self._slowness, record)
         return many.run(self._tape.attended_s(positions)), record
 
-    @property
-    def waits_s(self) -> dict[int, dict[int, float]]:
-        """Seconds that each chip waited for others in the last run, if something is slow."""
-        return self._last.waits_s if isinstance(self._last, _ManyChips) else {}
-
     def run_s(self, positions: Sequence[int] = ()) -> float:
         """Return only the seconds of `run`."""
         if self._one is None or len(set(positions)) > 1:
             return self.run(positions).seconds
-        _play(self._one, positions)
-        return self._one.now
+        self._last = self._one
+        return self._one.run_s(self._tape.attended_s(positions))
 
     def spans_s(self) -> list[tuple[Charge, float]]:
         """Return each charge of the last run with its seconds on chip (0, 0)."""
         assert self._last is not None
         return self._last.spans_s()
-
-
-def _play(one: ChipClock, positions: Sequence[int]) -> None:
-    one.start(positions)
-    while not one.is_done:
-        one.leave_alike()
 
 
 def _is_alike(delays: Seconds) -> bool:
@@ -111,10 +97,9 @@ class _ManyChips:
         self._wire_factors = {axis: slowness.wire_factors(mesh, axis) for axis in Axis}
         self._delays = {axis: hop_delays(self._machine, mesh.size(axis)) for axis in Axis}
         self._told, self._n_issued = Told(), 0
-        self._mesh, self._has_slow = mesh, slowness != Slowness()
-        self.waits_s: dict[int, dict[int, float]] = {rank: {} for rank in range(mesh.n_chips)}
-        """Seconds that each chip waited in collectives, by the rank of the chip that came last;
-        noted where something is slow."""
+        self._mesh = mesh
+        self._waits_s: dict[int, dict[int, float]] = {}
+        """Seconds that each chip waited in collectives, by the rank of the chip that came last."""
         self._now: Seconds = np.zeros((mesh.rows, mesh.cols))
         self._stall_s, self._dram_free_s = self._now, self._now
         self._left_s: list[Seconds] = []
@@ -152,7 +137,8 @@ class _ManyChips:
         first_s = self._attended_s = [seconds[0] for seconds in attended_s]
         factor = float(self._factor[0, 0])
         slowest_s, stall_s = float(np.max(self._now)), float(np.max(self._stall_s))
-        return tape.timing(self._told, first_s, factor, slowest_s, stall_s)
+        timing = tape.timing(self._told, first_s, factor, slowest_s, stall_s)
+        return replace(timing, waits_s=self._waits_s)
 
     def spans_s(self) -> list[tuple[Charge, float]]:
         """Return each charge with its seconds on chip (0, 0)."""
@@ -165,7 +151,7 @@ class _ManyChips:
         self._end(end, self._tape.gap_s if kernel.has_gap else None)
 
     def _take(self, take: Take, room: int) -> None:
-        """Wait for a weight; see `ChipClock`."""
+        """Wait for a weight; see `UniformClock`."""
         begin = self._dram_free_s
         if room >= 0:
             begin = np.maximum(begin, self._left_s[room])
@@ -188,11 +174,11 @@ class _ManyChips:
         nearest = self._arrived(axis, near) + cross.wire_s * wires
         end = np.maximum(farthest, nearest) + cross.own_s * self._factor
         done = np.maximum(end, self._now + cross.beside_s * self._factor)
-        if self._spans is not None or self._has_slow:
-            # What signals and data take anyway, if all members enter together.
-            reach = [_by_member(axis, of.max(axis=1)) for of in (delays, near)]
-            alone = np.maximum(reach[0] + block_s * wires, reach[1] + cross.wire_s * wires)
-            waited_s = np.maximum(farthest, nearest) - self._now - alone
+        # What signals and data take anyway, if all members enter together.
+        reach = [_by_member(axis, of.max(axis=1)) for of in (delays, near)]
+        alone = np.maximum(reach[0] + block_s * wires, reach[1] + cross.wire_s * wires)
+        waited_s = np.maximum(farthest, nearest) - self._now - alone
+        if (waited_s > NOISE_S).any():
             self._note_waits(axis, waited_s)
         if self._spans is not None:
             n_bytes = self._tape.crossed_bytes(cross)
@@ -205,7 +191,8 @@ class _ManyChips:
         for row, col in np.argwhere(waited_s > NOISE_S).tolist():
             of_last = (int(last[col]), col) if axis is Axis.COLUMN else (row, int(last[row]))
             if of_last != (row, col):
-                waits, other = self.waits_s[self._mesh.rank(row, col)], self._mesh.rank(*of_last)
+                waits = self._waits_s.setdefault(self._mesh.rank(row, col), {})
+                other = self._mesh.rank(*of_last)
                 waits[other] = waits.get(other, 0.0) + float(waited_s[row, col])
 
     def _arrived(self, axis: Axis, delays: Seconds) -> Seconds:

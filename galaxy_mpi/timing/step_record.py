@@ -127,7 +127,8 @@ class StepRecord:
         self.fill_changes.append((now, -n_bytes))
 
     def end(self, now: Seconds) -> None:
-        """Do nothing."""
+        """Note when each chip is done."""
+        self.end_s = now
 
     @property
     def layers(self) -> list[int]:

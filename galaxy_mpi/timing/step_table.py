@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Consumed, Cross, Kernel, Take
-from galaxy_mpi.timing.chip_collective import hop_delays, near_delays
+from galaxy_mpi.timing.hops import hop_delays, near_delays
 from galaxy_mpi.timing.slowness import Slowness
 from galaxy_mpi.timing.tape import Tape
 

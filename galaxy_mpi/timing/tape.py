@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import added
+from galaxy_mpi.ccl.wire import Kind, Wire
+from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Program, Use
@@ -73,6 +75,41 @@ class Tape:
                 known.add(id(charge))
                 self.attentions.append(charge)
         _check_rides(self.charges)
+
+    def check(self, exchanged: Sequence[tuple[Use, Wire]]) -> None:
+        """Raise if the charged collectives are not those that were bound, in the same order.
+
+        Of the exchanges of an op with the same wire, only the first counts: slabs of a long tensor
+        are charged as one. A collective that rides is sent with the one before it.
+
+        Parameters
+        ----------
+        exchanged : sequence of (Use, Wire)
+
+        Raises
+        ------
+        CollectiveError
+        """
+        crosses = [
+            (use, charge)
+            for use, charge in zip(self.uses, self.charges, strict=True)
+            if isinstance(charge, Cross)
+        ]
+        charged = {_identity(use, cross.wire) for use, cross in crosses}
+        bound = dict.fromkeys(_identity(use, wire) for use, wire in exchanged)
+        found = [one for one in bound if one in charged]
+        expected = [(use, cross.wire) for use, cross in crosses if not cross.rides]
+        for number, (use, wire) in enumerate(expected):
+            if number >= len(found) or found[number] != _identity(use, wire):
+                raise CollectiveError(
+                    f"device time expects {wire}, {use}, which its `bind` does not exchange in "
+                    f"this order; fix the op, whose `bind` and `charges` must agree"
+                )
+        if len(found) > len(expected):
+            raise CollectiveError(
+                "an op exchanges what device time charges as sent along with another collective; "
+                "fix the op, whose `bind` and `charges` must agree"
+            )
 
     def attended_s(self, positions: Sequence[int]) -> list[list[float]]:
         """Return the seconds of each of `attentions` in the columns of ``positions``."""
@@ -255,6 +292,10 @@ class _Moments:
         self.parts, self.takes = np.array(parts, np.int64), np.array(takes, np.int64)
         self.bounds: NDArray[np.int64] = np.array(bounds, np.int64)
         self.by_name = {name: np.array(places) for name, places in by_name.items()}
+
+
+def _identity(use: Use, wire: Wire) -> tuple[int, str, Axis, Kind]:
+    return id(use), wire.key, wire.axis, wire.kind
 
 
 def _sum(values: NDArray[np.float64]) -> float:

@@ -31,6 +31,9 @@ class Timing:
     """What each op waits for most of its time: names of `galaxy_mpi.program.Bound`."""
     by_bound_s: dict[str, float] = field(default_factory=dict)
     """Seconds of chip (0, 0) by what it waits for."""
+    waits_s: dict[int, dict[int, float]] = field(default_factory=dict)
+    """Seconds that chips waited in collectives: by rank of the chip that waited, and of the chip
+    that entered last."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class DeviceTimes:
     now_s: float = 0.0
     """Device time since the beginning."""
     step_s: list[float] = field(default_factory=list)
+    pass_s: list[float] = field(default_factory=list)
     n_step_tokens: int = 0
     steps: ModeSums = field(default_factory=ModeSums)
     passes: ModeSums = field(default_factory=ModeSums)
@@ -116,6 +120,7 @@ class DeviceTimes:
         """Let time pass by a pass; what it was spent on is in `passes`."""
         self.queue_s |= dict.fromkeys(requests, self.now_s)
         self.now_s += seconds
+        self.pass_s.append(seconds)
         for request in requests:
             self.first_token_s[request] = self.now_s
 

@@ -1,8 +1,4 @@
-"""Device time of runs with values: stamps in the messages, held against `Estimator`.
-
-The estimator keeps all chips' clocks in one process and reads no message; a run's chips know of
-each other by what the messages say. Equal to the last bit means that both are the same program.
-"""
+"""Device time of runs with values, against `Estimator` for the same positions and passes."""
 
 import csv
 import json

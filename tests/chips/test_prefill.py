@@ -70,8 +70,7 @@ class Logits:
     """
 
     def __init__(self, engine):
-        clock = engine.clock
-        self._mode = PrefillMode(engine.chips, engine.programs, clock, [self._tapped])
+        self._mode = PrefillMode(engine.chips, engine.programs, [self._tapped])
         engine.prefill_mode.free()
         engine.prefill_mode = self
         self.seen, self._last = {}, {}

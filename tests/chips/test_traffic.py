@@ -13,7 +13,7 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.serving.arrivals import Size
 from galaxy_mpi.serving.prompts import Prompts
-from galaxy_mpi.timing.chip_clock import ChipClock
+from galaxy_mpi.timing.run_clock import RunClock
 from tests.chips.playing import play
 
 DOCS = (Path(__file__).parents[2] / "docs" / "traffic.md").read_text("utf-8")
@@ -40,7 +40,7 @@ def test_values_change_no_time(tmp_path, capsys, system):
     words = [*QUICK, *LOAD, *LENGTHS, "--system", system]
     plain = figures(tmp_path, *words)
     found = figures(tmp_path, *words, *VALUES)
-    assert "the chips' clocks agree with these times to the last bit" in capsys.readouterr().out
+    assert "device times of the run agree with these to the last bit" in capsys.readouterr().out
     assert found["device"] == plain["device"]
     assert found["device_bands"] == plain["device_bands"]
     assert found["values"]["device_times_are_equal"] is True
@@ -71,22 +71,20 @@ def test_places_are_as_many_in_each_column_with_and_without_values(capsys):
     assert traffic.main([*words, "--input-tokens", "9", "--output-tokens", "3"]) == 0
     out = capsys.readouterr().out
     assert "places             33" in out
-    assert "agree with these times to the last bit" in out
+    assert "agree with these to the last bit" in out
 
 
-def test_a_clock_that_departs_is_told(tmp_path, monkeypatch, capsys):
-    finish = ChipClock.finish
+def test_a_run_that_departs_from_the_simulation_is_told(tmp_path, monkeypatch, capsys):
+    prefill = RunClock.prefill
 
-    def late(clock):
-        finish(clock)
-        clock.now *= 1 + 2**-50
+    def late(clock, shape, requests):
+        prefill(clock, shape, requests)
+        clock.times.pass_s[-1] *= 1 + 2**-50
 
-    monkeypatch.setattr(ChipClock, "finish", late)
+    monkeypatch.setattr(RunClock, "prefill", late)
     assert traffic.main([*QUICK, *LOAD, *LENGTHS, *VALUES]) == traffic.DEVICE_TIMES_DIFFER
     out = capsys.readouterr().out
-    assert (
-        "device times of passes differ: 9 on the chips, 9 simulated; first difference at 1" in out
-    )
+    assert "device times of passes differ: 9 in the run, 9 simulated; first difference at 1" in out
 
 
 def test_the_command_prints_and_writes_the_same_figures(tmp_path, capsys):

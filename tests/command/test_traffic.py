@@ -17,7 +17,7 @@ def test_ranks_are_started_for_values_only(tmp_path):
     ranks = run(root, *words, "ranks.json", "--with-values", cwd=tmp_path)
     assert ranks.returncode == 0, ranks.stderr
     assert ranks.stdout.startswith(alone.stdout)
-    assert "the chips' clocks agree with these times to the last bit" in ranks.stdout
+    assert "device times of the run agree with these to the last bit" in ranks.stdout
     plain, found = (
         json.loads((tmp_path / name).read_text()) for name in ("alone.json", "ranks.json")
     )

@@ -103,7 +103,6 @@ class Game:
     def tables(self, tables, turn, number, *, in_parts):
         for chip, table in zip(self.chips, tables, strict=True):
             table.mine.view(np.int64)[:] = 10**6 * chip + 100 * turn + number
-            table.times[self.mesh.index(chip, self.axis)] = 0.5 * chip + turn
         self.cross([table.crossing for table in tables])
         for chip, table in zip(self.chips, tables, strict=True):
             group, me = self.mesh.group(chip, self.axis), self.mesh.index(chip, self.axis)
@@ -112,29 +111,22 @@ class Game:
                 values = values.reshape(len(group), len(group), -1)[:, me]
             expected = [10**6 * member + 100 * turn + number for member in group]
             assert (values == np.array(expected)[:, None]).all()
-            assert table.times.tolist() == [0.5 * member + turn for member in group]
 
     def boxes(self, made, turn, number, kind):
         size = self.plane.size
         held = {chip: chip for chip in self.chips}
         for n in range(len(made[0].crossings)):
             for chip, boxes in zip(self.chips, made, strict=True):
-                for k, (box, times) in enumerate(
-                    zip(boxes.sends[n], boxes.send_times[n], strict=True)
-                ):
+                for k, box in enumerate(boxes.sends[n]):
                     box.view(np.int64)[:] = 10**6 * held[chip] + 100 * turn + 10 * number + k
-                    times[:] = np.arange(size) + turn + k
             self.cross([boxes.crossings[n] for boxes in made])
             for chip, boxes in zip(self.chips, made, strict=True):
                 group, me = self.mesh.group(chip, self.axis), self.mesh.index(chip, self.axis)
                 from_whom = group[(me - 1 - n) % size]
                 assert len(boxes.receives[n]) == (2 if kind == "ring" else int(me > 0))
-                for k, (box, times) in enumerate(
-                    zip(boxes.receives[n], boxes.receive_times[n], strict=True)
-                ):
+                for k, box in enumerate(boxes.receives[n]):
                     expected = 10**6 * from_whom + 100 * turn + 10 * number + k
                     assert (box.view(np.int64) == expected).all()
-                    assert times.tolist() == [m + turn + k for m in range(size)]
                 held[chip] = from_whom
 
 

@@ -24,7 +24,7 @@ from galaxy_mpi.ccl.wire import Index, Kind
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh import Axis, Mesh
-from tests.collectives import Clock, bound_on, on_a_row, results, wire_of
+from tests.collectives import bound_on, on_a_row, results, wire_of
 from tests.conftest import exact_operand
 
 SIZES = [1, 2, 3, 4, 8]
@@ -184,39 +184,16 @@ def test_a_program_of_many_collectives_runs_again_and_again(topology):
                 np.testing.assert_array_equal(got, right)
 
 
-@pytest.mark.parametrize("kind", Kind)
-@ANY_WAY
-@pytest.mark.parametrize("size", [2, 3, 8])
-def test_device_time_travels_with_the_data(algorithms, kind, size):
-    """Everybody leaves knowing when each member entered, and enters once an op."""
-    clocks = [Clock(1.0 + chip) for chip in range(size)]
-    wire = wire_of(kind, BFP8, (4, 32))
-    width = 32 * size if kind is Kind.REDUCE_SCATTER else 32
-    terms = [exact_operand(chip, (4, width)) for chip in range(size)]
-    bound = bound_on(
-        Mesh(1, size), [lambda chip: algorithms.bind(chip, wire)], terms, clocks=clocks
-    )
-    for turn in range(3):
-        for chip, clock in enumerate(clocks):
-            clock.now = 100.0 - 7 * chip + turn
-        bound.run()
-        for clock in clocks:
-            assert clock.left == [100.0 - 7 * chip + turn for chip in range(size)]
-    assert [(clock.n_entered, clock.n_left) for clock in clocks] == [(3, 3)] * size
-
-
-@pytest.mark.parametrize("kind", Kind)
-def test_a_chip_alone_passes_its_time_unless_its_system_skips_that(kind):
-    for algorithms, n_passed in ((DIRECT, 1), (RING, 1), (GENERIC_DECODE, 0), (GENERIC_PREFILL, 0)):
-        clock, wire = Clock(5.0), wire_of(kind, BFP8, (4, 32))
-        bound = bound_on(
-            Mesh(1, 1),
-            [lambda chip, a=algorithms, w=wire: a.bind(chip, w)],
-            [np.ones((4, 32), np.float32)],
-            clocks=[clock],
-        )
-        bound.run()
-        assert (clock.n_entered, clock.n_left) == (n_passed, n_passed)
+def test_a_chip_alone_takes_device_time_unless_its_system_skips_that():
+    wire = wire_of(Kind.ALL_REDUCE, BFP8, (4, 32))
+    for algorithms, takes_time in (
+        (DIRECT, True),
+        (RING, True),
+        (GENERIC_DECODE, False),
+        (GENERIC_PREFILL, False),
+    ):
+        assert algorithms.takes_time(wire, 1) is takes_time
+        assert algorithms.takes_time(wire, 2)
 
 
 def test_chips_that_cross_with_different_wires_are_told_when_they_bind():

@@ -11,7 +11,7 @@ from galaxy_mpi.ccl.wire import Kind
 from galaxy_mpi.dtypes import BFP8, FLOAT32
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.local_plane import LocalPlane
-from tests.collectives import Clock, bound_on, on_a_row, wire_of
+from tests.collectives import on_a_row, wire_of
 from tests.conftest import exact_operand
 
 LONG = [1, 31, 2048, 2049, 4100]
@@ -59,15 +59,6 @@ def test_the_memory_that_chips_share_does_not_grow_with_the_prompt(kind, monkeyp
         )
         most.append(max(asked))
     assert 0 < most[0] == most[1] == most[2]
-
-
-def test_device_time_passes_once_however_many_slabs_there_are():
-    clocks = [Clock(3.0), Clock(4.0)]
-    wire = wire_of(Kind.ALL_REDUCE, BFP8, (5000, 32))
-    terms = [np.ones((5000, 32), np.float32)] * 2
-    binds = [lambda chip: GALAXY_PREFILL.bind(chip, wire)]
-    bound_on(Mesh(1, 2), binds, terms, clocks=clocks).run()
-    assert [(clock.n_entered, clock.left) for clock in clocks] == [(1, [3.0, 4.0])] * 2
 
 
 @pytest.mark.parametrize(

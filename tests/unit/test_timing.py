@@ -1,4 +1,4 @@
-"""The clocks of chips against sums done by hand."""
+"""The device clock against sums done by hand, and against one that plays each chip by itself."""
 
 from dataclasses import replace
 
@@ -11,10 +11,11 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import Consumed, Kernel, Take
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
-from galaxy_mpi.timing import ChipClock, Costs, Machine, Slowness, Tape
+from galaxy_mpi.timing import Costs, Machine, Slowness, Tape
 from galaxy_mpi.timing.mesh_clock import MeshClock
 from galaxy_mpi.timing.trace import Trace
 from tests.charged import cross, program_of, tape_of
+from tests.chip_times import play_chips
 
 GALAXY = Machine.load("wormhole_galaxy_6u")
 COSTS = Costs(GALAXY)
@@ -26,31 +27,12 @@ def run(*charges, mesh="1x1", costs=COSTS, slow=(), links=(), capacity_bytes=Non
     mesh = Mesh.parse(mesh)
     slowness = Slowness.parse(slow, links, mesh)
     tape = tape_of(costs, *charges, capacity_bytes=capacity_bytes)
-    timing = MeshClock(tape, mesh, slowness).run([0] * mesh.cols)
-    chips = play_chips(tape, mesh, slowness)
-    now = np.array([chip.now for chip in chips]).reshape(mesh.rows, mesh.cols)
-    assert timing.seconds == now.max()
-    return timing, now
-
-
-def play_chips(tape, mesh, slowness, positions=None):
-    """Play the clocks of all chips of a run, each told when the others of its group entered."""
-    chips = [ChipClock(tape, mesh, rank, slowness) for rank in range(mesh.n_chips)]
-    for chip in chips:
-        chip.start(positions or [0] * mesh.cols)
-    for charge in tape.crosses:
-        if charge.rides:
-            continue
-        axis, entries = charge.wire.axis, {}
-        for rank, chip in enumerate(chips):
-            group = tuple(mesh.group(rank, axis))
-            times = entries.setdefault(group, np.zeros(len(group)))
-            chip.enter(times, mesh.index(rank, axis))
-        for rank, chip in enumerate(chips):
-            chip.leave(entries[tuple(mesh.group(rank, axis))])
-    for chip in chips:
-        chip.finish()
-    return chips
+    clock, positions = MeshClock(tape, mesh, slowness), [0] * mesh.cols
+    timing, record = clock.record(positions)
+    chips = play_chips(tape, mesh, slowness, positions)
+    assert record.end_s.ravel().tolist() == [chip.now for chip in chips]
+    assert clock.run(positions).seconds == timing.seconds == record.end_s.max()
+    return timing, record.end_s
 
 
 def test_a_collective_waits_for_the_farthest_and_the_latest():
@@ -133,7 +115,7 @@ def test_a_weight_may_leave_between_a_collective_and_the_one_that_rides_with_it(
 @pytest.mark.parametrize("mesh", ["1x1", "1x3", "2x2", "3x2", "8x4"])
 @pytest.mark.parametrize("system", ["galaxy", "tt_transformers"])
 @pytest.mark.parametrize("slow", [False, True])
-def test_chips_that_know_each_other_by_messages_agree_with_all_at_once(mesh, system, slow):
+def test_the_clock_agrees_with_one_that_plays_each_chip_by_itself(mesh, system, slow):
     """To the last bit; columns are at different positions, one has no user."""
     mesh = Mesh.parse(mesh)
     last = f"{mesh.rows - 1},{mesh.cols - 1}"
@@ -150,8 +132,8 @@ def test_chips_that_know_each_other_by_messages_agree_with_all_at_once(mesh, sys
         chips = play_chips(tape, programs.mesh, slowness, positions)
         assert timing.seconds == max(chip.now for chip in chips)
         assert timing.stall_s == max(chip.stall_s for chip in chips)
-        own = chips[0].timing()
-        assert own == replace(timing, seconds=own.seconds, stall_s=own.stall_s)
+        _, record = MeshClock(tape, programs.mesh, slowness).record(positions)
+        assert record.end_s.ravel().tolist() == [chip.now for chip in chips]
 
 
 def test_where_no_chip_differs_one_is_evaluated_and_bits_are_those_of_all():
@@ -165,31 +147,21 @@ def test_where_no_chip_differs_one_is_evaluated_and_bits_are_those_of_all():
         assert clock.run(positions) == clock.run(positions, Trace(mesh))
 
 
-def test_a_collective_that_is_never_entered_is_an_error():
-    tape = tape_of(COSTS, cross("wo", Axis.COLUMN, 1.0, 0.5), cross("ff2", Axis.COLUMN, 1.0, 0.5))
-    clock = ChipClock(tape, Mesh(2, 2), 0)
-    clock.start()
-    clock.leave(np.array([1.0, 4.0]))
-    assert clock.now == 4.0 + GALAXY.link_hop_s + 1.5 + GALAXY.op_gap_s
-    with pytest.raises(
-        CollectiveError, match="expects all_gather FF2 within a column.*never entered"
-    ):
-        clock.finish()
-    clock.leave(np.array([9.0, 9.0]))
-    clock.finish()
-    with pytest.raises(CollectiveError, match="ended where device time expects the end"):
-        clock.leave(np.array([9.0, 9.0]))
-
-
-def test_the_first_exchange_of_an_op_is_charged_and_no_other():
-    gather, other = cross("gather", Axis.COLUMN, 1.0, 0.5), cross("other", Axis.COLUMN, 1.0, 0.5)
-    program = program_of(gather, gather)
-    clock = ChipClock(Tape(program, COSTS), Mesh(2, 2), 0)
-    first, second = program.uses
-    assert clock.is_charged(first, gather.wire)
-    assert not clock.is_charged(first, gather.wire)  # a slab further on
-    assert clock.is_charged(second, gather.wire)
-    assert not clock.is_charged(second, other.wire)  # a group that the system skips
+def test_what_is_charged_must_be_what_was_bound():
+    wo, ff2 = cross("wo", Axis.COLUMN, 1.0, 0.5), cross("ff2", Axis.COLUMN, 1.0, 0.5)
+    other = cross("other", Axis.COLUMN, 1.0, 0.5)
+    rider = cross("ff3", Axis.COLUMN, 1.0, 0.5, rides=True)
+    tape = tape_of(COSTS, wo, (ff2, rider))
+    first, second = tape.uses[0], tape.uses[1]
+    bound = [(first, wo.wire), (second, ff2.wire)]
+    tape.check(bound)
+    tape.check([bound[0], bound[0], bound[1]])  # a slab further on
+    tape.check([bound[0], (first, other.wire), bound[1]])  # one that takes no device time
+    for wrong in ([bound[0]], [], bound[::-1], [bound[0], (first, ff2.wire)]):
+        with pytest.raises(CollectiveError, match="device time expects all_gather .* fix the op"):
+            tape.check(wrong)
+    with pytest.raises(CollectiveError, match="as sent along with another collective"):
+        tape.check([*bound, (second, rider.wire)])
 
 
 def test_an_op_of_prefill_does_not_begin_before_the_host_has_issued_it():

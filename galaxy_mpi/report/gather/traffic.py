@@ -93,7 +93,7 @@ def _values_sections(content: Figures) -> list[Section]:
         for name, value in content["values"].items()
         if not isinstance(value, list)
     ]
-    text = "The same schedule with real tokens: whether the chips' clocks agree."
+    text = "The same schedule with real tokens: whether device times of the run agree."
     return [Section("Values", [Facts(facts, is_host=True)], text)]
 
 

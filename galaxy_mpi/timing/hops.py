@@ -1,0 +1,30 @@
+"""How long signals take between the members of a group."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_mpi.timing.machine import Machine
+
+__all__ = ["Seconds", "hop_delays", "near_delays"]
+
+Seconds = NDArray[np.float64]
+
+
+def hop_delays(machine: Machine, size: int) -> Seconds:
+    """Return the seconds that a signal takes between any two members of a group of ``size``."""
+    members = np.arange(size)
+    apart = np.abs(members[:, None] - members[None, :])
+    if machine.topology == "ring":
+        apart = np.minimum(apart, size - apart)
+    delays: Seconds = apart * machine.link_hop_s
+    return delays
+
+
+def near_delays(delays: Seconds) -> Seconds:
+    """Return the delays of neighbours, and minus infinity for all other members."""
+    if len(delays) == 1:
+        return delays
+    nearest = delays[delays > 0].min() if (delays > 0).any() else 0.0
+    near: Seconds = np.where(delays <= nearest, delays, -np.inf)
+    np.fill_diagonal(near, -np.inf)
+    return near

@@ -29,8 +29,8 @@ __all__ = ["INTERRUPTED", "supervise"]
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
 
-LINGERING_S = 8.0
-"""How long mpirun may stay after its last rank has ended."""
+LINGERING_S = 3.0
+"""How long mpirun may stay, after its last rank has ended; all ranks are on this host."""
 
 _LINGERING = Path(__file__).parent.parent / "mesh" / "lingering.py"
 

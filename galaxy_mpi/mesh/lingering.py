@@ -40,7 +40,7 @@ LAUNCHERS = (
 
 _INTERVAL_S = 0.5
 
-_KILL_S = 3.0
+_KILL_S = 2.0
 """From the request to the kill."""
 
 
@@ -63,11 +63,23 @@ def main(argv: list[str]) -> int:
         is_busy = len(argv) > 2 and _has_child(launcher, argv[2].encode())
         # Nor those in which nobody reads what it prints.
         counts = has_begun and not is_busy and not _is_blocked(launcher)
-        waited_s = waited_s + _INTERVAL_S if counts else 0.0
+        # It may need time for a core, so seconds in which it works count less.
+        spent_s = _INTERVAL_S / 4 if counts and _runs(launcher) else _INTERVAL_S
+        waited_s = waited_s + spent_s if counts else 0.0
     signal.pidfd_send_signal(handle, signal.SIGTERM)
     if not select.select([handle], [], [], _KILL_S)[0]:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
     return 0
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a thread of a process is running, is about to, or waits for a disk."""
+    for thread in _listed(f"/proc/{pid}/task"):
+        # "PID (NAME) STATE PARENT ...": the name may hold anything, brackets too.
+        words = _read(f"/proc/{pid}/task/{thread}/stat").rpartition(b")")[2].split()
+        if words and words[0] in (b"R", b"D"):
+            return True
+    return False
 
 
 def _is_blocked(pid: int) -> bool:
@@ -98,11 +110,8 @@ def _has_child(parent: int, variable: bytes) -> bool:
 
 def _children(parent: int) -> list[int]:
     """Return the children of a process, also those that have ended and still have a number."""
-    try:
-        threads = os.listdir(f"/proc/{parent}/task")
-    except OSError:
-        return []
-    lists = [f"/proc/{parent}/task/{thread}/children" for thread in threads]
+    threads = f"/proc/{parent}/task"
+    lists = [f"{threads}/{thread}/children" for thread in _listed(threads)]
     if any(map(os.path.exists, lists)):
         return [int(word) for path in lists for word in _read(path).split()]
     # Some kernels make no such lists.
@@ -110,9 +119,15 @@ def _children(parent: int) -> list[int]:
 
 
 def _parent(pid: str) -> int:
-    # "PID (NAME) STATE PARENT ...": the name may hold anything, brackets too.
     words = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return int(words[1]) if len(words) > 1 else 0
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _read(path: str) -> bytes:

@@ -115,3 +115,11 @@ def test_the_first_ranks_see_to_it_that_mpirun_ends(shell, tmp_path):
     words = launcher(tmp_path, f"{environ} {shell} {sys.executable} {tmp_path / 'rank.py'}")
     with subprocess.Popen([words]) as stays:
         assert stays.wait(timeout=60) == -signal.SIGKILL
+
+
+def test_an_mpirun_that_computes_for_ever_is_ended_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervise, "LINGERING_S", 0.2)
+    path = tmp_path / "mpirun"
+    path.write_text("#!/bin/sh\nOMPI_COMM_WORLD_RANK=0 sleep 1\nwhile :; do :; done\n")
+    path.chmod(0o755)
+    assert supervise.supervise([str(path)], dict(os.environ)) == 128 + signal.SIGTERM

@@ -123,7 +123,7 @@ def shared_files(ranks: Iterable[int]) -> set[str]:
 
 
 def nobody_is_left() -> bool:
-    """Return whether all ranks, and what they started, are gone, within the 20 s that they are given."""
+    """Return whether all ranks and what they started are gone within the 20 s that they have."""
     deadline = time.monotonic() + 20
     while still_running(watching=True) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import NoReturn
 
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh.ending import end_process, say
@@ -20,6 +20,9 @@ __all__ = ["UncaughtErrors"]
 
 _RANK_0_FIRST_S = 2.0
 """Rank 0 tells an error of all ranks and ends them; unless it has caught the error."""
+
+
+_ExitCode = str | int | None
 
 
 class UncaughtErrors:
@@ -37,7 +40,7 @@ class UncaughtErrors:
         self._rank, self._abort = rank, abort
         self._is_open, self._exit_code = True, 0
         self._report, self._report_thread = sys.excepthook, threading.excepthook
-        self._exit: Callable[[Any], Any] = sys.exit
+        self._exit: Callable[[_ExitCode], NoReturn] = sys.exit
         # Kept because each access makes a new bound method, and `close` compares.
         self._mine = (self._in_main, self._in_thread, self._leave)
         sys.excepthook, threading.excepthook = self._mine[:2]
@@ -80,13 +83,13 @@ class UncaughtErrors:
             if self._is_open and not issubclass(arguments.exc_type, SystemExit):
                 end_process(f"galaxy_mpi: rank {self._rank}: a thread failed; see above\n")
 
-    def _leave(self, status: Any = None, /) -> Any:
+    def _leave(self, status: _ExitCode = None, /) -> NoReturn:
         """Note the exit code, which Python does not pass to exit handlers."""
         if threading.current_thread() is threading.main_thread():
             self._exit_code = (
                 0 if status is None else status & 0xFF if isinstance(status, int) else 1
             )
-        return self._exit(status)
+        self._exit(status)
 
     def _at_exit(self) -> None:
         if self._is_open and self._exit_code:

@@ -72,6 +72,7 @@ CASES = {
         f"{CAPTURE}/a && {CAPTURE}/b --layers 2 && {DIFF}/b",
         f"{CAPTURE}/a && {DIFF}/a",
     ),
+    "bench": ("bench --mesh 2x2 --chips-per-rank 4 --new-tokens 3 --turns 1",),
     "doctor": ("doctor --start 0",),
 }
 """Commands by schema; together they reach every type of a key."""

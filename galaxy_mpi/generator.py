@@ -44,9 +44,9 @@ class Generator:
     ----------
     model : Model
     on_op : callable, optional
-        Called behind every op of every chip of this process, see `OnOp`.
+        Called after every op of every chip of this process, see `OnOp`.
     on_layer : callable, optional
-        Called with (layer, chip, stream) behind every layer: its output, before the residual is
+        Called with (layer, chip, stream) after every layer: its output, before the residual is
         added in decode.
     """
 
@@ -140,7 +140,7 @@ class Generator:
         ----------
         tokens, positions : sequence of int
             Each user's new token and its position, -1 for a user that sits this step out; users
-            behind the last are idle.
+            after the last are idle.
 
         Returns
         -------

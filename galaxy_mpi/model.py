@@ -106,7 +106,7 @@ def create_model(
     constants : sequence of str
         As ``--set``: ``machine.links=2``.
     check : bool
-        As ``--check``: values are looked at behind every op, chips are compared.
+        As ``--check``: the output of every op is checked, chips are compared.
 
     Raises
     ------

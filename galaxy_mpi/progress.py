@@ -48,7 +48,7 @@ class _Bar(Protocol):
         """Count."""
 
     def set_postfix_str(self, text: str, *, refresh: bool) -> object:
-        """Set what is printed behind the count."""
+        """Set what is printed after the count."""
 
     def close(self) -> object:
         """Leave the bar as it is."""

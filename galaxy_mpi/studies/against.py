@@ -26,7 +26,7 @@ class Against:
     name: str
     n_tokens: int
     n_same: int
-    """Tokens that the second run also chooses, given the same tokens before them."""
+    """Tokens that the second run also chooses, given the tokens before them."""
     differences: Differences
     others: list[dict[int, str]]
     """Of each user, text of the tokens that the second run would have chosen instead, by place."""
@@ -41,7 +41,7 @@ class Against:
     def to_text(self) -> str:
         """Return it as text."""
         same = f"it chooses {self.n_same} of the {self.n_tokens} tokens"
-        head = folded(f"against {self.name}: {same}, given the same tokens before")
+        head = folded(f"against {self.name}: {same}, given the tokens before")
         return f"\n{head}\n{self.differences.to_text(LEAST_PCC)}"
 
 

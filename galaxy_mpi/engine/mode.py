@@ -137,10 +137,7 @@ class Mode:
         inputs, clocks = chips.new_inputs(shapes), self.device.of(program)
         binders = []
         for number, (held, feed) in enumerate(zip(chips.held, feeds, strict=True)):
-            options: dict[str, Any] = {}
-            if clocks is not None:
-                clock = clocks.chips[number]
-                options = {"clock": clock, "is_charged": clock.is_charged}
+            clock = None if clocks is None else clocks.chips[number]
             binders.append(
                 ChipBinder(
                     chips.mesh,
@@ -152,7 +149,8 @@ class Mode:
                     codecs=chips.codecs,
                     poisons=chips.run.check,
                     taps=taps,
-                    **options,
+                    clock=clock,
+                    is_charged=None if clock is None else clock.is_charged,
                 )
             )
         bound = bind_program(

@@ -25,6 +25,16 @@ def lacks_memory(error: BaseException, probe_bytes: int = _PROBE_BYTES) -> bool:
     probe_bytes : int
         Memory that a process has which does not lack any.
     """
+    try:
+        if _is_of_memory(error):
+            return True
+        bytes(probe_bytes)
+    except MemoryError:  # not even for the question
+        return True
+    return False
+
+
+def _is_of_memory(error: BaseException) -> bool:
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
@@ -32,10 +42,6 @@ def lacks_memory(error: BaseException, probe_bytes: int = _PROBE_BYTES) -> bool:
         if isinstance(each, MemoryError) or _number(each) == errno.ENOMEM:
             return True
         each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
-    try:
-        bytes(probe_bytes)
-    except MemoryError:
-        return True
     return False
 
 

@@ -18,8 +18,15 @@ __all__ = ["MACHINE", "describe", "show", "write"]
 
 MACHINE = Machine.load("wormhole_galaxy_6u")
 
+NARROW = (
+    ("implementation", "11"), ("topology", "8"), ("size_bytes", ">9"), ("time_us", ">9.1f"),
+    ("algbw_GBps", ">6.2f"), ("busbw_GBps", ">6.2f"), ("wrong", ">6"), ("device_time_us", ">8.2f"),
+    ("device_busbw_GBps", ">6.2f"),
+)  # fmt: skip
+"""Columns of the table that fits 80 columns, below a line with op and axis; ``--wide`` has all."""
+
 COLUMNS = {
-    "implementation": ("", "", "12"),
+    "implementation": ("made by", "", "12"),
     "op": ("", "", "15"),
     "axis": ("", "", "5"),
     "topology": ("", "", "8"),
@@ -103,17 +110,19 @@ def device(op: str, size: int, n_bytes: int, topology: str, links: float) -> tup
     return own_s + wire_s, most
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """Print the newest row, and names and units before the first."""
-    if len(rows) == 1:
-        for line in (
-            [head or name for name, (head, _, _) in COLUMNS.items()],
-            [unit for _, unit, _ in COLUMNS.values()],
-        ):
-            widths = (form.split(".")[0] for _, _, form in COLUMNS.values())
-            print("# " + " ".join(f"{text:{w}}" for text, w in zip(line, widths, strict=True)))
-    cells = (f"{rows[-1][name]:{form}}" for name, (_, _, form) in COLUMNS.items())
-    print("  " + " ".join(cells), flush=True)
+def show(rows: list[dict[str, Any]], *, is_wide: bool) -> None:
+    """Print the newest row, and names and units before the first (of each op and axis)."""
+    forms = {name: form for name, (_, _, form) in COLUMNS.items()} if is_wide else dict(NARROW)
+    row, before = rows[-1], rows[-2] if len(rows) > 1 else {}
+    titles = [] if is_wide else [f"{row['op']} within a {row['axis']}, {row['dtype']}"]
+    if not before or (titles and any(row[key] != before[key] for key in ("op", "axis"))):
+        widths = {name: form.split(".")[0] for name, form in forms.items()}
+        for title in titles:
+            print(f"# {title}")
+        heads = (f"{COLUMNS[name][0] or name:{width}}" for name, width in widths.items())
+        print("# " + " ".join(heads))
+        print("# " + " ".join(f"{COLUMNS[name][1]:{width}}" for name, width in widths.items()))
+    print("  " + " ".join(f"{row[name]:{form}}" for name, form in forms.items()), flush=True)
 
 
 def settings(arguments: argparse.Namespace) -> dict[str, Any]:

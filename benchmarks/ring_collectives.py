@@ -82,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--links", type=int, default=int(MACHINE.links), help="of the device between neighbours")
     add("--transport", default="auto", choices=TRANSPORTS)
     add("--peers", default="", help="mpi,gloo")
+    add("--wide", action="store_true", help="all columns of --json, not those that fit 80")
     add("--json", type=Path)
     add("--csv", type=Path)
     add("--plot", type=Path, metavar="FILE.png")
@@ -178,7 +179,7 @@ def main() -> int:
                         row = describe(arguments, one, op, axis, size, n, seconds)
                         rows.append(row | {"wrong": wrong[one]})
                         if rank == 0:
-                            show(rows)
+                            show(rows, is_wide=arguments.wide)
         for one in (*ours, *peers):
             one.close()
         if rank == 0:

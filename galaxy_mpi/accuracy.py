@@ -24,7 +24,7 @@ from galaxy_mpi.command import run_on_mesh
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.agreement import Agreement, compare, reference_answers
 from galaxy_mpi.engine.forced_text import plan_of_text
-from galaxy_mpi.engine.outliers import Outlier, outliers
+from galaxy_mpi.engine.outliers import TABLE_HEAD, Outlier, outliers
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.teacher import Answers, forced_answers
@@ -208,8 +208,8 @@ def _play(
         "outliers": [outlier.to_dict() for outlier in worst],
     }
     print(_table(rows, plan.model, arguments))
-    print("\nblock floats lose most in these tensors (of the float32 run):")
-    print("\n".join(map(str, worst)))
+    print("\nwhere bfp8 loses most: a channel much larger than the 15 others of its block")
+    print("\n".join([TABLE_HEAD, *(one.to_text() for one in worst)]))
     for row, found in zip(rows, behind, strict=True):
         if found is not None:
             print(f"\noutputs of ops, {row.precision} against float32:")

@@ -7,7 +7,6 @@ Every error is one line: what, got, wanted, where, what to do.
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.json_values import Json
@@ -165,7 +164,7 @@ class Fields:
         by_name = {str(key): value for key, value in values.items()}
         return Fields(by_name, f"{self.where}: {name}", self._error, self._advice)
 
-    def _there(self, name: str, default: Json) -> Any:
+    def _there(self, name: str, default: Json) -> Json:
         value = self._values.get(name)
         if value is None:
             value = default

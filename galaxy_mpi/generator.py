@@ -21,7 +21,7 @@ from galaxy_mpi.model import PAGE_SIZE, Model, create_model
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher
 from galaxy_mpi.program import Program
-from galaxy_mpi.script_input import refuse_difference, token_ids
+from galaxy_mpi.script_input import named_for_scripts, refuse_difference, token_ids
 from galaxy_mpi.systems import PageTable, PassShape, PrefillPass, PrefillUser
 
 __all__ = ["Continuation", "Generator", "Model", "create_model"]
@@ -44,12 +44,13 @@ class Generator:
     ----------
     model : Model
     on_op : callable, optional
-        Called behind every op of every chip of this process, see `OnOp`.
+        Called after every op of every chip of this process, see `OnOp`.
     on_layer : callable, optional
-        Called with (layer, chip, stream) behind every layer: its output, before the residual is
+        Called with (layer, chip, stream) after every layer: its output, before the residual is
         added in decode.
     """
 
+    @named_for_scripts()
     def __init__(
         self,
         model: Model,
@@ -97,6 +98,7 @@ class Generator:
         self._prefill.free()
         self.mode = None
 
+    @named_for_scripts()
     def prefill_forward(
         self, tokens: Sequence[Sequence[int]], users: Sequence[int] | None = None
     ) -> F32:
@@ -140,7 +142,7 @@ class Generator:
         ----------
         tokens, positions : sequence of int
             Each user's new token and its position, -1 for a user that sits this step out; users
-            behind the last are idle.
+            after the last are idle.
 
         Returns
         -------
@@ -171,6 +173,7 @@ class Generator:
         positions_B[: len(positions)] = positions
         return tokens_B, {col: self._table(col, positions_B) for col in model.chips.columns}
 
+    @named_for_scripts()
     def decode_forward(self, tokens_B: Ints, tables: dict[int, PageTable]) -> F32:
         """Run a step prepared by `prepare_decode_inputs`.
 

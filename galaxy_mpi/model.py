@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from galaxy_mpi.checkpoints.tokenizer import Tokenizer, check_prompts
-from galaxy_mpi.config import MAX_USERS, RunConfig, formats
+from galaxy_mpi.config import MAX_USERS, MOST_TOKENS, RunConfig, formats
 from galaxy_mpi.engine.chips import Chips, load_chips
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.engine.planning import make_plan
@@ -14,6 +14,7 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import Layout
+from galaxy_mpi.script_input import named_for_scripts
 from galaxy_mpi.systems import Attention, Modules, RMSNorm, System, system_of
 
 __all__ = ["PAGE_SIZE", "Model", "create_model"]
@@ -38,6 +39,7 @@ class Model:
         """Maximum number of users."""
         return self.run.batch or MAX_USERS
 
+    @named_for_scripts()
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text."""
         check_prompts([text], self.plan.model.max_seq_len)
@@ -52,6 +54,7 @@ class Model:
         self.transport.free()
 
 
+@named_for_scripts()
 def create_model(
     model: str = "demo",
     *,
@@ -103,15 +106,15 @@ def create_model(
     constants : sequence of str
         As ``--set``: ``machine.links=2``.
     check : bool
-        As ``--check``: values are looked at behind every op, chips are compared.
+        As ``--check``: the output of every op is checked, chips are compared.
 
     Raises
     ------
     UserError
         On all ranks alike, if the model cannot be used.
     """
-    if max_seq_len < 1:
-        raise ConfigError(f"max_seq_len must be at least 1, got {max_seq_len}")
+    if not 1 <= max_seq_len <= MOST_TOKENS:
+        raise ConfigError(f"max_seq_len must be 1 to {MOST_TOKENS}, got {max_seq_len}")
     is_exact = optimizations == "float32"
     chosen = formats("float32", None) if is_exact else formats(None, optimizations)
     asked = Mesh.parse(mesh)

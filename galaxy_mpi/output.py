@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import functools
 import importlib.util
+import logging
 import os
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,12 +16,16 @@ from pathlib import Path
 from galaxy_mpi.errors import ConfigError
 
 __all__ = [
+    "WIDTH",
     "cell",
     "check_page",
     "check_writable",
+    "command_line",
+    "folded",
     "named_lines",
     "plural",
     "print_text",
+    "say_once",
     "temporary_folder",
     "write_all",
     "write_bytes",
@@ -41,21 +48,61 @@ def plural(n: int, one: str, many: str | None = None) -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
+WIDTH = 80
+"""Columns that a table may use."""
+
+
+def folded(text: str, indent: str = "  ") -> str:
+    """Return a text as lines of 80 columns, all but the first indented.
+
+    A word that is longer than a line stays whole.
+
+    Examples
+    --------
+    >>> print(folded("one " * 22))
+    one one one one one one one one one one one one one one one one one one one one
+      one one
+    """
+    return textwrap.fill(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def command_line(words: Sequence[str], first: str) -> str:
+    """Return a command as a shell takes it, over as many lines of 80 columns as it needs.
+
+    Parameters
+    ----------
+    words : sequence of str
+    first : str
+        What the first line begins with; the others are indented as far.
+    """
+    lines = [first + words[0]]
+    for word in map(shlex.quote, words[1:]):
+        if len(lines[-1]) + len(word) + len("  \\") > WIDTH:
+            lines.append(" " * len(first) + word)
+        else:
+            lines[-1] += f" {word}"
+    return " \\\n".join(lines)
+
+
 def cell(name: str, width: int) -> str:
     """Return a name padded to the first column of a table; a long one gets a line of its own.
+
+    A name that is longer than a line gets several.
 
     Examples
     --------
     >>> cell("w2", 4), cell("norms", 4).splitlines()
     ('w2  ', ['norms', '    '])
     """
-    return f"{name:<{width}}" if len(name) < width else f"{name}\n{'':<{width}}"
+    return f"{name:<{width}}" if len(name) < width else f"{folded(name)}\n{'':<{width}}"
 
 
 def named_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
     """Return names and values as two columns of 80 characters.
 
-    Long values continue below, after a comma or semicolon.
+    Long values continue below: after a comma or semicolon, or at a space if there is none.
 
     Examples
     --------
@@ -66,8 +113,13 @@ def named_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
     lines = []
     for name, value in rows:
         joined = re.sub(r"(?<![,;]) |(?<=\d,) (?=\d+\))", "\xa0", value)  # no break there
-        parts = textwrap.wrap(joined, 80 - width, break_long_words=False, break_on_hyphens=False)
-        cells = [part.replace("\xa0", " ") for part in parts]
+        parts = textwrap.wrap(joined, WIDTH - width, break_long_words=False, break_on_hyphens=False)
+        cells = []
+        for part in parts:
+            plain = part.replace("\xa0", " ")
+            cells += textwrap.wrap(
+                plain, WIDTH - width, break_long_words=False, break_on_hyphens=False
+            )
         lines += [f"{'' if n else name:<{width}}{cell}" for n, cell in enumerate(cells)]
         if not parts:
             lines.append(name)
@@ -99,6 +151,12 @@ def write_now(text: str) -> None:
             raise ConfigError(
                 f"standard output cannot be written: {error.strerror}; send it elsewhere"
             ) from None
+
+
+@functools.cache
+def say_once(note: str) -> None:
+    """Log a note about the user's files unless it was said before; ``--quiet`` leaves it out."""
+    logging.getLogger(__name__).warning("galaxy_mpi: %s", note)
 
 
 def write_text(path: Path | None, text: str) -> None:

@@ -74,7 +74,7 @@ def build_parser() -> ArgumentParser:
     add_constants(add)
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--input-tokens", type=int, default=128, metavar="N", help="tokens of each prompt")
-    add("--new-tokens", type=int, default=128, metavar="N", help="decode steps behind it")
+    add("--new-tokens", type=int, default=128, metavar="N", help="decode steps after it")
     add = parser.add_argument_group("search").add_argument
     add(
         "--try",

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from typing import Any
+from typing import Protocol
 
 from galaxy_mpi.engine.hooks import Hooks
 from galaxy_mpi.engine.request import Request
@@ -41,14 +41,27 @@ class FirstWords:
         self._timer.cancel()
 
 
+class _Bar(Protocol):
+    """What is used of a bar of tqdm."""
+
+    def update(self, n: int = 1) -> object:
+        """Count."""
+
+    def set_postfix_str(self, text: str, *, refresh: bool) -> object:
+        """Set what is printed after the count."""
+
+    def close(self) -> object:
+        """Leave the bar as it is."""
+
+
 class Progress:
     """Bars for loading, each long prompt, and the run; silent unless enabled."""
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
-        self._loading: Any = None
-        self._prompt: Any = None
-        self._run: Any = None
+        self._loading: _Bar | None = None
+        self._prompt: _Bar | None = None
+        self._run: _Bar | None = None
         self._first_words = FirstWords("reading the model", enabled=enabled)
 
     def __enter__(self) -> "Progress":
@@ -71,17 +84,16 @@ class Progress:
             after_step=self._stepped,
         )
 
-    def _bar(self, **settings: Any) -> Any:
+    def _bar(self, what: str, unit: str, n: int | None = None, form: str | None = None) -> _Bar:
         self._first_words.cancel()
         from tqdm import tqdm  # imported here because 31 of 32 ranks show no bar
 
-        return tqdm(mininterval=0.5, **settings)
+        bar: _Bar = tqdm(desc=what, unit=unit, total=n, bar_format=form, mininterval=0.5)
+        return bar
 
     def _loaded(self, layer: int, n_layers: int) -> None:
         if self._loading is None:
-            self._loading = self._bar(
-                desc="loading", unit="layer", total=n_layers, bar_format=LAYERS
-            )
+            self._loading = self._bar("loading", "layer", n_layers, LAYERS)
         self._loading.update()
         if layer == n_layers - 1:
             self._loading.close()
@@ -95,14 +107,15 @@ class Progress:
             return
         if layer == 0:
             what = f"prefill of user {requests[0].number}, {n_tokens:,} tokens"
-            self._prompt = self._bar(desc=what, unit="layer", total=n_layers, bar_format=LAYERS)
-        self._prompt.update()
-        if layer == n_layers - 1:
-            self._prompt.close()
+            self._prompt = self._bar(what, "layer", n_layers, LAYERS)
+        if self._prompt is not None:
+            self._prompt.update()
+            if layer == n_layers - 1:
+                self._prompt.close()
 
     def _stepped(self, step: int, scheduler: Scheduler) -> None:
         if self._run is None:
-            self._run = self._bar(desc="decoding", unit="step")
+            self._run = self._bar("decoding", "step")
         done, users = scheduler.n_done, len(scheduler.requests)
         self._run.set_postfix_str(f"{done} of {users} users done", refresh=False)
         self._run.update()
@@ -120,7 +133,7 @@ class Counter:
 
     def __init__(self, name: str, unit: str, *, enabled: bool) -> None:
         self._name, self._unit, self._enabled = name, unit, enabled
-        self._bar: Any = None
+        self._bar: _Bar | None = None
 
     def __enter__(self) -> "Counter":
         if self._enabled:

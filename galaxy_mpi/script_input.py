@@ -1,13 +1,59 @@
 """Checks of what a script gives to `galaxy_mpi.Generator`."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from galaxy_mpi.arrays import Ints
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, UserError
 
-__all__ = ["refuse_difference", "token_ids"]
+__all__ = ["named_for_scripts", "refuse_difference", "token_ids"]
+
+_ARGUMENTS = {
+    "--attention-class": "attention_class",
+    "--batch": "max_batch_size",
+    "--cache-blocks": "max_seq_len",
+    "--check": "check=True",
+    "--chips-per-rank": "chips_per_rank",
+    "--layers": "n_layers",
+    "--layout": "layout_class",
+    "--machine": "machine",
+    "--max-new-tokens": "max_new_tokens",
+    "--mesh": "mesh",
+    "--model": "model",
+    "--norm-class": "norm_class",
+    "--optimizations": "optimizations",
+    "--precision": "optimizations",
+    "--rope-class": "rope_class",
+    "--set": "constants",
+    "--system": "system",
+}
+"""Arguments of `create_model` and `galaxy_mpi.Generator` for options of ``galaxy-mpi decode``."""
+
+_OPTION = re.compile(r"(--[a-z]+(?:-[a-z]+)*)(?: (\d+x\d+|\d+)\b)?")
+
+
+@contextmanager
+def named_for_scripts() -> Iterator[None]:
+    """Let errors of the user name arguments of Python, where they name options of a command.
+
+    Most of what raises them serves commands and scripts, and knows only the options.
+    """
+    try:
+        yield
+    except UserError as error:
+        error.args = (_OPTION.sub(_argument, str(error)),)
+        raise
+
+
+def _argument(option: re.Match[str]) -> str:
+    """Return the argument of an option, with the value that follows it, as Python has them."""
+    name, value = _ARGUMENTS.get(option[1]), option[2]
+    if name is None or value is None:
+        return option[0] if name is None else name
+    return f'{name}="{value}"' if "x" in value else f"{name}={value}"
 
 
 def token_ids(tokens: Sequence[int] | Ints, vocab_size: int) -> Ints:

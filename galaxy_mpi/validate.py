@@ -24,7 +24,7 @@ from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import cell, check_page, check_writable, write_all
+from galaxy_mpi.output import WIDTH, cell, check_page, check_writable, write_all
 from galaxy_mpi.studies.claims import Claim, older_claims
 from galaxy_mpi.studies.published_times import published_times
 from galaxy_mpi.studies.whole_run import run_one
@@ -204,8 +204,21 @@ def _known_table(rows: list[Known]) -> str:
         lines.append(f"  {name:<{width - 2}}{len(errors):>10}{'':>10}{mean:>10.1%}{worst:>9.1%}")
     mean = statistics.fmean(statistics.fmean(errors) for errors in groups.values())
     lines.append(f"{'  mean of the groups':<{width}}{'':>20}{mean:>10.1%}")
-    lines += ["", "sources:", *sorted({f"  {row.source}" for row in rows})]
+    lines += _sources({row.source for row in rows})
     return "\n".join(lines)
+
+
+def _sources(sources: set[str]) -> list[str]:
+    """Return the files that times are from, one below its folder, and the first of the commit."""
+    lines = ["", "sources (--json has them in full):"]
+    for source in sorted(sources):
+        path, _, commit = source.partition("@")
+        if len(source) > WIDTH - 2:
+            folder, _, file = path.rpartition("/")
+            lines += [f"  {folder}/", f"    {file}@{commit[:12]}" if commit else f"    {file}"]
+        else:
+            lines.append(f"  {source}")
+    return lines
 
 
 def _left_out() -> dict[str, list[float]]:
@@ -251,7 +264,7 @@ def _table(rows: list[Comparison]) -> str:
         of_kind = [row for row in rows if row.is_calibration is is_calibration]
         if of_kind:
             lines += ["", *_summary(name, of_kind)]
-    lines += ["", "sources:", *sorted({f"  {row.measurement.source}" for row in rows})]
+    lines += _sources({row.measurement.source for row in rows})
     return "\n".join(lines)
 
 

@@ -7,6 +7,8 @@ formats, axes) allow any key. The version is in the file's name and is that of t
 import contextlib
 import io
 import json
+import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -70,8 +72,18 @@ CASES = {
         f"{CAPTURE}/a && {CAPTURE}/b --layers 2 && {DIFF}/b",
         f"{CAPTURE}/a && {DIFF}/a",
     ),
+    "bench": ("bench --mesh 2x2 --chips-per-rank 4 --new-tokens 3 --turns 1",),
+    "doctor": ("doctor --start 0",),
 }
 """Commands by schema; together they reach every type of a key."""
+
+ON_RANKS = {
+    "ring_collectives": (
+        "mpirun -n 4 {python} {root}/benchmarks/ring_collectives.py --mesh 2x2 --sizes 1K -n 1 "
+        "--turns 1 --peers mpi",
+    ),
+}
+"""The same for what is no subcommand and needs ranks."""
 
 KEYED_BY_DATA = {
     "bound_by_op", "by_bound_s", "by_op_s", "collectives", "config", "constants", "decode",
@@ -100,14 +112,42 @@ SELDOM = {
 
 def report_of(commands: str, folder: Path) -> dict[str, Any]:
     """Return what the last of some commands, joined with ``&&``, writes with ``--json``."""
-    path = folder / "report.json"
-    for command in commands.format(folder=folder, **FILES).split(" && "):
+    path, printed = folder / "report.json", io.StringIO()
+    places = FILES | {"folder": folder, "python": sys.executable, "root": ROOT}
+    for command in commands.format(**places).split(" && "):
         name, *words = command.split()
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        if name == "mpirun":
+            said = subprocess.run(
+                [str(Path(sys.executable).parent / name), *words, "--json", str(path)],
+                env=os.environ
+                | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=300,
+                check=True,
+            )
+            printed.write(said.stdout)
+            continue
+        if name == "doctor":  # prints its JSON; the exit code is that of its findings
+            with contextlib.redirect_stdout(io.StringIO()) as told:
+                import_module("galaxy_mpi.doctor").main([*words, "--json"])
+            path.write_text(told.getvalue())
+            continue
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
             code = import_module(f"galaxy_mpi.{name}").main([*words, "--json", str(path)])
         assert code == (name == "diff" and "/b" in commands), command
+    assert not (wide := too_wide(printed.getvalue())), wide
     found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return found
+
+
+def too_wide(printed: str) -> list[str]:
+    """Return the lines of a command that do not fit 80 columns, without texts and long paths."""
+    return [
+        line
+        for line in printed.splitlines()
+        if len(line) > 80 and not line.startswith("[user ") and max(map(len, line.split())) < 40
+    ]
 
 
 def schema_of(values: Iterable[Any], name: str = "") -> dict[str, Any]:
@@ -152,7 +192,7 @@ def _kind(value: Any) -> str:
 def schema(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
     """Return the file's name and the schema of a kind of report."""
     reports = []
-    for number, commands in enumerate(CASES[name]):
+    for number, commands in enumerate((CASES | ON_RANKS)[name]):
         (folder / str(number)).mkdir()
         reports.append(report_of(commands, folder / str(number)))
     (version,) = {report["schema_version"] for report in reports}
@@ -160,14 +200,14 @@ def schema(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
     found["properties"]["schema_version"] = {"const": version}
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"galaxy-mpi {name}, version {version}",
+        "title": f"{'' if name in ON_RANKS else 'galaxy-mpi '}{name}, version {version}",
     }
     return f"{name}-{version}.json", head | found
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for each in sys.argv[1:] or CASES:
+    for each in sys.argv[1:] or CASES | ON_RANKS:
         with tempfile.TemporaryDirectory() as folder:
             file, made = schema(each, Path(folder))
         (FOLDER / file).write_text(json.dumps(made, indent=1) + "\n", "utf-8")

@@ -1,7 +1,5 @@
 """A model that was named, opened: sizes, tensors, tokenizer, chat template, defaults."""
 
-import functools
-import logging
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +22,7 @@ from galaxy_mpi.checkpoints.tokenizer import NumberTokenizer, TextTokenizer, Tok
 from galaxy_mpi.errors import CheckpointError, ConfigError
 from galaxy_mpi.models.config import LlamaConfig
 from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.output import say_once
 
 __all__ = ["ModelFiles", "model_sizes", "open_model"]
 
@@ -92,7 +91,7 @@ def model_sizes(model: str) -> LlamaConfig:
         return open_meta(path).config
     config = read_config(path)
     for note in notes_on_config(path):
-        _say_once(note)
+        say_once(note)
     return config
 
 
@@ -137,7 +136,7 @@ def _open_folder(path: Path, n_layers: int | None) -> ModelFiles:
         )
     config = _first_layers(read_config(path), n_layers, f"the model in {path}")
     for note in notes_on_config(path):
-        _say_once(note)
+        say_once(note)
     return ModelFiles(
         config,
         open_folder(path, config),
@@ -155,8 +154,3 @@ def _first_layers(config: LlamaConfig, n_layers: int | None, what: str) -> Llama
             f"--layers {n_layers}: {what} has {config.n_layers} layers; ask for as many or fewer"
         )
     return replace(config, n_layers=n_layers or config.n_layers)
-
-
-@functools.cache
-def _say_once(note: str) -> None:
-    logging.getLogger(__name__).warning("galaxy_mpi: %s", note)

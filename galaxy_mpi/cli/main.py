@@ -51,7 +51,7 @@ def overview() -> str:
             "",
             f"  {'-h, --help':<20}  list subcommands; after a subcommand, list its options",
             f"  {'--version':<20}  show the version",
-            f"  {SHOW_COMMAND:<20}  print the command that starts the ranks, but do not run it",
+            f"  {SHOW_COMMAND:<20}  print the command that starts the ranks; run nothing",
             f"  {ALLOW_ROOT:<20}  start ranks as root even outside a container",
             "",
             "decode, compare and accuracy start one rank per chip of --mesh. Several hosts:",

@@ -89,6 +89,7 @@ SUBCOMMANDS = (
         "galaxy_mpi.program.__main__",
         "a step as a listing of ops, messages and device time",
     ),
+    Subcommand("bench", "galaxy_mpi.bench", "how fast this computer runs the emulator", "8x4"),
     Subcommand("doctor", "galaxy_mpi.doctor", "check this computer and its MPI"),
     Subcommand("flight", "galaxy_mpi.flight", "where the ranks of a failed run diverged"),
     Subcommand("faults", "galaxy_mpi.faults.__main__", "break real runs and check how they end"),

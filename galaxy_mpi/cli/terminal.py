@@ -4,6 +4,7 @@ mpirun has a session of its own and cannot read a terminal, so what is typed is 
 a rank may read it. Otherwise it is left to whoever reads the terminal next.
 """
 
+import errno
 import os
 import select
 import stat
@@ -96,7 +97,11 @@ def _read() -> bytes:
             return os.read(0, 65536)
         except BlockingIOError:  # whoever made it does not wait; nothing has come yet
             select.select([0], [], [])
-        except OSError:
-            if not os.isatty(0) or os.tcgetpgrp(0) == os.getpgrp():
+        except OSError as error:
+            if error.errno != errno.EIO:
+                reason = error.strerror or str(error)
+                print(f"galaxy_mpi: standard input cannot be read: {reason}", file=sys.stderr)
                 return b""
+            if not os.isatty(0) or os.tcgetpgrp(0) == os.getpgrp():
+                return b""  # the terminal is gone
             time.sleep(_IN_THE_BACKGROUND_S)

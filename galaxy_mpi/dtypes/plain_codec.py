@@ -4,10 +4,8 @@ Both travel and rest in row-major order; a chip would tile them, which moves byt
 not change their number or value.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.dtypes.matrix import as_rows
@@ -25,7 +23,7 @@ class _Plain:
         ``float32`` or ``bfloat16``.
     """
 
-    def __init__(self, rows: int, width: int, item: Any) -> None:
+    def __init__(self, rows: int, width: int, item: DTypeLike) -> None:
         self._shape = rows, width
         self._item = np.dtype(item)
 
@@ -49,7 +47,7 @@ class _Plain:
 class PlainCodec(_Plain):
     """The `Codec` of a format whose values are items of an array."""
 
-    def __init__(self, rows: int, width: int, item: object) -> None:
+    def __init__(self, rows: int, width: int, item: DTypeLike) -> None:
         super().__init__(rows, width, item)
         self.n_bytes = rows * width * self._item.itemsize
         # On the way from here to there; pages that are never written are never there.
@@ -87,7 +85,7 @@ class PlainCodec(_Plain):
 class PlainRows(_Plain):
     """The `RowCodec` of a format whose values are items of an array: a row into a row."""
 
-    def __init__(self, rows: int, width: int, item: object) -> None:
+    def __init__(self, rows: int, width: int, item: DTypeLike) -> None:
         super().__init__(rows, width, item)
         self.row_bytes = width * self._item.itemsize
 

@@ -1,8 +1,8 @@
 """One text, one model, one precision after another: what the precisions share is done once.
 
 All tokens go in as one prefill pass, as ``galaxy_mpi.accuracy --prefill N`` feeds them. A weight is
-read and packed once for each format. The streams behind the layers of a pass may be kept: a later
-precision whose first layers have the same formats begins behind these layers, and gets the same
+read and packed once for each format. The streams after the layers of a pass may be kept: a later
+precision whose first layers have the same formats begins after these layers, and gets the same
 bits as if it had run them.
 """
 
@@ -132,7 +132,7 @@ class ForcedPass:
         return found
 
     def _shared(self, layers: tuple[Precision, ...]) -> list[list[F32]]:
-        """Return the streams behind the first layers that a kept pass has too, the most of any."""
+        """Return the streams after the first layers that a kept pass has too, the most of any."""
         best = max(self._kept, key=lambda kept: kept.n_shared(layers), default=None)
         if best is None or (n := best.n_shared(layers)) == 0:
             return []

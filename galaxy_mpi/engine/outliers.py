@@ -14,7 +14,10 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.dtypes import BFP8, FACE
 from galaxy_mpi.json_values import JsonObject
 
-__all__ = ["Outlier", "outliers"]
+__all__ = ["TABLE_HEAD", "Outlier", "outliers"]
+
+TABLE_HEAD = "tensor    layer  channel    x median  rest is off by  share of all error"
+"""Over rows of `Outlier.to_text`: the channel against its block of 16 values, in bfp8."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,11 @@ class Outlier:
         """Return the figures of the report."""
         return asdict(self)
 
-    def __str__(self) -> str:
+    def to_text(self) -> str:
+        """Return a row below `TABLE_HEAD`."""
         return (
-            f"{self.tensor:<10}layer {self.layer:<4}channel {self.channel:<7}"
-            f"{self.ratio:>5.0f}x median {self.error:>6.1%} error of others"
-            f"{self.share:>7.1%} of all"
+            f"{self.tensor:<10}{self.layer:>5}{self.channel:>9}{self.ratio:>12.0f}"
+            f"{self.error:>16.1%}{self.share:>20.1%}"
         )
 
 

@@ -14,6 +14,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.kernels.sampling import MAX_TOP_K
 from galaxy_mpi.models import Layout
+from galaxy_mpi.output import say_once
 
 __all__ = ["make_plan"]
 
@@ -42,6 +43,8 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     prompts.encode(model, tokenizer, chat, limits, files.where)
     _check_cache(prompts, limits)
     precision = run.wanted.on(run.emulated_system, model)
+    if note := run.wanted.note(model):
+        say_once(note)
     on_device = machine if precision.is_bfloat16 else None
     if on_device is not None:
         on_device.check_mesh(run.mesh)

@@ -8,14 +8,14 @@ joins them at the end. Temperature, top k and top p are not in it: it is what th
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Array, Ints
 from galaxy_mpi.engine.value_checks import logits_of
-from galaxy_mpi.program import Program, Tap, Use
+from galaxy_mpi.program import Binder, Program, Tap, Use
+from galaxy_mpi.systems import ChipBinder
 
 __all__ = ["Chance", "Probabilities", "Sums"]
 
@@ -71,7 +71,8 @@ class Probabilities:
         """Return what looks at the logits."""
         logits = logits_of(program)
 
-        def tap(chip: Any, use: Use, outputs: tuple[Array, ...]) -> None:
+        def tap(chip: Binder, use: Use, outputs: tuple[Array, ...]) -> None:
+            assert isinstance(chip, ChipBinder), "a model's programs are bound by its chips"
             for tensor, values in zip(use.outputs, outputs, strict=True):
                 if tensor is logits and chip.col == 0:
                     chip.call(self._note, chip.row, values[:, : chip.state.n_valid_tokens])

@@ -85,9 +85,9 @@ def versions() -> dict[str, str]:
 
 
 def ran_rows(ran: JsonView) -> list[tuple[str, str]]:
-    """Return a short text form of it: (name, value) rows."""
+    """Return a short text form of it, without the command: (name, value) rows."""
     versions, sums = ran["versions"], ran["checksums"]
-    rows = [
+    return [
         (
             "versions",
             f"galaxy_mpi {versions['galaxy_mpi']}, codec {versions['codec']}, "
@@ -96,7 +96,6 @@ def ran_rows(ran: JsonView) -> list[tuple[str, str]]:
         ("collectives", "; ".join(f"{m} {_counted(k)}" for m, k in ran["collectives"].items())),
         ("checksums", ", ".join(f"{name} {str(known)[:12]}" for name, known in sums.items())),
     ]
-    return [("command", " ".join(ran["argv"])), *rows] if ran["argv"] else rows
 
 
 def _counted(words: Mapping[str, str]) -> str:

@@ -3,7 +3,8 @@
 from galaxy_mpi.engine.ran import ran_rows
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import EndReason
-from galaxy_mpi.output import named_lines, plural
+from galaxy_mpi.json_values import JsonView
+from galaxy_mpi.output import command_line, folded, named_lines, plural
 from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
 
 __all__ = ["report_text"]
@@ -25,7 +26,7 @@ def report_text(report: Report, *, show_all: bool, has_texts: bool = True) -> st
     """
     prompts = report.prompts
     n_shown = len(prompts) if show_all else min(N_SHOWN, len(prompts))
-    lines = [*(f"{name:<13}{value}" for name, value in ran_rows(report.ran)), ""]
+    lines = [*_ran(report.ran), ""]
     if report.is_interrupted:
         lines = ["interrupted: not all users have ended", "", *lines]
     for user in range(n_shown if has_texts else 0):
@@ -35,6 +36,16 @@ def report_text(report: Report, *, show_all: bool, has_texts: bool = True) -> st
     if n_shown < len(prompts):
         lines += [f"... and {len(prompts) - n_shown} more users (--show-all)", ""]
     return "\n".join([*lines, *_users(report, n_shown), "", *_summary(report)])
+
+
+def _ran(ran: JsonView) -> list[str]:
+    """Return what was run; the command as it can be given to a shell again."""
+    rows = [folded(f"{name:<13}{value}", " " * 13) for name, value in ran_rows(ran)]
+    if not ran["argv"]:
+        return rows
+    program, *words = ran["argv"]
+    words = ["galaxy-mpi", program.removeprefix("galaxy_mpi."), *words]
+    return [command_line(words, f"{'command':<13}"), *rows]
 
 
 def _users(report: Report, n_shown: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Taps: calls that are added behind ops while a program is bound."""
+"""Taps: calls that are added after ops while a program is bound."""
 
 from collections.abc import Callable, Iterator, Mapping
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from galaxy_mpi.output import folded
+
 __all__ = ["Finding", "Level"]
 
 
@@ -28,9 +30,9 @@ class Finding:
     """What to do; empty if there is nothing to do."""
 
     def to_text(self) -> str:
-        """Return one line."""
+        """Return one line, or several if it is longer than 80 columns."""
         line = f"{self.level.value:<5}{self.name:<14}{self.found}"
-        return f"{line}; {self.advice}" if self.advice else line
+        return folded(f"{line}; {self.advice}" if self.advice else line, " " * 19)
 
     def to_json(self) -> dict[str, str]:
         """Return it as JSON values."""

@@ -39,15 +39,20 @@ def _codec() -> Finding:
     except UserError as error:
         return Finding("codec", Level.BAD, str(error))
     if name != "compiled":
-        advice = "for several times the speed: install gcc and run `sh launch/setup.sh` again"
+        advice = (
+            "compiled it is several times as fast: install a C compiler, then this package again"
+        )
         return Finding("codec", Level.NOTE, name, advice)
     return Finding("codec", Level.GOOD, name)
 
 
 def _torch() -> Finding:
     if importlib.util.find_spec("torch") is None:
-        advice = "for the speed of models of a billion parameters and more: install the extra torch"
-        return Finding("torch", Level.NOTE, "is not installed, numpy multiplies", advice)
+        advice = (
+            "models of a billion parameters and more are faster with torch: pip install "
+            "'galaxy_mpi[torch]'"
+        )
+        return Finding("torch", Level.NOTE, "not installed, so numpy multiplies", advice)
     return Finding("torch", Level.GOOD, importlib.metadata.version("torch"))
 
 

@@ -6,20 +6,25 @@ after its traceback, and so does leaving by ``sys.exit`` with an error.
 """
 
 import atexit
+import contextlib
 import sys
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import NoReturn
 
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh.ending import end_process, say
+from galaxy_mpi.mesh.exhaustion import lacks_memory
 
 __all__ = ["UncaughtErrors"]
 
 _RANK_0_FIRST_S = 2.0
 """Rank 0 tells an error of all ranks and ends them; unless it has caught the error."""
+
+
+_ExitCode = str | int | None
 
 
 class UncaughtErrors:
@@ -37,7 +42,7 @@ class UncaughtErrors:
         self._rank, self._abort = rank, abort
         self._is_open, self._exit_code = True, 0
         self._report, self._report_thread = sys.excepthook, threading.excepthook
-        self._exit: Callable[[Any], Any] = sys.exit
+        self._exit: Callable[[_ExitCode], NoReturn] = sys.exit
         # Kept because each access makes a new bound method, and `close` compares.
         self._mine = (self._in_main, self._in_thread, self._leave)
         sys.excepthook, threading.excepthook = self._mine[:2]
@@ -70,6 +75,7 @@ class UncaughtErrors:
             self._report(kind, error, trace)
         finally:
             if self._is_open:
+                say(self._about_memory(error))
                 self._abort(1)
 
     def _in_thread(self, arguments: threading.ExceptHookArgs) -> None:
@@ -78,15 +84,23 @@ class UncaughtErrors:
         finally:
             # Only the main thread may call MPI; the launcher ends the others.
             if self._is_open and not issubclass(arguments.exc_type, SystemExit):
-                end_process(f"galaxy_mpi: rank {self._rank}: a thread failed; see above\n")
+                about = self._about_memory(arguments.exc_value)
+                end_process(f"galaxy_mpi: rank {self._rank}: a thread failed; see above\n{about}")
 
-    def _leave(self, status: Any = None, /) -> Any:
+    def _about_memory(self, error: BaseException | None) -> str:
+        """Return a line if there is no memory, because the error may be about anything."""
+        with contextlib.suppress(Exception):
+            if error is not None and lacks_memory(error):
+                return f"galaxy_mpi: rank {self._rank}: out of memory; see `ulimit -v` and `free`\n"
+        return ""
+
+    def _leave(self, status: _ExitCode = None, /) -> NoReturn:
         """Note the exit code, which Python does not pass to exit handlers."""
         if threading.current_thread() is threading.main_thread():
             self._exit_code = (
                 0 if status is None else status & 0xFF if isinstance(status, int) else 1
             )
-        return self._exit(status)
+        self._exit(status)
 
     def _at_exit(self) -> None:
         if self._is_open and self._exit_code:

@@ -266,5 +266,4 @@ def chosen_layout(text: str | None) -> type[Layout]:
     """
     if text is None:
         return Layout
-    found: type[Layout] = class_from_file("--layout", text, Layout)
-    return found
+    return class_from_file("--layout", text, Layout)

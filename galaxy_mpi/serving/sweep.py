@@ -4,13 +4,13 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import Json, JsonObject, JsonView
 from galaxy_mpi.plot import Panel, panels_png
 from galaxy_mpi.serving.report import aligned
 from galaxy_mpi.serving.traffic import Day, Traffic
+from galaxy_mpi.studies.what_if import WhatIf
 
 __all__ = ["FIGURES", "Row", "Sweep", "row_of"]
 
@@ -201,7 +201,7 @@ def _numbers(words: list[str]) -> list[str] | list[float]:
 
 def _sharing(found: dict[str, Traffic | str]) -> dict[str, Traffic | str]:
     """Let traffic on equal systems share one system, and with it the times of its steps."""
-    systems: list[Any] = []
+    systems: list[WhatIf] = []
     shared: dict[str, Traffic | str] = {}
     for value, traffic in found.items():
         if isinstance(traffic, Traffic):

@@ -97,7 +97,7 @@ def _arrival(fields: Fields) -> Arrival:
     )
     if bool(size.prefix) != bool(size.prefix_tokens) or size.prefix_tokens > size.input_tokens:
         raise fields.wrong(
-            "prefix_tokens", f"1 to input_tokens ({size.input_tokens}) beside a prefix, else 0"
+            "prefix_tokens", f"1 to input_tokens ({size.input_tokens}) with a prefix, else 0"
         )
     return Arrival(_seconds(fields, "arrival_s"), size)
 

@@ -186,7 +186,7 @@ class Traffic:
         if fitting < (self.cache_blocks or 1):
             raise ConfigError(
                 f"--cache-blocks {self.cache_blocks or 1}: a chip's DRAM has room for "
-                f"{max(0, fitting)} blocks beside the weights; take fewer "
+                f"{max(0, fitting)} blocks besides the weights; take fewer "
                 f"(--allow-over-budget continues)"
             )
 

@@ -10,7 +10,7 @@ from galaxy_mpi.engine.report import Report
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.output import temporary_folder
+from galaxy_mpi.output import folded, temporary_folder
 from galaxy_mpi.studies.differences import Differences, compare_captures
 from galaxy_mpi.systems import PRECISIONS, SYSTEMS, chosen_system
 
@@ -26,7 +26,7 @@ class Against:
     name: str
     n_tokens: int
     n_same: int
-    """Tokens that the second run also chooses, given the same tokens before them."""
+    """Tokens that the second run also chooses, given the tokens before them."""
     differences: Differences
     others: list[dict[int, str]]
     """Of each user, text of the tokens that the second run would have chosen instead, by place."""
@@ -40,10 +40,9 @@ class Against:
 
     def to_text(self) -> str:
         """Return it as text."""
-        return (
-            f"\nagainst {self.name}: it chooses {self.n_same} of the {self.n_tokens} tokens, given "
-            f"the same tokens before\n{self.differences.to_text(LEAST_PCC)}"
-        )
+        same = f"it chooses {self.n_same} of the {self.n_tokens} tokens"
+        head = folded(f"against {self.name}: {same}, given the tokens before")
+        return f"\n{head}\n{self.differences.to_text(LEAST_PCC)}"
 
 
 def other_run(run: RunConfig, other: str) -> RunConfig:

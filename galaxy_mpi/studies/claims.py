@@ -1,6 +1,7 @@
 """Claims of an earlier write-up of the Galaxy, next to the device model's figures.
 
-Published measurements have since corrected that write-up. Nothing is fitted to its claims.
+Published measurements have since corrected that write-up. Nothing is fitted to its claims. Only its
+figures were handed down to this project; its title and year are not known.
 """
 
 from dataclasses import dataclass

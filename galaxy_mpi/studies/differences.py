@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.output import folded
 from galaxy_mpi.program import HEAD
 
 __all__ = ["Difference", "Differences", "compare_captures"]
@@ -111,18 +112,17 @@ class Differences:
         lines, differing = list[str](), self.differing
         if self.only_in_one:
             n_alone, example = len(self.only_in_one), self.only_in_one[0]
-            lines.append(
-                f"{n_alone} not compared: in one capture only, or different shapes ({example})"
-            )
+            lines.append(f"{n_alone} not compared: in one capture only, or different shapes,")
+            lines.append(f"  for example {example}")
         lines.append(f"{len(differing)} of {len(self.found)} tensors differ")
         if not differing:
             return "\n".join(lines)
-        lines.append(f"first to differ: {differing[0].where}, {_figures(differing[0])}")
+        lines += [folded(f"first to differ: {differing[0].where},"), _figures(differing[0])]
         below = self.first_below(pcc)
         if below is None:
             lines.append(f"none has a PCC below {pcc}")
         else:
-            lines.append(f"first with a PCC below {pcc}: {below.where}, {_figures(below)}")
+            lines += [folded(f"first with a PCC below {pcc}: {below.where},"), _figures(below)]
         for title, rows in (("op", self.by_op), ("layer", self.by_layer)):
             lines += ["", _HEADER.format(title)]
             for worst in rows:
@@ -239,7 +239,9 @@ def _worst(
 
 
 def _figures(one: Difference) -> str:
-    return f"PCC {one.pcc:.6f}, largest error {one.largest:.3g} of {one.scale:.3g}, chip {one.chip}"
+    """Return the line below a tensor that is named."""
+    largest = f"largest error {one.largest:.3g} of {one.scale:.3g}"
+    return f"  PCC {one.pcc:.6f}, {largest}, chip {one.chip}"
 
 
 def _files(path: Path) -> dict[str, Path]:

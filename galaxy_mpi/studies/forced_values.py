@@ -1,4 +1,4 @@
-"""Values behind every op while a text is fed, of several precisions, compared with float32.
+"""Values after every op while a text is fed, of several precisions, compared with float32.
 
 The values are captured and compared as by ``decode --against float32``; here the tokens are those
 of a text, and one float32 run serves all precisions.

@@ -2,9 +2,9 @@
 
 import json
 from functools import cache, partial
-from typing import Any
 
 from galaxy_mpi.json_values import JsonObject
+from galaxy_mpi.program import Cross, Kernel
 from galaxy_mpi.studies.datum import GALAXY, Datum, Machines, groups_of, op_margin
 from galaxy_mpi.studies.published_runs import LLAMA
 from galaxy_mpi.systems import PassShape
@@ -125,18 +125,18 @@ def _prefill_op_s(name: str, machines: Machines) -> float:
     for charge in _prefill_charges(machines[GALAXY]):
         if charge.name != op:
             continue
-        if hasattr(charge, "wire"):
-            whole_s = charge.own_s + charge.wire_s
-            return float(charge.beside_s if is_matmul else whole_s)
-        return float(charge.seconds)
+        if isinstance(charge, Cross):
+            return charge.beside_s if is_matmul else charge.own_s + charge.wire_s
+        assert not callable(charge.seconds), "only charges of attention depend on positions"
+        return charge.seconds
     raise AssertionError(name)
 
 
 @cache
-def _prefill_charges(machine: Machine) -> list[Any]:
+def _prefill_charges(machine: Machine) -> list[Kernel | Cross]:
     program = LLAMA._programs(2).prefill(PassShape.of_prompt(8192))
     costs = Costs(machine)
-    return [charge for _, charge in program.charges(costs) if hasattr(charge, "name")]
+    return [each for _, each in program.charges(costs) if isinstance(each, (Kernel, Cross))]
 
 
 def link_times() -> list[Datum]:

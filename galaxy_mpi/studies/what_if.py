@@ -9,6 +9,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, Programs
+from galaxy_mpi.output import say_once
 from galaxy_mpi.studies.asked_systems import SAMPLINGS, rewired, sampled_on, system_of_machine
 from galaxy_mpi.studies.prompts import chosen_passes, chunk_tokens
 from galaxy_mpi.studies.what_if_table import table_of
@@ -176,6 +177,8 @@ class WhatIf:
         model = replace(model, n_layers=min(model.n_layers, self.layers or model.n_layers))
         if mesh.n_chips > MAX_CHIPS:
             raise ConfigError(f"the {mesh} mesh has {mesh.n_chips} chips; the limit is {MAX_CHIPS}")
+        if note := self.wanted.note(model):
+            say_once(note)
         return Programs(
             model,
             mesh,

@@ -93,12 +93,7 @@ def read_optimizations(path: Path, n_layers: int, base: Setting) -> list[Setting
     ConfigError
         If it cannot be read or has unknown names; the message lists the valid ones.
     """
-    where = f"--optimizations {path}"
-    advice = "choose performance, accuracy or a JSON file"
-    content = read_json_fields(path, where, ConfigError, advice).to_dict()
-    decoders = _entry(where, content, {"decoders"}).get("decoders")
-    if not isinstance(decoders, dict):
-        raise ConfigError(f'{where} has no "decoders"; compare galaxy_mpi.systems.optimizations')
+    where, decoders = _decoders(path)
     for number in decoders:
         if number != _DEFAULT and not (number.isascii() and number.isdecimal()):
             raise ConfigError(
@@ -119,6 +114,31 @@ def read_optimizations(path: Path, n_layers: int, base: Setting) -> list[Setting
                 base.fidelities if fidelities is None else {**DEFAULT.fidelities, **fidelities},
             )
     return layers
+
+
+def ignored_decoders(path: Path, n_layers: int) -> str | None:
+    """Return a note on the decoders of a file that a model does not have, if there are any.
+
+    Files of the original name decoders beyond the last layer, so they are no error.
+    """
+    where, decoders = _decoders(path)
+    numbers = sorted(int(number) for number in decoders if number.isdecimal())
+    beyond = [number for number in numbers if number >= n_layers]
+    if not beyond:
+        return None
+    what = f"decoder {beyond[0]}" if len(beyond) == 1 else f"decoders {beyond[0]} to {beyond[-1]}"
+    return f"{where}: {what} ignored, because this run has {n_layers} layers, 0 to {n_layers - 1}"
+
+
+def _decoders(path: Path) -> tuple[str, dict[str, object]]:
+    """Return the name of a file in messages, and its entries by decoder."""
+    where = f"--optimizations {path}"
+    advice = "choose performance, accuracy or a JSON file"
+    content = read_json_fields(path, where, ConfigError, advice).to_dict()
+    decoders = _entry(where, content, {"decoders"}).get("decoders")
+    if not isinstance(decoders, dict):
+        raise ConfigError(f'{where} has no "decoders"; compare galaxy_mpi.systems.optimizations')
+    return where, decoders
 
 
 def optimizations_json(layers: Sequence[Setting]) -> str:

@@ -9,9 +9,8 @@ A precision is made for a system, a mesh and a model::
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
 import numpy as np
 
@@ -31,14 +30,6 @@ __all__ = [
 
 OP_GROUPS = tuple(DEFAULT.fidelities)
 """Ops with a fidelity setting (tt-metal, tt_transformers/tt/model_config.py)."""
-
-_FIELD_OF_GROUP = {
-    "ff1_3": "gate_up_weight",
-    "ff2": "down_weight",
-    "wqkv": "query_key_value_weight",
-    "wo": "output_weight",
-    "kv_cache": "kv_cache",
-}
 
 MULTIPLIED_BY = {
     "wqkv": "attention_norm",
@@ -122,18 +113,28 @@ class Precision:
 
     def only(self, kind: str) -> "Precision":
         """Return a precision that rounds only one kind of tensor, as this one does."""
-        changes: dict[str, Any] = dict.fromkeys(_STORED, FLOAT32)
-        if kind in _STORED:
-            changes[kind] = getattr(self, kind)
-        of_modes: dict[str, Any] = {
-            name: Formats(**{kind: getattr(formats, kind)} if kind in TENSORS else {})
-            for name, formats in (*((m, self.formats(m)) for m in MODES), ("before", self.before))
-        }
+
+        def stored(name: str) -> DType:
+            dtype: DType = getattr(self, name)
+            return dtype if name == kind else FLOAT32
+
+        def of_mode(formats: Formats) -> Formats:
+            return Formats(**{kind: getattr(formats, kind)} if kind in TENSORS else {})
+
         return replace(
             self,
             name=f"{self.name}: {kind}",
-            **changes,
-            **of_modes,
+            query_key_value_weight=stored("query_key_value_weight"),
+            output_weight=stored("output_weight"),
+            gate_up_weight=stored("gate_up_weight"),
+            down_weight=stored("down_weight"),
+            head_weight=stored("head_weight"),
+            embedding=stored("embedding"),
+            rotary_table=stored("rotary_table"),
+            kv_cache=stored("kv_cache"),
+            decode=of_mode(self.decode),
+            prefill=of_mode(self.prefill),
+            before=of_mode(self.before),
             next_input=self.next_input if kind == "layer_input" else FLOAT32,
             cuts_inputs=False,
             layers=tuple(layer.only(kind) for layer in self.layers),
@@ -202,9 +203,7 @@ def _format(precision: Precision, kind: str) -> str:
     return "/".join(getattr(precision.formats(mode), kind).name for mode in MODES)
 
 
-_NOT_ROUNDED: dict[str, Any] = dict.fromkeys(_STORED, FLOAT32)
-
-FLOAT32_PRECISION = Precision("float32", **_NOT_ROUNDED, cuts_inputs=False)
+FLOAT32_PRECISION = replace(Precision("float32").only("none"), name="float32")
 
 
 def made_of(name: str, table: FormatTable, settings: Sequence[Setting]) -> Precision:
@@ -236,12 +235,19 @@ def made_of(name: str, table: FormatTable, settings: Sequence[Setting]) -> Preci
 
 def _of_layer(name: str, table: FormatTable, setting: Setting) -> Precision:
     activation = setting.formats["activation"]
-    stored: Mapping[str, Any] = {
-        kind: setting.formats[group] for group, kind in _FIELD_OF_GROUP.items()
-    }
+
+    def stored(group: str) -> DType:
+        dtype = setting.formats[group]
+        assert dtype is not None, "only activations can be as in the table"
+        return dtype
+
     return Precision(
         name,
-        **stored,
+        query_key_value_weight=stored("wqkv"),
+        output_weight=stored("wo"),
+        gate_up_weight=stored("ff1_3"),
+        down_weight=stored("ff2"),
+        kv_cache=stored("kv_cache"),
         decode=table.formats("decode", activation),
         prefill=table.formats("prefill", activation),
         fidelities=tuple(sorted(setting.fidelities.items())),

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypeVar
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import RotaryTable
@@ -12,6 +12,8 @@ from galaxy_mpi.systems.modules import Attention, Modules, RMSNorm
 from galaxy_mpi.systems.table import System
 
 __all__ = ["chosen_modules", "chosen_system", "class_from_file"]
+
+_T = TypeVar("_T")
 
 
 def chosen_system(text: str) -> str | System:
@@ -48,18 +50,18 @@ def chosen_modules(
     ConfigError
         If a file cannot be read, or has no such class.
     """
-    chosen: dict[str, Any] = {}
-    for option, base, text in (
-        ("attention", Attention, attention),
-        ("norm", RMSNorm, norm),
-        ("rope", RotaryTable, rope),
-    ):
-        if text is not None:
-            chosen[f"{option}_class"] = class_from_file(f"--{option}-class", text, base)
-    return Modules(**chosen)
+
+    def chosen(option: str, base: type[_T], text: str | None) -> type[_T]:
+        return base if text is None else class_from_file(option, text, base)
+
+    return Modules(
+        chosen("--attention-class", Attention, attention),
+        chosen("--norm-class", RMSNorm, norm),
+        chosen("--rope-class", RotaryTable, rope),
+    )
 
 
-def class_from_file(option: str, text: str, base: type) -> type:
+def class_from_file(option: str, text: str, base: type[_T]) -> type[_T]:
     """Return a class from a file.
 
     Parameters

@@ -66,6 +66,14 @@ class Wanted:
         layers = read_optimizations(self.optimizations, model.n_layers, base)
         return self.of_layers(system, model, layers, self.optimizations.stem)
 
+    def note(self, model: ModelSizes) -> str | None:
+        """Return a note on entries of the file that the model has no layers for, if any."""
+        if self.optimizations is None:
+            return None
+        from galaxy_mpi.systems.optimizations import ignored_decoders
+
+        return ignored_decoders(self.optimizations, model.n_layers)
+
     def of_layers(
         self, system: "System", model: ModelSizes, layers: Sequence[Setting], name: str
     ) -> Precision:

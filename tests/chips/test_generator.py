@@ -1,13 +1,15 @@
 """The library for callers in Python, with parts of their own."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
-from galaxy_mpi.errors import ConfigError, MeshError
+from galaxy_mpi.errors import ConfigError, MeshError, UserError
 from galaxy_mpi.generator import Generator, create_model
 from galaxy_mpi.kernels import RotaryTable, attention_decode
+from galaxy_mpi.script_input import named_for_scripts
 from galaxy_mpi.systems import Attention, RMSNorm
 from tests.conftest import what_lives
 from tests.families import FAMILIES, random_prompts, write_family
@@ -142,8 +144,37 @@ def test_bad_calls_say_what_would_be_right():
     for name in ("attention_class", "norm_class", "rope_class"):
         with pytest.raises(ConfigError, match=f"{name} is <class 'int'>, not a subclass of"):
             create_model(**{name: int})
-    with pytest.raises(ConfigError, match="max_seq_len must be at least 1"):
-        create_model(max_seq_len=0)
+    for wrong in (0, 10**9):
+        with pytest.raises(ConfigError, match=f"^max_seq_len must be 1 to 1048576, got {wrong}$"):
+            create_model(max_seq_len=wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_batch_size": 33}, "max_batch_size is at most 32 users, got 33"),
+        ({"max_batch_size": 0}, "max_batch_size must be at least 1, got 0"),
+        ({"n_layers": 9}, "n_layers=9: the model in .* has 4 layers; ask for as many or fewer"),
+        ({"model": "nowhere"}, "no model folder at 'nowhere': model takes a Hugging Face folder"),
+        ({"optimizations": "nowhere.json"}, "optimizations nowhere.json: No such file"),
+        ({"constants": ["machine.links=0"]}, "constants machine.links needs a number above 0"),
+        ({"machine": "n150"}, "Take up to 1 chips, optimizations float32"),
+    ],
+)
+def test_errors_name_the_arguments_of_a_script_not_options(given, said):
+    with pytest.raises(UserError, match=said) as caught:
+        create_model(**{"mesh": "2x2", **given})
+    assert "--" not in str(caught.value)
+
+
+def test_a_suggested_option_is_written_as_an_argument():
+    for told, wanted in (
+        ("pass --mesh 2x1 or --chips-per-rank 4", 'pass mesh="2x1" or chips_per_rank=4'),
+        ("srun with --mpi", "srun with --mpi"),
+        ("run with --check to find", "run with check=True to find"),
+    ):
+        with pytest.raises(MeshError, match=f"^{re.escape(wanted)}$"), named_for_scripts():
+            raise MeshError(told)
 
 
 class WindowAttention(Attention):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,9 @@ def test_json_says_what_was_run(tmp_path, capsys):
     options += ["--max-new-tokens", "2", "--collectives", "line", "--set", "machine.links=2"]
     options += ["--temperature", "0.5", "--quiet", "--json", str(path)]
     assert decode.main(options) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["command", "galaxy_mpi.decode", *options]
+    printed = capsys.readouterr().out.replace(" \\\n", " ")
+    lines = printed.splitlines()
+    assert shlex.split(lines[0]) == ["command", "galaxy-mpi", "decode", *options]
     assert f"codec {codec_name()}" in lines[1]
     assert lines[2].split() == ["collectives", "decode", "line;", "prefill", "line"]
     found = json.loads(path.read_text())

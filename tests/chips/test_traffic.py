@@ -187,7 +187,7 @@ def test_traces_in_both_forms_are_the_same_traffic(tmp_path, capsys):
         ('{"arrival_s": 0, "input_tokens": 5', "line 1 is no JSON"),
         (
             '{"arrival_s": 0, "input_tokens": 5, "output_tokens": 5, "prefix": "a"}',
-            "prefix_tokens must be 1 to input_tokens (5) beside a prefix, else 0, got None",
+            "prefix_tokens must be 1 to input_tokens (5) with a prefix, else 0, got None",
         ),
     ],
 )

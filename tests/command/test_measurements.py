@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.command.decode_command import LIMIT_S, MPIRUN, ROOT
+from tests.schemas import FOLDER, schema
 
 
 def accuracy(*arguments: str):
@@ -102,10 +103,17 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
         assert f"{rows[-1]['busbw_GBps']:.3f}</td>" in html
         for way in ways:
             assert f"# galaxy_mpi {way} / mpi: geometric mean" in told.stdout
-        names, units = told.stdout.splitlines()[:2]
-        assert names.startswith("# implementation")
-        assert units.split()[:3] == ["#", "B", "values"]
+        title, names, units = told.stdout.splitlines()[:3]
+        assert title.startswith("# all_gather within a row, ")
+        assert names.startswith("# made by")
+        assert units.split() == ["#", "B", "us", "GB/s", "GB/s", "values", "us", "GB/s"]
         assert [r["device_peak_GBps"] > r["device_busbw_GBps"] for r in rows] == [True] * len(rows)
+
+
+def test_the_schema_of_the_collectives_benchmark_is_that_of_its_report(tmp_path):
+    file, made = schema("ring_collectives", tmp_path)
+    assert json.loads((FOLDER / file).read_text("utf-8")) == made, "python -m tests.schemas"
+    assert f"(schemas/{file})" in (ROOT / "docs" / "json.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

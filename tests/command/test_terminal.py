@@ -1,8 +1,10 @@
 """Standard input and output of galaxy-mpi, and ranks: terminals, pipes, and text as it comes."""
 
+import errno
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +33,7 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.execve(words[0], words, environment())
-        self.shown, self._ends = b"", time.monotonic() + LIMIT_S
+        self.shown, self._is_over, self._ends = b"", False, time.monotonic() + LIMIT_S
 
     def types(self, text):
         os.write(self._fd, text)
@@ -46,20 +48,60 @@ class Terminal:
         """Return the exit code."""
         while self._read():
             pass
-        os.close(self._fd)
+        self._is_over = True
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
+    def close(self):
+        """Close the terminal, and end a command that a failed test has left."""
+        if not self._is_over:
+            os.kill(self.pid, signal.SIGTERM)  # galaxy-mpi takes its ranks with it
+            ends = time.monotonic() + 10
+            while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                if time.monotonic() > ends:
+                    os.kill(self.pid, signal.SIGKILL)
+                    os.waitpid(self.pid, 0)
+                    break
+                time.sleep(0.05)
+        os.close(self._fd)
+
     def _read(self):
-        assert select.select([self._fd], [], [], self._ends - time.monotonic())[0], self.shown
-        with suppress(OSError):  # the other side is closed
+        wait_s = max(self._ends - time.monotonic(), 0)
+        assert select.select([self._fd], [], [], wait_s)[0], self.shown
+        try:
             chunk = os.read(self._fd, 65536)
-            self.shown += chunk
-            return bool(chunk)
-        return False
+        except OSError as error:
+            if error.errno == errno.EIO:  # the other side is closed
+                return False
+            raise
+        self.shown += chunk
+        return bool(chunk)
 
 
-def test_prompts_are_typed():
+@pytest.fixture
+def opened():
+    """Return what opens terminals; they are closed and their commands ended, come what may."""
+    terminals = []
+
+    def open_one(*words):
+        terminals.append(Terminal(*words))
+        return terminals[-1]
+
+    yield open_one
+    for terminal in terminals:
+        terminal.close()
+
+
+def test_a_command_that_a_failed_test_leaves_is_ended():
     terminal = Terminal(*QUICK, "--prompts-file", "-")
+    terminal.shows(b"reading the model")
+    terminal.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(terminal.pid, 0)
+    assert nobody_is_left()
+
+
+def test_prompts_are_typed(opened):
+    terminal = opened(*QUICK, "--prompts-file", "-")
     terminal.shows(b"reading the model")
     terminal.types(PROMPTS + CTRL_D)
     assert terminal.ends() == 0, terminal.shown
@@ -68,13 +110,13 @@ def test_prompts_are_typed():
     assert nobody_is_left()
 
 
-def test_a_run_that_reads_nothing_does_not_wait_for_what_is_typed():
-    terminal = Terminal(*QUICK, "--prompt", "It is")
+def test_a_run_that_reads_nothing_does_not_wait_for_what_is_typed(opened):
+    terminal = opened(*QUICK, "--prompt", "It is")
     assert terminal.ends() == 0, terminal.shown
 
 
-def test_ctrl_c_ends_a_run_that_waits_for_prompts():
-    terminal = Terminal(*QUICK, "--prompts-file", "-")
+def test_ctrl_c_ends_a_run_that_waits_for_prompts(opened):
+    terminal = opened(*QUICK, "--prompts-file", "-")
     terminal.shows(b"reading the model")
     terminal.types(b"It is a truth\n\x03")
     assert terminal.ends() == 130, terminal.shown
@@ -93,11 +135,11 @@ class Stops(Attention):
 """
 
 
-def test_a_debugger_on_rank_0_is_typed_to(tmp_path):
+def test_a_debugger_on_rank_0_is_typed_to(opened, tmp_path):
     path = tmp_path / "stops.py"
     path.write_text(STOPS)
     words = ("--prompt", "It is", "--attention-class", f"{path}:Stops", "--wait-timeout", "0")
-    terminal = Terminal(*QUICK[:-1], "2", *words)
+    terminal = opened(*QUICK[:-1], "2", *words)
     terminal.shows(b"-> ")  # the line differs between Pythons; mpirun keeps back "(Pdb) "
     terminal.types(b"p 'queries', q.shape\n")
     terminal.shows(b"('queries', (1, 16, 32))")
@@ -105,9 +147,9 @@ def test_a_debugger_on_rank_0_is_typed_to(tmp_path):
     assert terminal.ends() == 0, terminal.shown
 
 
-def test_what_is_typed_ahead_is_left_to_the_shell():
+def test_what_is_typed_ahead_is_left_to_the_shell(opened):
     script = 'echo ready; "$@" --quiet; read line; echo "then $line"'
-    terminal = Terminal("/bin/sh", "-c", script, "sh", *QUICK, "--prompt", "It is")
+    terminal = opened("/bin/sh", "-c", script, "sh", *QUICK, "--prompt", "It is")
     terminal.shows(b"ready")
     terminal.types(b"the next command\n")
     terminal.shows(b"then the next command")
@@ -127,6 +169,10 @@ def test_prompts_come_through_a_pipe_or_from_a_file(tmp_path):
     nothing = subprocess.run(words, stdin=subprocess.DEVNULL, **options)
     assert nothing.returncode == 2
     assert nothing.stderr == b"galaxy_mpi: --prompts-file - has no line; give one prompt a line\n"
+    with path.open("ab") as only_written:
+        unreadable = subprocess.run(words, stdin=only_written, **options)
+    assert unreadable.returncode == 2
+    assert b"galaxy_mpi: standard input cannot be read: Bad file descriptor\n" in unreadable.stderr
 
 
 def test_a_pipe_that_does_not_wait_is_read_to_its_end():

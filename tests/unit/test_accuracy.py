@@ -69,7 +69,7 @@ def test_an_outlier_is_named_by_layer_and_channel_with_what_its_block_loses():
     assert (worst.tensor, worst.layer, worst.channel) == ("stream", 1, 21)
     assert (worst.ratio, worst.error, worst.share) == (256, 1, 1)
     assert (best.layer, best.ratio, best.error) == (0, 1, 0)
-    assert "layer 1   channel 21" in str(worst)
+    assert worst.to_text().split() == ["stream", "1", "21", "256", "100.0%", "100.0%"]
 
 
 def test_help_needs_nothing_else_and_what_is_missing_is_a_line(capsys):

@@ -1,4 +1,4 @@
-"""The page of names."""
+"""The page of names, and the glossary."""
 
 import importlib
 import re
@@ -21,3 +21,11 @@ def test_every_name_of_ours_on_the_page_of_names_is_there():
                 continue
         for part in parts[cut:]:
             found = getattr(found, part)
+
+
+def test_the_glossary_has_twenty_words_at_most_and_those_that_tables_print():
+    text = PAGE.with_name("ARCHITECTURE.md").read_text("utf-8")
+    section = text.partition("## Glossary\n")[2].partition("\n## ")[0]
+    words = re.findall(r"^\| ([\w ]+) \| .+ \|$", section, re.M)[1:]
+    assert len(set(words)) == len(words) <= 20
+    assert {"rank", "block float", "PCC", "device time"} <= set(words)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from galaxy_mpi import compare
+from galaxy_mpi import compare, estimate
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import Fidelity
@@ -201,6 +201,26 @@ def test_files_of_the_original_work_as_they_stand():
     qwen = read(SHIPPED / "performance_decoder_config_qwen3-8b.json", qwen3_8b)
     assert len({id(qwen.of(layer)) for layer in range(36)}) == 1
     assert qwen.of(35).weight("w1") is BFP4
+    path = SHIPPED / "performance_decoder_config_qwen3-8b.json"
+    wanted = Wanted(optimizations=path)
+    assert wanted.note(replace(qwen3_8b, n_layers=37)) is None
+    assert wanted.note(qwen3_8b) == (
+        f"--optimizations {path}: decoder 36 ignored, because this run has 36 layers, 0 to 35"
+    )
+
+
+def test_decoders_beyond_the_last_layer_are_told_once(tmp_path, caplog):
+    path = tmp_path / "file.json"
+    path.write_text('{"decoders": {"3": {}, "4": {}, "36": {}, "default": {}}}')
+    caplog.set_level("WARNING", "galaxy_mpi")
+    command = ["--model", "demo", "--mesh", "2x2", "--optimizations", str(path)]
+    for _ in range(2):
+        assert estimate.main([*command, "--sweep", "links=1,2"]) == 0
+    (note,) = [record.getMessage() for record in caplog.records]
+    assert note == (
+        f"galaxy_mpi: --optimizations {path}: decoders 4 to 36 ignored, because this run has "
+        f"4 layers, 0 to 3"
+    )
     # accuracy_...: layers that are not named have what `accuracy` means for the family.
     phi = replace(MODEL, dim=5120, n_layers=40, vocab_size=100_352)
     accurate = read(SHIPPED / "accuracy_decoder_config_phi-4.json", phi)

@@ -29,7 +29,7 @@ def estimate_page(what_if: WhatIf, report: JsonView, helps: Sequence[Help] = ())
         what_if.estimator,
         [what_if.longest] * what_if.programs.mesh.cols,
         what_if.slowness,
-        f"the decode step behind {what_if.longest} tokens",
+        f"the decode step after {what_if.longest} tokens",
     )
     sections = device_sections(step, figures, what_if.budget)
     if helps:

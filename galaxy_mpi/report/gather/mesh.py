@@ -187,7 +187,7 @@ def _links_table(loads: list[Load]) -> Table:
         word = "row" if one.axis is Axis.COLUMN else "column"
         rows.append(
             [
-                f"{one.axis.group_name}, behind {word} {place}",
+                f"{one.axis.group_name}, after {word} {place}",
                 len(same),
                 one.there_bytes / 2**10,
                 one.back_bytes / 2**10,

@@ -181,7 +181,10 @@ def _more_section(times: Times) -> Section:
 def _claims_section(claims: Sequence[Claim]) -> Section:
     rows: list[list[Cell]] = [[claim.what, claim.claimed, claim.modelled] for claim in claims]
     columns = [Column("what"), Column("claimed"), Column("modelled")]
-    text = "Of an earlier write-up of this system; nothing is fitted to it."
+    text = (
+        "Of an earlier write-up of this system, whose title and year are not known; nothing is "
+        "fitted to it."
+    )
     return Section("Claims", [Table(columns, rows)], text)
 
 

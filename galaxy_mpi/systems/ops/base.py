@@ -1,7 +1,7 @@
 """The base of all ops: a site, and charges that many ops share."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.ccl.wire import Format, Kind, Wire
 from galaxy_mpi.dtypes import padded
@@ -95,7 +95,9 @@ class SystemOp(Op):
         laps: float | None = None,
         block_bytes: float | None = None,
         worker: float | None = None,
-        **more: Any,
+        beside_s: float = 0.0,
+        cores: float = 0.0,
+        rides: bool = False,
     ) -> list[Charge]:
         """Return the charge of a collective; none in a group of one that the system skips.
 
@@ -115,6 +117,8 @@ class SystemOp(Op):
             Bytes that each member sends, if not the wire's part.
         worker : float, optional
             Bytes per second from the cores of a link; by default those of a gather in prefill.
+        beside_s, cores, rides
+            See `Cross`.
         """
         fabric, size = self.site.fabric, self.site.size(wire.axis)
         if size == 1 and fabric.skips_alone:
@@ -129,13 +133,20 @@ class SystemOp(Op):
         is_persistent = fabric.laps == 1
         steps = 0.0 if is_persistent else m.generic_step_s / m.link_hop_s
         own_s += m.collective_s if is_persistent else m.generic_collective_s
-        more = {
-            "block_s": wire_s / blocks if blocks >= 1 else wire_s,
-            "link_bytes": blocks * block / links,
-            "laps": laps or fabric.laps + steps,
-            **more,
-        }
-        return [Cross(name or self.name, wire, own_s, wire_s, **more)]
+        return [
+            Cross(
+                name or self.name,
+                wire,
+                own_s,
+                wire_s,
+                block_s=wire_s / blocks if blocks >= 1 else wire_s,
+                link_bytes=blocks * block / links,
+                laps=laps or fabric.laps + steps,
+                beside_s=beside_s,
+                cores=cores,
+                rides=rides,
+            )
+        ]
 
     def _wire_s(
         self, costs: "Costs", wire: Wire, block: float, links: float, worker: float | None = None

@@ -1,9 +1,9 @@
 """Charges that prefill ops share. Sizes are those of the device, with padded rows."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from galaxy_mpi.ccl.wire import Kind, Wire
+from galaxy_mpi.ccl.wire import Format, Kind, Wire
 from galaxy_mpi.dtypes import TILE, DType, padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Charge, Kernel
@@ -35,7 +35,7 @@ class PrefillOp(SystemOp):
         passes: float,
         n_ops: int = 1,
         tensors: int = 2,
-        dtype: Any = None,
+        dtype: Format | None = None,
     ) -> Iterator[Kernel]:
         """Yield ops that share elementwise work.
 
@@ -43,10 +43,10 @@ class PrefillOp(SystemOp):
         ----------
         tensors : int
             Tensors of that size that each op reads or writes in DRAM.
-        dtype : DType, optional
+        dtype : Format, optional
             Format of the tensors; by default that of activations.
         """
-        tile_bytes = (dtype or self.formats.attention_norm).tile_bytes
+        tile_bytes = (dtype or self.formats.attention_norm).packed_bytes((TILE, TILE))
         for _ in range(n_ops):
             each = elements / n_ops
             seconds = costs.streamed_s(each, passes, tensors * each * tile_bytes / TILE**2)
@@ -73,7 +73,7 @@ class PrefillOp(SystemOp):
         return self.wire(key, axis, Kind.REDUCE_SCATTER, dtype, width)
 
     def scatter_charges(
-        self, costs: "Costs", wire: Wire, name: str, chunk: float, block: float, **more: Any
+        self, costs: "Costs", wire: Wire, name: str, block: float
     ) -> Iterator[Charge]:
         """Yield a reduce-scatter: the link load of a gather, and an add at every hop.
 
@@ -82,13 +82,13 @@ class PrefillOp(SystemOp):
         fabric, m = self.site.fabric, costs.machine
         links = fabric.scatter_links or m.links
         worker = self.worker(costs, adds=True)
-        yield from self.cross_block(costs, wire, worker, name, block, links, **more)
+        yield from self.cross_block(costs, wire, worker, name, block, links)
 
     def reduce_charges(self, costs: "Costs", wire: Wire, name: str) -> Iterator[Charge]:
         """Yield an all-reduce: reduce-scatter, then all-gather."""
         chunk = wire.sent[-1] / self.site.size(wire.axis)
         block = wire.dtype.packed_bytes((self.device_rows, padded(int(-(-chunk // 1)))))
-        yield from self.scatter_charges(costs, wire, name, chunk, block)
+        yield from self.scatter_charges(costs, wire, name, block)
         fabric = self.site.fabric
         links = fabric.gather_links or costs.machine.links
         worker = self.worker(costs)
@@ -116,7 +116,8 @@ class PrefillOp(SystemOp):
         name: str,
         block: float,
         links: float,
-        **more: Any,
+        *,
+        rides: bool = False,
     ) -> list[Charge]:
         """Return the charge of a collective whose members each send so many bytes.
 
@@ -125,5 +126,6 @@ class PrefillOp(SystemOp):
         worker : float
             Bytes per second from the cores of a link.
         """
-        more |= {"block_bytes": block, "worker": worker}
-        return self.cross(costs, wire, name=name, links=links, **more)
+        return self.cross(
+            costs, wire, name=name, links=links, block_bytes=block, worker=worker, rides=rides
+        )

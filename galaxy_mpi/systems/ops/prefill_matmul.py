@@ -155,7 +155,7 @@ class ScatteredPrefillOutput(PrefillOutput):
 
     def _sum_charges(self, costs: "Costs") -> Iterator[Charge]:
         wire, name = self._scatter, f"reduce_scatter_{self.name}"
-        yield from self.scatter_charges(costs, wire, name, self.shape.stream, wire.n_bytes)
+        yield from self.scatter_charges(costs, wire, name, wire.n_bytes)
 
     def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
         """Multiply, round, sum, keep this chip's part."""
@@ -196,7 +196,7 @@ class PrefillGateUp(PrefillOp):
         for weight, key in (("w1", BufferKey.FF1), ("w3", BufferKey.FF3)):
             yield from self.prefill_matmul(costs, f"{weight}_matmul", weight)
             wire, name = self._scatter(key), f"reduce_scatter_{weight}"
-            yield from self.scatter_charges(costs, wire, name, width, wire.n_bytes)
+            yield from self.scatter_charges(costs, wire, name, wire.n_bytes)
         elements, dtype = self.device_rows * width, self.formats.act
         yield from self.vector(costs, "silu_mul", elements, passes=2, tensors=3, dtype=dtype)
 

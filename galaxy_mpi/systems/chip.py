@@ -1,6 +1,6 @@
 """What a chip offers to ops when they bind: weights, caches, inputs of a step, matmuls."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -8,14 +8,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.ccl import Wire
 from galaxy_mpi.ccl.algorithms import Algorithms
-from galaxy_mpi.ccl.builder import Clock
 from galaxy_mpi.dtypes import FLOAT32, DType
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.prefetch import WeightId, WeightStream
-from galaxy_mpi.program import Binder, Tap, Use
+from galaxy_mpi.program import Binder, Tap
 from galaxy_mpi.program.binder import Codecs
 from galaxy_mpi.program.pool import ArrayPool
 from galaxy_mpi.systems.decode_attention import Workspace
@@ -128,7 +126,7 @@ class ChipBinder(Binder):
         As in `Binder`.
     state : ChipState
     weights : WeightFeed
-    pool, codecs, clock, is_charged, taps, poisons
+    pool, codecs, taps, poisons
         As in `Binder`.
     """
 
@@ -142,8 +140,6 @@ class ChipBinder(Binder):
         *,
         pool: ArrayPool | None = None,
         codecs: Codecs | None = None,
-        clock: Clock | None = None,
-        is_charged: Callable[[Use, Wire], bool] | None = None,
         taps: tuple[Tap, ...] = (),
         poisons: bool = False,
     ) -> None:
@@ -154,8 +150,6 @@ class ChipBinder(Binder):
             algorithms,
             pool=pool,
             codecs=codecs,
-            clock=clock,
-            is_charged=is_charged or (lambda use, wire: True),
             taps=taps,
             poisons=poisons,
         )

@@ -1,6 +1,8 @@
 """What a failed command prints: one line for an error of the user, a traceback for ours.
 
 Each message is a single write, so that the output of other ranks cannot come between its lines.
+
+A process that has run out of memory says so in its last line, whatever error that became.
 """
 
 import contextlib
@@ -11,6 +13,7 @@ from collections.abc import Callable
 
 from galaxy_mpi.errors import CollectiveError, UserError
 from galaxy_mpi.mesh.ending import Interrupted, Terminated, say
+from galaxy_mpi.mesh.exhaustion import lacks_memory
 from galaxy_mpi.mesh.lifeline import is_other_rank
 
 __all__ = ["EXIT_USER_ERROR", "guarded", "refused", "tell", "told_by_rank_0"]
@@ -30,14 +33,18 @@ def guarded(play: Callable[[], int]) -> int:
         return code
     except UserError as error:
         return refused(error)
-    except MemoryError as error:
-        say(f"galaxy_mpi: {_out_of_memory(error)}\n{_doctors_line(error)}")
-        return 1
     except CollectiveError as error:
         say(f"galaxy_mpi: {error}\n")
         return 1
     except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if not lacks_memory(error):
+            raise
+        if not isinstance(error, MemoryError):
+            _say_trace()
+        say(f"galaxy_mpi: {_out_of_memory(error)}\n{_doctors_line(MemoryError())}")
+        return 1
     return 0
 
 
@@ -62,24 +69,37 @@ def told_by_rank_0(error: UserError) -> int:
 
 def tell(error: BaseException) -> None:
     """Print the error of this rank to standard error, if possible."""
+    is_exhausted = not isinstance(error, Terminated) and lacks_memory(error)
     if isinstance(error, UserError):
         say(f"galaxy_mpi: {error}\n")
-        return
-    rank = "?"
+    elif isinstance(error, CollectiveError):  # it says everything; a traceback adds nothing
+        say(f"galaxy_mpi: rank {_rank()}: {error}\n")
+    elif isinstance(error, Terminated):  # nor here: whoever asked knows why
+        how = "interrupted" if isinstance(error, Interrupted) else "asked to end (SIGTERM)"
+        say(f"galaxy_mpi: rank {_rank()}: {how} before there was anything to report\n")
+    elif not isinstance(error, MemoryError):
+        _say_trace(f"galaxy_mpi: rank {_rank()} failed:\n")
+    if is_exhausted:
+        say(f"galaxy_mpi: rank {_rank()}: {_out_of_memory(error)}\n")
+    if not isinstance(error, UserError) or is_exhausted:
+        say(_doctors_line(MemoryError() if is_exhausted else error))
+
+
+def _rank() -> str:
     with contextlib.suppress(Exception):  # MPI itself may have failed
         from galaxy_mpi.mesh.mpi import world_rank
 
-        rank = str(world_rank())
-    if isinstance(error, CollectiveError):  # its message says everything; a traceback adds nothing
-        say(f"galaxy_mpi: rank {rank}: {error}\n")
-    elif isinstance(error, MemoryError):
-        say(f"galaxy_mpi: rank {rank}: {_out_of_memory(error)}\n")
-    elif isinstance(error, Terminated):  # nor here: whoever asked knows why
-        how = "interrupted" if isinstance(error, Interrupted) else "asked to end (SIGTERM)"
-        say(f"galaxy_mpi: rank {rank}: {how} before there was anything to report\n")
-    else:
-        say(f"galaxy_mpi: rank {rank} failed:\n{traceback.format_exc()}")
-    say(_doctors_line(error))
+        return str(world_rank())
+    return "?"
+
+
+def _say_trace(before: str = "") -> None:
+    """Print the traceback of the current error, if there is memory for it."""
+    try:
+        said = traceback.format_exc()
+    except Exception:
+        said = "(no memory for the traceback)\n"
+    say(before + said)
 
 
 def _doctors_line(error: BaseException) -> str:
@@ -95,7 +115,7 @@ def _doctors_line(error: BaseException) -> str:
     return ""
 
 
-def _out_of_memory(error: MemoryError) -> str:
-    """Return the line about an allocation that failed; numpy's message has the number of bytes."""
-    detail = f": {error}" if str(error) else ""
+def _out_of_memory(error: BaseException) -> str:
+    """Return the line about memory that is not there; numpy's message has the number of bytes."""
+    detail = f": {error}" if isinstance(error, MemoryError) and str(error) else ""
     return f"out of memory{detail}; see `ulimit -v` and `free`, or run fewer chips on this host"

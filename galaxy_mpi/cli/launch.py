@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from galaxy_mpi.cli.sessions import remove_stale_sessions
+from galaxy_mpi.cli.sessions import remove_stale_segments, remove_stale_sessions
 from galaxy_mpi.cli.supervise import supervise
 from galaxy_mpi.errors import ConfigError
 
@@ -43,6 +43,9 @@ _OPEN_MPI_4 = {
     "OMPI_MCA_osc": "^ucx",
     "OMPI_MCA_btl_vader_backing_directory": "/tmp",
 }
+
+_SEGMENTS = ("OMPI_MCA_btl_sm_backing_directory", "OMPI_MCA_btl_vader_backing_directory")
+"""Name the folder of the files of shared memory; the parameter file of the set-up says ``/tmp``."""
 
 _MPICH = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1"}
 
@@ -126,8 +129,10 @@ class Launch:
         sys.stderr.flush()
         if not self.is_supervised:
             os.execve(self.words[0], self.words, {**environ, **self.added})
+        whole = {**environ, **self.added}
         remove_stale_sessions()
-        return supervise(self.words, {**environ, **self.added})
+        remove_stale_segments(Path(next((whole[n] for n in _SEGMENTS if n in whole), "/tmp")))
+        return supervise(self.words, whole)
 
 
 def find_launcher(environ: Mapping[str, str]) -> Launcher:

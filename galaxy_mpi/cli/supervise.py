@@ -5,6 +5,9 @@ report. So mpirun gets a session of its own, where the terminal's Ctrl-C does no
 sent SIGUSR1, which it forwards to its ranks: rank 0 writes what there is and ends the run, the
 others go on (`galaxy_mpi.mesh.ending.interrupted_on_request`). A second Ctrl-C is mpirun's own.
 Without a terminal, mpirun cannot read what is typed: `galaxy_mpi.cli.terminal` does.
+
+mpirun may stay for ever when all its ranks have ended; another process then ends it
+(`galaxy_mpi.mesh.lingering`, which says when that happens).
 """
 
 import ctypes
@@ -25,6 +28,11 @@ __all__ = ["INTERRUPTED", "supervise"]
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
+
+LINGERING_S = 3.0
+"""How long mpirun may stay, after its last rank has ended; all ranks are on this host."""
+
+_LINGERING = Path(__file__).parent.parent / "mesh" / "lingering.py"
 
 _PR_SET_PDEATHSIG = 1
 
@@ -80,6 +88,7 @@ def supervise(
             start_new_session=True,
             preexec_fn=_ending_with_parent(),
         )
+        watch = _ending_after_ranks(process)
         child = _Child(process, notices)
         for number in list(before):
             signal.signal(number, child.handle)
@@ -92,6 +101,8 @@ def supervise(
             notices.feed(chunk)
         notices.close()
         code = process.wait()
+        if watch is not None:
+            watch.wait()  # it ends with mpirun
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -144,6 +155,23 @@ def _n_killed(counters: Sequence[Path]) -> int:
 def _write(text: bytes) -> None:
     with suppress(OSError):  # nobody reads
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text)
+
+
+def _ending_after_ranks(process: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes] | None":
+    """Start what ends mpirun if it stays; the ranks do so too, if they get that far."""
+    words = [sys.executable, "-I", "-S", str(_LINGERING), str(process.pid), str(LINGERING_S)]
+    if sys.platform != "linux":
+        return None
+    with suppress(OSError):  # no more processes or descriptors
+        null = subprocess.DEVNULL
+        return subprocess.Popen(
+            [*words, "OMPI_COMM_WORLD_RANK"],
+            stdin=null,
+            stdout=null,
+            stderr=null,
+            start_new_session=True,
+        )
+    return None
 
 
 def _ending_with_parent() -> Callable[[], object] | None:

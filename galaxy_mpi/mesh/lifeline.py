@@ -13,8 +13,9 @@ this:
 
 A process without a launcher is not affected; it may outlive its terminal.
 
-The other way round, a rank that ends its run makes sure that the launcher ends too
-(`end_launcher_later`): mpirun waits without a limit for hosts that it cannot reach.
+The other way round, ranks make sure that the launcher ends when they have ended
+(`end_launcher_later`, `end_launcher_after_ranks`): mpirun waits without a limit for hosts that it
+cannot reach, and may block for ever when a rank connects to it while it ends.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ from galaxy_mpi.mesh.ending import end_process
 
 __all__ = [
     "ancestry",
+    "end_launcher_after_ranks",
     "end_launcher_later",
     "end_with_launcher",
     "is_cut",
@@ -78,29 +80,46 @@ def end_with_launcher() -> None:
     threading.Thread(target=_watch, args=(chain,), name=_THREAD, daemon=True).start()
 
 
-def end_launcher_later(*, after_ranks: bool = False) -> None:
+def end_launcher_later() -> None:
     """Start a process that ends this rank's launcher if that stays for `LINGERING_S`.
-
-    With ``after_ranks``, counted from the end of the last rank of this host.
 
     Only if the launcher is the parent of this process: a script between them may have other plans.
     The daemons of ``prte`` stay, because they serve other runs.
     """
-    if sys.platform != "linux" or not any(name in os.environ for name in RANK_VARIABLES):
-        return
+    if _serves_one_run():
+        with contextlib.suppress(Exception):  # this process is ending: nothing must stop that
+            launcher = ancestry(os.environ)[-1]
+            if launcher == os.getppid():
+                _linger(launcher)
+
+
+def end_launcher_after_ranks() -> None:
+    """Start a process that ends this rank's launcher if that stays after its last rank has ended.
+
+    For `LINGERING_S`, too; a script around a rank counts as the rank. A second call does nothing.
+    """
     namespace = os.environ.get("PMIX_NAMESPACE", "")
-    if namespace.startswith("prte-") or (after_ranks and not namespace):
-        return
-    with contextlib.suppress(Exception):  # this process is ending: nothing must stop that
-        launcher = ancestry(os.environ)[-1]
-        if launcher != os.getppid():
-            return
-        words = [sys.executable, "-I", "-S", lingering.__file__, str(launcher), str(LINGERING_S)]
-        if after_ranks:
-            words.append(f"PMIX_NAMESPACE={namespace}")
-        # Pipes of this rank that stayed open would keep the launcher waiting.
-        null = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in (0, 1, 2)]
-        os.posix_spawn(words[0], words, os.environ, file_actions=null, setsid=True)
+    if namespace and namespace not in _watched and _serves_one_run():
+        _watched.add(namespace)
+        with contextlib.suppress(Exception):  # without memory or descriptors for it
+            _linger(ancestry(os.environ)[-1], f"PMIX_NAMESPACE={namespace}")
+
+
+_watched: set[str] = set()
+
+
+def _serves_one_run() -> bool:
+    """Return whether there is a launcher, and it has nothing to do after this run."""
+    is_rank = any(name in os.environ for name in RANK_VARIABLES)
+    is_shared = os.environ.get("PMIX_NAMESPACE", "").startswith("prte-")
+    return sys.platform == "linux" and is_rank and not is_shared
+
+
+def _linger(launcher: int, *variable: str) -> None:
+    words = [sys.executable, "-I", "-S", lingering.__file__, str(launcher), str(LINGERING_S)]
+    # Pipes of this rank that stayed open would keep the launcher waiting.
+    null = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in (0, 1, 2)]
+    os.posix_spawn(words[0], [*words, *variable], os.environ, file_actions=null, setsid=True)
 
 
 def ancestry(environ: Mapping[str, str], names: Iterable[str] = RANK_VARIABLES) -> list[int]:

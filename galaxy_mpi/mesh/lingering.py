@@ -1,14 +1,20 @@
-"""A small process that ends a launcher which stays after its run has failed.
+"""A small process that ends a launcher which stays after its run has ended.
 
-    python -I -S lingering.py LAUNCHER SECONDS [VARIABLE=VALUE]
+    python -I -S lingering.py LAUNCHER SECONDS [VARIABLE[=VALUE]]
+
+After ``SECONDS`` it asks the launcher of this host to end (SIGTERM), and a little later it kills
+it. If the launcher ends by itself, as it nearly always does, this process ends with it.
 
 When the network between hosts is cut, mpirun asks the other hosts to end their ranks and waits for
 an answer without a limit. A rank that ends a run starts this process, which lives longer than the
-rank: after ``SECONDS`` it asks the launcher of this host to end (SIGTERM), and a little later it
-kills it. If the launcher ends by itself, as it nearly always does, this process ends with it.
+rank.
 
 With a third argument, only the seconds count in which the launcher has no child with this variable,
-which are the ranks: a request to end that reaches mpirun while ranks finalize may leave it waiting.
+which are the ranks. The first ranks of a host and galaxy-mpi start this process when a run starts,
+for two faults of Open MPI 5.0.11: a request to end that reaches mpirun while ranks finalize may
+leave it waiting; and when a rank connects to mpirun while that ends the run after an error of
+another rank, mpirun may lock a mutex that it has freed, and then even ignores requests to end.
+Seconds before the first child do not count, however long the launcher takes.
 
 It imports nothing of the package, so that it starts at once.
 """
@@ -34,7 +40,7 @@ LAUNCHERS = (
 
 _INTERVAL_S = 0.5
 
-_KILL_S = 3.0
+_KILL_S = 2.0
 """From the request to the kill."""
 
 
@@ -49,17 +55,31 @@ def main(argv: list[str]) -> int:
         return 0
     if not is_launcher:
         return 0
-    waited_s = 0.0
+    waited_s, has_begun = 0.0, len(argv) < 3 or "=" in argv[2]
     while waited_s < limit_s:
         if select.select([handle], [], [], min(_INTERVAL_S, limit_s))[0]:
             return 0
+        has_begun = has_begun or bool(_children(launcher))
         is_busy = len(argv) > 2 and _has_child(launcher, argv[2].encode())
         # Nor those in which nobody reads what it prints.
-        waited_s = 0.0 if is_busy or _is_blocked(launcher) else waited_s + _INTERVAL_S
+        counts = has_begun and not is_busy and not _is_blocked(launcher)
+        # It may need time for a core, so seconds in which it works count less.
+        spent_s = _INTERVAL_S / 4 if counts and _runs(launcher) else _INTERVAL_S
+        waited_s = waited_s + spent_s if counts else 0.0
     signal.pidfd_send_signal(handle, signal.SIGTERM)
     if not select.select([handle], [], [], _KILL_S)[0]:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
     return 0
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a thread of a process is running, is about to, or waits for a disk."""
+    for thread in _listed(f"/proc/{pid}/task"):
+        # "PID (NAME) STATE PARENT ...": the name may hold anything, brackets too.
+        words = _read(f"/proc/{pid}/task/{thread}/stat").rpartition(b")")[2].split()
+        if words and words[0] in (b"R", b"D"):
+            return True
+    return False
 
 
 def _is_blocked(pid: int) -> bool:
@@ -80,13 +100,34 @@ def _is_blocked(pid: int) -> bool:
 
 def _has_child(parent: int, variable: bytes) -> bool:
     """Return whether a process has a living child with this in its environment."""
-    for name in os.listdir("/proc"):
-        # "PID (NAME) STATE PARENT ...": the name may hold anything, brackets too.
-        words = _read(f"/proc/{name}/stat").rpartition(b")")[2].split() if name.isdigit() else []
-        is_child = len(words) > 1 and int(words[1]) == parent and words[0] not in (b"Z", b"X")
-        if is_child and variable in _read(f"/proc/{name}/environ").split(b"\0"):
+    name = variable if b"=" in variable else variable + b"="
+    for pid in _children(parent):
+        environ = _read(f"/proc/{pid}/environ").split(b"\0")  # that of a dead child is empty
+        if any(each == variable or each.startswith(name) for each in environ):
             return True
     return False
+
+
+def _children(parent: int) -> list[int]:
+    """Return the children of a process, also those that have ended and still have a number."""
+    threads = f"/proc/{parent}/task"
+    lists = [f"{threads}/{thread}/children" for thread in _listed(threads)]
+    if any(map(os.path.exists, lists)):
+        return [int(word) for path in lists for word in _read(path).split()]
+    # Some kernels make no such lists.
+    return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _parent(pid) == parent]
+
+
+def _parent(pid: str) -> int:
+    words = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return int(words[1]) if len(words) > 1 else 0
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _read(path: str) -> bytes:

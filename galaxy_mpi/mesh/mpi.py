@@ -25,7 +25,11 @@ import mpi4py
 from galaxy_mpi.errors import ConfigError, UserError, common
 from galaxy_mpi.mesh.ending import end_within, flush
 from galaxy_mpi.mesh.guard import END_S, START_S, limited, no_rank_stopped, place_on_host
-from galaxy_mpi.mesh.lifeline import end_launcher_later, end_with_launcher
+from galaxy_mpi.mesh.lifeline import (
+    end_launcher_after_ranks,
+    end_launcher_later,
+    end_with_launcher,
+)
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.placement import Placement
 from galaxy_mpi.mesh.plane import Plane
@@ -44,6 +48,8 @@ TRANSPORTS = ("auto", "mpi", "shared")
 
 def _start_mpi() -> Any:
     """Import MPI, which starts it, with the thread level that this package needs."""
+    if place_on_host(os.environ) < 2:  # one of them may be killed before it can start a process
+        end_launcher_after_ranks()
     mpi4py.rc.thread_level = "funneled"
     if not {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"} & set(os.environ):
         # Started without mpirun, Open MPI would leave a message queue on disk that a lone process
@@ -91,8 +97,6 @@ def finalize() -> None:
     """Finalize MPI if it runs, before Python ends the threads that watch the launcher."""
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
-        if mpi.COMM_WORLD.size > 1 and place_on_host(os.environ) < 2:
-            end_launcher_later(after_ranks=True)
         with limited(END_S):
             mpi.Finalize()
 

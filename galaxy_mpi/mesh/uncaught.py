@@ -6,6 +6,7 @@ after its traceback, and so does leaving by ``sys.exit`` with an error.
 """
 
 import atexit
+import contextlib
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import NoReturn
 
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh.ending import end_process, say
+from galaxy_mpi.mesh.exhaustion import lacks_memory
 
 __all__ = ["UncaughtErrors"]
 
@@ -73,6 +75,7 @@ class UncaughtErrors:
             self._report(kind, error, trace)
         finally:
             if self._is_open:
+                say(self._about_memory(error))
                 self._abort(1)
 
     def _in_thread(self, arguments: threading.ExceptHookArgs) -> None:
@@ -81,7 +84,15 @@ class UncaughtErrors:
         finally:
             # Only the main thread may call MPI; the launcher ends the others.
             if self._is_open and not issubclass(arguments.exc_type, SystemExit):
-                end_process(f"galaxy_mpi: rank {self._rank}: a thread failed; see above\n")
+                about = self._about_memory(arguments.exc_value)
+                end_process(f"galaxy_mpi: rank {self._rank}: a thread failed; see above\n{about}")
+
+    def _about_memory(self, error: BaseException | None) -> str:
+        """Return a line if there is no memory, because the error may be about anything."""
+        with contextlib.suppress(Exception):
+            if error is not None and lacks_memory(error):
+                return f"galaxy_mpi: rank {self._rank}: out of memory; see `ulimit -v` and `free`\n"
+        return ""
 
     def _leave(self, status: _ExitCode = None, /) -> NoReturn:
         """Note the exit code, which Python does not pass to exit handlers."""

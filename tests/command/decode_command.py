@@ -85,14 +85,20 @@ def tokens_and_rest(path: Path) -> dict:
     return found
 
 
-def still_running() -> list[int]:
-    """Return the ranks of these tests' own runs that are alive: not mpirun, not a shell."""
+def still_running(*, watching: bool = False) -> list[int]:
+    """Return the ranks of these tests' own runs that are alive: not mpirun, not a shell.
+
+    With ``watching``, also processes that ranks have started to watch the run.
+    """
     alive = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")  # of a zombie: nothing
             is_own = MARK.encode() in (folder / "environ").read_bytes().split(b"\0")
         except OSError:
+            continue
+        watches = any(word.endswith((b"/lingering.py", b"/stopped.py")) for word in words)
+        if watches and not watching:
             continue
         if is_own and b"python" in words[0] and int(folder.name) != os.getpid():
             alive.append(int(folder.name))
@@ -117,11 +123,11 @@ def shared_files(ranks: Iterable[int]) -> set[str]:
 
 
 def nobody_is_left() -> bool:
-    """Return whether all ranks are gone, within the 20 s that they are given."""
+    """Return whether all ranks and what they started are gone within the 20 s that they have."""
     deadline = time.monotonic() + 20
-    while still_running() and time.monotonic() < deadline:
+    while still_running(watching=True) and time.monotonic() < deadline:
         time.sleep(0.2)
-    return not still_running()
+    return not still_running(watching=True)
 
 
 def refused(result, said: str) -> None:

@@ -1,7 +1,6 @@
 """What ends a process, without ranks: the watchdog's counting, the lifeline, last words."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import pytest
 
 from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.command import run_alone
-from galaxy_mpi.mesh import lingering
 from galaxy_mpi.mesh.lifeline import ancestry, is_cut
 from galaxy_mpi.mesh.plane import Label
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits, padded
@@ -255,63 +253,21 @@ def test_memory_that_is_not_there_is_a_line(error, said, capfd):
     assert told.count("\n") == 1
 
 
-@pytest.mark.parametrize(("name", "ends"), [("mpirun", True), ("bash", False)])
-def test_a_launcher_that_stays_is_ended_and_another_program_is_not(name, ends, tmp_path):
-    program = tmp_path / name
-    program.symlink_to(shutil.which("sleep"))
-    with subprocess.Popen([program, "600"]) as stays:
-        words = [sys.executable, "-I", "-S", lingering.__file__, str(stays.pid), "0.1"]
-        assert subprocess.run(words, timeout=30, check=False).returncode == 0
-        if not ends:
-            assert stays.poll() is None
-            stays.kill()
-        assert stays.wait(timeout=30) == (-signal.SIGTERM if ends else -signal.SIGKILL)
-
-
-def test_nothing_waits_for_a_launcher_that_ends_by_itself(tmp_path):
-    program = tmp_path / "mpirun"
-    program.symlink_to(shutil.which("sleep"))
-    with subprocess.Popen([program, "1"]) as ends:
-        words = [sys.executable, "-I", "-S", lingering.__file__, str(ends.pid), "600"]
-        assert subprocess.run(words, timeout=30, check=False).returncode == 0
-        assert ends.wait(timeout=30) == 0
-
-
-def test_a_launcher_whose_output_nobody_reads_is_left_alone(tmp_path):
-    program = tmp_path / "mpirun"
-    program.symlink_to(shutil.which("yes"))
-    with subprocess.Popen([program], stdout=subprocess.PIPE) as launcher:
-        words = [sys.executable, "-I", "-S", lingering.__file__, str(launcher.pid), "0.1"]
-        with subprocess.Popen(words) as watch:
-            with pytest.raises(subprocess.TimeoutExpired):
-                watch.wait(timeout=2.5)
-            assert launcher.poll() is None
-            launcher.stdout.close()  # its next write ends it
-            assert watch.wait(timeout=30) == 0
-
-
-def test_a_launcher_with_ranks_is_left_alone_until_the_last_has_ended(tmp_path):
-    program = tmp_path / "prterun"
-    program.write_text(
-        "#!/bin/sh\nPMIX_NAMESPACE=mine sleep 600 & echo $!\nwhile sleep 0.1; do :; done\n"
-    )
-    program.chmod(0o755)
-    with subprocess.Popen([program], stdout=subprocess.PIPE, text=True) as launcher:
-        rank = int(launcher.stdout.readline())
-        words = [sys.executable, "-I", "-S", lingering.__file__, str(launcher.pid), "0.1"]
-        with subprocess.Popen([*words, "PMIX_NAMESPACE=mine"]) as watch:
-            with pytest.raises(subprocess.TimeoutExpired):
-                watch.wait(timeout=1.5)
-            os.kill(rank, signal.SIGKILL)
-            assert watch.wait(timeout=30) == 0
-        assert launcher.wait(timeout=30) == -signal.SIGTERM
-
-
 def test_a_watchdog_whose_thread_does_not_begin_is_an_error(monkeypatch):
     monkeypatch.setattr("galaxy_mpi.mesh.watchdog.BEGINS_IN_S", 0.05)
     monkeypatch.setattr("_thread.start_new_thread", lambda function, arguments: 0)
     with pytest.raises(MemoryError, match="has not begun"):
         Watchdog(1)
+
+
+def test_a_watchdog_whose_thread_cannot_start_is_an_error(monkeypatch):
+    def refuse(function, arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("_thread.start_new_thread", refuse)
+    with pytest.raises(MemoryError, match="cannot start") as caught:
+        Watchdog(1)
+    assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_a_process_ends_in_time_whatever_it_does():

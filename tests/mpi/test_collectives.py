@@ -20,7 +20,7 @@ from galaxy_mpi.mesh.local_transport import LocalTransport
 from galaxy_mpi.mesh.mpi import MpiTransport
 from galaxy_mpi.mesh.planes import HOSTS_VARIABLE
 from galaxy_mpi.program import Binder, bind_program
-from tests.collectives import Clock, program_of, results, wire_of
+from tests.collectives import program_of, results, wire_of
 from tests.conftest import exact_operand
 
 SIZE = MPI.COMM_WORLD.size
@@ -80,11 +80,7 @@ def test_all_collectives_over_both_axes(kind, dtype, text, chips_per_rank, monke
     with MpiTransport.connect(mesh, kind=transport_kind, chips_per_rank=chips_per_rank) as one:
         chance = random.Random(one.rank)
         planes = {axis: one.plane(axis) for axis in Axis}
-        clocks = [Clock(float(chip)) for chip in one.chips]
-        chips = [
-            Binder(mesh, chip, planes, None, clock=clock, poisons=True)
-            for chip, clock in zip(one.chips, clocks, strict=True)
-        ]
+        chips = [Binder(mesh, chip, planes, None, poisons=True) for chip in one.chips]
         values = [np.zeros(SHAPE, np.float32) for _ in one.chips]
         program = program_of([bind_to(*what) for what in asked], SHAPE)
         bound = bind_program(program, chips, [{"values": v} for v in values], planes)
@@ -100,10 +96,6 @@ def test_all_collectives_over_both_axes(kind, dtype, text, chips_per_rank, monke
                     index = mesh.index(chip, wire.axis)
                     np.testing.assert_array_equal(got, right_of(wire.kind, terms, index))
         bound.free()
-        for chip, clock in zip(one.chips, clocks, strict=True):
-            assert clock.left == list(mesh.group(chip, Axis.ROW))
-            skipped = sum(mesh.size(axis) == 1 for axis in Axis) * len(Kind)
-            assert clock.n_left == 3 * (len(asked) - skipped)
 
 
 def run_once(transport, way, terms):

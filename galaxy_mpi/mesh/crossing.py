@@ -1,13 +1,9 @@
-"""How processes of a host synchronise: a barrier for a table, signals for a round of boxes.
+"""How processes of a host synchronise for a table: a barrier, and the same labels on all.
 
 Before the barrier, a process writes the digests of its chips' labels next to the data, and what it
 waits for into its line (`galaxy_mpi.mesh.waits`). After the barrier it compares all digests with
 the expected bytes, in one comparison. If one differs, all processes of the team find it, so the
 other one's line still has the text of its label.
-
-Of the boxes from one process to another in a collective, the first has the label in front. A box is
-written again and again, also by the same collective, so the number of the signal is added to the
-digest. An old label is therefore never taken for a new one.
 """
 
 import time
@@ -15,24 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.barrier import MOST_POSTS, Signal
 from galaxy_mpi.mesh.binding import BoundPlane
 from galaxy_mpi.mesh.collective import Collective
-from galaxy_mpi.mesh.team_memory import TeamMemory
-from galaxy_mpi.mesh.waits import DIGEST_BYTES, LINE_BYTES, Waits
+from galaxy_mpi.mesh.waits import DIGEST_BYTES, Waits
 
 if TYPE_CHECKING:
     from ctypes import c_void_p
 
-__all__ = ["BarrierCrossing", "Posts", "SignalCrossing", "Signals", "Then", "barrier_crossing"]
-
-_DIGESTS = (1 << 64) - 1
-
-_Sent = tuple[memoryview, int, memoryview, bytes]
-"""Of a label: where its digest goes, the digest, where its text goes, the text."""
-
-_Received = tuple[memoryview, int, int, bytes, Bytes]
-"""Where a digest arrives, the right one, the sender, the right label, and where that arrives."""
+__all__ = ["BarrierCrossing", "Then", "barrier_crossing"]
 
 
 class BarrierCrossing:
@@ -139,179 +125,6 @@ def barrier_crossing(plane: BoundPlane, collective: Collective) -> BarrierCrossi
     return BarrierCrossing(plane, collective)
 
 
-class Signals:
-    """Signals between this process and others of the host.
-
-    A process posts several finished rounds together, when it has nothing else to do: a post that
-    wakes another process is a system call, and rounds that finish meanwhile need no further one.
-
-    Parameters
-    ----------
-    memory : TeamMemory
-    held : list
-        Signals still to post, of all teams of the process, because it waits in one team at a time.
-    """
-
-    def __init__(self, memory: TeamMemory, held: "list[Posts]") -> None:
-        others = [rank for rank in memory.ranks if rank != memory.rank]
-        self.posts = {other: Posts(memory.signal(memory.rank, other)) for other in others}
-        self.takes = {other: _Takes(memory.signal(other, memory.rank)) for other in others}
-        # A process is at most two collectives ahead of another.
-        self.is_patient = 2 * len(memory.team.groups[0]) <= MOST_POSTS
-        self._held = held
-
-    def tell(self, way: "Posts") -> None:
-        """Note a finished round, to be posted later."""
-        if not way.n_held:
-            self._held.append(way)
-        way.n_held += 1
-        if not self.is_patient:
-            self.flush()
-
-    def flush(self) -> None:
-        """Post what is held back: before this process waits, and after the last round."""
-        for way in self._held:
-            way.flush()
-        self._held.clear()
-
-
-class Posts:
-    """From this process to another."""
-
-    def __init__(self, signal: Signal) -> None:
-        self._post, self._numbers = signal.post, signal.numbers
-        self.n = self.n_held = self._next = 0
-
-    def flush(self) -> None:
-        """Post the rounds that are held back."""
-        place = self._next
-        self._numbers[place] = self.n_held
-        self._next = (place + 1) % MOST_POSTS
-        self.n_held = 0
-        self._post()
-
-
-class _Takes:
-    """From another process to this one."""
-
-    def __init__(self, signal: Signal) -> None:
-        self.try_take, self._wait, self._numbers = signal.try_take, signal.wait, signal.numbers
-        self.n = self.n_known = self._next = 0
-
-    def taken(self) -> None:
-        """Note the rounds of a post that was taken, and use one of them."""
-        place = self._next
-        self.n_known = self._numbers[place] - 1
-        self._next = (place + 1) % MOST_POSTS
-
-    def wait(self) -> None:
-        """Wait for another post and take it."""
-        self._wait()
-        self.taken()
-
-
-class SignalCrossing:
-    """A round of boxes: signals to the receivers, then from the senders."""
-
-    def __init__(
-        self, plane: BoundPlane, collective: Collective, signals: Signals, *, is_last: bool
-    ) -> None:
-        self.label, self._plane, self._collective = collective.label, plane, collective
-        self._is_last = is_last
-        waits = self._waits = plane.waits
-        self._count, self._tell = waits.count, waits.text
-        self._signals = signals
-        self._sends: dict[int, list[tuple[int, Bytes]]] = {}
-        self._receives: dict[int, list[tuple[int, int, Bytes]]] = {}
-        self._to: list[tuple[Posts, tuple[_Sent, ...]]] = []
-        self._from: list[tuple[_Takes, tuple[_Received, ...]]] = []
-        self._text, self._n_taken = b"", 0
-
-    def sends_to(self, rank: int) -> bool:
-        """Return whether data goes to a process as messages: never."""
-        return False
-
-    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
-        """Add a box of a chip of this process to a chip of process ``rank``."""
-        self._sends.setdefault(rank, []).append((chip, piece[:LINE_BYTES]))
-
-    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
-        """Add a box of a chip of process ``rank`` to one of this process."""
-        self._receives.setdefault(rank, []).append((sender, chip, piece[:LINE_BYTES]))
-
-    def complete(self, mine: Sequence[int]) -> None:
-        """Collect the labels, once every chip of this process has bound."""
-        lines, group_of = self._collective.lines, self._plane.group_of
-        is_first = self._collective.is_first
-        self._text = next(iter(lines.values()))[8 : 8 + len(self._tell)]
-        for rank, sends in self._sends.items():
-            out: list[_Sent] = []
-            for chip, header in sends if is_first("to", rank) else ():
-                view, line = header.data, lines[group_of(chip)]
-                out.append((view[:8].cast("Q"), digest_of(line), view[8:], line[8:]))
-            self._to.append((self._signals.posts[rank], tuple(out)))
-        for rank, receives in self._receives.items():
-            got: list[_Received] = []
-            for sender, chip, header in receives if is_first("from", rank) else ():
-                line = lines[group_of(chip)]
-                place = header.data[:8].cast("Q")
-                got.append((place, digest_of(line), sender, line, header))
-            self._from.append((self._signals.takes[rank], tuple(got)))
-
-    def __call__(self) -> None:
-        """Return when all boxes of the round have arrived."""
-        self._tell_others()
-        self.finish()
-        if self._is_last:
-            self._signals.flush()
-
-    def start(self) -> None:
-        """Signal at once that boxes are full, because this process waits elsewhere."""
-        self._tell_others()
-        self._signals.flush()
-
-    def _tell_others(self) -> None:
-        for way, sends in self._to:
-            way.n += 1
-            if sends:
-                # A process that finds a different label reports what this process is in.
-                self._tell[:] = self._text
-            for place, digest, text_place, text in sends:
-                text_place[:] = text
-                place[0] = digest + way.n & _DIGESTS
-            self._signals.tell(way)
-
-    def finish(self) -> None:
-        """Return when the others have signalled the same."""
-        for taken, (way, receives) in enumerate(self._from):
-            way.n += 1
-            if way.n_known:
-                way.n_known -= 1
-            elif way.try_take():
-                self._sleep(way, taken)
-            else:
-                way.taken()
-            for place, digest, sender, line, header in receives:
-                if place[0] != digest + way.n & _DIGESTS:
-                    self._signals.flush()  # so that the other finds the mismatch instead of waiting
-                    raise self._plane.disagreement(sender, line, bytes(header))
-
-    def _sleep(self, way: _Takes, n_taken: int) -> None:
-        """Wait for a signal that has not been posted yet, and record the wait."""
-        self._signals.flush()
-        count = self._count
-        self._n_taken = n_taken
-        self._waits.crossing = self
-        self._tell[:] = self._text
-        count[0] += 1
-        way.wait()
-        count[0] += 1
-
-    def missing(self) -> list[int]:
-        """Return the processes whose signals have not arrived."""
-        return list(self._receives)[self._n_taken :]
-
-
 class Then:
     """A crossing followed by a barrier of the host."""
 
@@ -339,8 +152,3 @@ class Then:
         """Cross both."""
         self._first()
         self._barrier()
-
-
-def digest_of(line: bytes) -> int:
-    """Return the number stored in front of a label."""
-    return int.from_bytes(line[:8], "little")

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.collective import Collective
-from galaxy_mpi.mesh.crossing import Posts, SignalCrossing, Signals, Then, barrier_crossing
+from galaxy_mpi.mesh.crossing import Then, barrier_crossing
 from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.message_plane import BoxMessages, MessagePlane, RowMessages
 from galaxy_mpi.mesh.message_requests import RequestCache
 from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import Round, RoundPeers, TeamCrossing
 from galaxy_mpi.mesh.rounds import spreads
+from galaxy_mpi.mesh.signals import Posts, SignalCrossing, Signals
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import Waits
 

@@ -19,12 +19,10 @@ from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Program, Use
 from galaxy_mpi.program.spent import Bound
 from galaxy_mpi.timing.costs import Costs
+from galaxy_mpi.timing.moments import BOUNDS, STALL, Moments, number_of
 from galaxy_mpi.timing.times import Timing
 
 __all__ = ["STALL", "Tape", "Told"]
-
-STALL = "prefetch_stall"
-"""Name under which waits for weights are reported."""
 
 
 class Told:
@@ -212,17 +210,17 @@ class Tape:
         moments = self._moments
         numbers: NDArray[np.int64] = moments.bounds.copy()
         for places, spent in zip(moments.attended, attended_s, strict=True):
-            numbers[places] = _number(getattr(spent, "bound", Bound.LATENCY))
+            numbers[places] = number_of(getattr(spent, "bound", Bound.LATENCY))
         if self.issue_s:  # not begun before it was issued
-            numbers[(taken + self.gap_s < self.issue_s) & (spans > 2 * taken)] = _number(
+            numbers[(taken + self.gap_s < self.issue_s) & (spans > 2 * taken)] = number_of(
                 Bound.DISPATCH
             )
-        sums = np.bincount(numbers, weights=spans, minlength=len(_BOUNDS))
-        by_bound_s = {b.value: float(s) for b, s in zip(_BOUNDS, sums, strict=True) if s > 0}
+        sums = np.bincount(numbers, weights=spans, minlength=len(BOUNDS))
+        by_bound_s = {b.value: float(s) for b, s in zip(BOUNDS, sums, strict=True) if s > 0}
         bound_of = {}
         for name, of_name in moments.by_name.items():
-            of_op = np.bincount(numbers[of_name], weights=spans[of_name], minlength=len(_BOUNDS))
-            bound_of[name] = _BOUNDS[int(of_op.argmax())].value
+            of_op = np.bincount(numbers[of_name], weights=spans[of_name], minlength=len(BOUNDS))
+            bound_of[name] = BOUNDS[int(of_op.argmax())].value
         return bound_of, by_bound_s
 
     def spans_s(
@@ -249,49 +247,8 @@ class Tape:
         return spans
 
     @cached_property
-    def _moments(self) -> "_Moments":
-        return _Moments(self)
-
-
-class _Moments:
-    """The moments of a tape, as columns of a table."""
-
-    def __init__(self, tape: Tape) -> None:
-        charges = [charge for charge in tape.charges if not isinstance(charge, Consumed)]
-        seconds, cores, parts, takes = [], [], [], []
-        bounds: list[int] = []
-        self.dram_bytes = self.flops = 0.0
-        """Of all but attention."""
-        by_name: dict[str, list[int]] = {}
-        self.attended: list[list[int]] = [[] for _ in tape.attentions]
-        for place, charge in enumerate(charges):
-            name, taken, on_cores, bound = STALL, 0.0, 0.0, Bound.DRAM
-            spent: float = 0.0
-            if isinstance(charge, Take):
-                takes.append(place)
-                self.dram_bytes += charge.n_bytes
-            elif isinstance(charge, Cross):
-                name, taken, on_cores = charge.name, charge.beside_s, charge.cores
-                bound, spent = _bound_of_cross(charge), charge.beside_s
-            else:
-                name, on_cores = charge.name, charge.cores
-                if callable(charge.seconds):
-                    self.attended[tape.numbers[id(charge)]].append(place)
-                else:
-                    taken = spent = charge.seconds
-                    bound = getattr(spent, "bound", Bound.LATENCY)
-                if not charge.has_gap:
-                    parts.append(place)
-            by_name.setdefault(name, []).append(place)
-            self.dram_bytes += getattr(spent, "dram_bytes", 0.0)
-            self.flops += getattr(spent, "flops", 0.0)
-            bounds.append(_number(bound))
-            seconds.append(taken)
-            cores.append(on_cores)
-        self.seconds, self.cores = np.array(seconds, np.float64), np.array(cores, np.float64)
-        self.parts, self.takes = np.array(parts, np.int64), np.array(takes, np.int64)
-        self.bounds: NDArray[np.int64] = np.array(bounds, np.int64)
-        self.by_name = {name: np.array(places) for name, places in by_name.items()}
+    def _moments(self) -> Moments:
+        return Moments(self.charges, self.attentions)
 
 
 def _identity(use: Use, wire: Wire) -> tuple[int, str, Axis, Kind]:
@@ -301,20 +258,6 @@ def _identity(use: Use, wire: Wire) -> tuple[int, str, Axis, Kind]:
 def _sum(values: NDArray[np.float64]) -> float:
     """Return a sum that is made from left to right."""
     return float(np.add.accumulate(values)[-1]) if len(values) else 0.0
-
-
-_BOUNDS = tuple(Bound)
-
-
-def _number(bound: Bound) -> int:
-    return _BOUNDS.index(bound)
-
-
-def _bound_of_cross(cross: Cross) -> Bound:
-    """Return what bounds a collective: the links, concurrent work, or latencies."""
-    if cross.beside_s > cross.own_s + cross.wire_s:
-        return Bound(getattr(cross.beside_s, "bound", Bound.FLOPS))
-    return Bound.LINK if cross.wire_s > cross.own_s else Bound.LATENCY
 
 
 def _rooms(sizes: Sequence[float], capacity: float) -> list[int]:

@@ -6,9 +6,9 @@ import pytest
 
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.barrier import MOST_POSTS
-from galaxy_mpi.mesh.crossing import Signals
 from galaxy_mpi.mesh.host_memory import can_share_memory, make_file
 from galaxy_mpi.mesh.placement import Placement
+from galaxy_mpi.mesh.signals import Signals
 from galaxy_mpi.mesh.team_memory import TeamMemory, n_files
 
 pytestmark = pytest.mark.skipif(not can_share_memory(), reason="no shared memory on this system")

@@ -12,7 +12,8 @@ import numpy as np
 
 from galaxy_mpi.output import write_bytes
 from galaxy_mpi.plot import curves_png
-from galaxy_mpi.timing import Costs, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["MACHINE", "describe", "show", "write"]
 

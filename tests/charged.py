@@ -4,7 +4,7 @@ from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import BFP8
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Cross, Op, Program
-from galaxy_mpi.timing import Tape
+from galaxy_mpi.timing.tape import Tape
 
 
 class Charged(Op):

@@ -19,9 +19,9 @@ from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.output import write_all
 from galaxy_mpi.program import Choice
-from galaxy_mpi.timing import DeviceTimes
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.device_run import DeviceRun
+from galaxy_mpi.timing.times import DeviceTimes
 from galaxy_mpi.timing.trace import Trace
 
 __all__ = ["SCHEMA_VERSION", "Report"]

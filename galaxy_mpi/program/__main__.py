@@ -24,7 +24,7 @@ from galaxy_mpi.studies.listing import Listing
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.system_arguments import add_formats, add_layout, add_machine, add_model
 from galaxy_mpi.systems import SYSTEMS, PassShape, chosen_system
-from galaxy_mpi.timing import Costs
+from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["build_parser", "main"]
 

@@ -16,7 +16,7 @@ from galaxy_mpi.program.charge import Charge
 from galaxy_mpi.program.memory import Matrix
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["HEAD", "Cut", "Cuts", "Op", "Program", "Tensor", "Use"]
 

@@ -11,9 +11,10 @@ from galaxy_mpi.studies.host_steps import HostFigures
 from galaxy_mpi.studies.ideas import CLAIMED_SIZES, CLAIMS, IDEAS, Variant
 from galaxy_mpi.systems import Wanted
 from galaxy_mpi.systems.formats import differing
-from galaxy_mpi.timing import Machine, Timing
+from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.bands import Band, Conditions, band
 from galaxy_mpi.timing.estimator import Estimator
+from galaxy_mpi.timing.times import Timing
 
 __all__ = ["Row", "device_figures", "gains_of", "rows_of", "stored", "table", "to_dict"]
 

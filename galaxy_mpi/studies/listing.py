@@ -8,8 +8,9 @@ from itertools import groupby
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.program import HEAD, Charge, Consumed, Cross, Kernel, Program, Take, Tensor, Use
-from galaxy_mpi.timing import Costs, Tape
+from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.mesh_clock import MeshClock
+from galaxy_mpi.timing.tape import Tape
 
 __all__ = ["Listing"]
 

@@ -12,8 +12,8 @@ from galaxy_mpi.dtypes import padded
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.systems import PassShape
 from galaxy_mpi.systems.prefill_pass import padded_length
-from galaxy_mpi.timing import Timing
 from galaxy_mpi.timing.estimator import Estimator
+from galaxy_mpi.timing.times import Timing
 
 __all__ = ["chosen_passes", "chunk_tokens", "passes_of", "prompt_s"]
 

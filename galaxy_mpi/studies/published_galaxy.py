@@ -8,7 +8,8 @@ from galaxy_mpi.program import Cross, Kernel
 from galaxy_mpi.studies.datum import GALAXY, Datum, Machines, groups_of, op_margin
 from galaxy_mpi.studies.published_runs import LLAMA
 from galaxy_mpi.systems import PassShape
-from galaxy_mpi.timing import Costs, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.published import CALIBRATION, MORE
 
 __all__ = ["galaxy_times", "link_times", "op_s", "prefill_ops", "read_more"]

@@ -16,7 +16,8 @@ from galaxy_mpi.studies.asked_systems import sampled_on
 from galaxy_mpi.studies.datum import GALAXY, Machines
 from galaxy_mpi.studies.prompts import chunk_tokens, passes_of
 from galaxy_mpi.systems import PRECISIONS, Precision, Wanted, system_of
-from galaxy_mpi.timing import Costs, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.estimator import Estimator
 
 __all__ = ["LLAMA", "Run"]

@@ -15,13 +15,14 @@ from galaxy_mpi.studies.prompts import chosen_passes, chunk_tokens
 from galaxy_mpi.studies.what_if_table import table_of
 from galaxy_mpi.studies.whole_run import run_all, run_users
 from galaxy_mpi.systems import System, Wanted, system_of
-from galaxy_mpi.timing import DeviceTimes, Machine, Slowness
+from galaxy_mpi.timing import Machine, Slowness
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.budget import Budget
 from galaxy_mpi.timing.estimator import Estimator
 from galaxy_mpi.timing.op_report import op_report_csv
 from galaxy_mpi.timing.replay import device_trace
 from galaxy_mpi.timing.run_clock import stragglers
+from galaxy_mpi.timing.times import DeviceTimes
 from galaxy_mpi.timing.trace import Trace
 from galaxy_mpi.timing.traced import Events
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from galaxy_mpi.studies.prompts import chosen_passes, prompt_s
-from galaxy_mpi.timing import DeviceTimes
 from galaxy_mpi.timing.estimator import Estimator
+from galaxy_mpi.timing.times import DeviceTimes
 
 if TYPE_CHECKING:
     from galaxy_mpi.engine.request import Request

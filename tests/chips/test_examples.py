@@ -16,7 +16,8 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.program import Choice
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems import chosen_modules, chosen_system
-from galaxy_mpi.timing import Costs, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.costs import Costs
 from tests.chips.changes import RUN, play
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

@@ -13,7 +13,7 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.mpi import MpiTransport
-from galaxy_mpi.timing import Timing
+from galaxy_mpi.timing.times import Timing
 from tests.conftest import what_lives
 from tests.prompts import default_ids, prompt_of
 

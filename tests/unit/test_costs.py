@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from galaxy_mpi.program import Bound
-from galaxy_mpi.timing import Costs, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.costs import Costs
 
 GALAXY = Machine.load("wormhole_galaxy_6u")
 

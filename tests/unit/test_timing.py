@@ -11,8 +11,10 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import Consumed, Kernel, Take
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
-from galaxy_mpi.timing import Costs, Machine, Slowness, Tape
+from galaxy_mpi.timing import Machine, Slowness
+from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.mesh_clock import MeshClock
+from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.trace import Trace
 from tests.charged import cross, program_of, tape_of
 from tests.chip_times import play_chips

@@ -21,7 +21,8 @@ from galaxy_mpi.systems.ops.add_norm import FusedAddNorm
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.sample import HostSample
 from galaxy_mpi.systems.optimizations import TENSOR_GROUPS
-from galaxy_mpi.timing import Costs, Machine
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.estimator import Estimator
 
 GALAXY = Machine.load("wormhole_galaxy_6u")

@@ -6,9 +6,10 @@ from functools import cached_property
 
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.program import HEAD
-from galaxy_mpi.timing import Machine, Slowness, Timing
+from galaxy_mpi.timing import Machine, Slowness
 from galaxy_mpi.timing.estimator import Estimator
 from galaxy_mpi.timing.step_record import ChipShares, StepRecord
+from galaxy_mpi.timing.times import Timing
 
 __all__ = ["ShownStep"]
 

@@ -16,7 +16,7 @@ from galaxy_mpi.systems.modules import RMSNorm, put
 from galaxy_mpi.systems.ops.base import SystemOp
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["AddNorm", "FusedAddNorm", "ScatteredAddNorm", "add", "normalise"]
 

@@ -13,7 +13,7 @@ from galaxy_mpi.systems.decode_attention import AttentionStep
 from galaxy_mpi.systems.ops.base import SystemOp
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["Attention", "SlottedAttention"]
 

@@ -13,7 +13,7 @@ from galaxy_mpi.systems.precision import MULTIPLIED_BY
 from galaxy_mpi.systems.site import Site
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["SystemOp"]
 

@@ -10,7 +10,7 @@ from galaxy_mpi.systems.kv_cache import CacheWriter
 from galaxy_mpi.systems.ops.base import SystemOp
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["FusedUpdateCache", "UpdateCache"]
 

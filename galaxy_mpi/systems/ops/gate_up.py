@@ -15,7 +15,7 @@ from galaxy_mpi.systems.ops.add_norm import concat_columns
 from galaxy_mpi.systems.ops.base import SystemOp
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["FusedGateUp", "GateUp", "silu_mul"]
 

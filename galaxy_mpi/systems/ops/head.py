@@ -17,7 +17,7 @@ from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_ch
 
 if TYPE_CHECKING:
     from galaxy_mpi.systems.chip import StepInputs
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["AllLogits", "FusedLogits", "Logits", "PrefillLogits"]
 

@@ -15,7 +15,7 @@ from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.qkv_heads import of_users
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["FusedMergeHeads", "MergeHeads"]
 

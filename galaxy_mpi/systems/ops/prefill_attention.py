@@ -17,7 +17,7 @@ from galaxy_mpi.systems.ops.prefill_base import PrefillOp
 from galaxy_mpi.systems.prefill_pass import causal_pairs, query_chunks
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["PrefillAttention", "RingPrefillAttention"]
 

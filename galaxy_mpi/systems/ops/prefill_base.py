@@ -12,7 +12,7 @@ from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.prefill_pass import PassShape
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["PrefillOp"]
 

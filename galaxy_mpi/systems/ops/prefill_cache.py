@@ -12,7 +12,7 @@ from galaxy_mpi.systems.kv_cache import KVCache
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["FillCache"]
 

@@ -27,7 +27,7 @@ from galaxy_mpi.systems.ops.prefill_base import PrefillOp
 from galaxy_mpi.systems.ops.qkv_heads import Heads, product_with_bias, split_heads
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = [
     "MinimalDown",

@@ -16,7 +16,7 @@ from galaxy_mpi.systems.ops.add_norm import concat_columns, normalise, statistic
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["LastTiles", "PrefillAdd", "PrefillNorm", "ScatteredPrefillNorm"]
 

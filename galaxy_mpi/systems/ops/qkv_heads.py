@@ -15,7 +15,7 @@ from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import gather_and_add_charges
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["FusedQkvHeads", "QkvHeads", "product_with_bias", "split_heads"]
 

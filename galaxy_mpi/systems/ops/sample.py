@@ -21,7 +21,7 @@ from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.site import SAMPLED
 
 if TYPE_CHECKING:
-    from galaxy_mpi.timing import Costs
+    from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["GatherLogits", "HostSample", "Sample"]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Estimator", "ProgramSource"]
 
 
-MOST_KNOWN = 4096
+MOST_KNOWN = 1024
 """Times of passes and steps that are kept, a few kilobytes each."""
 
 

@@ -1,9 +1,8 @@
 # The emulator in a container: docker build -t galaxy_mpi . && docker run --rm galaxy_mpi
 #
-# The base is a tag, because its digest differs between mirrors. To fix its bytes too, ask for the
-# digest (docker buildx imagetools inspect python:3.11.7-slim-bookworm) and build with
-#   docker build --build-arg BASE=python:3.11.7-slim-bookworm@sha256:... -t galaxy_mpi .
-ARG BASE=python:3.11.7-slim-bookworm
+# The base is fixed by the digest of its index, which has all platforms; the tag before it is for readers. That of
+# another: docker buildx imagetools inspect TAG, then docker build --build-arg BASE=TAG@sha256:... -t galaxy_mpi .
+ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 # The first stage has a C compiler, for the compiled codec; what runs has none.
 FROM ${BASE} AS build

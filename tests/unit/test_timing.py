@@ -101,6 +101,17 @@ def test_work_beside_a_collective_is_hidden_by_it_or_hides_it():
     assert run(hidden, hides)[0].seconds == pytest.approx(4.0 + 2 * GALAXY.op_gap_s)
 
 
+def test_waiting_for_a_slow_chip_is_noted_once_also_if_another_collective_rides():
+    first = cross("both", Axis.ROW, 0.0, 0.5, key="GATE_UP")
+    rider = cross("both", Axis.ROW, 0.0, 0.25, key="GATE_UP", rides=True)
+    work = Kernel("work", 1.0, 1, has_gap=False)
+    for charges in ((first,), (first, rider)):
+        timing, _ = run(work, *charges, mesh="1x2", slow=["0,0,2"])
+        assert timing.waits_s[1] == {0: pytest.approx(1.0)}
+        assert timing.waits_s.get(0, {}).get(1, 0.0) <= GALAXY.link_hop_s  # for the signal's hop
+    assert run(work, first, rider, mesh="1x2")[0].waits_s == {}
+
+
 def test_a_weight_may_leave_between_a_collective_and_the_one_that_rides_with_it():
     first, second = (
         cross("both", Axis.ROW, own_s, 0.5, key="GATE_UP", rides=own_s > 0, beside_s=1.0)

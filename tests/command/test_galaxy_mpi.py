@@ -136,7 +136,8 @@ def test_under_nohup_a_run_goes_on_when_its_terminal_is_closed(tmp_path):
 
 
 def test_without_nohup_it_ends(tmp_path):
-    program = (str(SCRIPT), "--allow-run-as-root")
+    # These tests themselves may run under nohup, whose children ignore the signal.
+    program = ("env", "--default-signal=HUP", str(SCRIPT), "--allow-run-as-root")
     with in_decode(tmp_path, program=program) as started:
         started.send_signal(signal.SIGHUP)
         started.communicate(timeout=LIMIT_S)

@@ -65,7 +65,7 @@ def make_clock(
     from galaxy_mpi.timing.estimator import Estimator
     from galaxy_mpi.timing.run_clock import RunClock
 
-    estimator = Estimator(programs, machine, slowness=run.slowness)
+    estimator = Estimator(programs, machine, slowness=run.slowness, notes_waits=True)
     return RunClock(estimator, Traced(run.trace_steps))
 
 

@@ -61,6 +61,8 @@ class Estimator:
         Device bytes; the machine's by default.
     slowness : Slowness, optional
         Slow chips and links.
+    notes_waits : bool
+        As in `MeshClock`.
 
     Attributes
     ----------
@@ -75,10 +77,12 @@ class Estimator:
         *,
         circular_buffer_bytes: float | None = None,
         slowness: Slowness | None = None,
+        notes_waits: bool = False,
     ) -> None:
         self.programs, self.machine = programs, programs.on(machine)
         self._costs = Costs(self.machine)
         self._capacity, self._slowness = circular_buffer_bytes, slowness
+        self._notes_waits = notes_waits
         self._decode: MeshClock | None = None
         self._known: dict[object, Timing] = {}
 
@@ -170,7 +174,12 @@ class Estimator:
         return timing
 
     def _clock(self, program: Program) -> MeshClock:
-        return MeshClock(self._tape_of(program), self.programs.mesh, self._slowness)
+        return MeshClock(
+            self._tape_of(program),
+            self.programs.mesh,
+            self._slowness,
+            notes_waits=self._notes_waits,
+        )
 
     def _tape_of(self, program: Program) -> Tape:
         return Tape(program, self._costs, self._capacity)

@@ -33,10 +33,21 @@ class MeshClock:
     tape : Tape
     mesh : Mesh
     slowness : Slowness, optional
+    notes_waits : bool
+        Whether `Timing.waits_s` is wanted, which takes as long as all the rest; it is also noted
+        if something is slow.
     """
 
-    def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness | None = None) -> None:
+    def __init__(
+        self,
+        tape: Tape,
+        mesh: Mesh,
+        slowness: Slowness | None = None,
+        *,
+        notes_waits: bool = False,
+    ) -> None:
         slowness = slowness or Slowness()
+        self._notes_waits = notes_waits or slowness != Slowness()
         self._tape, self._mesh, self._slowness = tape, mesh, slowness
         self._delays = {axis: hop_delays(tape.costs.machine, mesh.size(axis)) for axis in Axis}
         self._one: UniformClock | None = None
@@ -59,7 +70,9 @@ class MeshClock:
         if one is None or trace is not None or any(len(set(of)) > 1 for of in attended_s):
             mesh, uses = self._mesh, self._tape.uses
             spans = None if trace is None else ProgramSpans(trace, mesh, uses)
-            self._last = many = _ManyChips(self._tape, mesh, self._slowness, spans)
+            self._last = many = _ManyChips(
+                self._tape, mesh, self._slowness, spans, notes_waits=self._notes_waits
+            )
             return many.run(attended_s)
         self._last = one
         return one.run(attended_s)
@@ -91,13 +104,21 @@ def _is_alike(delays: Seconds) -> bool:
 class _ManyChips:
     """One evaluation of a tape for all chips."""
 
-    def __init__(self, tape: Tape, mesh: Mesh, slowness: Slowness, spans: Watcher | None) -> None:
+    def __init__(
+        self,
+        tape: Tape,
+        mesh: Mesh,
+        slowness: Slowness,
+        spans: Watcher | None,
+        *,
+        notes_waits: bool = False,
+    ) -> None:
         self._tape, self._machine, self._spans = tape, tape.costs.machine, spans
         self._factor = slowness.chip_factors(mesh)
         self._wire_factors = {axis: slowness.wire_factors(mesh, axis) for axis in Axis}
         self._delays = {axis: hop_delays(self._machine, mesh.size(axis)) for axis in Axis}
         self._told, self._n_issued = Told(), 0
-        self._mesh = mesh
+        self._mesh, self._notes_waits = mesh, notes_waits
         self._waits_s: dict[int, dict[int, float]] = {}
         """Seconds that each chip waited in collectives, by the rank of the chip that came last."""
         self._now: Seconds = np.zeros((mesh.rows, mesh.cols))
@@ -174,11 +195,12 @@ class _ManyChips:
         nearest = self._arrived(axis, near) + cross.wire_s * wires
         end = np.maximum(farthest, nearest) + cross.own_s * self._factor
         done = np.maximum(end, self._now + cross.beside_s * self._factor)
-        # What signals and data take anyway, if all members enter together.
-        reach = [_by_member(axis, of.max(axis=1)) for of in (delays, near)]
-        alone = np.maximum(reach[0] + block_s * wires, reach[1] + cross.wire_s * wires)
-        waited_s = np.maximum(farthest, nearest) - self._now - alone
-        if (waited_s > NOISE_S).any():
+        if self._spans is not None or self._notes_waits:
+            # What signals and data take anyway, if all members enter together.
+            reach = [_by_member(axis, of.max(axis=1)) for of in (delays, near)]
+            alone = np.maximum(reach[0] + block_s * wires, reach[1] + cross.wire_s * wires)
+            waited_s = np.maximum(farthest, nearest) - self._now - alone
+        if self._notes_waits:
             self._note_waits(axis, waited_s)
         if self._spans is not None:
             n_bytes = self._tape.crossed_bytes(cross)

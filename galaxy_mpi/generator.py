@@ -18,11 +18,10 @@ from galaxy_mpi.engine.taps import OnOp, hook_taps
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.model import PAGE_SIZE, Model, create_model
-from galaxy_mpi.models.programs import Programs
+from galaxy_mpi.models.programs import LogitsPrograms
 from galaxy_mpi.prefetch import Prefetcher
-from galaxy_mpi.program import Program
 from galaxy_mpi.script_input import named_for_scripts, refuse_difference, token_ids
-from galaxy_mpi.systems import PageTable, PassShape, PrefillPass, PrefillUser
+from galaxy_mpi.systems import PageTable, PrefillPass, PrefillUser
 
 __all__ = ["Continuation", "Generator", "Model", "create_model"]
 
@@ -68,7 +67,7 @@ class Generator:
         taps = list(hook_taps(on_op, on_layer))
         self._decode = DecodeMode(chips, programs, prefetcher, taps)
         self._prefill = PrefillMode(chips, programs, taps)
-        source = _WithLogits(programs)
+        source = LogitsPrograms(programs)
         self._clock = make_clock(run, model.plan.machine, source, model.transport)
         if self._clock is not None:
             self._decode.check = self._prefill.check = self._clock.estimator.check
@@ -297,19 +296,3 @@ class Generator:
         whole = slices[0].swapaxes(0, 1).reshape(slices[0].shape[1], -1)
         # A copy: the next program overwrites what this one gave.
         return whole[:, : self.model.plan.model.vocab_size].copy()
-
-
-class _WithLogits:
-    """Programs whose results are logits, as a `galaxy_mpi.timing.estimator.ProgramSource`."""
-
-    def __init__(self, programs: Programs) -> None:
-        self._programs = programs
-        self.mesh, self.n_layers, self.on = programs.mesh, programs.n_layers, programs.on
-
-    def decode(self) -> Program:
-        """Return the program of a decode step."""
-        return self._programs.decode(all_logits=True)
-
-    def prefill(self, work: PassShape) -> Program:
-        """Return the program of a pass."""
-        return self._programs.prefill(work, all_logits=True)

@@ -29,7 +29,7 @@ from galaxy_mpi.systems.site import ChipShape, Site
 from galaxy_mpi.systems.table import System
 from galaxy_mpi.timing.machine import Machine
 
-__all__ = ["MOST_KEPT", "WHOLE_HEAD", "Programs"]
+__all__ = ["MOST_KEPT", "WHOLE_HEAD", "LogitsPrograms", "Programs"]
 
 WHOLE_HEAD = (WeightId(HEAD, "lm_head"),)
 
@@ -183,3 +183,24 @@ class Programs:
     def _found(self, key: tuple[object, ...]) -> Program:
         self._kept.move_to_end(key)
         return self._kept[key]
+
+
+class LogitsPrograms:
+    """The programs that end with logits, without the choice of a token; for device time.
+
+    Parameters
+    ----------
+    programs : Programs
+    """
+
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self.mesh, self.n_layers, self.on = programs.mesh, programs.n_layers, programs.on
+
+    def decode(self) -> Program:
+        """Return the program of a decode step."""
+        return self._programs.decode(all_logits=True)
+
+    def prefill(self, work: PassShape) -> Program:
+        """Return the program of a pass of a shape."""
+        return self._programs.prefill(work, all_logits=True)

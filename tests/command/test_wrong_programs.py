@@ -13,6 +13,7 @@ import numpy as np
 
 from galaxy_mpi.ccl.wire import Kind
 from galaxy_mpi.dtypes import BFP4
+from galaxy_mpi.program import Cross
 from galaxy_mpi.systems import GALAXY
 from galaxy_mpi.systems.ops.reduce import FusedReduce
 
@@ -46,6 +47,17 @@ SHAPE = system(lambda wires: [halved(wires[0]), wires[1]])
 OP = system(lambda wires: [replace(wires[0], kind=Kind.ALL_GATHER), wires[1]])
 ORDER = system(lambda wires: wires[::-1])
 LEFT_OUT = system(lambda wires: wires[:1])
+
+
+class Charged(FusedReduce):
+    def charges(self, costs):
+        for charge in super().charges(costs):
+            yield charge
+            if isinstance(charge, Cross):
+                yield replace(charge, wire=replace(charge.wire, key="SECOND"))
+
+
+CHARGED = replace(GALAXY, name="charged", decode=replace(GALAXY.decode, down=Charged))
 """
 
 USUAL = r"all_reduce FF2 within a column, bfloat8_b \(4, 128\), op w2 of layer 1"
@@ -99,3 +111,19 @@ def test_both_chips_and_what_they_are_in_are_told(tmp_path, layout, name, its):
 def test_the_same_program_on_all_chips_runs(tmp_path, layout):
     ended = run(tmp_path, layout, "NOTHING")
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
+def test_a_collective_that_is_charged_but_not_exchanged_is_told_before_a_step_runs(
+    tmp_path, layout
+):
+    ended = run(tmp_path, layout, "CHARGED")
+    assert ended.returncode == 1
+    wanted = (
+        r"device time expects all_reduce SECOND within a column, .* op w2 of layer 0, which its"
+    )
+    told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
+    assert len(told) == 1, ended.stderr
+    assert re.search(wanted, told[0]), told
+    assert told[0].endswith("fix the op, whose `bind` and `charges` must agree")
+    assert nobody_is_left()

@@ -26,6 +26,12 @@ MOST_RANKS = 1024
 
 _BLAS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
+_PYTHON = {"PYTHONSAFEPATH": "1"}
+"""Ranks import the installed package, also where the current folder has a copy of its source, which
+``python -m`` would prefer. (Python 3.10 does not know the variable.)"""
+
+_ALWAYS = {**_BLAS, **_PYTHON}
+
 _OPEN_MPI_5 = {
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     "OMPI_MCA_mpi_yield_when_idle": "1",
@@ -73,11 +79,11 @@ class Launcher:
     def settings(self) -> dict[str, str]:
         """Return the environment variables that a run needs."""
         if not self.is_open_mpi:
-            return {**_MPICH, **_BLAS}
+            return {**_MPICH, **_ALWAYS}
         if _says_something(self._parameters):
-            return _BLAS
+            return _ALWAYS
         is_old = any(f" {major}." in self.version for major in (2, 3, 4))
-        return {**(_OPEN_MPI_4 if is_old else _OPEN_MPI_5), **_BLAS}
+        return {**(_OPEN_MPI_4 if is_old else _OPEN_MPI_5), **_ALWAYS}
 
 
 @dataclass(frozen=True)

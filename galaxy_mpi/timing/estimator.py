@@ -149,7 +149,7 @@ class Estimator:
         ------
         CollectiveError
         """
-        self._tape_of(program).check(exchanged)
+        self._tape_of(program).check(exchanged, self.programs.mesh)
 
     def step_s(self, positions: Sequence[int]) -> float:
         """Return only the seconds of a step, for fits that need many."""

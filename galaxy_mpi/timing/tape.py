@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from galaxy_mpi.arrays import added
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.errors import CollectiveError
-from galaxy_mpi.mesh import Axis
+from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Program, Use
 from galaxy_mpi.program.spent import Bound
+from galaxy_mpi.timing.charge_checks import check_rides, check_seconds
 from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.moments import BOUNDS, STALL, Moments, number_of
 from galaxy_mpi.timing.times import Timing
@@ -72,9 +73,10 @@ class Tape:
             if isinstance(charge, Kernel) and callable(charge.seconds) and id(charge) not in known:
                 known.add(id(charge))
                 self.attentions.append(charge)
-        _check_rides(self.charges)
+        check_seconds(charged)
+        check_rides(self.charges)
 
-    def check(self, exchanged: Sequence[tuple[Use, Wire]]) -> None:
+    def check(self, exchanged: Sequence[tuple[Use, Wire]], mesh: Mesh) -> None:
         """Raise if the charged collectives are not those that were bound, in the same order.
 
         Of the exchanges of an op with the same wire, only the first counts: slabs of a long tensor
@@ -83,6 +85,7 @@ class Tape:
         Parameters
         ----------
         exchanged : sequence of (Use, Wire)
+        mesh : Mesh
 
         Raises
         ------
@@ -94,6 +97,13 @@ class Tape:
             if isinstance(charge, Cross)
         ]
         charged = {_identity(use, cross.wire) for use, cross in crosses}
+        paying = {id(use) for use, _ in crosses}
+        for use, wire in exchanged:
+            if id(use) not in paying and mesh.size(wire.axis) > 1:
+                raise CollectiveError(
+                    f"{use} exchanges {wire}, but charges no device time for any exchange; fix "
+                    f"the op, whose `bind` and `charges` must agree"
+                )
         bound = dict.fromkeys(_identity(use, wire) for use, wire in exchanged)
         found = [one for one in bound if one in charged]
         expected = [(use, cross.wire) for use, cross in crosses if not cross.rides]
@@ -272,14 +282,3 @@ def _rooms(sizes: Sequence[float], capacity: float) -> list[int]:
                 break
         rooms.append(room)
     return rooms
-
-
-def _check_rides(charges: Sequence[Charge]) -> None:
-    """Raise if something that takes time comes before a collective that rides."""
-    before: Charge | None = None
-    for charge in charges:
-        if isinstance(charge, Cross) and charge.rides:
-            rides = isinstance(before, Cross) and before.wire.axis is charge.wire.axis
-            assert rides, f"{charge.name} rides, but not behind a collective of its axis"
-        if not isinstance(charge, Consumed):
-            before = charge

@@ -145,6 +145,14 @@ def test_without_nohup_it_ends(tmp_path):
     assert nobody_is_left()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="no PYTHONSAFEPATH")
+def test_ranks_import_the_installed_package_also_where_a_copy_of_its_source_is(tmp_path):
+    (tmp_path / "galaxy_mpi").mkdir()
+    (tmp_path / "galaxy_mpi" / "__init__.py").write_text("raise RuntimeError('the copy')")
+    told = run("--allow-run-as-root", "decode", *QUICK, "--layers", "1", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+
+
 BROKEN = """
 from dataclasses import replace
 from galaxy_mpi.systems import GALAXY

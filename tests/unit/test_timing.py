@@ -166,16 +166,32 @@ def test_what_is_charged_must_be_what_was_bound():
     other = cross("other", Axis.COLUMN, 1.0, 0.5)
     rider = cross("ff3", Axis.COLUMN, 1.0, 0.5, rides=True)
     tape = tape_of(COSTS, wo, (ff2, rider))
-    first, second = tape.uses[0], tape.uses[1]
+    first, second, mesh = tape.uses[0], tape.uses[1], Mesh(2, 2)
     bound = [(first, wo.wire), (second, ff2.wire)]
-    tape.check(bound)
-    tape.check([bound[0], bound[0], bound[1]])  # a slab further on
-    tape.check([bound[0], (first, other.wire), bound[1]])  # one that takes no device time
+    tape.check(bound, mesh)
+    tape.check([bound[0], bound[0], bound[1]], mesh)  # a slab further on
+    tape.check([bound[0], (first, other.wire), bound[1]], mesh)  # one that takes no device time
     for wrong in ([bound[0]], [], bound[::-1], [bound[0], (first, ff2.wire)]):
         with pytest.raises(CollectiveError, match="device time expects all_gather .* fix the op"):
-            tape.check(wrong)
+            tape.check(wrong, mesh)
     with pytest.raises(CollectiveError, match="as sent along with another collective"):
-        tape.check([*bound, (second, rider.wire)])
+        tape.check([*bound, (second, rider.wire)], mesh)
+
+
+def test_an_op_that_exchanges_and_charges_no_exchange_is_an_error_unless_it_is_alone():
+    tape = tape_of(COSTS, Kernel("work", 1.0, 1))
+    bound = [(tape.uses[0], cross("free", Axis.COLUMN, 1.0, 0.5).wire)]
+    with pytest.raises(CollectiveError, match="all_gather FREE .* charges no device time .* fix"):
+        tape.check(bound, Mesh(2, 2))
+    tape.check(bound, Mesh(1, 2))  # a column of one chip
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_a_charge_that_is_no_time_is_an_error(seconds):
+    with pytest.raises(CollectiveError, match=r"wrong.*(nan|inf|-1).*charges"):
+        tape_of(COSTS, Kernel("wrong", seconds, 1))
+    with pytest.raises(CollectiveError, match=r"wrong.*(nan|inf|-1).*charges"):
+        tape_of(COSTS, cross("wrong", Axis.ROW, 1.0, seconds))
 
 
 def test_an_op_of_prefill_does_not_begin_before_the_host_has_issued_it():

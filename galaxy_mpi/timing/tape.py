@@ -97,9 +97,10 @@ class Tape:
             if isinstance(charge, Cross)
         ]
         charged = {_identity(use, cross.wire) for use, cross in crosses}
-        paying = {id(use) for use, _ in crosses}
+        # An op without any charge is the emulator's own: the device has none like it.
+        free = {id(use) for use in self.uses} - {id(use) for use, _ in crosses}
         for use, wire in exchanged:
-            if id(use) not in paying and mesh.size(wire.axis) > 1:
+            if id(use) in free and mesh.size(wire.axis) > 1:
                 raise CollectiveError(
                     f"{use} exchanges {wire}, but charges no device time for any exchange; fix "
                     f"the op, whose `bind` and `charges` must agree"

@@ -184,6 +184,8 @@ def prepare_sweep(
         if getattr(arguments, option.replace("-", "_")) is not None:
             raise ConfigError(f"--{option} is of one point; leave out --sweep")
 
+    parser.check_swept(arguments.sweep, _NOT_SWEPT)
+
     def of_words(more: list[str]) -> Callable[[], WhatIf]:
         parsed = parser.parse_args([*words, *more])  # the last one counts
         return lambda: what_if_of(parsed)

@@ -27,7 +27,7 @@ from galaxy_mpi.serving.figures import Slo
 from galaxy_mpi.serving.lengths import Lengths
 from galaxy_mpi.serving.load import Load
 from galaxy_mpi.serving.report import requests_csv, table, to_dict
-from galaxy_mpi.serving.sweep import Sweep
+from galaxy_mpi.serving.sweep import NOT_SWEPT, Sweep
 from galaxy_mpi.serving.timeline import timeline
 from galaxy_mpi.serving.traffic import Day, Traffic
 from galaxy_mpi.studies.what_if import MAX_TOKENS, WhatIf
@@ -124,6 +124,8 @@ def _prepare(
 def _prepare_sweep(
     parser: ArgumentParser, words: list[str], arguments: argparse.Namespace
 ) -> Callable[[], None]:
+    parser.check_swept([arguments.sweep], NOT_SWEPT)
+
     def parsed(*more: str) -> Traffic:
         return traffic_of(parser.parse_args([*words, *more]))
 

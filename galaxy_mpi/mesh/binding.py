@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh.collective import Collective, line_of, mismatch
 from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.placement import Placement
@@ -133,7 +133,7 @@ class BoundPlane(ABC):
         for number in {number for _, number in self._bound}:
             chips = [chip for chip in self._next if self._next[chip] <= number]
             if chips:
-                raise CollectiveError(f"chips {chips} have bound only a part of the program")
+                raise ProgramError(f"chips {chips} have bound only a part of the program")
         if set(self._next.values()) == {1}:
             self._close()
         return list(self._bound.values())
@@ -218,11 +218,11 @@ class BoundPlane(ABC):
             # Groups may differ, but those of one process send their messages together.
             first = collective.bound[0]
             its = collective.lines[self._place[first][1]]
-            raise CollectiveError(mismatch(self.mesh, rank, line, first, its))
+            raise ProgramError(mismatch(self.mesh, rank, line, first, its))
         other = collective.lines.setdefault(group, line)
         if other != line:
             first = next(c for c in collective.bound if self._place[c][1] == group)
-            raise CollectiveError(mismatch(self.mesh, rank, line, first, other))
+            raise ProgramError(mismatch(self.mesh, rank, line, first, other))
         return collective
 
     def _complete(self, collective: Collective, chip: int) -> None:
@@ -246,7 +246,7 @@ class BoundPlane(ABC):
         crossing.add(self._memories.index(collective.memory), collective.crossings[round_number])
         return crossing
 
-    def disagreement(self, chip: int, right: bytes, line: bytes) -> CollectiveError:
+    def disagreement(self, chip: int, right: bytes, line: bytes) -> ProgramError:
         """Return the error for a chip with a different label than its group."""
         self.waits.has_disagreed = True
         own = next(c for c in self.chips if chip in self.mesh.group(c, self.axis))
@@ -254,7 +254,7 @@ class BoundPlane(ABC):
             # An old label: the other process wrote its label elsewhere, and waits there.
             line = line[:8] + padded(self.waits.last(self._placement.rank_of(chip)))
         about = f"{self.waits.about}: " if self.waits.about else ""
-        return CollectiveError(about + mismatch(self.mesh, own, right, chip, line))
+        return ProgramError(about + mismatch(self.mesh, own, right, chip, line))
 
     def group_of(self, chip: int) -> int:
         """Return the number of a chip's group in its team."""

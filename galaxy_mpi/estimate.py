@@ -16,7 +16,7 @@ from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.command import run_alone
 from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.output import check_page, check_writable, write_all
+from galaxy_mpi.files import check_page, check_writable, write_all
 from galaxy_mpi.plot import bars_png
 from galaxy_mpi.studies.sweep import Sweep
 from galaxy_mpi.studies.what_helps import helps, helps_table

@@ -94,14 +94,14 @@ class BoundPlane(ABC):
         collective = self._collective(rank, label, f"relay {n_bytes} {rounds}", n_bytes)
         peers = [[hops.peers() for hops in of_member] for of_member in rounds]
         if not collective.crossings:
-            crossings = self._round_crossings(collective, peers)
-            collective.crossings = [InRounds(collective.label, crossings)]
+            collective.rounds = self._round_crossings(collective, peers)
+            collective.crossings = [InRounds(collective.label, collective.rounds)]
         memory, number, me = self._place[rank]
         group, places = memory.team.groups[number], places_of(peers)
         layout = RelayRows(self.size, n_bytes, len(places), is_boxed=not self.shares_memory)
         slot = collective.data(number, layout.n_bytes)
         for n, hops in enumerate(rounds[me]):
-            crossing = collective.crossings[0].rounds[n]
+            crossing = collective.rounds[n]
             for peer, row in hops.sends:
                 place, owner = places[n, me, peer, 0], self._placement.rank_of(group[peer])
                 if owner != self.rank:
@@ -123,7 +123,7 @@ class BoundPlane(ABC):
         facts = f"boxes {n_bytes} {rounds}"
         collective = self._collective(rank, label, facts, n_bytes)
         if not collective.crossings:
-            collective.crossings = self._round_crossings(collective, rounds)
+            collective.crossings = collective.rounds = self._round_crossings(collective, rounds)
         boxes = self._boxes(collective, rank, rounds)
         self._complete(collective, rank)
         return Boxes(*boxes, [self._crossing(collective, n) for n in range(len(rounds[0]))])
@@ -171,7 +171,7 @@ class BoundPlane(ABC):
         sends: list[list[Bytes]] = [[] for _ in rounds[me]]
         receives: list[list[Bytes]] = [[] for _ in rounds[me]]
         for n, peers in enumerate(rounds[me]):
-            crossing = collective.crossings[n]
+            crossing = collective.rounds[n]
             for k, peer in numbered(peers.sends):
                 place, owner = places[n, me, peer, k], self._placement.rank_of(group[peer])
                 data, piece = box(slot, place, n_bytes)
@@ -237,7 +237,7 @@ class BoundPlane(ABC):
     def _crossing(self, collective: Collective, round_number: int) -> Crossing:
         """Return the crossing of this process: all its teams, one after the other."""
         if len(self._memories) == 1:
-            return collective.crossings[round_number]  # type: ignore[no-any-return]
+            return collective.crossings[round_number]
         key = collective.number, round_number
         crossing = self._crossings.get(key)
         if crossing is None:

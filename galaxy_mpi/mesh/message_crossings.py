@@ -1,7 +1,7 @@
 """Crossings whose data goes as messages, for `galaxy_mpi.mesh.message_plane`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
@@ -92,8 +92,12 @@ class BoxMessages:
         self._waits, self._count, self._tell = plane.waits, plane.waits.count, plane.waits.text
         self.messages: list[Message] = []
         self._kept: list[Bytes] = []
-        self._out: list[Any] = []
-        self._in: list[Any] = []
+        self._sends: list[tuple[int, memoryview]] = []
+        """Each chip that sends, with the place of the label."""
+        self._receives: list[tuple[int, int, Bytes]] = []
+        """Sender, receiver and box."""
+        self._out: list[tuple[memoryview, bytes]] = []
+        self._in: list[tuple[memoryview, int, tuple[int, int, Bytes]]] = []
         self._text = b""
         self.requests: MessageRequests | None = None
 
@@ -104,12 +108,12 @@ class BoxMessages:
     def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""
         self._add(rank, piece, tag, is_send=True)
-        self._out.append((chip, piece.data[:LINE_BYTES]))
+        self._sends.append((chip, piece.data[:LINE_BYTES]))
 
     def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
         """Add a box of a chip of process ``rank`` to one of this process."""
         self._add(rank, piece, tag, is_send=False)
-        self._in.append((sender, chip, piece.data[:8].cast("Q"), piece))
+        self._receives.append((sender, chip, piece))
 
     def _add(self, rank: int, piece: Bytes, tag: int, *, is_send: bool) -> None:
         self.messages.append(Message(rank, tag, is_send, (place_of(piece),)))
@@ -126,10 +130,14 @@ class BoxMessages:
         else:
             self.requests = self._rounds[0].requests
         self._text = next(iter(lines.values()))[8:SENT_LINE_BYTES]
-        self._out = [(place, lines[plane.group_of(chip)]) for chip, place in self._out]
+        self._out = [(place, lines[plane.group_of(chip)]) for chip, place in self._sends]
         self._in = [
-            (digest, int.from_bytes(lines[plane.group_of(chip)][:8], "little"), (s, chip, piece))
-            for s, chip, digest, piece in self._in
+            (
+                piece.data[:8].cast("Q"),
+                int.from_bytes(lines[plane.group_of(chip)][:8], "little"),
+                (sender, chip, piece),
+            )
+            for sender, chip, piece in self._receives
         ]
 
     def start(self) -> None:

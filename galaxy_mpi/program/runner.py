@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from operator import length_hint
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -118,7 +118,7 @@ class BoundProgram:
                 error.add_note(f"while running {self._where(length_hint(calls))}")
             raise
 
-    def results(self, name: str) -> list[Any]:
+    def results(self, name: str) -> list[Array]:
         """Return the array of a result on each chip of this process.
 
         Overwritten by the next run.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from galaxy_mpi.output import write_bytes
+from galaxy_mpi.files import write_bytes
 from galaxy_mpi.plot import curves_png
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.costs import Costs

@@ -30,9 +30,9 @@ from collective_report import MACHINE, describe, show, write
 
 from galaxy_mpi.ccl.algorithms import COLLECTIVES
 from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.files import check_page
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.mpi import TRANSPORTS, MpiTransport, world_rank
-from galaxy_mpi.output import check_page
 
 OPS = ("all_gather", "reduce_scatter", "all_reduce")
 

@@ -29,10 +29,11 @@ from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.teacher import Answers, forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.files import temporary_folder, write_text
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
-from galaxy_mpi.output import cell, temporary_folder, write_text
+from galaxy_mpi.output import cell
 from galaxy_mpi.program import Choice
 from galaxy_mpi.studies.differences import Differences
 from galaxy_mpi.studies.forced_values import BY_OP_STEPS, ForcedValues, chosen_steps

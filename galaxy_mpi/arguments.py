@@ -5,9 +5,10 @@ import contextlib
 import math
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, did_you_mean
 
 __all__ = ["WAIT_TIMEOUT_S", "ArgumentParser", "add_transport", "check_timeout"]
 
@@ -68,6 +69,24 @@ class ArgumentParser(argparse.ArgumentParser):
     def named(self) -> list[argparse.Action]:
         """Return the options, in order."""
         return [action for action in self._actions if action.option_strings]
+
+    def check_swept(self, texts: Iterable[str], not_swept: Sequence[str]) -> None:
+        """Raise ConfigError if a text of ``--sweep`` does not begin with the name of an option.
+
+        Parameters
+        ----------
+        texts : iterable of str
+            ``KEY=A,B,C`` each.
+        not_swept : sequence of str
+            Options that `Sweep.parse` refuses.
+        """
+        takes_value = [action for action in self.named() if action.nargs != 0]
+        names = [action.option_strings[-1].removeprefix("--") for action in takes_value]
+        known = [name for name in names if name not in not_swept]
+        for text in texts:
+            key = text.partition("=")[0].lstrip("-")
+            if key not in (*known, *not_swept):
+                raise ConfigError(f"--sweep: no option {key[:80]!r}; {did_you_mean(key, known)}")
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""

@@ -7,6 +7,7 @@ R and C mesh rows and columns. Letters name logical dims; ``x_shard_BD`` is a sh
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ __all__ = ["F32", "Array", "Bytes", "Ints", "added"]
 F32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
-Array = NDArray[np.generic]
-"""Of any type."""
+Array = NDArray[Any]
+"""Of any type: where one list or collective has both values and numbers of tokens."""
 
 
 def added(values: Iterable[float]) -> float:

@@ -27,9 +27,10 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8
 from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.files import check_writable, write_text
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.output import check_writable, named_lines, print_text, write_text
+from galaxy_mpi.output import named_lines, print_text
 
 __all__ = ["build_parser", "main"]
 

@@ -23,8 +23,9 @@ if __name__ == "__main__":
 from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.command import run_alone
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.files import write_text
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.output import cell, write_text
+from galaxy_mpi.output import cell
 from galaxy_mpi.studies.datum import GROUPS, Datum
 from galaxy_mpi.studies.fitting import PARAMETERS, Fit, Parameter, fit, left_out, predicted
 from galaxy_mpi.studies.published_times import published_times

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Sequence
 
 from galaxy_mpi.arguments import WAIT_TIMEOUT_S, ArgumentParser, check_timeout
-from galaxy_mpi.errors import UserError
-from galaxy_mpi.failures import EXIT_USER_ERROR, guarded, refused, tell, told_by_rank_0
+from galaxy_mpi.errors import UserError, exit_code
+from galaxy_mpi.failures import guarded, refused, tell, told_by_rank_0
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import interrupted_on_request
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
@@ -101,7 +101,7 @@ def run_on_mesh(parser: ArgumentParser, argv: Sequence[str] | None, prepare: _Pr
         try:
             tell(error)
         finally:
-            mpi.abort(EXIT_USER_ERROR if isinstance(error, UserError) else 1)
+            mpi.abort(exit_code(error))
     return code
 
 

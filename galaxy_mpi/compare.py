@@ -23,10 +23,10 @@ from galaxy_mpi.command import run_alone, run_on_mesh
 from galaxy_mpi.config import RunConfig, formats
 from galaxy_mpi.engine.ran import config_of, versions, what_ran
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.files import check_page, check_writable, write_all
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig, chosen_layout
-from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.plot import grouped_bars_png
 from galaxy_mpi.studies.comparison import Row, device_figures, rows_of, stored, table, to_dict
 from galaxy_mpi.studies.host_steps import host_figures

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from galaxy_mpi.ccl.algorithms import COLLECTIVES
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.files import check_page, check_writable
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
 from galaxy_mpi.models.config import MOST_LAYERS
-from galaxy_mpi.output import check_page, check_writable
 from galaxy_mpi.program import Choice
 from galaxy_mpi.systems import Modules, System, Wanted, system_of
 from galaxy_mpi.timing import Machine, Slowness

@@ -20,12 +20,13 @@ from galaxy_mpi.command import run_on_mesh
 from galaxy_mpi.decode_arguments import build_parser, run_config
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.files import write_text
 from galaxy_mpi.flight_recorder import recording
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import end_process, terminated_as_interrupted, uninterrupted
 from galaxy_mpi.mesh.lifeline import is_other_rank
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.output import print_text, write_now, write_text
+from galaxy_mpi.output import print_text, write_now
 from galaxy_mpi.progress import FirstWords, Progress
 from galaxy_mpi.streams import write_past_mpirun
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.command import run_alone
-from galaxy_mpi.output import write_text
+from galaxy_mpi.files import write_text
 from galaxy_mpi.studies.differences import compare_captures
 
 __all__ = ["build_parser", "main"]

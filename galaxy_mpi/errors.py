@@ -1,22 +1,31 @@
 """All errors that users and callers may see.
 
-The user can correct a `UserError` and its subclasses: a command prints one line and no traceback.
-The others mean that the run itself failed.
+The user can correct a `UserError` and its subclasses: a command prints one line, no traceback, and
+ends with `EXIT_USER_ERROR`; so does a `ProgramError`, a mistake in an op. The others mean that the
+run itself failed: 1, which is also the code of commands that compare and find a difference.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TypeVar
 
 __all__ = [
+    "EXIT_USER_ERROR",
     "BufferClosedError",
     "CheckpointError",
     "CollectiveError",
     "ConfigError",
     "MeshError",
     "PrefetchError",
+    "ProgramError",
     "UserError",
     "ValuesError",
     "common",
+    "did_you_mean",
+    "exit_code",
 ]
+
+EXIT_USER_ERROR = 2
 
 _E = TypeVar("_E", bound="UserError")
 
@@ -54,9 +63,31 @@ class CollectiveError(RuntimeError):
     """A collective did not complete: a member failed or never entered."""
 
 
+class ProgramError(CollectiveError):
+    """The programs of two chips differ, or an op exchanges other data than it charges."""
+
+
 class PrefetchError(RuntimeError):
     """The prefetcher failed, or delivered the wrong weight."""
 
 
 class BufferClosedError(RuntimeError):
     """The circular buffer was closed while its producer waited for space."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of a command that an error ends."""
+    return EXIT_USER_ERROR if isinstance(error, (UserError, ProgramError)) else 1
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the advice for an unknown name: the known one that is most like it, or else all.
+
+    Examples
+    --------
+    >>> did_you_mean("linkz", ["links", "batch"]), did_you_mean("x", ["links", "batch"])
+    ('did you mean links?', 'choose links, batch')
+    """
+    choices = list(known)
+    close = get_close_matches(name, choices, 1)
+    return f"did you mean {close[0]}?" if close else f"choose {', '.join(choices)}"

@@ -16,7 +16,7 @@ from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.command import run_alone
 from galaxy_mpi.engine.ran import config_of, versions
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.output import check_page, check_writable, write_all
+from galaxy_mpi.files import check_page, check_writable, write_all
 from galaxy_mpi.plot import bars_png
 from galaxy_mpi.studies.sweep import Sweep
 from galaxy_mpi.studies.what_helps import helps, helps_table
@@ -183,6 +183,8 @@ def prepare_sweep(
     for option in _OF_ONE_POINT:
         if getattr(arguments, option.replace("-", "_")) is not None:
             raise ConfigError(f"--{option} is of one point; leave out --sweep")
+
+    parser.check_swept(arguments.sweep, _NOT_SWEPT)
 
     def of_words(more: list[str]) -> Callable[[], WhatIf]:
         parsed = parser.parse_args([*words, *more])  # the last one counts

@@ -11,14 +11,12 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from galaxy_mpi.errors import CollectiveError, UserError
+from galaxy_mpi.errors import EXIT_USER_ERROR, CollectiveError, UserError, exit_code
 from galaxy_mpi.mesh.ending import Interrupted, Terminated, say
 from galaxy_mpi.mesh.exhaustion import lacks_memory
 from galaxy_mpi.mesh.lifeline import is_other_rank
 
-__all__ = ["EXIT_USER_ERROR", "guarded", "refused", "tell", "told_by_rank_0"]
-
-EXIT_USER_ERROR = 2
+__all__ = ["guarded", "refused", "tell", "told_by_rank_0"]
 
 
 def guarded(play: Callable[[], int]) -> int:
@@ -35,7 +33,7 @@ def guarded(play: Callable[[], int]) -> int:
         return refused(error)
     except CollectiveError as error:
         say(f"galaxy_mpi: {error}\n")
-        return 1
+        return exit_code(error)
     except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:

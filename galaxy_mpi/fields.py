@@ -205,16 +205,33 @@ def read_json_fields(
     error: type[UserError],
     advice: str = "fetch the file again",
     most_bytes: int = _MOST_JSON_BYTES,
+    *,
+    are_keys_unique: bool = False,
 ) -> Fields:
     """Return the fields of the object in a JSON file.
+
+    Parameters
+    ----------
+    path : Path
+    where : str
+        Name of the file in messages.
+    error : type of UserError
+    advice : str
+    most_bytes : int
+    are_keys_unique : bool
+        Whether a repeated key is an error; otherwise its last value counts.
 
     Raises
     ------
     UserError
         If it cannot be read, or is not a JSON object.
     """
+    hook = _unique if are_keys_unique else None
     try:
-        values = json.loads(read_bounded(path, most_bytes).decode("utf-8"))
+        text = read_bounded(path, most_bytes).decode("utf-8")
+        values = json.loads(text, object_pairs_hook=hook)
+    except _RepeatedKeyError as failure:
+        raise error(f"{where}: key {failure} appears twice in one object; keep one") from None
     except OSError as failure:
         raise error(f"{where}: {failure.strerror}; {advice}") from None
     except (ValueError, RecursionError) as failure:
@@ -222,3 +239,17 @@ def read_json_fields(
     if not isinstance(values, dict):
         raise error(f"{where} is not a JSON object; {advice}")
     return Fields(values, where, error, advice)
+
+
+class _RepeatedKeyError(ValueError):
+    """An object of a JSON file has a key twice."""
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Return the object of pairs."""
+    values = dict[str, Json]()
+    for key, value in pairs:
+        if key in values:
+            raise _RepeatedKeyError(shown(key))
+        values[key] = value
+    return values

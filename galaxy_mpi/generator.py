@@ -7,7 +7,7 @@ maps the original's names to ours.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from galaxy_mpi.script_input import named_for_scripts, refuse_difference, token_
 from galaxy_mpi.systems import PageTable, PrefillPass, PrefillUser
 
 __all__ = ["Continuation", "Generator", "Model", "create_model"]
+
+_Given = TypeVar("_Given")
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ class Generator:
         """
         return None if self._clock is None else self._clock.times.to_dict()
 
-    def _check_same(self, mine: dict[str, Any]) -> dict[str, Any]:
+    def _check_same(self, mine: dict[str, _Given]) -> dict[str, _Given]:
         """Raise ConfigError on all ranks if one was given something else; messages would fit.
 
         Returns

@@ -27,10 +27,10 @@ from galaxy_mpi.engine.measuring import Measuring
 from galaxy_mpi.engine.quality import Quality
 from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.files import check_page, check_writable, write_all
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import chosen_layout
-from galaxy_mpi.output import check_page, check_writable, write_all
 from galaxy_mpi.progress import Counter
 from galaxy_mpi.studies.asked_systems import system_of_machine
 from galaxy_mpi.studies.candidates import Candidate, Grid, named_candidates

@@ -1,7 +1,7 @@
 """Checks of what a script gives to `galaxy_mpi.Generator`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -72,7 +72,7 @@ def token_ids(tokens: Sequence[int] | Ints, vocab_size: int) -> Ints:
     return np.array(tokens, np.int64)
 
 
-def refuse_difference(given: Sequence[dict[str, object]]) -> None:
+def refuse_difference(given: Sequence[Mapping[str, object]]) -> None:
     """Raise ConfigError if a rank was given something else than one before it."""
     known: dict[str, tuple[int, object]] = {}
     for rank, of_rank in enumerate(given):

@@ -19,18 +19,20 @@ from galaxy_mpi.command import run_alone, run_on_mesh
 from galaxy_mpi.config import MAX_USERS
 from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.files import check_page, check_writable, write_all
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.output import check_page, check_writable, print_text, write_all
+from galaxy_mpi.output import print_text
 from galaxy_mpi.plot import spans_png
 from galaxy_mpi.serving.figures import Slo
 from galaxy_mpi.serving.lengths import Lengths
 from galaxy_mpi.serving.load import Load
 from galaxy_mpi.serving.report import requests_csv, table, to_dict
-from galaxy_mpi.serving.sweep import Sweep
+from galaxy_mpi.serving.sweep import NOT_SWEPT, Sweep
 from galaxy_mpi.serving.timeline import timeline
 from galaxy_mpi.serving.traffic import Day, Traffic
-from galaxy_mpi.studies.what_if import MAX_TOKENS, WhatIf
+from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.studies.what_if_checks import MAX_TOKENS
 from galaxy_mpi.system_arguments import add_model, add_slowness, add_system, of_system
 
 __all__ = ["build_parser", "main", "traffic_of"]
@@ -124,6 +126,8 @@ def _prepare(
 def _prepare_sweep(
     parser: ArgumentParser, words: list[str], arguments: argparse.Namespace
 ) -> Callable[[], None]:
+    parser.check_swept([arguments.sweep], NOT_SWEPT)
+
     def parsed(*more: str) -> Traffic:
         return traffic_of(parser.parse_args([*words, *more]))
 

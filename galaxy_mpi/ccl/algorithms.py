@@ -19,8 +19,9 @@ All-gathers give the same bits in every way.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Generic, TypeVar
 
-from galaxy_mpi.ccl.builder import Bound, Builder
+from galaxy_mpi.ccl.builder import Bound, Builder, Scatter
 from galaxy_mpi.ccl.direct import DirectAllGather, DirectAllReduce, DirectReduceScatter
 from galaxy_mpi.ccl.owner import by_hops
 from galaxy_mpi.ccl.rows import MakeTopology, hop_by_hop
@@ -49,37 +50,40 @@ __all__ = [
 ]
 
 
+_Made = TypeVar("_Made", bound=Bound, covariant=True)
+
+
 @dataclass(frozen=True)
-class Algorithm:
+class Algorithm(Generic[_Made]):
     """One way to run a kind of collective."""
 
     words: str
     """Name in reports."""
-    make: Callable[..., Bound]
+    make: Callable[..., _Made]
     """Given (builder, wire); a reduce-scatter also ``by_rows`` and ``is_rounded``."""
 
 
-def gather_over(make_topology: MakeTopology) -> Algorithm:
+def gather_over(make_topology: MakeTopology) -> Algorithm[Bound]:
     """Return an all-gather whose blocks are passed on hop by hop."""
     return Algorithm(
         _name(make_topology), partial(DirectAllGather, open_rows=hop_by_hop(make_topology))
     )
 
 
-def scatter_over(make_topology: MakeTopology) -> Algorithm:
+def scatter_over(make_topology: MakeTopology) -> Algorithm[Scatter]:
     """Return a reduce-scatter whose sums grow hop by hop."""
     return Algorithm(
         _name(make_topology), partial(StepwiseReduceScatter, make_topology=make_topology)
     )
 
 
-def scatter_at_owner(make_topology: MakeTopology) -> Algorithm:
+def scatter_at_owner(make_topology: MakeTopology) -> Algorithm[Scatter]:
     """Return a reduce-scatter in one step with the bits of hops: the owner rounds as hops do."""
     make = partial(DirectReduceScatter, travels=FLOAT32, add=by_hops(make_topology))
     return Algorithm(f"{_name(make_topology)} at the owner", make)
 
 
-def gather_and_add(make_topology: MakeTopology) -> Algorithm:
+def gather_and_add(make_topology: MakeTopology) -> Algorithm[Bound]:
     """Return an all-reduce that gathers all terms hop by hop; every member adds them."""
     words = f"{_name(make_topology)}, terms gathered"
     return Algorithm(words, partial(DirectAllReduce, open_rows=hop_by_hop(make_topology)))
@@ -94,9 +98,9 @@ class Algorithms:
     """The algorithm of each kind of collective."""
 
     name: str
-    all_gather: Algorithm = Algorithm("direct", DirectAllGather)
-    reduce_scatter: Algorithm = Algorithm("direct", DirectReduceScatter)
-    all_reduce: Algorithm | None = Algorithm("direct", direct_all_reduce)
+    all_gather: Algorithm[Bound] = Algorithm("direct", DirectAllGather)
+    reduce_scatter: Algorithm[Scatter] = Algorithm("direct", DirectReduceScatter)
+    all_reduce: Algorithm[Bound] | None = Algorithm("direct", direct_all_reduce)
     """None: a reduce-scatter followed by an all-gather."""
     skips_alone: bool = False
     """Whether collectives of a group of one chip take no device time."""

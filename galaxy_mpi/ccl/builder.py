@@ -1,16 +1,16 @@
 """What a collective needs from the chip's program that it becomes part of."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from galaxy_mpi.arrays import F32, Bytes
+from galaxy_mpi.arrays import F32, Array, Bytes
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.dtypes.codec import Codec
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
 
-__all__ = ["Bound", "Builder"]
+__all__ = ["Bound", "Builder", "Scatter"]
 
 
 class Builder(Protocol):
@@ -46,13 +46,22 @@ class Builder(Protocol):
 class Bound(Protocol):
     """A collective in a program: write the term, then cross, then read the result."""
 
-    term: Any
+    term: Array
     """Array for this chip's contribution. Calls write it before `cross` is called, and after the
     previous collective on the same axis."""
 
-    def cross(self) -> Any:
+    def cross(self) -> Array:
         """Add the exchange to the program and return the array of its result.
 
         The result of an all-gather may be a view of received memory: it may be read until the next
         collective on the same axis.
         """
+
+
+class Scatter(Protocol):
+    """A reduce-scatter in a program, see `Bound`."""
+
+    term: F32
+
+    def cross(self, out: F32 | None = None) -> F32:
+        """Add the exchange; return this chip's chunk of the sum, in ``out`` if given."""

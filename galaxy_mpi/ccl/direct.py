@@ -10,12 +10,11 @@ A group of one chip exchanges nothing; its term is only rounded.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from galaxy_mpi.arrays import F32
+from galaxy_mpi.arrays import F32, Array
 from galaxy_mpi.ccl.builder import Builder
 from galaxy_mpi.ccl.calls import (
     add_rows,
@@ -33,7 +32,7 @@ from galaxy_mpi.mesh.plane import Table
 
 __all__ = ["AddTerms", "DirectAllGather", "DirectAllReduce", "DirectReduceScatter"]
 
-AddTerms = Callable[[Builder, Any, Wire, F32], None]
+AddTerms = Callable[[Builder, Array, Wire, F32], None]
 """Adds the calls with which an owner sums its chunk, given (builder, terms, wire, out)."""
 
 
@@ -56,7 +55,7 @@ class DirectAllGather:
         item: DTypeLike = np.float32
         if isinstance(wire.dtype, Index):
             item = f"u{wire.dtype.n_bytes}"
-        self.term: Any
+        self.term: Array
         if self._size > 1:
             self._rows = open_rows(builder, wire, wire.sent_bytes)
         if self._rows is not None and self._is_plain:
@@ -66,7 +65,7 @@ class DirectAllGather:
         else:
             self.term = builder.array(*wire.sent)
 
-    def cross(self) -> object:
+    def cross(self) -> Array:
         """Add the exchange; return (size, *sent), values of the wire's format."""
         builder, wire, rows = self._builder, self._wire, self._rows
         if rows is None:
@@ -170,7 +169,7 @@ class DirectReduceScatter:
             round_in_place(builder, dtype, out)
         return out
 
-    def _terms(self, rows: Table) -> Any:
+    def _terms(self, rows: Table) -> Array:
         """Return every member's term of this chip's chunk."""
         size, sent, index = self._size, self._wire.sent, self._builder.index(self._wire.axis)
         if not self._is_plain:

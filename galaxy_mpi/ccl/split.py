@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.ccl.builder import Bound, Builder
+from galaxy_mpi.ccl.builder import Bound, Builder, Scatter
 from galaxy_mpi.ccl.calls import dtype_of
 from galaxy_mpi.ccl.direct import DirectAllGather, DirectAllReduce, DirectReduceScatter
 from galaxy_mpi.ccl.wire import Wire
@@ -42,7 +41,7 @@ class SplitAllReduce:
         builder: Builder,
         wire: Wire,
         *,
-        scatter: Callable[..., Any] = DirectReduceScatter,
+        scatter: Callable[..., Scatter] = DirectReduceScatter,
         gather: Callable[..., Bound] = DirectAllGather,
         is_flat: bool = False,
     ) -> None:

@@ -5,21 +5,18 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib import import_module
 
 from galaxy_mpi import __version__
 from galaxy_mpi.blas import one_thread_per_rank
 from galaxy_mpi.cli.launch import ALLOW_ROOT, Launch, find_launcher
 from galaxy_mpi.cli.subcommands import HELP_WORDS, SUBCOMMANDS, Subcommand
-from galaxy_mpi.errors import ConfigError, UserError
+from galaxy_mpi.errors import EXIT_USER_ERROR, ConfigError, UserError, did_you_mean
 from galaxy_mpi.output import print_text
 
 __all__ = ["main", "overview"]
 
 SHOW_COMMAND = "--show-command"
-
-EXIT_USER_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,9 +101,7 @@ def _is_rank() -> bool:
 def _subcommand(name: str) -> Subcommand:
     known = {each.name: each for each in SUBCOMMANDS}
     if name not in known:
-        close = get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(known)}"
-        raise ConfigError(f"no subcommand {name[:80]!r}; {hint}")
+        raise ConfigError(f"no subcommand {name[:80]!r}; {did_you_mean(name, known)}")
     return known[name]
 
 

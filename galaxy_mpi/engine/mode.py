@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32
+from galaxy_mpi.arrays import F32, Array
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.engine.chips import Chips
@@ -43,7 +43,7 @@ class Ready:
     inputs: list[dict[str, F32]]
     """Of each chip of the process."""
 
-    def results(self, name: str) -> list[Any]:
+    def results(self, name: str) -> list[Array]:
         """Return a result's array on each chip, overwritten by the next run."""
         return self.bound.results(name)
 

@@ -15,9 +15,9 @@ from galaxy_mpi.engine.mode import ModeTotals
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.seen import Seen
 from galaxy_mpi.engine.times import RunTimes
+from galaxy_mpi.files import write_all
 from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.models import LlamaConfig
-from galaxy_mpi.output import write_all
 from galaxy_mpi.program import Choice
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.device_run import DeviceRun

@@ -15,7 +15,7 @@ from galaxy_mpi.command import run_alone
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.faults.run import Outcome, golden_tokens, play
 from galaxy_mpi.faults.table import cases
-from galaxy_mpi.output import write_text
+from galaxy_mpi.files import write_text
 
 __all__ = ["build_parser", "main"]
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh.collective import Collective, line_of, mismatch
 from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.placement import Placement
@@ -94,14 +94,14 @@ class BoundPlane(ABC):
         collective = self._collective(rank, label, f"relay {n_bytes} {rounds}", n_bytes)
         peers = [[hops.peers() for hops in of_member] for of_member in rounds]
         if not collective.crossings:
-            crossings = self._round_crossings(collective, peers)
-            collective.crossings = [InRounds(collective.label, crossings)]
+            collective.rounds = self._round_crossings(collective, peers)
+            collective.crossings = [InRounds(collective.label, collective.rounds)]
         memory, number, me = self._place[rank]
         group, places = memory.team.groups[number], places_of(peers)
         layout = RelayRows(self.size, n_bytes, len(places), is_boxed=not self.shares_memory)
         slot = collective.data(number, layout.n_bytes)
         for n, hops in enumerate(rounds[me]):
-            crossing = collective.crossings[0].rounds[n]
+            crossing = collective.rounds[n]
             for peer, row in hops.sends:
                 place, owner = places[n, me, peer, 0], self._placement.rank_of(group[peer])
                 if owner != self.rank:
@@ -123,7 +123,7 @@ class BoundPlane(ABC):
         facts = f"boxes {n_bytes} {rounds}"
         collective = self._collective(rank, label, facts, n_bytes)
         if not collective.crossings:
-            collective.crossings = self._round_crossings(collective, rounds)
+            collective.crossings = collective.rounds = self._round_crossings(collective, rounds)
         boxes = self._boxes(collective, rank, rounds)
         self._complete(collective, rank)
         return Boxes(*boxes, [self._crossing(collective, n) for n in range(len(rounds[0]))])
@@ -133,7 +133,7 @@ class BoundPlane(ABC):
         for number in {number for _, number in self._bound}:
             chips = [chip for chip in self._next if self._next[chip] <= number]
             if chips:
-                raise CollectiveError(f"chips {chips} have bound only a part of the program")
+                raise ProgramError(f"chips {chips} have bound only a part of the program")
         if set(self._next.values()) == {1}:
             self._close()
         return list(self._bound.values())
@@ -171,7 +171,7 @@ class BoundPlane(ABC):
         sends: list[list[Bytes]] = [[] for _ in rounds[me]]
         receives: list[list[Bytes]] = [[] for _ in rounds[me]]
         for n, peers in enumerate(rounds[me]):
-            crossing = collective.crossings[n]
+            crossing = collective.rounds[n]
             for k, peer in numbered(peers.sends):
                 place, owner = places[n, me, peer, k], self._placement.rank_of(group[peer])
                 data, piece = box(slot, place, n_bytes)
@@ -218,11 +218,11 @@ class BoundPlane(ABC):
             # Groups may differ, but those of one process send their messages together.
             first = collective.bound[0]
             its = collective.lines[self._place[first][1]]
-            raise CollectiveError(mismatch(self.mesh, rank, line, first, its))
+            raise ProgramError(mismatch(self.mesh, rank, line, first, its))
         other = collective.lines.setdefault(group, line)
         if other != line:
             first = next(c for c in collective.bound if self._place[c][1] == group)
-            raise CollectiveError(mismatch(self.mesh, rank, line, first, other))
+            raise ProgramError(mismatch(self.mesh, rank, line, first, other))
         return collective
 
     def _complete(self, collective: Collective, chip: int) -> None:
@@ -237,7 +237,7 @@ class BoundPlane(ABC):
     def _crossing(self, collective: Collective, round_number: int) -> Crossing:
         """Return the crossing of this process: all its teams, one after the other."""
         if len(self._memories) == 1:
-            return collective.crossings[round_number]  # type: ignore[no-any-return]
+            return collective.crossings[round_number]
         key = collective.number, round_number
         crossing = self._crossings.get(key)
         if crossing is None:
@@ -246,7 +246,7 @@ class BoundPlane(ABC):
         crossing.add(self._memories.index(collective.memory), collective.crossings[round_number])
         return crossing
 
-    def disagreement(self, chip: int, right: bytes, line: bytes) -> CollectiveError:
+    def disagreement(self, chip: int, right: bytes, line: bytes) -> ProgramError:
         """Return the error for a chip with a different label than its group."""
         self.waits.has_disagreed = True
         own = next(c for c in self.chips if chip in self.mesh.group(c, self.axis))
@@ -254,7 +254,7 @@ class BoundPlane(ABC):
             # An old label: the other process wrote its label elsewhere, and waits there.
             line = line[:8] + padded(self.waits.last(self._placement.rank_of(chip)))
         about = f"{self.waits.about}: " if self.waits.about else ""
-        return CollectiveError(about + mismatch(self.mesh, own, right, chip, line))
+        return ProgramError(about + mismatch(self.mesh, own, right, chip, line))
 
     def group_of(self, chip: int) -> int:
         """Return the number of a chip's group in its team."""

@@ -2,10 +2,10 @@
 
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.plane import Label, slot_of
+from galaxy_mpi.mesh.plane import Label, Round, TeamCrossing, slot_of
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import LINE_BYTES, padded, text_of
 
@@ -28,8 +28,11 @@ class Collective:
         By number of the group in the team: the label that all members must agree on, `LINE_BYTES`.
     bound : list of int
         The chips of this process that have bound.
-    crossings : list
-        One per round; created with the first chip, complete when all have bound.
+    crossings : sequence of TeamCrossing
+        What is crossed: a table, each round of boxes, or all rounds of a relay as one. Created with
+        the first chip, complete when all have bound.
+    rounds : sequence of Round
+        Of boxes and relays, which chips add their messages to.
     requests : list
         Released with the program.
     """
@@ -39,7 +42,8 @@ class Collective:
         self.memory = memory
         self.lines: dict[int, bytes] = {}
         self.bound: list[int] = []
-        self.crossings: Sequence[Any] = []
+        self.crossings: Sequence[TeamCrossing] = []
+        self.rounds: Sequence[Round] = []
         self.requests: list[MessageRequests] = []
         self._data: dict[int, Bytes] = {}
         self._ways: set[tuple[str, int]] = set()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh.collective import line_of, mismatch
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import (
@@ -116,7 +116,7 @@ class LocalPlane:
             made = self._bound[group, number] = _Collective(label, rank, memory, n_rounds)
         if made.label != label:
             lines = line_of(label, ""), line_of(made.label, "")
-            raise CollectiveError(mismatch(self._mesh, rank, lines[0], made.first_rank, lines[1]))
+            raise ProgramError(mismatch(self._mesh, rank, lines[0], made.first_rank, lines[1]))
         return made
 
     def _slot(self, group: int, slot: int, n_bytes: int) -> Bytes:

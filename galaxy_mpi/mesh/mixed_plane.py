@@ -12,7 +12,8 @@ from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.crossing import Then, barrier_crossing
 from galaxy_mpi.mesh.mesh import Axis
-from galaxy_mpi.mesh.message_plane import BoxMessages, MessagePlane, RowMessages
+from galaxy_mpi.mesh.message_crossings import BoxMessages, RowMessages
+from galaxy_mpi.mesh.message_plane import MessagePlane
 from galaxy_mpi.mesh.message_requests import RequestCache
 from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import Round, RoundPeers, TeamCrossing

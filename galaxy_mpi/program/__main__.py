@@ -18,8 +18,8 @@ from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.command import run_alone
 from galaxy_mpi.config import formats
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.files import write_text
 from galaxy_mpi.models import chosen_layout
-from galaxy_mpi.output import write_text
 from galaxy_mpi.studies.listing import Listing
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.system_arguments import add_formats, add_layout, add_machine, add_model

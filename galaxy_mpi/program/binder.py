@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ __all__ = ["Binder", "Call", "Codecs", "Phase", "Tap"]
 
 Call = tuple[Callable[..., object], tuple[object, ...]]
 
-Tap = Callable[["Binder", Use, tuple[Any, ...]], None]
+Tap = Callable[["Binder", Use, tuple[Array, ...]], None]
 """Called after each op while a program is bound, with the op's arrays; it may add calls. All arrays
 are of float32, but for the numbers of sampled tokens."""
 
@@ -108,7 +107,7 @@ class Binder:
             self._planes = {plane.axis: plane for plane in self._poisoned}
         self.pool = pool or ArrayPool()
         self.phases = [Phase()]
-        self.arrays: dict[Tensor, Any] = {}
+        self.arrays: dict[Tensor, Array] = {}
         self._taken: list[Array] = []
         self._program, self._last_uses = Program(), dict[Tensor, int]()
         self._n_collectives = 0
@@ -220,7 +219,9 @@ class Binder:
         self.phases[-1].begins.append((len(self.phases[-1].calls), use))
         inputs = [self.arrays[i] if isinstance(i, Tensor) else i for i in use.inputs]
         made = use.op.bind(self, *inputs)
-        outputs = made if isinstance(made, tuple) else (made,) if use.outputs else ()
+        outputs = made if isinstance(made, tuple) else ()
+        if use.outputs and made is not None and not isinstance(made, tuple):
+            outputs = (made,)
         self._check_shapes(use, outputs)
         for tensor, array in zip(use.outputs, outputs, strict=True):
             self.arrays[tensor] = array
@@ -228,7 +229,7 @@ class Binder:
             tap(self, use, outputs)
         self._release(number)
 
-    def result(self, name: str) -> Any:
+    def result(self, name: str) -> Array:
         """Return the array of a result of the program."""
         return self.arrays[self._program.results[name]]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from galaxy_mpi.arrays import Array
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program.charge import Charge
@@ -93,7 +94,7 @@ class Op(ABC):
         """
 
     @abstractmethod
-    def bind(self, chip: Any, *inputs: Any) -> Any:
+    def bind(self, chip: Any, *inputs: Any) -> Array | tuple[Array, ...] | None:
         """Add the op's calls to a chip's program; return its arrays in the order of outputs.
 
         Parameters

@@ -8,9 +8,9 @@ this package), and write ``to_html(page)``. A page of one's own::
     table = Table([Column("rate", "1/s", ".1f"), Column("p90", "ms", ".1f")], [[1.0, 80.5]])
     chart = Curves("Latency", "rate, 1/s", "p90, ms", {"p90": [(1.0, 80.5)]}, table)
     page = Page("Traffic", ["galaxy_mpi.traffic"], [("model", "demo")], [Section("Load", [chart])])
-    files.append((path, to_html(page)))  # for `galaxy_mpi.output.write_all`
+    files.append((path, to_html(page)))  # for `galaxy_mpi.files.write_all`
 
-`galaxy_mpi.output.check_page` belongs where arguments are checked: before the run it says what
+`galaxy_mpi.files.check_page` belongs where arguments are checked: before the run it says what
 is not installed, or that the file cannot be written.
 """
 

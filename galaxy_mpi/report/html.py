@@ -18,7 +18,7 @@ __all__ = ["to_html"]
 
 
 def to_html(page: Page) -> str:
-    """Return the file's text; needs the extra ``report``, see `galaxy_mpi.output.check_page`."""
+    """Return the file's text; needs the extra ``report``, see `galaxy_mpi.files.check_page`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # here: only pages need it
 
     environment = Environment(

@@ -8,9 +8,10 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.files import temporary_folder
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.output import folded, temporary_folder
+from galaxy_mpi.output import folded
 from galaxy_mpi.studies.differences import Differences, compare_captures
 from galaxy_mpi.systems import PRECISIONS, SYSTEMS, chosen_system
 

@@ -10,8 +10,9 @@ from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, Programs
 from galaxy_mpi.output import say_once
-from galaxy_mpi.studies.asked_systems import SAMPLINGS, rewired, sampled_on, system_of_machine
+from galaxy_mpi.studies.asked_systems import rewired, sampled_on, system_of_machine
 from galaxy_mpi.studies.prompts import chosen_passes, chunk_tokens
+from galaxy_mpi.studies.what_if_checks import check_values
 from galaxy_mpi.studies.what_if_table import table_of
 from galaxy_mpi.studies.whole_run import run_all, run_users
 from galaxy_mpi.systems import System, Wanted, system_of
@@ -26,10 +27,9 @@ from galaxy_mpi.timing.times import DeviceTimes
 from galaxy_mpi.timing.trace import Trace
 from galaxy_mpi.timing.traced import Events
 
-__all__ = ["PREFILLS", "WhatIf"]
+__all__ = ["WhatIf"]
 
-MAX_TOKENS, MAX_CHIPS = 131_072, 4096
-PREFILLS = ("one", "all")
+MAX_CHIPS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,32 +79,7 @@ class WhatIf:
     allow_over_budget: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, most in (
-            ("--users", self.users, 32),
-            ("--input-tokens", self.input_tokens, MAX_TOKENS),
-            ("--new-tokens", self.new_tokens, MAX_TOKENS),
-            ("--links", self.links, 16),
-            ("--layers", self.layers, 1000),
-            ("--circular-buffer-bytes", self.circular_buffer_bytes, 2**40),
-            ("--lengths", max(self.lengths or (1,)), MAX_TOKENS),
-            ("--lengths", min(self.lengths or (1,)), MAX_TOKENS),
-            ("the number of --lengths", len(self.lengths or (1,)), 32),
-            ("--cached-percent", self.cached_percent + 1, 100),
-        ):
-            if value is not None and not 1 <= value <= most:
-                raise ConfigError(f"{name} must be 1 to {most}, got {value}")
-        if self.precision not in ("performance", "accuracy"):
-            raise ConfigError(
-                f"no precision {self.precision!r} on the device; choose performance, accuracy"
-            )
-        if self.topology not in (None, "ring", "line"):
-            raise ConfigError(f"no topology {self.topology!r}; choose ring, line")
-        if self.prefill not in PREFILLS:
-            raise ConfigError(f"--prefill is {' or '.join(PREFILLS)}, got {self.prefill!r}")
-        if self.sampling not in (None, *SAMPLINGS):
-            raise ConfigError(f"--sampling is {' or '.join(SAMPLINGS)}, got {self.sampling!r}")
-        if self.prefill == "all" and (self.lengths is not None or self.cached_percent):
-            raise ConfigError("--lengths and --cached-percent need --prefill one")
+        check_values(self)
         self.emulated_machine.check_mesh(self.programs.asked_mesh)
         context = self.programs.model.max_seq_len
         if self.longest > context:

@@ -66,6 +66,9 @@ _IN_CAPITALS = {"ff1_ff3": "ff1_3", "li_ff1_ff3": "li_ff1_3", "hifi2_na": "hifi2
 
 _DEFAULT = "default"
 
+_EXAMPLE = '{"decoders": {"0": {"precision_cfg": {"FF1_FF3": "BFP4"}}}}'
+"""The shortest file that changes something, for messages."""
+
 
 def default_name(path: Path) -> str:
     """Return the precision of layers without an entry, by the name of the file."""
@@ -99,6 +102,10 @@ def read_optimizations(path: Path, n_layers: int, base: Setting) -> list[Setting
             raise ConfigError(
                 f"{where} names decoder {shown(number)}; name decoders by number, "
                 f"and all others with {_DEFAULT}"
+            )
+        if number.startswith("0") and number != "0":
+            raise ConfigError(
+                f"{where} names decoder {shown(number)}; write numbers without leading zeros"
             )
     entries = {
         number: _parts(f"{where}, decoder {number}", entry) for number, entry in decoders.items()
@@ -134,10 +141,10 @@ def _decoders(path: Path) -> tuple[str, dict[str, object]]:
     """Return the name of a file in messages, and its entries by decoder."""
     where = f"--optimizations {path}"
     advice = "choose performance, accuracy or a JSON file"
-    content = read_json_fields(path, where, ConfigError, advice).to_dict()
-    decoders = _entry(where, content, {"decoders"}).get("decoders")
+    content = read_json_fields(path, where, ConfigError, advice, are_keys_unique=True)
+    decoders = _entry(where, content.to_dict(), {"decoders"}).get("decoders")
     if not isinstance(decoders, dict):
-        raise ConfigError(f'{where} has no "decoders"; compare galaxy_mpi.systems.optimizations')
+        raise ConfigError(f'{where} has no object "decoders"; a file is for example {_EXAMPLE}')
     return where, decoders
 
 

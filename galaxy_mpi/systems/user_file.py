@@ -24,8 +24,21 @@ def chosen_system(text: str) -> str | System:
     ConfigError
         If the file cannot be read, or has no system of that name.
     """
-    if ".py:" not in text:
+    if not (text.endswith(".py") or ".py:" in text):
         return text
+    path = Path(text.rpartition(".py")[0] + ".py")
+    if not path.is_file():
+        raise ConfigError(
+            f"--system: no file {path}; FILE.py:NAME is a Python file and the name of a System in "
+            f"it, which replace(GALAXY, ...) makes; or choose {', '.join(SYSTEMS)}"
+        )
+    if text.endswith(".py"):
+        made = vars(_load("--system", path)).items()
+        names = [name for name, value in made if isinstance(value, System)]
+        known = f"it has {', '.join(names)}" if names else "it has no System"
+        raise ConfigError(
+            f"--system {text} names a file, but no System in it ({text}:NAME); {known}"
+        )
     found = _from_file("--system", text)
     if not isinstance(found, System):
         raise ConfigError(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Use
 
@@ -15,7 +15,7 @@ def check_seconds(charged: Sequence[tuple[Use, Charge]]) -> None:
 
     Raises
     ------
-    CollectiveError
+    ProgramError
         It names the op, the charge and the number.
     """
     for use, charge in charged:
@@ -29,7 +29,7 @@ def check_seconds(charged: Sequence[tuple[Use, Charge]]) -> None:
         for seconds in spent:
             if not 0 <= seconds < math.inf:
                 name = getattr(charge, "name", "a weight")
-                raise CollectiveError(
+                raise ProgramError(
                     f"{use} charges {name} with {seconds}; its `charges` must yield finite times "
                     f"and bytes of at least 0"
                 )

@@ -5,6 +5,7 @@ the time of each moment of chip (0, 0), the only chip with per-op times; `Tape.t
 into figures.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import added
 from galaxy_mpi.ccl.wire import Kind, Wire
-from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.output import plural
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Program, Use
 from galaxy_mpi.program.spent import Bound
@@ -79,8 +81,9 @@ class Tape:
     def check(self, exchanged: Sequence[tuple[Use, Wire]], mesh: Mesh) -> None:
         """Raise if the charged collectives are not those that were bound, in the same order.
 
-        Of the exchanges of an op with the same wire, only the first counts: slabs of a long tensor
-        are charged as one. A collective that rides is sent with the one before it.
+        Slabs of a long tensor are one exchange. A collective that rides is sent with the one before
+        it. The emulator may exchange what the device does not, by a wire that is not charged: in an
+        op without any charge, or beside charged ones (tokens that the device's host chooses).
 
         Parameters
         ----------
@@ -89,33 +92,41 @@ class Tape:
 
         Raises
         ------
-        CollectiveError
+        ProgramError
         """
         crosses = [
             (use, charge)
             for use, charge in zip(self.uses, self.charges, strict=True)
             if isinstance(charge, Cross)
         ]
-        charged = {_identity(use, cross.wire) for use, cross in crosses}
-        # An op without any charge is the emulator's own: the device has none like it.
+        charged = Counter(_identity(use, cross.wire) for use, cross in crosses)
+        n_bound = Counter(_identity(use, wire) for use, wire in exchanged)
         free = {id(use) for use in self.uses} - {id(use) for use, _ in crosses}
         for use, wire in exchanged:
-            if id(use) in free and mesh.size(wire.axis) > 1:
-                raise CollectiveError(
+            if mesh.size(wire.axis) == 1:
+                continue
+            if id(use) in free:
+                raise ProgramError(
                     f"{use} exchanges {wire}, but charges no device time for any exchange; fix "
                     f"the op, whose `bind` and `charges` must agree"
+                )
+            one = _identity(use, wire)
+            if 0 < charged[one] < n_bound[one]:
+                raise ProgramError(
+                    f"{use} exchanges {wire} {plural(n_bound[one], 'time')}, but charges device "
+                    f"time for {charged[one]}; fix the op, whose `bind` and `charges` must agree"
                 )
         bound = dict.fromkeys(_identity(use, wire) for use, wire in exchanged)
         found = [one for one in bound if one in charged]
         expected = [(use, cross.wire) for use, cross in crosses if not cross.rides]
         for number, (use, wire) in enumerate(expected):
             if number >= len(found) or found[number] != _identity(use, wire):
-                raise CollectiveError(
+                raise ProgramError(
                     f"device time expects {wire}, {use}, which its `bind` does not exchange in "
                     f"this order; fix the op, whose `bind` and `charges` must agree"
                 )
         if len(found) > len(expected):
-            raise CollectiveError(
+            raise ProgramError(
                 "an op exchanges what device time charges as sent along with another collective; "
                 "fix the op, whose `bind` and `charges` must agree"
             )

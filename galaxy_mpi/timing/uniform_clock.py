@@ -1,7 +1,6 @@
 """The device clock of a mesh whose chips are all alike: one of them is evaluated for all."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
@@ -14,13 +13,15 @@ __all__ = ["UniformClock"]
 _OP, _PART, _ATTEND, _ATTEND_PART, _TAKE, _CONSUMED, _CROSS = range(7)
 """Kinds of steps, the most frequent first."""
 
-_Step = tuple[int, Any, int]
-"""Kind; then seconds, the number of an attention, or a `_Reach`; for a weight, then the number of
-the weight that must leave first."""
-
 _Reach = tuple[float, float, float, float, float, float]
 """Of a collective: how far the farthest member is, its last block, how far the nearest is, the
 whole wire, the chip's own time, and concurrent work, in seconds."""
+
+_NO_REACH: _Reach = (0.0,) * 6
+
+_Step = tuple[int, float, int, _Reach]
+"""Kind; seconds, of a kernel or of reading a weight; the number of an attention, or of the weight
+that must leave before one is read; the reach of a collective."""
 
 
 class UniformClock:
@@ -66,11 +67,11 @@ class UniformClock:
         told = self._told = Told()
         ends, left_s = told.ends, list[float]()
         now = total_stall_s = dram_free_s = 0.0
-        for at, (kind, what, room) in enumerate(self._steps):
+        for at, (kind, seconds, number, reach) in enumerate(self._steps):
             if kind == _OP:
-                now = max(now + what + gap_s, floors[at])
+                now = max(now + seconds + gap_s, floors[at])
             elif kind == _CROSS:
-                far_s, block_s, near_s, wire_s, own_s, beside_s = what
+                far_s, block_s, near_s, wire_s, own_s, beside_s = reach
                 end = max(now + far_s + block_s, now + near_s + wire_s) + own_s
                 now = max(max(end, now + beside_s) + gap_s, floors[at])
             elif kind == _CONSUMED:
@@ -78,22 +79,22 @@ class UniformClock:
                 continue
             elif kind == _TAKE:
                 begin = dram_free_s
-                if room >= 0:
-                    begin = max(begin, left_s[room])
-                dram_free_s = begin + what
+                if number >= 0:
+                    begin = max(begin, left_s[number])
+                dram_free_s = begin + seconds
                 stall_s = max(0.0, dram_free_s - now)
                 told.stalls.append(stall_s)
                 total_stall_s += stall_s
                 now += stall_s
                 left_s.append(now)
             elif kind == _PART:
-                now = now + what
+                now = now + seconds
             elif kind == _ATTEND:
-                now = max(now + attended[what] + gap_s, floors[at])
-                dram_free_s = dram_free_s + attended_dram_s[what]
+                now = max(now + attended[number] + gap_s, floors[at])
+                dram_free_s = dram_free_s + attended_dram_s[number]
             else:
-                now = now + attended[what]
-                dram_free_s = dram_free_s + attended_dram_s[what]
+                now = now + attended[number]
+                dram_free_s = dram_free_s + attended_dram_s[number]
             ends.append(now)
         return now, total_stall_s
 
@@ -106,23 +107,23 @@ class UniformClock:
             if isinstance(charge, Kernel):
                 if callable(charge.seconds):
                     kind = _ATTEND if charge.has_gap else _ATTEND_PART
-                    steps.append((kind, tape.numbers[id(charge)], 0))
+                    steps.append((kind, 0.0, tape.numbers[id(charge)], _NO_REACH))
                 else:
-                    steps.append((_OP if charge.has_gap else _PART, charge.seconds, 0))
+                    steps.append((_OP if charge.has_gap else _PART, charge.seconds, 0, _NO_REACH))
             elif isinstance(charge, Take):
-                steps.append((_TAKE, charge.n_bytes / bandwidth, next(rooms)))
+                steps.append((_TAKE, charge.n_bytes / bandwidth, next(rooms), _NO_REACH))
             elif isinstance(charge, Consumed):
-                steps.append((_CONSUMED, 0.0, 0))
+                steps.append((_CONSUMED, 0.0, 0, _NO_REACH))
             else:
                 if id(charge) not in reaches:
                     reaches[id(charge)] = _reach(charge, delays[charge.wire.axis])
-                steps.append((_CROSS, reaches[id(charge)], 0))
+                steps.append((_CROSS, 0.0, 0, reaches[id(charge)]))
         return steps
 
     def _list_floors(self) -> list[float]:
         """Return the earliest time at which the host has issued the op after each step."""
         issue_s, n_issued, floors = self._tape.issue_s, 0, []
-        for kind, _, _ in self._steps:
+        for kind, *_ in self._steps:
             is_op = kind in (_OP, _ATTEND, _CROSS)
             n_issued += is_op
             floors.append(n_issued * issue_s if is_op else 0.0)

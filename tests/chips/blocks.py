@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from galaxy_mpi.cli import SUBCOMMANDS
-from galaxy_mpi.command import EXIT_USER_ERROR
+from galaxy_mpi.errors import EXIT_USER_ERROR
 
 BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n+)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w/]+\.\w+)\n")

@@ -226,11 +226,16 @@ def test_a_file_that_has_no_system_is_refused_in_one_line(tmp_path, capsys):
     path.write_text("SYSTEM = 1\nraise KeyError('x')\n")
     other = tmp_path / "other.py"
     other.write_text("SYSTEM = 1\n")
+    good = tmp_path / "good.py"
+    good.write_text("from galaxy_mpi.systems import GALAXY as MINE\n")
     for option, value, said in (
+        ("--system", f"{other}", "no System in it .*other.py:NAME.; it has no System"),
+        ("--system", f"{good}", "no System in it .*; it has MINE"),
         ("--system", f"{path}:SYSTEM", "KeyError: 'x', line 2 of"),
         ("--system", f"{other}:SYSTEM", "is not a System but int"),
         ("--system", f"{other}:NONE", "has no 'NONE'; it has SYSTEM"),
         ("--system", f"{tmp_path}/none.py:S", "no file"),
+        ("--system", f"{tmp_path}/none.py", "none.py; FILE.py:NAME is a Python file and the name"),
         ("--attention-class", f"{other}:SYSTEM", "is not a subclass of"),
         ("--attention-class", "x", "is FILE.py:NAME"),
         ("--norm-class", f"{other}:SYSTEM", "not a subclass of galaxy_mpi.systems.RMSNorm"),

@@ -224,6 +224,7 @@ def test_a_broken_trace_is_one_line(tmp_path, text, said, capsys):
         (["--trace", "/no/such"], "--trace /no/such: No such file or directory"),
         (["--sweep", "json=a,b"], "--sweep takes an option and 1 to 100 values"),
         (["--sweep", "rate"], "--sweep takes an option and 1 to 100 values"),
+        (["--sweep", "rats=1"], "--sweep: no option 'rats'; did you mean rate?"),
         (["--sweep", "rate=-1,0"], "--rate must be above 0"),
         (["--rate", "1", "--with-values", "--links", "2"], "--links cannot be combined with"),
         (["--rate", "1", "--with-values", "--sweep", "rate=1"], "--sweep and --with-values cannot"),

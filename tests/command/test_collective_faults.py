@@ -51,7 +51,7 @@ def test_labels_that_differ_are_named_with_their_chips(kind, fault, mine, other)
     assert code != 0
     right = rf"chip \(0, 0\) is in {mine}, but chip \(0, 1\) is in {other}"
     wrong = rf"chip \(0, 1\) is in {other}, but chip \(0, 0\) is in {mine}"
-    assert re.search(f"CollectiveError: decode step 7: ({right}|{wrong})", errors), errors
+    assert re.search(f"ProgramError: decode step 7: ({right}|{wrong})", errors), errors
     assert seconds < 20
 
 

@@ -19,21 +19,30 @@ from galaxy_mpi.systems.ops.reduce import FusedReduce
 
 
 class Wrong(FusedReduce):
+    second, skips = "SECOND", False
+
     def bind(self, chip, x, weight):
         out = chip.array(*self._sum.sent)
         chip.matmul(self.site, x, weight, out)
-        wires = [self._sum, replace(self._sum, key="SECOND")]
+        wires = [self._sum, replace(self._sum, key=self.second or self._sum.key)]
         if chip.rank == 1 and weight.layer == 1:
             wires = self.changed(wires)
         for wire in wires:
             reduced = chip.collective(wire)
             chip.call(lambda term, out: np.copyto(term, out[:, : term.shape[1]]), reduced.term, out)
-            reduced.cross()
+            if not (self.skips and chip.rank == 1 and weight.layer == 1):
+                reduced.cross()
         return out
 
+    def charges(self, costs):
+        for charge in FusedReduce.charges(self, costs):
+            yield charge
+            if isinstance(charge, Cross):
+                yield replace(charge, wire=replace(charge.wire, key="SECOND"))
 
-def system(changed):
-    op = type("Changed", (Wrong,), {"changed": staticmethod(changed)})
+
+def system(changed, skips=False):
+    op = type("Changed", (Wrong,), {"changed": staticmethod(changed), "skips": skips})
     return replace(GALAXY, name="wrong", decode=replace(GALAXY.decode, down=op))
 
 
@@ -47,17 +56,20 @@ SHAPE = system(lambda wires: [halved(wires[0]), wires[1]])
 OP = system(lambda wires: [replace(wires[0], kind=Kind.ALL_GATHER), wires[1]])
 ORDER = system(lambda wires: wires[::-1])
 LEFT_OUT = system(lambda wires: wires[:1])
+SKIPPED = system(lambda wires: wires, skips=True)
 
 
 class Charged(FusedReduce):
-    def charges(self, costs):
-        for charge in super().charges(costs):
-            yield charge
-            if isinstance(charge, Cross):
-                yield replace(charge, wire=replace(charge.wire, key="SECOND"))
+    charges = Wrong.charges
+
+
+class Twice(Wrong):
+    changed, second = staticmethod(lambda wires: wires), None
+    charges = FusedReduce.charges
 
 
 CHARGED = replace(GALAXY, name="charged", decode=replace(GALAXY.decode, down=Charged))
+TWICE = replace(GALAXY, name="twice", decode=replace(GALAXY.decode, down=Twice))
 """
 
 USUAL = r"all_reduce FF2 within a column, bfloat8_b \(4, 128\), op w2 of layer 1"
@@ -91,7 +103,7 @@ def run(folder, layout, name):
 )
 def test_both_chips_and_what_they_are_in_are_told(tmp_path, layout, name, its):
     ended = run(tmp_path, layout, name)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     lines = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
     chip, usual = r"chip \(\d, \d\)", SECOND if name == "LEFT_OUT" else USUAL
     # Without its last collective a chip is in the next one, of another number, which its row does
@@ -113,15 +125,30 @@ def test_the_same_program_on_all_chips_runs(tmp_path, layout):
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.parametrize("layout", LAYOUTS[1:], ids=["messages", "one process"])
+def test_a_chip_of_a_process_that_does_not_cross_is_told_with_its_op(tmp_path, layout):
+    ended = run(tmp_path, layout, "SKIPPED")
+    assert ended.returncode == 2
+    told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
+    wanted = rf"chip \(0, 1\) is in {NEXT}, but chip \(0, 0\) is in {USUAL}; the `bind` of an op"
+    assert any(re.search(wanted, line) for line in told), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert nobody_is_left()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
-def test_a_collective_that_is_charged_but_not_exchanged_is_told_before_a_step_runs(
-    tmp_path, layout
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("CHARGED", "device time expects all_reduce SECOND within a column, .* op w2 of layer 0"),
+        ("TWICE", "op w2 of layer 0 exchanges all_reduce FF2 .* 2 times, but charges .* for 1"),
+    ],
+)
+def test_an_op_whose_exchanges_and_charges_differ_is_told_before_a_step_runs(
+    tmp_path, layout, name, wanted
 ):
-    ended = run(tmp_path, layout, "CHARGED")
-    assert ended.returncode == 1
-    wanted = (
-        r"device time expects all_reduce SECOND within a column, .* op w2 of layer 0, which its"
-    )
+    ended = run(tmp_path, layout, name)
+    assert ended.returncode == 2
     told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
     assert len(told) == 1, ended.stderr
     assert re.search(wanted, told[0]), told

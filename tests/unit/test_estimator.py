@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from galaxy_mpi import validate
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.studies.validation import compare
 from galaxy_mpi.systems import PRECISIONS, PassShape, Wanted, system_of
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.estimator import Estimator
@@ -30,7 +30,7 @@ def step_s(*, position=127, model="llama3-70b", machine=GALAXY, mesh="8x4", **ch
 
 def test_published_times_are_reproduced():
     """The bars: ops 5 % on the mean, end to end 2 %, and no op off by more than 15 %."""
-    rows = validate.compare(read_measurements(CALIBRATION), is_calibration=True)
+    rows = compare(read_measurements(CALIBRATION), is_calibration=True)
     missing = [row.measurement.name for row in rows if row.error is None]
     assert missing == ["plus_one"]
     known = [row for row in rows if row.error is not None]

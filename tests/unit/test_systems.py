@@ -241,7 +241,8 @@ def test_decoders_beyond_the_last_layer_are_told_once(tmp_path, caplog):
             "names decoder 'last'; name decoders by number, and all others with default",
         ),
         ({"0": [1]}, "expected an object"),
-        ([], 'has no "decoders"'),
+        ([], 'has no object "decoders"; a file is for example {"decoders": {"0": {"prec'),
+        ({"1": {}, "01": {}}, "names decoder '01'; write numbers without leading zeros"),
     ],
 )
 def test_what_a_file_cannot_say_is_refused_with_the_list(tmp_path, decoders, says):
@@ -257,6 +258,24 @@ def test_files_that_are_none(tmp_path):
     path.write_text("{")
     with pytest.raises(ConfigError, match="not readable JSON"):
         read(path)
+
+
+def test_a_key_of_a_file_that_appears_twice_is_an_error(tmp_path):
+    path = tmp_path / "twice.json"
+    for entry in ('"1": {}, "1": {}', '"1": {"precision_cfg": {"FF2": "BFP4", "FF2": "BFP8"}}'):
+        path.write_text(f'{{"decoders": {{{entry}}}}}')
+        with pytest.raises(ConfigError, match=r"twice.json: key '(1|FF2)' appears twice in one"):
+            read(path)
+
+
+def test_the_example_in_the_message_about_a_file_is_one(tmp_path):
+    path = tmp_path / "example.json"
+    path.write_text("{}")
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    path.write_text(str(caught.value).partition("for example ")[2])
+    assert [read(path).of(layer).weight("w2") for layer in (0, 1)] == [BFP8, BFP8]
+    assert read(path).of(0).weight("w1") is BFP4
 
 
 def test_formats_of_layers_show_in_device_time(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from galaxy_mpi import estimate, validate
 from galaxy_mpi.checkpoints import cache_folder, locate
 from galaxy_mpi.errors import CheckpointError, ConfigError
-from galaxy_mpi.output import check_writable, write_all, write_bytes, write_text
+from galaxy_mpi.files import check_writable, write_all, write_bytes, write_text
 
 QUICK = ["--layers", "1", "--new-tokens", "1"]
 

@@ -94,10 +94,14 @@ class Chips:
         ]
         self.head = tuple(self.held[0].weights.head)
         stream = self.held[0].state.stream
-        self.piece_bytes = 0 if stream is None else stream.piece_bytes()
         whole = _whole(self.held[0].weights, stream)
         self.buffer_bytes = buffer_bytes(whole, run.circular_buffer_bytes) if whole else 0
         self.largest = max((tensor.n_values for tensor in whole.values()), default=0)
+
+    def piece_bytes(self, *, prefill: bool) -> int:
+        """Return the bytes of the largest unpacked piece of a streamed weight."""
+        stream = self.held[0].state.stream
+        return 0 if stream is None else stream.piece_bytes(prefill=prefill)
 
     @property
     def packed_bytes(self) -> int:

@@ -131,13 +131,15 @@ class DecodeMode(Mode):
             self._storage = [np.empty(n_values, np.float32) for _ in chips.held]
         if prefetcher is None:
             stats = self.totals.prefetch
-            stats.peak_bytes = stats.capacity_bytes = max(4 * n_values, chips.piece_bytes)
+            stats.peak_bytes = stats.capacity_bytes = max(
+                4 * n_values, chips.piece_bytes(prefill=False)
+            )
             return [
                 DirectFeed(held.weights.tensors, storage)
                 for held, storage in zip(chips.held, self._storage, strict=True)
             ]
         stats = self.totals.prefetch = prefetcher.stats
-        stats.peak_bytes = stats.capacity_bytes = chips.piece_bytes
+        stats.peak_bytes = stats.capacity_bytes = chips.piece_bytes(prefill=False)
         return [
             PrefetchFeed(prefetcher, held.weights.tensors, storage)
             for held, storage in zip(chips.held, self._storage, strict=True)
@@ -165,7 +167,9 @@ class PrefillMode(Mode):
         super().__init__(chips, programs, taps, watchers)
         self._storage = [np.empty(chips.largest, np.float32) for _ in chips.held]
         stats = self.totals.prefetch
-        stats.peak_bytes = stats.capacity_bytes = max(4 * chips.largest, chips.piece_bytes)
+        stats.peak_bytes = stats.capacity_bytes = max(
+            4 * chips.largest, chips.piece_bytes(prefill=True)
+        )
         self._kept: OrderedDict[tuple[PassShape, bool, bool, int], Ready] = OrderedDict()
 
     def run(

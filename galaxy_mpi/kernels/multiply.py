@@ -24,7 +24,9 @@ Call = tuple[Callable[..., object], tuple[object, ...]]
 
 
 class NumpyProduct:
-    """Numpy's, see `galaxy_mpi.prefetch.stream.Product`."""
+    """Numpy's, see `galaxy_mpi.prefetch.pieces.Product`."""
+
+    needs_term = True
 
     def bind(self, x: F32, w: F32, out: F32, term: F32, *, adds: bool) -> list[Call]:
         """Multiply, then add."""
@@ -40,6 +42,8 @@ class NumpyProduct:
 
 class TorchProduct:
     """Torch's, on one core, as the other ranks use the others."""
+
+    needs_term = False
 
     def __init__(self) -> None:
         import torch

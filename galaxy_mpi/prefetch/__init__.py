@@ -6,6 +6,7 @@ pass by both: `WeightStream` unpacks and multiplies them piece by piece.
 
 from galaxy_mpi.prefetch.feeds import DirectFeed, Prefetcher, PrefetchFeed
 from galaxy_mpi.prefetch.places import Place, Places
+from galaxy_mpi.prefetch.prompt_rows import ProductRows
 from galaxy_mpi.prefetch.stream import WeightStream
 from galaxy_mpi.prefetch.weights import PrefetchStats, WeightId, buffer_bytes
 
@@ -16,6 +17,7 @@ __all__ = [
     "PrefetchFeed",
     "PrefetchStats",
     "Prefetcher",
+    "ProductRows",
     "WeightId",
     "WeightStream",
     "buffer_bytes",

@@ -1,6 +1,6 @@
 """What a chip offers to ops when they bind: weights, caches, inputs of a step, matmuls."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -9,16 +9,16 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.algorithms import Algorithms
-from galaxy_mpi.dtypes import FLOAT32, DType
+from galaxy_mpi.dtypes import FLOAT32, TILE, DType, padded
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Plane
-from galaxy_mpi.prefetch import WeightId, WeightStream
+from galaxy_mpi.prefetch import ProductRows, WeightId, WeightStream
 from galaxy_mpi.program import Binder, Tap
 from galaxy_mpi.program.binder import Codecs
 from galaxy_mpi.program.pool import ArrayPool
 from galaxy_mpi.systems.decode_attention import Workspace
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
-from galaxy_mpi.systems.prefill_pass import PrefillPass
+from galaxy_mpi.systems.prefill_pass import PassShape, PrefillPass
 from galaxy_mpi.systems.site import Site
 
 __all__ = ["ChipBinder", "ChipState", "Operand", "StepInputs", "VectorId", "WeightFeed"]
@@ -52,6 +52,12 @@ class StepInputs:
     positions: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     """Positions of the rows to rotate."""
 
+    @property
+    def pass_now(self) -> PrefillPass:
+        """The pass that runs."""
+        assert self.work is not None
+        return self.work
+
 
 @dataclass
 class ChipState:
@@ -81,15 +87,25 @@ class Operand(Protocol):
     width: int
     """Columns of the product."""
 
-    def multiply(self, x: F32, out: F32, blocks: Sequence[slice]) -> None:
-        """Add products of blocks of rows, without rounding.
+    def multiply(self, x: F32, out: F32, rows: ProductRows | None) -> None:
+        """Add products, without rounding.
 
         Parameters
         ----------
         x : ndarray of shape (M, K)
         out : ndarray of shape (M, N)
-        blocks : sequence of slice
-            Rows that may be multiplied together.
+        rows : ProductRows, optional
+            Which rows are needed; all, multiplied together, if it is None.
+        """
+
+    def multiply_one_of_each(self, x: F32, out: F32, rows: ProductRows) -> None:
+        """Add products of one row of each block, without rounding.
+
+        Parameters
+        ----------
+        x : ndarray of shape (M, K)
+        out : ndarray of shape (number of blocks, N)
+        rows : ProductRows
         """
 
 
@@ -99,10 +115,18 @@ class _Whole:
     def __init__(self, chip: "ChipBinder", w: F32) -> None:
         self._chip, self._w, self.width = chip, w, w.shape[1]
 
-    def multiply(self, x: F32, out: F32, blocks: Sequence[slice]) -> None:
+    def multiply(self, x: F32, out: F32, rows: ProductRows | None) -> None:
         """Add one call a block."""
-        for rows in blocks:
-            self._chip.call(np.matmul, x[rows], self._w, out[rows])
+        for block in (slice(0, len(x)),) if rows is None else rows.blocks:
+            self._chip.call(np.matmul, x[block], self._w, out[block])
+
+    def multiply_one_of_each(self, x: F32, out: F32, rows: ProductRows) -> None:
+        """Multiply whole blocks and keep a row of each."""
+        height = max(block.stop - block.start for block in rows.blocks)
+        product = self._chip.array(height, self.width)
+        for number, block in enumerate(rows.blocks):
+            self._chip.call(np.matmul, x[block], self._w, product[: block.stop - block.start])
+            self._chip.call(_keep, rows, number, product, out[number])
 
 
 class _Streamed:
@@ -112,9 +136,20 @@ class _Streamed:
         self._chip, self._stream, self._weight = chip, stream, weight
         self.width = stream.shape(weight)[1]
 
-    def multiply(self, x: F32, out: F32, blocks: Sequence[slice]) -> None:
+    def multiply(self, x: F32, out: F32, rows: ProductRows | None) -> None:
         """Add one call."""
-        self._stream.multiply(self._chip, self._weight, x, out, blocks)
+        self._stream.multiply(self._chip, self._weight, x, out, rows)
+
+    def multiply_one_of_each(self, x: F32, out: F32, rows: ProductRows) -> None:
+        """Add one call, and copy the whole tiles that it writes."""
+        product = self._chip.array(padded(len(out), TILE), self.width)
+        self._stream.multiply(self._chip, self._weight, x, product, rows, packs=True)
+        self._chip.call(np.copyto, out, product[: len(out)])
+
+
+def _keep(rows: ProductRows, number: int, product: F32, out: F32) -> None:
+    """Keep the row in use of a block."""
+    np.copyto(out, product[rows.used()[number].start - rows.blocks[number].start])
 
 
 class ChipBinder(Binder):
@@ -200,6 +235,22 @@ class ChipBinder(Binder):
     def matmul(self, site: Site, x: F32, weight: WeightId, out: F32) -> None:
         """Multiply by a weight without rounding; in prefill, in blocks of rows."""
         read = self.read_activation(site, weight.name.partition(".")[0], x)
-        blocks = (slice(0, len(x)),) if site.work is None else site.work.row_blocks
+        rows = None if site.work is None else self.prompt_rows(site.work, slice(0, len(x)))
         with self.weight(site, weight) as w:
-            w.multiply(read, out, blocks)
+            w.multiply(read, out, rows)
+
+    def prompt_rows(self, work: PassShape, window: slice) -> ProductRows:
+        """Return the rows of a product of a range of a pass's rows; it begins with a block."""
+        blocks = tuple(
+            slice(block.start - window.start, block.stop - window.start)
+            for block in work.row_blocks
+            if window.start <= block.start < window.stop
+        )
+        inputs = self.inputs
+        return ProductRows(blocks, lambda: inputs.pass_now.rows_in(window))
+
+    def last_rows(self, work: PassShape) -> ProductRows:
+        """Return the rows of a product of the users' last tiles, of which one row is needed."""
+        tiles = tuple(slice(user * TILE, (user + 1) * TILE) for user in range(work.n_users))
+        inputs = self.inputs
+        return ProductRows(tiles, lambda: inputs.pass_now.last_rows)

@@ -185,6 +185,24 @@ class PrefillPass:
         """The host's rows of each user."""
         return list(zip(self.shape.parts, self.users, strict=True))
 
+    def rows_in(self, window: slice) -> list[slice]:
+        """Return the rows of tokens in a range of the host's rows, from its start on."""
+        found = []
+        for rows, user in self.parts:
+            start = max(rows.start, window.start)
+            stop = min(rows.start + len(user.tokens), window.stop)
+            if start < stop:
+                found.append(slice(start - window.start, stop - window.start))
+        return found
+
+    @property
+    def last_rows(self) -> list[slice]:
+        """The row of each user's last token among the last tiles of all users."""
+        rows = [
+            TILE * number + (len(user.tokens) - 1) % TILE for number, user in enumerate(self.users)
+        ]
+        return [slice(row, row + 1) for row in rows]
+
     @property
     def tokens(self) -> Ints:
         """Tokens of the host's rows; zeros for padding."""

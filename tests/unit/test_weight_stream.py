@@ -1,13 +1,19 @@
 """Large weights that are multiplied piece by piece."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, PackedTensor
+from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, TILE, PackedTensor, padded
 from galaxy_mpi.engine import chips
 from galaxy_mpi.kernels.multiply import NumpyProduct, TorchProduct
-from galaxy_mpi.prefetch import WeightId, WeightStream
-from galaxy_mpi.prefetch.stream import piece_rows
+from galaxy_mpi.prefetch import ProductRows, WeightId, WeightStream
+from galaxy_mpi.prefetch.pieces import piece_rows
+from galaxy_mpi.prefetch.prompt_rows import spread
+from galaxy_mpi.prefetch.stream import PIECE_VALUES
 from galaxy_mpi.program import Codecs
 from galaxy_mpi.systems.decode_attention import Workspace
 
@@ -55,11 +61,14 @@ def test_pieces_add_up_to_the_whole(product, dtype, depth):
     chip, out = Chip(), np.empty((32, 1600), np.float32)
     weight = WeightId(0, "w1")
     stream = WeightStream({weight: tensor}, product, 1)
-    stream.multiply(chip, weight, x, out, [slice(0, 20), slice(20, 32)])
+    stream.multiply(chip, weight, x, out)
     chip.run()
     np.testing.assert_array_equal(out, x @ w)
-    assert (piece_rows(w.shape) < depth) == (depth > 320)
-    assert stream.piece_bytes() == 4 * 1600 * min(depth, 320)
+    rows = piece_rows(w.shape, PIECE_VALUES)
+    assert (rows < depth) == (depth > 320)
+    assert stream.piece_bytes(prefill=False) == 4 * 1600 * rows
+    assert rows <= 320
+    assert 4 * 1600 * min(depth, 640) >= stream.piece_bytes(prefill=True) >= rows
 
 
 def test_products_keep_all_bits_of_the_factors(product):
@@ -67,24 +76,106 @@ def test_products_keep_all_bits_of_the_factors(product):
     exact = x.astype(np.float64) @ w.astype(np.float64)
     chip, out = Chip(), np.empty((32, 64), np.float32)
     weight, tensor = WeightId(0, "w1"), PackedTensor.of(w, BF16)
-    WeightStream({weight: tensor}, product, 1).multiply(chip, weight, x, out, [slice(0, 32)])
+    WeightStream({weight: tensor}, product, 1).multiply(chip, weight, x, out)
     chip.run()
     np.testing.assert_allclose(out, exact, rtol=0, atol=1e-6 * 128)
 
 
-def test_bits_of_a_block_do_not_depend_on_other_blocks(product):
-    x, w = operands((40, 64, 48))
+class OrderedByHeight:
+    """A product that adds in another order if a matrix has more than 128 rows."""
+
+    needs_term = False
+
+    def bind(self, x, w, out, term, *, adds):
+        def multiply():
+            order = slice(None) if len(x) <= 128 else slice(None, None, -1)
+            total = np.zeros_like(out)
+            for column, row in zip(x.T[order], w[order], strict=True):
+                total += column[:, None] * row
+            out[:] = out + total if adds else total
+
+        return [(multiply, ())]
+
+    def ready(self):
+        return nullcontext()
+
+
+def prompt_rows(lengths):
+    """Return the rows of prompts of so many tokens, each padded to whole tiles."""
+    used, blocks, at = [], [], 0
+    for length in lengths:
+        used.append(slice(at, at + length))
+        stop = at + padded(length, TILE)
+        blocks += [slice(start, min(start + 128, stop)) for start in range(at, stop, 128)]
+        at = stop
+    return ProductRows(tuple(blocks), lambda: used)
+
+
+LENGTHS = (40, 7, 130, 1, 32, 64, 100)
+
+
+@pytest.mark.parametrize("made", [*PRODUCTS, "ordered by height"])
+def test_a_prompt_has_the_bits_that_it_has_alone(made):
+    if made in PRODUCTS:
+        pytest.importorskip(made)
+    product = PRODUCTS.get(made, OrderedByHeight)()
+    rows = prompt_rows(LENGTHS)
+    x, w = operands((rows.blocks[-1].stop, 96, 48))
     weight, tensor = WeightId(0, "w2"), PackedTensor.of(w, BFP8)
-    stream, blocks = WeightStream({weight: tensor}, product, 1), [slice(0, 32), slice(32, 40)]
-    first, second = (np.full((40, 48), np.nan, np.float32) for _ in range(2))
-    other_x = x.copy()
-    other_x[32:] = 1
-    chip = Chip()
-    stream.multiply(chip, weight, x, first, blocks)
-    stream.multiply(chip, weight, other_x, second, blocks)
+    stream = WeightStream({weight: tensor}, product, 1)
+    chip, out = Chip(), np.full((len(x), 48), np.nan, np.float32)
+    stream.multiply(chip, weight, x, out, rows)
     chip.run()
-    np.testing.assert_array_equal(second[:32], first[:32])
-    assert (second[32:] != first[32:]).any()
+    for length, used in zip(LENGTHS, rows.used(), strict=True):
+        own = x[used.start : used.start + padded(length, TILE)]
+        alone = np.empty((len(own), 48), np.float32)
+        chip = Chip()
+        stream.multiply(chip, weight, own, alone, prompt_rows([length]))
+        chip.run()
+        np.testing.assert_array_equal(out[used], alone[:length])
+        assert not out[used.stop : used.start + len(own)].any()
+        assert out[used].any()
+
+
+@pytest.mark.parametrize("made", [*PRODUCTS, "ordered by height"])
+@pytest.mark.parametrize("n_users", [1, 9, 200])
+def test_one_row_of_each_prompt_is_written_packed(made, n_users):
+    if made in PRODUCTS:
+        pytest.importorskip(made)
+    product = PRODUCTS.get(made, OrderedByHeight)()
+    kept = [TILE * user + 7 * user % TILE for user in range(n_users)]
+    tiles = tuple(slice(TILE * user, TILE * (user + 1)) for user in range(n_users))
+    x, w = operands((TILE * n_users, 64, 48))
+    weight, tensor = WeightId(0, "lm_head"), PackedTensor.of(w, BFP8)
+    stream = WeightStream({weight: tensor}, product, 1)
+    chip, out = Chip(), np.empty((padded(n_users, TILE), 48), np.float32)
+    rows = ProductRows(tiles, lambda: [slice(row, row + 1) for row in kept])
+    stream.multiply(chip, weight, x, out, rows, packs=True)
+    chip.run()
+    for user in {0, n_users // 2, n_users - 1}:
+        chip, whole = Chip(), np.empty((TILE, 48), np.float32)
+        stream.multiply(chip, weight, x[tiles[user]], whole)
+        chip.run()
+        np.testing.assert_array_equal(out[user], whole[kept[user] - TILE * user])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), max_size=8))
+def test_packed_rows_move_to_where_they_belong(parts):
+    used, at = [], 0
+    for length, padding in parts:
+        used.append(slice(at, at + length))
+        at += length + padding
+    n_rows = sum(length for length, _ in parts)
+    values = np.full((at, 2), -1, np.float32)
+    values[:n_rows] = np.arange(1, n_rows + 1)[:, None]
+    expected = np.zeros_like(values)
+    start = 0
+    for rows in used:
+        stop = start + rows.stop - rows.start
+        expected[rows], start = values[start:stop], stop
+    spread(values, used)
+    np.testing.assert_array_equal(values, expected)
 
 
 def test_small_weights_and_float32_are_not_streamed():
@@ -108,7 +199,7 @@ def test_streamed_weights_give_the_tokens_of_whole_ones(monkeypatch, mesh):
         monkeypatch.setattr(chips, "LARGE", least)
         with Generator(create_model("demo", mesh=mesh, max_seq_len=128)) as generator:
             held = generator.model.chips
-            assert (held.piece_bytes > 0) == (held.largest == 0) == (least == 1)
+            assert (held.piece_bytes(prefill=True) > 0) == (held.largest == 0) == (least == 1)
             logits = generator.prefill_forward([generator.model.encode(p) for p in prompts])
             texts = [one.text for one in generator.generate(prompts, 8)]
         found[least] = logits, texts

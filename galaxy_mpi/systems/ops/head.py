@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import TILE
@@ -16,7 +14,6 @@ from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_charges
 
 if TYPE_CHECKING:
-    from galaxy_mpi.systems.chip import StepInputs
     from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["AllLogits", "FusedLogits", "Logits", "PrefillLogits"]
@@ -93,7 +90,7 @@ class Logits(SystemOp):
         return logits
 
     def _multiply(self, chip: ChipBinder, read: F32, w: Operand, out: F32) -> None:
-        w.multiply(read, out, (slice(0, len(read)),))
+        w.multiply(read, out, None)
 
 
 class FusedLogits(Logits):
@@ -133,17 +130,8 @@ class PrefillLogits(Logits):
 
     def _multiply(self, chip: ChipBinder, read: F32, w: Operand, out: F32) -> None:
         """Multiply tile by tile, so that a user's bits do not depend on other users."""
-        tiles = [slice(user * TILE, (user + 1) * TILE) for user in range(self.n_rows)]
-        product = chip.array(TILE, w.width)
-        for user, tile in enumerate(tiles):
-            w.multiply(read[tile], product, (slice(0, TILE),))
-            chip.call(_keep_last, chip.inputs, user, product, out[user])
-
-
-def _keep_last(inputs: "StepInputs", user: int, tile: F32, out: F32) -> None:
-    assert inputs.work is not None
-    n_tokens = len(inputs.work.users[user].tokens)
-    np.copyto(out, tile[(n_tokens - 1) % TILE])
+        assert self.site.work is not None
+        w.multiply_one_of_each(read, out, chip.last_rows(self.site.work))
 
 
 class AllLogits(PrefillLogits):
@@ -156,4 +144,4 @@ class AllLogits(PrefillLogits):
 
     def _multiply(self, chip: ChipBinder, read: F32, w: Operand, out: F32) -> None:
         assert self.site.work is not None
-        w.multiply(read, out, self.site.work.row_blocks)
+        w.multiply(read, out, chip.prompt_rows(self.site.work, slice(0, len(read))))

@@ -233,8 +233,7 @@ class _Attending:
 
     def behind_prefix(self, q: F32, k: F32, v: F32, out: F32) -> None:
         """Attend to cached and new positions of the only user."""
-        assert self._inputs.work is not None
-        (user,) = self._inputs.work.users
+        (user,) = self._inputs.pass_now.users
         n_blocks = user.start // self._cache.page_size
         k_cached, v_cached = self._cache.read(user.blocks[:n_blocks])
         q, k, v = self._read(q, k, v)
@@ -245,8 +244,7 @@ class _Attending:
 
     def _prefill(self, user: int, q: F32, k: F32, v: F32, start: int, out: F32) -> None:
         """Attend with the queries of a user; ``out`` holds concatenated heads."""
-        assert self._inputs.work is not None
-        who, attend = self._inputs.work.users[user], self._attend
+        who, attend = self._inputs.pass_now.users[user], self._attend
         attend.n_tokens = who.start + len(who.tokens)
         put(out.reshape(q.shape), attend.prefill(q, k, v, start=start), attend, "prefill")
 

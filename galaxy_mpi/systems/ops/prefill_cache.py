@@ -55,7 +55,6 @@ class FillCache(PrefillOp):
 
 
 def _fill(cache: KVCache, inputs: StepInputs, user: int, k: F32, v: F32) -> None:
-    assert inputs.work is not None
-    who = inputs.work.users[user]
+    who = inputs.pass_now.users[user]
     n_tokens = len(who.tokens)
     cache.fill(k[:n_tokens], v[:n_tokens], who.blocks, start=who.start)

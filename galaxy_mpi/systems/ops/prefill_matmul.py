@@ -271,12 +271,7 @@ class MinimalDown(PrefillDown):
                 chip.call(np.copyto, gathered.term, x[rows])
                 slab = concat_columns(chip, gathered.cross())
                 read = chip.read_activation(self.site, weight.name, slab)
-                inside = [
-                    slice(block.start - rows.start, block.stop - rows.start)
-                    for block in self.work.row_blocks
-                    if rows.start <= block.start < rows.stop
-                ]
-                w.multiply(read, product[rows], inside)
+                w.multiply(read, product[rows], chip.prompt_rows(self.work, rows))
         chip.round(self._product, product)
         reduced = chip.collective(self._sum)
         chip.call(np.copyto, reduced.term, product)

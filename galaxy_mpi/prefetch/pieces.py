@@ -1,0 +1,92 @@
+"""Large weights in pieces: each is unpacked and multiplied while it is in the cache.
+
+An unpacked weight of a large model does not fit in a cache: written as float32 and read again it
+costs as much as its product, and every rank needs room for it. A piece of some rows needs neither::
+
+    packed weight (K, N)       piece 0 | piece 1 | ...          read once, packed
+    x (M, K)                   out  = x[:, 0] @ piece 0
+                               out += x[:, 1] @ piece 1 ...     in float32
+
+There is no thread that unpacks ahead: with as many ranks as here on a core, another rank always has
+something to do.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from galaxy_mpi.arrays import F32
+from galaxy_mpi.dtypes import TILE, PackedTensor, padded
+
+if TYPE_CHECKING:
+    from galaxy_mpi.systems.chip import ChipBinder
+
+__all__ = ["Piece", "Product", "piece_rows", "pieces_of"]
+
+Call = tuple[Callable[..., object], tuple[object, ...]]
+
+
+class Product(Protocol):
+    """Multiplies matrices whose values are those of bfloat16; see `galaxy_mpi.kernels.multiply`."""
+
+    @property
+    def needs_term(self) -> bool:
+        """Whether adding needs scratch."""
+
+    def bind(self, x: F32, w: F32, out: F32, term: F32, *, adds: bool) -> list[Call]:
+        """Return calls that write ``x @ w`` to ``out``, or add it.
+
+        ``term`` is scratch like ``out``, if `needs_term`.
+        """
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Return what such calls are run in."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a weight."""
+
+    rows: slice
+    values: F32
+    """Where they are unpacked to; all pieces share it."""
+    unpack: Callable[[], None]
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return len(self.values)
+
+
+def piece_rows(shape: tuple[int, ...], n_values: int) -> int:
+    """Return the rows of a piece of up to ``n_values`` of a weight: whole tiles, pieces alike.
+
+    Examples
+    --------
+    >>> shapes = (2048, 3584), (64, 128_256), (64, 3584)
+    >>> [piece_rows(shape, 2**19) for shape in shapes]
+    [128, 32, 64]
+    >>> piece_rows((2048, 3584), 2**20)  # 288 would leave a last piece of 32
+    256
+    """
+    rows, width = shape
+    most = max(TILE, n_values // width // TILE * TILE)
+    n_pieces = -(-rows // most)
+    return min(rows, padded(-(-rows // n_pieces), TILE))
+
+
+def pieces_of(chip: "ChipBinder", tensor: PackedTensor, n_values: int) -> Iterator[Piece]:
+    """Yield the pieces of a weight, of about ``n_values`` each."""
+    n_rows, width = tensor.shape
+    step = piece_rows(tensor.shape, n_values)
+    at = 0
+    for top in range(0, n_rows, step):
+        rows = slice(top, min(top + step, n_rows))
+        height = rows.stop - top
+        codec = chip.codec(tensor.dtype, (height, width))
+        values = chip.workspace.values("piece of a weight", height, width)
+        packed = tensor.data[at : at + codec.n_bytes]
+        at += codec.n_bytes
+        yield Piece(rows, values, partial(codec.unpack, packed, values))

@@ -11,11 +11,15 @@ from safetensors.numpy import load_file, save_file
 from galaxy_mpi import accuracy, decode, diff
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import Layout
 from galaxy_mpi.program import Choice
+from galaxy_mpi.studies.against import other_run
 from galaxy_mpi.studies.differences import compare_captures
+from galaxy_mpi.systems import GALAXY, Modules, RMSNorm
 from galaxy_mpi.systems.ops.reduce import FusedReduce
 from tests.chips.changes import RUN, play, with_decode
 
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 ALL = Choice(steps="p1-3,1-2")
 COMMAND = [
     *("--mesh", "2x2", "--chips-per-rank", "4", "--layers", "2"),
@@ -147,6 +151,26 @@ def test_against_another_precision_runs_both(tmp_path, capsys):
     assert "against float32" in capsys.readouterr().out
     assert decode.main([*COMMAND, "--against", "flaot32"]) == 2
     assert "--against flaot32: no such file; name one, or performance" in capsys.readouterr().err
+
+
+def test_against_a_system_is_without_this_runs_classes(tmp_path):
+    """Both runs had the same attention before, so nothing differed."""
+    path, example = tmp_path / "run.json", EXAMPLES / "alibi.py"
+    options = ["--attention-class", f"{example}:AlibiAttention", "--against", "galaxy"]
+    assert decode.main([*COMMAND, *options, "--json", str(path)]) == 0
+    first = json.loads(path.read_text())["against"]["first"]
+    assert (first["op"], first["layer"]) == ("attention", 0)
+
+
+def test_what_is_named_replaces_what_it_decides():
+    plain = replace(RUN, precision="performance", system=GALAXY)
+    modules = Modules(norm_class=type("Norm", (RMSNorm,), {}))
+    of_system = {"modules": modules, "layout_class": type("Mine", (Layout,), {})}
+    of_system |= {"collectives": "ring", "math_fidelity": False}
+    changed = replace(plain, formats="decode.wo_sum=bfp4", **of_system)
+    assert other_run(changed, "galaxy") == replace(plain, system="galaxy")
+    kept = replace(plain, precision="accuracy", **of_system)
+    assert other_run(changed, "accuracy") == kept
 
 
 @pytest.mark.parametrize("other", ["tt_transformers", "galaxy"])

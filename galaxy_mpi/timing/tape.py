@@ -23,6 +23,7 @@ from galaxy_mpi.program.spent import Bound
 from galaxy_mpi.timing.charge_checks import check_rides, check_seconds
 from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.moments import BOUNDS, STALL, Moments, number_of
+from galaxy_mpi.timing.ticks import array_in_ticks, charge_in_ticks, in_ticks, spent_in_ticks
 from galaxy_mpi.timing.times import Timing
 
 __all__ = ["STALL", "Tape", "Told"]
@@ -63,10 +64,12 @@ class Tape:
 
     def __init__(self, program: Program, costs: Costs, capacity_bytes: float | None = None) -> None:
         self.costs = costs
-        self.gap_s, self.issue_s = costs.gap_s(program.mode), costs.issue_s(program.mode)
+        self.gap_s = in_ticks(costs.gap_s(program.mode))
+        self.issue_s = in_ticks(costs.issue_s(program.mode))
         charged = list(program.charges(costs))
+        check_seconds(charged)
         self.uses: list[Use] = [use for use, _ in charged]
-        self.charges: list[Charge] = [charge for _, charge in charged]
+        self.charges: list[Charge] = _in_ticks([charge for _, charge in charged], costs)
         capacity = costs.machine.circular_buffer_bytes if capacity_bytes is None else capacity_bytes
         self.rooms = _rooms([c.n_bytes for c in self.charges if isinstance(c, Take)], capacity)
         self.attentions: list[Kernel] = []
@@ -75,7 +78,6 @@ class Tape:
             if isinstance(charge, Kernel) and callable(charge.seconds) and id(charge) not in known:
                 known.add(id(charge))
                 self.attentions.append(charge)
-        check_seconds(charged)
         check_rides(self.charges)
 
     def check(self, exchanged: Sequence[tuple[Use, Wire]], mesh: Mesh) -> None:
@@ -136,13 +138,16 @@ class Tape:
         found = []
         for kernel in self.attentions:
             assert callable(kernel.seconds)
-            found.append(list(kernel.seconds(positions)))
+            found.append([spent_in_ticks(spent) for spent in kernel.seconds(positions)])
         return found
 
     def dram_s(self, spent: float) -> float:
         """Return how long an attention keeps DRAM busy."""
-        n_bytes: float = getattr(spent, "dram_bytes", 0.0)
-        return n_bytes / self.costs.machine.dram_bytes_per_s
+        return self.read_s(getattr(spent, "dram_bytes", 0.0))
+
+    def read_s(self, n_bytes: float) -> float:
+        """Return how long DRAM takes to read so many bytes."""
+        return in_ticks(n_bytes / self.costs.machine.dram_bytes_per_s)
 
     @cached_property
     def numbers(self) -> dict[int, int]:
@@ -258,8 +263,7 @@ class Tape:
         taken = self._moments.seconds.copy()
         for number, places in enumerate(self._moments.attended):
             taken[places] = attended_s[number]
-        taken *= factor
-        return taken
+        return array_in_ticks(taken * factor)
 
     def _spans_s(self, told: Told, taken: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how long after the one before it each moment comes."""
@@ -271,6 +275,14 @@ class Tape:
     @cached_property
     def _moments(self) -> Moments:
         return Moments(self.charges, self.attentions)
+
+
+def _in_ticks(charges: Sequence[Charge], costs: Costs) -> list[Charge]:
+    """Return the charges in ticks; those that are one object stay one."""
+    rate = costs.machine.link_bytes_per_s
+    known = {id(charge): charge for charge in charges}
+    made = {key: charge_in_ticks(charge, rate) for key, charge in known.items()}
+    return [made[id(charge)] for charge in charges]
 
 
 def _identity(use: Use, wire: Wire) -> tuple[int, str, Axis, Kind]:

@@ -150,6 +150,21 @@ def test_the_clock_agrees_with_one_that_plays_each_chip_by_itself(mesh, system, 
         assert record.end_s.ravel().tolist() == [chip.now for chip in chips]
 
 
+@pytest.mark.parametrize("mesh", ["1x1", "1x3", "2x2", "3x2", "8x4"])
+@pytest.mark.parametrize("system", ["galaxy", "tt_transformers"])
+@pytest.mark.parametrize("positions", [[-1, 500, 40, 3000], [700] * 4])
+def test_all_figures_are_the_same_with_a_trace_and_without(mesh, system, positions):
+    mesh = Mesh.parse(mesh)
+    model = replace(PRESETS["smollm2-135m"], n_layers=7)
+    formats = PRECISIONS["performance"]
+    programs = Programs(model, mesh, system_of(system, mesh), formats, users=8)
+    costs = Costs(programs.on(GALAXY))
+    for program in (programs.decode(), programs.prefill(PassShape.of_prompt(1500))):
+        clock = MeshClock(Tape(program, costs), programs.mesh)
+        at = positions[-programs.mesh.cols :]
+        assert clock.run(at) == clock.run(at, Trace(programs.mesh))
+
+
 def test_where_no_chip_differs_one_is_evaluated_and_bits_are_those_of_all():
     model = replace(PRESETS["llama3-70b"], n_layers=3)
     mesh = Mesh(8, 4)

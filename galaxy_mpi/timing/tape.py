@@ -5,7 +5,6 @@ the time of each moment of chip (0, 0), the only chip with per-op times; `Tape.t
 into figures.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -13,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import added
-from galaxy_mpi.ccl.wire import Kind, Wire
-from galaxy_mpi.errors import ProgramError
+from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.output import plural
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Program, Use
 from galaxy_mpi.program.spent import Bound
-from galaxy_mpi.timing.charge_checks import check_rides, check_seconds
+from galaxy_mpi.timing.charge_checks import check_exchanged, check_rides, check_seconds
 from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.moments import BOUNDS, STALL, Moments, number_of
 from galaxy_mpi.timing.ticks import array_in_ticks, charge_in_ticks, in_ticks, spent_in_ticks
@@ -81,57 +78,8 @@ class Tape:
         check_rides(self.charges)
 
     def check(self, exchanged: Sequence[tuple[Use, Wire]], mesh: Mesh) -> None:
-        """Raise if the charged collectives are not those that were bound, in the same order.
-
-        Slabs of a long tensor are one exchange. A collective that rides is sent with the one before
-        it. The emulator may exchange what the device does not, by a wire that is not charged: in an
-        op without any charge, or beside charged ones (tokens that the device's host chooses).
-
-        Parameters
-        ----------
-        exchanged : sequence of (Use, Wire)
-        mesh : Mesh
-
-        Raises
-        ------
-        ProgramError
-        """
-        crosses = [
-            (use, charge)
-            for use, charge in zip(self.uses, self.charges, strict=True)
-            if isinstance(charge, Cross)
-        ]
-        charged = Counter(_identity(use, cross.wire) for use, cross in crosses)
-        n_bound = Counter(_identity(use, wire) for use, wire in exchanged)
-        free = {id(use) for use in self.uses} - {id(use) for use, _ in crosses}
-        for use, wire in exchanged:
-            if mesh.size(wire.axis) == 1:
-                continue
-            if id(use) in free:
-                raise ProgramError(
-                    f"{use} exchanges {wire}, but charges no device time for any exchange; fix "
-                    f"the op, whose `bind` and `charges` must agree"
-                )
-            one = _identity(use, wire)
-            if 0 < charged[one] < n_bound[one]:
-                raise ProgramError(
-                    f"{use} exchanges {wire} {plural(n_bound[one], 'time')}, but charges device "
-                    f"time for {charged[one]}; fix the op, whose `bind` and `charges` must agree"
-                )
-        bound = dict.fromkeys(_identity(use, wire) for use, wire in exchanged)
-        found = [one for one in bound if one in charged]
-        expected = [(use, cross.wire) for use, cross in crosses if not cross.rides]
-        for number, (use, wire) in enumerate(expected):
-            if number >= len(found) or found[number] != _identity(use, wire):
-                raise ProgramError(
-                    f"device time expects {wire}, {use}, which its `bind` does not exchange in "
-                    f"this order; fix the op, whose `bind` and `charges` must agree"
-                )
-        if len(found) > len(expected):
-            raise ProgramError(
-                "an op exchanges what device time charges as sent along with another collective; "
-                "fix the op, whose `bind` and `charges` must agree"
-            )
+        """Raise if the charged collectives are not those that were bound; `check_exchanged`."""
+        check_exchanged(list(zip(self.uses, self.charges, strict=True)), exchanged, mesh)
 
     def attended_s(self, positions: Sequence[int]) -> list[list[float]]:
         """Return the seconds of each of `attentions` in the columns of ``positions``."""
@@ -283,10 +231,6 @@ def _in_ticks(charges: Sequence[Charge], costs: Costs) -> list[Charge]:
     known = {id(charge): charge for charge in charges}
     made = {key: charge_in_ticks(charge, rate) for key, charge in known.items()}
     return [made[id(charge)] for charge in charges]
-
-
-def _identity(use: Use, wire: Wire) -> tuple[int, str, Axis, Kind]:
-    return id(use), wire.key, wire.axis, wire.kind
 
 
 def _sum(values: NDArray[np.float64]) -> float:

@@ -184,7 +184,10 @@ def test_what_is_charged_must_be_what_was_bound():
     first, second, mesh = tape.uses[0], tape.uses[1], Mesh(2, 2)
     bound = [(first, wo.wire), (second, ff2.wire)]
     tape.check(bound, mesh)
-    tape.check([bound[0], (first, other.wire), bound[1]], mesh)  # one that takes no device time
+    with pytest.raises(ProgramError, match="all_gather OTHER .* charges no device time for it"):
+        tape.check([bound[0], (first, other.wire), bound[1]], mesh)
+    first.op.free = (other.wire,)
+    tape.check([bound[0], (first, other.wire), bound[1]], mesh)
     for wrong in ([bound[0]], [], bound[::-1], [bound[0], (first, ff2.wire)]):
         with pytest.raises(ProgramError, match="device time expects all_gather .* fix the op"):
             tape.check(wrong, mesh)

@@ -27,8 +27,8 @@ class Chip:
 
 
 def ticks(seconds):
-    """Return seconds as a whole number of 2**-40 s."""
-    return round(seconds * 2**40) / 2**40
+    """Return seconds as a whole number of 2**-44 s."""
+    return round(seconds * 2**44) / 2**44
 
 
 def play_chips(tape, mesh, slowness, positions):
@@ -91,4 +91,4 @@ def _left_s(cross, tape, mesh, slowness, chips, rank):
     )
 
 
-__all__ = ["Chip", "play_chips"]
+__all__ = ["Chip", "play_chips", "ticks"]

@@ -1,6 +1,6 @@
-"""Device time counts in ticks of 2**-40 s, about a picosecond.
+"""Device time counts in ticks of 2**-44 s, a twentieth of a picosecond.
 
-Sums of ticks are exact in double precision (up to two hours). They are therefore the same in any
+Sums of ticks up to 512 s are exact in double precision. They are therefore the same in any
 order, and a clock may add up what does not depend on it beforehand, or compare two layers bit by
 bit. A charge is rounded to a tick once, when a clock reads it.
 """
@@ -15,7 +15,7 @@ from galaxy_mpi.program.spent import Spent
 
 __all__ = ["array_in_ticks", "charge_in_ticks", "in_ticks", "spent_in_ticks"]
 
-TICKS_PER_S = 2.0**40
+TICKS_PER_S = 2.0**44
 
 Seconds = NDArray[np.float64]
 
@@ -25,8 +25,8 @@ def in_ticks(seconds: float) -> float:
 
     Examples
     --------
-    >>> in_ticks(2.0**-40), in_ticks(0.6 * 2.0**-40) == 2.0**-40
-    (9.094947017729282e-13, True)
+    >>> in_ticks(2.0**-44), in_ticks(0.6 * 2.0**-44) == 2.0**-44
+    (5.684341886080802e-14, True)
     """
     return round(seconds * TICKS_PER_S) / TICKS_PER_S
 

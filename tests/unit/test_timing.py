@@ -17,7 +17,7 @@ from galaxy_mpi.timing.mesh_clock import MeshClock
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.trace import Trace
 from tests.charged import cross, program_of, tape_of
-from tests.chip_times import play_chips
+from tests.chip_times import play_chips, ticks
 
 GALAXY = Machine.load("wormhole_galaxy_6u")
 COSTS = Costs(GALAXY)
@@ -109,7 +109,7 @@ def test_waiting_for_a_slow_chip_is_noted_once_also_if_another_collective_rides(
     for charges in ((first,), (first, rider)):
         timing, _ = run(work, *charges, mesh="1x2", slow=["0,0,2"])
         assert timing.waits_s[1] == {0: pytest.approx(1.0)}
-        assert timing.waits_s.get(0, {}).get(1, 0.0) <= GALAXY.link_hop_s  # for the signal's hop
+        assert timing.waits_s.get(0, {}).get(1, 0.0) <= ticks(GALAXY.link_hop_s)  # for the signal's hop
     assert run(work, first, rider, mesh="1x2")[0].waits_s == {}
 
 

@@ -109,7 +109,8 @@ def test_waiting_for_a_slow_chip_is_noted_once_also_if_another_collective_rides(
     for charges in ((first,), (first, rider)):
         timing, _ = run(work, *charges, mesh="1x2", slow=["0,0,2"])
         assert timing.waits_s[1] == {0: pytest.approx(1.0)}
-        assert timing.waits_s.get(0, {}).get(1, 0.0) <= ticks(GALAXY.link_hop_s)  # for the signal's hop
+        others = timing.waits_s.get(0, {})
+        assert others.get(1, 0.0) <= ticks(GALAXY.link_hop_s)  # for the signal's hop
     assert run(work, first, rider, mesh="1x2")[0].waits_s == {}
 
 

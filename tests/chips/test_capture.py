@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from galaxy_mpi import accuracy, decode, diff
+from galaxy_mpi.engine.golden import Golden
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout
@@ -134,8 +135,30 @@ def test_golden_tokens_are_compared(tmp_path, capsys):
     (at,) = (n for n, line in enumerate(lines) if line.startswith("1 of 4 users differ"))
     right = kept["tokens"][2][1]
     assert lines[at + 2].split() == ["2", "1", str(right), str(right - 1)]
-    golden.write_text("{}")
+    golden.write_text('{"decoders": {')
     assert decode.main(options) == 2
+    assert "golden.json is not readable JSON: Expecting property" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{}", '{"tokens": {"": 1}}', '{"tokens": [["a"]]}'])
+def test_a_golden_file_has_tokens_of_users(tmp_path, text):
+    (tmp_path / "golden.json").write_text(text)
+    with pytest.raises(ConfigError, match="was not written by decode --json"):
+        Golden.read(tmp_path / "golden.json")
+
+
+def test_a_golden_file_of_a_longer_run_is_told_as_such():
+    golden = Golden(Path("run.json"), [[1, 2, 3, 4], [5, 6], [7, 8, 9, 10]])
+    assert golden.differences([[1, 2], [5, 6], [7, 8]]) == [
+        "run.json has 4 tokens per user, this run 2 (--max-new-tokens); the first 2 are the same"
+    ]
+    assert golden.differences([[1, 2], [5, 7], [7, 8]])[0] == "3 of 3 users differ from run.json"
+    assert golden.differences([[1, 2, 3, 4, 5], [5, 6], [7, 8, 9, 10, 11]])[0].endswith(
+        "this run 5 (--max-new-tokens); the first 4 are the same"
+    )
+    # A user who ended earlier than before differs.
+    assert golden.differences([[1, 2, 3, 4], [5], [7, 8, 9, 10]])[0].startswith("1 of 3 users")
+    assert golden.differences(golden.tokens) == []
 
 
 def test_against_another_precision_runs_both(tmp_path, capsys):

@@ -48,10 +48,10 @@ class Golden:
         If a run is only shorter or longer than the file, that is one line.
         """
         if self._differs_in_length(tokens):
-            of_file, here = (max(map(len, users)) for users in (self.tokens, tokens))
+            lengths = [max(map(len, users)) for users in (self.tokens, tokens)]
             return [
-                f"{self.path} has {of_file} tokens per user, this run {here} (--max-new-tokens); "
-                f"the first {min(of_file, here)} are the same"
+                f"{self.path} has {lengths[0]} tokens per user, this run {lengths[1]} "
+                f"(--max-new-tokens); the first {min(lengths)} are the same"
             ]
         rows = []
         for user in range(max(len(tokens), len(self.tokens))):

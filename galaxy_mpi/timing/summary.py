@@ -4,26 +4,32 @@ from collections.abc import Sequence
 
 from galaxy_mpi.arrays import added
 from galaxy_mpi.json_values import JsonObject
+from galaxy_mpi.output import plural
 from galaxy_mpi.timing.budget import Budget
 
-__all__ = ["budget_rows", "device_rows", "op_table", "straggler_rows"]
+__all__ = ["NO_STEP", "budget_rows", "device_rows", "op_table", "straggler_rows"]
+
+NO_STEP = "none (the first new token comes from prefill)"
 
 Rows = list[tuple[str, str]]
 
 
 def device_rows(figures: JsonObject) -> Rows:
-    """Return name and value of each figure of `DeviceTimes.to_dict`."""
+    """Return name and value of each figure of `DeviceTimes.to_dict`; few if there was no step."""
+    first = f"{figures['time_to_first_token_s'] * 1e3:.2f} ms (mean)"
+    first_row = ("device: time to first token", _with_band(first, figures, "time_to_first_token_s"))
+    if not figures["steps"]:
+        return [("device: decode step", NO_STEP), first_row]
     step_s, stall_s = figures["decode_step_s"], figures["prefetch_stall_s"]
     stall = stall_s / step_s if step_s else 0.0
     links = ", ".join(f"{a} {n / 2**10:.1f} KiB" for a, n in figures["link_bytes"].items())
-    step = _with_band(f"{step_s * 1e3:.3f} ms, {figures['steps']} steps", figures, "decode_step_s")
-    first = f"{figures['time_to_first_token_s'] * 1e3:.2f} ms (mean)"
+    step = f"{step_s * 1e3:.3f} ms, {plural(figures['steps'], 'step')}"
     return [
-        ("device: decode step", step),
+        ("device: decode step", _with_band(step, figures, "decode_step_s")),
         ("device: decode layer", f"{figures['decode_layer_s'] * 1e6:.2f} us"),
         ("device: tokens/s/user", f"{figures['tokens_per_s_per_user']:.2f}"),
         ("device: tokens/s", f"{figures['tokens_per_s']:.1f} (all users)"),
-        ("device: time to first token", _with_band(first, figures, "time_to_first_token_s")),
+        first_row,
         ("device: prefetch stall", f"{stall_s * 1e6:.1f} us per step ({stall:.1%})"),
         ("device: share of peak", _of_peak(figures)),
         ("device: step is bound by", _waits(figures)),

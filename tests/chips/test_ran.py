@@ -50,6 +50,18 @@ def test_json_says_what_was_run(tmp_path, capsys):
     assert all(len(known) >= 16 for known in ran["checksums"].values())
 
 
+def test_a_run_without_a_decode_step_has_no_figures_of_one(capsys):
+    options = ["--mesh", "1x1", "--layers", "1", "--batch", "1", "--max-new-tokens", "1"]
+    assert decode.main([*options, "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line[:29].strip(): line[29:] for line in lines}
+    assert rows["mesh"] == "1x1, 1 chip"
+    for clock in ("device", "host"):
+        assert rows[f"{clock}: decode step"] == "none (the first new token comes from prefill)"
+        assert f"{clock}: time to first token" in rows
+        assert f"{clock}: tokens/s" not in rows
+
+
 def test_collectives_are_named_as_they_ran():
     usual = play(RUN).to_dict()["run"]
     assert set(usual["collectives"]["decode"].values()) == {"direct"}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.output import say_once
 
 __all__ = [
     "check_page",
@@ -98,6 +99,10 @@ def check_page(path: Path | None) -> None:
     if path is None:
         return
     check_writable("--report", path)
+    if path.suffix not in ("", ".html", ".htm"):
+        say_once(
+            f"--report {path} is written as HTML, which a browser may not open as {path.suffix}"
+        )
     for name in ("jinja2", "plotly"):
         if importlib.util.find_spec(name) is None:
             raise ConfigError(

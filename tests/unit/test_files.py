@@ -12,7 +12,7 @@ import pytest
 from galaxy_mpi import estimate, validate
 from galaxy_mpi.checkpoints import cache_folder, locate
 from galaxy_mpi.errors import CheckpointError, ConfigError
-from galaxy_mpi.files import check_writable, write_all, write_bytes, write_text
+from galaxy_mpi.files import check_page, check_writable, write_all, write_bytes, write_text
 
 QUICK = ["--layers", "1", "--new-tokens", "1"]
 
@@ -117,6 +117,14 @@ def test_the_others_print_first_too(capsys):
     assert "tok/s/user" in capsys.readouterr().out
     assert validate.main(["--json", "/dev/full"]) == 2
     assert "claimed in an earlier write-up" in capsys.readouterr().out
+
+
+def test_a_page_whose_name_is_not_one_of_a_page_gets_a_note(tmp_path, caplog):
+    caplog.set_level("WARNING", "galaxy_mpi")
+    for name in ("page.html", "page.txt"):
+        check_page(tmp_path / name)
+    (told,) = caplog.messages
+    assert f"--report {tmp_path}/page.txt is written as HTML" in told
 
 
 def test_json_on_standard_output_is_nothing_but_json(capsys):

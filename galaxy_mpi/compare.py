@@ -181,15 +181,16 @@ def _prepare_values(
                 position=arguments.position,
                 layout_class=run.layout_class,
             )
+        machine, is_changed = Machine.load(arguments.machine).published_as(arguments.machine)
         conditions = Conditions(
             system="galaxy",
-            machine=arguments.machine,
+            machine=machine,
             mesh=str(mesh),
             dim=plan.model.dim,
             hidden_dim=plan.model.hidden_dim,
             n_layers=plan.model.n_layers,
             n_tokens=arguments.position,
-            is_changed=bool(engine.programs.layout.key),
+            is_changed=is_changed or bool(engine.programs.layout.key),
         )
         _report(arguments, plan.model, found, rows_of(found, device, host, conditions), ran)
 

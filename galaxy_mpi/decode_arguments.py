@@ -134,8 +134,8 @@ def build_parser() -> ArgumentParser:
     add(
         "--against",
         metavar="NAME|FILE",
-        help="run again in another precision, system or formats file with the same tokens, and "
-        "show where values differ",
+        help="run again with the same tokens, in another precision, formats file or system (that "
+        "without your classes, layout and collectives), and show where values differ",
     )
     add = parser.add_argument_group("output").add_argument
     add("--json", type=Path, metavar="FILE", help="write a report: tokens, text and figures")

@@ -235,10 +235,18 @@ def read_json_fields(
     except OSError as failure:
         raise error(f"{where}: {failure.strerror}; {advice}") from None
     except (ValueError, RecursionError) as failure:
-        raise error(f"{where} is not readable JSON: {failure}; {advice}") from None
+        hint = "; JSON has no comments" if _is_commented(failure) else ""
+        raise error(f"{where} is not readable JSON: {failure}{hint}; {advice}") from None
     if not isinstance(values, dict):
         raise error(f"{where} is not a JSON object; {advice}")
     return Fields(values, where, error, advice)
+
+
+def _is_commented(failure: Exception) -> bool:
+    """Return whether a comment is what cannot be read."""
+    if not isinstance(failure, json.JSONDecodeError):
+        return False
+    return failure.doc[failure.pos :].lstrip().startswith(("#", "//", "/*"))
 
 
 class _RepeatedKeyError(ValueError):

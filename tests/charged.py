@@ -13,6 +13,10 @@ class Charged(Op):
     def __init__(self, *charges):
         super().__init__("charged")
         self._charges = charges
+        self.free = ()
+
+    def free_wires(self):
+        return self.free
 
     def wires(self):
         return tuple(charge.wire for charge in self._charges if isinstance(charge, Cross))

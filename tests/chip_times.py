@@ -26,6 +26,11 @@ class Chip:
             self.now = max(end + tape.gap_s, self.n_issued * tape.issue_s)
 
 
+def ticks(seconds):
+    """Return seconds as a whole number of 2**-44 s."""
+    return round(seconds * 2**44) / 2**44
+
+
 def play_chips(tape, mesh, slowness, positions):
     """Return the chips of a mesh after a program."""
     factors = slowness.chip_factors(mesh)
@@ -38,12 +43,14 @@ def play_chips(tape, mesh, slowness, positions):
                 if callable(seconds):
                     seconds = attended[tape.numbers[id(charge)]][mesh.coord(rank)[1]]
                     chip.dram_free_s += tape.dram_s(seconds)
-                chip.end(chip.now + seconds * chip.factor, tape, has_gap=charge.has_gap)
+                chip.end(chip.now + ticks(seconds * chip.factor), tape, has_gap=charge.has_gap)
         elif isinstance(charge, Take):
             room = next(rooms)
             for chip in chips:
                 begin = max(chip.dram_free_s, chip.left_s[room] if room >= 0 else 0.0)
-                chip.dram_free_s = begin + charge.n_bytes / tape.costs.machine.dram_bytes_per_s
+                chip.dram_free_s = begin + ticks(
+                    charge.n_bytes / tape.costs.machine.dram_bytes_per_s
+                )
                 stall_s = max(0.0, chip.dram_free_s - chip.now)
                 chip.stall_s += stall_s
                 chip.now += stall_s
@@ -67,7 +74,7 @@ def _left_s(cross, tape, mesh, slowness, chips, rank):
     hops = [abs(member - me) for member in range(len(group))]
     if machine.topology == "ring":
         hops = [min(n, len(group) - n) for n in hops]
-    delays = [n * machine.link_hop_s * cross.laps for n in hops]
+    delays = [ticks(n * machine.link_hop_s * cross.laps) for n in hops]
     nearest = min((delay for delay in delays if delay > 0), default=0.0)
     wire = float(slowness.wire_factors(mesh, axis)[mesh.coord(rank)])
     block_s = cross.wire_s if cross.block_s is None else cross.block_s
@@ -77,9 +84,11 @@ def _left_s(cross, tape, mesh, slowness, chips, rank):
         for m, d in zip(group, delays, strict=True)
         if len(group) == 1 or (m != rank and d <= nearest)
     ]
-    data = max(farthest + block_s * wire, max(neighbours) + cross.wire_s * wire)
+    data = max(farthest + ticks(block_s * wire), max(neighbours) + ticks(cross.wire_s * wire))
     chip = chips[rank]
-    return max(data + cross.own_s * chip.factor, chip.now + cross.beside_s * chip.factor)
+    return max(
+        data + ticks(cross.own_s * chip.factor), chip.now + ticks(cross.beside_s * chip.factor)
+    )
 
 
-__all__ = ["Chip", "play_chips"]
+__all__ = ["Chip", "play_chips", "ticks"]

@@ -1,13 +1,16 @@
 """Expected tokens of a run, from a file: ``decode --golden FILE``."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import read_json_fields
 
 __all__ = ["Golden"]
+
+_MOST_BYTES = 2**30
+"""Of a run with a million tokens and all its text."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +27,13 @@ class Golden:
         Raises
         ------
         ConfigError
-            If it has another format.
+            If it cannot be read or has another format.
         """
-        try:
-            tokens = json.loads(path.read_text("utf-8"))["tokens"]
-            assert all(isinstance(token, int) for user in tokens for token in user)
-        except OSError as error:
-            raise ConfigError(
-                f"--golden {path}: {error.strerror}; --update-golden writes it"
-            ) from None
-        except (ValueError, KeyError, TypeError, AssertionError):
-            raise ConfigError(f"--golden {path} was not written by decode --json") from None
+        where, advice = f"--golden {path}", "--update-golden writes it"
+        tokens = read_json_fields(path, where, ConfigError, advice, _MOST_BYTES).raw("tokens")
+        are_lists = isinstance(tokens, list) and all(isinstance(user, list) for user in tokens)
+        if not are_lists or not all(isinstance(token, int) for user in tokens for token in user):
+            raise ConfigError(f"{where} was not written by decode --json")
         return cls(path, tokens)
 
     def first_different(self, user: int, tokens: Sequence[int]) -> int | None:
@@ -44,7 +43,16 @@ class Golden:
         return next(places, None if len(tokens) == len(right) else min(len(tokens), len(right)))
 
     def differences(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        """Return a table of the users whose tokens differ; empty if there are none."""
+        """Return a table of the users whose tokens differ; empty if there are none.
+
+        If a run is only shorter or longer than the file, that is one line.
+        """
+        if self._differs_in_length(tokens):
+            lengths = [max(map(len, users)) for users in (self.tokens, tokens)]
+            return [
+                f"{self.path} has {lengths[0]} tokens per user, this run {lengths[1]} "
+                f"(--max-new-tokens); the first {min(lengths)} are the same"
+            ]
         rows = []
         for user in range(max(len(tokens), len(self.tokens))):
             if user >= len(tokens) or user >= len(self.tokens):
@@ -64,3 +72,13 @@ class Golden:
             f"{'user':>4}{'first at':>14}{'golden':>10}{'here':>10}",
             *rows,
         ]
+
+    def _differs_in_length(self, tokens: Sequence[Sequence[int]]) -> bool:
+        """Return whether all users have the same tokens, up to where those of one side end."""
+        if len(tokens) != len(self.tokens) or not tokens:
+            return False
+        of_file, here = (max(map(len, users)) for users in (self.tokens, tokens))
+        n = min(of_file, here)
+        return of_file != here and all(
+            list(ours[:n]) == right[:n] for ours, right in zip(tokens, self.tokens, strict=True)
+        )

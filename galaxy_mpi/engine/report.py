@@ -170,12 +170,13 @@ class Report:
     def _conditions(self) -> Conditions:
         """Return what the error bands of device time depend on."""
         run = self.run
-        changed = (run.n_layers, run.optimizations, run.circular_buffer_bytes, run.collectives,
-                   run.slow_chips, run.slow_links, run.constants,
+        machine, is_machine_changed = run.emulated_machine.published_as(run.machine)
+        changed = (run.n_layers, run.optimizations, run.formats, run.circular_buffer_bytes,
+                   run.collectives, run.slow_chips, run.slow_links, is_machine_changed,
                    run.layout(self.model).key)  # fmt: skip
         return Conditions(
             system=run.system_name,
-            machine=run.machine,
+            machine=machine,
             mesh=str(run.mesh),
             dim=self.model.dim,
             hidden_dim=self.model.hidden_dim,

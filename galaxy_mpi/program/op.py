@@ -62,6 +62,10 @@ class Op(ABC):
         """Return the messages of the op, in order."""
         return ()
 
+    def free_wires(self) -> tuple[Wire, ...]:
+        """Return those messages that only the emulator sends, which take no device time."""
+        return ()
+
     def matrices(self) -> tuple[Matrix, ...]:
         """Return the matmul weights of the op, in the order of use."""
         return ()

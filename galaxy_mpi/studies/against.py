@@ -11,9 +11,10 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.files import temporary_folder
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.models import Layout
 from galaxy_mpi.output import folded
 from galaxy_mpi.studies.differences import Differences, compare_captures
-from galaxy_mpi.systems import PRECISIONS, SYSTEMS, chosen_system
+from galaxy_mpi.systems import PRECISIONS, SYSTEMS, Modules, chosen_system
 
 __all__ = ["Against", "other_run", "run_against"]
 
@@ -48,6 +49,9 @@ class Against:
 
 def other_run(run: RunConfig, other: str) -> RunConfig:
     """Return the run to compare with.
+
+    A system is run without this run's classes, layout, collectives and changes of formats, in the
+    same precision. A precision or file replaces the formats, and nothing else.
 
     Raises
     ------
@@ -124,13 +128,22 @@ _OF_DEVICE: JsonObject = {
 }
 """Outputs and settings of the first run only."""
 
+_AS_SHIPPED: JsonObject = {
+    "modules": Modules(),
+    "layout_class": Layout,
+    "collectives": None,
+    "formats": None,
+    "math_fidelity": True,
+}
+"""A system that is named has its own attention, norms, sharding, collectives and formats."""
+
 
 def _changes(other: str) -> JsonObject:
     if other in PRECISIONS:
-        return {"precision": other, "optimizations": None}
+        return {"precision": other, "optimizations": None, "formats": None}
     if other in SYSTEMS or ".py:" in other:
-        return {"system": chosen_system(other)}
+        return {"system": chosen_system(other), **_AS_SHIPPED}
     if not Path(other).is_file():
         names = ", ".join((*PRECISIONS, *SYSTEMS))
         raise ConfigError(f"--against {other}: no such file; name one, or {names}")
-    return {"optimizations": Path(other)}
+    return {"optimizations": Path(other), "formats": None}

@@ -182,14 +182,14 @@ class WhatIf:
     def conditions(self) -> Conditions:
         """What error bands depend on."""
         model = self.programs.model
-        is_machine_changed = self.emulated_machine != Machine.load(self.machine)
-        given = (is_machine_changed, self.layers, self.optimizations)
+        machine, is_machine_changed = self.emulated_machine.published_as(self.machine)
+        given = (is_machine_changed, self.layers, self.optimizations, self.formats)
         also = (self.circular_buffer_bytes, self.sampling, self.slow_chips, self.slow_links,
                 self.programs.layout.key)  # fmt: skip
         changed = any(what for what in (*given, *also)) or not self.prefetch
         return Conditions(
             system=self.system_name,
-            machine=self.machine,
+            machine=machine,
             mesh=str(self.programs.asked_mesh),
             dim=model.dim,
             hidden_dim=model.hidden_dim,

@@ -1,13 +1,76 @@
 """Checks of what the ops of a program charge, before any clock plays it."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
+from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.errors import ProgramError
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.output import plural
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Use
 
-__all__ = ["check_rides", "check_seconds"]
+__all__ = ["check_exchanged", "check_rides", "check_seconds"]
+
+
+def check_exchanged(
+    charges: Sequence[tuple[Use, Charge]], exchanged: Sequence[tuple[Use, Wire]], mesh: Mesh
+) -> None:
+    """Raise if the charged collectives are not those that were bound, in the same order.
+
+    Slabs of a long tensor are one exchange. A collective that rides is sent with the one before
+    it. The emulator may exchange what the device does not: in an op without any charge, or by
+    `Op.free_wires`.
+
+    Parameters
+    ----------
+    charges : sequence of (Use, Charge)
+    exchanged : sequence of (Use, Wire)
+        As `Binder.exchanged` has them.
+    mesh : Mesh
+
+    Raises
+    ------
+    ProgramError
+    """
+    crosses = [(use, charge) for use, charge in charges if isinstance(charge, Cross)]
+    charged = Counter(_identity(use, cross.wire) for use, cross in crosses)
+    n_bound = Counter(_identity(use, wire) for use, wire in exchanged)
+    sent = [(use, wire) for use, wire in exchanged if mesh.size(wire.axis) > 1]
+    for use, wire in sent:
+        one = _identity(use, wire)
+        if 0 < charged[one] < n_bound[one]:
+            raise ProgramError(
+                f"{use} exchanges {wire} {plural(n_bound[one], 'time')}, but charges device "
+                f"time for {charged[one]}; fix the op, whose `bind` and `charges` must agree"
+            )
+    bound = dict.fromkeys(_identity(use, wire) for use, wire in exchanged)
+    found = [one for one in bound if one in charged]
+    expected = [(use, cross.wire) for use, cross in crosses if not cross.rides]
+    for number, (use, wire) in enumerate(expected):
+        if number >= len(found) or found[number] != _identity(use, wire):
+            raise ProgramError(
+                f"device time expects {wire}, {use}, which its `bind` does not exchange in "
+                f"this order; fix the op, whose `bind` and `charges` must agree"
+            )
+    if len(found) > len(expected):
+        raise ProgramError(
+            "an op exchanges what device time charges as sent along with another collective; "
+            "fix the op, whose `bind` and `charges` must agree"
+        )
+    timed = {id(use) for use, _ in charges}
+    for use, wire in sent:
+        is_free = id(use) not in timed or wire in use.op.free_wires()
+        if not is_free and not charged[_identity(use, wire)]:
+            raise ProgramError(
+                f"{use} exchanges {wire}, but charges no device time for it; fix the op, whose "
+                f"`bind` and `charges` must agree, or return it from its `free_wires`"
+            )
+
+
+def _identity(use: Use, wire: Wire) -> tuple[int, str, Axis, Kind]:
+    return id(use), wire.key, wire.axis, wire.kind
 
 
 def check_seconds(charged: Sequence[tuple[Use, Charge]]) -> None:

@@ -4,20 +4,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.timing.machine import Machine
+from galaxy_mpi.timing.ticks import array_in_ticks
 
 __all__ = ["Seconds", "hop_delays", "near_delays"]
 
 Seconds = NDArray[np.float64]
 
 
-def hop_delays(machine: Machine, size: int) -> Seconds:
-    """Return the seconds that a signal takes between any two members of a group of ``size``."""
+def hop_delays(machine: Machine, size: int, laps: float = 1) -> Seconds:
+    """Return the seconds of ``laps`` signals between any two members of a group of ``size``."""
     members = np.arange(size)
     apart = np.abs(members[:, None] - members[None, :])
     if machine.topology == "ring":
         apart = np.minimum(apart, size - apart)
-    delays: Seconds = apart * machine.link_hop_s
-    return delays
+    return array_in_ticks(apart * (machine.link_hop_s * laps))
 
 
 def near_delays(delays: Seconds) -> Seconds:

@@ -12,6 +12,7 @@ from galaxy_mpi.timing.machine_file import (
     MACHINES,
     TOPOLOGIES,
     Constant,
+    base_of,
     number_of,
     overridden,
     read_file,
@@ -21,6 +22,9 @@ __all__ = ["MACHINES", "Constant", "Machine"]
 
 STATED_AT_HZ = 1e9
 """Clock at which constants of cores are stated."""
+
+_FEW = 4
+"""A machine that differs in more constants than these is another one (assumed)."""
 
 OF_CORES_PER_S = (
     "lofi_flops_per_core_s",
@@ -159,6 +163,34 @@ class Machine:
                 f"chips, --precision float32 (no device time), or a machine file with "
                 f"`mesh: {mesh}`, if all its links are alike"
             )
+
+    def published_as(self, name: str) -> tuple[str, bool]:
+        """Return the machine of the published times that this one is closest to.
+
+        Parameters
+        ----------
+        name : str
+            The profile or file that it was loaded from, before constants were changed.
+
+        Returns
+        -------
+        machine : str
+            The profile of the package that it is or changes; ``name`` if it is another machine,
+            because more than a few constants differ.
+        is_changed : bool
+            Whether any constant differs.
+        """
+        base = base_of(name)
+        if base is None:
+            return name, True
+        known = Machine.load(base)
+        differ = [
+            field.name
+            for field in fields(Machine)
+            if field.name not in ("name", "mesh")
+            and getattr(self, field.name) != getattr(known, field.name)
+        ]
+        return base if len(differ) <= _FEW else name, bool(differ)
 
     def with_constants(self, settings: Sequence[str]) -> "Machine":
         """Return a copy with changed constants.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "MACHINES",
     "TOPOLOGIES",
     "Constant",
+    "base_of",
     "number_of",
     "overridden",
     "profile_path",
@@ -27,6 +29,9 @@ MACHINES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 """Names of the profiles that ship with the package."""
 
 TOPOLOGIES = ("ring", "line")
+
+_REFERENCE = "wormhole_galaxy_6u"
+"""The profile that has every constant with its unit."""
 
 _MOST_BYTES = 2**20
 _MOST_DEEP = 64
@@ -62,7 +67,8 @@ def read_file(name: str, wanted: Set[str]) -> tuple[JsonObject, dict[str, Consta
     Raises
     ------
     ConfigError
-        If there is no such profile, or it lacks a constant, or one is unknown or no number.
+        If there is no such profile, or it lacks a constant, or one is unknown, no number or in
+        another unit than in the profiles of the package.
     """
     path = _FOLDER / f"{name}.yaml" if name in MACHINES else Path(name)
     profile = _read_yaml(path, name)
@@ -82,14 +88,46 @@ def read_file(name: str, wanted: Set[str]) -> tuple[JsonObject, dict[str, Consta
         Mesh.parse(head["mesh"])
     except MeshError as error:
         raise ConfigError(f"machine {path}: {error}") from None
-    found = set(profile["constants"])
-    if wanted != found:
-        unknown = [shown(key) for key in profile["constants"] if key not in wanted][:8]
-        raise ConfigError(
-            f"machine {path}: missing {', '.join(sorted(wanted - found)) or 'nothing'}; "
-            f"unknown {', '.join(unknown) or 'nothing'}"
-        )
-    return head, {key: _constant(path, key, value) for key, value in profile["constants"].items()}
+    found = profile["constants"]
+    if wanted != set(found):
+        missing = ", ".join(sorted(wanted - set(found)))
+        wrong = [f"missing {missing}"] if missing else []
+        wrong += [_unknown(key, wanted) for key in found if key not in wanted][:8]
+        raise ConfigError(f"machine {path}: {'; '.join(wrong)}")
+    constants = {key: _constant(path, key, value) for key, value in found.items()}
+    if name not in MACHINES:
+        for key, right in _read_yaml(profile_path(_REFERENCE), _REFERENCE)["constants"].items():
+            unit = constants[key].unit
+            if unit != right["unit"]:
+                raise ConfigError(
+                    f"machine {path}: {key} has unit {shown(unit)}; write it in {right['unit']}"
+                )
+    return head, constants
+
+
+def base_of(name: str) -> str | None:
+    """Return the profile of the package that a machine is, or that its file changes.
+
+    Parameters
+    ----------
+    name : str
+        Of a profile of the package, or a file, which ``extends`` one or has its name.
+
+    Returns
+    -------
+    str or None
+        None if the file is of another machine.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such profile.
+    """
+    if name in MACHINES:
+        return name
+    profile = _read_yaml(Path(name), name)
+    base: Json = profile.get("extends") or profile.get("name")
+    return str(base) if base in MACHINES else None
 
 
 def overridden(name: str) -> frozenset[str]:
@@ -111,6 +149,13 @@ def number_of(value: Json) -> float | None:
     except ValueError:
         return None
     return number if 0 < number < 1e30 else None
+
+
+def _unknown(key: Json, wanted: Set[str]) -> str:
+    """Return the message about a key that is no constant."""
+    near = get_close_matches(str(key)[:80], wanted, 1)
+    advice = f"did you mean {near[0]}?" if near else f"compare {profile_path(_REFERENCE)}"
+    return f"no constant {shown(key)}; {advice}"
 
 
 def _read_yaml(path: Path, name: str) -> JsonObject:

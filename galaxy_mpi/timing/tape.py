@@ -5,7 +5,6 @@ the time of each moment of chip (0, 0), the only chip with per-op times; `Tape.t
 into figures.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -13,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import added
-from galaxy_mpi.ccl.wire import Kind, Wire
-from galaxy_mpi.errors import ProgramError
+from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.output import plural
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Program, Use
 from galaxy_mpi.program.spent import Bound
-from galaxy_mpi.timing.charge_checks import check_rides, check_seconds
+from galaxy_mpi.timing.charge_checks import check_exchanged, check_rides, check_seconds
 from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.moments import BOUNDS, STALL, Moments, number_of
+from galaxy_mpi.timing.ticks import array_in_ticks, charge_in_ticks, in_ticks, spent_in_ticks
 from galaxy_mpi.timing.times import Timing
 
 __all__ = ["STALL", "Tape", "Told"]
@@ -63,10 +61,12 @@ class Tape:
 
     def __init__(self, program: Program, costs: Costs, capacity_bytes: float | None = None) -> None:
         self.costs = costs
-        self.gap_s, self.issue_s = costs.gap_s(program.mode), costs.issue_s(program.mode)
+        self.gap_s = in_ticks(costs.gap_s(program.mode))
+        self.issue_s = in_ticks(costs.issue_s(program.mode))
         charged = list(program.charges(costs))
+        check_seconds(charged)
         self.uses: list[Use] = [use for use, _ in charged]
-        self.charges: list[Charge] = [charge for _, charge in charged]
+        self.charges: list[Charge] = _in_ticks([charge for _, charge in charged], costs)
         capacity = costs.machine.circular_buffer_bytes if capacity_bytes is None else capacity_bytes
         self.rooms = _rooms([c.n_bytes for c in self.charges if isinstance(c, Take)], capacity)
         self.attentions: list[Kernel] = []
@@ -75,74 +75,27 @@ class Tape:
             if isinstance(charge, Kernel) and callable(charge.seconds) and id(charge) not in known:
                 known.add(id(charge))
                 self.attentions.append(charge)
-        check_seconds(charged)
         check_rides(self.charges)
 
     def check(self, exchanged: Sequence[tuple[Use, Wire]], mesh: Mesh) -> None:
-        """Raise if the charged collectives are not those that were bound, in the same order.
-
-        Slabs of a long tensor are one exchange. A collective that rides is sent with the one before
-        it. The emulator may exchange what the device does not, by a wire that is not charged: in an
-        op without any charge, or beside charged ones (tokens that the device's host chooses).
-
-        Parameters
-        ----------
-        exchanged : sequence of (Use, Wire)
-        mesh : Mesh
-
-        Raises
-        ------
-        ProgramError
-        """
-        crosses = [
-            (use, charge)
-            for use, charge in zip(self.uses, self.charges, strict=True)
-            if isinstance(charge, Cross)
-        ]
-        charged = Counter(_identity(use, cross.wire) for use, cross in crosses)
-        n_bound = Counter(_identity(use, wire) for use, wire in exchanged)
-        free = {id(use) for use in self.uses} - {id(use) for use, _ in crosses}
-        for use, wire in exchanged:
-            if mesh.size(wire.axis) == 1:
-                continue
-            if id(use) in free:
-                raise ProgramError(
-                    f"{use} exchanges {wire}, but charges no device time for any exchange; fix "
-                    f"the op, whose `bind` and `charges` must agree"
-                )
-            one = _identity(use, wire)
-            if 0 < charged[one] < n_bound[one]:
-                raise ProgramError(
-                    f"{use} exchanges {wire} {plural(n_bound[one], 'time')}, but charges device "
-                    f"time for {charged[one]}; fix the op, whose `bind` and `charges` must agree"
-                )
-        bound = dict.fromkeys(_identity(use, wire) for use, wire in exchanged)
-        found = [one for one in bound if one in charged]
-        expected = [(use, cross.wire) for use, cross in crosses if not cross.rides]
-        for number, (use, wire) in enumerate(expected):
-            if number >= len(found) or found[number] != _identity(use, wire):
-                raise ProgramError(
-                    f"device time expects {wire}, {use}, which its `bind` does not exchange in "
-                    f"this order; fix the op, whose `bind` and `charges` must agree"
-                )
-        if len(found) > len(expected):
-            raise ProgramError(
-                "an op exchanges what device time charges as sent along with another collective; "
-                "fix the op, whose `bind` and `charges` must agree"
-            )
+        """Raise if the charged collectives are not those that were bound; `check_exchanged`."""
+        check_exchanged(list(zip(self.uses, self.charges, strict=True)), exchanged, mesh)
 
     def attended_s(self, positions: Sequence[int]) -> list[list[float]]:
         """Return the seconds of each of `attentions` in the columns of ``positions``."""
         found = []
         for kernel in self.attentions:
             assert callable(kernel.seconds)
-            found.append(list(kernel.seconds(positions)))
+            found.append([spent_in_ticks(spent) for spent in kernel.seconds(positions)])
         return found
 
     def dram_s(self, spent: float) -> float:
         """Return how long an attention keeps DRAM busy."""
-        n_bytes: float = getattr(spent, "dram_bytes", 0.0)
-        return n_bytes / self.costs.machine.dram_bytes_per_s
+        return self.read_s(getattr(spent, "dram_bytes", 0.0))
+
+    def read_s(self, n_bytes: float) -> float:
+        """Return how long DRAM takes to read so many bytes."""
+        return in_ticks(n_bytes / self.costs.machine.dram_bytes_per_s)
 
     @cached_property
     def numbers(self) -> dict[int, int]:
@@ -258,8 +211,7 @@ class Tape:
         taken = self._moments.seconds.copy()
         for number, places in enumerate(self._moments.attended):
             taken[places] = attended_s[number]
-        taken *= factor
-        return taken
+        return array_in_ticks(taken * factor)
 
     def _spans_s(self, told: Told, taken: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how long after the one before it each moment comes."""
@@ -273,8 +225,12 @@ class Tape:
         return Moments(self.charges, self.attentions)
 
 
-def _identity(use: Use, wire: Wire) -> tuple[int, str, Axis, Kind]:
-    return id(use), wire.key, wire.axis, wire.kind
+def _in_ticks(charges: Sequence[Charge], costs: Costs) -> list[Charge]:
+    """Return the charges in ticks; those that are one object stay one."""
+    rate = costs.machine.link_bytes_per_s
+    known = {id(charge): charge for charge in charges}
+    made = {key: charge_in_ticks(charge, rate) for key, charge in known.items()}
+    return [made[id(charge)] for charge in charges]
 
 
 def _sum(values: NDArray[np.float64]) -> float:

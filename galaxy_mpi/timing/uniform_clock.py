@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
+from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.program.charge import Consumed, Cross, Kernel, Take
 from galaxy_mpi.timing.hops import Seconds, hop_delays, near_delays
 from galaxy_mpi.timing.tape import Tape, Told
-from galaxy_mpi.timing.times import Timing
 
 __all__ = ["UniformClock"]
 
@@ -44,25 +43,27 @@ class UniformClock:
         self._tape = tape
         self._steps = self._list_steps(mesh)
         self._floors = self._list_floors()
-        self._told, self._attended_s = Told(), list[float]()
+        self._told = Told()
 
-    def run(self, attended_s: Sequence[Sequence[float]]) -> Timing:
-        """Return the figures, given the seconds of each attention by column, which are equal."""
+    def run(self, attended_s: Sequence[Sequence[float]]) -> tuple[Told, float, float]:
+        """Return the record of a chip, when it is done, and how long it waited for weights.
+
+        Parameters
+        ----------
+        attended_s : sequence of sequence of float
+            Seconds of each attention by column, which are equal.
+        """
         now, stall_s = self._play(attended_s)
-        return self._tape.timing(self._told, self._attended_s, 1.0, now, stall_s)
+        return self._told, now, stall_s
 
     def run_s(self, attended_s: Sequence[Sequence[float]]) -> float:
         """Return only the seconds of `run`."""
         return self._play(attended_s)[0]
 
-    def spans_s(self) -> list[tuple[Charge, float]]:
-        """Return each charge of the last run with its seconds, including gap and waiting."""
-        return self._tape.spans_s(self._told, self._attended_s, 1.0)
-
     def _play(self, attended_s: Sequence[Sequence[float]]) -> tuple[float, float]:
         """Return when the program ends, and how long it waited for weights."""
         tape, floors, gap_s = self._tape, self._floors, self._tape.gap_s
-        attended = self._attended_s = [seconds[0] for seconds in attended_s]
+        attended = [seconds[0] for seconds in attended_s]
         attended_dram_s = [tape.dram_s(spent) for spent in attended]
         told = self._told = Told()
         ends, left_s = told.ends, list[float]()
@@ -100,8 +101,7 @@ class UniformClock:
 
     def _list_steps(self, mesh: Mesh) -> list[_Step]:
         tape, steps = self._tape, list[_Step]()
-        bandwidth, rooms = tape.costs.machine.dram_bytes_per_s, iter(tape.rooms)
-        delays = {axis: hop_delays(tape.costs.machine, mesh.size(axis)) for axis in Axis}
+        rooms = iter(tape.rooms)
         reaches: dict[int, _Reach] = {}
         for charge in tape.charges:
             if isinstance(charge, Kernel):
@@ -111,12 +111,14 @@ class UniformClock:
                 else:
                     steps.append((_OP if charge.has_gap else _PART, charge.seconds, 0, _NO_REACH))
             elif isinstance(charge, Take):
-                steps.append((_TAKE, charge.n_bytes / bandwidth, next(rooms), _NO_REACH))
+                steps.append((_TAKE, tape.read_s(charge.n_bytes), next(rooms), _NO_REACH))
             elif isinstance(charge, Consumed):
                 steps.append((_CONSUMED, 0.0, 0, _NO_REACH))
             else:
                 if id(charge) not in reaches:
-                    reaches[id(charge)] = _reach(charge, delays[charge.wire.axis])
+                    n_members = mesh.size(charge.wire.axis)
+                    delays = hop_delays(tape.costs.machine, n_members, charge.laps)
+                    reaches[id(charge)] = _reach(charge, delays)
                 steps.append((_CROSS, 0.0, 0, reaches[id(charge)]))
         return steps
 
@@ -131,7 +133,6 @@ class UniformClock:
 
 
 def _reach(cross: Cross, delays: Seconds) -> _Reach:
-    delays = delays * cross.laps
     block_s = cross.wire_s if cross.block_s is None else cross.block_s
     far_s, near_s = float(delays[0].max()), float(near_delays(delays)[0].max())
     return far_s, block_s, near_s, cross.wire_s, cross.own_s, cross.beside_s

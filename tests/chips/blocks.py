@@ -1,10 +1,10 @@
 """The code blocks of a page of documentation, run in order.
 
-A block whose first line is a comment with a file's name is written to that file; other blocks of
-Python are run. In all others, lines that begin with ``$ galaxy-mpi`` are commands; the lines after
-a command must be its output, where ``...`` stands for any number of lines; commands of other
-programs (mpirun, sh) are left to other tests. The comment ``<!-- not run: REASON -->`` before a
-block leaves it out.
+A block whose first line is a comment with a file's name is written to that file, and so is one of
+JSON behind a line that ends in the file's name and a colon; other blocks of Python are run. In all
+others, lines that begin with ``$ galaxy-mpi`` are commands; the lines after a command must be its
+output, where ``...`` stands for any number of lines; commands of other programs (mpirun, sh) are
+left to other tests. The comment ``<!-- not run: REASON -->`` before a block leaves it out.
 """
 
 import re
@@ -17,7 +17,10 @@ from pathlib import Path
 from galaxy_mpi.cli import SUBCOMMANDS
 from galaxy_mpi.errors import EXIT_USER_ERROR
 
-BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n+)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^(?:[^\n]*`([\w/]+\.json)`:\n\n)?(<!-- not run: [^\n]+ -->\n+)?```(\w*)\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 FILE = re.compile(r"# ([\w/]+\.\w+)\n")
 MODULES = {each.name: each.module for each in SUBCOMMANDS}
 
@@ -29,6 +32,8 @@ class Block:
     language: str
     text: str
     is_left_out: bool
+    name: str = ""
+    """Of the file that the line before it names."""
 
     @property
     def commands(self) -> list[tuple[str, list[str]]]:
@@ -52,7 +57,7 @@ class Block:
 def blocks_of(path: Path) -> list[Block]:
     """Return the blocks of a page."""
     found = BLOCK.findall(path.read_text("utf-8"))
-    return [Block(language, text, bool(left_out)) for left_out, language, text in found]
+    return [Block(language, text, bool(left_out), name) for name, left_out, language, text in found]
 
 
 def play(blocks: list[Block], folder: Path, output: Callable[[], tuple[str, str]]) -> Iterator[str]:
@@ -70,7 +75,9 @@ def play(blocks: list[Block], folder: Path, output: Callable[[], tuple[str, str]
         if block.is_left_out or "from mpi4py" in block.text:
             continue
         named = FILE.match(block.text)
-        if named is not None:
+        if block.name:
+            (folder / block.name).write_text(block.text, "utf-8")
+        elif named is not None:
             (folder / named[1]).write_text(block.text.partition("\n")[2], "utf-8")
         elif block.language == "python":
             output()

@@ -9,13 +9,18 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from galaxy_mpi import accuracy, decode, diff
+from galaxy_mpi.engine.golden import Golden
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import Layout
 from galaxy_mpi.program import Choice
+from galaxy_mpi.studies.against import other_run
 from galaxy_mpi.studies.differences import compare_captures
+from galaxy_mpi.systems import GALAXY, Modules, RMSNorm
 from galaxy_mpi.systems.ops.reduce import FusedReduce
 from tests.chips.changes import RUN, play, with_decode
 
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 ALL = Choice(steps="p1-3,1-2")
 COMMAND = [
     *("--mesh", "2x2", "--chips-per-rank", "4", "--layers", "2"),
@@ -140,8 +145,30 @@ def test_golden_tokens_are_compared(tmp_path, capsys):
     (at,) = (n for n, line in enumerate(lines) if line.startswith("1 of 4 users differ"))
     right = kept["tokens"][2][1]
     assert lines[at + 2].split() == ["2", "1", str(right), str(right - 1)]
-    golden.write_text("{}")
+    golden.write_text('{"decoders": {')
     assert decode.main(options) == 2
+    assert "golden.json is not readable JSON: Expecting property" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{}", '{"tokens": {"": 1}}', '{"tokens": [["a"]]}'])
+def test_a_golden_file_has_tokens_of_users(tmp_path, text):
+    (tmp_path / "golden.json").write_text(text)
+    with pytest.raises(ConfigError, match="was not written by decode --json"):
+        Golden.read(tmp_path / "golden.json")
+
+
+def test_a_golden_file_of_a_longer_run_is_told_as_such():
+    golden = Golden(Path("run.json"), [[1, 2, 3, 4], [5, 6], [7, 8, 9, 10]])
+    assert golden.differences([[1, 2], [5, 6], [7, 8]]) == [
+        "run.json has 4 tokens per user, this run 2 (--max-new-tokens); the first 2 are the same"
+    ]
+    assert golden.differences([[1, 2], [5, 7], [7, 8]])[0] == "3 of 3 users differ from run.json"
+    assert golden.differences([[1, 2, 3, 4, 5], [5, 6], [7, 8, 9, 10, 11]])[0].endswith(
+        "this run 5 (--max-new-tokens); the first 4 are the same"
+    )
+    # A user who ended earlier than before differs.
+    assert golden.differences([[1, 2, 3, 4], [5], [7, 8, 9, 10]])[0].startswith("1 of 3 users")
+    assert golden.differences(golden.tokens) == []
 
 
 def test_against_another_precision_runs_both(tmp_path, capsys):
@@ -157,6 +184,26 @@ def test_against_another_precision_runs_both(tmp_path, capsys):
     assert "against float32" in capsys.readouterr().out
     assert decode.main([*COMMAND, "--against", "flaot32"]) == 2
     assert "--against flaot32: no such file; name one, or performance" in capsys.readouterr().err
+
+
+def test_against_a_system_is_without_this_runs_classes(tmp_path):
+    """Both runs had the same attention before, so nothing differed."""
+    path, example = tmp_path / "run.json", EXAMPLES / "alibi.py"
+    options = ["--attention-class", f"{example}:AlibiAttention", "--against", "galaxy"]
+    assert decode.main([*COMMAND, *options, "--json", str(path)]) == 0
+    first = json.loads(path.read_text())["against"]["first"]
+    assert (first["op"], first["layer"]) == ("attention", 0)
+
+
+def test_what_is_named_replaces_what_it_decides():
+    plain = replace(RUN, precision="performance", system=GALAXY)
+    modules = Modules(norm_class=type("Norm", (RMSNorm,), {}))
+    of_system = {"modules": modules, "layout_class": type("Mine", (Layout,), {})}
+    of_system |= {"collectives": "ring", "math_fidelity": False}
+    changed = replace(plain, formats="decode.wo_sum=bfp4", **of_system)
+    assert other_run(changed, "galaxy") == replace(plain, system="galaxy")
+    kept = replace(plain, precision="accuracy", **of_system)
+    assert other_run(changed, "accuracy") == kept
 
 
 @pytest.mark.parametrize("other", ["tt_transformers", "galaxy"])

@@ -260,7 +260,10 @@ def test_files_that_are_none(tmp_path):
         read(tmp_path / "none.json")
     path = tmp_path / "broken.json"
     path.write_text("{")
-    with pytest.raises(ConfigError, match="not readable JSON"):
+    with pytest.raises(ConfigError, match="not readable JSON: .*char 1.; choose"):
+        read(path)
+    path.write_text('# w2.json\n{"decoders": {}}')
+    with pytest.raises(ConfigError, match=r"char 0\); JSON has no comments; choose performance"):
         read(path)
 
 

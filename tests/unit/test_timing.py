@@ -17,7 +17,7 @@ from galaxy_mpi.timing.mesh_clock import MeshClock
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.trace import Trace
 from tests.charged import cross, program_of, tape_of
-from tests.chip_times import play_chips
+from tests.chip_times import play_chips, ticks
 
 GALAXY = Machine.load("wormhole_galaxy_6u")
 COSTS = Costs(GALAXY)
@@ -109,7 +109,8 @@ def test_waiting_for_a_slow_chip_is_noted_once_also_if_another_collective_rides(
     for charges in ((first,), (first, rider)):
         timing, _ = run(work, *charges, mesh="1x2", slow=["0,0,2"])
         assert timing.waits_s[1] == {0: pytest.approx(1.0)}
-        assert timing.waits_s.get(0, {}).get(1, 0.0) <= GALAXY.link_hop_s  # for the signal's hop
+        others = timing.waits_s.get(0, {})
+        assert others.get(1, 0.0) <= ticks(GALAXY.link_hop_s)  # for the signal's hop
     assert run(work, first, rider, mesh="1x2")[0].waits_s == {}
 
 
@@ -150,6 +151,21 @@ def test_the_clock_agrees_with_one_that_plays_each_chip_by_itself(mesh, system, 
         assert record.end_s.ravel().tolist() == [chip.now for chip in chips]
 
 
+@pytest.mark.parametrize("mesh", ["1x1", "1x3", "2x2", "3x2", "8x4"])
+@pytest.mark.parametrize("system", ["galaxy", "tt_transformers"])
+@pytest.mark.parametrize("positions", [[-1, 500, 40, 3000], [700] * 4])
+def test_all_figures_are_the_same_with_a_trace_and_without(mesh, system, positions):
+    mesh = Mesh.parse(mesh)
+    model = replace(PRESETS["smollm2-135m"], n_layers=7)
+    formats = PRECISIONS["performance"]
+    programs = Programs(model, mesh, system_of(system, mesh), formats, users=8)
+    costs = Costs(programs.on(GALAXY))
+    for program in (programs.decode(), programs.prefill(PassShape.of_prompt(1500))):
+        clock = MeshClock(Tape(program, costs), programs.mesh)
+        at = positions[-programs.mesh.cols :]
+        assert clock.run(at) == clock.run(at, Trace(programs.mesh))
+
+
 def test_where_no_chip_differs_one_is_evaluated_and_bits_are_those_of_all():
     model = replace(PRESETS["llama3-70b"], n_layers=3)
     mesh = Mesh(8, 4)
@@ -169,7 +185,10 @@ def test_what_is_charged_must_be_what_was_bound():
     first, second, mesh = tape.uses[0], tape.uses[1], Mesh(2, 2)
     bound = [(first, wo.wire), (second, ff2.wire)]
     tape.check(bound, mesh)
-    tape.check([bound[0], (first, other.wire), bound[1]], mesh)  # one that takes no device time
+    with pytest.raises(ProgramError, match="all_gather OTHER .* charges no device time for it"):
+        tape.check([bound[0], (first, other.wire), bound[1]], mesh)
+    first.op.free = (other.wire,)
+    tape.check([bound[0], (first, other.wire), bound[1]], mesh)
     for wrong in ([bound[0]], [], bound[::-1], [bound[0], (first, ff2.wire)]):
         with pytest.raises(ProgramError, match="device time expects all_gather .* fix the op"):
             tape.check(wrong, mesh)

@@ -19,6 +19,7 @@ from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.estimator import Estimator
+from galaxy_mpi.timing.machine import read_constants
 
 PLACES = (
     ("galaxy", "wormhole_galaxy_6u", "8x4"),
@@ -260,6 +261,30 @@ def test_figures_come_with_bands_and_what_they_wait_for():
     assert 0 < figures["dram_utilization"] < 1
     assert 0 < figures["flops_utilization"] < 1
     assert all(0 < share < 1 for share in figures["link_utilization"].values())
+
+
+def test_bands_depend_on_constants_however_they_are_set(tmp_path):
+    def regime(text, **changes):
+        path = tmp_path / "machine.yaml"
+        path.write_text(text)
+        return WhatIf(machine=str(path), **changes).conditions.regime("step")
+
+    def constants(**values):
+        unit = {name: read_constants("wormhole_galaxy_6u")[name].unit for name in values}
+        rows = (
+            f"  {k}: {{value: {v}, unit: {unit[k]}, source: a test}}" for k, v in values.items()
+        )
+        return "\n".join([*extended, "constants:", *rows]) + "\n"
+
+    extended = ("name: mine", "extends: wormhole_galaxy_6u")
+    slow, same = "machine.dram_bytes_per_s=1.25e11", "machine.links=4"
+    assert WhatIf(constants=(same,)).conditions.regime("step") == "calibrated"
+    assert WhatIf(constants=(slow,)).conditions.regime("step") == "interpolated"
+    assert regime("\n".join([*extended, "constants: {}\n"])) == "calibrated"
+    assert regime(constants(dram_bytes_per_s=1.25e11)) == "interpolated"
+    # Another clock changes what all cores do.
+    assert regime(constants(clock_hz=1.35e9)) == "extrapolated"
+    assert WhatIf(formats="decode.wo_sum=bf16").conditions.regime("step") == "interpolated"
 
 
 def test_what_helps_is_told_largest_first(capsys):

@@ -54,13 +54,9 @@ def normalise(chip: ChipBinder, norm: RMSNorm, x: F32, total_B: F32, gain: F32) 
 def statistics(chip: ChipBinder, norm: RMSNorm, x: F32, out_B: F32) -> None:
     """Bind the first half of a norm."""
     if type(norm) is RMSNorm:
-        chip.call(_sum_of_squares, x, out_B)
+        chip.call(np.vecdot, x, x, out_B)
     else:
         chip.call(lambda: put(out_B, norm.statistics(x), norm, "statistics"))
-
-
-def _sum_of_squares(x: F32, out_B: F32) -> None:
-    np.einsum("bd,bd->b", x, x, out=out_B)
 
 
 class AddNorm(SystemOp):

@@ -68,6 +68,10 @@ class HostSample(SystemOp):
         """Return the gathers of values and of token numbers."""
         return (self._values, self._tokens)
 
+    def free_wires(self) -> tuple[Wire, ...]:
+        """Return the gather of token numbers: the device's host reads all logits."""
+        return (self._tokens,)
+
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Gather, layout, and the host."""
         shape, m, work = self.shape, costs.machine, self.site.work

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.output import say_once
 
 __all__ = [
     "check_page",
@@ -94,14 +93,14 @@ def check_page(path: Path | None) -> None:
     Raises
     ------
     ConfigError
-        If it cannot be written, or what draws pages is not installed.
+        If it cannot be written, has another file's name, or what draws pages is not installed.
     """
     if path is None:
         return
     check_writable("--report", path)
     if path.suffix not in ("", ".html", ".htm"):
-        say_once(
-            f"--report {path} is written as HTML, which a browser may not open as {path.suffix}"
+        raise ConfigError(
+            f"--report {path} is an HTML page; name it {path.with_suffix('.html').name}"
         )
     for name in ("jinja2", "plotly"):
         if importlib.util.find_spec(name) is None:

@@ -119,12 +119,10 @@ def test_the_others_print_first_too(capsys):
     assert "claimed in an earlier write-up" in capsys.readouterr().out
 
 
-def test_a_page_whose_name_is_not_one_of_a_page_gets_a_note(tmp_path, caplog):
-    caplog.set_level("WARNING", "galaxy_mpi")
-    for name in ("page.html", "page.txt"):
-        check_page(tmp_path / name)
-    (told,) = caplog.messages
-    assert f"--report {tmp_path}/page.txt is written as HTML" in told
+def test_a_page_is_not_written_to_a_file_that_is_named_as_another_kind(tmp_path):
+    check_page(tmp_path / "page.html")
+    with pytest.raises(ConfigError, match=r"page\.txt is an HTML page; name it page\.html$"):
+        check_page(tmp_path / "page.txt")
 
 
 def test_json_on_standard_output_is_nothing_but_json(capsys):

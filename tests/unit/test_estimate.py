@@ -126,7 +126,7 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--slow-link", "0,0,UP,2"], "--slow-link is ROW,COLUMN,row|column,FACTOR"),
         (["--sweep", "links"], "--sweep takes an option and its values"),
         (["--sweep", "links=1,none"], "--links takes a whole number, got 'none'"),
-        (["--sweep", "precision=accuracy,acuracy"], "--precision: no 'acuracy' on the device;"),
+        (["--sweep", "precision=accuracy,float16"], "--precision: no 'float16' on the device;"),
         (["--sweep", "users=1,33"], "--users must be 1 to 32, got 33"),
         (["--sweep", "linkz=1"], "--sweep: no option 'linkz'; did you mean links?"),
         (["--sweep", "speed=1"], "--sweep: no option 'speed'; choose model, users, input-tokens"),

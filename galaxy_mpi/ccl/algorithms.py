@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
 
-from galaxy_mpi.ccl.builder import Bound, Builder, Scatter
+from galaxy_mpi.ccl.builder import Bound, Builder, Gather, Scatter
 from galaxy_mpi.ccl.direct import DirectAllGather, DirectAllReduce, DirectReduceScatter
 from galaxy_mpi.ccl.owner import by_hops
 from galaxy_mpi.ccl.rows import MakeTopology, hop_by_hop
@@ -63,7 +63,7 @@ class Algorithm(Generic[_Made]):
     """Given (builder, wire); a reduce-scatter also ``by_rows`` and ``is_rounded``."""
 
 
-def gather_over(make_topology: MakeTopology) -> Algorithm[Bound]:
+def gather_over(make_topology: MakeTopology) -> Algorithm[Gather]:
     """Return an all-gather whose blocks are passed on hop by hop."""
     return Algorithm(
         _name(make_topology), partial(DirectAllGather, open_rows=hop_by_hop(make_topology))
@@ -98,7 +98,7 @@ class Algorithms:
     """The algorithm of each kind of collective."""
 
     name: str
-    all_gather: Algorithm[Bound] = Algorithm("direct", DirectAllGather)
+    all_gather: Algorithm[Gather] = Algorithm("direct", DirectAllGather)
     reduce_scatter: Algorithm[Scatter] = Algorithm("direct", DirectReduceScatter)
     all_reduce: Algorithm[Bound] | None = Algorithm("direct", direct_all_reduce)
     """None: a reduce-scatter followed by an all-gather."""

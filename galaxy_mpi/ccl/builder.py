@@ -10,7 +10,7 @@ from galaxy_mpi.dtypes.codec import Codec
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
 
-__all__ = ["Bound", "Builder", "Scatter"]
+__all__ = ["Bound", "Builder", "Gather", "Scatter"]
 
 
 class Builder(Protocol):
@@ -56,6 +56,13 @@ class Bound(Protocol):
         The result of an all-gather may be a view of received memory: it may be read until the next
         collective on the same axis.
         """
+
+
+class Gather(Bound, Protocol):
+    """An all-gather whose result can be written where the next op reads it."""
+
+    def cross(self, out: Array | None = None) -> Array:
+        """Return the members' blocks (size, *sent), in ``out`` if it is given."""
 
 
 class Scatter(Protocol):

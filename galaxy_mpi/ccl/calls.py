@@ -94,7 +94,7 @@ def pack_chunks(builder: Builder, dtype: DType, chunks: F32, out: Bytes) -> None
 
 def unpack_rows(builder: Builder, dtype: DType, rows: Bytes, out: F32) -> None:
     """Unpack one block a member into ``out`` (size, *shape), in one call if possible."""
-    if are_one(dtype, out.shape) and rows.flags.c_contiguous:
+    if are_one(dtype, out.shape) and rows.flags.c_contiguous and out.flags.c_contiguous:
         builder.call(builder.codec(dtype, out.shape).unpack, rows.reshape(-1), out)
         return
     unpack = builder.codec(dtype, out.shape[1:]).unpack

@@ -65,16 +65,25 @@ class DirectAllGather:
         else:
             self.term = builder.array(*wire.sent)
 
-    def cross(self) -> Array:
-        """Add the exchange; return (size, *sent), values of the wire's format."""
+    def cross(self, out: Array | None = None) -> Array:
+        """Add the exchange; return (size, *sent), values of the wire's format.
+
+        They are in ``out`` if it is given; its rows may lie apart.
+        """
         builder, wire, rows = self._builder, self._wire, self._rows
         if rows is None:
             if not self._is_plain:
                 round_in_place(builder, dtype_of(wire), self.term)
-            return self.term[None]
+            if out is None:
+                return self.term[None]
+            builder.call(np.copyto, out, self.term[None])
+            return out
         if self._is_plain:
             builder.cross(rows.crossing)
             blocks = rows.rows.view(self.term.dtype).reshape(self._size, *wire.sent)
+            if out is not None:
+                builder.call(np.copyto, out, blocks)
+                return out
             if rows.rows.flags.c_contiguous:
                 return blocks
             # Readers rely on contiguous blocks.
@@ -86,7 +95,8 @@ class DirectAllGather:
         dtype = dtype_of(wire)
         builder.call(builder.codec(dtype, wire.sent).pack, self.term, rows.mine)
         builder.cross(rows.crossing)
-        out = builder.array(self._size, *wire.sent)
+        if out is None:
+            out = builder.array(self._size, *wire.sent)
         unpack_rows(builder, dtype, rows.rows, out)
         return out
 

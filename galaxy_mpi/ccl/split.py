@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.ccl.builder import Bound, Builder, Scatter
+from galaxy_mpi.ccl.builder import Builder, Gather, Scatter
 from galaxy_mpi.ccl.calls import dtype_of
 from galaxy_mpi.ccl.direct import DirectAllGather, DirectAllReduce, DirectReduceScatter
 from galaxy_mpi.ccl.wire import Wire
@@ -17,6 +17,10 @@ __all__ = ["SplitAllReduce", "direct_all_reduce"]
 
 WORTH_PARTS = 2**14
 """From this many values on, adding each part on one chip only is worth a second exchange."""
+
+
+WORTH_CALLS = 2**16
+"""From this many values of a part on, a call for each is less than copying all once more."""
 
 
 class SplitAllReduce:
@@ -42,7 +46,7 @@ class SplitAllReduce:
         wire: Wire,
         *,
         scatter: Callable[..., Scatter] = DirectReduceScatter,
-        gather: Callable[..., Bound] = DirectAllGather,
+        gather: Callable[..., Gather] = DirectAllGather,
         is_flat: bool = False,
     ) -> None:
         self._builder, self._wire = builder, wire
@@ -64,8 +68,12 @@ class SplitAllReduce:
         if columns < self._whole.shape[1]:
             builder.call(self._whole[:, columns:].fill, 0)
         self._scatter.cross(self._gather.term)
+        size, (rows, width) = self._size, self._gather.term.shape
+        if columns == size * width and rows > 1 and rows * width >= WORTH_CALLS:
+            out = builder.array(rows, columns)
+            self._gather.cross(out.reshape(rows, size, width).swapaxes(0, 1))
+            return out.reshape(wire.sent)
         parts: F32 = self._gather.cross()
-        size, rows, width = parts.shape
         out = builder.array(rows, columns)
         if rows == 1:
             builder.call(np.copyto, out, parts.reshape(1, -1)[:, :columns])

@@ -1,6 +1,7 @@
 """Read what a run needs from files; on rank 0 alone, so only rank 0 loads the readers of files."""
 
 import os
+from collections.abc import Iterator
 
 from galaxy_mpi.checkpoints import cache_folder, default_prompts
 from galaxy_mpi.checkpoints.model_files import ModelFiles, open_model
@@ -51,6 +52,8 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     if on_device is not None:
         on_device.check_mesh(run.mesh)
     sampling = _sampling(run, files)
+    for note in _without_effect(run, sampling):
+        say_once(note)
     if run.weights_cache is not None and os.path.isfile(run.weights_cache):
         raise ConfigError(f"--weights-cache {run.weights_cache} is a file; name a folder, or off")
     fingerprint = files.fingerprint()
@@ -83,6 +86,18 @@ def _sampling(run: RunConfig, files: ModelFiles) -> SamplingParams:
         top_p=advice.top_p,
         seed=run.seed,
     )
+
+
+def _without_effect(run: RunConfig, sampling: SamplingParams) -> Iterator[str]:
+    """Yield a note for each option that changes nothing without another one."""
+    written = (run.trace_path, run.host_trace_path, run.profile_path, run.report_path)
+    if run.trace_steps is not None and not any(written):
+        yield (
+            f"--trace-steps {run.trace_steps} has no effect without --trace, --trace-host, "
+            "--profile-csv or --report"
+        )
+    if sampling.seed and not sampling.temperature:
+        yield f"--seed {sampling.seed} has no effect at temperature 0; add --temperature"
 
 
 def _kept_as(run: RunConfig, files: ModelFiles, fingerprint: str | None) -> str | None:

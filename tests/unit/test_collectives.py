@@ -87,7 +87,7 @@ def test_a_reduce_scatter_gives_each_member_its_sum(algorithms, dtype, size, sha
 @ANY_DTYPE
 @ANY_SIZE
 @pytest.mark.parametrize(
-    "shape", [(4, 64), (31, 20), (1, 5), (2, 3, 40), (30, 1024), (3, 7000), (1, 20000)]
+    "shape", [(4, 64), (31, 20), (1, 5), (2, 3, 40), (30, 1024), (3, 7000), (1, 20000), (1100, 512)]
 )
 def test_an_all_reduce_is_the_sum_on_everybody(algorithms, dtype, size, shape):
     terms = [exact_operand(chip, shape) for chip in range(size)]
@@ -152,7 +152,7 @@ def test_gathered_terms_are_packed_once_and_the_sum_once(way, shape):
 
 
 @ANY_DTYPE
-@pytest.mark.parametrize("shape", [(32, 1024), (3, 7000), (32, 40), (1, 20000)])
+@pytest.mark.parametrize("shape", [(32, 1024), (3, 7000), (32, 40), (1, 20000), (1100, 512)])
 def test_adding_parts_gives_the_bits_of_adding_everything(dtype, shape):
     terms = [noise(chip, *shape) for chip in range(8)]
     wire = wire_of(Kind.ALL_REDUCE, dtype, shape)

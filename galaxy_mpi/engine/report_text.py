@@ -126,7 +126,9 @@ def _summary(report: Report) -> list[str]:
         rows[place + 1 : place + 1] = [
             *device_rows(figures),
             *report.device_latency(report.device.times).rows("device"),
-            *straggler_rows(figures["stragglers"], figures["decode_step_s"]),
+            *straggler_rows(
+                figures["stragglers"], figures["decode_step_s"], report.device.slowness
+            ),
         ]
         rows += budget_rows(report.device.budget(report.n_positions))
         table = ["", *op_table(figures, most=8)] if figures["steps"] else []

@@ -17,7 +17,17 @@ from galaxy_mpi.timing.bands import Band, Conditions, band
 from galaxy_mpi.timing.estimator import Estimator
 from galaxy_mpi.timing.times import Timing
 
-__all__ = ["Row", "device_figures", "gains_of", "rows_of", "stored", "table", "to_dict"]
+__all__ = [
+    "Row",
+    "device_figures",
+    "gains_of",
+    "rows_of",
+    "sent_bytes",
+    "stored",
+    "table",
+    "to_dict",
+    "unit_of_sent",
+]
 
 _WIDTH = 34
 """Of the column of names."""
@@ -176,8 +186,7 @@ def table(rows: Sequence[Row], model: LlamaConfig, variants: Sequence[Variant]) 
     listed = [(row, alone.get(row.name)) for row in rows if not row.is_alone]
     lines: list[str] = []
     if rows[0].device is not None:
-        most = max(_sent(row.device) for row in rows if row.device is not None)
-        unit, unit_bytes = ("MiB", 2**20) if most >= 2**20 else ("KiB", 2**10)
+        unit, unit_bytes = unit_of_sent(rows)
         lines += [
             f"{'device time of a decode step':<{_WIDTH}}{'ms':>9}{'gain':>8}{'alone':>8}"
             f"{unit + ' sent':>9}{'allocations':>12}",
@@ -229,15 +238,21 @@ def stored(model: LlamaConfig, variants: Sequence[Variant]) -> Iterator[str]:
         yield from textwrap.wrap(text, 80, subsequent_indent="    ")
 
 
-def _sent(step: Timing) -> float:
+def sent_bytes(step: Timing) -> float:
     """Return the bytes on the busiest link of each axis."""
     return added(step.link_bytes.values())
+
+
+def unit_of_sent(rows: Sequence[Row]) -> tuple[str, int]:
+    """Return the unit in which the bytes that rows send are shown, and its bytes."""
+    most = max(sent_bytes(row.device) for row in rows if row.device is not None)
+    return ("MiB", 2**20) if most >= 2**20 else ("KiB", 2**10)
 
 
 def _device_line(row: Row, alone: Row | None, unit_bytes: int) -> str:
     if row.device is None:
         return _name(row, alone)
-    sent = _sent(row.device) / unit_bytes
+    sent = sent_bytes(row.device) / unit_bytes
     return (
         f"{_name(row, alone)}{row.device.seconds * 1e3:>9.3f}"
         f"{_percent(row.device_gain if row.group else None):>8}"

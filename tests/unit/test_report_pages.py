@@ -124,6 +124,8 @@ def test_a_comparison_is_told_row_by_row():
     steps = [row for row in rows if not row.is_alone]
     assert list(chart.series["device"]) == [row.device.seconds * 1e3 for row in steps]
     assert [cells[0].removeprefix("+ ") for cells in chart.table.rows] == [r.name for r in steps]
+    sent, unit = rows[0].device.link_bytes.values(), chart.table.columns[5].unit
+    assert (unit, chart.table.rows[0][5]) == ("MiB", sum(sent) / 2**20)
     html = to_html(page)
     assert 'id="host-time"' not in html
     for row in steps:

@@ -16,7 +16,7 @@ from galaxy_mpi.report.parts import (
     Table,
     ends_of,
 )
-from galaxy_mpi.studies.comparison import Row, gains_of
+from galaxy_mpi.studies.comparison import Row, gains_of, sent_bytes, unit_of_sent
 from galaxy_mpi.studies.ideas import CLAIMS
 
 __all__ = ["compare_page"]
@@ -63,11 +63,11 @@ def _names(steps: Sequence[Row]) -> list[str]:
 
 def _device_section(steps: Sequence[Row], alone: Sequence[Row]) -> Section:
     by_name = {row.name: row for row in alone}
+    unit, unit_bytes = unit_of_sent(steps)
     cells: list[list[Cell]] = []
     for name, row in zip(_names(steps), steps, strict=True):
         device, single = row.device, by_name.get(row.name)
         assert device is not None
-        links = device.link_bytes
         cells.append(
             [
                 name,
@@ -75,7 +75,7 @@ def _device_section(steps: Sequence[Row], alone: Sequence[Row]) -> Section:
                 row.band.margin if row.band else None,
                 None if not row.group or row.device_gain is None else row.device_gain - 1,
                 None if single is None or not single.device_gain else single.device_gain - 1,
-                sum(links.values()) / 2**20,
+                sent_bytes(device) / unit_bytes,
                 row.allocations,
                 device.stall_s * 1e6,
             ]
@@ -86,8 +86,8 @@ def _device_section(steps: Sequence[Row], alone: Sequence[Row]) -> Section:
         Column("+-", "", ".0%"),
         Column("gain", "", "+.1%"),
         Column("alone", "", "+.1%"),
-        Column("sent by the busiest links", "MiB", ".1f"),
-        Column("buffers made", "", "d"),
+        Column("sent by the busiest links", unit, ".1f"),
+        Column("allocations", "", "d"),
         Column("prefetch stall", "us", ".1f"),
     ]
     seconds: list[float | None] = [r.device.seconds * 1e3 if r.device else None for r in steps]

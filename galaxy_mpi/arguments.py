@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import NoReturn
 
 from galaxy_mpi.errors import ConfigError, did_you_mean
@@ -89,8 +90,25 @@ class ArgumentParser(argparse.ArgumentParser):
                 raise ConfigError(f"--sweep: no option {key[:80]!r}; {did_you_mean(key, known)}")
 
     def error(self, message: str) -> NoReturn:
-        """Raise ConfigError."""
+        """Raise ConfigError, in other words than argparse where those are hard to read."""
+        option, _, what = message.removeprefix("argument ").partition(": ")
+        for words, plainly in _PLAINLY.items():
+            if what.startswith(words):
+                message = f"{option} {plainly}{what.removeprefix(words)}"
+        if option == "unrecognized arguments":
+            known = [name for action in self._actions for name in action.option_strings]
+            unknown = [word.partition("=")[0] for word in what.split() if word.startswith("--")]
+            close = [name for word in unknown[:1] for name in get_close_matches(word, known, 1)]
+            message += "".join(f"; did you mean {name}?" for name in close)
         raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+_PLAINLY = {
+    "invalid int value: ": "takes a whole number, got ",
+    "invalid float value: ": "takes a number, got ",
+    "expected one argument": "needs a value",
+}
+"""Words of argparse about an option, and ours."""
 
 
 def add_transport(parser: ArgumentParser) -> None:

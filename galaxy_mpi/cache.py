@@ -90,7 +90,9 @@ def _print(root: Path, found: list[Entry], what: str) -> None:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_s))
         model, kind = entry.folder.parent.name[:8], entry.folder.name
         mib = entry.n_bytes / 2**20
-        print(f"{model:<10}{kind:<36}{entry.n_files:>6}{mib:>10.1f}  {used}")
+        # The figures of a long name are below it.
+        space = " " * (36 - len(kind)) if len(kind) < 36 else "\n" + " " * 46
+        print(f"{model:<10}{kind}{space}{entry.n_files:>6}{mib:>10.1f}  {used}")
     total = sum(entry.n_bytes for entry in found) / 2**20
     print(
         f"{len(found)} {'entry' if len(found) == 1 else 'entries'}, {total:.1f} MiB, {what} {root}"

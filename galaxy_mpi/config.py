@@ -130,7 +130,7 @@ class RunConfig:
             raise ConfigError("prompt_tokens has an empty prompt; each needs at least one token")
         if self.collectives is not None and self.collectives not in COLLECTIVES:
             raise ConfigError(
-                f"no collectives {self.collectives!r}; choose {', '.join(COLLECTIVES)}"
+                f"--collectives: no {self.collectives!r}; choose {', '.join(COLLECTIVES)}"
             )
         is_float32 = self.wanted.is_float32
         Traced(self.trace_steps)

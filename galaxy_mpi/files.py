@@ -93,11 +93,15 @@ def check_page(path: Path | None) -> None:
     Raises
     ------
     ConfigError
-        If it cannot be written, or what draws pages is not installed.
+        If it cannot be written, has another file's name, or what draws pages is not installed.
     """
     if path is None:
         return
     check_writable("--report", path)
+    if path.suffix not in ("", ".html", ".htm"):
+        raise ConfigError(
+            f"--report {path} is an HTML page; name it {path.with_suffix('.html').name}"
+        )
     for name in ("jinja2", "plotly"):
         if importlib.util.find_spec(name) is None:
             raise ConfigError(

@@ -115,7 +115,8 @@ class Progress:
 
     def _stepped(self, step: int, scheduler: Scheduler) -> None:
         if self._run is None:
-            self._run = self._bar("decoding", "step")
+            left = scheduler.n_steps_left
+            self._run = self._bar("decoding", "step", None if left is None else step + left)
         done, users = scheduler.n_done, len(scheduler.requests)
         self._run.set_postfix_str(f"{done} of {users} users done", refresh=False)
         self._run.update()

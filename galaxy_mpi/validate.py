@@ -118,7 +118,11 @@ def _sources(sources: set[str]) -> list[str]:
         path, _, commit = source.partition("@")
         if len(source) > WIDTH - 2:
             folder, _, file = path.rpartition("/")
-            lines += [f"  {folder}/", f"    {file}@{commit[:12]}" if commit else f"    {file}"]
+            name = f"{file}@{commit[:12]}" if commit else file
+            repository, _, inner = folder.rpartition(":")
+            is_long = len(folder) > WIDTH - 3
+            above = [f"  {repository}:", f"    {inner}/"] if is_long else [f"  {folder}/"]
+            lines += [*above, f"    {name}"]
         else:
             lines.append(f"  {source}")
     return lines

@@ -103,7 +103,7 @@ class Engine:
             make_prefetcher(self.programs, self._spans, self._hooks),
             watchers=watchers,
         )
-        ends = at_layer_ends(lambda chip, layer, outputs: self._layer_ended(layer))
+        ends = at_layer_ends(lambda chip, layer, outputs: self._layer_ended(chip, layer))
         self.prefill_mode = PrefillMode(self.chips, self.programs, [ends], watchers)
         if self.clock is not None:
             check = self.clock.estimator.check
@@ -213,8 +213,10 @@ class Engine:
             self.times.add_switch(0.0)
         self._mode = mode
 
-    def _layer_ended(self, layer: int) -> None:
-        self._hooks.prefilled_layer(self._prefilled, layer, self.plan.model.n_layers)
+    def _layer_ended(self, chip: tuple[int, int], layer: int) -> None:
+        """Count a layer once, however many chips this process plays."""
+        if chip == self._transport.mesh.coord(self._transport.chips[0]):
+            self._hooks.prefilled_layer(self._prefilled, layer, self.plan.model.n_layers)
 
     def _advance(self, scheduler: Scheduler, sampled: dict[int, int]) -> None:
         for number, token in sampled.items():

@@ -1,6 +1,7 @@
 """Read what a run needs from files; on rank 0 alone, so only rank 0 loads the readers of files."""
 
 import os
+from collections.abc import Iterator
 
 from galaxy_mpi.checkpoints import cache_folder, default_prompts
 from galaxy_mpi.checkpoints.model_files import ModelFiles, open_model
@@ -14,7 +15,7 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.kernels.sampling import MAX_TOP_K
 from galaxy_mpi.models import Layout
-from galaxy_mpi.output import say_once
+from galaxy_mpi.output import plural, say_once
 
 __all__ = ["make_plan"]
 
@@ -42,6 +43,8 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     )
     prompts.encode(model, tokenizer, chat, limits, files.where)
     _check_cache(prompts, limits)
+    if note := _cut_short(run, prompts, limits):
+        say_once(note)
     precision = run.wanted.on(run.emulated_system, model)
     if note := run.wanted.note(model):
         say_once(note)
@@ -49,6 +52,8 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     if on_device is not None:
         on_device.check_mesh(run.mesh)
     sampling = _sampling(run, files)
+    for note in _without_effect(run, sampling):
+        say_once(note)
     if run.weights_cache is not None and os.path.isfile(run.weights_cache):
         raise ConfigError(f"--weights-cache {run.weights_cache} is a file; name a folder, or off")
     fingerprint = files.fingerprint()
@@ -83,6 +88,18 @@ def _sampling(run: RunConfig, files: ModelFiles) -> SamplingParams:
     )
 
 
+def _without_effect(run: RunConfig, sampling: SamplingParams) -> Iterator[str]:
+    """Yield a note for each option that changes nothing without another one."""
+    written = (run.trace_path, run.host_trace_path, run.profile_path, run.report_path)
+    if run.trace_steps is not None and not any(written):
+        yield (
+            f"--trace-steps {run.trace_steps} has no effect without --trace, --trace-host, "
+            "--profile-csv or --report"
+        )
+    if sampling.seed and not sampling.temperature:
+        yield f"--seed {sampling.seed} has no effect at temperature 0; add --temperature"
+
+
 def _kept_as(run: RunConfig, files: ModelFiles, fingerprint: str | None) -> str | None:
     """Return the name under which packed weights are kept; None if they are not.
 
@@ -103,3 +120,23 @@ def _check_cache(prompts: Prompts, limits: CacheLimits) -> None:
     if refusals[0] is not None and None not in refusals:
         rest = f" (and so all {len(refusals)} prompts)" if len(refusals) > 1 else ""
         raise ConfigError(f"{refusals[0]}{rest}")
+
+
+def _cut_short(run: RunConfig, prompts: Prompts, limits: CacheLimits) -> str | None:
+    """Return a note on users who cannot get all the tokens that were asked for, if there are any.
+
+    None for callers in Python, who say how many tokens they want later.
+    """
+    most = run.max_new_tokens
+    rooms = {n: limits.room(len(ids)) for n, ids in enumerate(prompts.tokens) if ids}
+    cut = {n: room for n, room in rooms.items() if 0 < room < most}
+    if not cut or run.prompt_tokens is not None:
+        return None
+    least = min(cut, key=lambda n: cut[n])
+    is_context = limits.n_positions == limits.max_seq_len
+    what = "the model's context" if is_context else "the KV cache (--cache-blocks)"
+    rest = f", and fewer than {most} for {plural(len(cut) - 1, 'more user')}"
+    return (
+        f"--max-new-tokens {most}: {what} of {limits.n_positions:,} positions leaves "
+        f"{cut[least]:,} for user {least}{rest if len(cut) > 1 else ''}"
+    )

@@ -5,7 +5,7 @@ from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import EndReason
 from galaxy_mpi.json_values import JsonView
 from galaxy_mpi.output import command_line, folded, named_lines, plural
-from galaxy_mpi.timing.summary import budget_rows, device_rows, op_table, straggler_rows
+from galaxy_mpi.timing.summary import NO_STEP, budget_rows, device_rows, op_table, straggler_rows
 
 __all__ = ["report_text"]
 
@@ -82,14 +82,23 @@ def _summary(report: Report) -> list[str]:
     def part(name: str) -> str:
         return f"{host[name] * ms:.1f} ms ({host[name] / step_s:.0%})"
 
+    rates = [
+        ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),
+        ("host: tokens/s/user", f"{host['tokens_per_s_per_user']:.2f}"),
+    ]
+    step = [
+        ("host: decode step", f"{step_s * ms:.1f} ms, {plural(host['steps'], 'step')}"),
+        ("  compute", part("compute_s")),
+        ("  collectives", part("collectives_s")),
+        ("  prefetch stall", part("prefetch_stall_s")),
+    ]
     rows = [
         ("model", f"{report.run.model}, {report.model.n_layers} layers, dim {report.model.dim}"),
-        ("mesh", f"{report.run.mesh}, {report.run.mesh.n_chips} chips"),
+        ("mesh", f"{report.run.mesh}, {plural(report.run.mesh.n_chips, 'chip')}"),
         *_layout(report),
         ("system, precision", f"{report.run.system_name}, {report.precision}"),
         ("users, new tokens", f"{len(report.tokens)}, {sum(map(len, report.tokens))}"),
-        ("host: tokens/s", f"{host['tokens_per_s']:.1f} (all users)"),
-        ("host: tokens/s/user", f"{host['tokens_per_s_per_user']:.2f}"),
+        *(rates if host["steps"] else []),
         ("host: time to first token", f"{host['time_to_first_token_s']:.2f} s (mean)"),
         (
             "host: prefill",
@@ -97,10 +106,7 @@ def _summary(report: Report) -> list[str]:
             f"{host['prefill_tokens_per_s']:.0f} prompt tokens/s",
         ),
         *report.host_latency.rows("host"),
-        ("host: decode step", f"{host['decode_step_s'] * ms:.1f} ms, {host['steps']} steps"),
-        ("  compute", part("compute_s")),
-        ("  collectives", part("collectives_s")),
-        ("  prefetch stall", part("prefetch_stall_s")),
+        *(step if host["steps"] else [("host: decode step", NO_STEP)]),
         ("host: memory, all ranks", f"{host['process_memory_bytes'] / mib:.0f} MiB (PSS)"),
         ("host: memory, rank 0", ""),
         ("  packed weights", f"{chip.weights_bytes / mib:.2f} MiB"),
@@ -120,7 +126,9 @@ def _summary(report: Report) -> list[str]:
         rows[place + 1 : place + 1] = [
             *device_rows(figures),
             *report.device_latency(report.device.times).rows("device"),
-            *straggler_rows(figures["stragglers"], figures["decode_step_s"]),
+            *straggler_rows(
+                figures["stragglers"], figures["decode_step_s"], report.device.slowness
+            ),
         ]
         rows += budget_rows(report.device.budget(report.n_positions))
         table = ["", *op_table(figures, most=8)] if figures["steps"] else []

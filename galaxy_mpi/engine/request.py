@@ -36,6 +36,10 @@ class CacheLimits:
         """Return the number of blocks for so many positions."""
         return -(-n_positions // self.page_size)
 
+    def room(self, n_tokens: int) -> int:
+        """Return how many new tokens fit behind a prompt; the last one needs no position."""
+        return self.n_positions - n_tokens + 1
+
     def refusal(self, number: int, n_tokens: int) -> str | None:
         """Return why a prompt can never fit, or None if it can."""
         if n_tokens > self.max_seq_len:

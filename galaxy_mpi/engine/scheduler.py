@@ -132,6 +132,18 @@ class Scheduler:
             self._leave(request)
 
     @property
+    def n_steps_left(self) -> int | None:
+        """Decode steps until all users have ended, or fewer; None while requests wait."""
+        if self._waiting:
+            return None
+        left = (
+            min(request.max_new_tokens, self._limits.room(len(request.prompt)))
+            - len(request.generated)
+            for request in self._active.values()
+        )
+        return max(left, default=0)
+
+    @property
     def pools(self) -> list[BlockPool]:
         """The cache blocks of each column."""
         return self.places.pools

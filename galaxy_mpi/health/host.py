@@ -122,7 +122,7 @@ def _shared_memory() -> Finding:
         n_bytes = shutil.disk_usage("/dev/shm").free
     except OSError:
         return Finding("/dev/shm", Level.NOTE, "is not there", "MPI may need it; mount a tmpfs")
-    found = f"{n_bytes / 2**20:,.0f} MiB free; chips share memory without it"
+    found = f"{n_bytes / 2**20:,.0f} MiB free (not needed: chips share memory without it)"
     return Finding("/dev/shm", Level.GOOD, found)
 
 

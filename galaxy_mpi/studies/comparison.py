@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from galaxy_mpi.arrays import added
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig, Programs
 from galaxy_mpi.studies.host_steps import HostFigures
@@ -175,10 +176,12 @@ def table(rows: Sequence[Row], model: LlamaConfig, variants: Sequence[Variant]) 
     listed = [(row, alone.get(row.name)) for row in rows if not row.is_alone]
     lines: list[str] = []
     if rows[0].device is not None:
+        most = max(_sent(row.device) for row in rows if row.device is not None)
+        unit, unit_bytes = ("MiB", 2**20) if most >= 2**20 else ("KiB", 2**10)
         lines += [
-            f"{'device time of a decode step':<{_WIDTH}}{'ms':>9}{'gain':>9}{'alone':>9}"
-            f"{'MiB sent':>10}{'buffers':>9}",
-            *(_device_line(*pair) for pair in listed),
+            f"{'device time of a decode step':<{_WIDTH}}{'ms':>9}{'gain':>8}{'alone':>8}"
+            f"{unit + ' sent':>9}{'allocations':>12}",
+            *(_device_line(*pair, unit_bytes) for pair in listed),
         ]
         bands = [row.band for row, _ in listed if row.band is not None]
         if bands:
@@ -193,7 +196,7 @@ def table(rows: Sequence[Row], model: LlamaConfig, variants: Sequence[Variant]) 
     if rows[0].host is not None:
         lines += [
             *([""] if lines else []),
-            f"{'host time of a decode step':<{_WIDTH}}{'ms':>9}{'gain':>9}{'alone':>9}",
+            f"{'host time of a decode step':<{_WIDTH}}{'ms':>9}{'gain':>8}{'alone':>8}",
             *(_host_line(*pair) for pair in listed),
         ]
     tokens = {row.host.tokens for row in rows if row.host is not None}
@@ -212,6 +215,7 @@ def _claimed(rows: Sequence[Row]) -> Iterator[str]:
     for group, claim in CLAIMS.items():
         gain = gains[group]
         yield f"{group:<{_WIDTH}}{claim.text:>18}{gain - 1:>10.1%}{claim.factor(gain):>8.2f}"
+    yield "ratio: modelled over claimed gain, 1.00 within the claimed range"
 
 
 def stored(model: LlamaConfig, variants: Sequence[Variant]) -> Iterator[str]:
@@ -225,22 +229,27 @@ def stored(model: LlamaConfig, variants: Sequence[Variant]) -> Iterator[str]:
         yield from textwrap.wrap(text, 80, subsequent_indent="    ")
 
 
-def _device_line(row: Row, alone: Row | None) -> str:
+def _sent(step: Timing) -> float:
+    """Return the bytes on the busiest link of each axis."""
+    return added(step.link_bytes.values())
+
+
+def _device_line(row: Row, alone: Row | None, unit_bytes: int) -> str:
     if row.device is None:
         return _name(row, alone)
-    sent = sum(row.device.link_bytes.values()) / 2**20
+    sent = _sent(row.device) / unit_bytes
     return (
         f"{_name(row, alone)}{row.device.seconds * 1e3:>9.3f}"
-        f"{_percent(row.device_gain if row.group else None):>9}"
-        f"{_percent(alone.device_gain if alone else None):>9}{sent:>10.1f}{row.allocations:>9}"
+        f"{_percent(row.device_gain if row.group else None):>8}"
+        f"{_percent(alone.device_gain if alone else None):>8}{sent:>9.1f}{row.allocations:>12}"
     )
 
 
 def _host_line(row: Row, alone: Row | None) -> str:
     return (
         f"{_name(row, alone)}{(row.host_step_s or 0.0) * 1e3:>9.1f}"
-        f"{_percent(row.host_gain if row.group else None):>9}"
-        f"{_percent(alone.host_gain if alone else None):>9}"
+        f"{_percent(row.host_gain if row.group else None):>8}"
+        f"{_percent(alone.host_gain if alone else None):>8}"
     ).rstrip()
 
 

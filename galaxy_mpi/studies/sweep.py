@@ -1,7 +1,7 @@
 """Estimates for the values of an option, or of two: rows, a table, plots.
 
 Two options make a grid: every value of the first with every value of the second. A point that
-cannot be estimated is a row that says why.
+cannot be estimated is a row without figures, with the reason below the table.
 """
 
 import csv
@@ -13,8 +13,10 @@ from itertools import product
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject, JsonView
+from galaxy_mpi.output import folded
 from galaxy_mpi.plot import Panel, panels_png
 from galaxy_mpi.studies.what_if import WhatIf
+from galaxy_mpi.studies.what_if_checks import NeverError
 
 __all__ = ["SCHEMA_VERSION", "Sweep"]
 
@@ -78,7 +80,7 @@ class Sweep:
         Raises
         ------
         ConfigError
-            If a text is no such thing, a value cannot be parsed, or no point can be estimated.
+            If a text is no such thing, a value can never be, or no point can be estimated.
         """
         values: dict[str, list[str]] = {}
         for text in texts:
@@ -101,6 +103,8 @@ class Sweep:
             estimated = of_words(words)
             try:
                 points[chosen] = estimated()
+            except NeverError:
+                raise
             except ConfigError as error:  # of this point only
                 points[chosen] = str(error)
         if all(isinstance(point, str) for point in points.values()):
@@ -143,10 +147,13 @@ class Sweep:
             f"{heads}{'step ms':>9}{'+-':>5}{'tok/s/user':>12}{'tok/s':>9}"
             f"{'TTFT ms':>10}{'+-':>5}{'stall us':>10}"
         ]
+        reasons: list[str] = []
         for row in self.rows():
             begin = "".join(f"{row[key]:<{width}}" for key, width in widths.items())
             if row["not_estimated"]:
-                lines.append(f"{begin}  {row['not_estimated']}")
+                what = ", ".join(row[key] for key in self.values)
+                reasons.append(folded(f"{what}: {row['not_estimated']}"))
+                lines.append(begin + "".join(f"{'-':>{n}}" for n in (9, 5, 12, 9, 10, 5, 10)))
                 continue
             lines.append(
                 f"{begin}{row['decode_step_s'] * 1e3:>9.3f}"
@@ -155,7 +162,7 @@ class Sweep:
                 f"{row['time_to_first_token_s_margin']:>5.0%}"
                 f"{row['prefetch_stall_s'] * 1e6:>10.1f}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *reasons])
 
     def named_rows(self) -> tuple[str, list[Row]]:
         """Return rows with one column for all options, and its name."""

@@ -87,7 +87,14 @@ def helps_table(rows: list[Help], figures: dict[str, float]) -> str:
     lines = [head]
     for row in rows:
         lines.append(
-            f"{row.what:<34}{-row.step_s * 1e6:>7.1f} us{-row.step_s / step_s:>8.1%}"
-            f"{-row.first_token_s * 1e3:>10.2f} ms{-row.first_token_s / first_s:>8.1%}"
+            f"{row.what:<34}{_saved(row.step_s * 1e6, 1):>7} us"
+            f"{_saved(row.step_s / step_s * 100, 1):>7}%"
+            f"{_saved(row.first_token_s * 1e3, 2):>10} ms"
+            f"{_saved(row.first_token_s / first_s * 100, 1):>7}%"
         )
     return "\n".join(lines)
+
+
+def _saved(value: float, decimals: int) -> str:
+    """Return what is saved as a negative number, or 0."""
+    return f"{-round(value, decimals) or 0.0:.{decimals}f}"

@@ -8,10 +8,14 @@ from galaxy_mpi.studies.asked_systems import SAMPLINGS
 if TYPE_CHECKING:
     from galaxy_mpi.studies.what_if import WhatIf
 
-__all__ = ["MAX_TOKENS", "PREFILLS", "check_values"]
+__all__ = ["MAX_TOKENS", "PREFILLS", "NeverError", "check_values"]
 
 MAX_TOKENS = 131_072
 PREFILLS = ("one", "all")
+
+
+class NeverError(ConfigError):
+    """A value cannot be used, whatever the model and the machine."""
 
 
 def check_values(asked: "WhatIf") -> None:
@@ -19,7 +23,7 @@ def check_values(asked: "WhatIf") -> None:
 
     Raises
     ------
-    ConfigError
+    NeverError
         It names the option and what it may be.
     """
     for name, value, most in (
@@ -35,16 +39,16 @@ def check_values(asked: "WhatIf") -> None:
         ("--cached-percent", asked.cached_percent + 1, 100),
     ):
         if value is not None and not 1 <= value <= most:
-            raise ConfigError(f"{name} must be 1 to {most}, got {value}")
+            raise NeverError(f"{name} must be 1 to {most}, got {value}")
     if asked.precision not in ("performance", "accuracy"):
-        raise ConfigError(
-            f"no precision {asked.precision!r} on the device; choose performance, accuracy"
+        raise NeverError(
+            f"--precision: no {asked.precision!r} on the device; choose performance, accuracy"
         )
     if asked.topology not in (None, "ring", "line"):
-        raise ConfigError(f"no topology {asked.topology!r}; choose ring, line")
+        raise NeverError(f"--topology: no {asked.topology!r}; choose ring, line")
     if asked.prefill not in PREFILLS:
-        raise ConfigError(f"--prefill is {' or '.join(PREFILLS)}, got {asked.prefill!r}")
+        raise NeverError(f"--prefill is {' or '.join(PREFILLS)}, got {asked.prefill!r}")
     if asked.sampling not in (None, *SAMPLINGS):
-        raise ConfigError(f"--sampling is {' or '.join(SAMPLINGS)}, got {asked.sampling!r}")
+        raise NeverError(f"--sampling is {' or '.join(SAMPLINGS)}, got {asked.sampling!r}")
     if asked.prefill == "all" and (asked.lengths is not None or asked.cached_percent):
         raise ConfigError("--lengths and --cached-percent need --prefill one")

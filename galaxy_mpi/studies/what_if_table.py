@@ -20,7 +20,7 @@ def table_of(what_if: "WhatIf") -> str:
         ("system, precision", f"{what_if.system_name}, {what_if.programs.precision.name}"),
         ("users, tokens", f"{what_if.n_users}, {what_if.longest} in, {what_if.n_steps} new"),
         *device_rows(figures),
-        *straggler_rows(figures.get("stragglers", ()), figures["decode_step_s"]),
+        *straggler_rows(figures.get("stragglers", ()), figures["decode_step_s"], what_if.slowness),
         *budget_rows(what_if.budget),
     ]
     return "\n".join([*named_lines(rows), "", *op_table(figures)])

@@ -116,6 +116,8 @@ def _load(option: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except SyntaxError as error:  # it says where itself
+        raise ConfigError(f"{option}: {path} cannot be loaded: SyntaxError: {error}") from error
     except Exception as error:
         at = error.__traceback__
         while at is not None and at.tb_next is not None:

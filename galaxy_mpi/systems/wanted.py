@@ -38,7 +38,7 @@ class Wanted:
     def __post_init__(self) -> None:
         if self.name not in PRECISION_NAMES:
             raise ConfigError(
-                f"no precision {shown(self.name)}; choose {', '.join(PRECISION_NAMES)}"
+                f"--precision: no {shown(self.name)}; choose {', '.join(PRECISION_NAMES)}"
             )
 
     @property

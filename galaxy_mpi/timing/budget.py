@@ -108,8 +108,7 @@ class Budget:
         ConfigError
             Says how much is missing and what would fit.
         """
-        over = self.dram_bytes - machine.dram_bytes
-        if over > 0:
+        if self.dram_bytes > machine.dram_bytes:
             room = machine.dram_bytes - self.weights_bytes - self.embedding_bytes
             fitting = int(max(room, 0) // self.kv_cache_bytes_per_position) // PAGE * PAGE
             fits = (
@@ -120,9 +119,9 @@ class Budget:
             )
             held = self.weights_bytes + self.embedding_bytes
             raise ConfigError(
-                f"a chip lacks {over / 2**20:.0f} MiB of DRAM: weights and embedding "
-                f"{held / 2**20:.0f}, cache {self.kv_cache_bytes / 2**20:.0f} of "
-                f"{machine.dram_bytes / 2**20:.0f} MiB; {fits} (--allow-over-budget ignores this)"
+                f"a chip needs {_mib(self.dram_bytes)} MiB of DRAM (weights and embedding "
+                f"{_mib(held)}, KV cache {_mib(self.kv_cache_bytes)}) and has "
+                f"{_mib(machine.dram_bytes)}; {fits} (--allow-over-budget ignores this)"
             )
         if 0 < self.circular_buffer_bytes < self.circular_buffer_least_bytes:
             raise ConfigError(
@@ -152,6 +151,10 @@ class Budget:
             "persistent_buffers_bytes": self.persistent_buffers_bytes,
             "circular_buffer_bytes": self.circular_buffer_bytes,
         }
+
+
+def _mib(n_bytes: float) -> str:
+    return f"{n_bytes / 2**20:,.0f}"
 
 
 def _matrix_bytes(costs: Costs, matrix: Matrix) -> int:

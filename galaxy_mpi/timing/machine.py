@@ -217,7 +217,8 @@ class Machine:
             key, is_given, text = setting.partition("=")
             prefix, _, name = key.strip().partition(".")
             if not is_given or prefix != "machine":
-                raise ConfigError(f"--set is machine.NAME=VALUE, got {setting!r}")
+                meant = f"; did you mean machine.{setting}?" if is_given and key in known else ""
+                raise ConfigError(f"--set is machine.NAME=VALUE, got {setting!r}{meant}")
             if name not in known:
                 near = get_close_matches(name, known, 3) or known
                 raise ConfigError(f"--set: a machine has no {name!r}; choose {', '.join(near)}")

@@ -4,29 +4,37 @@ from collections.abc import Sequence
 
 from galaxy_mpi.arrays import added
 from galaxy_mpi.json_values import JsonObject
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.output import plural
 from galaxy_mpi.timing.budget import Budget
+from galaxy_mpi.timing.slowness import Slowness
 
-__all__ = ["budget_rows", "device_rows", "op_table", "straggler_rows"]
+__all__ = ["NO_STEP", "budget_rows", "device_rows", "op_table", "straggler_rows"]
+
+NO_STEP = "none (the first new token comes from prefill)"
 
 Rows = list[tuple[str, str]]
 
 
 def device_rows(figures: JsonObject) -> Rows:
-    """Return name and value of each figure of `DeviceTimes.to_dict`."""
+    """Return name and value of each figure of `DeviceTimes.to_dict`; few if there was no step."""
+    first = f"{figures['time_to_first_token_s'] * 1e3:.2f} ms (mean)"
+    first_row = ("device: time to first token", _with_band(first, figures, "time_to_first_token_s"))
+    if not figures["steps"]:
+        return [("device: decode step", NO_STEP), first_row]
     step_s, stall_s = figures["decode_step_s"], figures["prefetch_stall_s"]
     stall = stall_s / step_s if step_s else 0.0
     links = ", ".join(f"{a} {n / 2**10:.1f} KiB" for a, n in figures["link_bytes"].items())
-    step = _with_band(f"{step_s * 1e3:.3f} ms, {figures['steps']} steps", figures, "decode_step_s")
-    first = f"{figures['time_to_first_token_s'] * 1e3:.2f} ms (mean)"
+    step = f"{step_s * 1e3:.3f} ms, {plural(figures['steps'], 'step')}"
     return [
-        ("device: decode step", step),
+        ("device: decode step", _with_band(step, figures, "decode_step_s")),
         ("device: decode layer", f"{figures['decode_layer_s'] * 1e6:.2f} us"),
         ("device: tokens/s/user", f"{figures['tokens_per_s_per_user']:.2f}"),
         ("device: tokens/s", f"{figures['tokens_per_s']:.1f} (all users)"),
-        ("device: time to first token", _with_band(first, figures, "time_to_first_token_s")),
+        first_row,
         ("device: prefetch stall", f"{stall_s * 1e6:.1f} us per step ({stall:.1%})"),
         ("device: share of peak", _of_peak(figures)),
-        ("device: step is bound by", _waits(figures)),
+        ("device: ops are bound by", _waits(figures)),
         ("device: bytes per link", f"{links} per step" if links else "none"),
     ]
 
@@ -35,21 +43,34 @@ LEAST_WAIT = 0.01
 """A straggler is reported when the others wait for it longer than this share of a step."""
 
 
-def straggler_rows(stragglers: Sequence[JsonObject], step_s: float) -> Rows:
-    """Return a row that names the stragglers, or none if they cost little."""
+def straggler_rows(stragglers: Sequence[JsonObject], step_s: float, slowness: Slowness) -> Rows:
+    """Return a row that names the stragglers, or none if they cost little.
+
+    Those that a slow link makes wait are named by that link.
+    """
     told = [one for one in stragglers if one["waited_s"] > LEAST_WAIT * step_s]
     if not told:
         return []
     longest_s = told[0]["waited_s"]
-    chips = ", ".join(f"({row}, {col})" for row, col in (one["chip"] for one in told[:4]))
-    more = f" and {len(told) - 4} more" if len(told) > 4 else ""
-    share = longest_s / step_s
+    names = list(dict.fromkeys(_straggler(one["chip"], slowness) for one in told))
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return [
         (
             "device: stragglers",
-            f"{chips}{more}: others wait up to {longest_s * 1e6:.1f} us per step ({share:.1%})",
+            f"others wait in collectives, up to {longest_s * 1e6:.1f} us per step "
+            f"({longest_s / step_s:.1%}), for {', '.join(names[:4])}{more}",
         )
     ]
+
+
+def _straggler(chip: Sequence[int], slowness: Slowness) -> str:
+    row, col = chip
+    if (row, col) not in slowness.chips:
+        for (from_row, from_col, axis), factor in slowness.links.items():
+            place, number = (col, from_col) if axis is Axis.COLUMN else (row, from_row)
+            if place == number and factor > 1:
+                return f"{axis.group_name} {number} with the slow link of ({from_row}, {from_col})"
+    return f"({row}, {col})"
 
 
 def _with_band(text: str, figures: dict[str, object], name: str) -> str:
@@ -65,7 +86,7 @@ def _of_peak(figures: JsonObject) -> str:
 
 
 def _waits(figures: JsonObject) -> str:
-    """Return what bounds the steps, largest share first."""
+    """Return the largest costs of ops with their shares of the time, largest share first."""
     total_s = added(figures["by_bound_s"].values())
     known = sorted(figures["by_bound_s"].items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {s / total_s:.0%}" for name, s in known) or "nothing"

@@ -89,6 +89,16 @@ def test_steps_that_do_not_run_are_told(tmp_path, caplog):
     ]
 
 
+def test_options_without_effect_are_told(caplog):
+    caplog.set_level("WARNING", "galaxy_mpi")
+    play(RUN, trace_steps="3-4", seed=1234)
+    assert caplog.messages[:2] == [
+        "galaxy_mpi: --trace-steps 3-4 has no effect without --trace, --trace-host, --profile-csv "
+        "or --report",
+        "galaxy_mpi: --seed 1234 has no effect at temperature 0; add --temperature",
+    ]
+
+
 class Off(FusedReduce):
     """A thousandth too much in one column of one row of users, in the second layer."""
 

@@ -148,6 +148,13 @@ def test_a_prefetcher_that_dies_ends_the_run_with_its_cause():
     assert isinstance(caught.value.__cause__, OSError)
 
 
+def test_a_layer_of_a_prompt_is_counted_once_however_many_chips_a_process_plays():
+    layers = []
+    run = replace(RUN, mesh=Mesh(2, 2), max_new_tokens=1, prompt_tokens=((1, 2, 3),))
+    play(run, prefilled_layer=lambda requests, layer, n_layers: layers.append((layer, n_layers)))
+    assert layers == [(layer, 4) for layer in range(4)]
+
+
 def test_the_report_has_what_its_readers_expect(tmp_path):
     path = tmp_path / "out.json"
     report, _ = play(replace(RUN, batch=6, max_new_tokens=3, mesh=Mesh(1, 2), json_path=path))

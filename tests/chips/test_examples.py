@@ -162,7 +162,8 @@ def test_constants_are_set_from_outside(tmp_path):
     assert Machine.load(str(path)).dram_bytes_per_s == 125e9
     for text, said in (
         ("machine.link_bytes=1", "choose l1_bytes, link_bytes_per_s"),
-        ("links=1", "--set is machine.NAME=VALUE"),
+        ("links=1", "--set is machine.NAME=VALUE, got 'links=1'; did you mean machine.links=1?"),
+        ("linkz=1", "--set is machine.NAME=VALUE, got 'linkz=1'$"),
         ("machine.links=no", "needs a number above 0, got 'no'"),
     ):
         with pytest.raises(ConfigError, match=said):
@@ -224,6 +225,8 @@ def test_norm_and_rotary_table_come_from_files(tmp_path):
 def test_a_file_that_has_no_system_is_refused_in_one_line(tmp_path, capsys):
     path = tmp_path / "broken.py"
     path.write_text("SYSTEM = 1\nraise KeyError('x')\n")
+    unreadable = tmp_path / "unreadable.py"
+    unreadable.write_text("SYSTEM = 1\ndef f(:\n")
     other = tmp_path / "other.py"
     other.write_text("SYSTEM = 1\n")
     good = tmp_path / "good.py"
@@ -232,6 +235,7 @@ def test_a_file_that_has_no_system_is_refused_in_one_line(tmp_path, capsys):
         ("--system", f"{other}", "no System in it .*other.py:NAME.; it has no System"),
         ("--system", f"{good}", "no System in it .*; it has MINE"),
         ("--system", f"{path}:SYSTEM", "KeyError: 'x', line 2 of"),
+        ("--system", f"{unreadable}:SYSTEM", r"SyntaxError: .* \(unreadable.py, line 2\)$"),
         ("--system", f"{other}:SYSTEM", "is not a System but int"),
         ("--system", f"{other}:NONE", "has no 'NONE'; it has SYSTEM"),
         ("--system", f"{tmp_path}/none.py:S", "no file"),

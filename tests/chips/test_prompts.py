@@ -45,6 +45,20 @@ def test_a_json_line_may_have_many_lines(tmp_path):
     assert one["tokens"] == decoded(tmp_path, "--prompt", "It is\n\na truth")["tokens"]
 
 
+def test_users_who_get_fewer_tokens_than_asked_are_told_at_the_start(tmp_path, caplog):
+    caplog.set_level("WARNING", "galaxy_mpi")
+    asked = ["--prompt", "Emma", "--prompt", "It is a truth", "--cache-blocks", "1"]
+    assert decode.main([*COMMAND, *asked, "--max-new-tokens", "64"]) == 0
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told == (
+        "galaxy_mpi: --max-new-tokens 64: the KV cache (--cache-blocks) of 64 positions leaves 60 "
+        "for user 1, and fewer than 64 for 1 more user"
+    )
+    caplog.clear()
+    assert decode.main([*COMMAND, *asked, "--max-new-tokens", "60"]) == 0
+    assert not caplog.records
+
+
 BAD = [
     (b"  \n", "line 2 is empty"),
     (b"\xff\xfe\n", "line 2 is not UTF-8"),

@@ -50,6 +50,18 @@ def test_json_says_what_was_run(tmp_path, capsys):
     assert all(len(known) >= 16 for known in ran["checksums"].values())
 
 
+def test_a_run_without_a_decode_step_has_no_figures_of_one(capsys):
+    options = ["--mesh", "1x1", "--layers", "1", "--batch", "1", "--max-new-tokens", "1"]
+    assert decode.main([*options, "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line[:29].strip(): line[29:] for line in lines}
+    assert rows["mesh"] == "1x1, 1 chip"
+    for clock in ("device", "host"):
+        assert rows[f"{clock}: decode step"] == "none (the first new token comes from prefill)"
+        assert f"{clock}: time to first token" in rows
+        assert f"{clock}: tokens/s" not in rows
+
+
 def test_collectives_are_named_as_they_ran():
     usual = play(RUN).to_dict()["run"]
     assert set(usual["collectives"]["decode"].values()) == {"direct"}
@@ -71,7 +83,9 @@ def test_a_slow_chip_is_pointed_at(mesh):
     # Others wait for all that the step takes longer, but for what the slow chip does at its end.
     assert 0.5 * (steps[1] - steps[0]) < first["waited_s"] <= steps[1] - steps[0]
     assert re.search(
-        r"device: stragglers +\(1, 0\): others wait up to", report_text(slow, show_all=False)
+        r"device: stragglers +others wait in collectives,\s+up to [\d.]+ us per step \([\d.]+%\),"
+        r"\s+for \(1, 0\)\n",
+        report_text(slow, show_all=False),
     )
     assert "stragglers" not in report_text(even, show_all=False)
 
@@ -81,6 +95,9 @@ def test_a_slow_wire_points_at_its_group():
     slow = play(RUN, **run, slow_links=("1,0,row,30",))
     chips = [one["chip"] for one in slow.to_dict()["device"]["stragglers"]]
     assert sorted(chips) == [[1, 0], [1, 1]]
+    assert re.search(
+        r"for row 1 with the slow link of \(1, 0\)\n", report_text(slow, show_all=False)
+    )
 
 
 def test_an_estimate_says_what_was_asked(capsys):

@@ -126,7 +126,7 @@ def test_a_sweep_is_a_row_for_each_rate(tmp_path, capsys):
     shown = capsys.readouterr().out.splitlines()
     heads = ["rate", "1", "low", "high", "500", "low", "high", "nothing", "1e4"]
     assert [line.split()[0] for line in shown[1:10]] == heads
-    assert "nothing: argument --rate: invalid float value: 'nothing'" in shown[12]
+    assert "nothing: --rate takes a number, got 'nothing'" in shown[12]
     assert max(map(len, shown[:12])) <= 80
     rows = [row for row in found if not row["not_played"]]
     for name in ("ttft_p50_s", "ttft_p99_s", "tokens_per_s", "concurrency"):

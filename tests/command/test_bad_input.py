@@ -30,8 +30,8 @@ def test_a_wrong_number_of_ranks_says_what_to_type():
         (["--cache-blocks", "0"], "--cache-blocks must be at least 1, got 0"),
         (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1, got 0"),
         (["--max-new-tokens", "-3"], "--max-new-tokens must be at least 1, got -3"),
-        (["--max-new-tokens", "many"], "invalid int value: 'many'"),
-        (["--precision", "int4"], "no precision 'int4'; choose performance, accuracy, float32"),
+        (["--max-new-tokens", "many"], "--max-new-tokens takes a whole number, got 'many'"),
+        (["--precision", "int4"], "--precision: no 'int4'; choose performance, accuracy, float32"),
         (
             ["--json", "/no/such/folder/out.json"],
             "--json /no/such/folder/out.json cannot be written",

@@ -45,7 +45,7 @@ def test_it_measures_one_core_and_every_turn_on_ranks(tmp_path):
     [
         (["--new-tokens", "1"], "--new-tokens must be 2 to 1000000, got 1"),
         (["--turns", "0"], "--turns must be 1 to 1000000, got 0"),
-        (["--precision", "exact"], "no precision 'exact'; choose performance"),
+        (["--precision", "exact"], "--precision: no 'exact'; choose performance"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(capsys, arguments, said):

@@ -167,7 +167,7 @@ def test_device_time_follows_the_topology_and_the_links():
     [
         (["--text", "/no/such.txt"], "--text /no/such.txt cannot be read"),
         (["--text", __file__, "--tokens", "1"], "--tokens must be at least 2, got 1"),
-        (["--text", __file__, "--precision", "double"], "no precision 'double'"),
+        (["--text", __file__, "--precision", "double"], "--precision: no 'double'"),
         (["--text", __file__, "--by-op", "5:2"], "--by-op is numbers and ranges"),
         (["--text", __file__, "--by-op", "900-999"], "--by-op 900-999 names nothing that runs"),
     ],

@@ -71,6 +71,16 @@ def test_the_command_lists_prunes_and_clears(root, capsys):
     assert "no action 'drop'; choose list, prune, clear" in capsys.readouterr().err
 
 
+def test_the_list_fits_80_columns_whatever_the_names_of_entries(root, capsys):
+    entry = root / f"{0:032x}" / "8x4-performance-4"
+    entry.rename(entry.with_name("2x2-performance-c2988fee-4-DealtOut-771f7072"))
+    cache.main(["--weights-cache", str(root)])
+    *rows, _ = capsys.readouterr().out.splitlines()
+    assert max(map(len, rows)) <= 80
+    assert rows[1] == f"{'0' * 8}  2x2-performance-c2988fee-4-DealtOut-771f7072"
+    assert rows[2][46:].split()[:2] == ["2", "0.0"]
+
+
 def test_every_byte_of_a_small_model_counts_and_every_tensor_of_a_large_one(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(bytes(100_000))

@@ -109,11 +109,14 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--new-tokens", "0"], "--new-tokens must be 1 to 131072, got 0"),
         (["--model", "gpt-5"], "no model folder at 'gpt-5'"),
         (["--machine", "tpu"], "no machine 'tpu'; choose blackhole_galaxy, n150"),
-        (["--topology", "torus"], "no topology 'torus'; choose ring, line"),
+        (["--topology", "torus"], "--topology: no 'torus'; choose ring, line"),
         (["--links", "0"], "--links must be 1 to 16, got 0"),
-        (["--precision", "float32"], "no precision 'float32' on the device"),
+        (["--precision", "float32"], "--precision: no 'float32' on the device"),
         (["--mesh", "8"], "a mesh is written ROWSxCOLUMNS"),
-        (["--frobnicate"], "unrecognized arguments"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate (see galaxy-mpi estimate"),
+        (["--pricision=x"], "unrecognized arguments: --pricision=x; did you mean --precision? ("),
+        (["--users", "four"], "galaxy_mpi: --users takes a whole number, got 'four' (see"),
+        (["--users"], "galaxy_mpi: --users needs a value (see"),
         (["--input-tokens", "131072"], "positions per user would fit"),
         (["--mesh", "1x1", "--machine", "n150"], "the weights alone do not fit"),
         (["--circular-buffer-bytes", "40000000"], "bytes of L1"),
@@ -122,7 +125,9 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--slow-chip", "0,0,-2"], "must be above 1e-6 and below 1e6, got -2.0"),
         (["--slow-link", "0,0,UP,2"], "--slow-link is ROW,COLUMN,row|column,FACTOR"),
         (["--sweep", "links"], "--sweep takes an option and its values"),
-        (["--sweep", "links=1,none"], "invalid int value: 'none'"),
+        (["--sweep", "links=1,none"], "--links takes a whole number, got 'none'"),
+        (["--sweep", "precision=accuracy,float16"], "--precision: no 'float16' on the device;"),
+        (["--sweep", "users=1,33"], "--users must be 1 to 32, got 33"),
         (["--sweep", "linkz=1"], "--sweep: no option 'linkz'; did you mean links?"),
         (["--sweep", "speed=1"], "--sweep: no option 'speed'; choose model, users, input-tokens"),
         (["--prefill", "none"], "--prefill is one or all, got 'none'"),
@@ -163,6 +168,7 @@ def test_validate_predicts_what_a_file_adds(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "predicted: 2 of 2 published times are modelled" in text
     assert "elsewhere" in text
+    assert max(map(len, text.splitlines())) <= 80
     assert "claimed in an earlier write-up" in text
     assert f"{step_s * 1e3:.2f} ms" in text.split("claimed in an earlier write-up")[1]
     sets = [row["set"] for row in json.loads(out.read_text())["times"]]

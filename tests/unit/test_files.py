@@ -12,7 +12,7 @@ import pytest
 from galaxy_mpi import estimate, validate
 from galaxy_mpi.checkpoints import cache_folder, locate
 from galaxy_mpi.errors import CheckpointError, ConfigError
-from galaxy_mpi.files import check_writable, write_all, write_bytes, write_text
+from galaxy_mpi.files import check_page, check_writable, write_all, write_bytes, write_text
 
 QUICK = ["--layers", "1", "--new-tokens", "1"]
 
@@ -117,6 +117,12 @@ def test_the_others_print_first_too(capsys):
     assert "tok/s/user" in capsys.readouterr().out
     assert validate.main(["--json", "/dev/full"]) == 2
     assert "claimed in an earlier write-up" in capsys.readouterr().out
+
+
+def test_a_page_is_not_written_to_a_file_that_is_named_as_another_kind(tmp_path):
+    check_page(tmp_path / "page.html")
+    with pytest.raises(ConfigError, match=r"page\.txt is an HTML page; name it page\.html$"):
+        check_page(tmp_path / "page.txt")
 
 
 def test_json_on_standard_output_is_nothing_but_json(capsys):

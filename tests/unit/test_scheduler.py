@@ -51,6 +51,24 @@ def test_positions_and_tokens_are_those_of_the_newest_token():
     assert scheduler.page_table(1).positions_B.tolist() == [-1, -1]
 
 
+def test_steps_that_are_left_are_known_once_nobody_waits():
+    scheduler = make([[1] * 3, [2] * 7], 1, 1, longest=8, max_new_tokens=4)
+    assert scheduler.n_steps_left is None
+    scheduler.advance({scheduler.next_prefill()[0].number: 5})
+    assert scheduler.n_steps_left is None  # the second prompt waits for the only place
+    scheduler = make([[1] * 3, [2] * 7], longest=8, max_new_tokens=4)
+    left = []
+    while not scheduler.is_done:
+        while requests := scheduler.next_prefill():
+            scheduler.advance({r.number: 5 for r in requests})
+        left.append(scheduler.n_steps_left)
+        scheduler.advance({r.number: 5 for r in scheduler.active})
+    assert left == [3, 2, 1]
+    # The context of 8 positions: the last token needs none.
+    assert [len(r.generated) for r in scheduler.requests] == [4, 2]
+    assert scheduler.requests[1].ended is EndReason.CACHE_FULL
+
+
 def test_end_of_text_ends_a_user_and_is_kept():
     scheduler = make([[1], [2], [3]])
     run(scheduler, lambda number, n: 99 if number == n else 5)

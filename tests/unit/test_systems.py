@@ -104,21 +104,25 @@ def test_a_claim_is_met_anywhere_in_its_range():
 def test_compare_writes_rows_and_a_picture(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     files = [tmp_path / name for name in ("rows.json", "rows.csv", "rows.png")]
-    words = ["--timing-only", "--model", "qwen3-0.6b", "--layers", "2", "--mesh", "2x3"]
+    words = ["--timing-only", "--model", "demo", "--layers", "2", "--mesh", "2x2"]
     for option, path in zip(("--json", "--csv", "--plot"), files, strict=True):
         words += [option, str(path)]
     assert compare.main(words) == 0
     rows = json.loads(files[0].read_text())["rows"]
     assert len(rows) == 2 + 2 * len(IDEAS) == len(files[1].read_text().splitlines()) - 1
     assert files[2].read_bytes().startswith(b"\x89PNG")
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "KiB sent allocations" in out
+    sent = (rows[0]["link_bytes_column"] + rows[0]["link_bytes_row"]) / 2**10
+    assert out.splitlines()[1].split()[-2] == f"{sent:.1f}"
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["--mesh", "1x8"], "several rows and columns, got 1x8"),
-        (["--precision", "float32"], "no precision 'float32' on the device"),
+        (["--precision", "float32"], "--precision: no 'float32' on the device"),
         (["--precision", "accuracy", "--optimizations", "accuracy"], "not both"),
         (["--users", "0"], "--users must be 1 to 32"),
     ],

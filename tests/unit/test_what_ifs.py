@@ -1,6 +1,7 @@
 """Device time under changes: what must never be faster, never be slower, or be refused."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -193,7 +194,10 @@ def test_a_point_that_does_not_fit_is_a_row_that_says_so(tmp_path, capsys):
     arguments = ["--sweep", "input-tokens=128,131072", "--new-tokens", "1", "--json", str(path)]
     assert estimate.main(arguments) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert "MiB of DRAM" in shown[2]
+    assert shown[2].split() == ["131072", *"-------"]
+    said = "24,096 MiB of DRAM (weights and embedding 2,326, KV cache 21,771) and has 12,288; 59968"
+    assert f"131072: a chip needs {said} positions" in " ".join(map(str.strip, shown[3:]))
+    assert max(map(len, shown)) <= 80
     rows = json.loads(path.read_text())["rows"]
     assert [row["not_estimated"] == "" for row in rows] == [True, False]
     assert rows[1]["decode_step_s"] is None
@@ -290,3 +294,10 @@ def test_what_helps_is_told_largest_first(capsys):
     saved = [row["step_s"] for row in content["what_helps"]]
     assert saved == sorted(saved, reverse=True)
     assert 0 < saved[0] < content["device"]["decode_step_s"] / 2
+
+
+def test_what_does_not_help_saves_0_and_not_minus_0(capsys):
+    assert estimate.main(["--layers", "2", "--new-tokens", "1", "--what-helps"]) == 0
+    out = capsys.readouterr().out
+    assert " 0.0 us    0.0%" in out
+    assert not re.search(r"-0\.0+(%| [um]s)", out)

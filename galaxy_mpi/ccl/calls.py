@@ -38,15 +38,20 @@ def round_in_place(builder: Builder, dtype: DType, values: F32) -> None:
         builder.call(builder.codec(dtype, values.shape).round, values, values)
 
 
+FEW_ROWS = 4
+"""Up to so many rows, calls that add one each take less time than a reduction."""
+
+
 def add_rows(builder: Builder, rows: F32, out: F32) -> None:
     """Add float32 terms in the order of the members.
 
     When numpy reduces the outermost dim, it adds whole rows one after the other. If that is the
-    only dim longer than 1, it adds in pairs instead, so then rows are added one by one.
+    only dim longer than 1, it adds in pairs instead, so then rows are added one by one; so are few,
+    for which this is faster.
     """
     if len(rows) == 1:
         builder.call(np.copyto, out, rows[0])
-    elif out.size > 1:
+    elif len(rows) > FEW_ROWS and out.size > 1:
         builder.call(np.add.reduce, rows, 0, None, out)
     else:
         builder.call(np.add, rows[0], rows[1], out)

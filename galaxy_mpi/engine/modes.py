@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.dtypes import FLOAT32
 from galaxy_mpi.engine.chips import Chips
 from galaxy_mpi.engine.mode import MakeTap, Mode, Ready, Watcher
 from galaxy_mpi.models.programs import Programs
@@ -200,7 +201,11 @@ class PrefillMode(Mode):
             held.state.inputs.work = work
             held.inputs = arrays
             self.chips.fill(held, tokens, positions)
-            arrays["x"][...] = behind[-1][number] if behind else stream.round(arrays["x"])
+            x = arrays["x"]
+            if behind:
+                np.copyto(x, behind[-1][number])
+            elif stream is not FLOAT32:
+                self.chips.codecs.get(stream, x.shape).round(x, x)
         self.play(ready.bound)
         return ready
 

@@ -1,10 +1,11 @@
 """Prefill: products of the rows of many prompts at once, each row with the bits it has alone.
 
-By definition, rows are multiplied in blocks of their own prompt (`ProductRows.blocks`), so that
-the bits of a prompt do not depend on the prompts beside it. Such blocks are small, and many of
-their rows are padding. A BLAS gives a row the same bits in a product of any other height if it
-adds in the same order; none promises this, most do it. So the order is tried out, once for each
-shape of matrices, and if it is the same, the rows that hold tokens are multiplied packed::
+By definition, rows are multiplied in tiles of 32 of their own prompt (parts of
+`ProductRows.blocks`), so that the bits of a prompt do not depend on the prompts beside it. Tiles
+are small, and many of their rows are padding. A BLAS gives a row the same bits in a product of any
+other height if it adds in the same order; none promises this, most do it. So the order is tried
+out, once for each shape of matrices, and if it is the same, the rows that hold tokens are
+multiplied packed::
 
     x        | prompt 0: 40 rows, 24 of padding | prompt 1: 7 rows, 25 of padding | ...
     packed   | 40 rows | 7 rows | ...                       256 rows a product
@@ -38,7 +39,7 @@ class ProductRows:
     """Which rows of a product are needed, and with which bits."""
 
     blocks: tuple[slice, ...]
-    """Adjacent rows, multiplied together by definition."""
+    """Adjacent rows of one prompt that may be multiplied together."""
     used: Callable[[], Sequence[slice]]
     """Returns, when the product runs, the rows that are needed, in ascending order."""
 
@@ -134,12 +135,16 @@ class PromptProduct:
         self._rows, self._packs, self._known = rows, packs, known
         self._workspace = chip.workspace
         self._pieces = list(pieces_of(chip, tensor, PIECE_VALUES))
-        own = self._own_heights = {block.stop - block.start for block in rows.blocks}
+        self._tiles = [
+            _own_block(slice(start, min(start + TILE, block.stop)))
+            for block in rows.blocks
+            for start in range(block.start, block.stop, TILE)
+        ]
+        self._own_heights = {tile.height for tile in self._tiles}
         depth = max(piece.height for piece in self._pieces)
-        most = max(PACKED_ROWS, *own)
-        self._read = chip.workspace.values("rows of a product", most, depth)
+        self._read = chip.workspace.values("rows of a product", PACKED_ROWS, depth)
         self._term = (
-            chip.workspace.values("term of a product", most, out.shape[1])
+            chip.workspace.values("term of a product", PACKED_ROWS, out.shape[1])
             if product.needs_term
             else out[:0]
         )
@@ -149,7 +154,7 @@ class PromptProduct:
         used = self._rows.used()
         blocks = list(packed_blocks(used))
         with self._product.ready():
-            if all(self._has_same_bits(block.height) for block in blocks):
+            if self._has_same_bits({block.height for block in blocks}):
                 self._multiply(blocks, self._out)
             else:
                 self._multiply_own(used)
@@ -157,10 +162,9 @@ class PromptProduct:
             spread(self._out, used)
 
     def _multiply_own(self, used: Iterable[slice]) -> None:
-        """Multiply in the blocks that define the bits, then keep what is needed, packed."""
+        """Multiply in the tiles that define the bits, then keep what is needed, packed."""
         whole = self._workspace.values("all rows", len(self._x), self._out.shape[1])
-        blocks = [_own_block(rows) for rows in self._rows.blocks]
-        self._multiply(blocks, whole)
+        self._multiply(self._tiles, whole)
         start = 0
         for rows in used:
             stop = start + rows.stop - rows.start
@@ -183,11 +187,15 @@ class PromptProduct:
         for call, arguments in self._product.bind(x, w, out, self._term[: len(x)], adds=adds):
             call(*arguments)
 
-    def _has_same_bits(self, height: int) -> bool:
-        """Return whether a row has the same bits in a product this high as in its own block."""
-        heights = self._own_heights | {height}
+    def _has_same_bits(self, heights: set[int]) -> bool:
+        """Return whether a row has the same bits in products so high as in its own tile."""
+        heights = self._own_heights | heights
         for depth in {piece.height for piece in self._pieces} if len(heights) > 1 else ():
-            found = {self._bits_of_a_row(depth, n_rows) for n_rows in heights}
+            keys = [(depth, height, self._out.shape[1], self._out.strides) for height in heights]
+            if not all(key in self._known for key in keys):
+                for key, height in zip(keys, heights, strict=True):
+                    self._known[key] = self._bits_of_a_row(depth, height)
+            found = {self._known[key] for key in keys}
             if len(found) > 1 or None in found:
                 return False
         return True
@@ -197,17 +205,17 @@ class PromptProduct:
 
         Random values, because zeros and small integers have the same sum in any order.
         """
-        key = depth, height, self._out.shape[1], self._out.strides
-        if key not in self._known:
-            random = np.random.default_rng(0)
-            read, out = self._read[:height, :depth], self._out[:height]
-            read[:] = random.random(depth, np.float32) - np.float32(0.5)
-            w = next(piece.values for piece in self._pieces if piece.height == depth)
-            random.random(out=w, dtype=np.float32)
-            for adds in (False, True):
-                self._add(read, w, out, adds)
-            self._known[key] = out[0].tobytes() if (out == out[0]).all() else None
-        return self._known[key]
+        read, out = self._read[:height, :depth], self._out[:height]
+        w = next(piece.values for piece in self._pieces if piece.height == depth)
+        random = np.random.default_rng(0)
+        read[:] = random.random(depth, np.float32) - np.float32(0.5)
+        # Rows that repeat are as good, and quicker to make.
+        some = random.random((TILE, w.shape[1]), np.float32)
+        for top in range(0, depth, TILE):
+            w[top : top + TILE] = some[: depth - top]
+        for adds in (False, True):
+            self._add(read, w, out, adds)
+        return out[0].tobytes() if (out == out[0]).all() else None
 
 
 def _own_block(rows: slice) -> _Block:

@@ -1,9 +1,10 @@
 """The matrix product of one chip: numpy, or torch for large matrices of bfloat16 values.
 
-On a processor with bfloat16 instructions, torch multiplies matrices of bfloat16 values faster than
-numpy. It adds in float32, so no input bits are lost and the result is not rounded. Importing torch
-takes seconds in each rank, so it is used only for large weights. It is optional: without it, numpy
-multiplies, with the same bits except for the order of additions.
+Torch may multiply such matrices with bfloat16 instructions where its library has them for float32
+results, and is about as fast as numpy elsewhere. It adds in float32, so no input bits are lost and
+the result is not rounded. Importing torch takes seconds in each rank, so it is used only for large
+weights. It is optional: without it, numpy multiplies, with the same bits except for the order of
+additions.
 """
 
 from collections.abc import Callable, Iterator

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -228,3 +229,19 @@ def test_a_pass_is_told_with_the_algorithms_of_prefill(capsys):
     assert "a prefill pass of 200 tokens" in text
     assert "all_reduce WO within a column, bfloat8_b (224, 128): 30,464 bytes" in text
     assert "; line" in text
+
+
+def test_what_helps_is_told_largest_first(capsys):
+    arguments = ["--layers", "2", "--new-tokens", "1", "--what-helps", "--json", "-"]
+    assert estimate.main(arguments) == 0
+    content = json.loads(capsys.readouterr().out)
+    saved = [row["step_s"] for row in content["what_helps"]]
+    assert saved == sorted(saved, reverse=True)
+    assert 0 < saved[0] < content["device"]["decode_step_s"] / 2
+
+
+def test_what_does_not_help_saves_0_and_not_minus_0(capsys):
+    assert estimate.main(["--layers", "2", "--new-tokens", "1", "--what-helps"]) == 0
+    out = capsys.readouterr().out
+    assert " 0.0 us    0.0%" in out
+    assert not re.search(r"-0\.0+(%| [um]s)", out)

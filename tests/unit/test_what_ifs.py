@@ -1,7 +1,6 @@
 """Device time under changes: what must never be faster, never be slower, or be refused."""
 
 import json
-import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -285,19 +284,3 @@ def test_bands_depend_on_constants_however_they_are_set(tmp_path):
     # Another clock changes what all cores do.
     assert regime(constants(clock_hz=1.35e9)) == "extrapolated"
     assert WhatIf(formats="decode.wo_sum=bf16").conditions.regime("step") == "interpolated"
-
-
-def test_what_helps_is_told_largest_first(capsys):
-    arguments = ["--layers", "2", "--new-tokens", "1", "--what-helps", "--json", "-"]
-    assert estimate.main(arguments) == 0
-    content = json.loads(capsys.readouterr().out)
-    saved = [row["step_s"] for row in content["what_helps"]]
-    assert saved == sorted(saved, reverse=True)
-    assert 0 < saved[0] < content["device"]["decode_step_s"] / 2
-
-
-def test_what_does_not_help_saves_0_and_not_minus_0(capsys):
-    assert estimate.main(["--layers", "2", "--new-tokens", "1", "--what-helps"]) == 0
-    out = capsys.readouterr().out
-    assert " 0.0 us    0.0%" in out
-    assert not re.search(r"-0\.0+(%| [um]s)", out)

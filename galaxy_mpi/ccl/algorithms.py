@@ -60,7 +60,8 @@ class Algorithm(Generic[_Made]):
     words: str
     """Name in reports."""
     make: Callable[..., _Made]
-    """Given (builder, wire); a reduce-scatter also ``by_rows`` and ``is_rounded``."""
+    """Given (builder, wire); a reduce-scatter also ``by_rows`` and ``is_rounded``. An all-gather
+    and a reduce-scatter that it returns accept ``cross(out)``: see `Gather` and `Scatter`."""
 
 
 def gather_over(make_topology: MakeTopology) -> Algorithm[Gather]:

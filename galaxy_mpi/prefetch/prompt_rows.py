@@ -2,10 +2,10 @@
 
 By definition, rows are multiplied in tiles of 32 of their own prompt (parts of
 `ProductRows.blocks`), so that the bits of a prompt do not depend on the prompts beside it. Tiles
-are small, and many of their rows are padding. A BLAS gives a row the same bits in a product of any
-other height if it adds in the same order; none promises this, most do it. So the order is tried
-out, once for each shape of matrices, and if it is the same, the rows that hold tokens are
-multiplied packed::
+are small, and many of their rows are padding. A row gets the same bits in a product of any height
+if the BLAS adds in the same order. No BLAS promises that, but most do. So it is tested once for
+each shape of matrices, and if the bits are the same, the rows that hold tokens are packed and
+multiplied together::
 
     x        | prompt 0: 40 rows, 24 of padding | prompt 1: 7 rows, 25 of padding | ...
     packed   | 40 rows | 7 rows | ...                       256 rows a product
@@ -188,10 +188,11 @@ class PromptProduct:
             call(*arguments)
 
     def _has_same_bits(self, heights: set[int]) -> bool:
-        """Return whether a row has the same bits in products so high as in its own tile."""
+        """Return whether products of these heights give a row the bits that its own tile does."""
         heights = self._own_heights | heights
         for depth in {piece.height for piece in self._pieces} if len(heights) > 1 else ():
-            keys = [(depth, height, self._out.shape[1], self._out.strides) for height in heights]
+            strides = self._read.strides, self._out.strides
+            keys = [(depth, height, self._out.shape[1], strides) for height in heights]
             if not all(key in self._known for key in keys):
                 for key, height in zip(keys, heights, strict=True):
                     self._known[key] = self._bits_of_a_row(depth, height)
@@ -201,7 +202,7 @@ class PromptProduct:
         return True
 
     def _bits_of_a_row(self, depth: int, height: int) -> bytes | None:
-        """Return the bits that a row has in products of so many equal rows; None if they differ.
+        """Return the bits of a row in a product of ``height`` equal rows; None if rows differ.
 
         Random values, because zeros and small integers have the same sum in any order.
         """

@@ -38,21 +38,20 @@ def check_exchanged(
     charged = Counter(_identity(use, cross.wire) for use, cross in crosses)
     n_bound = Counter(_identity(use, wire) for use, wire in exchanged)
     sent = [(use, wire) for use, wire in exchanged if mesh.size(wire.axis) > 1]
-    for use, wire in sent:
+    for use, wire in exchanged:
         one = _identity(use, wire)
         if 0 < charged[one] < n_bound[one]:
             raise ProgramError(
                 f"{use} exchanges {wire} {plural(n_bound[one], 'time')}, but charges device "
                 f"time for {charged[one]}; fix the op, whose `bind` and `charges` must agree"
             )
-    bound = dict.fromkeys(_identity(use, wire) for use, wire in exchanged)
-    found = [one for one in bound if one in charged]
+    found = [one for use, wire in exchanged if (one := _identity(use, wire)) in charged]
     expected = [(use, cross.wire) for use, cross in crosses if not cross.rides]
     for number, (use, wire) in enumerate(expected):
         if number >= len(found) or found[number] != _identity(use, wire):
             raise ProgramError(
-                f"device time expects {wire}, {use}, which its `bind` does not exchange in "
-                f"this order; fix the op, whose `bind` and `charges` must agree"
+                f"{use} charges device time for {wire}, but its `bind` does not exchange that, or "
+                f"not in this order; fix the op, whose `bind` and `charges` must agree"
             )
     if len(found) > len(expected):
         raise ProgramError(
@@ -86,7 +85,7 @@ def check_seconds(charged: Sequence[tuple[Use, Charge]]) -> None:
         if isinstance(charge, Kernel):
             spent = () if callable(charge.seconds) else (charge.seconds,)
         elif isinstance(charge, Cross):
-            spent = charge.own_s, charge.wire_s, charge.beside_s
+            spent = charge.own_s, charge.wire_s, charge.beside_s, charge.block_s or 0.0
         elif isinstance(charge, Take):
             spent = (charge.n_bytes,)
         for seconds in spent:

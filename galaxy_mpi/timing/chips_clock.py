@@ -86,6 +86,7 @@ class ChipsClock:
         self._layers = [
             (tuple(map(id, charges)), charges) for charges in map(list, _by_layer(tape))
         ]
+        self._meetings: dict[int, Action] = {}
         self._is_relative = not tape.issue_s and not tape.rooms
 
     def run(self, attended: Attended) -> Played:
@@ -124,7 +125,9 @@ class ChipsClock:
                 continue
             for charge in following:
                 if isinstance(charge, Cross):
-                    yield self._cross(charge)
+                    if id(charge) not in self._meetings:  # they do not depend on positions
+                        self._meetings[id(charge)] = self._cross(charge)
+                    yield self._meetings[id(charge)]
                 elif isinstance(charge, Take):
                     yield self._take(charge)
                 else:

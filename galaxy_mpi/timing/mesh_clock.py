@@ -91,7 +91,7 @@ class MeshClock:
         return self.run(positions).seconds
 
     def spans_s(self) -> list[tuple[Charge, float]]:
-        """Return each charge of the last run with its seconds on chip (0, 0)."""
+        """Return each charge of the last `run` or `record` with its seconds on chip (0, 0)."""
         return self._tape.spans_s(self._told, self._attended_s, self._factor)
 
     @cached_property

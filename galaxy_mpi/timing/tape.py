@@ -5,6 +5,7 @@ the time of each moment of chip (0, 0), the only chip with per-op times; `Tape.t
 into figures.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import added
 from galaxy_mpi.ccl.wire import Wire
+from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Program, Use
@@ -86,7 +88,13 @@ class Tape:
         found = []
         for kernel in self.attentions:
             assert callable(kernel.seconds)
-            found.append([spent_in_ticks(spent) for spent in kernel.seconds(positions)])
+            spent = list(kernel.seconds(positions))
+            if not all(0 <= seconds < math.inf for seconds in spent):
+                raise ProgramError(
+                    f"{kernel.name} charges {spent} seconds at positions {list(positions)}; they "
+                    f"must be finite and at least 0"
+                )
+            found.append([spent_in_ticks(seconds) for seconds in spent])
         return found
 
     def dram_s(self, spent: float) -> float:

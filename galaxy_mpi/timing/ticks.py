@@ -1,4 +1,4 @@
-"""Device time counts in ticks of 2**-44 s, a twentieth of a picosecond.
+"""Device time is counted in ticks of 2**-44 s, a twentieth of a picosecond.
 
 Sums of ticks up to 512 s are exact in double precision. They are therefore the same in any
 order, and a clock may add up what does not depend on it beforehand, or compare two layers bit by

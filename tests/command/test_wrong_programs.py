@@ -140,7 +140,7 @@ def test_a_chip_of_a_process_that_does_not_cross_is_told_with_its_op(tmp_path, l
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("CHARGED", "device time expects all_reduce SECOND within a column, .* op w2 of layer 0"),
+        ("CHARGED", "op w2 of layer 0 charges device time for all_reduce SECOND within a column"),
         ("TWICE", "op w2 of layer 0 exchanges all_reduce FF2 .* 2 times, but charges .* for 1"),
     ],
 )

@@ -190,12 +190,14 @@ def test_what_is_charged_must_be_what_was_bound():
     first.op.free = (other.wire,)
     tape.check([bound[0], (first, other.wire), bound[1]], mesh)
     for wrong in ([bound[0]], [], bound[::-1], [bound[0], (first, ff2.wire)]):
-        with pytest.raises(ProgramError, match="device time expects all_gather .* fix the op"):
+        with pytest.raises(ProgramError, match="charges device time for all_gather .* fix the op"):
             tape.check(wrong, mesh)
     with pytest.raises(
         ProgramError, match="all_gather WO .* 2 times, but charges device time for 1"
     ):
         tape.check([bound[0], bound[0], bound[1]], mesh)
+    twice = tape_of(COSTS, (wo, wo))
+    twice.check([(twice.uses[0], wo.wire)] * 2, mesh)
     with pytest.raises(ProgramError, match="as sent along with another collective"):
         tape.check([*bound, (second, rider.wire)], mesh)
 

@@ -11,7 +11,7 @@ from galaxy_mpi.ccl.builder import Bound
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.dtypes.codec import Codec
-from galaxy_mpi.errors import ValuesError
+from galaxy_mpi.errors import ProgramError, ValuesError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
 from galaxy_mpi.program.op import Program, Tensor, Use
@@ -113,6 +113,8 @@ class Binder:
         self._n_collectives = 0
         self._use: Use | None = None
         self._axes: dict[Label, Axis] = {}
+        self._uncrossed: list[Wire] = []
+        """Of collectives that the op has made; each crossing takes the oldest."""
 
     def ran_as(self) -> dict[str, str]:
         """Return the algorithm of each buffer's collective, for reports."""
@@ -137,6 +139,7 @@ class Binder:
         op = "" if self._use is None else f", {self._use}"
         label = Label(wire.digest(number), f"{wire}{op}")
         self._axes[label] = wire.axis
+        self._uncrossed.append(wire)
         return label
 
     def axis_of(self, label: Label) -> Axis:
@@ -166,6 +169,7 @@ class Binder:
     def cross(self, crossing: Crossing) -> None:
         """End the phase; the next one begins after the crossing."""
         self.phases[-1].crossing = crossing
+        del self._uncrossed[:1]
         self.phases.append(Phase())
         if self._use is not None:
             self.phases[-1].begins.append((0, self._use))
@@ -218,7 +222,13 @@ class Binder:
         use = self._use = self._program.uses[number]
         self.phases[-1].begins.append((len(self.phases[-1].calls), use))
         inputs = [self.arrays[i] if isinstance(i, Tensor) else i for i in use.inputs]
+        self._uncrossed.clear()
         made = use.op.bind(self, *inputs)
+        if self._uncrossed:
+            raise ProgramError(
+                f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__}) makes "
+                f"the collective {self._uncrossed[-1]}, but does not call its `cross()`"
+            )
         outputs = made if isinstance(made, tuple) else ()
         if use.outputs and made is not None and not isinstance(made, tuple):
             outputs = (made,)

@@ -19,7 +19,7 @@ from galaxy_mpi.systems.ops.reduce import FusedReduce
 
 
 class Wrong(FusedReduce):
-    second, skips = "SECOND", False
+    second, skips = "SECOND", ()
 
     def bind(self, chip, x, weight):
         out = chip.array(*self._sum.sent)
@@ -30,7 +30,7 @@ class Wrong(FusedReduce):
         for wire in wires:
             reduced = chip.collective(wire)
             chip.call(lambda term, out: np.copyto(term, out[:, : term.shape[1]]), reduced.term, out)
-            if not (self.skips and chip.rank == 1 and weight.layer == 1):
+            if not (chip.rank in self.skips and weight.layer == 1):
                 reduced.cross()
         return out
 
@@ -41,7 +41,7 @@ class Wrong(FusedReduce):
                 yield replace(charge, wire=replace(charge.wire, key="SECOND"))
 
 
-def system(changed, skips=False):
+def system(changed, skips=()):
     op = type("Changed", (Wrong,), {"changed": staticmethod(changed), "skips": skips})
     return replace(GALAXY, name="wrong", decode=replace(GALAXY.decode, down=op))
 
@@ -56,7 +56,8 @@ SHAPE = system(lambda wires: [halved(wires[0]), wires[1]])
 OP = system(lambda wires: [replace(wires[0], kind=Kind.ALL_GATHER), wires[1]])
 ORDER = system(lambda wires: wires[::-1])
 LEFT_OUT = system(lambda wires: wires[:1])
-SKIPPED = system(lambda wires: wires, skips=True)
+SKIPPED = system(lambda wires: wires, skips=(1,))
+ALL_SKIP = system(lambda wires: wires, skips=range(4))
 
 
 class Charged(FusedReduce):
@@ -125,13 +126,16 @@ def test_the_same_program_on_all_chips_runs(tmp_path, layout):
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[1:], ids=["messages", "one process"])
-def test_a_chip_of_a_process_that_does_not_cross_is_told_with_its_op(tmp_path, layout):
-    ended = run(tmp_path, layout, "SKIPPED")
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
+@pytest.mark.parametrize(("name", "chips"), [("SKIPPED", r"\(0, 1\)"), ("ALL_SKIP", r"\(\d, \d\)")])
+def test_a_chip_that_makes_a_collective_and_does_not_cross_it_is_told(
+    tmp_path, layout, name, chips
+):
+    ended = run(tmp_path, layout, name)
     assert ended.returncode == 2
     told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
-    wanted = rf"chip \(0, 1\) is in {NEXT}, but chip \(0, 0\) is in {USUAL}; the `bind` of an op"
-    assert any(re.search(wanted, line) for line in told), ended.stderr
+    wanted = rf"op w2 of layer 1, chip {chips}: its `bind` .* makes the collective all_reduce \w+ "
+    assert any(re.search(rf"{wanted}.*does not call its `cross\(\)`", line) for line in told), told
     assert "Traceback" not in ended.stderr
     assert nobody_is_left()
 

@@ -7,8 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, TILE, Float32Factors, PackedTensor, padded
+from galaxy_mpi.dtypes import (
+    BF16,
+    BFP4,
+    BFP8,
+    FLOAT32,
+    TILE,
+    Bfloat16Factors,
+    Float32Factors,
+    PackedTensor,
+    padded,
+)
 from galaxy_mpi.engine import chips
+from galaxy_mpi.kernels import chosen_product
 from galaxy_mpi.kernels.bfloat16_product import Bfloat16Product, NoKernelError
 from galaxy_mpi.kernels.multiply import NumpyProduct, TorchProduct
 from galaxy_mpi.prefetch import ProductRows, WeightId, WeightStream
@@ -185,6 +196,20 @@ def test_packed_rows_move_to_where_they_belong(parts):
         expected[rows], start = values[start:stop], stop
     spread(values, used)
     np.testing.assert_array_equal(values, expected)
+
+
+def test_without_such_instructions_torch_multiplies_float32(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert isinstance(chosen_product(), TorchProduct)
+
+
+def test_a_kernel_that_does_something_else_is_not_used(monkeypatch):
+    made_product("bfloat16")
+    assert isinstance(chosen_product(), Bfloat16Product)
+    words = Bfloat16Factors.words
+    monkeypatch.setattr(Bfloat16Factors, "words", lambda self, values: words(self, values + 1))
+    assert isinstance(chosen_product(), TorchProduct)
 
 
 def test_small_weights_and_float32_are_not_streamed():

@@ -151,5 +151,6 @@ def _told_golden(golden: "Golden", report: "Report") -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what was imported stays
     gc.enable()
     sys.exit(main())

@@ -26,7 +26,7 @@ from galaxy_mpi.dtypes.numpy_codec import NumpyCodecs  # noqa: E402
 
 SHAPES = ((32, 96), (32, 1024), (32, 8192), (2048, 3584))
 MEMBERS = 4
-OPERATIONS = ("pack", "unpack", "round", "unpack_bf16", "add_terms", "pack_sum")
+OPERATIONS = ("pack", "unpack", "round", "unpack_pairs", "add_terms", "pack_sum")
 
 BARS = (
     ("unpack", (2048, 3584), 4, 8),
@@ -53,7 +53,7 @@ def bound(codecs: Codecs, name: str, shape: tuple[int, int]) -> dict[str, Callab
     bits = {"bfloat8_b": 7, "bfloat4_b": 3}
     dtype = BlockFloat(name, bits[name], codecs) if name in bits else BFloat16(codecs)
     values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    out, halves = np.empty_like(values), np.empty(shape, np.uint16)
+    out, pairs = np.empty_like(values), np.empty((shape[0] // 2, shape[1]), np.uint32)
     codec = dtype.codec(shape)
     table = np.tile(dtype.pack(values), (MEMBERS, 1))
     packed = table[0].copy()
@@ -61,7 +61,7 @@ def bound(codecs: Codecs, name: str, shape: tuple[int, int]) -> dict[str, Callab
         "pack": lambda: codec.pack(values, packed),
         "unpack": lambda: codec.unpack(table[0], out),
         "round": lambda: codec.round(values, out),
-        "unpack_bf16": lambda: codec.unpack_bf16(table[0], halves),
+        "unpack_pairs": lambda: codec.unpack_pairs(table[0], pairs),
         "add_terms": lambda: codec.add_terms(table, out),
         "pack_sum": lambda: codec.pack_sum(table, packed),
     }

@@ -9,6 +9,7 @@ from galaxy_mpi.dtypes.block_float import BlockFloat
 from galaxy_mpi.dtypes.choice import codec_name
 from galaxy_mpi.dtypes.codec import Codec, RowCodec
 from galaxy_mpi.dtypes.dtype import BF16, BFP4, BFP8, DTYPES, FLOAT32, DType
+from galaxy_mpi.dtypes.factors import Bfloat16Factors, Factors, Float32Factors
 from galaxy_mpi.dtypes.packed import PackedTensor
 from galaxy_mpi.dtypes.plain_float import BFloat16, Float32
 from galaxy_mpi.dtypes.tile import FACE, TILE, padded
@@ -22,10 +23,13 @@ __all__ = [
     "FLOAT32",
     "TILE",
     "BFloat16",
+    "Bfloat16Factors",
     "BlockFloat",
     "Codec",
     "DType",
+    "Factors",
     "Float32",
+    "Float32Factors",
     "PackedTensor",
     "RowCodec",
     "codec_name",

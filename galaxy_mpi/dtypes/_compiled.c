@@ -2,9 +2,9 @@
  * and plain_codec.py, with their methods and their bits.
  *
  * Everything is done run by run: 16 values are loaded (or decoded from packed terms and added),
- * rounded, and stored (packed, float32 or bfloat16) in one pass, without memory of its own. `work`
- * is that loop, compiled for each operation and format; and all from "16 values" on for each width
- * of vectors, of which the widest that the processor has is chosen. 64 bytes gained too little.
+ * rounded, and stored (packed, float32 or bfloat16 of two rows) in one pass, without memory of its
+ * own. `work` is that loop, compiled for each operation and format; and all from "16 values" on for
+ * each width of vectors: the widest that the processor has is chosen. 64 bytes gained too little.
  *
  * Needs GCC or Clang (vector extensions) and a little-endian machine. No product is contracted
  * with a sum (-ffp-contract=off in setup.py): that would be other bits where products overflow. */
@@ -18,13 +18,13 @@
 #define X86
 #endif
 #define INLINE static inline __attribute__((always_inline))
-#define INTERFACE 1 /* what compiled_codec.py expects; an old build must not be taken */
+#define INTERFACE 2 /* what compiled_codec.py expects; an old build must not be taken */
 
 enum { RUN = 16, TILE = 32, TILE_RUNS = 64, UNLOCKED = 8192, STREAMED = 1 << 22 };
 /* UNLOCKED: values from which on other threads run. STREAMED: values that no cache holds. */
-enum { VALUES_IN = 1, ROUND = 2, PACKED_OUT = 4, VALUES_OUT = 8, HALVES_OUT = 16 };
+enum { VALUES_IN = 1, ROUND = 2, PACKED_OUT = 4, VALUES_OUT = 8, PAIRS = 16 };
 enum { PACK = VALUES_IN | ROUND | PACKED_OUT, NEAREST = VALUES_IN | ROUND | VALUES_OUT };
-enum { SUM = ROUND | PACKED_OUT, SUM_TWICE = ROUND | PACKED_OUT | VALUES_OUT };
+enum { SUM = ROUND | PACKED_OUT, SUM_TWICE = SUM | VALUES_OUT, PAIRS_OUT = PAIRS | VALUES_OUT };
 
 typedef int8_t Data __attribute__((vector_size(16)));
 typedef int8_t Four __attribute__((vector_size(4)));
@@ -32,8 +32,7 @@ typedef uint8_t Magnitudes __attribute__((vector_size(16)));
 
 typedef struct {
     PyObject_HEAD
-    int bits; /* of a magnitude: 7 or 3; 0 is bfloat16 */
-    int in_tiles, level;
+    int bits, in_tiles, level; /* bits of a magnitude: 7 or 3; 0 is bfloat16 */
     Py_ssize_t rows, width, runs;
     Py_ssize_t tile_bytes, band_bytes; /* of a tile, of a row of tiles */
     Py_ssize_t n_bytes, row_bytes;     /* of all rows, of a row packed by itself */
@@ -44,6 +43,7 @@ typedef struct {
     Py_ssize_t in_stride, out_stride, term_stride, row_stride, n_terms;
     int streams; /* whether values are written past the caches */
 } Task;
+typedef struct { Py_ssize_t exponent, data; } Below; /* from a row to the next; 0: there is none */
 
 static float UNITS[8][256]; /* by magnitude bits and exponent; filled when loaded */
 static char nothing[1];     /* values that an operation does not have; never followed */
@@ -110,7 +110,6 @@ static void (*const OPERATE[])(const Task *, int) = {operate16, operate32};
 
 static int n_levels(void)
 {
-    __builtin_cpu_init();
     int v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
     return v2 + (v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"));
 }
@@ -121,12 +120,12 @@ static int n_levels(void) { return 1; }
 #endif
 
 /* ---- Python ---------------------------------------------------------------------------- */
-/* Check an argument and put it into the task. Kinds: v, V values that are read, written; H
- * bfloat16, written; p, P packed bytes, read, written; t packed terms. */
+/* Check an argument and put it into the task. Kinds: v, V values that are read, written; W pairs
+ * of bfloat16, written; p, P packed bytes, read, written; t packed terms. */
 static int take(const Codec *codec, PyObject *object, char kind, Py_buffer *view, Task *task)
 {
     const int written = kind < 'a', is_packed = strchr("pPt", kind) != NULL;
-    const char *format = is_packed ? "B" : kind == 'H' ? "H" : "f";
+    const char *format = is_packed ? "B" : kind == 'W' ? "I" : "f";
     const Py_ssize_t n_bytes = codec->in_tiles ? codec->n_bytes : codec->row_bytes;
     if (PyObject_GetBuffer(object, view, written ? PyBUF_RECORDS : PyBUF_RECORDS_RO))
         return -1;
@@ -143,7 +142,7 @@ static int take(const Codec *codec, PyObject *object, char kind, Py_buffer *view
     else if (is_packed)
         fits &= width == n_bytes && last == !codec->in_tiles && (!last || rows == codec->rows);
     else
-        fits &= width == codec->width && rows == codec->rows;
+        fits &= width == codec->width && rows == codec->rows - (kind == 'W' ? codec->rows / 2 : 0);
     if (!fits) {
         PyErr_Format(PyExc_ValueError,
                      "got %zd rows of %zd items %s; bound are %zd rows of %zd values, %zd bytes; a "
@@ -194,7 +193,7 @@ static PyObject *call(
     { return call((Codec *)self, args, n, kinds, flags); }
 METHOD(pack, "vP", PACK)
 METHOD(unpack, "pV", VALUES_OUT)
-METHOD(unpack_bf16, "pH", HALVES_OUT)
+METHOD(unpack_pairs, "pW", PAIRS_OUT)
 METHOD(nearest, "vV", NEAREST)
 METHOD(add_terms, "tV", VALUES_OUT)
 METHOD(pack_sum, "tPV", SUM)
@@ -231,7 +230,7 @@ static void dealloc(PyObject *self)
 
 #define ENTRY(name, function) {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    ENTRY("pack", pack), ENTRY("unpack", unpack), ENTRY("unpack_bf16", unpack_bf16),
+    ENTRY("pack", pack), ENTRY("unpack", unpack), ENTRY("unpack_pairs", unpack_pairs),
     ENTRY("round", nearest), ENTRY("add_terms", add_terms), ENTRY("pack_sum", pack_sum), {0}};
 static PyMemberDef members[] = {
     {"n_bytes", T_PYSSIZET, offsetof(Codec, n_bytes), READONLY, NULL},
@@ -396,17 +395,17 @@ INLINE Values AT(term)(int bits, const char *exponent, const char *data, Py_ssiz
 }
 
 /* ---- the loop --------------------------------------------------------------------------- */
-/* n values; exponent and data are places in packed bytes. */
+/* n values; exponent and data are places in packed bytes, below how far on the next row's are. */
 INLINE void AT(run)(const Task *task, int bits, int flags, const char *in, char *out,
-                    Py_ssize_t exponent, Py_ssize_t data, Py_ssize_t n)
+                    Py_ssize_t exponent, Py_ssize_t data, Below below, Py_ssize_t n)
 {
-    Values x = {0};
+    const char *terms = task->terms;
+    Values x = {0}, y = {0};
     if (flags & VALUES_IN && n == RUN) {
         EACH_PART memcpy(&x.part[k], in + k * WIDTH, WIDTH);
     } else if (flags & VALUES_IN) {
         memcpy(&x, in, 4 * (size_t)n);
     } else {
-        const char *terms = task->terms;
         x = AT(term)(bits, terms + exponent, terms + data, n);
         for (Py_ssize_t i = 1; i < task->n_terms; i++) {
             terms += task->term_stride;
@@ -432,6 +431,11 @@ INLINE void AT(run)(const Task *task, int bits, int flags, const char *in, char 
         if (flags & VALUES_OUT)
             x = AT(from_bfloat16)(rounded);
     }
+    if (flags & PAIRS) { /* values are bfloat16 already; of two rows they share a word */
+        if (below.data)
+            y = AT(term)(bits, terms + exponent + below.exponent, terms + data + below.data, n);
+        EACH_PART x.part[k] = (Floats)((Words)x.part[k] >> 16 | ((Words)y.part[k] & 0xffff0000));
+    }
 #if WIDTH == 32
     if (flags & VALUES_OUT && n == RUN && task->streams)
         for (int k = 0; k < 4; k++)
@@ -440,36 +444,33 @@ INLINE void AT(run)(const Task *task, int bits, int flags, const char *in, char 
 #endif
     if (flags & VALUES_OUT)
         memcpy(out, &x, 4 * (size_t)n);
-    if (flags & HALVES_OUT) { /* the values are bfloat16 already */
-        Bfloats halves;
-        EACH_PART halves.part[k] = __builtin_convertvector((Words)x.part[k] >> 16, Halves);
-        memcpy(out, &halves, 2 * (size_t)n);
-    }
 }
 
 INLINE void AT(row)(const Task *task, int bits, int flags, Py_ssize_t row)
 {
     const Codec *codec = task->codec;
-    const Py_ssize_t block = bits == 7 ? 16 : bits == 3 ? 8 : 32, item = flags & HALVES_OUT ? 2 : 4;
+    const Py_ssize_t block = bits == 7 ? 16 : bits == 3 ? 8 : 32;
     /* From a run to the next, which is in another face, and to the next but one. */
     Py_ssize_t e_next = 1, d_next = block, e_pair = 2, d_pair = 2 * block;
-    Py_ssize_t e = row * task->row_stride, d = e + (bits ? codec->runs : 0);
+    Py_ssize_t stride = task->row_stride, e = row * stride, d = e + (bits ? codec->runs : 0);
+    Below below = {stride, stride};
     if (bits && codec->in_tiles) {
         const Py_ssize_t run = row % TILE / RUN * 2 * RUN + row % RUN;
         e = row / TILE * codec->band_bytes + run;
-        d = e - run + TILE_RUNS + run * block;
+        d = e - run + TILE_RUNS + run * block, below = (Below){1, block};
         e_next = RUN, d_next = RUN * block, e_pair = d_pair = codec->tile_bytes;
     }
+    below.data *= row + 1 < codec->rows;
     const char *in = task->in + row * task->in_stride;
-    char *out = task->out + row * task->out_stride;
+    char *out = task->out + (flags & PAIRS ? row / 2 : row) * task->out_stride;
     Py_ssize_t n = codec->width;
     for (; n >= 2 * RUN; n -= 2 * RUN) { /* two whole runs, side by side */
-        AT(run)(task, bits, flags, in, out, e, d, RUN);
-        AT(run)(task, bits, flags, in + RUN * 4, out + RUN * item, e + e_next, d + d_next, RUN);
-        in += 2 * RUN * 4, out += 2 * RUN * item, e += e_pair, d += d_pair;
+        AT(run)(task, bits, flags, in, out, e, d, below, RUN);
+        AT(run)(task, bits, flags, in + RUN * 4, out + RUN * 4, e + e_next, d + d_next, below, RUN);
+        in += 2 * RUN * 4, out += 2 * RUN * 4, e += e_pair, d += d_pair;
     }
-    for (; n > 0; n -= RUN, in += RUN * 4, out += RUN * item, e += e_next, d += d_next)
-        AT(run)(task, bits, flags, in, out, e, d, n < RUN ? n : RUN);
+    for (; n > 0; n -= RUN, in += RUN * 4, out += RUN * 4, e += e_next, d += d_next)
+        AT(run)(task, bits, flags, in, out, e, d, below, n < RUN ? n : RUN);
 }
 
 INLINE void AT(work)(const Task *task, int bits, int flags)
@@ -482,7 +483,7 @@ INLINE void AT(work)(const Task *task, int bits, int flags)
         n = end - top < TILE ? codec->band_bytes : n;
         if (flags & PACKED_OUT && bits && codec->in_tiles)
             memset(task->packed + (top / TILE + 1) * codec->band_bytes - n, 0, (size_t)n);
-        for (Py_ssize_t row = top; row < end; row++)
+        for (Py_ssize_t row = top; row < end; row += flags & PAIRS ? 2 : 1)
             AT(row)(task, bits, flags, row);
     }
 }
@@ -493,7 +494,6 @@ static void AT(operate)(const Task *task, int flags)
 #define IF(F) \
     if (flags == F) \
         bits == 7 ? AT(work)(task, 7, F) : bits ? AT(work)(task, 3, F) : AT(work)(task, 0, F);
-    IF(PACK) IF(NEAREST) IF(VALUES_OUT) IF(HALVES_OUT) IF(SUM) IF(SUM_TWICE)
-#undef IF
+    IF(PACK) IF(NEAREST) IF(VALUES_OUT) IF(PAIRS_OUT) IF(SUM) IF(SUM_TWICE)
 }
 #endif

@@ -4,7 +4,6 @@ A chip keeps rows of a cache in tiles; the bytes are the same, their order is no
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.dtypes.block_codec import Blocks, BlockScratch, BlockTables
@@ -59,14 +58,6 @@ class BlockRows:
         matrix = as_rows(out, *self._shape)
         for part, rows in self._parts:
             np.copyto(matrix[rows], self._decoded(part, packed[rows]))
-
-    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
-        """Write the values of each row of ``packed`` to ``out`` as bfloat16, exactly."""
-        self._check(packed)
-        matrix = as_rows(out, *self._shape)
-        for part, rows in self._parts:
-            decoded = self._decoded(part, packed[rows])
-            np.copyto(matrix[rows], (decoded.view(np.uint32) >> 16).astype(np.uint16))
 
     def _decoded(self, part: Blocks, packed: Bytes) -> F32:
         """Return a view of scratch."""

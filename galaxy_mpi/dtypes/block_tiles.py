@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.dtypes.block_codec import Blocks, BlockScratch, BlockTables
-from galaxy_mpi.dtypes.matrix import as_rows
+from galaxy_mpi.dtypes.matrix import as_pairs, as_rows, write_pairs
 from galaxy_mpi.dtypes.tile import FACE, TILE, padded, run_order
 
 __all__ = ["PATCH_BLOCKS", "TiledBlocks"]
@@ -149,15 +149,15 @@ class TiledBlocks:
             patch.take_tiles(tiles[which])
             patch.give_values(matrix[rows, columns])
 
-    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
-        """Write the values of ``packed`` to ``out`` as bfloat16, exactly."""
+    def unpack_pairs(self, packed: Bytes, out: NDArray[np.uint32]) -> None:
+        """Write the values of ``packed`` to ``out`` as bfloat16, two rows in one, exactly."""
         tiles = self._tiles(packed)
-        matrix = as_rows(out, *self._shape)
+        pairs = as_pairs(out, *self._shape)
         for patch, rows, columns, which in self._patches:
             patch.take_tiles(tiles[which])
             values = patch.decode().reshape(patch.shape[0], -1)
             halves = values.view(np.uint16)[:, 1 : 2 * patch.shape[1] : 2]
-            np.copyto(matrix[rows, columns], halves)
+            write_pairs(halves, pairs[rows.start // 2 : -(-rows.stop // 2), columns])
 
     def round(self, values: F32, out: F32) -> None:
         """Write the nearest values of the format to ``out``."""

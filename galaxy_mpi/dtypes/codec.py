@@ -34,8 +34,19 @@ class Codec(Protocol):
     def unpack(self, packed: Bytes, out: F32, /) -> None:
         """Write the values of ``packed`` to ``out``."""
 
-    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16], /) -> None:
-        """Write the values of ``packed`` to ``out`` as bfloat16: exact for all but float32."""
+    def unpack_pairs(self, packed: Bytes, out: NDArray[np.uint32], /) -> None:
+        """Unpack to bfloat16, two rows in one: exact for all formats but float32.
+
+        This is how instructions that multiply bfloat16 read the second factor of a product
+        ("VNNI" in oneDNN): what they add together lies together.
+
+        Parameters
+        ----------
+        packed : ndarray of shape (n_bytes,), uint8
+        out : ndarray of shape (ceil(rows / 2), width), uint32
+            A value of an even row in the lower half of a word, that of the next row, or zero, in
+            the upper half.
+        """
 
     def round(self, values: F32, out: F32, /) -> None:
         """Write the nearest values of the format to ``out``, which may be ``values``."""
@@ -76,6 +87,3 @@ class RowCodec(Protocol):
 
     def unpack(self, packed: Bytes, out: F32, /) -> None:
         """Write the values of ``packed`` (rows, row_bytes) to ``out`` (rows, width)."""
-
-    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16], /) -> None:
-        """Write the values of ``packed`` to ``out`` as bfloat16: exact for all but float32."""

@@ -4,7 +4,7 @@ from galaxy_mpi.dtypes.codec import Codec, RowCodec
 
 __all__ = ["CompiledCodecs", "NotBuiltError"]
 
-INTERFACE = 1
+INTERFACE = 2
 """What this file expects of the extension; `_compiled.c` has the same number."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from galaxy_mpi.arrays import F32, Bytes
-from galaxy_mpi.dtypes.matrix import as_rows
+from galaxy_mpi.dtypes.matrix import as_pairs, as_rows, write_pairs
 
 __all__ = ["PlainCodec", "PlainRows"]
 
@@ -35,10 +35,6 @@ class _Plain:
         """Write the values of ``packed`` to ``out``."""
         np.copyto(as_rows(out, *self._shape), self._items(packed))
 
-    def unpack_bf16(self, packed: Bytes, out: NDArray[np.uint16]) -> None:
-        """Write the values of ``packed`` to ``out`` as bfloat16."""
-        _as_bfloat16(self._items(packed), as_rows(out, *self._shape))
-
     def _items(self, packed: Bytes) -> NDArray[np.generic]:
         """Return the items of ``packed``, of shape (rows, width)."""
         raise NotImplementedError
@@ -59,6 +55,15 @@ class PlainCodec(_Plain):
         """Write the nearest values of the format to ``out``."""
         np.copyto(self._rounded, as_rows(values, *self._shape), casting="unsafe")
         np.copyto(as_rows(out, *self._shape), self._rounded)
+
+    def unpack_pairs(self, packed: Bytes, out: NDArray[np.uint32]) -> None:
+        """Write the values of ``packed`` to ``out`` as bfloat16, two rows in one."""
+        items = self._items(packed)
+        if items.dtype == np.float32:
+            from ml_dtypes import bfloat16  # no run does this, so no rank loads it at the start
+
+            items = items.astype(bfloat16)
+        write_pairs(items.view(np.uint16), as_pairs(out, *self._shape))
 
     def add_terms(self, blocks: Bytes, out: F32) -> None:
         """Write the sum of the terms in ``blocks`` to ``out``."""
@@ -94,13 +99,3 @@ class PlainRows(_Plain):
         if packed.shape != wanted:
             raise ValueError(f"got packed rows of shape {packed.shape}, wanted {wanted}")
         return packed.view(self._item)
-
-
-def _as_bfloat16(items: NDArray[np.generic], out: NDArray[np.uint16]) -> None:
-    """Write items of either format to ``out`` as bfloat16."""
-    if items.dtype.itemsize == out.itemsize:
-        np.copyto(out, items.view(np.uint16))
-        return
-    from ml_dtypes import bfloat16  # no run does this, so no rank loads it at the start
-
-    np.copyto(out.view(bfloat16), items, casting="unsafe")

@@ -1,20 +1,23 @@
-"""The matrix product of one chip: numpy, or torch for large matrices of bfloat16 values.
+"""The matrix product of one chip, of large matrices of bfloat16 values: torch's or numpy's.
 
-Torch may multiply such matrices with bfloat16 instructions where its library has them for float32
-results, and is about as fast as numpy elsewhere. It adds in float32, so no input bits are lost and
-the result is not rounded. Importing torch takes seconds in each rank, so it is used only for large
-weights. It is optional: without it, numpy multiplies, with the same bits except for the order of
-additions.
+The first of these that there is: a kernel of bfloat16 instructions in torch
+(`galaxy_mpi.kernels.bfloat16_product`), torch's product of float32, numpy's. All add in float32 and
+lose no bit of a factor, so they differ in the order of additions only. Importing torch takes
+seconds in each rank, so it is used only for large weights, and it is optional.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from galaxy_mpi.arrays import F32
+from galaxy_mpi.dtypes import Float32Factors
+
+if TYPE_CHECKING:
+    from galaxy_mpi.kernels.bfloat16_product import Bfloat16Product
 
 __all__ = ["LARGE", "NumpyProduct", "TorchProduct", "chosen_product"]
 
@@ -27,7 +30,9 @@ Call = tuple[Callable[..., object], tuple[object, ...]]
 class NumpyProduct:
     """Numpy's, see `galaxy_mpi.prefetch.pieces.Product`."""
 
+    name = "numpy"
     needs_term = True
+    factors = Float32Factors()
 
     def bind(self, x: F32, w: F32, out: F32, term: F32, *, adds: bool) -> list[Call]:
         """Multiply, then add."""
@@ -44,7 +49,9 @@ class NumpyProduct:
 class TorchProduct:
     """Torch's, on one core, as the other ranks use the others."""
 
+    name = "float32"
     needs_term = False
+    factors = Float32Factors()
 
     def __init__(self) -> None:
         import torch
@@ -73,6 +80,13 @@ class TorchProduct:
             self._torch.set_float32_matmul_precision(before)
 
 
-def chosen_product() -> NumpyProduct | TorchProduct:
-    """Return torch's product if torch is installed, else numpy's."""
-    return NumpyProduct() if find_spec("torch") is None else TorchProduct()
+def chosen_product() -> "Bfloat16Product | TorchProduct | NumpyProduct":
+    """Return the fastest product that there is."""
+    if find_spec("torch") is None:
+        return NumpyProduct()
+    from galaxy_mpi.kernels.bfloat16_product import Bfloat16Product, NoKernelError
+
+    try:
+        return Bfloat16Product()
+    except NoKernelError:
+        return TorchProduct()

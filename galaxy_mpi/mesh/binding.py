@@ -16,14 +16,22 @@ from galaxy_mpi.mesh.placement import Placement
 from galaxy_mpi.mesh.plane import (
     Boxes,
     Crossing,
+    GroupRounds,
     Label,
     Round,
-    RoundPeers,
     RowHops,
     Table,
     TeamCrossing,
 )
-from galaxy_mpi.mesh.rounds import InRounds, RelayRows, box, box_bytes, numbered, places_of
+from galaxy_mpi.mesh.rounds import (
+    InRounds,
+    RelayRows,
+    box,
+    box_bytes,
+    numbered,
+    places_of,
+    text_of_rounds,
+)
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import Waits, padded, text_of
 
@@ -92,7 +100,7 @@ class BoundPlane(ABC):
     ) -> Table:
         """Return the next collective of a chip as a table whose rows are passed on."""
         collective = self._collective(rank, label, f"relay {n_bytes} {rounds}", n_bytes)
-        peers = [[hops.peers() for hops in of_member] for of_member in rounds]
+        peers = tuple(tuple(hops.peers() for hops in of_member) for of_member in rounds)
         if not collective.crossings:
             collective.rounds = self._round_crossings(collective, peers)
             collective.crossings = [self._relay_crossing(collective)]
@@ -123,11 +131,9 @@ class BoundPlane(ABC):
         self._complete(collective, rank)
         return Table(rows[me], rows, self._crossing(collective, 0))
 
-    def boxes(
-        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> Boxes:
+    def boxes(self, rank: int, label: Label, n_bytes: int, rounds: GroupRounds) -> Boxes:
         """Return the next collective of a chip as boxes."""
-        facts = f"boxes {n_bytes} {rounds}"
+        facts = f"boxes {n_bytes} {text_of_rounds(rounds)}"
         collective = self._collective(rank, label, facts, n_bytes)
         if not collective.crossings:
             collective.crossings = collective.rounds = self._round_crossings(collective, rounds)
@@ -168,7 +174,7 @@ class BoundPlane(ABC):
         return
 
     def _boxes(
-        self, collective: Collective, rank: int, rounds: Sequence[Sequence[RoundPeers]]
+        self, collective: Collective, rank: int, rounds: GroupRounds
     ) -> "tuple[list[list[Bytes]], list[list[Bytes]]]":
         """Return the fields of `Boxes` except the crossings, which are told who takes part."""
         memory, number, me = self._place[rank]
@@ -203,9 +209,7 @@ class BoundPlane(ABC):
         """Return how a team crosses a table, with a method ``complete``."""
 
     @abstractmethod
-    def _round_crossings(
-        self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> Sequence[Round]:
+    def _round_crossings(self, collective: Collective, rounds: GroupRounds) -> Sequence[Round]:
         """Return how a team crosses the rounds of boxes, each with a method ``complete``."""
 
     def _relay_crossing(self, collective: Collective) -> TeamCrossing:

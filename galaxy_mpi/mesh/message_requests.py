@@ -7,9 +7,8 @@ do share their requests, which are freed with the last program that uses them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from galaxy_mpi.errors import CollectiveError
 
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Message", "MessageRequests", "RequestCache", "place_of"]
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """Bytes to or from one process."""
 
     rank: int

@@ -16,7 +16,7 @@ from galaxy_mpi.mesh.message_crossings import BoxMessages, RowMessages
 from galaxy_mpi.mesh.message_plane import MessagePlane
 from galaxy_mpi.mesh.message_requests import RequestCache
 from galaxy_mpi.mesh.placement import Placement, Team
-from galaxy_mpi.mesh.plane import Round, RoundPeers, TeamCrossing
+from galaxy_mpi.mesh.plane import GroupRounds, Round, TeamCrossing
 from galaxy_mpi.mesh.rounds import spreads
 from galaxy_mpi.mesh.signals import Posts, SignalCrossing, Signals
 from galaxy_mpi.mesh.team_memory import TeamMemory
@@ -84,9 +84,7 @@ class MixedPlane(MessagePlane):
         rows = RowMessages(self, collective, in_parts=in_parts)
         return Then(rows, barrier_crossing(self, collective))
 
-    def _round_crossings(
-        self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> Sequence[Round]:
+    def _round_crossings(self, collective: Collective, rounds: GroupRounds) -> Sequence[Round]:
         memory, outside = collective.memory, list[BoxMessages]()
         outside += [BoxMessages(self, collective, n, outside) for n in range(len(rounds[0]))]
         if memory.team not in self._signals:

@@ -24,8 +24,7 @@ needed.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.mesh import Axis
@@ -34,6 +33,7 @@ __all__ = [
     "N_SLOTS",
     "Boxes",
     "Crossing",
+    "GroupRounds",
     "Label",
     "Plane",
     "Round",
@@ -65,8 +65,7 @@ def slot_of(number: int) -> int:
     return 2 if number == 0 else (number - 1) % 2
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """What all members of a group must agree on when they cross."""
 
     digest: int
@@ -127,8 +126,7 @@ class Round(TeamCrossing, Protocol):
         """Add a box, or a row, of chip ``sender`` of process ``rank`` to one of this process."""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A row for each member of a group, as one chip sees it."""
 
     mine: Bytes
@@ -139,8 +137,7 @@ class Table:
     crossing: Crossing
 
 
-@dataclass(frozen=True)
-class Boxes:
+class Boxes(NamedTuple):
     """Buffers that one chip sends and receives in rounds."""
 
     sends: list[list[Bytes]]
@@ -151,16 +148,18 @@ class Boxes:
     """One per round."""
 
 
-@dataclass(frozen=True)
-class RoundPeers:
+class RoundPeers(NamedTuple):
     """Members (by index in the group) that one chip sends to, and receives from, in a round."""
 
     sends: tuple[int, ...]
     receives: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class RowHops:
+GroupRounds = tuple[tuple[RoundPeers, ...], ...]
+"""By member of a group, then by round. A tuple, so that what follows from it is computed once."""
+
+
+class RowHops(NamedTuple):
     """Rows that one chip sends and receives in a round, as (member, row).
 
     In a round, at most one row goes from one member to another.
@@ -217,9 +216,7 @@ class Plane(Protocol):
             at the end it has all rows.
         """
 
-    def boxes(
-        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> Boxes:
+    def boxes(self, rank: int, label: Label, n_bytes: int, rounds: GroupRounds) -> Boxes:
         """Return the next collective of a chip as boxes.
 
         Parameters
@@ -228,8 +225,8 @@ class Plane(Protocol):
             As in `table`.
         n_bytes : int
             Of a box.
-        rounds : sequence of sequence of RoundPeers
-            By member, then by round: who sends to whom. The k-th box that a member sends to another
+        rounds : GroupRounds
+            Who sends to whom. The k-th box that a member sends to another
             in a round is the k-th that the other receives from it.
         """
 

@@ -1,12 +1,22 @@
 """Memory layout and properties of rounds of boxes, and of rows that are passed on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 from galaxy_mpi.arrays import Bytes
-from galaxy_mpi.mesh.plane import Label, Round, RoundPeers
+from galaxy_mpi.mesh.plane import GroupRounds, Label, Round
 from galaxy_mpi.mesh.waits import LINE_BYTES
 
-__all__ = ["InRounds", "RelayRows", "box", "box_bytes", "numbered", "places_of", "spreads"]
+__all__ = [
+    "InRounds",
+    "RelayRows",
+    "box",
+    "box_bytes",
+    "numbered",
+    "places_of",
+    "spreads",
+    "text_of_rounds",
+]
 
 
 class InRounds:
@@ -64,7 +74,8 @@ def numbered(peers: Sequence[int]) -> list[tuple[int, int]]:
     return pairs
 
 
-def spreads(rounds: Sequence[Sequence[RoundPeers]]) -> bool:
+@cache
+def spreads(rounds: GroupRounds) -> bool:
     """Return whether a member that has passed all rounds knows that all have entered the first.
 
     Only then may the slots be used in turn; otherwise a barrier must follow.
@@ -78,7 +89,8 @@ def spreads(rounds: Sequence[Sequence[RoundPeers]]) -> bool:
     return all(len(members) == len(rounds) for members in known)
 
 
-def places_of(rounds: Sequence[Sequence[RoundPeers]]) -> dict[tuple[int, int, int, int], int]:
+@cache
+def places_of(rounds: GroupRounds) -> Mapping[tuple[int, int, int, int], int]:
     """Number the boxes of a group: by (round, sender, receiver, k-th between the two)."""
     places: dict[tuple[int, int, int, int], int] = {}
     for receiver, of_receiver in enumerate(rounds):
@@ -86,6 +98,12 @@ def places_of(rounds: Sequence[Sequence[RoundPeers]]) -> dict[tuple[int, int, in
             for k, sender in numbered(peers.receives):
                 places[number, sender, receiver, k] = len(places)
     return places
+
+
+@cache
+def text_of_rounds(rounds: GroupRounds) -> str:
+    """Return the rounds as text, which members compare."""
+    return str(rounds)
 
 
 def box_bytes(n_bytes: int) -> int:

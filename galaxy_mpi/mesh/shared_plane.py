@@ -13,7 +13,7 @@ from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.crossing import Then, barrier_crossing
 from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.placement import Placement, Team
-from galaxy_mpi.mesh.plane import Round, RoundPeers, TeamCrossing
+from galaxy_mpi.mesh.plane import GroupRounds, Round, TeamCrossing
 from galaxy_mpi.mesh.relays import SignalRelay
 from galaxy_mpi.mesh.rounds import spreads
 from galaxy_mpi.mesh.signals import Posts, SignalCrossing, Signals
@@ -46,9 +46,7 @@ class SharedPlane(BoundPlane):
     def _closing_crossing(self, collective: Collective) -> TeamCrossing:
         return barrier_crossing(self, collective)
 
-    def _round_crossings(
-        self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> Sequence[Round]:
+    def _round_crossings(self, collective: Collective, rounds: GroupRounds) -> Sequence[Round]:
         signals = self._signals_of(collective.memory)
         last = len(rounds[0]) - 1
         crossings: list[Round] = [

@@ -1,6 +1,6 @@
 """Large weights in pieces: each is unpacked and multiplied while it is in the cache.
 
-An unpacked weight of a large model does not fit in a cache: written as float32 and read again it
+An unpacked weight of a large model does not fit in a cache: written as values and read again it
 costs as much as its product, and every rank needs room for it. A piece of some rows needs neither::
 
     packed weight (K, N)       piece 0 | piece 1 | ...          read once, packed
@@ -13,12 +13,11 @@ something to do.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from galaxy_mpi.arrays import F32
-from galaxy_mpi.dtypes import TILE, PackedTensor, padded
+from galaxy_mpi.arrays import F32, Array
+from galaxy_mpi.dtypes import TILE, Factors, PackedTensor, padded
 
 if TYPE_CHECKING:
     from galaxy_mpi.systems.chip import ChipBinder
@@ -35,7 +34,11 @@ class Product(Protocol):
     def needs_term(self) -> bool:
         """Whether adding needs scratch."""
 
-    def bind(self, x: F32, w: F32, out: F32, term: F32, *, adds: bool) -> list[Call]:
+    @property
+    def factors(self) -> Factors:
+        """How ``x`` and ``w`` lie in memory."""
+
+    def bind(self, x: Array, w: Array, out: F32, term: F32, *, adds: bool) -> list[Call]:
         """Return calls that write ``x @ w`` to ``out``, or add it.
 
         ``term`` is scratch like ``out``, if `needs_term`.
@@ -45,19 +48,19 @@ class Product(Protocol):
         """Return what such calls are run in."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Some rows of a weight."""
 
     rows: slice
-    values: F32
-    """Where they are unpacked to; all pieces share it."""
+    values: Array
+    """Where they are unpacked to, as a product reads them; all pieces share it."""
     unpack: Callable[[], None]
 
     @property
     def height(self) -> int:
         """Number of rows."""
-        return len(self.values)
+        n_rows: int = self.rows.stop - self.rows.start
+        return n_rows
 
 
 def piece_rows(shape: tuple[int, ...], n_values: int) -> int:
@@ -77,7 +80,9 @@ def piece_rows(shape: tuple[int, ...], n_values: int) -> int:
     return min(rows, padded(-(-rows // n_pieces), TILE))
 
 
-def pieces_of(chip: "ChipBinder", tensor: PackedTensor, n_values: int) -> Iterator[Piece]:
+def pieces_of(
+    chip: "ChipBinder", tensor: PackedTensor, factors: Factors, n_values: int
+) -> Iterator[Piece]:
     """Yield the pieces of a weight, of about ``n_values`` each."""
     n_rows, width = tensor.shape
     step = piece_rows(tensor.shape, n_values)
@@ -86,7 +91,7 @@ def pieces_of(chip: "ChipBinder", tensor: PackedTensor, n_values: int) -> Iterat
         rows = slice(top, min(top + step, n_rows))
         height = rows.stop - top
         codec = chip.codec(tensor.dtype, (height, width))
-        values = chip.workspace.values("piece of a weight", height, width)
+        values = factors.weight(chip.workspace, height, width)
         packed = tensor.data[at : at + codec.n_bytes]
         at += codec.n_bytes
-        yield Piece(rows, values, partial(codec.unpack, packed, values))
+        yield Piece(rows, values, partial(factors.unpack(codec), packed, values))

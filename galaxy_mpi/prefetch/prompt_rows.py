@@ -13,12 +13,11 @@ multiplied together::
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32
+from galaxy_mpi.arrays import F32, Array
 from galaxy_mpi.dtypes import TILE, PackedTensor, padded
 from galaxy_mpi.prefetch.pieces import Product, pieces_of
 
@@ -34,8 +33,7 @@ PIECE_VALUES = 2**20
 """Values of a piece of a weight: the rows of a long product are read again for each."""
 
 
-@dataclass(frozen=True)
-class ProductRows:
+class ProductRows(NamedTuple):
     """Which rows of a product are needed, and with which bits."""
 
     blocks: tuple[slice, ...]
@@ -131,10 +129,10 @@ class PromptProduct:
         packs: bool,
         known: dict[object, bytes | None],
     ) -> None:
-        self._product, self._x, self._out = product, x, out
+        self._product, self._x, self._out = product, product.factors.read(x), out
         self._rows, self._packs, self._known = rows, packs, known
         self._workspace = chip.workspace
-        self._pieces = list(pieces_of(chip, tensor, PIECE_VALUES))
+        self._pieces = list(pieces_of(chip, tensor, product.factors, PIECE_VALUES))
         self._tiles = [
             _own_block(slice(start, min(start + TILE, block.stop)))
             for block in rows.blocks
@@ -142,7 +140,7 @@ class PromptProduct:
         ]
         self._own_heights = {tile.height for tile in self._tiles}
         depth = max(piece.height for piece in self._pieces)
-        self._read = chip.workspace.values("rows of a product", PACKED_ROWS, depth)
+        self._read = product.factors.rows(chip.workspace, PACKED_ROWS, depth)
         self._term = (
             chip.workspace.values("term of a product", PACKED_ROWS, out.shape[1])
             if product.needs_term
@@ -183,7 +181,7 @@ class PromptProduct:
                 read[n_rows:] = 0
                 self._add(read, piece.values, out[start : start + height], piece.rows.start > 0)
 
-    def _add(self, x: F32, w: F32, out: F32, adds: bool) -> None:
+    def _add(self, x: Array, w: Array, out: F32, adds: bool) -> None:
         for call, arguments in self._product.bind(x, w, out, self._term[: len(x)], adds=adds):
             call(*arguments)
 
@@ -209,11 +207,12 @@ class PromptProduct:
         read, out = self._read[:height, :depth], self._out[:height]
         w = next(piece.values for piece in self._pieces if piece.height == depth)
         random = np.random.default_rng(0)
-        read[:] = random.random(depth, np.float32) - np.float32(0.5)
+        factors = self._product.factors
+        read[:] = factors.read(random.random((1, depth), np.float32) - np.float32(0.5))
         # Rows that repeat are as good, and quicker to make.
-        some = random.random((TILE, w.shape[1]), np.float32)
-        for top in range(0, depth, TILE):
-            w[top : top + TILE] = some[: depth - top]
+        some = factors.words(random.random((TILE, w.shape[1]), np.float32))
+        for top in range(0, len(w), len(some)):
+            w[top : top + len(some)] = some[: len(w) - top]
         for adds in (False, True):
             self._add(read, w, out, adds)
         return out[0].tobytes() if (out == out[0]).all() else None

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.dtypes import FLOAT32, PackedTensor
 from galaxy_mpi.prefetch import prompt_rows
@@ -34,18 +36,24 @@ class _Multiplication:
     def __init__(
         self, product: Product, chip: "ChipBinder", tensor: PackedTensor, x: F32, out: F32
     ) -> None:
-        self._product = product
+        self._product, self._x = product, product.factors.read(x)
+        # Read by the product itself if it is float32; else a copy is.
+        self._read = x if self._x is x else product.factors.rows(chip.workspace, *x.shape)
         term = chip.workspace.values("term of a product", *out.shape) if product.needs_term else out
         self._pieces = [
             (
                 piece.unpack,
-                product.bind(x[:, piece.rows], piece.values, out, term, adds=piece.rows.start > 0),
+                product.bind(
+                    self._read[:, piece.rows], piece.values, out, term, adds=piece.rows.start > 0
+                ),
             )
-            for piece in pieces_of(chip, tensor, PIECE_VALUES)
+            for piece in pieces_of(chip, tensor, product.factors, PIECE_VALUES)
         ]
 
     def __call__(self) -> None:
         """Multiply."""
+        if self._read is not self._x:
+            np.copyto(self._read, self._x)
         with self._product.ready():
             for unpack, calls in self._pieces:
                 unpack()
@@ -88,7 +96,8 @@ class WeightStream:
         """Return the bytes of the largest unpacked piece of decode or prefill."""
         n_values = prompt_rows.PIECE_VALUES if prefill else PIECE_VALUES
         shapes = [tensor.shape for tensor in self._tensors.values()]
-        return max((4 * piece_rows(shape, n_values) * shape[1] for shape in shapes), default=0)
+        size = self._product.factors.value_bytes
+        return max((size * piece_rows(shape, n_values) * shape[1] for shape in shapes), default=0)
 
     def multiply(
         self,

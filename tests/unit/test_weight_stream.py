@@ -7,8 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, TILE, PackedTensor, padded
+from galaxy_mpi.dtypes import (
+    BF16,
+    BFP4,
+    BFP8,
+    FLOAT32,
+    TILE,
+    Bfloat16Factors,
+    Float32Factors,
+    PackedTensor,
+    padded,
+)
 from galaxy_mpi.engine import chips
+from galaxy_mpi.kernels import chosen_product
+from galaxy_mpi.kernels.bfloat16_product import Bfloat16Product, NoKernelError
 from galaxy_mpi.kernels.multiply import NumpyProduct, TorchProduct
 from galaxy_mpi.prefetch import ProductRows, WeightId, WeightStream
 from galaxy_mpi.prefetch.pieces import piece_rows
@@ -17,13 +29,23 @@ from galaxy_mpi.prefetch.stream import PIECE_VALUES
 from galaxy_mpi.program import Codecs
 from galaxy_mpi.systems.decode_attention import Workspace
 
-PRODUCTS = {"numpy": NumpyProduct, "torch": TorchProduct}
+PRODUCTS = {"numpy": NumpyProduct, "torch": TorchProduct, "bfloat16": Bfloat16Product}
+
+
+def made_product(name):
+    if name not in PRODUCTS:
+        return OrderedByHeight()
+    if name == "torch":
+        pytest.importorskip("torch")
+    try:
+        return PRODUCTS[name]()
+    except NoKernelError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=PRODUCTS)
 def product(request):
-    pytest.importorskip(request.param)
-    return PRODUCTS[request.param]()
+    return made_product(request.param)
 
 
 def operands(shape, seed=0):
@@ -66,9 +88,10 @@ def test_pieces_add_up_to_the_whole(product, dtype, depth):
     np.testing.assert_array_equal(out, x @ w)
     rows = piece_rows(w.shape, PIECE_VALUES)
     assert (rows < depth) == (depth > 320)
-    assert stream.piece_bytes(prefill=False) == 4 * 1600 * rows
+    size = product.factors.value_bytes
+    assert stream.piece_bytes(prefill=False) == size * 1600 * rows
     assert rows <= 320
-    assert 4 * 1600 * min(depth, 640) >= stream.piece_bytes(prefill=True) >= rows
+    assert size * 1600 * min(depth, 640) >= stream.piece_bytes(prefill=True) >= rows
 
 
 def test_products_keep_all_bits_of_the_factors(product):
@@ -85,6 +108,7 @@ class OrderedByHeight:
     """A product that adds in another order if a matrix has more than 128 rows."""
 
     needs_term = False
+    factors = Float32Factors()
 
     def bind(self, x, w, out, term, *, adds):
         def multiply():
@@ -116,9 +140,7 @@ LENGTHS = (40, 7, 130, 1, 32, 64, 100)
 
 @pytest.mark.parametrize("made", [*PRODUCTS, "ordered by height"])
 def test_a_prompt_has_the_bits_that_it_has_alone(made):
-    if made in PRODUCTS:
-        pytest.importorskip(made)
-    product = PRODUCTS.get(made, OrderedByHeight)()
+    product = made_product(made)
     rows = prompt_rows(LENGTHS)
     x, w = operands((rows.blocks[-1].stop, 96, 48))
     weight, tensor = WeightId(0, "w2"), PackedTensor.of(w, BFP8)
@@ -140,9 +162,7 @@ def test_a_prompt_has_the_bits_that_it_has_alone(made):
 @pytest.mark.parametrize("made", [*PRODUCTS, "ordered by height"])
 @pytest.mark.parametrize("n_users", [1, 9, 200])
 def test_one_row_of_each_prompt_is_written_packed(made, n_users):
-    if made in PRODUCTS:
-        pytest.importorskip(made)
-    product = PRODUCTS.get(made, OrderedByHeight)()
+    product = made_product(made)
     kept = [TILE * user + 7 * user % TILE for user in range(n_users)]
     tiles = tuple(slice(TILE * user, TILE * (user + 1)) for user in range(n_users))
     x, w = operands((TILE * n_users, 64, 48))
@@ -176,6 +196,20 @@ def test_packed_rows_move_to_where_they_belong(parts):
         expected[rows], start = values[start:stop], stop
     spread(values, used)
     np.testing.assert_array_equal(values, expected)
+
+
+def test_without_such_instructions_torch_multiplies_float32(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert isinstance(chosen_product(), TorchProduct)
+
+
+def test_a_kernel_that_does_something_else_is_not_used(monkeypatch):
+    made_product("bfloat16")
+    assert isinstance(chosen_product(), Bfloat16Product)
+    words = Bfloat16Factors.words
+    monkeypatch.setattr(Bfloat16Factors, "words", lambda self, values: words(self, values + 1))
+    assert isinstance(chosen_product(), TorchProduct)
 
 
 def test_small_weights_and_float32_are_not_streamed():

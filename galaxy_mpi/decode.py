@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from galaxy_mpi.blas import one_thread_per_rank
@@ -67,13 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
                     write_past_mpirun(os.environ)
                     stream = Stream(write_now, len(run.prompts or ()) or 2)
-                    hooks = replace(hooks, generated=stream.generated)
+                    hooks = hooks._replace(generated=stream.generated)
                 if transport.rank == 0:
                     stack.enter_context(terminated_as_interrupted())
                 if arguments.flight is not None:
                     flight = stack.enter_context(recording(arguments.flight, transport.rank))
-                    hooks = replace(
-                        hooks,
+                    hooks = hooks._replace(
                         before_step=flight.step,
                         before_unpack=flight.weight,
                         before_crossing=flight.crossing,

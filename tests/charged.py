@@ -3,7 +3,7 @@
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import BFP8
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Cross, Op, Program
+from galaxy_mpi.program import Charge, Cross, Op, Program
 from galaxy_mpi.timing.tape import Tape
 
 
@@ -38,7 +38,7 @@ def program_of(*charges):
     """Return a program with one op for each charge or tuple of charges."""
     program = Program()
     for of_op in charges:
-        op = Charged(*(of_op if isinstance(of_op, tuple) else (of_op,)))
+        op = Charged(*((of_op,) if isinstance(of_op, Charge) else of_op))
         op.record(program, ())
     return program
 

@@ -5,6 +5,8 @@ of the hops, so the result does not depend on timing. Every hop writes straight 
 next chip.
 """
 
+from functools import cache
+
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes
@@ -14,7 +16,7 @@ from galaxy_mpi.ccl.rows import MakeTopology
 from galaxy_mpi.ccl.topology import Hop
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import FLOAT32
-from galaxy_mpi.mesh.plane import Boxes, RoundPeers
+from galaxy_mpi.mesh.plane import Boxes, GroupRounds, RoundPeers
 
 __all__ = ["StepwiseReduceScatter"]
 
@@ -48,12 +50,8 @@ class StepwiseReduceScatter:
         self._rounds = topology.reduce_scatter(self._index)
         self._boxes: Boxes | None = None
         if size > 1:
-            peers = [
-                [RoundPeers(_peers(r.sends), _peers(r.receives)) for r in rounds]
-                for rounds in map(topology.reduce_scatter, range(size))
-            ]
-            label = builder.label(wire)
-            self._boxes = plane.boxes(builder.rank, label, wire.sent_bytes, peers)
+            label, rounds = builder.label(wire), _group_rounds(make_topology, size)
+            self._boxes = plane.boxes(builder.rank, label, wire.sent_bytes, rounds)
 
     def cross(self, out: F32 | None = None) -> F32:
         """Add the hops; return this chip's chunk of the sum, in ``out`` if given."""
@@ -84,6 +82,15 @@ class StepwiseReduceScatter:
                 came[hop.lane, hop.chunk] = boxes.receives[number][k]
         assert {chunk for _, chunk in came} == {self._index}
         sums.end([came[lane] for lane in sorted(came)], self._chunks[self._index], out)
+
+
+@cache
+def _group_rounds(make_topology: MakeTopology, size: int) -> GroupRounds:
+    """Return the rounds of all members, once for all collectives over such a topology."""
+    return tuple(
+        tuple(RoundPeers(_peers(r.sends), _peers(r.receives)) for r in rounds)
+        for rounds in map(make_topology(size).reduce_scatter, range(size))
+    )
 
 
 def _peers(hops: tuple[Hop, ...]) -> tuple[int, ...]:

@@ -26,15 +26,14 @@ topology: all transports give the same bits.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = ["TOPOLOGIES", "Hop", "Line", "Ring", "Round", "Topology", "routes"]
 
 UP, DOWN = 0, 1
 
 
-@dataclass(frozen=True)
-class Hop:
+class Hop(NamedTuple):
     """One chunk over one link."""
 
     peer: int
@@ -44,8 +43,7 @@ class Hop:
     """Direction of travel. Partial sums of the two lanes are kept apart."""
 
 
-@dataclass(frozen=True)
-class Round:
+class Round(NamedTuple):
     """What one chip does in one round."""
 
     sends: tuple[Hop, ...]

@@ -3,8 +3,8 @@
 The gguf library dequantises quantised tensors (GGUF), in whole blocks.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,7 @@ PLAIN_KINDS: dict[str, np.dtype[np.generic]] = {
 """Formats of plain consecutive numbers."""
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """Location of a tensor."""
 
     path: Path

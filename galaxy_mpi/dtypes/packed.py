@@ -1,7 +1,7 @@
 """A tensor as the chip holds it: packed bytes, with the shape and format to read them."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from galaxy_mpi.arrays import F32, Bytes
 from galaxy_mpi.dtypes.dtype import DType
@@ -9,8 +9,7 @@ from galaxy_mpi.dtypes.dtype import DType
 __all__ = ["PackedTensor"]
 
 
-@dataclass(frozen=True)
-class PackedTensor:
+class PackedTensor(NamedTuple):
     """Packed values of one tensor.
 
     Examples

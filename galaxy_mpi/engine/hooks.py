@@ -1,7 +1,7 @@
 """Callbacks of a run."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.scheduler import Scheduler
@@ -11,8 +11,7 @@ from galaxy_mpi.prefetch import WeightId
 __all__ = ["Hooks"]
 
 
-@dataclass(frozen=True)
-class Hooks:
+class Hooks(NamedTuple):
     """Callbacks for progress displays, recorders and tests; by default they do nothing."""
 
     loaded_layer: Callable[[int, int], None] = lambda layer, n_layers: None

@@ -1,12 +1,11 @@
 """Host memory of a rank, by kind, in bytes."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["RankMemory", "proportional_set_bytes"]
 
 
-@dataclass(frozen=True)
-class RankMemory:
+class RankMemory(NamedTuple):
     """Host memory of one rank."""
 
     weights_bytes: int

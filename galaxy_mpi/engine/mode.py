@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -35,8 +35,7 @@ class ModeTotals:
     prefetch: PrefetchStats = field(default_factory=PrefetchStats)
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(NamedTuple):
     """A bound program."""
 
     bound: BoundProgram

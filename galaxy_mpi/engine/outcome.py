@@ -1,7 +1,6 @@
 """What each rank contributes to the report of a run."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from galaxy_mpi.engine.memory import RankMemory
 from galaxy_mpi.engine.mode import ModeTotals
@@ -13,8 +12,7 @@ if TYPE_CHECKING:  # few runs need them
 __all__ = ["RankOutcome"]
 
 
-@dataclass(frozen=True)
-class RankOutcome:
+class RankOutcome(NamedTuple):
     """What one rank knows at the end of a run."""
 
     totals: dict[str, ModeTotals]

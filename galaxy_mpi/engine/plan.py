@@ -1,7 +1,6 @@
 """What rank 0 reads before a run and broadcasts to the others."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.kernels import SamplingParams
@@ -17,8 +16,7 @@ if TYPE_CHECKING:  # an ordinary rank receives one of them, and loads no other
 __all__ = ["Plan"]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """The model and the prompts of a run."""
 
     checkpoint: "Checkpoint | MetaCheckpoint | RandomCheckpoint"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 __all__ = ["CacheLimits", "EndReason", "Request"]
 
@@ -16,8 +17,7 @@ class EndReason(Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, kw_only=True)
-class CacheLimits:
+class CacheLimits(NamedTuple):
     """How large the cache is."""
 
     page_size: int

@@ -11,12 +11,13 @@ from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import (
     Boxes,
     Crossing,
+    GroupRounds,
     Label,
-    RoundPeers,
     RowHops,
     Table,
     slot_of,
 )
+from galaxy_mpi.mesh.rounds import numbered, places_of
 
 __all__ = ["LocalCrossing", "LocalPlane"]
 
@@ -69,16 +70,10 @@ class LocalPlane:
         """Return the next collective of a chip as a table; rows need not be passed on."""
         return self.table(rank, label, n_bytes, in_parts=False)
 
-    def boxes(
-        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> Boxes:
+    def boxes(self, rank: int, label: Label, n_bytes: int, rounds: GroupRounds) -> Boxes:
         """Return the next collective of a chip as boxes."""
         me, n_rounds = self._mesh.index(rank, self.axis), len(rounds[0])
-        places: dict[tuple[int, int, int, int], int] = {}
-        for receiver, of_receiver in enumerate(rounds):
-            for number, peers in enumerate(of_receiver):
-                for k, sender in _numbered(peers.receives):
-                    places[number, sender, receiver, k] = len(places)
+        places = places_of(rounds)
         made = self._collective(rank, label, len(places) * n_bytes, n_rounds)
 
         def box(number: int, sender: int, receiver: int, k: int) -> Bytes:
@@ -86,11 +81,11 @@ class LocalPlane:
             return made.memory[where * n_bytes : (where + 1) * n_bytes]
 
         sends = [
-            [box(n, me, peer, k) for k, peer in _numbered(peers.sends)]
+            [box(n, me, peer, k) for k, peer in numbered(peers.sends)]
             for n, peers in enumerate(rounds[me])
         ]
         receives = [
-            [box(n, peer, me, k) for k, peer in _numbered(peers.receives)]
+            [box(n, peer, me, k) for k, peer in numbered(peers.receives)]
             for n, peers in enumerate(rounds[me])
         ]
         return Boxes(sends, receives, made.crossings)
@@ -125,14 +120,3 @@ class LocalPlane:
         if memory is None or len(memory) < n_bytes:
             memory = self._memory[group, slot] = np.zeros(-(-n_bytes // 64) * 64, np.uint8)
         return memory
-
-
-def _numbered(peers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (k, peer) for each message: the k-th of this round with that peer."""
-    seen: dict[int, int] = {}
-    numbered = []
-    for peer in peers:
-        k = seen.get(peer, 0)
-        seen[peer] = k + 1
-        numbered.append((k, peer))
-    return numbered

@@ -19,7 +19,8 @@ from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.message_crossings import SENT_LINE_BYTES, BoxMessages, RowMessages
 from galaxy_mpi.mesh.message_requests import Message, MessageRequests, RequestCache, place_of
 from galaxy_mpi.mesh.placement import Placement, Team
-from galaxy_mpi.mesh.plane import Round, RoundPeers, TeamCrossing
+from galaxy_mpi.mesh.plane import GroupRounds, Round, TeamCrossing
+from galaxy_mpi.mesh.relays import MessageRelay
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits
 
@@ -140,9 +141,13 @@ class MessagePlane(BoundPlane):
     def _closing_crossing(self, collective: Collective) -> TeamCrossing:
         raise AssertionError("a program of messages needs no barrier at its end")
 
-    def _round_crossings(
-        self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> Sequence[Round]:
+    def _round_crossings(self, collective: Collective, rounds: GroupRounds) -> Sequence[Round]:
         crossings: list[BoxMessages] = []
         crossings += [BoxMessages(self, collective, n, crossings) for n in range(len(rounds[0]))]
         return crossings
+
+    def _relay_crossing(self, collective: Collective) -> TeamCrossing:
+        rounds = [r for r in collective.rounds if isinstance(r, BoxMessages)]
+        if len(rounds) < len(collective.rounds):
+            return super()._relay_crossing(collective)
+        return MessageRelay(self.waits, collective, rounds)

@@ -16,7 +16,7 @@ from galaxy_mpi.mesh.message_crossings import BoxMessages, RowMessages
 from galaxy_mpi.mesh.message_plane import MessagePlane
 from galaxy_mpi.mesh.message_requests import RequestCache
 from galaxy_mpi.mesh.placement import Placement, Team
-from galaxy_mpi.mesh.plane import Round, RoundPeers, TeamCrossing
+from galaxy_mpi.mesh.plane import GroupRounds, Round, TeamCrossing
 from galaxy_mpi.mesh.rounds import spreads
 from galaxy_mpi.mesh.signals import Posts, SignalCrossing, Signals
 from galaxy_mpi.mesh.team_memory import TeamMemory
@@ -34,17 +34,15 @@ class _MixedRound:
     def _way(self, rank: int) -> SignalCrossing | BoxMessages:
         return self._inside if rank in self._ranks else self._outside
 
-    def sends_to(self, rank: int) -> bool:
-        """Return whether data goes to a process as messages."""
-        return rank not in self._ranks
-
-    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
+    def send(self, rank: int, chip: int, head: Bytes | None, data: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""
-        self._way(rank).send(rank, chip, piece, tag)
+        self._way(rank).send(rank, chip, head, data, tag)
 
-    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
+    def receive(
+        self, rank: int, sender: int, chip: int, head: Bytes | None, data: Bytes, tag: int
+    ) -> None:
         """Add a box of a chip of process ``rank`` to one of this process."""
-        self._way(rank).receive(rank, sender, chip, piece, tag)
+        self._way(rank).receive(rank, sender, chip, head, data, tag)
 
     def complete(self, mine: Sequence[int]) -> None:
         """Complete both."""
@@ -86,9 +84,7 @@ class MixedPlane(MessagePlane):
         rows = RowMessages(self, collective, in_parts=in_parts)
         return Then(rows, barrier_crossing(self, collective))
 
-    def _round_crossings(
-        self, collective: Collective, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> Sequence[Round]:
+    def _round_crossings(self, collective: Collective, rounds: GroupRounds) -> Sequence[Round]:
         memory, outside = collective.memory, list[BoxMessages]()
         outside += [BoxMessages(self, collective, n, outside) for n in range(len(rounds[0]))]
         if memory.team not in self._signals:

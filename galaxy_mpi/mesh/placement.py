@@ -14,6 +14,7 @@ On an 8x4 mesh with 2 chips per process, the groups of columns 0 and 1 are one t
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 
@@ -38,8 +39,7 @@ class Team:
         return tuple(sorted(chip for group in self.groups for chip in group))
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Assignment of the chips of a mesh to processes.
 
     Examples

@@ -23,9 +23,8 @@ one before. Memory that is written now was last read two collectives ago, so no 
 needed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.mesh import Axis
@@ -34,6 +33,7 @@ __all__ = [
     "N_SLOTS",
     "Boxes",
     "Crossing",
+    "GroupRounds",
     "Label",
     "Plane",
     "Round",
@@ -41,6 +41,7 @@ __all__ = [
     "RowHops",
     "Table",
     "TeamCrossing",
+    "TimedCrossing",
     "slot_of",
 ]
 
@@ -64,8 +65,7 @@ def slot_of(number: int) -> int:
     return 2 if number == 0 else (number - 1) % 2
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """What all members of a group must agree on when they cross."""
 
     digest: int
@@ -89,6 +89,14 @@ class Crossing(Protocol):
         """
 
 
+@runtime_checkable
+class TimedCrossing(Protocol):
+    """A crossing that times itself, in a call without attributes."""
+
+    def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[object, ...]]:
+        """Return a call that crosses, and adds its seconds to the only element of ``spent_s``."""
+
+
 class TeamCrossing(Crossing, Protocol):
     """The crossing of a team's collective, which is bound chip by chip."""
 
@@ -99,18 +107,26 @@ class TeamCrossing(Crossing, Protocol):
 class Round(TeamCrossing, Protocol):
     """The crossing of a round of boxes."""
 
-    def sends_to(self, rank: int) -> bool:
-        """Return whether data goes to a process as messages."""
+    def send(self, rank: int, chip: int, head: Bytes | None, data: Bytes, tag: int) -> None:
+        """Add a box, or a row, of a chip of this process to a chip of process ``rank``.
 
-    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
-        """Add a box of a chip of this process to a chip of process ``rank``."""
+        Parameters
+        ----------
+        rank, chip : int
+        head : Bytes or None
+            Where its label is; a row has none if the receiver has had one from this chip.
+        data : Bytes
+        tag : int
+            Of the message, if it is one.
+        """
 
-    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
-        """Add a box of a chip of process ``rank`` to one of this process."""
+    def receive(
+        self, rank: int, sender: int, chip: int, head: Bytes | None, data: Bytes, tag: int
+    ) -> None:
+        """Add a box, or a row, of chip ``sender`` of process ``rank`` to one of this process."""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A row for each member of a group, as one chip sees it."""
 
     mine: Bytes
@@ -121,8 +137,7 @@ class Table:
     crossing: Crossing
 
 
-@dataclass(frozen=True)
-class Boxes:
+class Boxes(NamedTuple):
     """Buffers that one chip sends and receives in rounds."""
 
     sends: list[list[Bytes]]
@@ -133,16 +148,18 @@ class Boxes:
     """One per round."""
 
 
-@dataclass(frozen=True)
-class RoundPeers:
+class RoundPeers(NamedTuple):
     """Members (by index in the group) that one chip sends to, and receives from, in a round."""
 
     sends: tuple[int, ...]
     receives: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class RowHops:
+GroupRounds = tuple[tuple[RoundPeers, ...], ...]
+"""By member of a group, then by round. A tuple, so that what follows from it is computed once."""
+
+
+class RowHops(NamedTuple):
     """Rows that one chip sends and receives in a round, as (member, row).
 
     In a round, at most one row goes from one member to another.
@@ -199,9 +216,7 @@ class Plane(Protocol):
             at the end it has all rows.
         """
 
-    def boxes(
-        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> Boxes:
+    def boxes(self, rank: int, label: Label, n_bytes: int, rounds: GroupRounds) -> Boxes:
         """Return the next collective of a chip as boxes.
 
         Parameters
@@ -210,8 +225,8 @@ class Plane(Protocol):
             As in `table`.
         n_bytes : int
             Of a box.
-        rounds : sequence of sequence of RoundPeers
-            By member, then by round: who sends to whom. The k-th box that a member sends to another
+        rounds : GroupRounds
+            Who sends to whom. The k-th box that a member sends to another
             in a round is the k-th that the other receives from it.
         """
 

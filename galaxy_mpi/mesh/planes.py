@@ -5,8 +5,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh.host_memory import (
@@ -33,8 +32,7 @@ HOSTS_VARIABLE = "GALAXY_MPI_TEST_HOSTS"
 """Tests set it to simulate that the ranks are spread over so many hosts."""
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(NamedTuple):
     """Memory that processes of this host share for a team."""
 
     axis: Axis

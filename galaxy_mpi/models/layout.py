@@ -10,6 +10,7 @@ sizes; `Layout.check` verifies that every part of the model has exactly one plac
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,8 +34,7 @@ def _share_of(size: int, width: int, index: int) -> Ints:
     return np.where(numbers < size, numbers, -1)
 
 
-@dataclass(frozen=True)
-class HeadSlot:
+class HeadSlot(NamedTuple):
     """Room for one kv head on a row, with some of its query heads."""
 
     kv_head: int | None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,7 @@ PackedOnce = dict[tuple[WeightId, DType], PackedTensor]
 """Packed weights of one chip, in every requested format."""
 
 
-@dataclass(frozen=True)
-class ChipWeights:
+class ChipWeights(NamedTuple):
     """All weights of one chip."""
 
     tensors: dict[WeightId, PackedTensor]

@@ -11,8 +11,8 @@ import os
 import zlib
 from collections.abc import Iterable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ _LARGEST_CHECKSUM = 2**32 - 1
 """Room for any is left in a header whose checksums are not known yet."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """What a tensor of a file must be."""
 
     shape: tuple[int, ...]
@@ -58,16 +57,14 @@ Parts = dict[tuple[int, str], Part]
 """By layer and name."""
 
 
-@dataclass(frozen=True)
-class Shards:
+class Shards(NamedTuple):
     """What is packed of one chip's weights."""
 
     tensors: dict[WeightId, PackedTensor]
     vectors: dict[tuple[int, str], F32]
 
 
-@dataclass(frozen=True)
-class ShardFile:
+class ShardFile(NamedTuple):
     """The file of one rank.
 
     Parameters

@@ -13,8 +13,8 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = [
     "KEPT_BYTES",
@@ -43,8 +43,7 @@ _DRAFT = re.compile(r"\.draft-(?P<node>.*)-(?P<pid>\d+)-[0-9a-f]{8}|\.rank\d{3,}
 """The second form is that of earlier versions."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """The shards of one model on one mesh in one precision."""
 
     folder: Path

@@ -16,8 +16,7 @@ Row r's slice of wqkv is [its query heads | its key heads | its value heads]. Wh
 is padded (`galaxy_mpi.models.layout`).
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -52,8 +51,7 @@ _Runs = list[tuple[int, slice]]
 """Where each run of stored rows or columns goes: (first place, stored ones)."""
 
 
-@dataclass(frozen=True)
-class Sharding:
+class Sharding(NamedTuple):
     """The parts of one chip, and how to read them: what a mesh pads is zeros.
 
     Parameters

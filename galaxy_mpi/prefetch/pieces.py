@@ -13,9 +13,8 @@ something to do.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from galaxy_mpi.arrays import F32, Array
 from galaxy_mpi.dtypes import TILE, Factors, PackedTensor, padded
@@ -49,8 +48,7 @@ class Product(Protocol):
         """Return what such calls are run in."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Some rows of a weight."""
 
     rows: slice

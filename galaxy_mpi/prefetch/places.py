@@ -6,13 +6,12 @@ beginning::
     storage   [ w3 |      (free)       | wqkv | wo | w1 | unused ]
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Place", "Places"]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Place of one tensor in the storage, in values."""
 
     start: int

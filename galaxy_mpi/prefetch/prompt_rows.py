@@ -13,7 +13,6 @@ multiplied together::
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -34,8 +33,7 @@ PIECE_VALUES = 2**20
 """Values of a piece of a weight: the rows of a long product are read again for each."""
 
 
-@dataclass(frozen=True)
-class ProductRows:
+class ProductRows(NamedTuple):
     """Which rows of a product are needed, and with which bits."""
 
     blocks: tuple[slice, ...]

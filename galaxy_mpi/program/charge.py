@@ -6,6 +6,7 @@ them. A program begins with an empty circular buffer and idle DRAM. Charges do n
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from galaxy_mpi.ccl.wire import Wire
 
@@ -15,8 +16,7 @@ ByColumn = Callable[[Sequence[int]], Sequence[float]]
 """Returns seconds per column, given the longest user's position in each (-1: no user)."""
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """Work on a number of worker cores."""
 
     name: str
@@ -26,8 +26,7 @@ class Kernel:
     """Whether the op ends here, so that the gap between ops follows."""
 
 
-@dataclass(frozen=True)
-class Take:
+class Take(NamedTuple):
     """The workers wait until the prefetcher has delivered the next weight."""
 
     n_bytes: float
@@ -39,8 +38,7 @@ class Consumed:
     """The weight taken last leaves the circular buffer."""
 
 
-@dataclass(frozen=True)
-class Cross:
+class Cross(NamedTuple):
     """A collective: a chip continues when the data of its whole group has arrived."""
 
     name: str

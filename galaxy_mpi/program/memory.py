@@ -1,6 +1,6 @@
 """Memory that an op needs on a chip for the whole run."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.kernels import Fidelity
@@ -8,8 +8,7 @@ from galaxy_mpi.kernels import Fidelity
 __all__ = ["Matrix"]
 
 
-@dataclass(frozen=True)
-class Matrix:
+class Matrix(NamedTuple):
     """A matmul weight, as the device holds it."""
 
     name: str

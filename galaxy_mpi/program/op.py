@@ -8,7 +8,7 @@ on arrays, clocks add up their charges, and the budget sums their wires.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from galaxy_mpi.arrays import Array
 from galaxy_mpi.ccl.wire import Wire
@@ -125,8 +125,7 @@ class Op(ABC):
         return tensors
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """One op at its place in the program."""
 
     op: Op

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.mesh import Axis
-from galaxy_mpi.mesh.plane import Boxes, Crossing, Label, Plane, RoundPeers, RowHops, Table
+from galaxy_mpi.mesh.plane import Boxes, Crossing, GroupRounds, Label, Plane, RowHops, Table
 
 __all__ = ["POISON", "PoisonedPlane"]
 
@@ -54,9 +54,7 @@ class PoisonedPlane:
         self._bind([made.mine], made.crossing)
         return made
 
-    def boxes(
-        self, rank: int, label: Label, n_bytes: int, rounds: Sequence[Sequence[RoundPeers]]
-    ) -> Boxes:
+    def boxes(self, rank: int, label: Label, n_bytes: int, rounds: GroupRounds) -> Boxes:
         """Return the next collective of a chip as boxes."""
         made = self._plane.boxes(rank, label, n_bytes, rounds)
         self._bind([box for of_round in made.sends for box in of_round], made.crossings[-1])

@@ -36,6 +36,6 @@ def system_of(name: str | System, mesh: Mesh) -> System:
 
 PRECISIONS = {
     name: made_of(name, GALAXY.formats, [choices[-1].setting])
-    for name, choices in vars(GALAXY.settings).items()
+    for name, choices in GALAXY.settings._asdict().items()
 } | {"float32": FLOAT32_PRECISION}
 """Precisions of the Galaxy for most models, by name; every system's ops can use them."""

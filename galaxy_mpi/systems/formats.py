@@ -10,7 +10,7 @@ such tensor. Together with a layer's ``activation``, a table gives the `Formats`
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
 from galaxy_mpi.errors import ConfigError
@@ -78,8 +78,7 @@ TENSORS = tuple(f.name for f in fields(Formats))
 """Names of the rows of a table."""
 
 
-@dataclass(frozen=True)
-class Act:
+class Act(NamedTuple):
     """The format of tensor group ``activation``, or this one if that is unset."""
 
     otherwise: DType
@@ -88,8 +87,7 @@ class Act:
 Cell = DType | Act | None
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One tensor of a table."""
 
     tensor: str
@@ -143,7 +141,7 @@ class FormatTable:
                 for mode in MODES
                 if getattr(row, mode) is not None
             }
-            rows.append(replace(row, **cells))
+            rows.append(row._replace(**cells))
         return replace(self, rows=tuple(rows))
 
     def formats(self, mode: str, activation: DType | None) -> Formats:

@@ -8,6 +8,7 @@ read, because a token attends only to earlier positions.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,8 +45,7 @@ def padded_length(n_tokens: int) -> int:
     return max(MIDDLE, 1 << (n_tokens - 1).bit_length())
 
 
-@dataclass(frozen=True)
-class PrefillUser:
+class PrefillUser(NamedTuple):
     """One user of a pass."""
 
     tokens: Ints

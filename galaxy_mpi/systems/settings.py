@@ -12,7 +12,7 @@ References
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, DType
 from galaxy_mpi.kernels import Fidelity
@@ -99,8 +99,7 @@ _EXACT_ATTENTION = DEFAULT.but(
 )
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The setting for some models."""
 
     models: str
@@ -109,8 +108,7 @@ class Choice:
     source: str
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What both names mean on a system; the first choice that applies counts."""
 
     performance: tuple[Choice, ...]

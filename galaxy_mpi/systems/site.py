@@ -1,7 +1,7 @@
 """The context of an op: sizes of the model on a chip, formats of its layer, mesh, links."""
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis, Mesh
@@ -18,8 +18,7 @@ SAMPLED = 32
 """Candidate tokens that each row contributes to sampling: one tile."""
 
 
-@dataclass(frozen=True)
-class ChipShape:
+class ChipShape(NamedTuple):
     """Sizes of a model on one chip of a mesh, and of the batch; made by `Layout.chip_shape`."""
 
     users: int
@@ -105,8 +104,7 @@ class Fabric:
         return replace(machine, topology="line") if self.is_line else machine
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(NamedTuple):
     """All that an op's shapes, formats and charges depend on."""
 
     mesh: Mesh
@@ -118,7 +116,7 @@ class Site:
     """Whether weights of a decode step pass through the circular buffer."""
     work: PassShape | None = None
     """Shape of the prefill pass; None in decode."""
-    modules: Modules = field(default_factory=Modules)
+    modules: Modules = Modules()
 
     @property
     def mode(self) -> str:
@@ -127,7 +125,7 @@ class Site:
 
     def of(self, precision: Precision) -> "Site":
         """Return the same site with another precision."""
-        return replace(self, precision=precision)
+        return self._replace(precision=precision)
 
     def size(self, axis: Axis) -> int:
         """Return the members of a group along ``axis``."""

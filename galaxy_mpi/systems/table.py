@@ -10,7 +10,7 @@ A new op is one file in `galaxy_mpi.systems.ops` and one field here.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from galaxy_mpi.ccl.algorithms import DIRECT, Algorithms
 from galaxy_mpi.mesh import Mesh
@@ -87,8 +87,7 @@ class DecodeTable:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecodeOps:
+class DecodeOps(NamedTuple):
     """The ops of a layer of a decode step, and the ops before and after the layers."""
 
     attention_norm: "AddNorm"
@@ -151,8 +150,7 @@ class PrefillTable:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrefillOps:
+class PrefillOps(NamedTuple):
     """The ops of a layer of a prefill pass, and the ops before and after the layers."""
 
     attention_norm: "Norm"

@@ -5,8 +5,6 @@ order, and a clock may add up what does not depend on it beforehand, or compare 
 bit. A charge is rounded to a tick once, when a clock reads it.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,11 +53,10 @@ def charge_in_ticks(charge: Charge, link_bytes_per_s: float) -> Charge:
         Of a link, to keep the bytes of a collective that has only their time.
     """
     if isinstance(charge, Kernel) and not callable(charge.seconds):
-        return replace(charge, seconds=spent_in_ticks(charge.seconds))
+        return charge._replace(seconds=spent_in_ticks(charge.seconds))
     if isinstance(charge, Cross):
         n_bytes = charge.link_bytes
-        return replace(
-            charge,
+        return charge._replace(
             own_s=in_ticks(charge.own_s),
             wire_s=in_ticks(charge.wire_s),
             block_s=None if charge.block_s is None else in_ticks(charge.block_s),

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +47,7 @@ class Reads:
 def passes(system, mesh):
     run = RunConfig(prompt_tokens=((0,),), mesh=Mesh.parse(mesh), system=system, cache_blocks=1)
     plan, _ = make_plan(run)
-    plan = replace(plan, checkpoint=Reads(plan.checkpoint))
+    plan = plan._replace(checkpoint=Reads(plan.checkpoint))
     transport = LocalTransport(run.working_mesh)
     return run, plan, transport, lambda: ForcedPass(run, plan, transport, TOKENS)
 

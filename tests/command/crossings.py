@@ -14,10 +14,10 @@ TIMEOUT_S = 4.0
 
 
 def ring(size):
-    return [
-        [RoundPeers(((m + 1) % size,), ((m - 1) % size,)) for _ in range(size - 1)]
+    return tuple(
+        tuple(RoundPeers(((m + 1) % size,), ((m - 1) % size,)) for _ in range(size - 1))
         for m in range(size)
-    ]
+    )
 
 
 def items(fault):

@@ -38,7 +38,7 @@ class Wrong(FusedReduce):
         for charge in FusedReduce.charges(self, costs):
             yield charge
             if isinstance(charge, Cross):
-                yield replace(charge, wire=replace(charge.wire, key="SECOND"))
+                yield charge._replace(wire=replace(charge.wire, key="SECOND"))
 
 
 def system(changed, skips=()):

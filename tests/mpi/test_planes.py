@@ -45,17 +45,17 @@ def cases():
 
 def ring(size):
     """Everybody to the next, twice in a round, and so on until all have all."""
-    return [
-        [RoundPeers(((m + 1) % size,) * 2, ((m - 1) % size,) * 2) for _ in range(size - 1)]
+    return tuple(
+        tuple(RoundPeers(((m + 1) % size,) * 2, ((m - 1) % size,) * 2) for _ in range(size - 1))
         for m in range(size)
-    ]
+    )
 
 
 def chain(size):
     """One round, from each to the next, and not around: nobody hears of those before two."""
-    return [
-        [RoundPeers((m + 1,) if m + 1 < size else (), (m - 1,) if m else ())] for m in range(size)
-    ]
+    return tuple(
+        (RoundPeers((m + 1,) if m + 1 < size else (), (m - 1,) if m else ()),) for m in range(size)
+    )
 
 
 class Game:

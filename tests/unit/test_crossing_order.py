@@ -102,10 +102,10 @@ class Process:
 
 
 def ring(size):
-    return [
-        [RoundPeers(((m + 1) % size,), ((m - 1) % size,)) for _ in range(size - 1)]
+    return tuple(
+        tuple(RoundPeers(((m + 1) % size,), ((m - 1) % size,)) for _ in range(size - 1))
         for m in range(size)
-    ]
+    )
 
 
 def play(programs, size, *, closes=True, rounds=None, **rules):
@@ -160,7 +160,7 @@ def test_labels_need_two_turns():
 
 
 def test_rounds_that_do_not_tell_everybody_of_everybody_need_a_barrier():
-    one_way = [[RoundPeers((1,), ())], [RoundPeers((), (0,))]]
+    one_way = ((RoundPeers((1,), ()),), (RoundPeers((), (0,)),))
     assert spreads(ring(2))
     assert spreads(ring(3))
     assert not spreads(one_way)

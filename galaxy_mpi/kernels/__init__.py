@@ -6,7 +6,7 @@ Systems round the results to the format of the op.
 from galaxy_mpi.kernels.activation import silu_mul
 from galaxy_mpi.kernels.attention import ROW_BLOCK, attention_decode, attention_prefill
 from galaxy_mpi.kernels.fidelity import Fidelity
-from galaxy_mpi.kernels.multiply import LARGE, chosen_product
+from galaxy_mpi.kernels.multiply import LARGE, chosen_product, column_parts
 from galaxy_mpi.kernels.norm import rms_norm_heads, rms_scale, sum_of_squares
 from galaxy_mpi.kernels.rotary import RotaryTable, rotate
 from galaxy_mpi.kernels.sampling import SamplingParams, choose, top_k
@@ -21,6 +21,7 @@ __all__ = [
     "attention_prefill",
     "choose",
     "chosen_product",
+    "column_parts",
     "rms_norm_heads",
     "rms_scale",
     "rotate",

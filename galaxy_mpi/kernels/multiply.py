@@ -19,12 +19,35 @@ from galaxy_mpi.dtypes import Float32Factors
 if TYPE_CHECKING:
     from galaxy_mpi.kernels.bfloat16_product import Bfloat16Product
 
-__all__ = ["LARGE", "NumpyProduct", "TorchProduct", "chosen_product"]
+__all__ = ["LARGE", "NumpyProduct", "TorchProduct", "chosen_product", "column_parts"]
 
 LARGE = 2**20
 """Values from which on a weight is multiplied in pieces, and with torch."""
 
+_SMALL = 10**6
+"""Products of numbers up to which OpenBLAS multiplies without copying the second factor first
+(interface/gemm.c, ``SMALL_MATRIX_OPT``), which makes it a quarter faster."""
+
+_NARROW = 64
+"""Fewer columns gain nothing."""
+
 Call = tuple[Callable[..., object], tuple[object, ...]]
+
+
+def column_parts(n_rows: int, depth: int, width: int) -> list[slice]:
+    """Return the columns that numpy multiplies together fastest, of a product of (M, K) by (K, N).
+
+    Examples
+    --------
+    >>> column_parts(32, 144, 192), column_parts(32, 144, 256)
+    ([slice(0, 192, None)], [slice(0, 128, None), slice(128, 256, None)])
+    """
+    most = _SMALL // max(1, n_rows * depth) // 16 * 16
+    if most < _NARROW or width <= most:
+        return [slice(0, width)]
+    n_parts = -(-width // most)
+    each = -(-width // (16 * n_parts)) * 16
+    return [slice(start, min(start + each, width)) for start in range(0, width, each)]
 
 
 class NumpyProduct:

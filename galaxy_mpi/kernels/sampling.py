@@ -67,7 +67,8 @@ def top_k(logits_BV: F32, values: F32, tokens: Ints) -> None:
         maxima = np.maximum.reduce(logits_BV.reshape(n_rows, _DEPTH, -1), axis=1)
     place = maxima.shape[1] - k
     bound = np.partition(maxima, place, axis=1)[:, place]
-    rows, found = np.nonzero(logits_BV >= bound[:, None])  # row by row, by index
+    # Row by row, by index; np.nonzero of two dims takes fifteen times as long.
+    rows, found = np.divmod(np.flatnonzero(logits_BV >= bound[:, None]), width)
     reached = logits_BV[rows, found]
     order = np.lexsort((-reached, rows))  # stable
     best = order[np.searchsorted(rows, np.arange(n_rows))[:, None] + np.arange(k)]

@@ -10,6 +10,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.dtypes import FLOAT32, TILE, DType, padded
+from galaxy_mpi.kernels import column_parts
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.prefetch import ProductRows, WeightId, WeightStream
@@ -116,9 +117,11 @@ class _Whole:
         self._chip, self._w, self.width = chip, w, w.shape[1]
 
     def multiply(self, x: F32, out: F32, rows: ProductRows | None) -> None:
-        """Add one call a block."""
+        """Add a call for each block and part."""
         for block in (slice(0, len(x)),) if rows is None else rows.blocks:
-            self._chip.call(np.matmul, x[block], self._w, out[block])
+            read, to = x[block], out[block]
+            for part in column_parts(len(read), len(self._w), self.width):
+                self._chip.call(np.matmul, read, self._w[:, part], to[:, part])
 
     def multiply_one_of_each(self, x: F32, out: F32, rows: ProductRows) -> None:
         """Multiply whole blocks and keep a row of each."""

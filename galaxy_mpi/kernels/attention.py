@@ -1,11 +1,15 @@
 """Attention over cached positions: one new token per user, or a whole prompt."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Ints
 
-__all__ = ["ROW_BLOCK", "attend_decode", "attention_decode", "attention_prefill"]
+__all__ = ["ROW_BLOCK", "attention_calls", "attention_decode", "attention_prefill"]
+
+Call = tuple[Callable[..., object], tuple[object, ...]]
 
 ROW_BLOCK = 128
 """Rows per block in prefill: the granularity of padding, prefix caching and attention."""
@@ -38,20 +42,25 @@ def attention_decode(q_BNH: F32, k_BKTH: F32, v_BKTH: F32, positions_B: Ints) ->
     scaled = np.empty((n_users, n_kv, n_heads // n_kv, head_dim), np.float32)
     scores = np.empty((n_users, n_kv, n_heads // n_kv, n_cached), np.float32)
     future = (np.arange(n_cached) > positions_B[:, None])[:, None, None]
-    attend_decode(q_BNH, k_BKTH, v_BKTH, future, scaled, scores, out)
+    bounds = np.empty((*scores.shape[:-1], 1), np.float32)
+    for call, arguments in attention_calls(
+        q_BNH, k_BKTH, v_BKTH, future, scaled, scores, bounds, out
+    ):
+        call(*arguments)
     return out
 
 
-def attend_decode(
+def attention_calls(
     q_BNH: F32,
     k_BKTH: F32,
     v_BKTH: F32,
     future: NDArray[np.bool_],
     scaled: F32,
     scores: F32,
+    bounds: F32,
     out_BNH: F32,
-) -> None:
-    """Compute `attention_decode` in given arrays.
+) -> list[Call]:
+    """Return the calls that compute `attention_decode` in given arrays.
 
     Parameters
     ----------
@@ -62,17 +71,24 @@ def attend_decode(
     scaled : ndarray of shape (B, K, N/K, H), float32
     scores : ndarray of shape (B, K, N/K, T), float32
         Overwritten.
+    bounds : ndarray of shape (B, K, N/K, 1), float32
+        Overwritten.
     out_BNH : ndarray of shape (B, N, H), float32
         Gets the result.
     """
-    head_dim = k_BKTH.shape[3]
-    np.multiply(q_BNH.reshape(scaled.shape), np.float32(head_dim**-0.5), scaled)
-    np.matmul(scaled, k_BKTH.swapaxes(2, 3), out=scores)
-    np.copyto(scores, np.float32(-np.inf), where=future)
-    scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= np.add.reduce(scores, axis=-1, keepdims=True)
-    np.matmul(scores, v_BKTH, out=out_BNH.reshape(scaled.shape))
+    scale = np.float32(k_BKTH.shape[3] ** -0.5)
+    over_positions = (-1, None, bounds, True)
+    return [
+        (np.multiply, (q_BNH.reshape(scaled.shape, copy=False), scale, scaled)),
+        (np.matmul, (scaled, k_BKTH.swapaxes(2, 3), scores)),
+        (np.copyto, (scores, np.float32(-np.inf), "same_kind", future)),
+        (np.maximum.reduce, (scores, *over_positions)),
+        (np.subtract, (scores, bounds, scores)),
+        (np.exp, (scores, scores)),
+        (np.add.reduce, (scores, *over_positions)),
+        (np.divide, (scores, bounds, scores)),
+        (np.matmul, (scores, v_BKTH, out_BNH.reshape(scaled.shape, copy=False))),
+    ]
 
 
 def attention_prefill(q_SNH: F32, k_KTH: F32, v_KTH: F32, *, start: int) -> F32:

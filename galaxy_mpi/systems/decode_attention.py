@@ -3,6 +3,7 @@
 The cache stays packed: keys and values are unpacked for a few users and heads at a time.
 """
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType, RowCodec
-from galaxy_mpi.kernels.attention import attend_decode
+from galaxy_mpi.kernels.attention import Call, attention_calls
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable, read_size
 from galaxy_mpi.systems.modules import Attention, put
 from galaxy_mpi.systems.precision import Precision
@@ -86,6 +87,8 @@ class Part:
     v: F32
     scaled: F32
     scores: F32
+    bounds: F32
+    """The greatest score, then the sum, of each head."""
     future: NDArray[np.bool_]
 
 
@@ -118,13 +121,17 @@ class AttentionStep:
         self._is_plain = cache.dtype is FLOAT32
         self._attend = attend
         self._is_own = type(self._attend) is Attention
-        fidelity = precision.fidelity("sdpa", "decode") if precision.cuts_inputs else None
-        self._fidelity = fidelity
-        self._cuts_cache = fidelity is not None and not fidelity.reads_whole(precision.kv_cache)
+        self._mask = self._cache_mask = None
+        if precision.cuts_inputs:
+            fidelity = precision.fidelity("sdpa", "decode")
+            self._mask = fidelity.activation_mask
+            if not fidelity.reads_whole(precision.kv_cache):
+                self._cache_mask = fidelity.weight_mask
         n_kv, n_blocks, page, _, row_bytes = cache.rows.shape
         size = read_size(page)
         self._runs = cache.rows.reshape(n_kv, n_blocks * page // size, size, 2, row_bytes)
-        self._key = id(workspace), cache.dtype, cache.head_dim, n_kv, self._is_own
+        masks = self._mask, self._cache_mask
+        self._key = id(workspace), cache.dtype, cache.head_dim, n_kv, self._is_own, masks
 
     @property
     def _table(self) -> PageTable:
@@ -135,14 +142,26 @@ class AttentionStep:
     def attend(self, q_BNH: F32, out_BNH: F32) -> None:
         """Attend to the cache up to each user's position; idle users get zeros."""
         table = self._table
-        key = (*self._key, q_BNH.shape)
-        parts = table.parts.get(key)
-        if parts is None:
-            parts = table.parts[key] = list(self._parts(q_BNH.shape))
         if len(table.active) < len(q_BNH):
             out_BNH.fill(0)
-        for part in parts:
-            self._attend_part(part, q_BNH, out_BNH)
+        # Layers that have the same arrays share the calls, which keep the arrays.
+        key = (self._key, id(q_BNH), id(out_BNH))
+        prepared = table.prepared.get(key)
+        if prepared is None or not self._is_own:
+            parts = self._parts_of(q_BNH.shape)
+            with_calls = [(part, self._calls(part, q_BNH, out_BNH)) for part in parts]
+            prepared = table.prepared[key] = q_BNH, out_BNH, with_calls
+        for part, calls in prepared[2]:
+            self._runs[part.kv_heads].take(part.runs, 1, part.rows, "clip")
+            for call, arguments in calls:
+                call(*arguments)
+
+    def _parts_of(self, shape: tuple[int, ...]) -> "list[Part]":
+        """Return the parts of a step; chips and layers of equal shapes share them."""
+        key, known = (self._key, shape), self._table.parts
+        if key not in known:
+            known[key] = list(self._parts(shape))
+        return known[key]
 
     def _parts(self, shape: tuple[int, ...]) -> Iterator[Part]:
         """Yield as many users of one length at once as fit the processor's cache.
@@ -192,25 +211,39 @@ class AttentionStep:
             both[..., 1, :],
             space.values("queries", n_own, n_kv, per_kv, head_dim),
             space.values("scores", n_own, n_kv, per_kv, n_runs * size),
+            space.values("bounds", n_own, n_kv, per_kv, 1),
             self._table.future(places, n_runs * size),
         )
 
-    def _attend_part(self, part: Part, q_BNH: F32, out_BNH: F32) -> None:
-        self._runs[part.kv_heads].take(part.runs, axis=1, out=part.rows, mode="clip")
-        if part.unpack is not None:
-            part.unpack()
-        q, k, v = q_BNH[part.users, part.heads], part.k, part.v
-        if self._fidelity is not None:
-            q = self._fidelity.activation(q)
-            if self._cuts_cache:
-                k, v = self._fidelity.weight(k), self._fidelity.weight(v)
-        # Of users that are not adjacent, indexing returned a copy.
+    def _calls(self, part: Part, q_BNH: F32, out_BNH: F32) -> list[Call]:
+        """Return the calls that attend with one part, once its rows are taken."""
+        calls: list[Call] = [] if part.unpack is None else [(part.unpack, ())]
+        place = part.users, part.heads
+        q, out, k, v = q_BNH[place], out_BNH[place], part.k, part.v
         is_view = isinstance(part.users, slice)
-        out = out_BNH[part.users, part.heads] if is_view else np.empty(q.shape, np.float32)
+        if not is_view:  # indexing has copied the values that are there now
+            calls.append((_read, (q, q_BNH, place)))
+        if self._mask is not None:
+            cut = np.empty(q.shape, np.float32)
+            calls.append((np.bitwise_and, (q.view(np.uint32), self._mask, cut.view(np.uint32))))
+            q = cut
+        if self._cache_mask is not None:
+            for values in (k.view(np.uint32), v.view(np.uint32)):
+                calls.append((np.bitwise_and, (values, self._cache_mask, values)))
         if self._is_own:
-            attend_decode(q, k, v, part.future, part.scaled, part.scores, out)
+            bounds, future = part.bounds, part.future
+            calls += attention_calls(q, k, v, future, part.scaled, part.scores, bounds, out)
         else:
-            positions = self._table.positions_B[part.places]
-            put(out, self._attend.decode(q, k, v, positions), self._attend, "decode")
+            calls.append((self._decode, (out, q, k, v, part.places)))
         if not is_view:
-            out_BNH[part.users, part.heads] = out
+            calls.append((operator.setitem, (out_BNH, place, out)))
+        return calls
+
+    def _decode(self, out: F32, q: F32, k: F32, v: F32, places: Ints) -> None:
+        """Attend with a user's class."""
+        positions = self._table.positions_B[places]
+        put(out, self._attend.decode(q, k, v, positions), self._attend, "decode")
+
+
+def _read(to: F32, values: F32, place: tuple[slice | Ints, slice]) -> None:
+    to[...] = values[place]

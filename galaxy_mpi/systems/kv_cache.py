@@ -17,6 +17,7 @@ from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType
 
 if TYPE_CHECKING:
+    from galaxy_mpi.kernels.attention import Call
     from galaxy_mpi.systems.chip import StepInputs
     from galaxy_mpi.systems.decode_attention import Part
 
@@ -78,7 +79,14 @@ class PageTable:
 
     @cached_property
     def parts(self) -> "dict[tuple[object, ...], list[Part]]":
-        """What the attention of all layers has prepared for this step."""
+        """Which users the attention of all layers takes together in this step."""
+        return {}
+
+    @cached_property
+    def prepared(
+        self,
+    ) -> "dict[tuple[object, ...], tuple[F32, F32, list[tuple[Part, list[Call]]]]]":
+        """The calls of the attention of all layers in this step, behind the arrays they have."""
         return {}
 
     def future(self, places: Ints, n_cached: int) -> NDArray[np.bool_]:

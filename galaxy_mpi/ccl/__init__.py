@@ -2,7 +2,7 @@
 
 Start with `algorithms`, which has the table of how each collective runs: in one step (`direct`), or
 hop by hop over the schedules of `topology` (`rows` for blocks that are passed on, `stepwise` for
-partial sums that grow on the way). `wire` specifies what a collective sends, `split` composes an
+partial sums that grow on the way, `terms` for few values). `wire` specifies what a collective sends, `split` composes an
 all-reduce, `owner` reproduces the rounding of hops in one step, and `slabs` splits long tensors.
 """
 

@@ -25,6 +25,7 @@ from galaxy_mpi.mesh.plane import (
 )
 from galaxy_mpi.mesh.rounds import (
     InRounds,
+    Labelled,
     RelayRows,
     box,
     box_bytes,
@@ -108,7 +109,7 @@ class BoundPlane(ABC):
         group, places = memory.team.groups[number], places_of(peers)
         layout = RelayRows(self.size, n_bytes, len(places))
         slot = collective.data(number, layout.n_bytes)
-        rows, labelled = layout.rows(slot), _Labelled()
+        rows, labelled = layout.rows(slot), Labelled()
         for n, hops in enumerate(rounds[me]):
             crossing = collective.rounds[n]
             for peer, row in hops.sends:
@@ -178,7 +179,7 @@ class BoundPlane(ABC):
         slot = collective.data(number, box_bytes(n_bytes) * len(places))
         sends: list[list[Bytes]] = [[] for _ in rounds[me]]
         receives: list[list[Bytes]] = [[] for _ in rounds[me]]
-        labelled = _Labelled()
+        labelled = Labelled()
         for n, peers in enumerate(rounds[me]):
             crossing = collective.rounds[n]
             for k, peer in numbered(peers.sends):
@@ -272,19 +273,6 @@ class BoundPlane(ABC):
     def group_of(self, chip: int) -> int:
         """Return the number of a chip's group in its team."""
         return self._place[chip][1]
-
-
-class _Labelled:
-    """Which members have sent a chip a label in a collective: only their first boxes have one."""
-
-    def __init__(self) -> None:
-        self._ways: set[object] = set()
-
-    def first(self, way: str, peer: object, label: "Bytes") -> "Bytes | None":
-        """Return the place of a label, and None from the second time on."""
-        has_been = (way, peer) in self._ways
-        self._ways.add((way, peer))
-        return None if has_been else label
 
 
 class _InOrder:

@@ -14,11 +14,16 @@ generic, prefill    line        line            reduce-scatter, then all-gather
 
 Reductions give different bits in different ways, because the order of adding and rounding differs.
 All-gathers give the same bits in every way.
+
+``--collectives ring`` passes partial sums on, hop by hop. A reduction of few values passes on all
+terms in place of sums, and adds and rounds them as the hops would (`is_small`): the same bits in
+half as many rounds.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Generic, TypeVar
 
 from galaxy_mpi.ccl.builder import Bound, Builder, Gather, Scatter
@@ -28,7 +33,8 @@ from galaxy_mpi.ccl.rows import MakeTopology, hop_by_hop
 from galaxy_mpi.ccl.slabs import Slabs, is_long, slabs_of
 from galaxy_mpi.ccl.split import SplitAllReduce, direct_all_reduce
 from galaxy_mpi.ccl.stepwise import StepwiseReduceScatter
-from galaxy_mpi.ccl.topology import TOPOLOGIES, Line, Ring
+from galaxy_mpi.ccl.terms import TermsAllReduce
+from galaxy_mpi.ccl.topology import Line, Ring
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import FLOAT32
 
@@ -45,6 +51,7 @@ __all__ = [
     "Algorithms",
     "gather_and_add",
     "gather_over",
+    "is_small",
     "scatter_at_owner",
     "scatter_over",
 ]
@@ -90,6 +97,27 @@ def gather_and_add(make_topology: MakeTopology) -> Algorithm[Bound]:
     return Algorithm(words, partial(DirectAllReduce, open_rows=hop_by_hop(make_topology)))
 
 
+def scatter_terms(make_topology: MakeTopology) -> Algorithm[Scatter]:
+    """Return a reduce-scatter that gathers all terms hop by hop; the owner rounds as hops do."""
+    make = partial(
+        DirectReduceScatter,
+        travels=FLOAT32,
+        add=by_hops(make_topology),
+        open_rows=hop_by_hop(make_topology),
+    )
+    return Algorithm(f"{_name(make_topology)}, terms gathered", make)
+
+
+SMALL_VALUES = 2**12
+"""Up to so many values of all parts together, passing on terms takes less time than sums."""
+
+
+def is_small(wire: Wire) -> bool:
+    """Return whether a reduction is of few values: at most `SMALL_VALUES`, an eighth in a chunk."""
+    n_parts = 8 if wire.kind is Kind.REDUCE_SCATTER else 1
+    return wire.kind is not Kind.ALL_GATHER and n_parts * prod(wire.sent) <= SMALL_VALUES
+
+
 def _name(make_topology: MakeTopology) -> str:
     return make_topology(1).name
 
@@ -105,6 +133,8 @@ class Algorithms:
     """None: a reduce-scatter followed by an all-gather."""
     skips_alone: bool = False
     """Whether collectives of a group of one chip take no device time."""
+    small: "Algorithms | None" = None
+    """Used for small reductions (`is_small`) in place of this."""
 
     def bind(self, builder: Builder, wire: Wire, *, by_rows: bool = False) -> Bound:
         """Return a collective of a chip's program, in slabs if the tensor is long."""
@@ -120,14 +150,16 @@ class Algorithms:
 
     def ran_as(self, wires: Iterable[Wire]) -> dict[str, str]:
         """Return the algorithm of each buffer's collective, for reports."""
-        return {wire.key: self.words(wire.kind) for wire in wires}
+        return {wire.key: self.words(wire) for wire in wires}
 
-    def words(self, kind: Kind) -> str:
-        """Return the algorithm of a kind of collective, for reports."""
+    def words(self, wire: Wire) -> str:
+        """Return the algorithm of a collective, for reports."""
+        if self.small is not None and is_small(wire):
+            return self.small.words(wire)
         gather, scatter = self.all_gather.words, self.reduce_scatter.words
-        if kind is Kind.ALL_GATHER:
+        if wire.kind is Kind.ALL_GATHER:
             return gather
-        if kind is Kind.REDUCE_SCATTER:
+        if wire.kind is Kind.REDUCE_SCATTER:
             return scatter
         if self.all_reduce is not None:
             return self.all_reduce.words
@@ -139,6 +171,8 @@ class Algorithms:
 
     def _bind(self, builder: Builder, wire: Wire, *, by_rows: bool) -> Bound:
         made: Bound
+        if self.small is not None and is_small(wire):
+            return self.small._bind(builder, wire, by_rows=by_rows)
         if wire.kind is Kind.ALL_GATHER:
             made = self.all_gather.make(builder, wire)
         elif wire.kind is Kind.REDUCE_SCATTER:
@@ -161,7 +195,7 @@ class Algorithms:
 
     def with_lines(self, *, scatter: bool, gather: bool) -> "Algorithms":
         """Return a copy with lines for one primitive or both (LINE_RS, LINE_AG)."""
-        made = self
+        made = replace(self, small=None)
         if scatter:
             made = replace(made, reduce_scatter=scatter_over(Line))
         return replace(made, all_gather=gather_over(Line)) if gather else made
@@ -173,11 +207,16 @@ def _over(make_topology: MakeTopology) -> Algorithms:
     )
 
 
-DIRECT, RING, LINE = Algorithms("direct"), _over(Ring), _over(Line)
+RING_TERMS = Algorithms(
+    "ring, terms gathered",
+    gather_over(Ring),
+    scatter_terms(Ring),
+    Algorithm("ring, terms gathered", partial(TermsAllReduce, open_rows=hop_by_hop(Ring))),
+)
 
-COLLECTIVES = {"direct": DIRECT} | {
-    name: _over(make_topology) for name, make_topology in TOPOLOGIES.items()
-}
+DIRECT, RING, LINE = Algorithms("direct"), replace(_over(Ring), small=RING_TERMS), _over(Line)
+
+COLLECTIVES = {"direct": DIRECT, "ring": RING, "line": LINE}
 """What ``--collectives`` names."""
 
 GALAXY_DECODE = DIRECT

@@ -119,6 +119,8 @@ class DirectReduceScatter:
     add : AddTerms, optional
         How the owner adds the terms, given as (size, *sent) in float32, else as packed rows
         (size, n_bytes). By default in the order of the members.
+    open_rows : OpenRows, optional
+        How whole terms get to all members; by default each owner gets its part at once.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class DirectReduceScatter:
         is_rounded: bool = True,
         travels: DType | None = None,
         add: AddTerms | None = None,
+        open_rows: OpenRows | None = None,
     ) -> None:
         self._builder, self._wire, self._by_rows = builder, wire, by_rows
         self._is_rounded, self._add = is_rounded, add
@@ -141,10 +144,13 @@ class DirectReduceScatter:
         self._is_plain = self._travels is FLOAT32
         # Parts that are sent separately must be contiguous; in shared memory, columns stay in
         # place.
-        self._copies_parts = not (by_rows or plane.shares_memory)
+        self._copies_parts = not (by_rows or plane.shares_memory or open_rows)
         if size > 1:
             n_bytes = size * self._travels.packed_bytes(wire.sent)
-            self._rows = at_once(builder, wire, n_bytes, in_parts=True)
+            if open_rows is None:
+                self._rows = at_once(builder, wire, n_bytes, in_parts=True)
+            else:
+                self._rows = open_rows(builder, wire, n_bytes)
         if self._rows is not None and self._is_plain and not self._copies_parts:
             self.term: F32 = self._rows.mine.view(np.float32).reshape(whole)
         else:

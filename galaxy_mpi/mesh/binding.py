@@ -103,25 +103,32 @@ class BoundPlane(ABC):
         peers = tuple(tuple(hops.peers() for hops in of_member) for of_member in rounds)
         if not collective.crossings:
             collective.rounds = self._round_crossings(collective, peers)
-            collective.crossings = [InRounds(collective.label, collective.rounds)]
+            collective.crossings = [self._relay_crossing(collective)]
         memory, number, me = self._place[rank]
         group, places = memory.team.groups[number], places_of(peers)
-        layout = RelayRows(self.size, n_bytes, len(places), is_boxed=not self.shares_memory)
+        layout = RelayRows(self.size, n_bytes, len(places))
         slot = collective.data(number, layout.n_bytes)
+        rows, labelled = layout.rows(slot), set[tuple[str, int]]()
+
+        def label_of(way: str, peer: int, place: int) -> "Bytes | None":
+            """Return where the label is of the first row to (or from) a peer; later have none."""
+            is_first = (way, peer) not in labelled
+            labelled.add((way, peer))
+            return layout.label(slot, place) if is_first else None
+
         for n, hops in enumerate(rounds[me]):
             crossing = collective.rounds[n]
             for peer, row in hops.sends:
                 place, owner = places[n, me, peer, 0], self._placement.rank_of(group[peer])
                 if owner != self.rank:
-                    piece = layout.piece(slot, row, place, is_message=crossing.sends_to(owner))
-                    crossing.send(owner, rank, piece, self._tag(place, group))
+                    head, tag = label_of("to", peer, place), self._tag(place, group)
+                    crossing.send(owner, rank, head, rows[row], tag)
             for peer, row in hops.receives:
                 place, owner = places[n, peer, me, 0], self._placement.rank_of(group[peer])
                 if owner != self.rank:
-                    piece = layout.piece(slot, row, place, is_message=crossing.sends_to(owner))
-                    crossing.receive(owner, group[peer], rank, piece, self._tag(place, group))
+                    head, tag = label_of("from", peer, place), self._tag(place, group)
+                    crossing.receive(owner, group[peer], rank, head, rows[row], tag)
         self._complete(collective, rank)
-        rows = layout.rows(slot)
         return Table(rows[me], rows, self._crossing(collective, 0))
 
     def boxes(self, rank: int, label: Label, n_bytes: int, rounds: GroupRounds) -> Boxes:
@@ -180,16 +187,17 @@ class BoundPlane(ABC):
             crossing = collective.rounds[n]
             for k, peer in numbered(peers.sends):
                 place, owner = places[n, me, peer, k], self._placement.rank_of(group[peer])
-                data, piece = box(slot, place, n_bytes)
+                data, head = box(slot, place, n_bytes)
                 sends[n].append(data)
                 if owner != self.rank:
-                    crossing.send(owner, rank, piece, self._tag(place, group))
+                    crossing.send(owner, rank, head, data, self._tag(place, group))
             for k, peer in numbered(peers.receives):
                 place, owner = places[n, peer, me, k], self._placement.rank_of(group[peer])
-                data, piece = box(slot, place, n_bytes)
+                data, head = box(slot, place, n_bytes)
                 receives[n].append(data)
                 if owner != self.rank:
-                    crossing.receive(owner, group[peer], rank, piece, self._tag(place, group))
+                    tag = self._tag(place, group)
+                    crossing.receive(owner, group[peer], rank, head, data, tag)
         return sends, receives
 
     def _tag(self, place: int, group: Sequence[int]) -> int:
@@ -203,6 +211,10 @@ class BoundPlane(ABC):
     @abstractmethod
     def _round_crossings(self, collective: Collective, rounds: GroupRounds) -> Sequence[Round]:
         """Return how a team crosses the rounds of boxes, each with a method ``complete``."""
+
+    def _relay_crossing(self, collective: Collective) -> TeamCrossing:
+        """Return how a team crosses a relay whose rounds are known."""
+        return InRounds(collective.label, collective.rounds)
 
     @abstractmethod
     def _closing_crossing(self, collective: Collective) -> TeamCrossing:

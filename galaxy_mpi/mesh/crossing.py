@@ -131,17 +131,15 @@ class Then:
     def __init__(self, first: Any, barrier: BarrierCrossing | Alone) -> None:
         self.label, self._first, self._barrier = first.label, first, barrier
 
-    def sends_to(self, rank: int) -> bool:
-        """Return whether data goes to a process as messages."""
-        return bool(self._first.sends_to(rank))
-
-    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
+    def send(self, rank: int, chip: int, head: Bytes | None, data: Bytes, tag: int) -> None:
         """Add a box to the first, see `SignalCrossing`."""
-        self._first.send(rank, chip, piece, tag)
+        self._first.send(rank, chip, head, data, tag)
 
-    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
+    def receive(
+        self, rank: int, sender: int, chip: int, head: Bytes | None, data: Bytes, tag: int
+    ) -> None:
         """Add a box to the first, see `SignalCrossing`."""
-        self._first.receive(rank, sender, chip, piece, tag)
+        self._first.receive(rank, sender, chip, head, data, tag)
 
     def complete(self, mine: Sequence[int]) -> None:
         """Complete both."""

@@ -13,7 +13,10 @@ from galaxy_mpi.mesh.waits import LINE_BYTES
 if TYPE_CHECKING:
     from galaxy_mpi.mesh.message_plane import MessagePlane
 
-__all__ = ["SENT_LINE_BYTES", "BoxMessages", "RowMessages"]
+__all__ = ["SENT_LINE_BYTES", "BoxMessages", "In", "RowMessages"]
+
+In = tuple[memoryview, int, tuple[int, int, Bytes]]
+"""Of a label: where its digest arrives, the right one; sender, receiver, and where it arrives."""
 
 SENT_LINE_BYTES = 8 + TEXT_BYTES
 """Of a label in front of a message: digest and text."""
@@ -96,28 +99,35 @@ class BoxMessages:
         """Each chip that sends, with the place of the label."""
         self._receives: list[tuple[int, int, Bytes]] = []
         """Sender, receiver and box."""
-        self._out: list[tuple[memoryview, bytes]] = []
-        self._in: list[tuple[memoryview, int, tuple[int, int, Bytes]]] = []
-        self._text = b""
+        self.out: list[tuple[memoryview, bytes]] = []
+        self.labels: list[In] = []
+        self.text = b""
         self.requests: MessageRequests | None = None
 
-    def sends_to(self, rank: int) -> bool:
-        """Return whether data goes to a process as messages: always."""
-        return True
-
-    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
+    def send(self, rank: int, chip: int, head: Bytes | None, data: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""
-        self._add(rank, piece, tag, is_send=True)
-        self._sends.append((chip, piece.data[:LINE_BYTES]))
+        self._add(rank, head, data, tag, is_send=True)
+        if head is not None:
+            self._sends.append((chip, head.data))
 
-    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
+    def receive(
+        self, rank: int, sender: int, chip: int, head: Bytes | None, data: Bytes, tag: int
+    ) -> None:
         """Add a box of a chip of process ``rank`` to one of this process."""
-        self._add(rank, piece, tag, is_send=False)
-        self._receives.append((sender, chip, piece))
+        self._add(rank, head, data, tag, is_send=False)
+        if head is not None:
+            self._receives.append((sender, chip, head))
 
-    def _add(self, rank: int, piece: Bytes, tag: int, *, is_send: bool) -> None:
-        self.messages.append(Message(rank, tag, is_send, (place_of(piece),)))
-        self._kept.append(piece)
+    def _add(self, rank: int, head: Bytes | None, data: Bytes, tag: int, *, is_send: bool) -> None:
+        pieces = [place_of(data)]
+        if head is not None:
+            pieces.insert(0, place_of(head))
+            (begin, n_head), (next_begin, n_data) = pieces
+            if begin + n_head == next_begin:
+                pieces = [(begin, n_head + n_data)]
+            self._kept.append(head)
+        self.messages.append(Message(rank, tag, is_send, tuple(pieces)))
+        self._kept.append(data)
 
     def complete(self, mine: Sequence[int]) -> None:
         """Create the requests of all rounds, once every chip of this process has bound."""
@@ -129,9 +139,9 @@ class BoxMessages:
                 self.requests = plane.use(self._collective, messages, kept)
         else:
             self.requests = self._rounds[0].requests
-        self._text = next(iter(lines.values()))[8:SENT_LINE_BYTES]
-        self._out = [(place, lines[plane.group_of(chip)]) for chip, place in self._sends]
-        self._in = [
+        self.text = next(iter(lines.values()))[8:SENT_LINE_BYTES]
+        self.out = [(place, lines[plane.group_of(chip)]) for chip, place in self._sends]
+        self.labels = [
             (
                 piece.data[:8].cast("Q"),
                 int.from_bytes(lines[plane.group_of(chip)][:8], "little"),
@@ -142,7 +152,7 @@ class BoxMessages:
 
     def start(self) -> None:
         """Send the boxes of the round."""
-        for place, line in self._out:
+        for place, line in self.out:
             place[:] = line
         if self.requests is not None:
             self.requests.start(self._number)
@@ -153,13 +163,11 @@ class BoxMessages:
             return
         count = self._count
         self._waits.crossing = self
-        self._tell[:] = self._text
+        self._tell[:] = self.text
         count[0] += 1
         fitted = self.requests.finish(self._number)
         count[0] += 1
-        for digest, right, where in self._in:
-            if digest[0] != right:
-                self._complain(*where)
+        self.check()
         if not fitted:
             raise CollectiveError(f"a message of {self.label.text} arrived damaged")
 
@@ -167,6 +175,12 @@ class BoxMessages:
         """Return when all boxes of the round have arrived."""
         self.start()
         self.finish()
+
+    def check(self) -> None:
+        """Raise an error for the first label that differs."""
+        for digest, right, where in self.labels:
+            if digest[0] != right:
+                self._complain(*where)
 
     def missing(self) -> list[int]:
         """Return the processes whose boxes have not arrived."""

@@ -20,6 +20,7 @@ from galaxy_mpi.mesh.message_crossings import SENT_LINE_BYTES, BoxMessages, RowM
 from galaxy_mpi.mesh.message_requests import Message, MessageRequests, RequestCache, place_of
 from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import GroupRounds, Round, TeamCrossing
+from galaxy_mpi.mesh.relays import MessageRelay
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits
 
@@ -144,3 +145,9 @@ class MessagePlane(BoundPlane):
         crossings: list[BoxMessages] = []
         crossings += [BoxMessages(self, collective, n, crossings) for n in range(len(rounds[0]))]
         return crossings
+
+    def _relay_crossing(self, collective: Collective) -> TeamCrossing:
+        rounds = [r for r in collective.rounds if isinstance(r, BoxMessages)]
+        if len(rounds) < len(collective.rounds):
+            return super()._relay_crossing(collective)
+        return MessageRelay(self.waits, collective, rounds)

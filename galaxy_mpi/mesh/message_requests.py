@@ -81,6 +81,7 @@ class MessageRequests:
         self._starts = [start([*everything, *sends[0]]), *(start(r) for r in sends[1:])]
         sent = [r for of_round in sends for r in of_round]
         self._waits = [*(wait(r) for r in receives[:-1]), wait([*receives[-1], *sent])]
+        self._rest = list(zip(self._starts[1:], self._waits[1:], strict=True))
         self._n_started = self._n_finished = 0
 
     def start(self, number: int) -> None:
@@ -95,6 +96,24 @@ class MessageRequests:
         except self._errors:
             return False
         self._n_finished += 1
+        return True
+
+    def run_first(self) -> bool:
+        """Start the messages of the first round and wait for them, as `start` and `finish` do."""
+        self.start(0)
+        return self.finish(0)
+
+    def run_rest(self) -> bool:
+        """Do so with each of the later rounds; nothing is computed between."""
+        rest = self._rest
+        self._n_started += len(rest)
+        try:
+            for start, wait in rest:
+                start()
+                wait()
+        except self._errors:
+            return False
+        self._n_finished += len(rest)
         return True
 
     def free(self) -> None:

@@ -34,17 +34,15 @@ class _MixedRound:
     def _way(self, rank: int) -> SignalCrossing | BoxMessages:
         return self._inside if rank in self._ranks else self._outside
 
-    def sends_to(self, rank: int) -> bool:
-        """Return whether data goes to a process as messages."""
-        return rank not in self._ranks
-
-    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
+    def send(self, rank: int, chip: int, head: Bytes | None, data: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""
-        self._way(rank).send(rank, chip, piece, tag)
+        self._way(rank).send(rank, chip, head, data, tag)
 
-    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
+    def receive(
+        self, rank: int, sender: int, chip: int, head: Bytes | None, data: Bytes, tag: int
+    ) -> None:
         """Add a box of a chip of process ``rank`` to one of this process."""
-        self._way(rank).receive(rank, sender, chip, piece, tag)
+        self._way(rank).receive(rank, sender, chip, head, data, tag)
 
     def complete(self, mine: Sequence[int]) -> None:
         """Complete both."""

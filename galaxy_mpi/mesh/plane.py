@@ -23,8 +23,8 @@ one before. Memory that is written now was last read two collectives ago, so no 
 needed.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.mesh import Axis
@@ -41,6 +41,7 @@ __all__ = [
     "RowHops",
     "Table",
     "TeamCrossing",
+    "TimedCrossing",
     "slot_of",
 ]
 
@@ -88,6 +89,14 @@ class Crossing(Protocol):
         """
 
 
+@runtime_checkable
+class TimedCrossing(Protocol):
+    """A crossing that times itself, in a call without attributes."""
+
+    def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[object, ...]]:
+        """Return a call that crosses, and adds its seconds to the only element of ``spent_s``."""
+
+
 class TeamCrossing(Crossing, Protocol):
     """The crossing of a team's collective, which is bound chip by chip."""
 
@@ -98,14 +107,23 @@ class TeamCrossing(Crossing, Protocol):
 class Round(TeamCrossing, Protocol):
     """The crossing of a round of boxes."""
 
-    def sends_to(self, rank: int) -> bool:
-        """Return whether data goes to a process as messages."""
+    def send(self, rank: int, chip: int, head: Bytes | None, data: Bytes, tag: int) -> None:
+        """Add a box, or a row, of a chip of this process to a chip of process ``rank``.
 
-    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
-        """Add a box of a chip of this process to a chip of process ``rank``."""
+        Parameters
+        ----------
+        rank, chip : int
+        head : Bytes or None
+            Where its label is; a row has none if the receiver has had one from this chip.
+        data : Bytes
+        tag : int
+            Of the message, if it is one.
+        """
 
-    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
-        """Add a box of a chip of process ``rank`` to one of this process."""
+    def receive(
+        self, rank: int, sender: int, chip: int, head: Bytes | None, data: Bytes, tag: int
+    ) -> None:
+        """Add a box, or a row, of chip ``sender`` of process ``rank`` to one of this process."""
 
 
 class Table(NamedTuple):

@@ -37,42 +37,30 @@ class InRounds:
 
 
 class RelayRows:
-    """Layout of a relay in a slot: the rows, then a label for every signal.
-
-    If rows are sent as messages, each is in a box of its own: label, data.
+    """Layout of a relay in a slot: the rows, then a label for every time a row is passed on.
 
     Parameters
     ----------
     size, n_bytes : int
         Rows, and bytes of a row.
-    n_signals : int
+    n_labels : int
         How many times a row is passed on.
-    is_boxed : bool
     """
 
-    def __init__(self, size: int, n_bytes: int, n_signals: int, *, is_boxed: bool) -> None:
-        self._size, self._row_bytes, self._is_boxed = size, n_bytes, is_boxed
-        self._stride = box_bytes(n_bytes) if is_boxed else n_bytes
-        self._labels = _padded(size * self._stride)
-        self.n_bytes = self._labels + LINE_BYTES * n_signals
+    def __init__(self, size: int, n_bytes: int, n_labels: int) -> None:
+        self._size, self._row_bytes = size, n_bytes
+        self._labels = _padded(size * n_bytes)
+        self.n_bytes = self._labels + LINE_BYTES * n_labels
 
     def rows(self, slot: Bytes) -> Bytes:
         """Return the rows, (size, n_bytes)."""
-        rows = self._rows(slot)
-        begin = self._stride - _padded(self._row_bytes) if self._is_boxed else 0
-        return rows[:, begin : begin + self._row_bytes]
+        rows: Bytes = slot[: self._size * self._row_bytes].reshape(self._size, self._row_bytes)
+        return rows
 
-    def piece(self, slot: Bytes, row: int, place: int, *, is_message: bool) -> Bytes:
-        """Return what is sent for a row: the row in its box, or the label of a signal."""
-        if is_message:
-            message: Bytes = box(slot, row, self._row_bytes)[1]
-            return message
+    def label(self, slot: Bytes, place: int) -> Bytes:
+        """Return the place of a label."""
         begin = self._labels + LINE_BYTES * place
         return slot[begin : begin + LINE_BYTES]
-
-    def _rows(self, slot: Bytes) -> Bytes:
-        rows: Bytes = slot[: self._size * self._stride].reshape(self._size, self._stride)
-        return rows
 
 
 def numbered(peers: Sequence[int]) -> list[tuple[int, int]]:
@@ -124,13 +112,10 @@ def box_bytes(n_bytes: int) -> int:
 
 
 def box(memory: Bytes, place: int, n_bytes: int) -> tuple[Bytes, Bytes]:
-    """Return (data, whole) of a box in a group's slot, by its place.
-
-    The whole begins with the label.
-    """
+    """Return (data, label) of a box in a group's slot, by its place; the label is in front."""
     stride = box_bytes(n_bytes)
     piece = memory[place * stride : (place + 1) * stride]
-    return piece[LINE_BYTES : LINE_BYTES + n_bytes], piece[: LINE_BYTES + n_bytes]
+    return piece[LINE_BYTES : LINE_BYTES + n_bytes], piece[:LINE_BYTES]
 
 
 def _padded(n_bytes: int) -> int:

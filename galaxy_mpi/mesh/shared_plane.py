@@ -14,6 +14,7 @@ from galaxy_mpi.mesh.crossing import Then, barrier_crossing
 from galaxy_mpi.mesh.mesh import Axis
 from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import GroupRounds, Round, TeamCrossing
+from galaxy_mpi.mesh.relays import SignalRelay
 from galaxy_mpi.mesh.rounds import spreads
 from galaxy_mpi.mesh.signals import Posts, SignalCrossing, Signals
 from galaxy_mpi.mesh.team_memory import TeamMemory
@@ -55,6 +56,13 @@ class SharedPlane(BoundPlane):
         if not spreads(rounds):
             crossings[-1] = Then(crossings[-1], barrier_crossing(self, collective))
         return crossings
+
+    def _relay_crossing(self, collective: Collective) -> TeamCrossing:
+        rounds = [r for r in collective.rounds if isinstance(r, SignalCrossing)]
+        signals = self._signals_of(collective.memory)
+        if len(rounds) < len(collective.rounds) or not signals.is_patient:
+            return super()._relay_crossing(collective)
+        return SignalRelay(self.waits, collective, signals, rounds)
 
     def _signals_of(self, memory: TeamMemory) -> Signals:
         """Return the signals of a team, whose numbers continue from program to program."""

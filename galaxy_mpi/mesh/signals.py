@@ -12,16 +12,16 @@ from galaxy_mpi.mesh.barrier import MOST_POSTS, Signal
 from galaxy_mpi.mesh.binding import BoundPlane
 from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.team_memory import TeamMemory
-from galaxy_mpi.mesh.waits import LINE_BYTES
+from galaxy_mpi.mesh.waits import Waiting
 
-__all__ = ["Posts", "SignalCrossing", "Signals"]
+__all__ = ["Posts", "Received", "Sent", "SignalCrossing", "Signals", "Takes"]
 
 _DIGESTS = (1 << 64) - 1
 
-_Sent = tuple[memoryview, int, memoryview, bytes]
+Sent = tuple[memoryview, int, memoryview, bytes]
 """Of a label: where its digest goes, the digest, where its text goes, the text."""
 
-_Received = tuple[memoryview, int, int, bytes, Bytes]
+Received = tuple[memoryview, int, int, bytes, Bytes]
 """Where a digest arrives, the right one, the sender, the right label, and where that arrives."""
 
 
@@ -41,16 +41,16 @@ class Signals:
     def __init__(self, memory: TeamMemory, held: "list[Posts]") -> None:
         others = [rank for rank in memory.ranks if rank != memory.rank]
         self.posts = {other: Posts(memory.signal(memory.rank, other)) for other in others}
-        self.takes = {other: _Takes(memory.signal(other, memory.rank)) for other in others}
+        self.takes = {other: Takes(memory.signal(other, memory.rank)) for other in others}
         # A process is at most two collectives ahead of another.
         self.is_patient = 2 * len(memory.team.groups[0]) <= MOST_POSTS
         self._held = held
 
-    def tell(self, way: "Posts") -> None:
-        """Note a finished round, to be posted later."""
+    def tell(self, way: "Posts", n_rounds: int = 1) -> None:
+        """Note finished rounds, to be posted later."""
         if not way.n_held:
             self._held.append(way)
-        way.n_held += 1
+        way.n_held += n_rounds
         if not self.is_patient:
             self.flush()
 
@@ -77,23 +77,23 @@ class Posts:
         self._post()
 
 
-class _Takes:
+class Takes:
     """From another process to this one."""
 
     def __init__(self, signal: Signal) -> None:
-        self.try_take, self._wait, self._numbers = signal.try_take, signal.wait, signal.numbers
+        self.try_take, self.wait, self._numbers = signal.try_take, signal.wait, signal.numbers
         self.n = self.n_known = self._next = 0
+
+    def read(self) -> None:
+        """Note the rounds of a post that was taken."""
+        place = self._next
+        self.n_known = self._numbers[place]
+        self._next = (place + 1) % MOST_POSTS
 
     def taken(self) -> None:
         """Note the rounds of a post that was taken, and use one of them."""
-        place = self._next
-        self.n_known = self._numbers[place] - 1
-        self._next = (place + 1) % MOST_POSTS
-
-    def wait(self) -> None:
-        """Wait for another post and take it."""
-        self._wait()
-        self.taken()
+        self.read()
+        self.n_known -= 1
 
 
 class SignalCrossing:
@@ -107,42 +107,42 @@ class SignalCrossing:
         waits = self._waits = plane.waits
         self._count, self._tell = waits.count, waits.text
         self._signals = signals
-        self._sends: dict[int, list[tuple[int, Bytes]]] = {}
-        self._receives: dict[int, list[tuple[int, int, Bytes]]] = {}
-        self._to: list[tuple[Posts, tuple[_Sent, ...]]] = []
-        self._from: list[tuple[_Takes, tuple[_Received, ...]]] = []
-        self._text, self._n_taken = b"", 0
+        self._sends: dict[int, list[tuple[int, Bytes | None]]] = {}
+        self._receives: dict[int, list[tuple[int, int, Bytes | None]]] = {}
+        self.to: list[tuple[Posts, tuple[Sent, ...]]] = []
+        self.come: list[tuple[Takes, tuple[Received, ...]]] = []
+        self.text, self._n_taken = b"", 0
 
-    def sends_to(self, rank: int) -> bool:
-        """Return whether data goes to a process as messages: never."""
-        return False
-
-    def send(self, rank: int, chip: int, piece: Bytes, tag: int) -> None:
+    def send(self, rank: int, chip: int, head: Bytes | None, data: Bytes, tag: int) -> None:
         """Add a box of a chip of this process to a chip of process ``rank``."""
-        self._sends.setdefault(rank, []).append((chip, piece[:LINE_BYTES]))
+        self._sends.setdefault(rank, []).append((chip, head))
 
-    def receive(self, rank: int, sender: int, chip: int, piece: Bytes, tag: int) -> None:
+    def receive(
+        self, rank: int, sender: int, chip: int, head: Bytes | None, data: Bytes, tag: int
+    ) -> None:
         """Add a box of a chip of process ``rank`` to one of this process."""
-        self._receives.setdefault(rank, []).append((sender, chip, piece[:LINE_BYTES]))
+        self._receives.setdefault(rank, []).append((sender, chip, head))
 
     def complete(self, mine: Sequence[int]) -> None:
         """Collect the labels, once every chip of this process has bound."""
         lines, group_of = self._collective.lines, self._plane.group_of
         is_first = self._collective.is_first
-        self._text = next(iter(lines.values()))[8 : 8 + len(self._tell)]
+        self.text = next(iter(lines.values()))[8 : 8 + len(self._tell)]
         for rank, sends in self._sends.items():
-            out: list[_Sent] = []
+            out: list[Sent] = []
             for chip, header in sends if is_first("to", rank) else ():
+                assert header is not None, "the first box to a process has a label"
                 view, line = header.data, lines[group_of(chip)]
                 out.append((view[:8].cast("Q"), digest_of(line), view[8:], line[8:]))
-            self._to.append((self._signals.posts[rank], tuple(out)))
+            self.to.append((self._signals.posts[rank], tuple(out)))
         for rank, receives in self._receives.items():
-            got: list[_Received] = []
+            got: list[Received] = []
             for sender, chip, header in receives if is_first("from", rank) else ():
+                assert header is not None, "the first box from a process has a label"
                 line = lines[group_of(chip)]
                 place = header.data[:8].cast("Q")
                 got.append((place, digest_of(line), sender, line, header))
-            self._from.append((self._signals.takes[rank], tuple(got)))
+            self.come.append((self._signals.takes[rank], tuple(got)))
 
     def __call__(self) -> None:
         """Return when all boxes of the round have arrived."""
@@ -157,11 +157,11 @@ class SignalCrossing:
         self._signals.flush()
 
     def _tell_others(self) -> None:
-        for way, sends in self._to:
+        for way, sends in self.to:
             way.n += 1
             if sends:
                 # A process that finds a different label reports what this process is in.
-                self._tell[:] = self._text
+                self._tell[:] = self.text
             for place, digest, text_place, text in sends:
                 text_place[:] = text
                 place[0] = digest + way.n & _DIGESTS
@@ -169,26 +169,31 @@ class SignalCrossing:
 
     def finish(self) -> None:
         """Return when the others have signalled the same."""
-        for taken, (way, receives) in enumerate(self._from):
+        for taken, (way, receives) in enumerate(self.come):
             way.n += 1
             if way.n_known:
                 way.n_known -= 1
-            elif way.try_take():
-                self._sleep(way, taken)
             else:
+                if way.try_take():
+                    self._n_taken = taken
+                    self.sleep(way, self)
                 way.taken()
-            for place, digest, sender, line, header in receives:
-                if place[0] != digest + way.n & _DIGESTS:
-                    self._signals.flush()  # so that the other finds the mismatch instead of waiting
-                    raise self._plane.disagreement(sender, line, bytes(header))
+            if receives:
+                self.check(way, receives)
 
-    def _sleep(self, way: _Takes, n_taken: int) -> None:
+    def check(self, way: Takes, receives: tuple[Received, ...]) -> None:
+        """Raise an error if a label differs."""
+        for place, digest, sender, line, header in receives:
+            if place[0] != digest + way.n & _DIGESTS:
+                self._signals.flush()  # so that the other finds the mismatch instead of waiting
+                raise self._plane.disagreement(sender, line, bytes(header))
+
+    def sleep(self, way: Takes, crossing: Waiting) -> None:
         """Wait for a signal that has not been posted yet, and record the wait."""
         self._signals.flush()
         count = self._count
-        self._n_taken = n_taken
-        self._waits.crossing = self
-        self._tell[:] = self._text
+        self._waits.crossing = crossing
+        self._tell[:] = self.text
         count[0] += 1
         way.wait()
         count[0] += 1

@@ -115,6 +115,8 @@ class Binder:
         self._axes: dict[Label, Axis] = {}
         self._uncrossed: list[Wire] = []
         """Of collectives that the op has made; each crossing takes the oldest."""
+        self._crossed: set[int] = set()
+        """The crossings of `phases`."""
 
     def ran_as(self) -> dict[str, str]:
         """Return the algorithm of each buffer's collective, for reports."""
@@ -168,6 +170,13 @@ class Binder:
 
     def cross(self, crossing: Crossing) -> None:
         """End the phase; the next one begins after the crossing."""
+        if id(crossing) in self._crossed:
+            raise ProgramError(
+                f"{self._use}, chip ({self.row}, {self.col}): its `bind` calls `cross()` of one "
+                f"collective twice ({crossing.label.text}); what is sent again is another "
+                f"collective, which must be charged too"
+            )
+        self._crossed.add(id(crossing))
         self.phases[-1].crossing = crossing
         del self._uncrossed[:1]
         self.phases.append(Phase())

@@ -16,9 +16,8 @@ from galaxy_mpi.arrays import Array
 from galaxy_mpi.errors import ProgramError, ValuesError
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.mesh.collective import line_of, mismatch
-from galaxy_mpi.mesh.crossing import BarrierCrossing
 from galaxy_mpi.mesh.local_plane import LocalCrossing
-from galaxy_mpi.mesh.plane import Crossing, Label, Plane
+from galaxy_mpi.mesh.plane import Crossing, Label, Plane, TimedCrossing
 from galaxy_mpi.program.binder import Binder, Call, Phase
 from galaxy_mpi.program.op import Program, Use
 
@@ -142,7 +141,7 @@ class BoundProgram:
 
     def crossing_call(self, crossing: Crossing) -> Call:
         """Return the call that crosses and adds to `crossings_s`."""
-        if isinstance(crossing, BarrierCrossing):  # times itself: there are so many
+        if isinstance(crossing, TimedCrossing):  # there are so many
             return crossing.timed(self._crossings_s)
         return self._cross, (crossing,)
 

@@ -124,7 +124,7 @@ class Listing:
         if cross.rides:
             return f"{wire.kind.value} within a {wire.axis.group_name}: sent with the one before"
         alone = self._mesh.size(wire.axis) == 1
-        how = "alone" if alone else self._algorithms.words(wire.kind)
+        how = "alone" if alone else self._algorithms.words(wire)
         beside = f", {cross.cores:.0f} cores work meanwhile" if cross.beside_s else ""
         n_bytes = f"{wire.sent_bytes:,} bytes"
         if wire.n_bytes != wire.sent_bytes:

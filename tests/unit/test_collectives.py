@@ -4,6 +4,8 @@ Operands are small integers, so the sum of any number of terms is exact in every
 order; where the rounding is the point, a few lines of numpy say what it must be.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -151,6 +153,35 @@ def test_gathered_terms_are_packed_once_and_the_sum_once(way, shape):
         assert got.tobytes() == BFP8.round(total).tobytes()
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, BF16, BFP8, BFP4], ids=lambda d: d.name)
+@ANY_SIZE
+@pytest.mark.parametrize("shape", [(1, 512), (32, 64), (3, 50), (1, 5), (2, 3, 40)])
+def test_on_a_ring_gathered_terms_give_the_bits_of_sums_that_are_passed_on(dtype, size, shape):
+    by_hops = replace(RING, small=None)
+    wire = wire_of(Kind.ALL_REDUCE, dtype, shape)
+    assert (RING.words(wire), by_hops.words(wire)) == ("ring, terms gathered", "ring")
+    terms = [noise(chip, *shape) for chip in range(size)]
+    found = [on_a_row(size, lambda c, w=way: w.bind(c, wire), terms) for way in (RING, by_hops)]
+    assert [got.tobytes() for got in found[0]] == [got.tobytes() for got in found[1]]
+    assert all(got.flags.c_contiguous for got in found[0])
+
+
+@ANY_DTYPE
+@ANY_SIZE
+@pytest.mark.parametrize("by_rows", [True, False])
+def test_so_do_gathered_terms_of_a_reduce_scatter(dtype, size, by_rows):
+    shape = (7, 48)
+    by_hops, wire = replace(RING, small=None), wire_of(Kind.REDUCE_SCATTER, dtype, shape)
+    assert (RING.words(wire), by_hops.words(wire)) == ("ring, terms gathered", "ring")
+    whole = (7 * size, 48) if by_rows else (7, 48 * size)
+    terms = [noise(chip, *whole) for chip in range(size)]
+    found = [
+        on_a_row(size, lambda c, w=way: w.bind(c, wire, by_rows=by_rows), terms)
+        for way in (RING, by_hops)
+    ]
+    assert [got.tobytes() for got in found[0]] == [got.tobytes() for got in found[1]]
+
+
 @ANY_DTYPE
 @pytest.mark.parametrize("shape", [(32, 1024), (3, 7000), (32, 40), (1, 20000), (1100, 512)])
 def test_adding_parts_gives_the_bits_of_adding_everything(dtype, shape):
@@ -218,6 +249,11 @@ def test_what_collectives_run_as_is_said_in_words():
         name: words.replace("ring", "line") for name, words in both.items()
     }
     assert set(DIRECT.ran_as(wires).values()) == {"direct"}
-    assert set(GENERIC_DECODE.over("ring").ran_as(wires).values()) == {"ring"}
+    over_a_ring = GENERIC_DECODE.over("ring")
+    assert over_a_ring.ran_as(wires) == dict.fromkeys(both, "ring, terms gathered") | {
+        "ALL_GATHER": "ring"
+    }
+    large = [wire_of(wire.kind, FLOAT32, (64, 1024), key=wire.key) for wire in wires]
+    assert set(over_a_ring.ran_as(large).values()) == {"ring"}
     assert GENERIC_DECODE.ran_as(wires)["ALL_REDUCE"] == "line, terms gathered"
     assert GENERIC_DECODE.over("direct").skips_alone

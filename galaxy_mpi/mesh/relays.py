@@ -1,0 +1,208 @@
+"""Relays as one call: all rounds of rows that are passed on, because nothing is computed between.
+
+With many ranks on a core, what an exchange costs is the processor time of each rank, more than the
+rounds themselves. So notices that have arrived together are passed on together, and requests are
+started and awaited without a call of ours between them.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from galaxy_mpi.errors import CollectiveError
+from galaxy_mpi.mesh.collective import Collective
+from galaxy_mpi.mesh.waits import Waits
+
+if TYPE_CHECKING:
+    from galaxy_mpi.mesh.message_crossings import BoxMessages, In
+    from galaxy_mpi.mesh.message_requests import MessageRequests
+    from galaxy_mpi.mesh.signals import Posts, Received, Sent, SignalCrossing, Signals, Takes
+
+__all__ = ["MessageRelay", "SignalRelay"]
+
+_DIGESTS = (1 << 64) - 1
+
+
+class SignalRelay:
+    """Notices that rows are ready, between the processes of a host.
+
+    Every process gets notices from a neighbour (or two) and passes on as many. A round is passed on
+    when that of all neighbours has arrived.
+    """
+
+    def __init__(
+        self, waits: Waits, collective: Collective, signals: "Signals", of: "list[SignalCrossing]"
+    ) -> None:
+        self.label, self._waits, self._rounds, self._signals = collective.label, waits, of, signals
+        self._arguments: tuple[object, ...] = ()
+
+    def complete(self, mine: Sequence[int]) -> None:
+        """Collect the labels, once every chip of this process has bound."""
+        outs: dict[Posts, tuple[list[int], tuple[Sent, ...]]] = {}
+        ins: dict[Takes, tuple[list[int], tuple[Received, ...]]] = {}
+        for number, crossing in enumerate(self._rounds):
+            crossing.complete(mine)
+            for post, sends in crossing.to:
+                outs.setdefault(post, ([], sends))[0].append(number)
+            for take, receives in crossing.come:
+                ins.setdefault(take, ([], receives))[0].append(number)
+        for numbers, _ in (*outs.values(), *ins.values()):
+            assert numbers == list(range(len(numbers))), "neighbours exchange from the first round"
+        self._arguments = (
+            self,
+            self._signals,
+            tuple((post, len(numbers), sends) for post, (numbers, sends) in outs.items()),
+            tuple((take, len(numbers), receives) for take, (numbers, receives) in ins.items()),
+            len(self._rounds),
+            self._waits.text,
+            self._rounds[0].text,
+        )
+
+    def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[object, ...]]:
+        """Return a call that crosses, and adds its seconds to the only element of ``spent_s``."""
+        return _relay_signals, (*self._arguments, spent_s)
+
+    def __call__(self) -> None:
+        """Return when all rows have been passed on."""
+        cross, arguments = self.timed([0.0])
+        cross(*arguments)
+
+    def wait(self, take: "Takes") -> None:
+        """Wait for a notice that has not been posted yet, and record the wait."""
+        self._rounds[0].sleep(take, self)
+
+    def check(self, take: "Takes", receives: "tuple[Received, ...]") -> None:
+        """Raise an error if the label in front of the first row differs."""
+        self._rounds[0].check(take, receives)
+
+    def missing(self) -> list[int]:
+        """Return the processes whose notices have not arrived."""
+        return self._rounds[0].missing()
+
+
+def _relay_signals(
+    relay: SignalRelay,
+    signals: "Signals",
+    outs: "tuple[tuple[Posts, int, tuple[Sent, ...]], ...]",
+    ins: "tuple[tuple[Takes, int, tuple[Received, ...]], ...]",
+    n_rounds: int,
+    line: memoryview,
+    text: bytes,
+    spent_s: list[float],
+) -> None:
+    """Pass on all rows. All it needs are arguments, as in `galaxy_mpi.mesh.crossing`."""
+    began = time.perf_counter()
+    # A process that finds a different label reports what this process is in.
+    line[:] = text
+    for post, n, sends in outs:
+        post.n += n
+        for place, digest, text_place, label in sends:
+            text_place[:] = label
+            place[0] = digest + post.n & _DIGESTS
+        signals.tell(post)
+    done = 0
+    while done < n_rounds:
+        came = n_rounds - done
+        for take, n, receives in ins:
+            if n <= done:
+                continue
+            if not take.n_known:
+                if take.try_take():
+                    relay.wait(take)
+                take.read()
+            if take.n_known < came and take.n_known < n - done:
+                came = take.n_known
+            if not done:
+                take.n += n
+                for place, digest, *_ in receives:
+                    if place[0] != digest + take.n & _DIGESTS:
+                        relay.check(take, receives)
+        for take, n, _ in ins:
+            if n > done:
+                take.n_known -= min(came, n - done)
+        for post, n, _ in outs:
+            more = min(done + came + 1, n) - done - 1
+            if more > 0:
+                signals.tell(post, more)
+        done += came
+    signals.flush()
+    spent_s[0] += time.perf_counter() - began
+
+
+class MessageRelay:
+    """Rows as messages. The label is in front of the first that comes from a neighbour."""
+
+    def __init__(self, waits: Waits, collective: Collective, rounds: "list[BoxMessages]") -> None:
+        self.label, self._waits, self._rounds = collective.label, waits, rounds
+        self._arguments: tuple[object, ...] = ()
+        self._calls: tuple[Callable[[], None], ...] = ()
+
+    def complete(self, mine: Sequence[int]) -> None:
+        """Create the requests, once every chip of this process has bound."""
+        for crossing in self._rounds:
+            crossing.complete(mine)
+        first, *later = self._rounds
+        assert not any(crossing.labels for crossing in later), "neighbours exchange at once"
+        if first.requests is not None:
+            waits = self._waits
+            self._arguments = (
+                self,
+                first.requests,
+                first.out,
+                first.labels,
+                waits,
+                waits.text,
+                first.text,
+                waits.count,
+            )
+
+    def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[object, ...]]:
+        """Return a call that crosses, and adds its seconds to the only element of ``spent_s``."""
+        if not self._arguments:
+            return _nothing, ()
+        return _relay_messages, (*self._arguments, spent_s)
+
+    def __call__(self) -> None:
+        """Return when all rows have arrived."""
+        cross, arguments = self.timed([0.0])
+        cross(*arguments)
+
+    def check(self) -> None:
+        """Raise an error for the first label that differs."""
+        self._rounds[0].check()
+
+    def missing(self) -> list[int]:
+        """Return the neighbours, of which one or more have not sent all rows."""
+        return sorted({rank for crossing in self._rounds for rank in crossing.missing()})
+
+
+def _nothing() -> None:
+    """Cross a relay of chips that are all of this process."""
+
+
+def _relay_messages(
+    relay: MessageRelay,
+    requests: "MessageRequests",
+    out: list[tuple[memoryview, bytes]],
+    labels: "list[In]",
+    waits: Waits,
+    line: memoryview,
+    text: bytes,
+    count: memoryview,
+    spent_s: list[float],
+) -> None:
+    """Pass on all rows. All it needs are arguments, as in `galaxy_mpi.mesh.crossing`."""
+    began = time.perf_counter()
+    for place, label in out:
+        place[:] = label
+    waits.crossing = relay
+    line[:] = text
+    count[0] += 1
+    has_fitted = requests.run_first()
+    for digest, right, _ in labels:
+        if digest[0] != right:
+            relay.check()
+    if not (has_fitted and requests.run_rest()):
+        raise CollectiveError(f"a message of {relay.label.text} arrived damaged")
+    count[0] += 1
+    spent_s[0] += time.perf_counter() - began

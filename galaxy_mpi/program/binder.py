@@ -108,6 +108,8 @@ class Binder:
         self.pool = pool or ArrayPool()
         self.phases = [Phase()]
         self.arrays: dict[Tensor, Array] = {}
+        self._owners: dict[Tensor, int | None] = {}
+        """The storage of outputs that are still read, see `ArrayPool.owner`."""
         self._taken: list[Array] = []
         self._program, self._last_uses = Program(), dict[Tensor, int]()
         self._n_collectives = 0
@@ -115,6 +117,8 @@ class Binder:
         self._axes: dict[Label, Axis] = {}
         self._uncrossed: list[Wire] = []
         """Of collectives that the op has made; each crossing takes the oldest."""
+        self._crossed: set[int] = set()
+        """The crossings of `phases`."""
 
     def ran_as(self) -> dict[str, str]:
         """Return the algorithm of each buffer's collective, for reports."""
@@ -168,6 +172,13 @@ class Binder:
 
     def cross(self, crossing: Crossing) -> None:
         """End the phase; the next one begins after the crossing."""
+        if id(crossing) in self._crossed:
+            raise ProgramError(
+                f"{self._use}, chip ({self.row}, {self.col}): its `bind` calls `cross()` of one "
+                f"collective twice ({crossing.label.text}); what is sent again is another "
+                f"collective, which must be charged too"
+            )
+        self._crossed.add(id(crossing))
         self.phases[-1].crossing = crossing
         del self._uncrossed[:1]
         self.phases.append(Phase())
@@ -234,7 +245,7 @@ class Binder:
             outputs = (made,)
         self._check_shapes(use, outputs)
         for tensor, array in zip(use.outputs, outputs, strict=True):
-            self.arrays[tensor] = array
+            self.arrays[tensor], self._owners[tensor] = array, self.pool.owner(array)
         for tap in self._taps:
             tap(self, use, outputs)
         self._release(number)
@@ -260,9 +271,11 @@ class Binder:
     def _release(self, number: int) -> None:
         """Return arrays that no later op reads to the pool."""
         dead = [tensor for tensor in self.arrays if self._last_uses[tensor] <= number]
-        arrays = [*self._taken, *(self.arrays.pop(tensor) for tensor in dead)]
-        kept = {self.pool.owner(array) for array in self.arrays.values()}
-        for owner in {self.pool.owner(array) for array in arrays} - kept:
+        owners = {self.pool.owner(array) for array in self._taken}
+        for tensor in dead:
+            del self.arrays[tensor]
+            owners.add(self._owners.pop(tensor, None))  # inputs of the program have none
+        for owner in owners.difference(self._owners.values()):
             if owner is not None:
                 storage = self.pool.give_back(owner)
                 if self._poisoned:

@@ -45,13 +45,19 @@ def check_exchanged(
                 f"{use} exchanges {wire} {plural(n_bound[one], 'time')}, but charges device "
                 f"time for {charged[one]}; fix the op, whose `bind` and `charges` must agree"
             )
-    found = [one for use, wire in exchanged if (one := _identity(use, wire)) in charged]
+    found = [(use, wire) for use, wire in exchanged if _identity(use, wire) in charged]
     expected = [(use, cross.wire) for use, cross in crosses if not cross.rides]
     for number, (use, wire) in enumerate(expected):
-        if number >= len(found) or found[number] != _identity(use, wire):
+        if number >= len(found) or _identity(*found[number]) != _identity(use, wire):
             raise ProgramError(
                 f"{use} charges device time for {wire}, but its `bind` does not exchange that, or "
                 f"not in this order; fix the op, whose `bind` and `charges` must agree"
+            )
+        bound = found[number][1]
+        if bound != wire:
+            raise ProgramError(
+                f"{use} exchanges {bound}, but charges device time for {_told_apart(wire, bound)}; "
+                f"fix the op, whose `bind` and `charges` must agree"
             )
     if len(found) > len(expected):
         raise ProgramError(
@@ -66,6 +72,12 @@ def check_exchanged(
                 f"{use} exchanges {wire}, but charges no device time for it; fix the op, whose "
                 f"`bind` and `charges` must agree, or return it from its `free_wires`"
             )
+
+
+def _told_apart(wire: Wire, other: Wire) -> str:
+    """Return the text of a wire, with what the texts of both do not show if they are equal."""
+    more = f", {wire.shape} on the device over {wire.links} links"
+    return f"{wire}{more if str(wire) == str(other) else ''}"
 
 
 def _identity(use: Use, wire: Wire) -> tuple[int, str, Axis, Kind]:

@@ -64,12 +64,30 @@ class Charged(FusedReduce):
     charges = Wrong.charges
 
 
+class Again(FusedReduce):
+    def bind(self, chip, x, weight):
+        reduced, out = chip.collective(self._sum), chip.array(*self._sum.sent)
+        chip.matmul(self.site, x, weight, reduced.term)
+        reduced.cross()
+        reduced.cross()
+        return out
+
+
+class Narrow(FusedReduce):
+    def bind(self, chip, x, weight):
+        reduced = chip.collective(replace(self._sum, dtype=BFP4))
+        chip.matmul(self.site, x, weight, reduced.term)
+        return reduced.cross()
+
+
 class Twice(Wrong):
     changed, second = staticmethod(lambda wires: wires), None
     charges = FusedReduce.charges
 
 
 CHARGED = replace(GALAXY, name="charged", decode=replace(GALAXY.decode, down=Charged))
+AGAIN = replace(GALAXY, name="again", decode=replace(GALAXY.decode, down=Again))
+NARROW = replace(GALAXY, name="narrow", decode=replace(GALAXY.decode, down=Narrow))
 TWICE = replace(GALAXY, name="twice", decode=replace(GALAXY.decode, down=Twice))
 """
 
@@ -121,6 +139,19 @@ def test_both_chips_and_what_they_are_in_are_told(tmp_path, layout, name, its):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
+def test_a_collective_that_is_crossed_twice_is_told(tmp_path, layout):
+    ended = run(tmp_path, layout, "AGAIN")
+    assert ended.returncode == 2
+    told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
+    wanted = (
+        r"op w2 of layer 0, chip \(\d, \d\): its `bind` calls `cross\(\)` of one collective twice"
+    )
+    assert any(re.search(wanted, line) for line in told), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert nobody_is_left()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
 def test_the_same_program_on_all_chips_runs(tmp_path, layout):
     ended = run(tmp_path, layout, "NOTHING")
     assert ended.returncode == 0, ended.stderr
@@ -145,6 +176,11 @@ def test_a_chip_that_makes_a_collective_and_does_not_cross_it_is_told(
     ("name", "wanted"),
     [
         ("CHARGED", "op w2 of layer 0 charges device time for all_reduce SECOND within a column"),
+        (
+            "NARROW",
+            r"op w2 of layer 0 exchanges all_reduce FF2 within a column, bfloat4_b \(4, 128\), but "
+            r"charges device time for all_reduce FF2 within a column, bfloat8_b \(4, 128\)",
+        ),
         ("TWICE", "op w2 of layer 0 exchanges all_reduce FF2 .* 2 times, but charges .* for 1"),
     ],
 )

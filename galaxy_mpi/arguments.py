@@ -6,7 +6,6 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import NoReturn
 
 from galaxy_mpi.errors import ConfigError, did_you_mean
@@ -96,6 +95,8 @@ class ArgumentParser(argparse.ArgumentParser):
             if what.startswith(words):
                 message = f"{option} {plainly}{what.removeprefix(words)}"
         if option == "unrecognized arguments":
+            from difflib import get_close_matches  # no rank of a run that starts needs it
+
             known = [name for action in self._actions for name in action.option_strings]
             unknown = [word.partition("=")[0] for word in what.split() if word.startswith("--")]
             close = [name for word in unknown[:1] for name in get_close_matches(word, known, 1)]

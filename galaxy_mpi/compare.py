@@ -165,12 +165,12 @@ def _prepare_values(
             host = host_figures(engine, found[:1], arguments.turns)
         with Engine(run, transport) as engine:
             host += host_figures(engine, found[1:], arguments.turns)
-            plan = engine.plan
-            ran = what_ran(run, engine.programs, plan.machine, plan.sampling, plan.checksums)
         if transport.rank != 0:
             return
-        device = None
-        if plan.machine is not None:
+        plan, device = engine.plan, None
+        emulated = run.emulated_machine if plan.has_device_time else None
+        ran = what_ran(run, engine.programs, emulated, plan.sampling, plan.checksums)
+        if plan.has_device_time:
             device = device_figures(
                 found,
                 plan.model,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.ccl.algorithms import COLLECTIVES
 from galaxy_mpi.errors import ConfigError
@@ -13,8 +14,9 @@ from galaxy_mpi.models import Layout, LlamaConfig
 from galaxy_mpi.models.config import MOST_LAYERS
 from galaxy_mpi.program import Choice
 from galaxy_mpi.systems import Modules, System, Wanted, system_of
-from galaxy_mpi.timing import Machine, Slowness
-from galaxy_mpi.timing.traced import Traced
+
+if TYPE_CHECKING:  # few ranks or runs need them
+    from galaxy_mpi.timing import Machine, Slowness
 
 __all__ = ["MAX_USERS", "RunConfig", "formats"]
 
@@ -117,7 +119,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         system_of(self.system, self.mesh)
-        Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
+        if self.slow_chips or self.slow_links:
+            from galaxy_mpi.timing import Slowness
+
+            Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
         given = (self.prompts, self.prompts_file, self.prompt_tokens)
         if sum(prompts is not None for prompts in given) > 1:
             raise ConfigError("give --prompt or --prompts-file, not both")
@@ -133,7 +138,10 @@ class RunConfig:
                 f"--collectives: no {self.collectives!r}; choose {', '.join(COLLECTIVES)}"
             )
         is_float32 = self.wanted.is_float32
-        Traced(self.trace_steps)
+        if self.trace_steps is not None:
+            from galaxy_mpi.timing.traced import Traced
+
+            Traced(self.trace_steps)
         for name, value, most in (
             ("--max-new-tokens", self.max_new_tokens, MOST_TOKENS),
             ("--batch", self.batch, None),
@@ -183,8 +191,10 @@ class RunConfig:
         return self.system.name if isinstance(self.system, System) else self.system
 
     @property
-    def emulated_machine(self) -> Machine:
+    def emulated_machine(self) -> "Machine":
         """The machine, with overridden constants."""
+        from galaxy_mpi.timing import Machine
+
         return Machine.load(self.machine).with_constants(self.constants)
 
     @property
@@ -197,8 +207,10 @@ class RunConfig:
         return self.layout_class(model, self.working_mesh, self.emulated_system.is_scattered)
 
     @property
-    def slowness(self) -> Slowness:
+    def slowness(self) -> "Slowness":
         """Slow chips and links, on the working mesh."""
+        from galaxy_mpi.timing import Slowness
+
         asked = Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
         return asked.moved(self.mesh, self.working_mesh)
 

@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,12 +19,10 @@ from galaxy_mpi.decode_arguments import build_parser, run_config
 from galaxy_mpi.engine import Engine
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.files import write_text
-from galaxy_mpi.flight_recorder import recording
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import end_process, terminated_as_interrupted, uninterrupted
 from galaxy_mpi.mesh.lifeline import is_other_rank
 from galaxy_mpi.mesh.transport import Transport
-from galaxy_mpi.output import print_text, write_now
 from galaxy_mpi.progress import FirstWords, Progress
 from galaxy_mpi.streams import write_past_mpirun
 
@@ -52,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             from galaxy_mpi.studies.against import other_run
 
             other_run(run, arguments.against)  # raises before the first run, if it cannot be
-        if arguments.quiet:
+        if arguments.quiet and not is_other_rank(os.environ):  # only rank 0 logs
+            import logging  # 32 ranks load this module: what few of them need is loaded there
+
             logging.getLogger("galaxy_mpi").setLevel(logging.ERROR)
 
         first_words.cancel()
@@ -62,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with ExitStack() as stack:
                 hooks = stack.enter_context(Progress(enabled=shown)).hooks()
                 if arguments.stream and transport.rank == 0:
+                    from galaxy_mpi.output import write_now
                     from galaxy_mpi.stream import Stream  # few runs need it
 
                     write_past_mpirun(os.environ)
@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if transport.rank == 0:
                     stack.enter_context(terminated_as_interrupted())
                 if arguments.flight is not None:
+                    from galaxy_mpi.flight_recorder import recording  # few runs need it
+
                     flight = stack.enter_context(recording(arguments.flight, transport.rank))
                     hooks = hooks._replace(
                         before_step=flight.step,
@@ -87,7 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     return 0
                 uninterrupted()
                 more = {} if against is None else {"against": against.to_dict()}
-                from galaxy_mpi.engine.report_text import report_text  # only rank 0 needs it
+                # Only rank 0 needs these.
+                import logging
+
+                from galaxy_mpi.engine.report_text import report_text
+                from galaxy_mpi.output import print_text
 
                 # Print before writing: a full disk must not lose the result.
                 try:

@@ -6,7 +6,6 @@ run itself failed: 1, which is also the code of commands that compare and find a
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TypeVar
 
 __all__ = [
@@ -88,6 +87,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("linkz", ["links", "batch"]), did_you_mean("x", ["links", "batch"])
     ('did you mean links?', 'choose links, batch')
     """
+    from difflib import get_close_matches  # no rank of a run that starts needs it
+
     choices = list(known)
     close = get_close_matches(name, choices, 1)
     return f"did you mean {close[0]}?" if close else f"choose {', '.join(choices)}"

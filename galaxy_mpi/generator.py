@@ -70,7 +70,7 @@ class Generator:
         self._decode = DecodeMode(chips, programs, prefetcher, taps)
         self._prefill = PrefillMode(chips, programs, taps)
         source = LogitsPrograms(programs)
-        self._clock = make_clock(run, model.plan.machine, source, model.transport)
+        self._clock = make_clock(run, model.plan, source, model.transport)
         if self._clock is not None:
             self._decode.check = self._prefill.check = self._clock.estimator.check
         self.mode: str | None = None

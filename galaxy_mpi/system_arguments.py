@@ -9,7 +9,7 @@ from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.models import chosen_layout
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import SYSTEMS, chosen_system
-from galaxy_mpi.timing import MACHINES
+from galaxy_mpi.timing.profiles import MACHINES
 
 __all__ = [
     "add_constants",

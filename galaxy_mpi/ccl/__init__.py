@@ -2,8 +2,9 @@
 
 Start with `algorithms`, which has the table of how each collective runs: in one step (`direct`), or
 hop by hop over the schedules of `topology` (`rows` for blocks that are passed on, `stepwise` for
-partial sums that grow on the way). `wire` specifies what a collective sends, `split` composes an
-all-reduce, `owner` reproduces the rounding of hops in one step, and `slabs` splits long tensors.
+partial sums that grow on the way, `terms` if there are few values). `wire` specifies what a
+collective sends, `split` composes an all-reduce, `owner` reproduces the rounding of hops in one
+step, and `slabs` splits long tensors.
 """
 
 from galaxy_mpi.ccl.algorithms import COLLECTIVES, Algorithms

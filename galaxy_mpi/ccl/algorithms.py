@@ -17,7 +17,7 @@ All-gathers give the same bits in every way.
 
 ``--collectives ring`` passes partial sums on, hop by hop. A reduction of few values passes on all
 terms in place of sums, and adds and rounds them as the hops would (`is_small`): the same bits in
-half as many rounds.
+half as many rounds. Only the host does so: the device is charged for the hops of the wire.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -108,14 +108,29 @@ def scatter_terms(make_topology: MakeTopology) -> Algorithm[Scatter]:
     return Algorithm(f"{_name(make_topology)}, terms gathered", make)
 
 
-SMALL_VALUES = 2**12
-"""Up to so many values of all parts together, passing on terms takes less time than sums."""
+SMALL_SUM = 2**12
+"""Values of an all-reduce up to which passing on terms takes less time than sums."""
+
+SMALL_CHUNK, SHARED_CHUNK = 2**7, 2**15
+"""The same of a reduce-scatter's chunk, with messages and in shared memory.
+
+A message of a whole term should fit Open MPI's eager limit of 4 KiB. In shared memory, terms are
+passed on without a copy.
+"""
 
 
-def is_small(wire: Wire) -> bool:
-    """Return whether a reduction is of few values: at most `SMALL_VALUES`, an eighth in a chunk."""
-    n_parts = 8 if wire.kind is Kind.REDUCE_SCATTER else 1
-    return wire.kind is not Kind.ALL_GATHER and n_parts * prod(wire.sent) <= SMALL_VALUES
+def is_small(wire: Wire, *, shares_memory: bool = False) -> bool:
+    """Return whether a reduction is of few values.
+
+    Parameters
+    ----------
+    wire : Wire
+    shares_memory : bool
+        Of the plane, see `galaxy_mpi.mesh.plane.Plane`. Reports name what small messages do.
+    """
+    if wire.kind is Kind.REDUCE_SCATTER:
+        return prod(wire.sent) <= (SHARED_CHUNK if shares_memory else SMALL_CHUNK)
+    return wire.kind is Kind.ALL_REDUCE and prod(wire.sent) <= SMALL_SUM
 
 
 def _name(make_topology: MakeTopology) -> str:
@@ -171,7 +186,8 @@ class Algorithms:
 
     def _bind(self, builder: Builder, wire: Wire, *, by_rows: bool) -> Bound:
         made: Bound
-        if self.small is not None and is_small(wire):
+        if self._is_small(builder, wire):
+            assert self.small is not None
             return self.small._bind(builder, wire, by_rows=by_rows)
         if wire.kind is Kind.ALL_GATHER:
             made = self.all_gather.make(builder, wire)
@@ -184,10 +200,20 @@ class Algorithms:
             made = SplitAllReduce(
                 builder,
                 wire,
-                scatter=self.reduce_scatter.make,
+                scatter=self._scatter,
                 gather=self.all_gather.make,
             )
         return made
+
+    def _scatter(self, builder: Builder, wire: Wire, **settings: bool) -> Scatter:
+        """Return the first half of an all-reduce, which may be small."""
+        half = replace(wire, kind=Kind.REDUCE_SCATTER)
+        way = self.small if self._is_small(builder, half) else None
+        return (way or self).reduce_scatter.make(builder, wire, **settings)
+
+    def _is_small(self, builder: Builder, wire: Wire) -> bool:
+        shares_memory = builder.plane(wire.axis).shares_memory
+        return self.small is not None and is_small(wire, shares_memory=shares_memory)
 
     def over(self, name: str) -> "Algorithms":
         """Return a copy with every collective ``direct``, ``ring`` or ``line``."""

@@ -14,6 +14,7 @@ from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.seen import Observer, Seen
 from galaxy_mpi.engine.times import RunTimes
 from galaxy_mpi.models.programs import Programs
+from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.device_run import DeviceRun
 from galaxy_mpi.timing.run_clock import RunClock
 from galaxy_mpi.timing.trace import Trace
@@ -52,6 +53,7 @@ def report_of(
         Of rank 0, for a page.
     is_interrupted : bool
     """
+    machine = run.emulated_machine if plan.has_device_time else None
     return Report(
         run=run,
         precision=plan.precision.name,
@@ -60,26 +62,26 @@ def report_of(
         requests=requests,
         text=[tokenizer.decode(request.generated) for request in requests],
         times=times,
-        device=_device_run(run, plan, programs, clock),
+        device=_device_run(run, programs, machine, clock),
         host_trace=_host_trace(run, ranks),
         decode=[rank.totals[DecodeMode.name] for rank in ranks],
         prefill=[rank.totals[PrefillMode.name] for rank in ranks],
         memory=[chip for rank in ranks for chip in rank.memory],
         seen=_seen(observer, ranks, requests, tokenizer),
-        ran=what_ran(run, programs, plan.machine, plan.sampling, plan.checksums),
+        ran=what_ran(run, programs, machine, plan.sampling, plan.checksums),
         is_interrupted=is_interrupted,
     )
 
 
 def _device_run(
     run: RunConfig,
-    plan: Plan,
     programs: Programs,
+    machine: Machine | None,
     clock: RunClock | None,
 ) -> DeviceRun | None:
-    if clock is None or plan.machine is None:
+    if clock is None or machine is None:
         return None
-    return DeviceRun.of(programs, plan.machine, clock, run.slowness)
+    return DeviceRun.of(programs, machine, clock, run.slowness)
 
 
 def _host_trace(run: RunConfig, ranks: Sequence[RankOutcome]) -> Trace | None:

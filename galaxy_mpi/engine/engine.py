@@ -92,7 +92,7 @@ class Engine:
         self._spans = make_spans(run, transport)
         self._observer = make_observer(run, self.chips)
         self.programs = make_programs(run, self.plan.model, self.chips)
-        self.clock = make_clock(run, self.plan.machine, self.programs, transport)
+        self.clock = make_clock(run, self.plan, self.programs, transport)
         self._prefilled: list[Request] = []
         self._forced, self.chosen = forced, dict[int, list[int]]()
         self.requests: list[Request] = []

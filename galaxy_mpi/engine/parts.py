@@ -10,13 +10,12 @@ from galaxy_mpi.config import MAX_USERS, RunConfig
 from galaxy_mpi.engine.chips import Chips
 from galaxy_mpi.engine.hooks import Hooks
 from galaxy_mpi.engine.mode import Watcher
+from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import Prefetcher
 from galaxy_mpi.systems import PassShape
-from galaxy_mpi.timing.machine import Machine
-from galaxy_mpi.timing.traced import Traced
 
 if TYPE_CHECKING:
     from galaxy_mpi.engine.host_trace import HostSpans
@@ -57,14 +56,16 @@ def make_programs(run: RunConfig, model: LlamaConfig, chips: Chips) -> Programs:
 
 
 def make_clock(
-    run: RunConfig, machine: Machine | None, programs: "ProgramSource", transport: Transport
+    run: RunConfig, plan: Plan, programs: "ProgramSource", transport: Transport
 ) -> "RunClock | None":
     """Return what keeps device time: on rank 0, for formats that the device has."""
-    if machine is None or transport.rank != 0:
+    if not plan.has_device_time or transport.rank != 0:
         return None
     from galaxy_mpi.timing.estimator import Estimator
     from galaxy_mpi.timing.run_clock import RunClock
+    from galaxy_mpi.timing.traced import Traced
 
+    machine = run.emulated_machine
     estimator = Estimator(programs, machine, slowness=run.slowness, notes_waits=True)
     return RunClock(estimator, Traced(run.trace_steps))
 
@@ -74,6 +75,7 @@ def make_spans(run: RunConfig, transport: Transport) -> "HostSpans | None":
     if run.host_trace_path is None and run.report_path is None:
         return None
     from galaxy_mpi.engine.host_trace import HostSpans
+    from galaxy_mpi.timing.traced import Traced
 
     return HostSpans(tuple(transport.chips), Traced(run.trace_steps))
 

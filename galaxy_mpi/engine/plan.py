@@ -6,7 +6,6 @@ from galaxy_mpi.engine.request import CacheLimits
 from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.models import LlamaConfig
 from galaxy_mpi.systems import Precision
-from galaxy_mpi.timing import Machine
 
 if TYPE_CHECKING:  # an ordinary rank receives one of them, and loads no other
     from galaxy_mpi.checkpoints.checkpoint import Checkpoint
@@ -22,8 +21,8 @@ class Plan(NamedTuple):
     checkpoint: "Checkpoint | MetaCheckpoint | RandomCheckpoint"
     model: LlamaConfig
     precision: Precision
-    machine: Machine | None
-    """For device time; None for a precision that the device does not have."""
+    has_device_time: bool
+    """Whether the device has the formats of the precision."""
     fingerprint: str | None
     """Fingerprint of the checkpoint's files; None if its weights are not cached."""
     checksums: dict[str, str | None]

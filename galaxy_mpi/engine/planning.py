@@ -29,7 +29,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         If the model or a prompt cannot be used.
     """
     run.check_writable()
-    machine = run.emulated_machine
+    machine = run.emulated_machine  # raises if it cannot be used
     prompts = Prompts.read(run, default_prompts())
     files = open_model(run.model, run.n_layers)
     model, tokenizer = files.config, files.tokenizer
@@ -48,9 +48,8 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
     precision = run.wanted.on(run.emulated_system, model)
     if note := run.wanted.note(model):
         say_once(note)
-    on_device = machine if precision.is_bfloat16 else None
-    if on_device is not None:
-        on_device.check_mesh(run.mesh)
+    if precision.is_bfloat16:
+        machine.check_mesh(run.mesh)
     sampling = _sampling(run, files)
     for note in _without_effect(run, sampling):
         say_once(note)
@@ -61,7 +60,7 @@ def make_plan(run: RunConfig) -> tuple[Plan, Tokenizer]:
         files.checkpoint,
         model,
         precision,
-        on_device,
+        precision.is_bfloat16,
         _kept_as(run, files, fingerprint),
         {"model": fingerprint, "tokenizer": tokenizer.checksum()},
         limits,

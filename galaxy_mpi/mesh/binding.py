@@ -25,6 +25,7 @@ from galaxy_mpi.mesh.plane import (
 )
 from galaxy_mpi.mesh.rounds import (
     InRounds,
+    Labelled,
     RelayRows,
     box,
     box_bytes,
@@ -108,25 +109,20 @@ class BoundPlane(ABC):
         group, places = memory.team.groups[number], places_of(peers)
         layout = RelayRows(self.size, n_bytes, len(places))
         slot = collective.data(number, layout.n_bytes)
-        rows, labelled = layout.rows(slot), set[tuple[str, int]]()
-
-        def label_of(way: str, peer: int, place: int) -> "Bytes | None":
-            """Return where the label is of the first row to (or from) a peer; later have none."""
-            is_first = (way, peer) not in labelled
-            labelled.add((way, peer))
-            return layout.label(slot, place) if is_first else None
-
+        rows, labelled = layout.rows(slot), Labelled()
         for n, hops in enumerate(rounds[me]):
             crossing = collective.rounds[n]
             for peer, row in hops.sends:
                 place, owner = places[n, me, peer, 0], self._placement.rank_of(group[peer])
                 if owner != self.rank:
-                    head, tag = label_of("to", peer, place), self._tag(place, group)
+                    head = labelled.first("to", peer, layout.label(slot, place))
+                    tag = self._tag(place, group)
                     crossing.send(owner, rank, head, rows[row], tag)
             for peer, row in hops.receives:
                 place, owner = places[n, peer, me, 0], self._placement.rank_of(group[peer])
                 if owner != self.rank:
-                    head, tag = label_of("from", peer, place), self._tag(place, group)
+                    head = labelled.first("from", peer, layout.label(slot, place))
+                    tag = self._tag(place, group)
                     crossing.receive(owner, group[peer], rank, head, rows[row], tag)
         self._complete(collective, rank)
         return Table(rows[me], rows, self._crossing(collective, 0))
@@ -183,6 +179,7 @@ class BoundPlane(ABC):
         slot = collective.data(number, box_bytes(n_bytes) * len(places))
         sends: list[list[Bytes]] = [[] for _ in rounds[me]]
         receives: list[list[Bytes]] = [[] for _ in rounds[me]]
+        labelled = Labelled()
         for n, peers in enumerate(rounds[me]):
             crossing = collective.rounds[n]
             for k, peer in numbered(peers.sends):
@@ -190,14 +187,15 @@ class BoundPlane(ABC):
                 data, head = box(slot, place, n_bytes)
                 sends[n].append(data)
                 if owner != self.rank:
-                    crossing.send(owner, rank, head, data, self._tag(place, group))
+                    first = labelled.first("to", (peer, k), head)
+                    crossing.send(owner, rank, first, data, self._tag(place, group))
             for k, peer in numbered(peers.receives):
                 place, owner = places[n, peer, me, k], self._placement.rank_of(group[peer])
                 data, head = box(slot, place, n_bytes)
                 receives[n].append(data)
                 if owner != self.rank:
-                    tag = self._tag(place, group)
-                    crossing.receive(owner, group[peer], rank, head, data, tag)
+                    first, tag = labelled.first("from", (peer, k), head), self._tag(place, group)
+                    crossing.receive(owner, group[peer], rank, first, data, tag)
         return sends, receives
 
     def _tag(self, place: int, group: Sequence[int]) -> int:

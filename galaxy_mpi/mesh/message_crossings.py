@@ -1,14 +1,15 @@
 """Crossings whose data goes as messages, for `galaxy_mpi.mesh.message_plane`."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.message_requests import Message, MessageRequests, place_of
 from galaxy_mpi.mesh.plane import TEXT_BYTES
-from galaxy_mpi.mesh.waits import LINE_BYTES
+from galaxy_mpi.mesh.waits import LINE_BYTES, Waits
 
 if TYPE_CHECKING:
     from galaxy_mpi.mesh.message_plane import MessagePlane
@@ -171,10 +172,19 @@ class BoxMessages:
         if not fitted:
             raise CollectiveError(f"a message of {self.label.text} arrived damaged")
 
+    def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[object, ...]]:
+        """Return a call that crosses, and adds its seconds to the only element of ``spent_s``."""
+        requests, waits = self.requests, self._waits
+        if requests is None:
+            return _nothing, ()
+        labels, line = (self.out, self.labels), (waits.text, self.text, waits.count)
+        calls = requests.calls(self._number)
+        return _cross_boxes, (self, requests, *calls, *labels, waits, *line, spent_s)
+
     def __call__(self) -> None:
         """Return when all boxes of the round have arrived."""
-        self.start()
-        self.finish()
+        cross, arguments = self.timed([0.0])
+        cross(*arguments)
 
     def check(self) -> None:
         """Raise an error for the first label that differs."""
@@ -189,3 +199,44 @@ class BoxMessages:
     def _complain(self, sender: int, chip: int, piece: Bytes) -> None:
         line = self._collective.lines[self._plane.group_of(chip)]
         raise self._plane.disagreement(sender, line, bytes(piece[:LINE_BYTES]))
+
+
+def _nothing() -> None:
+    """Cross a round of chips that are all of this process."""
+
+
+def _cross_boxes(
+    crossing: BoxMessages,
+    requests: MessageRequests,
+    start: Callable[[], object],
+    wait: Callable[[], object],
+    errors: Any,
+    out: list[tuple[memoryview, bytes]],
+    labels: list[In],
+    waits: Waits,
+    line: memoryview,
+    text: bytes,
+    count: memoryview,
+    spent_s: list[float],
+) -> None:
+    """Cross a round. All it needs are arguments, as in `galaxy_mpi.mesh.crossing`."""
+    began = time.perf_counter()
+    for place, label in out:
+        place[:] = label
+    requests.n_started += 1
+    start()
+    waits.crossing = crossing
+    line[:] = text
+    count[0] += 1
+    has_fitted = True
+    try:
+        wait()
+        requests.n_finished += 1
+    except errors:
+        has_fitted = False
+    count[0] += 1
+    if labels:
+        crossing.check()
+    if not has_fitted:
+        raise CollectiveError(f"a message of {crossing.label.text} arrived damaged")
+    spent_s[0] += time.perf_counter() - began

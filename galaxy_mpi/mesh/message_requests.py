@@ -82,11 +82,11 @@ class MessageRequests:
         sent = [r for of_round in sends for r in of_round]
         self._waits = [*(wait(r) for r in receives[:-1]), wait([*receives[-1], *sent])]
         self._rest = list(zip(self._starts[1:], self._waits[1:], strict=True))
-        self._n_started = self._n_finished = 0
+        self.n_started = self.n_finished = 0
 
     def start(self, number: int) -> None:
         """Start the messages of a round."""
-        self._n_started += 1
+        self.n_started += 1
         self._starts[number]()
 
     def finish(self, number: int) -> bool:
@@ -95,8 +95,15 @@ class MessageRequests:
             self._waits[number]()
         except self._errors:
             return False
-        self._n_finished += 1
+        self.n_finished += 1
         return True
+
+    def calls(self, number: int) -> tuple[Callable[[], object], Callable[[], object], Any]:
+        """Return how a round is started and awaited, and the error if a message is too large.
+
+        The caller counts both in ``n_started`` and ``n_finished``.
+        """
+        return self._starts[number], self._waits[number], self._errors
 
     def run_first(self) -> bool:
         """Start the messages of the first round and wait for them, as `start` and `finish` do."""
@@ -106,20 +113,20 @@ class MessageRequests:
     def run_rest(self) -> bool:
         """Do so with each of the later rounds; nothing is computed between."""
         rest = self._rest
-        self._n_started += len(rest)
+        self.n_started += len(rest)
         try:
             for start, wait in rest:
                 start()
                 wait()
         except self._errors:
             return False
-        self._n_finished += len(rest)
+        self.n_finished += len(rest)
         return True
 
     def free(self) -> None:
         """Free the requests, unless a failed collective left some that never complete."""
         n_rounds = len(self._waits)
-        if self._n_started == self._n_finished and self._n_started % n_rounds == 0:
+        if self.n_started == self.n_finished and self.n_started % n_rounds == 0:
             for request in self._all:
                 request.Free()
         self._all.clear()

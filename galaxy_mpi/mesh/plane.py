@@ -24,7 +24,7 @@ needed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.mesh import Axis
@@ -89,7 +89,6 @@ class Crossing(Protocol):
         """
 
 
-@runtime_checkable
 class TimedCrossing(Protocol):
     """A crossing that times itself, in a call without attributes."""
 

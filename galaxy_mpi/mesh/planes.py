@@ -5,7 +5,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh.host_memory import (
@@ -17,14 +17,14 @@ from galaxy_mpi.mesh.host_memory import (
 )
 from galaxy_mpi.mesh.local_plane import LocalPlane
 from galaxy_mpi.mesh.mesh import Axis
-from galaxy_mpi.mesh.message_plane import MessagePlane
-from galaxy_mpi.mesh.message_requests import RequestCache
-from galaxy_mpi.mesh.mixed_plane import MixedPlane
 from galaxy_mpi.mesh.placement import Placement, Team
 from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.mesh.shared_plane import SharedPlane
 from galaxy_mpi.mesh.team_memory import TeamMemory, n_files
 from galaxy_mpi.mesh.waits import LINE_BYTES, Waits
+
+if TYPE_CHECKING:
+    from galaxy_mpi.mesh.message_requests import RequestCache
 
 __all__ = ["Planes"]
 
@@ -188,6 +188,11 @@ class Planes:
                 memories.append(memory)
         if name == "shared":
             return SharedPlane(placement, axis, self.rank, memories, self.waits)
+        # On one host, no rank needs messages.
+        from galaxy_mpi.mesh.message_plane import MessagePlane
+        from galaxy_mpi.mesh.message_requests import RequestCache
+        from galaxy_mpi.mesh.mixed_plane import MixedPlane
+
         units: dict[Team, tuple[tuple[int, ...], ...]] = {}
         for memory in memories:
             team = memory.team

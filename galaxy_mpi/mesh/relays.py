@@ -7,7 +7,7 @@ started and awaited without a call of ours between them.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.mesh.collective import Collective
@@ -34,7 +34,8 @@ class SignalRelay:
         self, waits: Waits, collective: Collective, signals: "Signals", of: "list[SignalCrossing]"
     ) -> None:
         self.label, self._waits, self._rounds, self._signals = collective.label, waits, of, signals
-        self._arguments: tuple[object, ...] = ()
+        self._arguments: tuple[Any, ...] = ()
+        self._is_ring = False
 
     def complete(self, mine: Sequence[int]) -> None:
         """Collect the labels, once every chip of this process has bound."""
@@ -57,10 +58,17 @@ class SignalRelay:
             self._waits.text,
             self._rounds[0].text,
         )
+        self._is_ring = [len(numbers) for numbers, _ in (*outs.values(), *ins.values())] == [
+            len(self._rounds)
+        ] * 2
 
     def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[object, ...]]:
         """Return a call that crosses, and adds its seconds to the only element of ``spent_s``."""
-        return _relay_signals, (*self._arguments, spent_s)
+        if not self._is_ring:
+            return _relay_signals, (*self._arguments, spent_s)
+        relay, signals, ((post, _, sends),), ((take, _, receives),), *others = self._arguments
+        ends = post, sends, take, receives, take.try_take, self._waits, self._waits.count
+        return _relay_one_way, (relay, signals, signals.held, *ends, *others, spent_s)
 
     def __call__(self) -> None:
         """Return when all rows have been passed on."""
@@ -125,6 +133,62 @@ def _relay_signals(
             if more > 0:
                 signals.tell(post, more)
         done += came
+    signals.flush()
+    spent_s[0] += time.perf_counter() - began
+
+
+def _relay_one_way(
+    relay: SignalRelay,
+    signals: "Signals",
+    held: "list[Posts]",
+    post: "Posts",
+    sends: "tuple[Sent, ...]",
+    take: "Takes",
+    receives: "tuple[Received, ...]",
+    try_take: Callable[[], int],
+    waits: Waits,
+    count: memoryview,
+    n_rounds: int,
+    line: memoryview,
+    text: bytes,
+    spent_s: list[float],
+) -> None:
+    """Pass on all rows of a ring: the same with one neighbour on either side, in less time."""
+    began = time.perf_counter()
+    line[:] = text
+    n = post.n = post.n + n_rounds
+    for place, digest, text_place, label in sends:
+        text_place[:] = label
+        place[0] = digest + n & _DIGESTS
+    if not post.n_held:
+        held.append(post)
+    post.n_held += 1
+    left = n_rounds
+    while left:
+        known = take.n_known
+        if not known:
+            if try_take():
+                signals.flush()
+                waits.crossing = relay
+                count[0] += 1
+                take.wait()
+                count[0] += 1
+            known = take.read()
+        if left == n_rounds:
+            n = take.n = take.n + n_rounds
+            for place, digest, *_ in receives:
+                if place[0] != digest + n & _DIGESTS:
+                    relay.check(take, receives)
+        if known < left:
+            take.n_known = 0
+            left -= known
+        else:  # the last row that comes is passed on no more
+            take.n_known = known - left
+            known, left = left - 1, 0
+        if known:
+            if not post.n_held:
+                held.append(post)
+            post.n_held += known
     signals.flush()
     spent_s[0] += time.perf_counter() - began
 

@@ -9,6 +9,7 @@ from galaxy_mpi.mesh.waits import LINE_BYTES
 
 __all__ = [
     "InRounds",
+    "Labelled",
     "RelayRows",
     "box",
     "box_bytes",
@@ -34,6 +35,19 @@ class InRounds:
         """Cross them in order."""
         for cross in self.rounds:
             cross()
+
+
+class Labelled:
+    """Which members have sent a chip a label in a collective: only their first boxes have one."""
+
+    def __init__(self) -> None:
+        self._ways: set[object] = set()
+
+    def first(self, way: str, peer: object, label: Bytes) -> Bytes | None:
+        """Return the place of a label, and None from the second time on."""
+        has_been = (way, peer) in self._ways
+        self._ways.add((way, peer))
+        return None if has_been else label
 
 
 class RelayRows:

@@ -5,7 +5,8 @@ written again and again, also by the same collective, so the number of the signa
 digest. An old label is therefore never taken for a new one.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.barrier import MOST_POSTS, Signal
@@ -44,21 +45,21 @@ class Signals:
         self.takes = {other: Takes(memory.signal(other, memory.rank)) for other in others}
         # A process is at most two collectives ahead of another.
         self.is_patient = 2 * len(memory.team.groups[0]) <= MOST_POSTS
-        self._held = held
+        self.held = held
 
     def tell(self, way: "Posts", n_rounds: int = 1) -> None:
         """Note finished rounds, to be posted later."""
         if not way.n_held:
-            self._held.append(way)
+            self.held.append(way)
         way.n_held += n_rounds
         if not self.is_patient:
             self.flush()
 
     def flush(self) -> None:
         """Post what is held back: before this process waits, and after the last round."""
-        for way in self._held:
+        for way in self.held:
             way.flush()
-        self._held.clear()
+        self.held.clear()
 
 
 class Posts:
@@ -84,16 +85,16 @@ class Takes:
         self.try_take, self.wait, self._numbers = signal.try_take, signal.wait, signal.numbers
         self.n = self.n_known = self._next = 0
 
-    def read(self) -> None:
-        """Note the rounds of a post that was taken."""
+    def read(self) -> int:
+        """Note and return the rounds of a post that was taken."""
         place = self._next
-        self.n_known = self._numbers[place]
+        n = self.n_known = self._numbers[place]
         self._next = (place + 1) % MOST_POSTS
+        return n
 
     def taken(self) -> None:
         """Note the rounds of a post that was taken, and use one of them."""
-        self.read()
-        self.n_known -= 1
+        self.n_known = self.read() - 1
 
 
 class SignalCrossing:
@@ -144,12 +145,16 @@ class SignalCrossing:
                 got.append((place, digest_of(line), sender, line, header))
             self.come.append((self._signals.takes[rank], tuple(got)))
 
+    def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[object, ...]]:
+        """Return a call that crosses, and adds its seconds to the only element of ``spent_s``."""
+        ways = tuple(self.to), tuple(self.come)
+        line = self._tell, self.text
+        return _cross_round, (self, self._signals, *ways, *line, self._is_last, spent_s)
+
     def __call__(self) -> None:
         """Return when all boxes of the round have arrived."""
-        self._tell_others()
-        self.finish()
-        if self._is_last:
-            self._signals.flush()
+        cross, arguments = self.timed([0.0])
+        cross(*arguments)
 
     def start(self) -> None:
         """Signal at once that boxes are full, because this process waits elsewhere."""
@@ -175,8 +180,7 @@ class SignalCrossing:
                 way.n_known -= 1
             else:
                 if way.try_take():
-                    self._n_taken = taken
-                    self.sleep(way, self)
+                    self.sleep(way, self, taken)
                 way.taken()
             if receives:
                 self.check(way, receives)
@@ -188,10 +192,11 @@ class SignalCrossing:
                 self._signals.flush()  # so that the other finds the mismatch instead of waiting
                 raise self._plane.disagreement(sender, line, bytes(header))
 
-    def sleep(self, way: Takes, crossing: Waiting) -> None:
+    def sleep(self, way: Takes, crossing: Waiting, n_taken: int = 0) -> None:
         """Wait for a signal that has not been posted yet, and record the wait."""
         self._signals.flush()
         count = self._count
+        self._n_taken = n_taken
         self._waits.crossing = crossing
         self._tell[:] = self.text
         count[0] += 1
@@ -201,6 +206,41 @@ class SignalCrossing:
     def missing(self) -> list[int]:
         """Return the processes whose signals have not arrived."""
         return list(self._receives)[self._n_taken :]
+
+
+def _cross_round(
+    crossing: SignalCrossing,
+    signals: Signals,
+    to: tuple[tuple[Posts, tuple[Sent, ...]], ...],
+    come: tuple[tuple[Takes, tuple[Received, ...]], ...],
+    tell: memoryview,
+    own_text: bytes,
+    is_last: bool,
+    spent_s: list[float],
+) -> None:
+    """Cross a round. All it needs are arguments, as in `galaxy_mpi.mesh.crossing`."""
+    began = time.perf_counter()
+    for post, sends in to:
+        n = post.n = post.n + 1
+        if sends:
+            tell[:] = own_text
+            for place, digest, text_place, text in sends:
+                text_place[:] = text
+                place[0] = digest + n & _DIGESTS
+        signals.tell(post)
+    for n_taken, (take, receives) in enumerate(come):
+        take.n += 1
+        if take.n_known:
+            take.n_known -= 1
+        else:
+            if take.try_take():
+                crossing.sleep(take, crossing, n_taken)
+            take.n_known = take.read() - 1
+        if receives:
+            crossing.check(take, receives)
+    if is_last:
+        signals.flush()
+    spent_s[0] += time.perf_counter() - began
 
 
 def digest_of(line: bytes) -> int:

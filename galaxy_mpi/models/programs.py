@@ -14,6 +14,7 @@ A cached program is always the same object, so derived data can be cached with i
 
 from collections import OrderedDict
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.mesh import Mesh
@@ -27,7 +28,9 @@ from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PassShape
 from galaxy_mpi.systems.site import ChipShape, Site
 from galaxy_mpi.systems.table import System
-from galaxy_mpi.timing.machine import Machine
+
+if TYPE_CHECKING:  # only rank 0 keeps device time
+    from galaxy_mpi.timing.machine import Machine
 
 __all__ = ["MOST_KEPT", "WHOLE_HEAD", "LogitsPrograms", "Programs"]
 
@@ -131,7 +134,7 @@ class Programs:
         values = self.model.vocab_size * self.shape.stream
         return values * self.precision.embedding.tile_bytes // TILE**2
 
-    def on(self, machine: Machine) -> Machine:
+    def on(self, machine: "Machine") -> "Machine":
         """Return a machine as the system uses it."""
         used: Machine = self.system.fabric.on(machine)
         return used

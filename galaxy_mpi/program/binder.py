@@ -108,6 +108,8 @@ class Binder:
         self.pool = pool or ArrayPool()
         self.phases = [Phase()]
         self.arrays: dict[Tensor, Array] = {}
+        self._owners: dict[Tensor, int | None] = {}
+        """The storage of outputs that are still read, see `ArrayPool.owner`."""
         self._taken: list[Array] = []
         self._program, self._last_uses = Program(), dict[Tensor, int]()
         self._n_collectives = 0
@@ -243,7 +245,7 @@ class Binder:
             outputs = (made,)
         self._check_shapes(use, outputs)
         for tensor, array in zip(use.outputs, outputs, strict=True):
-            self.arrays[tensor] = array
+            self.arrays[tensor], self._owners[tensor] = array, self.pool.owner(array)
         for tap in self._taps:
             tap(self, use, outputs)
         self._release(number)
@@ -269,9 +271,11 @@ class Binder:
     def _release(self, number: int) -> None:
         """Return arrays that no later op reads to the pool."""
         dead = [tensor for tensor in self.arrays if self._last_uses[tensor] <= number]
-        arrays = [*self._taken, *(self.arrays.pop(tensor) for tensor in dead)]
-        kept = {self.pool.owner(array) for array in self.arrays.values()}
-        for owner in {self.pool.owner(array) for array in arrays} - kept:
+        owners = {self.pool.owner(array) for array in self._taken}
+        for tensor in dead:
+            del self.arrays[tensor]
+            owners.add(self._owners.pop(tensor, None))  # inputs of the program have none
+        for owner in owners.difference(self._owners.values()):
             if owner is not None:
                 storage = self.pool.give_back(owner)
                 if self._poisoned:

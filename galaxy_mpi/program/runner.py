@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from operator import length_hint
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -141,8 +141,9 @@ class BoundProgram:
 
     def crossing_call(self, crossing: Crossing) -> Call:
         """Return the call that crosses and adds to `crossings_s`."""
-        if isinstance(crossing, TimedCrossing):  # there are so many
-            return crossing.timed(self._crossings_s)
+        # There are so many: asking a protocol with `isinstance` takes 30 us.
+        if hasattr(crossing, "timed"):
+            return cast(TimedCrossing, crossing).timed(self._crossings_s)
         return self._cross, (crossing,)
 
     def free(self) -> None:

@@ -9,7 +9,6 @@ from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.timing.machine_file import (
-    MACHINES,
     TOPOLOGIES,
     Constant,
     base_of,
@@ -18,7 +17,7 @@ from galaxy_mpi.timing.machine_file import (
     read_file,
 )
 
-__all__ = ["MACHINES", "Constant", "Machine"]
+__all__ = ["Constant", "Machine"]
 
 STATED_AT_HZ = 1e9
 """Clock at which constants of cores are stated."""

@@ -11,9 +11,9 @@ from galaxy_mpi.errors import ConfigError, MeshError
 from galaxy_mpi.fields import read_bounded, shown
 from galaxy_mpi.json_values import Json, JsonObject
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.timing.profiles import FOLDER, MACHINES
 
 __all__ = [
-    "MACHINES",
     "TOPOLOGIES",
     "Constant",
     "base_of",
@@ -22,11 +22,6 @@ __all__ = [
     "profile_path",
     "read_file",
 ]
-
-_FOLDER = Path(__file__).parent / "machines"
-
-MACHINES = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
-"""Names of the profiles that ship with the package."""
 
 TOPOLOGIES = ("ring", "line")
 
@@ -70,13 +65,13 @@ def read_file(name: str, wanted: Set[str]) -> tuple[JsonObject, dict[str, Consta
         If there is no such profile, or it lacks a constant, or one is unknown, no number or in
         another unit than in the profiles of the package.
     """
-    path = _FOLDER / f"{name}.yaml" if name in MACHINES else Path(name)
+    path = FOLDER / f"{name}.yaml" if name in MACHINES else Path(name)
     profile = _read_yaml(path, name)
     base = profile.get("extends")
     if base is not None:
         if base not in MACHINES:
             raise ConfigError(f"machine {path} extends {shown(base)}; choose {', '.join(MACHINES)}")
-        whole = _read_yaml(_FOLDER / f"{base}.yaml", base)
+        whole = _read_yaml(FOLDER / f"{base}.yaml", base)
         whole_constants = whole["constants"] | profile["constants"]
         profile = whole | profile | {"constants": whole_constants}
     head = {key: str(profile.get(key, ""))[:200] for key in ("name", "mesh", "topology")}
@@ -137,7 +132,7 @@ def overridden(name: str) -> frozenset[str]:
 
 def profile_path(name: str) -> Path:
     """Return the file of a profile of the package."""
-    return _FOLDER / f"{name}.yaml"
+    return FOLDER / f"{name}.yaml"
 
 
 def number_of(value: Json) -> float | None:
@@ -175,9 +170,7 @@ def _read_yaml(path: Path, name: str) -> JsonObject:
         what = " ".join(str(error).split())[:300]
         raise ConfigError(f"machine {path} is not readable YAML: {what}") from None
     if not isinstance(profile, dict) or not isinstance(profile.get("constants"), dict):
-        raise ConfigError(
-            f"machine {path} has no `constants`; compare {_FOLDER / MACHINES[0]}.yaml"
-        )
+        raise ConfigError(f"machine {path} has no `constants`; compare {FOLDER / MACHINES[0]}.yaml")
     return profile
 
 

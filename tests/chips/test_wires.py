@@ -29,7 +29,12 @@ FORMATS = ("bfp4", "bfp8", "bf16")
 
 
 class CountingPlane(LocalPlane):
-    """Counts the bytes that each chip gives to each collective, by what its label says."""
+    """Counts the bytes that each chip gives to each collective, by what its label says.
+
+    As if they were messages: in shared memory, more is passed on without being sent.
+    """
+
+    shares_memory = False
 
     def __init__(self, mesh, axis):
         super().__init__(mesh, axis)

@@ -18,6 +18,7 @@ from galaxy_mpi.ccl.algorithms import (
     LINE,
     RING,
     gather_and_add,
+    is_small,
     scatter_at_owner,
     scatter_over,
 )
@@ -172,13 +173,22 @@ def test_on_a_ring_gathered_terms_give_the_bits_of_sums_that_are_passed_on(dtype
 def test_so_do_gathered_terms_of_a_reduce_scatter(dtype, size, by_rows):
     shape = (7, 48)
     by_hops, wire = replace(RING, small=None), wire_of(Kind.REDUCE_SCATTER, dtype, shape)
-    assert (RING.words(wire), by_hops.words(wire)) == ("ring, terms gathered", "ring")
+    assert is_small(wire, shares_memory=True)
     whole = (7 * size, 48) if by_rows else (7, 48 * size)
     terms = [noise(chip, *whole) for chip in range(size)]
     found = [
         on_a_row(size, lambda c, w=way: w.bind(c, wire, by_rows=by_rows), terms)
         for way in (RING, by_hops)
     ]
+    assert [got.tobytes() for got in found[0]] == [got.tobytes() for got in found[1]]
+
+
+@ANY_DTYPE
+@pytest.mark.parametrize("shape", [(32, 1024), (3, 7000), (1100, 512)])
+def test_so_do_the_terms_of_which_an_all_reduce_in_shared_memory_adds_parts(dtype, shape):
+    wire, by_hops = wire_of(Kind.ALL_REDUCE, dtype, shape), replace(RING, small=None)
+    terms = [noise(chip, *shape) for chip in range(8)]
+    found = [on_a_row(8, lambda c, w=way: w.bind(c, wire), terms) for way in (RING, by_hops)]
     assert [got.tobytes() for got in found[0]] == [got.tobytes() for got in found[1]]
 
 

@@ -1,9 +1,9 @@
 """Barrier and signals for the processes of a host; waiting processes sleep.
 
-They are the C library's ``pthread_barrier_t`` and ``sem_t``, shared among processes and called
-through ctypes. They are in memory that the processes map and have no name, so nothing can be left
-behind. A wait sleeps in the kernel (futex) and never spins: with 32 ranks on a few cores, a
-spinning rank would occupy the core of the ranks it waits for.
+They are the C library's ``pthread_barrier_t``, called through ctypes, and ``sem_t``, called through
+Python's own semaphores, which takes less time. They are in memory that the processes map and have
+no name, so nothing can be left behind. A wait sleeps in the kernel (futex) and never spins: with 32
+ranks on a few cores, a spinning rank would occupy the core of the ranks it waits for.
 
 A barrier is one call, and the last process to arrive wakes all others with one system call. It can
 be used again at once: a process that re-enters before a slow member has left counts for the next
@@ -17,8 +17,9 @@ barrier, of tickets taken by ``sem_trywait``, relied on a failing call, which sy
 
 import ctypes
 import os
+from _multiprocessing import SemLock  # type: ignore[import-not-found]
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from galaxy_mpi.arrays import Bytes
@@ -38,14 +39,14 @@ MOST_POSTS = 192
 SIGNAL_BYTES = _SEMAPHORE_BYTES + MOST_POSTS
 
 _PROCESS_SHARED = 1
+_COUNTING = 1
+"""Of a SemLock: any thread or process may release it."""
 _ATTRIBUTE_BYTES = 64
 _FUNCTIONS = (
     "pthread_barrier_init",
     "pthread_barrier_wait",
     "sem_init",
-    "sem_post",
-    "sem_trywait",
-    "sem_wait",
+    "gnu_get_libc_version",
 )
 
 
@@ -54,14 +55,8 @@ def _library() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
-@cache
-def _quick_library() -> Any:
-    """Return the C library without releasing the GIL, for calls that never sleep."""
-    return ctypes.PyDLL(None)
-
-
 def has_barriers() -> bool:
-    """Return whether the C library has the functions used here."""
+    """Return whether the C library is GNU's and has the functions used here."""
     try:
         library = _library()
     except OSError:
@@ -127,18 +122,22 @@ class Signal:
     ----------
     post : callable
         Lets the other process continue, now or when it waits.
-    try_take : callable
-        Takes a post if there is one (0), and does not wait otherwise (-1).
+    take : callable
+        Waits for a post and takes it. ``take(False)`` does not wait; it returns whether there was
+        one.
     numbers : memoryview
         `MOST_POSTS` bytes, written before a post and read after it is taken.
     """
 
     def __init__(self, memory: Bytes) -> None:
         self._memory = memory  # keeps it mapped
-        self._place = place = ctypes.c_void_p(_address(memory, SIGNAL_BYTES))
-        self.post: Callable[[], int] = partial(_quick_library().sem_post, place)
-        self.try_take: Callable[[], int] = partial(_quick_library().sem_trywait, place)
-        self._take: Callable[[], int] = partial(_library().sem_wait, place)
+        place = _address(memory, SIGNAL_BYTES)
+        self._place = ctypes.c_void_p(place)
+        # Without a name it uses the semaphore at an address. In the end Python closes it: only the
+        # GNU C library is known to ignore this for one that has no name.
+        semaphore = SemLock._rebuild(place, _COUNTING, SemLock.SEM_VALUE_MAX, None)
+        self.post: Callable[[], None] = semaphore.release
+        self.take: Callable[..., bool] = semaphore.acquire
         self.numbers = memory.data[_SEMAPHORE_BYTES:SIGNAL_BYTES]
 
     def prepare(self) -> None:
@@ -151,8 +150,3 @@ class Signal:
         """
         if _library().sem_init(self._place, _PROCESS_SHARED, ctypes.c_uint(0)):
             raise CollectiveError(f"no semaphore: {os.strerror(ctypes.get_errno())}")
-
-    def wait(self) -> None:
-        """Wait for a post and take it."""
-        while self._take():  # interrupted by a Unix signal
-            pass

@@ -66,30 +66,30 @@ class Posts:
     """From this process to another."""
 
     def __init__(self, signal: Signal) -> None:
-        self._post, self._numbers = signal.post, signal.numbers
-        self.n = self.n_held = self._next = 0
+        self.post, self.numbers = signal.post, signal.numbers
+        self.n = self.n_held = self.next = 0
 
     def flush(self) -> None:
         """Post the rounds that are held back."""
-        place = self._next
-        self._numbers[place] = self.n_held
-        self._next = (place + 1) % MOST_POSTS
+        place = self.next
+        self.numbers[place] = self.n_held
+        self.next = (place + 1) % MOST_POSTS
         self.n_held = 0
-        self._post()
+        self.post()
 
 
 class Takes:
     """From another process to this one."""
 
     def __init__(self, signal: Signal) -> None:
-        self.try_take, self.wait, self._numbers = signal.try_take, signal.wait, signal.numbers
-        self.n = self.n_known = self._next = 0
+        self.take, self.numbers = signal.take, signal.numbers
+        self.n = self.n_known = self.next = 0
 
     def read(self) -> int:
         """Note and return the rounds of a post that was taken."""
-        place = self._next
-        n = self.n_known = self._numbers[place]
-        self._next = (place + 1) % MOST_POSTS
+        place = self.next
+        n = self.n_known = self.numbers[place]
+        self.next = (place + 1) % MOST_POSTS
         return n
 
     def taken(self) -> None:
@@ -179,7 +179,7 @@ class SignalCrossing:
             if way.n_known:
                 way.n_known -= 1
             else:
-                if way.try_take():
+                if not way.take(False):
                     self.sleep(way, self, taken)
                 way.taken()
             if receives:
@@ -200,7 +200,7 @@ class SignalCrossing:
         self._waits.crossing = crossing
         self._tell[:] = self.text
         count[0] += 1
-        way.wait()
+        way.take()
         count[0] += 1
 
     def missing(self) -> list[int]:
@@ -233,7 +233,7 @@ def _cross_round(
         if take.n_known:
             take.n_known -= 1
         else:
-            if take.try_take():
+            if not take.take(False):
                 crossing.sleep(take, crossing, n_taken)
             take.n_known = take.read() - 1
         if receives:

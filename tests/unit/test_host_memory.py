@@ -77,16 +77,16 @@ def test_notices_are_counted():
     def play(index):
         for turn in range(300):
             if index:
-                there.wait()
+                there.take()
                 if ball[0] != turn + 1:
                     return False
                 back.post()
             else:
                 ball[0] += 1
                 there.post()
-                back.wait()
+                back.take()
         for _ in range(5):
-            (there.wait if index else there.post)()
+            (there.take if index else there.post)()
         return True
 
     assert in_processes(2, play) == [0, 0]
@@ -216,7 +216,7 @@ def test_the_parts_of_a_team_s_memory_do_not_overlap():
             memory.digests[turn][1][:] = bytes([16 * turn + rank + 1]) * (2 * DIGEST_BYTES)
     first.came[3] = 77
     first.signal(0, 3).post()
-    others[3].signal(0, 3).wait()
+    others[3].signal(0, 3).take()
     for memory in others:
         for turn, (digests, _) in enumerate(memory.digests):
             assert digests.tobytes() == b"".join(

@@ -28,7 +28,7 @@ def take(way) -> bool:
     """Take a round if one has come, as a crossing does before it sleeps."""
     if way.n_known:
         way.n_known -= 1
-    elif way.try_take():
+    elif not way.take(False):
         return False
     else:
         way.taken()

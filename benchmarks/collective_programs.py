@@ -49,6 +49,8 @@ class Programs:
         self.topology, self._dtype = topology, DTYPES[datatype]
         self.dtype = datatype
         self._bound: BoundProgram | None = None
+        self.ran_as = ""
+        """The way of the collective that is bound, see `Algorithms.words`."""
 
     def call(self, op: str, axis: Axis, values: np.ndarray) -> Callable[[], np.ndarray]:
         """Return what runs ``op`` REPETITIONS times on float32 values of this rank, (size, n)."""
@@ -67,7 +69,7 @@ class Programs:
         program.results["result"] = _Repeated(wire).record(program, (given,), out=shape)[0]
         chip = Binder(self._mesh, self._rank, self._planes, COLLECTIVES[self.topology])
         bound = bind_program(program, [chip], [{"values": operand}], self._planes)
-        self._bound = bound
+        self._bound, self.ran_as = bound, chip.ran_as()[wire.key]
 
         def run() -> np.ndarray:
             bound.run()

@@ -31,6 +31,7 @@ COLUMNS = {
     "op": ("", "", "15"),
     "axis": ("", "", "5"),
     "topology": ("", "", "8"),
+    "ran_as": ("ran as", "", "31"),
     "links": ("", "", ">5"),
     "transport": ("", "", "9"),
     "size_bytes": ("size", "B", ">9"),
@@ -72,6 +73,7 @@ def describe(
         "dtype": arguments.datatype if is_ours else "float",
         "redop": "none" if op == "all_gather" else arguments.op,
         "topology": topology if is_ours else "",
+        "ran_as": one.ran_as if is_ours else "",
         "links": arguments.links if is_ours else "",
         "transport": arguments.transport if is_ours else one.transport,
         "time_us": taken * 1e6,
@@ -133,7 +135,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    """Print ratios against each peer, and write the files that were asked for."""
+    """Print what ran otherwise than asked, ratios against peers; write the files asked for."""
 
     def times(name: str, topology: str) -> dict[tuple[Any, ...], float]:
         return {
@@ -142,6 +144,15 @@ def write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
             if r["implementation"] == name and r["topology"] == topology
         }
 
+    others: dict[str, list[str]] = {}
+    for r in rows:
+        if r["ran_as"] != r["topology"]:
+            shape = f"{r['op']} within a {r['axis']}, {r['size_bytes']} bytes"
+            others.setdefault(r["ran_as"], []).append(shape)
+    for words, shapes in others.items():
+        print(f"# ran as {words}:")
+        for shape in shapes:
+            print(f"#   {shape}")
     ours = {r["topology"] for r in rows if r["topology"]}
     for peer in arguments.peers:
         theirs = times(peer, "")

@@ -30,7 +30,7 @@ from galaxy_mpi.engine.ran import what_ran
 from galaxy_mpi.engine.teacher import Answers, forced_answers
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.files import temporary_folder, write_text
-from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig, Programs, chosen_layout
 from galaxy_mpi.output import cell
@@ -193,7 +193,7 @@ def _play(
         return
     content = {
         "schema_version": 1,
-        "run": _what_ran(runs[0], plan, keys),
+        "run": _what_ran(runs[0], plan, transport, keys),
         "model": arguments.model,
         "mesh": arguments.mesh,
         "system": arguments.system,
@@ -240,7 +240,9 @@ def _worst_of_ops(found: Differences | None) -> dict[str, object]:
     return {name: figures[name] for name in ("by_op", "by_layer")}
 
 
-def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, object]:
+def _what_ran(
+    run: RunConfig, plan: Plan, transport: Transport, keys: list[str]
+) -> dict[str, object]:
     """Return ``run`` of the report, with the formats of all rows."""
     programs = Programs(
         plan.model,
@@ -250,7 +252,8 @@ def _what_ran(run: RunConfig, plan: Plan, keys: list[str]) -> dict[str, object]:
         users=run.working_mesh.cols,
         layout_class=run.layout_class,
     )
-    return what_ran(run, programs, None, None, plan.checksums) | {"formats": keys}
+    planes = {axis: transport.plane(axis) for axis in Axis}
+    return what_ran(run, programs, planes, None, None, plan.checksums) | {"formats": keys}
 
 
 def _precisions(run: RunConfig, plan: Plan, arguments: argparse.Namespace) -> Iterator[Precision]:

@@ -169,7 +169,9 @@ def _prepare_values(
             return
         plan, device = engine.plan, None
         emulated = run.emulated_machine if plan.has_device_time else None
-        ran = what_ran(run, engine.programs, emulated, plan.sampling, plan.checksums)
+        ran = what_ran(
+            run, engine.programs, engine.chips.planes, emulated, plan.sampling, plan.checksums
+        )
         if plan.has_device_time:
             device = device_figures(
                 found,

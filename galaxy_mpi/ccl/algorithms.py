@@ -20,23 +20,24 @@ terms in place of sums, and adds and rounds them as the hops would (`is_small`):
 half as many rounds. Only the host does so: the device is charged for the hops of the wire.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from galaxy_mpi.ccl.builder import Bound, Builder, Gather, Scatter
 from galaxy_mpi.ccl.direct import DirectAllGather, DirectAllReduce, DirectReduceScatter
 from galaxy_mpi.ccl.owner import by_hops
 from galaxy_mpi.ccl.rows import MakeTopology, hop_by_hop
-from galaxy_mpi.ccl.slabs import Slabs, is_long, slabs_of
-from galaxy_mpi.ccl.split import SplitAllReduce, direct_all_reduce
+from galaxy_mpi.ccl.slabs import Slabs, is_long, slab_wires, slabs_of
+from galaxy_mpi.ccl.split import SplitAllReduce, direct_all_reduce, part_of
 from galaxy_mpi.ccl.stepwise import StepwiseReduceScatter
 from galaxy_mpi.ccl.terms import TermsAllReduce
 from galaxy_mpi.ccl.topology import Line, Ring
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.dtypes import FLOAT32
+from galaxy_mpi.mesh import Axis
 
 __all__ = [
     "COLLECTIVES",
@@ -49,6 +50,7 @@ __all__ = [
     "RING",
     "Algorithm",
     "Algorithms",
+    "Members",
     "gather_and_add",
     "gather_over",
     "is_small",
@@ -58,6 +60,18 @@ __all__ = [
 
 
 _Made = TypeVar("_Made", bound=Bound, covariant=True)
+
+
+class Members(Protocol):
+    """What of a plane decides how its collectives run, see `galaxy_mpi.mesh.plane.Plane`."""
+
+    @property
+    def size(self) -> int:
+        """Members of a group."""
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether members read each other's rows where they were written."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +133,8 @@ passed on without a copy.
 """
 
 
-def is_small(wire: Wire, *, shares_memory: bool = False) -> bool:
-    """Return whether a reduction is of few values.
-
-    Parameters
-    ----------
-    wire : Wire
-    shares_memory : bool
-        Of the plane, see `galaxy_mpi.mesh.plane.Plane`. Reports name what small messages do.
-    """
+def is_small(wire: Wire, *, shares_memory: bool) -> bool:
+    """Return whether a reduction is of few values, for members that share memory or do not."""
     if wire.kind is Kind.REDUCE_SCATTER:
         return prod(wire.sent) <= (SHARED_CHUNK if shares_memory else SMALL_CHUNK)
     return wire.kind is Kind.ALL_REDUCE and prod(wire.sent) <= SMALL_SUM
@@ -163,21 +170,28 @@ class Algorithms:
         """Yield row ranges with their collectives, see `slabs_of`; a short tensor is one slab."""
         return slabs_of(builder, wire, self._bind, pieces=pieces)
 
-    def ran_as(self, wires: Iterable[Wire]) -> dict[str, str]:
+    def ran_as(self, wires: Iterable[Wire], planes: Mapping[Axis, Members]) -> dict[str, str]:
         """Return the algorithm of each buffer's collective, for reports."""
-        return {wire.key: self.words(wire) for wire in wires}
+        return {wire.key: self.words(wire, planes[wire.axis]) for wire in wires}
 
-    def words(self, wire: Wire) -> str:
-        """Return the algorithm of a collective, for reports."""
-        if self.small is not None and is_small(wire):
-            return self.small.words(wire)
-        gather, scatter = self.all_gather.words, self.reduce_scatter.words
+    def words(self, wire: Wire, members: Members) -> str:
+        """Return the algorithm of a collective, for reports.
+
+        That of a long tensor is of its slabs; if they differ, each is named once.
+        """
+        wires = [slab for _, slab in slab_wires(wire)] if is_long(wire) else [wire]
+        return " and ".join(dict.fromkeys(self._words(each, members) for each in wires))
+
+    def _words(self, wire: Wire, members: Members) -> str:
+        way = self._way(wire, members)
         if wire.kind is Kind.ALL_GATHER:
-            return gather
+            return way.all_gather.words
         if wire.kind is Kind.REDUCE_SCATTER:
-            return scatter
-        if self.all_reduce is not None:
-            return self.all_reduce.words
+            return way.reduce_scatter.words
+        if way.all_reduce is not None:
+            return way.all_reduce.words
+        half = replace(part_of(wire, members.size), kind=Kind.REDUCE_SCATTER)
+        scatter, gather = way._words(half, members), way.all_gather.words
         return scatter if scatter == gather else f"{scatter}, then {gather}"
 
     def takes_time(self, wire: Wire, size: int) -> bool:
@@ -186,34 +200,29 @@ class Algorithms:
 
     def _bind(self, builder: Builder, wire: Wire, *, by_rows: bool) -> Bound:
         made: Bound
-        if self._is_small(builder, wire):
-            assert self.small is not None
-            return self.small._bind(builder, wire, by_rows=by_rows)
+        way = self._way(wire, builder.plane(wire.axis))
         if wire.kind is Kind.ALL_GATHER:
-            made = self.all_gather.make(builder, wire)
+            made = way.all_gather.make(builder, wire)
         elif wire.kind is Kind.REDUCE_SCATTER:
-            make = self.reduce_scatter.make
+            make = way.reduce_scatter.make
             made = make(builder, wire, by_rows=by_rows)
-        elif self.all_reduce is not None:
-            made = self.all_reduce.make(builder, wire)
+        elif way.all_reduce is not None:
+            made = way.all_reduce.make(builder, wire)
         else:
-            made = SplitAllReduce(
-                builder,
-                wire,
-                scatter=self._scatter,
-                gather=self.all_gather.make,
-            )
+            made = SplitAllReduce(builder, wire, scatter=way._scatter, gather=way.all_gather.make)
         return made
 
     def _scatter(self, builder: Builder, wire: Wire, **settings: bool) -> Scatter:
         """Return the first half of an all-reduce, which may be small."""
         half = replace(wire, kind=Kind.REDUCE_SCATTER)
-        way = self.small if self._is_small(builder, half) else None
-        return (way or self).reduce_scatter.make(builder, wire, **settings)
+        way = self._way(half, builder.plane(wire.axis))
+        return way.reduce_scatter.make(builder, wire, **settings)
 
-    def _is_small(self, builder: Builder, wire: Wire) -> bool:
-        shares_memory = builder.plane(wire.axis).shares_memory
-        return self.small is not None and is_small(wire, shares_memory=shares_memory)
+    def _way(self, wire: Wire, members: Members) -> "Algorithms":
+        """Return `small` for a small reduction, else this."""
+        if self.small is None or not is_small(wire, shares_memory=members.shares_memory):
+            return self
+        return self.small
 
     def over(self, name: str) -> "Algorithms":
         """Return a copy with every collective ``direct``, ``ring`` or ``line``."""

@@ -15,7 +15,7 @@ from galaxy_mpi.ccl.builder import Bound, Builder
 from galaxy_mpi.ccl.calls import chunks_of, whole_shape
 from galaxy_mpi.ccl.wire import Index, Kind, Wire
 
-__all__ = ["SLAB_ROWS", "Slabs", "is_long", "slabs_of"]
+__all__ = ["SLAB_ROWS", "Slabs", "is_long", "slab_wires", "slabs_of"]
 
 SLAB_ROWS = 2048
 """Rows per slab. Larger means fewer synchronisations, smaller means less memory; untuned."""
@@ -44,10 +44,15 @@ def slabs_of(
     pieces : sequence of slice, optional
         Adjacent row ranges that must not be split, at most `SLAB_ROWS` each.
     """
+    for rows, slab in slab_wires(wire, pieces):
+        yield rows, bind(builder, slab, by_rows=by_rows)
+
+
+def slab_wires(wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Wire]]:
+    """Yield the row range and the wire of each slab."""
     for rows in _cut(wire.sent[0], pieces):
         shape = rows.stop - rows.start, wire.sent[1]
-        slab = replace(wire, shape=shape, sent=shape)
-        yield rows, bind(builder, slab, by_rows=by_rows)
+        yield rows, replace(wire, shape=shape, sent=shape)
 
 
 def _cut(n_rows: int, pieces: Sequence[slice]) -> Iterator[slice]:

@@ -13,7 +13,7 @@ from galaxy_mpi.ccl.direct import DirectAllGather, DirectAllReduce, DirectReduce
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import FACE, FLOAT32
 
-__all__ = ["SplitAllReduce", "direct_all_reduce"]
+__all__ = ["SplitAllReduce", "direct_all_reduce", "part_of"]
 
 WORTH_PARTS = 2**14
 """From this many values on, adding each part on one chip only is worth a second exchange."""
@@ -51,10 +51,9 @@ class SplitAllReduce:
     ) -> None:
         self._builder, self._wire = builder, wire
         size = self._size = builder.plane(wire.axis).size
-        rows, columns = (1 if is_flat else prod(wire.sent[:-1])), wire.sent[-1]
+        part, columns = part_of(wire, size, is_flat=is_flat), wire.sent[-1]
+        rows, width = part.sent
         self._columns = prod(wire.sent) // rows
-        width = part_width(self._columns, size)
-        part = replace(wire, shape=(rows, width), sent=(rows, width))
         self._scatter = scatter(builder, part, by_rows=False, is_rounded=False)
         self._gather = gather(builder, part)
         self._whole: F32 = self._scatter.term.reshape(rows, size * width)
@@ -84,6 +83,13 @@ class SplitAllReduce:
                 end = min(begin + width, columns)
                 builder.call(np.copyto, out[:, begin:end], part[:, : end - begin])
         return out.reshape(wire.sent)
+
+
+def part_of(wire: Wire, size: int, *, is_flat: bool = False) -> Wire:
+    """Return the wire of the parts into which `SplitAllReduce` splits a tensor."""
+    rows = 1 if is_flat else prod(wire.sent[:-1])
+    shape = rows, part_width(prod(wire.sent) // rows, size)
+    return replace(wire, shape=shape, sent=shape)
 
 
 def part_width(columns: int, size: int) -> int:

@@ -1,6 +1,6 @@
 """Make the report of a run from what its ranks know; on rank 0 alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from galaxy_mpi.checkpoints.tokenizer import Tokenizer
 from galaxy_mpi.config import RunConfig
@@ -13,6 +13,8 @@ from galaxy_mpi.engine.report import Report
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.seen import Observer, Seen
 from galaxy_mpi.engine.times import RunTimes
+from galaxy_mpi.mesh import Axis
+from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.device_run import DeviceRun
@@ -26,6 +28,7 @@ def report_of(
     run: RunConfig,
     plan: Plan,
     programs: Programs,
+    planes: Mapping[Axis, Plane],
     tokenizer: Tokenizer,
     requests: list[Request],
     times: RunTimes,
@@ -42,6 +45,7 @@ def report_of(
     run : RunConfig
     plan : Plan
     programs : Programs
+    planes : mapping of Axis to Plane
     tokenizer : Tokenizer
     requests : list of Request
     times : RunTimes
@@ -68,7 +72,7 @@ def report_of(
         prefill=[rank.totals[PrefillMode.name] for rank in ranks],
         memory=[chip for rank in ranks for chip in rank.memory],
         seen=_seen(observer, ranks, requests, tokenizer),
-        ran=what_ran(run, programs, machine, plan.sampling, plan.checksums),
+        ran=what_ran(run, programs, planes, machine, plan.sampling, plan.checksums),
         is_interrupted=is_interrupted,
     )
 

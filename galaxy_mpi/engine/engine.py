@@ -282,6 +282,7 @@ class Engine:
             self.run,
             self.plan,
             self.programs,
+            self.chips.planes,
             self._tokenizer,
             scheduler.requests,
             self.times,

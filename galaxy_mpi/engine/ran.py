@@ -14,7 +14,8 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.dtypes import codec_name
 from galaxy_mpi.json_values import Json, JsonObject, JsonView
 from galaxy_mpi.kernels import SamplingParams
-from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.systems import Modules, PassShape, System
 from galaxy_mpi.timing import Machine
@@ -30,6 +31,7 @@ _LONG = ("prompts", "prompt_tokens", "argv")
 def what_ran(
     run: RunConfig,
     programs: Programs,
+    planes: Mapping[Axis, Plane],
     machine: Machine | None,
     sampling: SamplingParams | None,
     checksums: Mapping[str, str | None],
@@ -40,6 +42,8 @@ def what_ran(
     ----------
     run : RunConfig
     programs : Programs
+    planes : mapping of Axis to Plane
+        Of this process.
     machine : Machine or None
         None if there is no device time.
     sampling : SamplingParams or None
@@ -56,8 +60,8 @@ def what_ran(
         "sampling": None if sampling is None else asdict(sampling),
         "formats": programs.precision.key,
         "collectives": {
-            "decode": system.decode_algorithms.ran_as(decode),
-            "prefill": system.prefill_algorithms.ran_as(prefill),
+            "decode": system.decode_algorithms.ran_as(decode, planes),
+            "prefill": system.prefill_algorithms.ran_as(prefill, planes),
         },
         "machine": None if machine is None else asdict(programs.on(machine)),
         "checksums": dict(checksums),

@@ -122,7 +122,7 @@ class Binder:
 
     def ran_as(self) -> dict[str, str]:
         """Return the algorithm of each buffer's collective, for reports."""
-        return self._algorithms.ran_as(wire for _, wire in self._program.wires())
+        return self._algorithms.ran_as((wire for _, wire in self.exchanged), self._planes)
 
     def plane(self, axis: Axis) -> Plane:
         """Return the connection of this chip's group along ``axis``."""

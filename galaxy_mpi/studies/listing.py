@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import NamedTuple
 
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.mesh import Mesh
@@ -36,6 +37,13 @@ class _Listed:
     def crossings(self) -> list[Cross]:
         """Its exchanges, except those that are sent together with the one before."""
         return [c for c, _ in self.charges if isinstance(c, Cross) and not c.rides]
+
+
+class _OnOneHost(NamedTuple):
+    """The members of a group, as a run on one host has them."""
+
+    size: int
+    shares_memory: bool = True
 
 
 class Listing:
@@ -123,8 +131,9 @@ class Listing:
         wire = cross.wire
         if cross.rides:
             return f"{wire.kind.value} within a {wire.axis.group_name}: sent with the one before"
-        alone = self._mesh.size(wire.axis) == 1
-        how = "alone" if alone else self._algorithms.words(wire)
+        members = _OnOneHost(self._mesh.size(wire.axis))
+        alone = members.size == 1
+        how = "alone" if alone else self._algorithms.words(wire, members)
         beside = f", {cross.cores:.0f} cores work meanwhile" if cross.beside_s else ""
         n_bytes = f"{wire.sent_bytes:,} bytes"
         if wire.n_bytes != wire.sent_bytes:

@@ -100,7 +100,7 @@ def check(plane, rank, program, axis, kinds, *, passes_terms):
         scattered = sum(n // size for n in parts[key]) + sum(each for _, each in boxes[key])
         if wire.kind is Kind.ALL_GATHER:
             assert (sum(rows[key]), scattered) == (n_bytes, 0), wire
-        elif passes_terms and is_small(wire):
+        elif passes_terms and is_small(wire, shares_memory=False):
             # The host alone: the device passes on sums, and is charged for the wire.
             n_bytes = bytes_of_terms(wire, size) * (1 + len(same))
             assert (sum(rows[key]), scattered) == (n_bytes, 0), wire

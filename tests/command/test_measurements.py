@@ -98,6 +98,11 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
         assert {row["implementation"] for row in rows} == {"galaxy_mpi", "mpi"}
         assert {row["topology"] for row in rows} == {*ways, ""}
         assert {row["wrong"] for row in rows} == {0}
+        for row in rows:
+            gathered = row["topology"] == "ring" and row["op"] != "all_gather"
+            # As messages, a chunk of more than 128 values is added hop by hop.
+            gathered &= not (extra and row["op"] == "reduce_scatter" and row["count"] > 256)
+            assert row["ran_as"] == row["topology"] + ", terms gathered" * gathered
         html = page.read_text("utf-8")
         assert html.count("<figure") == 2 * len({(row["op"], row["axis"]) for row in rows})
         assert f"{rows[-1]['busbw_GBps']:.3f}</td>" in html

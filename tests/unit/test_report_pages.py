@@ -139,7 +139,9 @@ def test_a_benchmark_of_collectives_has_a_curve_for_each_way():
     figures = ("time_us", "time_min_us", "time_max_us", "algbw_GBps", "busbw_GBps")
     device = ("device_time_us", "device_busbw_GBps", "device_peak_GBps")
     rows = [
-        row | {"topology": way, "size_bytes": size} | {n: float(size) for n in (*figures, *device)}
+        row
+        | {"topology": way, "ran_as": way, "size_bytes": size}
+        | {n: float(size) for n in (*figures, *device)}
         for way in ("ring", "direct")
         for size in (1024, 2048)
     ]

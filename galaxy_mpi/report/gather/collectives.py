@@ -13,6 +13,7 @@ Rows = Sequence[JsonView]  # of the JSON
 _COLUMNS = {
     "implementation": Column("implementation"),
     "topology": Column("topology"),
+    "ran_as": Column("ran as"),
     "transport": Column("transport"),
     "size_bytes": Column("size", "B", ",d"),
     "dtype": Column("type"),

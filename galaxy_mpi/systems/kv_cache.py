@@ -54,6 +54,20 @@ class PageTable:
         page, place = np.divmod(self.positions_B[self.active], self.page_size)
         return self.blocks_BP[self.active, page] * self.page_size + place
 
+    def places(self, n_kv: int, n_positions: int) -> Ints:
+        """Return where each active user's new position goes in caches (K, positions), flattened.
+
+        Shape (K, users).
+        """
+        key = n_kv, n_positions
+        if key not in self._places:
+            self._places[key] = n_positions * np.arange(n_kv)[:, None] + self.slots
+        return self._places[key]
+
+    @cached_property
+    def _places(self) -> dict[tuple[int, int], Ints]:
+        return {}
+
     @cached_property
     def same_length(self) -> list[tuple[Ints, Ints]]:
         """Active slots grouped by number of runs of positions: (slots, runs (G, n)) each.
@@ -167,7 +181,7 @@ class CacheWriter:
     """
 
     def __init__(self, cache: KVCache, both_BK2H: F32, inputs: "StepInputs") -> None:
-        self._both, self._inputs = both_BK2H, inputs
+        self._inputs = inputs
         rows = both_BK2H.reshape(-1, cache.head_dim)
         shape = (*both_BK2H.shape[:3], cache.dtype.row_bytes(cache.head_dim))
         packed = both_BK2H.view(np.uint8)
@@ -176,20 +190,24 @@ class CacheWriter:
             packed = np.empty(shape, np.uint8)
             codec = cache.dtype.row_codec(len(rows), cache.head_dim)
             self._pack = partial(codec.pack, rows, packed.reshape(len(rows), -1))
+        self._k, self._v = both_BK2H[:, :, 0], both_BK2H[:, :, 1]
         self._packed_KB = _whole_positions(packed).T
-        self._cached_KT = _whole_positions(cache.rows)
+        self._cached = _whole_positions(cache.rows)
+        self._n_kv, self._n_positions = self._cached.shape
+        self._cached = self._cached.reshape(-1, copy=False)
 
     def write(self, k_BKH: F32, v_BKH: F32) -> None:
         """Write; a user at position -1 is skipped."""
-        self._both[:, :, 0] = k_BKH
-        self._both[:, :, 1] = v_BKH
+        np.copyto(self._k, k_BKH)
+        np.copyto(self._v, v_BKH)
         if self._pack is not None:
             self._pack()
         table, packed = self._inputs.table, self._packed_KB
         assert table is not None
         if len(table.active) < packed.shape[1]:
             packed = packed[:, table.active]
-        self._cached_KT[:, table.slots] = packed
+        # Four times as fast as an assignment to an index.
+        self._cached.put(table.places(self._n_kv, self._n_positions), packed)
 
 
 def _whole_positions(rows: Bytes) -> NDArray[np.void]:

@@ -234,15 +234,11 @@ def _prepared(
 
 def _worst_of_ops(found: Differences | None) -> dict[str, object]:
     """Return what a row of the report has of its ops."""
-    if found is None:
-        return {}
-    figures = found.to_dict(LEAST_PCC)
-    return {name: figures[name] for name in ("by_op", "by_layer")}
+    figures = {} if found is None else found.to_dict(LEAST_PCC)
+    return {name: figures[name] for name in ("by_op", "by_layer") if name in figures}
 
 
-def _what_ran(
-    run: RunConfig, plan: Plan, transport: Transport, keys: list[str]
-) -> dict[str, object]:
+def _what_ran(run: RunConfig, plan: Plan, on: Transport, keys: list[str]) -> dict[str, object]:
     """Return ``run`` of the report, with the formats of all rows."""
     programs = Programs(
         plan.model,
@@ -252,7 +248,7 @@ def _what_ran(
         users=run.working_mesh.cols,
         layout_class=run.layout_class,
     )
-    planes = {axis: transport.plane(axis) for axis in Axis}
+    planes = {axis: on.plane(axis) for axis in Axis}
     return what_ran(run, programs, planes, None, None, plan.checksums) | {"formats": keys}
 
 

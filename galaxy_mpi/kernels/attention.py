@@ -1,15 +1,12 @@
 """Attention over cached positions: one new token per user, or a whole prompt."""
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
-from galaxy_mpi.arrays import F32, Ints
+from galaxy_mpi.arrays import F32, Call, Ints
 
 __all__ = ["ROW_BLOCK", "attention_calls", "attention_decode", "attention_prefill"]
 
-Call = tuple[Callable[..., object], tuple[object, ...]]
 
 ROW_BLOCK = 128
 """Rows per block in prefill: the granularity of padding, prefix caching and attention."""

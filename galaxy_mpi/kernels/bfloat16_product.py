@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32, Array
+from galaxy_mpi.arrays import F32, Array, Call
 from galaxy_mpi.dtypes import Bfloat16Factors
-from galaxy_mpi.kernels.multiply import Call
 
 __all__ = ["Bfloat16Product", "NoKernelError"]
 

@@ -6,14 +6,14 @@ lose no bit of a factor, so they differ in the order of additions only. Importin
 seconds in each rank, so it is used only for large weights, and it is optional.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32
+from galaxy_mpi.arrays import F32, Call
 from galaxy_mpi.dtypes import Float32Factors
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ _SMALL = 10**6
 
 _NARROW = 64
 """Fewer columns gain nothing."""
-
-Call = tuple[Callable[..., object], tuple[object, ...]]
 
 
 def column_parts(n_rows: int, depth: int, width: int) -> list[slice]:

@@ -16,15 +16,13 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from galaxy_mpi.arrays import F32, Array
+from galaxy_mpi.arrays import F32, Array, Call
 from galaxy_mpi.dtypes import TILE, Factors, PackedTensor, padded
 
 if TYPE_CHECKING:
     from galaxy_mpi.systems.chip import ChipBinder
 
 __all__ = ["Piece", "Product", "piece_rows", "pieces_of"]
-
-Call = tuple[Callable[..., object], tuple[object, ...]]
 
 
 class Product(Protocol):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from galaxy_mpi.arrays import F32, Array, Bytes
+from galaxy_mpi.arrays import F32, Array, Bytes, Call
 from galaxy_mpi.ccl.algorithms import Algorithms
 from galaxy_mpi.ccl.builder import Bound
 from galaxy_mpi.ccl.wire import Wire
@@ -20,7 +20,6 @@ from galaxy_mpi.program.pool import ArrayPool
 
 __all__ = ["Binder", "Call", "Codecs", "Phase", "Tap"]
 
-Call = tuple[Callable[..., object], tuple[object, ...]]
 
 Tap = Callable[["Binder", Use, tuple[Array, ...]], None]
 """Called after each op while a program is bound, with the op's arrays; it may add calls. All arrays

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from galaxy_mpi.arrays import F32, Bytes, Ints
+from galaxy_mpi.arrays import F32, Bytes, Call, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType, RowCodec
-from galaxy_mpi.kernels.attention import Call, attention_calls
+from galaxy_mpi.kernels.attention import attention_calls
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable, read_size
 from galaxy_mpi.systems.modules import Attention, put
 from galaxy_mpi.systems.precision import Precision

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from galaxy_mpi.arrays import F32, Bytes, Ints
+from galaxy_mpi.arrays import F32, Bytes, Call, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType
 
 if TYPE_CHECKING:
-    from galaxy_mpi.kernels.attention import Call
     from galaxy_mpi.systems.chip import StepInputs
     from galaxy_mpi.systems.decode_attention import Part
 

@@ -234,8 +234,9 @@ def _prepared(
 
 def _worst_of_ops(found: Differences | None) -> dict[str, object]:
     """Return what a row of the report has of its ops."""
-    figures = {} if found is None else found.to_dict(LEAST_PCC)
-    return {name: figures[name] for name in ("by_op", "by_layer") if name in figures}
+    if found is None:
+        return {}
+    return {name: found.to_dict(LEAST_PCC)[name] for name in ("by_op", "by_layer")}
 
 
 def _what_ran(run: RunConfig, plan: Plan, on: Transport, keys: list[str]) -> dict[str, object]:

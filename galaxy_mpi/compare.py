@@ -169,9 +169,8 @@ def _prepare_values(
             return
         plan, device = engine.plan, None
         emulated = run.emulated_machine if plan.has_device_time else None
-        ran = what_ran(
-            run, engine.programs, engine.chips.planes, emulated, plan.sampling, plan.checksums
-        )
+        chips, about = engine.chips, (plan.sampling, plan.checksums)
+        ran = what_ran(run, engine.programs, chips.planes, emulated, *about, chips.product)
         if plan.has_device_time:
             device = device_figures(
                 found,

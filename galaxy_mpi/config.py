@@ -1,6 +1,7 @@
 """The configuration of a run: checked arguments of a command."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,9 +191,9 @@ class RunConfig:
         """Name of the system in reports."""
         return self.system.name if isinstance(self.system, System) else self.system
 
-    @property
+    @cached_property
     def emulated_machine(self) -> "Machine":
-        """The machine, with overridden constants."""
+        """The machine, with overridden constants, as its file was when it was first needed."""
         from galaxy_mpi.timing import Machine
 
         return Machine.load(self.machine).with_constants(self.constants)

@@ -63,7 +63,7 @@ _Made = TypeVar("_Made", bound=Bound, covariant=True)
 
 
 class Members(Protocol):
-    """What of a plane decides how its collectives run, see `galaxy_mpi.mesh.plane.Plane`."""
+    """The properties of a plane that decide how collectives run, see `galaxy_mpi.mesh.plane`."""
 
     @property
     def size(self) -> int:

@@ -38,7 +38,7 @@ class Codec(Protocol):
         """Unpack to bfloat16, two rows in one: exact for all formats but float32.
 
         This is how instructions that multiply bfloat16 read the second factor of a product
-        ("VNNI" in oneDNN): what they add together lies together.
+        ("VNNI" in oneDNN): values whose products are added together are adjacent.
 
         Parameters
         ----------

@@ -30,10 +30,10 @@ class Scratch(Protocol):
 
 
 class Factors(Protocol):
-    """What a product reads. Values are those of bfloat16 in either case."""
+    """The memory layout of a product's factors; their values are those of bfloat16."""
 
     value_bytes: int
-    """Of a value of a weight."""
+    """Bytes of one unpacked value of a weight."""
 
     def rows(self, scratch: Scratch, n_rows: int, depth: int) -> Array:
         """Return scratch for rows of the first factor."""
@@ -87,7 +87,7 @@ class Bfloat16Factors:
         return scratch.bytes(_ROWS, n_rows, 2 * depth).view(np.uint16)
 
     def read(self, x: F32) -> Array:
-        """Return the upper halves, which is all that there is in them."""
+        """Return the upper halves; the lower ones are zero."""
         return x.view(np.uint16)[:, 1::2]
 
     def weight(self, scratch: Scratch, height: int, width: int) -> Array:

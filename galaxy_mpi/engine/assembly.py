@@ -34,6 +34,7 @@ def report_of(
     times: RunTimes,
     ranks: Sequence[RankOutcome],
     *,
+    product: str,
     clock: RunClock | None,
     observer: Observer | None,
     is_interrupted: bool,
@@ -51,6 +52,8 @@ def report_of(
     times : RunTimes
     ranks : sequence of RankOutcome
         In order of ranks; of rank 0 alone if the run was interrupted.
+    product : str
+        What multiplied the largest weights.
     clock : RunClock or None
         What is traced in device time; None without device time.
     observer : Observer or None
@@ -72,7 +75,7 @@ def report_of(
         prefill=[rank.totals[PrefillMode.name] for rank in ranks],
         memory=[chip for rank in ranks for chip in rank.memory],
         seen=_seen(observer, ranks, requests, tokenizer),
-        ran=what_ran(run, programs, planes, machine, plan.sampling, plan.checksums),
+        ran=what_ran(run, programs, planes, machine, plan.sampling, plan.checksums, product),
         is_interrupted=is_interrupted,
     )
 

@@ -104,6 +104,12 @@ class Chips:
         return 0 if stream is None else stream.piece_bytes(prefill=prefill)
 
     @property
+    def product(self) -> str:
+        """What multiplies large weights: ``numpy``, or torch's ``float32`` or ``bfloat16``."""
+        stream = self.held[0].state.stream
+        return "numpy" if stream is None else stream.product
+
+    @property
     def packed_bytes(self) -> int:
         """Bytes of the packed weights of all chips of this process."""
         return sum(held.weights.packed_bytes for held in self.held)

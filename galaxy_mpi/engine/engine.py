@@ -287,6 +287,7 @@ class Engine:
             scheduler.requests,
             self.times,
             ranks,
+            product=self.chips.product,
             clock=self.clock,
             observer=self._observer,
             is_interrupted=is_interrupted,

@@ -35,6 +35,7 @@ def what_ran(
     machine: Machine | None,
     sampling: SamplingParams | None,
     checksums: Mapping[str, str | None],
+    product: str | None = None,
 ) -> JsonObject:
     """Return ``run`` of a report; see docs/json.md.
 
@@ -50,6 +51,8 @@ def what_ran(
         None if no token was chosen.
     checksums : mapping
         Of the model and of the tokenizer.
+    product : str, optional
+        What multiplied the largest weights, see `galaxy_mpi.engine.chips.Chips.product`.
     """
     system, one = run.emulated_system, PassShape.of_prompt(1)
     decode = (wire for _, wire in programs.decode().wires())
@@ -65,7 +68,7 @@ def what_ran(
         },
         "machine": None if machine is None else asdict(programs.on(machine)),
         "checksums": dict(checksums),
-        "versions": versions(),
+        "versions": versions() | ({} if product is None else {"product": product}),
     }
 
 

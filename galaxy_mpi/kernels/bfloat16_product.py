@@ -6,10 +6,12 @@ those of torch round their result to bfloat16, but the kernel below them does no
 under its C++ name, which contains the types of its arguments: a version in which they differ does
 not have this name. The kernel is tried out before it is used.
 
-Additions take other turns than in a product of float32, and subnormal numbers count as zero.
+The additions are in another order than in a product of float32, and subnormal numbers count as
+zero.
 """
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +29,18 @@ _MULTIPLY = "_ZN2at6native7cpublas6brgemmEllllllbPKN3c108BFloat16ES5_Pfb"
 const BFloat16* B, float* C, bool is_vnni)``, in ATen/native/CPUBlas.h."""
 
 _RELEASE = "_ZN2at6native7cpublas14brgemm_releaseEb"
-"""Gives tile registers back, where there are any."""
+"""Releases the AMX tile registers, if the processor has them."""
+
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Variables that forbid oneDNN some instructions, whatever the processor has."""
+
+
+def _has_instructions(torch: Any) -> bool:
+    """Return whether oneDNN uses bfloat16 instructions; without, the kernel aborts the process."""
+    is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    if is_supported is None or not torch.backends.mkldnn.is_available():
+        return False
+    return bool(is_supported()) and not any(name in os.environ for name in _LIMITS)
 
 
 class NoKernelError(RuntimeError):
@@ -52,9 +65,8 @@ class Bfloat16Product:
             import torch
         except ImportError as error:
             raise NoKernelError("torch is not installed") from error
-        # Elsewhere the kernel ends the process.
-        if not getattr(torch.cpu, "_is_avx512_bf16_supported", bool)():
-            raise NoKernelError("the processor does not multiply bfloat16")
+        if not _has_instructions(torch):
+            raise NoKernelError("the processor does not multiply bfloat16, or oneDNN must not")
         try:
             library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
             self._kernel, self._release = library[_MULTIPLY], library[_RELEASE]
@@ -62,7 +74,7 @@ class Bfloat16Product:
             raise NoKernelError("torch has no such kernel") from error
         self._kernel.restype = self._release.restype = None
         if not self._is_right():
-            raise NoKernelError("torch's kernel does something else")
+            raise NoKernelError("torch's kernel gave a wrong product")
 
     def bind(self, x: Array, w: Array, out: F32, term: F32, *, adds: bool) -> list[Call]:
         """Multiply and add in one call."""
@@ -83,7 +95,7 @@ class Bfloat16Product:
         def multiply(*_: Array) -> None:
             kernel(*arguments)
 
-        return [(multiply, (x, w, out))]  # which thereby live as long as the call
+        return [(multiply, (x, w, out))]  # the arguments keep the arrays alive
 
     @contextmanager
     def ready(self) -> Iterator[None]:

@@ -1,9 +1,10 @@
 """The matrix product of one chip, of large matrices of bfloat16 values: torch's or numpy's.
 
-The first of these that there is: a kernel of bfloat16 instructions in torch
+Uses the first that is available: a kernel of bfloat16 instructions in torch
 (`galaxy_mpi.kernels.bfloat16_product`), torch's product of float32, numpy's. All add in float32 and
-lose no bit of a factor, so they differ in the order of additions only. Importing torch takes
-seconds in each rank, so it is used only for large weights, and it is optional.
+lose no bit of a factor, so they differ in the order of additions, and the first counts subnormal
+numbers as zero. Importing torch takes seconds in each rank, so it is used only for large weights,
+and it is optional.
 """
 
 from collections.abc import Iterator
@@ -25,8 +26,12 @@ LARGE = 2**20
 """Values from which on a weight is multiplied in pieces, and with torch."""
 
 _SMALL = 10**6
-"""Products of numbers up to which OpenBLAS multiplies without copying the second factor first
-(interface/gemm.c, ``SMALL_MATRIX_OPT``), which makes it a quarter faster."""
+"""Products of numbers up to which OpenBLAS multiplies without first copying the second factor.
+
+That is the limit of its kernels for small matrices (``sgemm_small_kernel_permit``) for processors
+with AVX-512, where it saves a quarter of the time. Others may have no such kernels; there a cut
+costs a call.
+"""
 
 _NARROW = 64
 """Fewer columns gain nothing."""

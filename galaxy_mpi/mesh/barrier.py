@@ -17,7 +17,6 @@ barrier, of tickets taken by ``sem_trywait``, relied on a failing call, which sy
 
 import ctypes
 import os
-from _multiprocessing import SemLock  # type: ignore[import-not-found]
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -40,7 +39,7 @@ SIGNAL_BYTES = _SEMAPHORE_BYTES + MOST_POSTS
 
 _PROCESS_SHARED = 1
 _COUNTING = 1
-"""Of a SemLock: any thread or process may release it."""
+"""Kind of SemLock that any thread or process may release."""
 _ATTRIBUTE_BYTES = 64
 _FUNCTIONS = (
     "pthread_barrier_init",
@@ -55,13 +54,20 @@ def _library() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
+def _semaphores() -> Any:
+    """Return Python's class of semaphores, which a Python may have been built without."""
+    from _multiprocessing import SemLock  # type: ignore[import-not-found]
+
+    return SemLock
+
+
 def has_barriers() -> bool:
-    """Return whether the C library is GNU's and has the functions used here."""
+    """Return whether the C library is GNU's and has the functions used here, and so has Python."""
     try:
-        library = _library()
-    except OSError:
+        library, semaphores = _library(), _semaphores()
+    except (OSError, ImportError):
         return False
-    return all(hasattr(library, name) for name in _FUNCTIONS)
+    return hasattr(semaphores, "_rebuild") and all(hasattr(library, name) for name in _FUNCTIONS)
 
 
 def _address(memory: Bytes, n_bytes: int) -> int:
@@ -133,9 +139,10 @@ class Signal:
         self._memory = memory  # keeps it mapped
         place = _address(memory, SIGNAL_BYTES)
         self._place = ctypes.c_void_p(place)
-        # Without a name it uses the semaphore at an address. In the end Python closes it: only the
-        # GNU C library is known to ignore this for one that has no name.
-        semaphore = SemLock._rebuild(place, _COUNTING, SemLock.SEM_VALUE_MAX, None)
+        # Without a name it uses the semaphore at an address. Python calls sem_close on it at exit;
+        # only the GNU C library is known to ignore that for an unnamed semaphore.
+        kind = _semaphores()
+        semaphore = kind._rebuild(place, _COUNTING, kind.SEM_VALUE_MAX, None)
         self.post: Callable[[], None] = semaphore.release
         self.take: Callable[..., bool] = semaphore.acquire
         self.numbers = memory.data[_SEMAPHORE_BYTES:SIGNAL_BYTES]

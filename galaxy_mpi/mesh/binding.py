@@ -27,6 +27,7 @@ from galaxy_mpi.mesh.rounds import (
     InRounds,
     Labelled,
     RelayRows,
+    begins_at_once,
     box,
     box_bytes,
     numbered,
@@ -104,7 +105,8 @@ class BoundPlane(ABC):
         peers = tuple(tuple(hops.peers() for hops in of_member) for of_member in rounds)
         if not collective.crossings:
             collective.rounds = self._round_crossings(collective, peers)
-            collective.crossings = [self._relay_crossing(collective)]
+            at_once = begins_at_once(peers)
+            collective.crossings = [self._relay_crossing(collective, is_one_call=at_once)]
         memory, number, me = self._place[rank]
         group, places = memory.team.groups[number], places_of(peers)
         layout = RelayRows(self.size, n_bytes, len(places))
@@ -210,8 +212,8 @@ class BoundPlane(ABC):
     def _round_crossings(self, collective: Collective, rounds: GroupRounds) -> Sequence[Round]:
         """Return how a team crosses the rounds of boxes, each with a method ``complete``."""
 
-    def _relay_crossing(self, collective: Collective) -> TeamCrossing:
-        """Return how a team crosses a relay whose rounds are known."""
+    def _relay_crossing(self, collective: Collective, *, is_one_call: bool) -> TeamCrossing:
+        """Return how a team crosses a relay whose rounds are known; they may be one call."""
         return InRounds(collective.label, collective.rounds)
 
     @abstractmethod

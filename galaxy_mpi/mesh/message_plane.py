@@ -146,8 +146,8 @@ class MessagePlane(BoundPlane):
         crossings += [BoxMessages(self, collective, n, crossings) for n in range(len(rounds[0]))]
         return crossings
 
-    def _relay_crossing(self, collective: Collective) -> TeamCrossing:
+    def _relay_crossing(self, collective: Collective, *, is_one_call: bool) -> TeamCrossing:
         rounds = [r for r in collective.rounds if isinstance(r, BoxMessages)]
-        if len(rounds) < len(collective.rounds):
-            return super()._relay_crossing(collective)
+        if len(rounds) < len(collective.rounds) or not is_one_call:
+            return super()._relay_crossing(collective, is_one_call=False)
         return MessageRelay(self.waits, collective, rounds)

@@ -105,13 +105,8 @@ class MessageRequests:
         """
         return self._starts[number], self._waits[number], self._errors
 
-    def run_first(self) -> bool:
-        """Start the messages of the first round and wait for them, as `start` and `finish` do."""
-        self.start(0)
-        return self.finish(0)
-
     def run_rest(self) -> bool:
-        """Do so with each of the later rounds; nothing is computed between."""
+        """Start and finish each round but the first, as nothing is computed between them."""
         rest = self._rest
         self.n_started += len(rest)
         try:

@@ -113,7 +113,7 @@ class Round(TeamCrossing, Protocol):
         ----------
         rank, chip : int
         head : Bytes or None
-            Where its label is; a row has none if the receiver has had one from this chip.
+            Where its label is; None if this chip has already sent the receiver a label.
         data : Bytes
         tag : int
             Of the message, if it is one.

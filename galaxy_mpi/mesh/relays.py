@@ -1,8 +1,8 @@
 """Relays as one call: all rounds of rows that are passed on, because nothing is computed between.
 
-With many ranks on a core, what an exchange costs is the processor time of each rank, more than the
-rounds themselves. So notices that have arrived together are passed on together, and requests are
-started and awaited without a call of ours between them.
+With many ranks on a core, the cost of an exchange is mostly each rank's processor time, not the
+number of rounds. So notices that have arrived together are passed on together, and requests are
+started and awaited without Python calls in between.
 """
 
 import time
@@ -15,7 +15,7 @@ from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.waits import Waits
 
 if TYPE_CHECKING:
-    from galaxy_mpi.mesh.message_crossings import BoxMessages, In
+    from galaxy_mpi.mesh.message_crossings import BoxMessages
     from galaxy_mpi.mesh.message_requests import MessageRequests
     from galaxy_mpi.mesh.signals import Posts, Received, Sent, SignalCrossing, Signals, Takes
 
@@ -48,8 +48,6 @@ class SignalRelay:
                 outs.setdefault(post, ([], sends))[0].append(number)
             for take, receives in crossing.come:
                 ins.setdefault(take, ([], receives))[0].append(number)
-        for numbers, _ in (*outs.values(), *ins.values()):
-            assert numbers == list(range(len(numbers))), "neighbours exchange from the first round"
         self._arguments = (
             self,
             self._signals,
@@ -198,7 +196,7 @@ def _relay_one_way(
         if known < left:
             take.n_known = 0
             left -= known
-        else:  # the last row that comes is passed on no more
+        else:  # the last row is not passed on
             take.n_known = known - left
             known, left = left - 1, 0
         n_held += known
@@ -215,75 +213,46 @@ class MessageRelay:
 
     def __init__(self, waits: Waits, collective: Collective, rounds: "list[BoxMessages]") -> None:
         self.label, self._waits, self._rounds = collective.label, waits, rounds
-        self._arguments: tuple[object, ...] = ()
-        self._calls: tuple[Callable[[], None], ...] = ()
 
     def complete(self, mine: Sequence[int]) -> None:
         """Create the requests, once every chip of this process has bound."""
         for crossing in self._rounds:
             crossing.complete(mine)
-        first, *later = self._rounds
-        assert not any(crossing.labels for crossing in later), "neighbours exchange at once"
-        if first.requests is not None:
-            waits = self._waits
-            self._arguments = (
-                self,
-                first.requests,
-                first.out,
-                first.labels,
-                waits,
-                waits.text,
-                first.text,
-                waits.count,
-            )
 
     def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[object, ...]]:
         """Return a call that crosses, and adds its seconds to the only element of ``spent_s``."""
-        if not self._arguments:
-            return _nothing, ()
-        return _relay_messages, (*self._arguments, spent_s)
+        first, waits = self._rounds[0], self._waits
+        requests, cross = first.requests, first.timed(spent_s)
+        if requests is None:
+            return cross
+        return _relay_messages, (self, *cross, requests, waits, waits.count, spent_s)
 
     def __call__(self) -> None:
         """Return when all rows have arrived."""
         cross, arguments = self.timed([0.0])
         cross(*arguments)
 
-    def check(self) -> None:
-        """Raise an error for the first label that differs."""
-        self._rounds[0].check()
-
     def missing(self) -> list[int]:
         """Return the neighbours, of which one or more have not sent all rows."""
         return sorted({rank for crossing in self._rounds for rank in crossing.missing()})
 
 
-def _nothing() -> None:
-    """Cross a relay of chips that are all of this process."""
-
-
 def _relay_messages(
     relay: MessageRelay,
+    cross_first: Callable[..., None],
+    arguments: tuple[object, ...],
     requests: "MessageRequests",
-    out: list[tuple[memoryview, bytes]],
-    labels: "list[In]",
     waits: Waits,
-    line: memoryview,
-    text: bytes,
     count: memoryview,
     spent_s: list[float],
 ) -> None:
-    """Pass on all rows. All it needs are arguments, as in `galaxy_mpi.mesh.crossing`."""
+    """Pass on all rows: the first round with its labels, the others without a look at them."""
+    cross_first(*arguments)
     began = time.perf_counter()
-    for place, label in out:
-        place[:] = label
     waits.crossing = relay
-    line[:] = text
     count[0] += 1
-    has_fitted = requests.run_first()
-    for digest, right, _ in labels:
-        if digest[0] != right:
-            relay.check()
-    if not (has_fitted and requests.run_rest()):
+    has_fitted = requests.run_rest()
+    count[0] += 1
+    if not has_fitted:
         raise CollectiveError(f"a message of {relay.label.text} arrived damaged")
-    count[0] += 1
     spent_s[0] += time.perf_counter() - began

@@ -11,6 +11,7 @@ __all__ = [
     "InRounds",
     "Labelled",
     "RelayRows",
+    "begins_at_once",
     "box",
     "box_bytes",
     "numbered",
@@ -101,6 +102,21 @@ def spreads(rounds: GroupRounds) -> bool:
             for member in range(len(rounds))
         ]
     return all(len(members) == len(rounds) for members in known)
+
+
+@cache
+def begins_at_once(rounds: GroupRounds) -> bool:
+    """Return whether members exchange with each neighbour from the first round on, until they end.
+
+    Only then may a relay be one call, see `galaxy_mpi.mesh.relays`.
+    """
+    for of_member in rounds:
+        for way in zip(*of_member, strict=True):
+            for peer in {peer for peers in way for peer in peers}:
+                numbers = [number for number, peers in enumerate(way) if peer in peers]
+                if numbers != list(range(len(numbers))):
+                    return False
+    return True
 
 
 @cache

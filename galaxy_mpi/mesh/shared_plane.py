@@ -57,11 +57,11 @@ class SharedPlane(BoundPlane):
             crossings[-1] = Then(crossings[-1], barrier_crossing(self, collective))
         return crossings
 
-    def _relay_crossing(self, collective: Collective) -> TeamCrossing:
+    def _relay_crossing(self, collective: Collective, *, is_one_call: bool) -> TeamCrossing:
         rounds = [r for r in collective.rounds if isinstance(r, SignalCrossing)]
         signals = self._signals_of(collective.memory)
-        if len(rounds) < len(collective.rounds) or not signals.is_patient:
-            return super()._relay_crossing(collective)
+        if len(rounds) < len(collective.rounds) or not (signals.is_patient and is_one_call):
+            return super()._relay_crossing(collective, is_one_call=False)
         return SignalRelay(self.waits, collective, signals, rounds)
 
     def _signals_of(self, memory: TeamMemory) -> Signals:

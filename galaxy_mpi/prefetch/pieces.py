@@ -29,6 +29,10 @@ class Product(Protocol):
     """Multiplies matrices whose values are those of bfloat16; see `galaxy_mpi.kernels.multiply`."""
 
     @property
+    def name(self) -> str:
+        """Name in reports."""
+
+    @property
     def needs_term(self) -> bool:
         """Whether adding needs scratch."""
 

@@ -84,6 +84,11 @@ class WeightStream:
         }
         self._known: dict[object, bytes | None] = {}
 
+    @property
+    def product(self) -> str:
+        """Name of the product."""
+        return self._product.name
+
     def has(self, weight: WeightId) -> bool:
         """Return whether a weight is streamed."""
         return weight in self._tensors

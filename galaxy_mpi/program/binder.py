@@ -174,8 +174,8 @@ class Binder:
         if id(crossing) in self._crossed:
             raise ProgramError(
                 f"{self._use}, chip ({self.row}, {self.col}): its `bind` calls `cross()` of one "
-                f"collective twice ({crossing.label.text}); what is sent again is another "
-                f"collective, which must be charged too"
+                f"collective twice ({crossing.label.text}); make a second collective, and "
+                f"charge it"
             )
         self._crossed.add(id(crossing))
         self.phases[-1].crossing = crossing

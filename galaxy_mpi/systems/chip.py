@@ -117,19 +117,22 @@ class _Whole:
         self._chip, self._w, self.width = chip, w, w.shape[1]
 
     def multiply(self, x: F32, out: F32, rows: ProductRows | None) -> None:
-        """Add a call for each block and part."""
+        """Add calls for each block."""
         for block in (slice(0, len(x)),) if rows is None else rows.blocks:
-            read, to = x[block], out[block]
-            for part in column_parts(len(read), len(self._w), self.width):
-                self._chip.call(np.matmul, read, self._w[:, part], to[:, part])
+            self._multiply(x[block], out[block])
 
     def multiply_one_of_each(self, x: F32, out: F32, rows: ProductRows) -> None:
         """Multiply whole blocks and keep a row of each."""
         height = max(block.stop - block.start for block in rows.blocks)
         product = self._chip.array(height, self.width)
         for number, block in enumerate(rows.blocks):
-            self._chip.call(np.matmul, x[block], self._w, product[: block.stop - block.start])
+            self._multiply(x[block], product[: block.stop - block.start])
             self._chip.call(_keep, rows, number, product, out[number])
+
+    def _multiply(self, x: F32, out: F32) -> None:
+        """Add a call for each part of the columns."""
+        for part in column_parts(len(x), len(self._w), self.width):
+            self._chip.call(np.matmul, x, self._w[:, part], out[:, part])
 
 
 class _Streamed:

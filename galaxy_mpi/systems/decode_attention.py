@@ -144,13 +144,15 @@ class AttentionStep:
         table = self._table
         if len(table.active) < len(q_BNH):
             out_BNH.fill(0)
-        # Layers that have the same arrays share the calls, which keep the arrays.
+        # Layers have the same arrays from the second run of a program on, and share the calls.
         key = (self._key, id(q_BNH), id(out_BNH))
         prepared = table.prepared.get(key)
-        if prepared is None or not self._is_own:
+        if prepared is None:
             parts = self._parts_of(q_BNH.shape)
             with_calls = [(part, self._calls(part, q_BNH, out_BNH)) for part in parts]
-            prepared = table.prepared[key] = q_BNH, out_BNH, with_calls
+            prepared = q_BNH, out_BNH, with_calls
+            if self._is_own:  # a user's class may have a state for each layer
+                table.prepared[key] = prepared
         for part, calls in prepared[2]:
             self._runs[part.kv_heads].take(part.runs, 1, part.rows, "clip")
             for call, arguments in calls:

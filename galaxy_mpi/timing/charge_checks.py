@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.errors import ProgramError
@@ -56,8 +57,8 @@ def check_exchanged(
         bound = found[number][1]
         if bound != wire:
             raise ProgramError(
-                f"{use} exchanges {bound}, but charges device time for {_told_apart(wire, bound)}; "
-                f"fix the op, whose `bind` and `charges` must agree"
+                f"{use} exchanges {_told(bound, wire)}, but charges device time for "
+                f"{_told(wire, bound)}; fix the op, whose `bind` and `charges` must agree"
             )
     if len(found) > len(expected):
         raise ProgramError(
@@ -74,10 +75,11 @@ def check_exchanged(
             )
 
 
-def _told_apart(wire: Wire, other: Wire) -> str:
-    """Return the text of a wire, with what the texts of both do not show if they are equal."""
-    more = f", {wire.shape} on the device over {wire.links} links"
-    return f"{wire}{more if str(wire) == str(other) else ''}"
+def _told(wire: Wire, other: Wire) -> str:
+    """Return the text of a wire, and in what it differs from another if their texts are equal."""
+    names = [f.name for f in fields(Wire) if getattr(wire, f.name) != getattr(other, f.name)]
+    more = [f"{name} {getattr(wire, name)}" for name in names if str(wire) == str(other)]
+    return ", ".join([str(wire), *more])
 
 
 def _identity(use: Use, wire: Wire) -> tuple[int, str, Axis, Kind]:

@@ -1,5 +1,8 @@
 """Large weights that are multiplied piece by piece."""
 
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -19,7 +22,7 @@ from galaxy_mpi.dtypes import (
     padded,
 )
 from galaxy_mpi.engine import chips
-from galaxy_mpi.kernels import chosen_product
+from galaxy_mpi.kernels import chosen_product, column_parts
 from galaxy_mpi.kernels.bfloat16_product import Bfloat16Product, NoKernelError
 from galaxy_mpi.kernels.multiply import NumpyProduct, TorchProduct
 from galaxy_mpi.prefetch import ProductRows, WeightId, WeightStream
@@ -91,7 +94,8 @@ def test_pieces_add_up_to_the_whole(product, dtype, depth):
     size = product.factors.value_bytes
     assert stream.piece_bytes(prefill=False) == size * 1600 * rows
     assert rows <= 320
-    assert size * 1600 * min(depth, 640) >= stream.piece_bytes(prefill=True) >= rows
+    most = size * 1600 * min(depth, 640)
+    assert most >= stream.piece_bytes(prefill=True) >= stream.piece_bytes(prefill=False)
 
 
 def test_products_keep_all_bits_of_the_factors(product):
@@ -107,6 +111,7 @@ def test_products_keep_all_bits_of_the_factors(product):
 class OrderedByHeight:
     """A product that adds in another order if a matrix has more than 128 rows."""
 
+    name = "ordered by height"
     needs_term = False
     factors = Float32Factors()
 
@@ -210,6 +215,36 @@ def test_a_kernel_that_does_something_else_is_not_used(monkeypatch):
     words = Bfloat16Factors.words
     monkeypatch.setattr(Bfloat16Factors, "words", lambda self, values: words(self, values + 1))
     assert isinstance(chosen_product(), TorchProduct)
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+@pytest.mark.parametrize("most", ["AVX2", "AVX512_CORE"])
+def test_instructions_that_onednn_must_not_use_are_not_used(name, most):
+    """In a process of its own: oneDNN reads the variable once, and its kernel would abort."""
+    pytest.importorskip("torch")
+    code = "from galaxy_mpi.kernels import chosen_product; print(chosen_product().name)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, name: most},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "float32\n"), ended.stderr
+
+
+@pytest.mark.parametrize("shape", [(32, 144, 256), (8, 576, 570), (32, 64, 1000), (128, 300, 70)])
+def test_parts_of_the_columns_add_up_to_the_product(shape):
+    rows, depth, width = shape
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 4, (rows, depth)).astype(np.float32)
+    w = rng.integers(-3, 4, (depth, width)).astype(np.float32)
+    parts = column_parts(*shape)
+    assert [part.stop for part in parts[:-1]] == [part.start for part in parts[1:]]
+    assert (parts[0].start, parts[-1].stop) == (0, width)
+    np.testing.assert_array_equal(np.concatenate([x @ w[:, p] for p in parts], axis=1), x @ w)
+    if len(parts) > 1:
+        assert all(rows * depth * (part.stop - part.start) <= 10**6 for part in parts)
 
 
 def test_small_weights_and_float32_are_not_streamed():

@@ -74,10 +74,16 @@ class Again(FusedReduce):
 
 
 class Narrow(FusedReduce):
+    changes = {"dtype": BFP4}
+
     def bind(self, chip, x, weight):
-        reduced = chip.collective(replace(self._sum, dtype=BFP4))
+        reduced = chip.collective(replace(self._sum, **self.changes))
         chip.matmul(self.site, x, weight, reduced.term)
         return reduced.cross()
+
+
+class OtherLinks(Narrow):
+    changes = {"links": 1}
 
 
 class Twice(Wrong):
@@ -88,6 +94,7 @@ class Twice(Wrong):
 CHARGED = replace(GALAXY, name="charged", decode=replace(GALAXY.decode, down=Charged))
 AGAIN = replace(GALAXY, name="again", decode=replace(GALAXY.decode, down=Again))
 NARROW = replace(GALAXY, name="narrow", decode=replace(GALAXY.decode, down=Narrow))
+LINKS = replace(GALAXY, name="links", decode=replace(GALAXY.decode, down=OtherLinks))
 TWICE = replace(GALAXY, name="twice", decode=replace(GALAXY.decode, down=Twice))
 """
 
@@ -181,6 +188,7 @@ def test_a_chip_that_makes_a_collective_and_does_not_cross_it_is_told(
             r"op w2 of layer 0 exchanges all_reduce FF2 within a column, bfloat4_b \(4, 128\), but "
             r"charges device time for all_reduce FF2 within a column, bfloat8_b \(4, 128\)",
         ),
+        ("LINKS", r"exchanges .*\(4, 128\), links 1, but charges .*\(4, 128\), links \w+; fix"),
         ("TWICE", "op w2 of layer 0 exchanges all_reduce FF2 .* 2 times, but charges .* for 1"),
     ],
 )

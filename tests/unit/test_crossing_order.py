@@ -8,7 +8,7 @@ taken away once, to see that this test would signal.
 import pytest
 
 from galaxy_mpi.mesh.plane import RoundPeers, slot_of
-from galaxy_mpi.mesh.rounds import spreads
+from galaxy_mpi.mesh.rounds import begins_at_once, spreads
 
 
 class OverwrittenError(Exception):
@@ -167,3 +167,10 @@ def test_rounds_that_do_not_tell_everybody_of_everybody_need_a_barrier():
     explore(play(["bbb", "bb"], 2, rounds=one_way))
     with pytest.raises(OverwrittenError, match="box"):
         explore(play(["bbb", "bb"], 2, rounds=one_way, closes=False))
+
+
+def test_a_relay_that_comes_to_a_neighbour_later_is_not_one_call():
+    late = ((RoundPeers((1,), ()), RoundPeers((), ())), (RoundPeers((), (0,)), RoundPeers((), ())))
+    assert begins_at_once(ring(3))
+    assert begins_at_once(late)
+    assert not begins_at_once(tuple(of_member[::-1] for of_member in late))

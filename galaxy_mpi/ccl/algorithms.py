@@ -125,11 +125,11 @@ def scatter_terms(make_topology: MakeTopology) -> Algorithm[Scatter]:
 SMALL_SUM = 2**12
 """Values of an all-reduce up to which passing on terms takes less time than sums."""
 
-SMALL_CHUNK, SHARED_CHUNK = 2**7, 2**15
+SMALL_CHUNK, SHARED_CHUNK = 2**9, 2**15
 """The same of a reduce-scatter's chunk, with messages and in shared memory.
 
-A message of a whole term should fit Open MPI's eager limit of 4 KiB. In shared memory, terms are
-passed on without a copy.
+A message of a whole term should fit Open MPI's eager limit (32 KiB, see ``launch/setup.sh``). In
+shared memory, terms are passed on without a copy.
 """
 
 

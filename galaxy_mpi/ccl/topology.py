@@ -64,6 +64,9 @@ class Topology(Protocol):
     def all_gather(self, i: int) -> list[Round]:
         """Return chip ``i``'s rounds; it starts with chunk ``i`` and ends with all."""
 
+    def all_gather_both_ways(self, i: int) -> list[Round]:
+        """Return the same with as few rounds as possible: chunks travel both ways."""
+
     def reduce_scatter(self, i: int) -> list[Round]:
         """Return chip ``i``'s rounds; it ends with the sum of chunk ``i``."""
 
@@ -79,13 +82,23 @@ class Ring:
         """Pass on the chunk received last, starting with the chip's own."""
         return [self._round(i, i - s, i - s - 1) for s in range(self.size - 1)]
 
+    def all_gather_both_ways(self, i: int) -> list[Round]:
+        """Pass on the chunk received last in each lane, until the two meet."""
+        n, rounds = self.size, []
+        for s in range(n // 2):
+            up, down = (self._round(i, i - s, i - s - 1), self._round(i, i + s, i + s + 1, DOWN))
+            both = (up, down) if s < (n - 1) // 2 else (up,)
+            rounds.append(Round(*(sum(hops, ()) for hops in zip(*both, strict=True))))
+        return rounds
+
     def reduce_scatter(self, i: int) -> list[Round]:
         """Add the chip's own term to the partial sum received last, and pass it on."""
         return [self._round(i, i - s - 1, i - s - 2) for s in range(self.size - 1)]
 
-    def _round(self, i: int, sent: int, received: int) -> Round:
-        n = self.size
-        return Round((Hop((i + 1) % n, sent % n),), (Hop((i - 1) % n, received % n),))
+    def _round(self, i: int, sent: int, received: int, lane: int = UP) -> Round:
+        n, step = self.size, 1 if lane == UP else -1
+        to, source = Hop((i + step) % n, sent % n, lane), Hop((i - step) % n, received % n, lane)
+        return Round((to,), (source,))
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,10 @@ class Line:
         from_below = [self._hop(i - 1, i - 1 - s, UP) for s in range(self.size - 1)]
         from_above = [self._hop(i + 1, i + 1 + s, DOWN) for s in range(self.size - 1)]
         return self._rounds(up, down, from_below, from_above)
+
+    def all_gather_both_ways(self, i: int) -> list[Round]:
+        """Return `all_gather`, which is both ways."""
+        return self.all_gather(i)
 
     def reduce_scatter(self, i: int) -> list[Round]:
         """Send partial sums towards their owners, the farthest owner first."""

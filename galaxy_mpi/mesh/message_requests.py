@@ -81,7 +81,8 @@ class MessageRequests:
         self._starts = [start([*everything, *sends[0]]), *(start(r) for r in sends[1:])]
         sent = [r for of_round in sends for r in of_round]
         self._waits = [*(wait(r) for r in receives[:-1]), wait([*receives[-1], *sent])]
-        self._rest = list(zip(self._starts[1:], self._waits[1:], strict=True))
+        self._rounds = list(zip(self._starts, self._waits, strict=True))
+        self._n_rounds = len(self._rounds)
         self.n_started = self.n_finished = 0
 
     def start(self, number: int) -> None:
@@ -105,23 +106,21 @@ class MessageRequests:
         """
         return self._starts[number], self._waits[number], self._errors
 
-    def run_rest(self) -> bool:
-        """Start and finish each round but the first, as nothing is computed between them."""
-        rest = self._rest
-        self.n_started += len(rest)
+    def run(self) -> bool:
+        """Start and finish all rounds, as nothing is computed between them; see `finish`."""
+        self.n_started += self._n_rounds
         try:
-            for start, wait in rest:
+            for start, wait in self._rounds:
                 start()
                 wait()
         except self._errors:
             return False
-        self.n_finished += len(rest)
+        self.n_finished += self._n_rounds
         return True
 
     def free(self) -> None:
         """Free the requests, unless a failed collective left some that never complete."""
-        n_rounds = len(self._waits)
-        if self.n_started == self.n_finished and self.n_started % n_rounds == 0:
+        if self.n_started == self.n_finished and self.n_started % self._n_rounds == 0:
             for request in self._all:
                 request.Free()
         self._all.clear()

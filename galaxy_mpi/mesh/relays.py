@@ -15,7 +15,7 @@ from galaxy_mpi.mesh.collective import Collective
 from galaxy_mpi.mesh.waits import Waits
 
 if TYPE_CHECKING:
-    from galaxy_mpi.mesh.message_crossings import BoxMessages
+    from galaxy_mpi.mesh.message_crossings import BoxMessages, In
     from galaxy_mpi.mesh.message_requests import MessageRequests
     from galaxy_mpi.mesh.signals import Posts, Received, Sent, SignalCrossing, Signals, Takes
 
@@ -222,15 +222,20 @@ class MessageRelay:
     def timed(self, spent_s: list[float]) -> tuple[Callable[..., None], tuple[object, ...]]:
         """Return a call that crosses, and adds its seconds to the only element of ``spent_s``."""
         first, waits = self._rounds[0], self._waits
-        requests, cross = first.requests, first.timed(spent_s)
+        requests = first.requests
         if requests is None:
-            return cross
-        return _relay_messages, (self, *cross, requests, waits, waits.count, spent_s)
+            return first.timed(spent_s)
+        labels, line = (first.out, first.labels), (waits.text, first.text)
+        return _relay_messages, (self, requests, *labels, waits, *line, waits.count, spent_s)
 
     def __call__(self) -> None:
         """Return when all rows have arrived."""
         cross, arguments = self.timed([0.0])
         cross(*arguments)
+
+    def check(self) -> None:
+        """Raise an error for the first label that differs."""
+        self._rounds[0].check()
 
     def missing(self) -> list[int]:
         """Return the neighbours, of which one or more have not sent all rows."""
@@ -239,20 +244,28 @@ class MessageRelay:
 
 def _relay_messages(
     relay: MessageRelay,
-    cross_first: Callable[..., None],
-    arguments: tuple[object, ...],
     requests: "MessageRequests",
+    out: "list[tuple[memoryview, bytes]]",
+    labels: "list[In]",
     waits: Waits,
+    line: memoryview,
+    text: bytes,
     count: memoryview,
     spent_s: list[float],
 ) -> None:
-    """Pass on all rows: the first round with its labels, the others without a look at them."""
-    cross_first(*arguments)
+    """Pass on all rows, and then look at the labels of the first."""
     began = time.perf_counter()
+    for place, label in out:
+        place[:] = label
     waits.crossing = relay
-    count[0] += 1
-    has_fitted = requests.run_rest()
-    count[0] += 1
+    line[:] = text
+    n = count[0]
+    count[0] = n + 1
+    has_fitted = requests.run()
+    count[0] = n + 2
+    for digest, right, _ in labels:
+        if digest[0] != right:
+            relay.check()
     if not has_fitted:
         raise CollectiveError(f"a message of {relay.label.text} arrived damaged")
     spent_s[0] += time.perf_counter() - began

@@ -55,8 +55,8 @@ GATHERED = "ring, terms gathered"
 @pytest.mark.parametrize(
     ("kind", "shape", "shared", "sent"),
     [
-        (Kind.REDUCE_SCATTER, (4, 32), GATHERED, GATHERED),
-        (Kind.REDUCE_SCATTER, (1, 129), GATHERED, "ring"),
+        (Kind.REDUCE_SCATTER, (4, 128), GATHERED, GATHERED),
+        (Kind.REDUCE_SCATTER, (1, 513), GATHERED, "ring"),
         (Kind.REDUCE_SCATTER, (32, 1024), GATHERED, "ring"),
         (Kind.REDUCE_SCATTER, (1, 32769), "ring", "ring"),
         (Kind.ALL_REDUCE, (4, 1024), GATHERED, GATHERED),

@@ -13,7 +13,7 @@ BY_NAME = pytest.mark.parametrize("name", TOPOLOGIES)
 @BY_NAME
 @given(size=SIZES)
 @settings(deadline=None)
-@pytest.mark.parametrize("op", ["all_gather", "reduce_scatter"])
+@pytest.mark.parametrize("op", ["all_gather", "all_gather_both_ways", "reduce_scatter"])
 def test_every_send_has_its_receive_in_the_same_round(name, size, op):
     schedules = [getattr(TOPOLOGIES[name](size), op)(i) for i in range(size)]
     for number in range(len(schedules[0])):
@@ -27,7 +27,7 @@ def test_every_send_has_its_receive_in_the_same_round(name, size, op):
             for i in range(size)
             for hop in schedules[i][number].receives
         }
-        if name == "line" and op == "all_gather":  # lanes do not matter to a gather
+        if name == "line" and op != "reduce_scatter":  # lanes do not matter to a gather
             sent = {s[:3] for s in sent}
             received = {r[:3] for r in received}
         assert sent == received
@@ -36,15 +36,31 @@ def test_every_send_has_its_receive_in_the_same_round(name, size, op):
 @BY_NAME
 @given(size=SIZES)
 @settings(deadline=None)
-def test_all_gather_sends_only_what_has_arrived_and_ends_with_everything(name, size):
-    topology = TOPOLOGIES[name](size)
+@pytest.mark.parametrize("op", ["all_gather", "all_gather_both_ways"])
+def test_all_gather_sends_only_what_has_arrived_and_ends_with_everything(name, size, op):
+    gather = getattr(TOPOLOGIES[name](size), op)
     have = [{i} for i in range(size)]
-    for number in range(len(topology.all_gather(0))):
+    for number in range(len(gather(0))):
         for i in range(size):
-            assert {h.chunk for h in topology.all_gather(i)[number].sends} <= have[i]
+            assert {h.chunk for h in gather(i)[number].sends} <= have[i]
         for i in range(size):
-            have[i] |= {h.chunk for h in topology.all_gather(i)[number].receives}
+            new = [h.chunk for h in gather(i)[number].receives]
+            # A ring brings nothing twice; nor does a line.
+            assert len(set(new) - have[i]) == len(new)
+            have[i] |= set(new)
     assert all(chunks == set(range(size)) for chunks in have)
+
+
+@given(size=SIZES)
+@settings(deadline=None)
+def test_a_ring_both_ways_has_half_the_rounds_between_neighbours(size):
+    for i in range(size):
+        rounds = Ring(size).all_gather_both_ways(i)
+        assert len(rounds) == size // 2
+        for round_ in rounds:
+            peers = [hop.peer for hop in round_.sends]
+            assert len(peers) == len(set(peers))
+            assert {(peer - i) % size for peer in peers} <= {1, size - 1}
 
 
 @BY_NAME

@@ -1,11 +1,16 @@
 """Attention over cached positions: one new token per user, or a whole prompt."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Call, Ints
 
-__all__ = ["ROW_BLOCK", "attention_calls", "attention_decode", "attention_prefill"]
+__all__ = [
+    "ROW_BLOCK",
+    "attention_calls",
+    "attention_decode",
+    "attention_prefill",
+    "future_mask",
+]
 
 
 ROW_BLOCK = 128
@@ -38,7 +43,7 @@ def attention_decode(q_BNH: F32, k_BKTH: F32, v_BKTH: F32, positions_B: Ints) ->
     out = np.empty(q_BNH.shape, np.float32)
     scaled = np.empty((n_users, n_kv, n_heads // n_kv, head_dim), np.float32)
     scores = np.empty((n_users, n_kv, n_heads // n_kv, n_cached), np.float32)
-    future = (np.arange(n_cached) > positions_B[:, None])[:, None, None]
+    future = future_mask(positions_B, n_cached)
     bounds = np.empty((*scores.shape[:-1], 1), np.float32)
     for call, arguments in attention_calls(
         q_BNH, k_BKTH, v_BKTH, future, scaled, scores, bounds, out
@@ -47,11 +52,18 @@ def attention_decode(q_BNH: F32, k_BKTH: F32, v_BKTH: F32, positions_B: Ints) ->
     return out
 
 
+def future_mask(positions_B: Ints, n_cached: int) -> F32:
+    """Return what is added to scores, (B, 1, 1, T): -inf behind each user's position, else 0."""
+    mask = np.zeros((len(positions_B), 1, 1, n_cached), np.float32)
+    mask[(np.arange(n_cached) > positions_B[:, None])[:, None, None]] = -np.inf
+    return mask
+
+
 def attention_calls(
     q_BNH: F32,
     k_BKTH: F32,
     v_BKTH: F32,
-    future: NDArray[np.bool_],
+    future: F32,
     scaled: F32,
     scores: F32,
     bounds: F32,
@@ -63,8 +75,8 @@ def attention_calls(
     ----------
     q_BNH, k_BKTH, v_BKTH
         As in `attention_decode`.
-    future : ndarray of shape (B, 1, 1, T), bool
-        Positions after each user's own.
+    future : ndarray of shape (B, 1, 1, T), float32
+        See `future_mask`.
     scaled : ndarray of shape (B, K, N/K, H), float32
     scores : ndarray of shape (B, K, N/K, T), float32
         Overwritten.
@@ -78,7 +90,7 @@ def attention_calls(
     return [
         (np.multiply, (q_BNH.reshape(scaled.shape, copy=False), scale, scaled)),
         (np.matmul, (scaled, k_BKTH.swapaxes(2, 3), scores)),
-        (np.copyto, (scores, np.float32(-np.inf), "same_kind", future)),
+        (np.add, (scores, future, scores)),  # a third of the time of `copyto` with a mask
         (np.maximum.reduce, (scores, *over_positions)),
         (np.subtract, (scores, bounds, scores)),
         (np.exp, (scores, scores)),

@@ -10,11 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import F32, Bytes, Call, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType, RowCodec
-from galaxy_mpi.kernels.attention import attention_calls
+from galaxy_mpi.kernels.attention import attention_calls, future_mask
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable, read_size
 from galaxy_mpi.systems.modules import Attention, put
 from galaxy_mpi.systems.precision import Precision
@@ -89,7 +88,8 @@ class Part:
     scores: F32
     bounds: F32
     """The greatest score, then the sum, of each head."""
-    future: NDArray[np.bool_]
+    future: F32
+    """See `future_mask`."""
 
 
 class AttentionStep:
@@ -214,7 +214,7 @@ class AttentionStep:
             space.values("queries", n_own, n_kv, per_kv, head_dim),
             space.values("scores", n_own, n_kv, per_kv, n_runs * size),
             space.values("bounds", n_own, n_kv, per_kv, 1),
-            self._table.future(places, n_runs * size),
+            future_mask(self._table.positions_B[places], n_runs * size),
         )
 
     def _calls(self, part: Part, q_BNH: F32, out_BNH: F32) -> list[Call]:

@@ -53,19 +53,13 @@ class PageTable:
         page, place = np.divmod(self.positions_B[self.active], self.page_size)
         return self.blocks_BP[self.active, page] * self.page_size + place
 
-    def places(self, n_kv: int, n_positions: int) -> Ints:
-        """Return where each active user's new position goes in caches (K, positions), flattened.
-
-        Shape (K, users).
-        """
-        key = n_kv, n_positions
-        if key not in self._places:
-            self._places[key] = n_positions * np.arange(n_kv)[:, None] + self.slots
-        return self._places[key]
-
     @cached_property
-    def _places(self) -> dict[tuple[int, int], Ints]:
-        return {}
+    def places(self) -> "_Places":
+        """Where each active user's new position goes in caches (K, positions), flattened.
+
+        By (K, positions); shape (K, users).
+        """
+        return _Places(self.slots)
 
     @cached_property
     def same_length(self) -> list[tuple[Ints, Ints]]:
@@ -102,10 +96,17 @@ class PageTable:
         """The calls of all layers' attention in this step, with the arrays they are bound to."""
         return {}
 
-    def future(self, places: Ints, n_cached: int) -> NDArray[np.bool_]:
-        """Return a mask of the positions after each user's own, (B, 1, 1, T)."""
-        behind: NDArray[np.bool_] = np.arange(n_cached) > self.positions_B[places][:, None]
-        return behind[:, None, None]
+
+class _Places(dict[tuple[int, int], "Ints"]):
+    """`PageTable.places`, computed when a key is first looked up."""
+
+    def __init__(self, slots: Ints) -> None:
+        self._slots = slots
+
+    def __missing__(self, key: tuple[int, int]) -> Ints:
+        n_kv, n_positions = key
+        made = self[key] = n_positions * np.arange(n_kv)[:, None] + self._slots
+        return made
 
 
 class KVCache:
@@ -192,7 +193,8 @@ class CacheWriter:
         self._k, self._v = both_BK2H[:, :, 0], both_BK2H[:, :, 1]
         self._packed_KB = _whole_positions(packed).T
         self._cached = _whole_positions(cache.rows)
-        self._n_kv, self._n_positions = self._cached.shape
+        self._n_users = self._packed_KB.shape[1]
+        self._key: tuple[int, int] = self._cached.shape
         self._cached = self._cached.reshape(-1, copy=False)
 
     def write(self, k_BKH: F32, v_BKH: F32) -> None:
@@ -203,10 +205,11 @@ class CacheWriter:
             self._pack()
         table, packed = self._inputs.table, self._packed_KB
         assert table is not None
-        if len(table.active) < packed.shape[1]:
+        places = table.places[self._key]
+        if places.shape[1] < self._n_users:
             packed = packed[:, table.active]
         # np.put is four times as fast as indexed assignment.
-        self._cached.put(table.places(self._n_kv, self._n_positions), packed)
+        self._cached.put(places, packed)
 
 
 def _whole_positions(rows: Bytes) -> NDArray[np.void]:

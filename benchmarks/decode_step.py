@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from galaxy_mpi.blas import one_thread_per_rank
+from galaxy_mpi.blas import blas_kernels, one_thread_per_rank
 
 one_thread_per_rank()
 
@@ -144,6 +144,7 @@ def measure(transport: MpiTransport, name: str, mesh: Mesh, arguments: argparse.
     if transport.rank == 0:
         base = statistics.median(taken["transformers"])
         print(f"\n{name}: {model.n_layers} layers, dim {model.dim}, {USERS} users, mesh {mesh}")
+        print(f"products of ours by {blas_kernels()}")
         print(f"{'':<14}{'step ms':>9}{'least':>9}{'most':>9}{'of transformers':>17}")
         for what, seconds in taken.items():
             median = statistics.median(seconds)

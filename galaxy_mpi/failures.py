@@ -22,7 +22,8 @@ __all__ = ["guarded", "refused", "tell", "told_by_rank_0"]
 def guarded(play: Callable[[], int]) -> int:
     """Call a function in the only process of a command; return its exit code or that of its error.
 
-    Other errors than those of the user, of memory, of collectives and of a closed pipe pass.
+    Other errors than those of the user, of memory, of collectives and of a closed pipe pass. A
+    ``sys.exit`` in the user's own code is an error, whatever its code: the command has not ended.
     """
     try:
         code = play()
@@ -36,6 +37,9 @@ def guarded(play: Callable[[], int]) -> int:
         return exit_code(error)
     except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        _say_trace()
+        return 1
     except Exception as error:
         if not lacks_memory(error):
             raise

@@ -5,7 +5,7 @@ traces name it, and chips compare it whenever they exchange.
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from math import prod
 from typing import Protocol
@@ -115,6 +115,12 @@ class Wire:
     def __str__(self) -> str:
         what = f"{self.kind.value} {self.key} within a {self.axis.group_name}"
         return f"{what}, {self.dtype.name} {self.sent}"
+
+    def told_from(self, other: "Wire") -> str:
+        """Return its text, and in what it differs from another that has the same text."""
+        names = [f.name for f in fields(Wire) if getattr(self, f.name) != getattr(other, f.name)]
+        more = [f"{name} {getattr(self, name)}" for name in names if str(self) == str(other)]
+        return ", ".join([str(self), *more])
 
     def digest(self, number: int) -> int:
         """Return 64 bits that all members of a group must agree on: a hash of wire and number.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from galaxy_mpi import __version__
+from galaxy_mpi.blas import blas_kernels
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.dtypes import codec_name
 from galaxy_mpi.json_values import Json, JsonObject, JsonView
@@ -87,6 +88,7 @@ def versions() -> dict[str, str]:
         "galaxy_mpi": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "blas": blas_kernels(),
         "codec": codec_name(),
     }
 

@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from galaxy_mpi.blas import blas_kernels
 from galaxy_mpi.dtypes import codec_name
 from galaxy_mpi.errors import UserError
 from galaxy_mpi.health.finding import Finding, Level
@@ -29,6 +30,7 @@ def software_findings(environ: dict[str, str], fetched: Path) -> list[Finding]:
         _codec(),
         _torch(),
         _blas(environ),
+        _kernels(environ),
         _models(environ, fetched),
     ]
 
@@ -64,6 +66,18 @@ def _blas(environ: dict[str, str]) -> Finding:
         return Finding("BLAS threads", Level.NOTE, " ".join(many), advice)
     found = " ".join(said) or "not set; commands use 1 per rank"
     return Finding("BLAS threads", Level.GOOD, found)
+
+
+def _kernels(environ: dict[str, str]) -> Finding:
+    kernels = blas_kernels()
+    if asked := environ.get("OPENBLAS_CORETYPE"):
+        found = f"{kernels} (OPENBLAS_CORETYPE={asked})"
+        advice = (
+            "unset it for this processor's own: products may take half as long, and differ in "
+            "their last bits"
+        )
+        return Finding("BLAS kernels", Level.NOTE, found, advice)
+    return Finding("BLAS kernels", Level.GOOD, kernels)
 
 
 def _models(environ: dict[str, str], fetched: Path) -> Finding:

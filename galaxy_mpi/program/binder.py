@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 
@@ -233,12 +234,14 @@ class Binder:
         self.phases[-1].begins.append((len(self.phases[-1].calls), use))
         inputs = [self.arrays[i] if isinstance(i, Tensor) else i for i in use.inputs]
         self._uncrossed.clear()
+        n_exchanged = len(self.exchanged)
         made = use.op.bind(self, *inputs)
         if self._uncrossed:
             raise ProgramError(
                 f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__}) makes "
                 f"the collective {self._uncrossed[-1]}, but does not call its `cross()`"
             )
+        self._check_wires(use, [wire for _, wire in self.exchanged[n_exchanged:]])
         outputs = made if isinstance(made, tuple) else ()
         if use.outputs and made is not None and not isinstance(made, tuple):
             outputs = (made,)
@@ -252,6 +255,17 @@ class Binder:
     def result(self, name: str) -> Array:
         """Return the array of a result of the program."""
         return self.arrays[self._program.results[name]]
+
+    def _check_wires(self, use: Use, exchanged: Sequence[Wire]) -> None:
+        """Raise if an op exchanges other messages than its `Op.wires` names."""
+        takes_time, size = self._algorithms.takes_time, self.size
+        declared = [wire for wire in use.op.wires() if takes_time(wire, size(wire.axis))]
+        for found, named in zip_longest(exchanged, declared):
+            if found != named:
+                raise ProgramError(
+                    f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__}) "
+                    f"exchanges {_told(found, named)}, but its `wires` have {_told(named, found)}"
+                )
 
     def _check_shapes(self, use: Use, outputs: Sequence[Array]) -> None:
         """Raise if an op returned other shapes than it recorded; numpy might broadcast silently."""
@@ -280,3 +294,9 @@ class Binder:
                 if self._poisoned:
                     self.call(storage.fill, POISON)
         self._taken.clear()
+
+
+def _told(wire: Wire | None, other: Wire | None) -> str:
+    if wire is None:
+        return "nothing there"
+    return str(wire) if other is None else wire.told_from(other)

@@ -111,7 +111,15 @@ class Op(ABC):
     def priced(self, costs: "Costs") -> tuple[Charge, ...]:
         """Return the charges, cached for one costs object, because layers share their ops."""
         if self._priced[0] is not costs:
-            self._priced = (costs, tuple(self.charges(costs)))
+            try:
+                self._priced = (costs, tuple(self.charges(costs)))
+            except Exception as error:
+                if hasattr(error, "add_note"):  # Python 3.11
+                    error.add_note(
+                        f"in `charges` of op {self.name} ({type(self).__name__}); charges are "
+                        f"named tuples, changed by `charge._replace(...)`"
+                    )
+                raise
         return self._priced[1]
 
     def record(

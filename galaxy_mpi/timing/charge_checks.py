@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from numbers import Real
 
 from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.errors import ProgramError
@@ -12,7 +12,7 @@ from galaxy_mpi.output import plural
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Use
 
-__all__ = ["check_exchanged", "check_rides", "check_seconds"]
+__all__ = ["check_charges", "check_exchanged", "check_rides"]
 
 
 def check_exchanged(
@@ -57,8 +57,8 @@ def check_exchanged(
         bound = found[number][1]
         if bound != wire:
             raise ProgramError(
-                f"{use} exchanges {_told(bound, wire)}, but charges device time for "
-                f"{_told(wire, bound)}; fix the op, whose `bind` and `charges` must agree"
+                f"{use} exchanges {bound.told_from(wire)}, but charges device time for "
+                f"{wire.told_from(bound)}; fix the op, whose `bind` and `charges` must agree"
             )
     if len(found) > len(expected):
         raise ProgramError(
@@ -75,40 +75,65 @@ def check_exchanged(
             )
 
 
-def _told(wire: Wire, other: Wire) -> str:
-    """Return the text of a wire, and in what it differs from another if their texts are equal."""
-    names = [f.name for f in fields(Wire) if getattr(wire, f.name) != getattr(other, f.name)]
-    more = [f"{name} {getattr(wire, name)}" for name in names if str(wire) == str(other)]
-    return ", ".join([str(wire), *more])
-
-
 def _identity(use: Use, wire: Wire) -> tuple[int, str, Axis, Kind]:
     return id(use), wire.key, wire.axis, wire.kind
 
 
-def check_seconds(charged: Sequence[tuple[Use, Charge]]) -> None:
-    """Raise if an op charges what is no time: it would spread to all figures.
+def check_charges(charged: Sequence[tuple[Use, Charge]]) -> None:
+    """Raise if an op charges what is no charge, or no time: it would spread to all figures.
 
     Raises
     ------
     ProgramError
-        It names the op, the charge and the number.
+        It names the op, the charge and what is wrong with it.
     """
+    known: set[int] = set()
+    taken: list[Use] = []
     for use, charge in charged:
-        spent: tuple[float, ...] = ()
-        if isinstance(charge, Kernel):
-            spent = () if callable(charge.seconds) else (charge.seconds,)
-        elif isinstance(charge, Cross):
-            spent = charge.own_s, charge.wire_s, charge.beside_s, charge.block_s or 0.0
-        elif isinstance(charge, Take):
-            spent = (charge.n_bytes,)
-        for seconds in spent:
-            if not 0 <= seconds < math.inf:
-                name = getattr(charge, "name", "a weight")
-                raise ProgramError(
-                    f"{use} charges {name} with {seconds}; its `charges` must yield finite times "
-                    f"and bytes of at least 0"
-                )
+        if id(charge) not in known:
+            known.add(id(charge))
+            _check_charge(use, charge)
+        if isinstance(charge, Take):
+            taken.append(use)
+        elif isinstance(charge, Consumed):
+            if not taken:
+                raise ProgramError(f"{use} charges Consumed for a weight that no Take charged")
+            taken.pop()
+    if taken:
+        raise ProgramError(
+            f"{taken[-1]} charges Take for a weight that no Consumed releases; it would stay in "
+            f"the circular buffer"
+        )
+
+
+def _check_charge(use: Use, charge: object) -> None:
+    if not isinstance(charge, Charge):
+        raise ProgramError(
+            f"{use} charges {charge!r}, which is none of Kernel, Cross, Take, Consumed; a helper "
+            f"that returns one charge is yielded with `yield`, one that returns several with "
+            f"`yield from`"
+        )
+    name = getattr(charge, "name", "a weight")
+    amounts: dict[str, object] = {}
+    if isinstance(charge, Kernel):
+        amounts = {"cores": charge.cores}
+        if not callable(charge.seconds):
+            amounts["seconds"] = charge.seconds
+    elif isinstance(charge, Cross):
+        amounts = {n: getattr(charge, n) for n in ("own_s", "wire_s", "beside_s", "laps", "cores")}
+        amounts["block_s"], amounts["link_bytes"] = charge.block_s or 0.0, charge.link_bytes or 0.0
+        if not isinstance(charge.wire, Wire):
+            raise ProgramError(f"{use} charges {name} with wire {charge.wire!r}, which is no Wire")
+    elif isinstance(charge, Take):
+        amounts = {"n_bytes": charge.n_bytes}
+    if not isinstance(name, str):
+        raise ProgramError(f"{use} charges something with name {name!r}, which is no text")
+    for what, amount in amounts.items():
+        if not isinstance(amount, Real) or not 0 <= float(amount) < math.inf:
+            raise ProgramError(
+                f"{use} charges {name} with {what} {amount!r}; its `charges` must yield times, "
+                f"bytes and cores that are finite and at least 0"
+            )
 
 
 def check_rides(charges: Sequence[Charge]) -> None:

@@ -19,7 +19,7 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.op import Program, Use
 from galaxy_mpi.program.spent import Bound
-from galaxy_mpi.timing.charge_checks import check_exchanged, check_rides, check_seconds
+from galaxy_mpi.timing.charge_checks import check_charges, check_exchanged, check_rides
 from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.moments import BOUNDS, STALL, Moments, number_of
 from galaxy_mpi.timing.ticks import array_in_ticks, charge_in_ticks, in_ticks, spent_in_ticks
@@ -66,7 +66,7 @@ class Tape:
         self.gap_s = in_ticks(costs.gap_s(program.mode))
         self.issue_s = in_ticks(costs.issue_s(program.mode))
         charged = list(program.charges(costs))
-        check_seconds(charged)
+        check_charges(charged)
         self.uses: list[Use] = [use for use, _ in charged]
         self.charges: list[Charge] = _in_ticks([charge for _, charge in charged], costs)
         capacity = costs.machine.circular_buffer_bytes if capacity_bytes is None else capacity_bytes

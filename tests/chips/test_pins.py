@@ -5,6 +5,7 @@ A selection of all cases; ``python -m tests.pins --check`` plays the slow ones t
 
 import pytest
 
+from galaxy_mpi.blas import blas_kernels
 from tests.pins.cases import LOGITS, TOKENS_QUICK
 from tests.pins.commands import Inputs
 from tests.pins.golden import FILES, check
@@ -15,6 +16,9 @@ def inputs(tmp_path_factory):
     return Inputs(tmp_path_factory.mktemp("pins"))
 
 
+@pytest.mark.skipif(
+    blas_kernels() != "OpenBLAS Haswell", reason=f"pinned are not the bits of {blas_kernels()}"
+)
 @pytest.mark.parametrize("case", [*TOKENS_QUICK, *LOGITS])
 def test_a_run_gives_what_is_pinned(case, inputs):
     (golden,) = (golden for golden in FILES if case in golden.cases)

@@ -7,6 +7,7 @@ import pytest
 from tests.command.decode_command import nobody_is_left, play
 
 PROGRAM = """
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -19,14 +20,19 @@ from galaxy_mpi.systems.ops.reduce import FusedReduce
 
 
 class Wrong(FusedReduce):
-    second, skips = "SECOND", ()
+    second, skips, is_honest = "SECOND", (), False
+
+    def wires(self):
+        usual = self._sum, replace(self._sum, key=self.second or self._sum.key)
+        return usual if self.is_honest else self._bound
 
     def bind(self, chip, x, weight):
         out = chip.array(*self._sum.sent)
         chip.matmul(self.site, x, weight, out)
         wires = [self._sum, replace(self._sum, key=self.second or self._sum.key)]
-        if chip.rank == 1 and weight.layer == 1:
+        if chip.col == 1 and weight.layer == 1 and (self.is_honest or chip.row == 0):
             wires = self.changed(wires)
+        self._bound = tuple(wires)
         for wire in wires:
             reduced = chip.collective(wire)
             chip.call(lambda term, out: np.copyto(term, out[:, : term.shape[1]]), reduced.term, out)
@@ -41,8 +47,9 @@ class Wrong(FusedReduce):
                 yield charge._replace(wire=replace(charge.wire, key="SECOND"))
 
 
-def system(changed, skips=()):
-    op = type("Changed", (Wrong,), {"changed": staticmethod(changed), "skips": skips})
+def system(changed, skips=(), is_honest=False):
+    more = {"changed": staticmethod(changed), "skips": skips, "is_honest": is_honest}
+    op = type("Changed", (Wrong,), more)
     return replace(GALAXY, name="wrong", decode=replace(GALAXY.decode, down=op))
 
 
@@ -58,10 +65,17 @@ ORDER = system(lambda wires: wires[::-1])
 LEFT_OUT = system(lambda wires: wires[:1])
 SKIPPED = system(lambda wires: wires, skips=(1,))
 ALL_SKIP = system(lambda wires: wires, skips=range(4))
+COLUMN = system(lambda wires: [replace(wires[0], dtype=BFP4), wires[1]], is_honest=True)
+COLUMN_LEFT_OUT = system(lambda wires: wires[:1], is_honest=True)
 
 
 class Charged(FusedReduce):
     charges = Wrong.charges
+
+
+class Uncharged(Wrong):
+    is_honest, changed = True, staticmethod(lambda wires: wires)
+    charges = FusedReduce.charges
 
 
 class Again(FusedReduce):
@@ -73,8 +87,18 @@ class Again(FusedReduce):
         return out
 
 
+class Leaves(FusedReduce):
+    def bind(self, chip, x, weight):
+        if chip.rank == 1:
+            chip.call(sys.exit, 0)
+        return super().bind(chip, x, weight)
+
+
 class Narrow(FusedReduce):
     changes = {"dtype": BFP4}
+
+    def wires(self):
+        return (replace(self._sum, **self.changes),)
 
     def bind(self, chip, x, weight):
         reduced = chip.collective(replace(self._sum, **self.changes))
@@ -91,8 +115,10 @@ class Twice(Wrong):
     charges = FusedReduce.charges
 
 
+UNCHARGED = replace(GALAXY, name="uncharged", decode=replace(GALAXY.decode, down=Uncharged))
 CHARGED = replace(GALAXY, name="charged", decode=replace(GALAXY.decode, down=Charged))
 AGAIN = replace(GALAXY, name="again", decode=replace(GALAXY.decode, down=Again))
+LEAVES = replace(GALAXY, name="leaves", decode=replace(GALAXY.decode, down=Leaves))
 NARROW = replace(GALAXY, name="narrow", decode=replace(GALAXY.decode, down=Narrow))
 LINKS = replace(GALAXY, name="links", decode=replace(GALAXY.decode, down=OtherLinks))
 TWICE = replace(GALAXY, name="twice", decode=replace(GALAXY.decode, down=Twice))
@@ -159,6 +185,15 @@ def test_a_collective_that_is_crossed_twice_is_told(tmp_path, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
+def test_an_op_that_leaves_the_program_is_an_error_whatever_its_code(tmp_path, layout):
+    ended = run(tmp_path, layout, "LEAVES")
+    assert ended.returncode == 1
+    assert "SystemExit: 0" in ended.stderr
+    assert ended.stdout == ""
+    assert nobody_is_left()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
 def test_the_same_program_on_all_chips_runs(tmp_path, layout):
     ended = run(tmp_path, layout, "NOTHING")
     assert ended.returncode == 0, ended.stderr
@@ -182,6 +217,36 @@ def test_a_chip_that_makes_a_collective_and_does_not_cross_it_is_told(
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
+        (
+            "COLUMN",
+            r"exchanges all_reduce FF2 within a column, bfloat4_b \(4, 128\), but its `wires` have "
+            r"all_reduce FF2 within a column, bfloat8_b \(4, 128\)",
+        ),
+        (
+            "COLUMN_LEFT_OUT",
+            "exchanges nothing there, but its `wires` have all_reduce SECOND within a column",
+        ),
+    ],
+)
+def test_a_column_that_exchanges_something_else_is_told(tmp_path, layout, name, wanted):
+    """Its chips agree with each other, and chip (0, 0), which is charged, is none of them."""
+    ended = run(tmp_path, layout, name)
+    assert ended.returncode == 2
+    told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
+    op = r"op w2 of layer 1, chip \(\d, 1\): its `bind` \(Changed\)"
+    # Chips of one process that send their messages together are compared before that.
+    its = USUAL.replace("bfloat8_b", "bfloat4_b")
+    beside = rf"chip \(\d, 1\) is in {its}, but chip \(\d, 0\) is in {USUAL}"
+    assert any(re.search(f"{op} {wanted}|{beside}", line) for line in told), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+    assert nobody_is_left()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
         ("CHARGED", "op w2 of layer 0 charges device time for all_reduce SECOND within a column"),
         (
             "NARROW",
@@ -189,6 +254,10 @@ def test_a_chip_that_makes_a_collective_and_does_not_cross_it_is_told(
             r"charges device time for all_reduce FF2 within a column, bfloat8_b \(4, 128\)",
         ),
         ("LINKS", r"exchanges .*\(4, 128\), links 1, but charges .*\(4, 128\), links \w+; fix"),
+        (
+            "UNCHARGED",
+            "op w2 of layer 0 exchanges all_reduce SECOND .* charges no device time for it",
+        ),
         ("TWICE", "op w2 of layer 0 exchanges all_reduce FF2 .* 2 times, but charges .* for 1"),
     ],
 )
@@ -200,5 +269,5 @@ def test_an_op_whose_exchanges_and_charges_differ_is_told_before_a_step_runs(
     told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
     assert len(told) == 1, ended.stderr
     assert re.search(wanted, told[0]), told
-    assert told[0].endswith("fix the op, whose `bind` and `charges` must agree")
+    assert "fix the op, whose `bind` and `charges` must agree" in told[0]
     assert nobody_is_left()

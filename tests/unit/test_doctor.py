@@ -6,11 +6,13 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
 import sys
 
 import pytest
 
 from galaxy_mpi import doctor
+from galaxy_mpi.blas import blas_kernels
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.failures import tell
 from galaxy_mpi.health import Level, host, launch_findings, network, software_findings
@@ -89,6 +91,23 @@ def test_a_folder_without_a_model_and_threads_of_blas_are_told(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     found = {finding.name: finding for finding in software_findings(environ, tmp_path)}
     assert found["model"].level is Level.GOOD
+
+
+def test_kernels_of_another_processor_are_told(tmp_path):
+    for asked, level in (({}, Level.GOOD), ({"OPENBLAS_CORETYPE": "Haswell"}, Level.NOTE)):
+        (told,) = (f for f in software_findings(asked, tmp_path) if f.name == "BLAS kernels")
+        assert told.level is level
+        assert blas_kernels() in told.found
+
+
+def test_the_kernels_are_those_that_openblas_was_asked_for():
+    code = "from galaxy_mpi.blas import blas_kernels; print(blas_kernels())"
+    for asked in ("Haswell", "Nehalem"):
+        environ = {**os.environ, "OPENBLAS_CORETYPE": asked}
+        found = subprocess.run(
+            [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+        )
+        assert found.stdout in (f"OpenBLAS {asked}\n", "unknown\n")
 
 
 def test_software_that_pip_leaves_out_is_a_note_and_nothing_bad(tmp_path, monkeypatch):

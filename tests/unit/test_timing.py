@@ -1,5 +1,8 @@
 """The device clock against sums done by hand, and against one that plays each chip by itself."""
 
+import dataclasses
+import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,14 +12,14 @@ from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
-from galaxy_mpi.program import Consumed, Kernel, Take
+from galaxy_mpi.program import Consumed, Cross, Kernel, Program, Take
 from galaxy_mpi.systems import PRECISIONS, PassShape, system_of
 from galaxy_mpi.timing import Machine, Slowness
 from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.mesh_clock import MeshClock
 from galaxy_mpi.timing.tape import Tape
 from galaxy_mpi.timing.trace import Trace
-from tests.charged import cross, program_of, tape_of
+from tests.charged import Charged, cross, program_of, tape_of
 from tests.chip_times import play_chips, ticks
 
 GALAXY = Machine.load("wormhole_galaxy_6u")
@@ -87,7 +90,7 @@ def test_the_prefetcher_stalls_as_its_recurrence_says():
     assert now_behind(*charges) == 6.0  # read from 0 to 6
     charges += [matmul(1.0), Consumed(), Take(600)]
     assert now_behind(*charges) == 13.0  # room from 7, read from 7 to 13
-    charges += [matmul(10.0), Consumed(), Take(300)]
+    charges += [matmul(10.0), Consumed(), Take(300), Consumed()]
     timing, now = run(*charges, costs=costs, capacity_bytes=1000)
     assert now[0, 0] == 23.0  # 300 fit beside 600: read from 13 to 16, no stall
     assert timing.stall_s == timing.by_op_s["prefetch_stall"] == 12.0
@@ -216,6 +219,45 @@ def test_a_charge_that_is_no_time_is_an_error(seconds):
         tape_of(COSTS, Kernel("wrong", seconds, 1))
     with pytest.raises(ProgramError, match=r"wrong.*(nan|inf|-1).*charges"):
         tape_of(COSTS, cross("wrong", Axis.ROW, 1.0, seconds))
+
+
+WIRE = cross("some", Axis.ROW, 1.0, 0.5).wire
+
+
+@pytest.mark.parametrize(
+    ("charges", "said"),
+    [
+        (("work", 1.0, 1), "'work', which is none of Kernel, Cross, Take, Consumed"),
+        ((Kernel("work", 1.0, None),), "work with cores None"),
+        ((Kernel("work", 1.0, -2),), "work with cores -2"),
+        ((Kernel("work", None, 1),), "work with seconds None"),
+        ((Kernel(1.0, 1.0, 1),), "name 1.0, which is no text"),
+        ((Cross("sum", WIRE, "1", 0.5),), "sum with own_s '1'"),
+        ((Cross("sum", "WO", 1.0, 0.5),), "sum with wire 'WO', which is no Wire"),
+        ((Take(600), Take(600), Consumed()), "Take for a weight that no Consumed releases"),
+        ((Take(600), Consumed(), Consumed()), "Consumed for a weight that no Take charged"),
+        ((Take(-1), Consumed()), "a weight with n_bytes -1"),
+    ],
+)
+def test_what_is_no_charge_is_an_error_that_names_the_op(charges, said):
+    with pytest.raises(ProgramError, match=re.escape(said)) as caught:
+        tape_of(COSTS, charges)
+    assert "op charged of the head" in str(caught.value)
+
+
+def test_an_error_in_charges_names_the_op():
+    class Changed(Charged):
+        def charges(self, costs):
+            yield dataclasses.replace(Kernel("work", 1.0, 1), cores=2)
+
+    program = Program()
+    Changed().record(program, ())
+    with pytest.raises(TypeError) as caught:
+        Tape(program, COSTS)
+    if sys.version_info >= (3, 11):
+        (note,) = caught.value.__notes__
+        assert "`charges` of op charged (Changed)" in note
+        assert "charge._replace" in note
 
 
 def test_an_op_of_prefill_does_not_begin_before_the_host_has_issued_it():

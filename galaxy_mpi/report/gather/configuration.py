@@ -36,7 +36,7 @@ def versions_text(run: JsonView) -> str:
     versions = run["versions"]
     return (
         f"galaxy_mpi {versions['galaxy_mpi']}, codec {versions['codec']}, numpy "
-        f"{versions['numpy']}, Python {versions['python']}"
+        f"{versions['numpy']} with {versions['blas']}, Python {versions['python']}"
     )
 
 

@@ -142,6 +142,7 @@ class GatherLogits(SystemOp):
     def __call__(self, logits: Tensor) -> Tensor:
         """Return the rows' slices, (R, B, V/R)."""
         shape = (self.site.size(Axis.COLUMN), *logits.shape)
+        self._wire = Wire(BufferKey.LOGITS, Axis.COLUMN, Kind.ALL_GATHER, FLOAT32, logits.shape)
         (whole,) = self.record(logits.program, (logits,), whole=shape)
         return whole
 
@@ -149,14 +150,21 @@ class GatherLogits(SystemOp):
         """Return the sharding of its outputs."""
         return {"whole": ((), (), ())}
 
+    def wires(self) -> tuple[Wire, ...]:
+        """Return the gather, in float32 whatever the formats."""
+        return (self._wire,)
+
+    def free_wires(self) -> tuple[Wire, ...]:
+        """Return the gather: it is none of the device."""
+        return self.wires()
+
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Nothing."""
         return iter(())
 
     def bind(self, chip: ChipBinder, logits: F32) -> F32:
-        """Gather in float32, whatever the formats."""
-        wire = Wire(BufferKey.LOGITS, Axis.COLUMN, Kind.ALL_GATHER, FLOAT32, logits.shape)
-        gathered = chip.collective(wire)
+        """Gather."""
+        gathered = chip.collective(self._wire)
         chip.call(np.copyto, gathered.term, logits)
         whole = chip.array(self.site.size(Axis.COLUMN), *logits.shape)
         chip.call(np.copyto, whole, gathered.cross())

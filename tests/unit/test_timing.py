@@ -84,7 +84,7 @@ def test_the_prefetcher_stalls_as_its_recurrence_says():
         return Kernel("matmul", seconds, 24, has_gap=False)
 
     def now_behind(*charges):
-        return run(*charges, costs=costs, capacity_bytes=1000)[1][0, 0]
+        return run(*charges, Consumed(), costs=costs, capacity_bytes=1000)[1][0, 0]
 
     charges = [Take(600)]
     assert now_behind(*charges) == 6.0  # read from 0 to 6

@@ -5,7 +5,7 @@ ends with `EXIT_USER_ERROR`; so does a `ProgramError`, a mistake in an op. The o
 run itself failed: 1, which is also the code of commands that compare and find a difference.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "common",
     "did_you_mean",
     "exit_code",
+    "refuse_twice",
 ]
 
 EXIT_USER_ERROR = 2
@@ -77,6 +78,18 @@ class BufferClosedError(RuntimeError):
 def exit_code(error: BaseException) -> int:
     """Return the exit code of a command that an error ends."""
     return EXIT_USER_ERROR if isinstance(error, (UserError, ProgramError)) else 1
+
+
+def refuse_twice(option: str, names: Sequence[str]) -> None:
+    """Raise if an option names something twice, because only one of the values could count.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ConfigError(f"{option} has {name} twice; give it one value")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

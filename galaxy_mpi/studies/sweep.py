@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, refuse_twice
 from galaxy_mpi.json_values import JsonObject, JsonView
 from galaxy_mpi.output import folded
 from galaxy_mpi.plot import Panel, panels_png
@@ -83,10 +83,11 @@ class Sweep:
             If a text is no such thing, a value can never be, or no point can be estimated.
         """
         values: dict[str, list[str]] = {}
+        refuse_twice("--sweep", [text.partition("=")[0].lstrip("-") for text in texts])
         for text in texts:
             key, _, listed = text.partition("=")
             key = key.lstrip("-")
-            if not listed or key in not_swept or key in values:
+            if not listed or key in not_swept:
                 raise ConfigError(
                     f"--sweep takes an option and its values, for example links=1,2,3,4; "
                     f"got {text!r}"

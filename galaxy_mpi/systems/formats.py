@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, Protocol
 
 from galaxy_mpi.dtypes import BF16, BFP4, BFP8, FLOAT32, DType
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, refuse_twice
 from galaxy_mpi.fields import shown
 
 __all__ = ["FORMAT_NAMES", "MODES", "TENSORS", "Act", "FormatTable", "Formats", "Row", "parse"]
@@ -201,8 +201,9 @@ def parse(text: str, names: Sequence[str] = ()) -> tuple[str, dict[tuple[str, st
             f"--formats: {shown(first)} is unknown; give {tables}TENSOR=FORMAT with one of "
             f"{', '.join(TENSORS)}"
         )
-    for part in parts if table else [first, *parts]:
-        where, _, name = part.partition("=")
+    given = [part.partition("=") for part in (parts if table else [first, *parts])]
+    refuse_twice("--formats", [where for where, _, _ in given])
+    for where, _, name in given:
         mode, dot, tensor = where.rpartition(".")
         if tensor not in TENSORS:
             raise ConfigError(f"--formats: no tensor {shown(tensor)}; choose {', '.join(TENSORS)}")

@@ -5,13 +5,16 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache
 
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, refuse_twice
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.timing.machine_file import (
+    A_COUNT,
+    COUNTS,
     TOPOLOGIES,
     Constant,
     base_of,
+    is_count,
     number_of,
     overridden,
     read_file,
@@ -212,6 +215,7 @@ class Machine:
         """
         known = [field.name for field in fields(Machine) if field.name not in ("name", "mesh")]
         values: JsonObject = {}
+        refuse_twice("--set", [setting.partition("=")[0].strip() for setting in settings])
         for setting in settings:
             key, is_given, text = setting.partition("=")
             prefix, _, name = key.strip().partition(".")
@@ -229,6 +233,8 @@ class Machine:
             number = number_of(text)
             if number is None:
                 raise ConfigError(f"--set {key} needs a number above 0, got {text!r}")
+            if name in COUNTS and not is_count(number):
+                raise ConfigError(f"--set {key} needs {A_COUNT}, got {text!r}")
             values[name] = number
         return replace(self, **values)
 

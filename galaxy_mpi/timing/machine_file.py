@@ -14,9 +14,12 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.timing.profiles import FOLDER, MACHINES
 
 __all__ = [
+    "A_COUNT",
+    "COUNTS",
     "TOPOLOGIES",
     "Constant",
     "base_of",
+    "is_count",
     "number_of",
     "overridden",
     "profile_path",
@@ -31,8 +34,12 @@ _REFERENCE = "wormhole_galaxy_6u"
 _MOST_BYTES = 2**20
 _MOST_DEEP = 64
 
-_COUNTS = ("links", "worker_cores", "prefill_cores", "ring_cores")
-"""Constants that are counts, at least 1."""
+COUNTS = ("links", "worker_cores", "prefill_cores", "ring_cores")
+"""Constants that are counts, see `is_count`."""
+
+_MOST_COUNTED = 2**20
+
+A_COUNT = f"a whole number from 1 to {_MOST_COUNTED}"
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,11 @@ def number_of(value: Json) -> float | None:
     return number if 0 < number < 1e30 else None
 
 
+def is_count(value: float) -> bool:
+    """Return whether a machine can have so many links or cores."""
+    return 1 <= value <= _MOST_COUNTED and value == int(value)
+
+
 def _unknown(key: Json, wanted: Set[str]) -> str:
     """Return the message about a key that is no constant."""
     near = get_close_matches(str(key)[:80], wanted, 1)
@@ -175,20 +187,35 @@ def _read_yaml(path: Path, name: str) -> JsonObject:
 
 
 def _check_events(events: Iterable[Any]) -> None:
-    """Reject aliases, because ten lines of them can make a billion values, and deep nesting.
+    """Reject what YAML allows and no profile needs.
+
+    Ten lines of aliases can make a billion values; deep nesting ends the stack; of a key that is
+    there twice, the library silently takes the last.
 
     Raises
     ------
     ValueError
-        If a file has either.
+        If a file has one of them.
     """
-    depth = 0
+    # Of each mapping around an event: its keys, and whether a key is next; of a sequence: None.
+    around: list[tuple[set[str], bool] | None] = []
     for event in events:
         kind, line = type(event).__name__, event.start_mark.line + 1
         if kind == "AliasEvent":
             raise ValueError(f"it has an alias (*) in line {line}; write it out")
-        depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
-        if depth > _MOST_DEEP:
+        if kind in ("MappingEndEvent", "SequenceEndEvent"):
+            around.pop()
+        elif kind in ("ScalarEvent", "MappingStartEvent", "SequenceStartEvent"):
+            if around and around[-1] is not None:
+                keys, is_key = around[-1]
+                if is_key and kind == "ScalarEvent":
+                    if event.value in keys:
+                        raise ValueError(f"{shown(event.value)} in line {line} is there twice")
+                    keys.add(event.value)
+                around[-1] = keys, not is_key
+            if kind != "ScalarEvent":
+                around.append((set(), True) if kind == "MappingStartEvent" else None)
+        if len(around) > _MOST_DEEP:
             raise ValueError(f"line {line} is nested deeper than {_MOST_DEEP} levels")
 
 
@@ -199,9 +226,9 @@ def _constant(path: Path, key: str, entry: Json) -> Constant:
         # To YAML, 125e+9 is text, because it has no point.
         with suppress(ValueError):
             value = float(value)
-    least, most = (1.0, 2.0**20) if key in _COUNTS else (0.0, 1e30)
-    if type(value) not in (int, float) or not least <= value <= most or value == 0:
-        wanted = f"a value from 1 to {most:.0f}" if key in _COUNTS else "a value above 0"
+    is_number = type(value) in (int, float) and 0 < value <= 1e30
+    if not is_number or (key in COUNTS and not is_count(value)):
+        wanted = A_COUNT if key in COUNTS else "a value above 0"
         raise ConfigError(f"machine {path}: {key} needs {wanted}, got {shown(value)}")
     words = {name: given.get(name, "") for name in ("unit", "source", "fitted")}
     if not all(isinstance(word, str) for word in words.values()):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import ConfigError, refuse_twice
 from galaxy_mpi.mesh import Axis, Mesh
 
 __all__ = ["Slowness"]
@@ -55,6 +55,8 @@ class Slowness:
                     f"--slow-link is ROW,COLUMN,row|column,FACTOR, for example 3,1,row,2.5; "
                     f"got {text!r}"
                 ) from None
+        for option, texts, parts in (("--slow-chip", chips, 2), ("--slow-link", links, 3)):
+            refuse_twice(option, [",".join(text.split(",")[:parts]) for text in texts])
         for option, factors in (("--slow-chip", slow_chips), ("--slow-link", slow_links)):
             for (row_, col_, *_), factor_ in factors.items():
                 if not (0 <= row_ < mesh.rows and 0 <= col_ < mesh.cols):

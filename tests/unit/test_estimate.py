@@ -135,7 +135,14 @@ def test_other_machines_have_their_own_mesh(machine, capsys):
         (["--sweep", "plot=a.png"], "--sweep takes an option and its values"),
         (["--csv", "out.csv"], "--csv writes the rows of a --sweep"),
         (["--sweep", "links=1,2", "--trace", "x"], "--trace is of one point; leave out --sweep"),
-        (["--sweep", "links=1", "--sweep", "links=2"], "--sweep takes an option and its values"),
+        (
+            ["--sweep", "links=1", "--sweep", "links=2"],
+            "--sweep has links twice; give it one value",
+        ),
+        (["--slow-link", "0,0,row,2", "--slow-link", "0,0,row,3"], "--slow-link has 0,0,row twice"),
+        (["--set", "machine.links=2", "--set", "machine.links=3"], "--set has machine.links twice"),
+        (["--set", "machine.links=2.5"], "machine.links needs a whole number from 1 to"),
+        (["--formats", "wo_sum=bf16,wo_sum=bfp8"], "--formats has wo_sum twice"),
         (
             ["--sweep", "users=1", "--sweep", "links=1", "--sweep", "layers=1"],
             "at most two options",

@@ -63,9 +63,16 @@ def test_a_profile_from_a_file_is_taken_as_it_is(tmp_path):
         ),
         (
             lambda c: c["constants"]["links"].update(value="four"),
-            "links needs a value from 1 to 1048576",
+            "links needs a whole number from 1 to 1048576",
         ),
-        (lambda c: c["constants"]["links"].update(value=-1), "links needs a value .* got -1"),
+        (
+            lambda c: c["constants"]["links"].update(value=-1),
+            "links needs a whole number .* got -1",
+        ),
+        (
+            lambda c: c["constants"]["links"].update(value=2.5),
+            "links needs a whole number .* got 2.5",
+        ),
         (lambda c: c["constants"]["launch_s"].update(value=0), "launch_s needs a value above 0"),
         (lambda c: c["constants"].update({7: {"value": 1}}), "no constant 7; compare"),
         (lambda c: c["constants"].update(launch_s=[1]), "launch_s needs a value above 0, got None"),
@@ -125,3 +132,14 @@ def test_cores_follow_the_clock_and_dram_and_links_do_not(tmp_path):
     assert slower.dram_bytes_per_s == GALAXY.dram_bytes_per_s
     assert slower.link_hop_s == GALAXY.link_hop_s
     assert Machine.load("wormhole_galaxy_4u").clock_hz == 9e8
+
+
+@pytest.mark.parametrize("key", ["links", "value", "constants"])
+def test_a_key_that_is_there_twice_is_an_error(tmp_path, key):
+    path = tmp_path / "machine.yaml"
+    lines = ["extends: n150", "constants:", "  links:", "    value: 1", "    unit: links"]
+    place = next(number for number, line in enumerate(lines) if line.strip().startswith(f"{key}:"))
+    level = lines[place].partition(key)[0]
+    path.write_text("\n".join([*lines, "    source: me", f"{level}{key}: {{}}", ""]))
+    with pytest.raises(ConfigError, match=f"machine.yaml is not readable YAML: '{key}' in line 7"):
+        Machine.load(path)

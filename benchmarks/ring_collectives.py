@@ -32,7 +32,8 @@ from galaxy_mpi.ccl.algorithms import COLLECTIVES
 from galaxy_mpi.errors import ConfigError, UserError
 from galaxy_mpi.files import check_page
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.mesh.mpi import TRANSPORTS, MpiTransport, world_rank
+from galaxy_mpi.mesh.mpi import MpiTransport, world_rank
+from galaxy_mpi.mesh.transport import TRANSPORTS
 
 OPS = ("all_gather", "reduce_scatter", "all_reduce")
 

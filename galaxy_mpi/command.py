@@ -17,7 +17,7 @@ from galaxy_mpi.failures import guarded, refused, tell, told_by_rank_0
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import interrupted_on_request
 from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other_rank
-from galaxy_mpi.mesh.transport import Transport
+from galaxy_mpi.mesh.transport import Transport, check_transport
 
 __all__ = ["run_alone", "run_on_mesh"]
 
@@ -127,6 +127,7 @@ def _without_mpi(
     if arguments.help:
         return lambda: print(parser.format_help(), end="", flush=True) or 0
     check_timeout(arguments.wait_timeout)
+    check_transport(arguments.transport)
     mesh, play = prepare(arguments)
     if arguments.chips_per_rank != mesh.n_chips:
         return None

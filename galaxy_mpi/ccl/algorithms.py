@@ -107,7 +107,7 @@ def scatter_at_owner(make_topology: MakeTopology) -> Algorithm[Scatter]:
 
 def gather_and_add(make_topology: MakeTopology) -> Algorithm[Bound]:
     """Return an all-reduce that gathers all terms hop by hop; every member adds them."""
-    words = f"{_name(make_topology)}, terms gathered"
+    words = f"{_name(make_topology)} of terms"
     return Algorithm(words, partial(DirectAllReduce, open_rows=hop_by_hop(make_topology)))
 
 
@@ -119,7 +119,7 @@ def scatter_terms(make_topology: MakeTopology) -> Algorithm[Scatter]:
         add=by_hops(make_topology),
         open_rows=hop_by_hop(make_topology),
     )
-    return Algorithm(f"{_name(make_topology)}, terms gathered", make)
+    return Algorithm(f"{_name(make_topology)} of terms", make)
 
 
 SMALL_SUM = 2**12
@@ -243,10 +243,10 @@ def _over(make_topology: MakeTopology) -> Algorithms:
 
 
 RING_TERMS = Algorithms(
-    "ring, terms gathered",
+    "ring of terms",
     gather_over(Ring),
     scatter_terms(Ring),
-    Algorithm("ring, terms gathered", partial(TermsAllReduce, open_rows=hop_by_hop(Ring))),
+    Algorithm("ring of terms", partial(TermsAllReduce, open_rows=hop_by_hop(Ring))),
 )
 
 DIRECT, RING, LINE = Algorithms("direct"), replace(_over(Ring), small=RING_TERMS), _over(Line)

@@ -4,6 +4,7 @@ A prompt that cannot be used ends the run; with ``--skip-bad`` it is left out, w
 are numbered from 0 in the order of the prompts, including those that are left out.
 """
 
+import codecs
 import json
 import os
 from collections.abc import Callable
@@ -170,7 +171,7 @@ def _lines(path: Path) -> list[tuple[int, bytes]]:
         ) from None
     except ValueError as error:
         raise ConfigError(f"{name}: {error}; give a shorter file") from None
-    lines = content.splitlines()
+    lines = content.removeprefix(codecs.BOM_UTF8).splitlines()  # some editors write this mark
     if not lines:
         raise ConfigError(f"{name} has no line; give one prompt a line")
     return list(enumerate(lines, 1))

@@ -34,16 +34,14 @@ from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.placement import Placement
 from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.mesh.planes import Planes
+from galaxy_mpi.mesh.transport import check_transport
 from galaxy_mpi.mesh.uncaught import UncaughtErrors
 from galaxy_mpi.mesh.watchdog import WAIT_TIMEOUT_S, Watchdog
 from galaxy_mpi.mesh.world import check_world
 
-__all__ = ["TRANSPORTS", "MpiTransport", "abort", "agree", "finalize", "world_rank"]
+__all__ = ["MpiTransport", "abort", "agree", "finalize", "world_rank"]
 
 _T = TypeVar("_T")
-
-TRANSPORTS = ("auto", "mpi", "shared")
-"""``auto`` uses shared memory wherever two members of a group are on one host."""
 
 
 def _start_mpi() -> Any:
@@ -149,8 +147,7 @@ class MpiTransport:
         is_timeout_fixed: bool = False,
         chips_per_rank: int = 1,
     ) -> None:
-        if kind not in TRANSPORTS:
-            raise common(ConfigError(f"no transport {kind!r}; choose {', '.join(TRANSPORTS)}"))
+        check_transport(kind)
         end_with_launcher()
         self._mpi = _start_mpi()
         world = self._mpi.COMM_WORLD if comm is None else comm

@@ -3,13 +3,28 @@
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from galaxy_mpi.errors import UserError
+from galaxy_mpi.errors import ConfigError, UserError, common
 from galaxy_mpi.mesh.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Plane
 
-__all__ = ["Transport"]
+__all__ = ["TRANSPORTS", "Transport", "check_transport"]
 
 _T = TypeVar("_T")
+
+TRANSPORTS = ("auto", "mpi", "shared")
+"""``auto`` uses shared memory wherever two members of a group are on one host."""
+
+
+def check_transport(kind: str) -> None:
+    """Raise if there is no such transport.
+
+    Raises
+    ------
+    ConfigError
+        The same on all ranks.
+    """
+    if kind not in TRANSPORTS:
+        raise common(ConfigError(f"no transport {kind!r}; choose {', '.join(TRANSPORTS)}"))
 
 
 class Transport(Protocol):

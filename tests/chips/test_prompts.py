@@ -1,5 +1,6 @@
 """Many prompts: files, standard input, JSON lines, those that are bad, those that are too long."""
 
+import codecs
 import io
 import json
 import sys
@@ -34,8 +35,16 @@ def test_lines_json_lines_and_standard_input_are_the_same_prompts(tmp_path, monk
     usual = decoded(tmp_path, *(word for p in prompts for word in ("--prompt", p)))
     assert decoded(tmp_path, "--prompts-file", str(plain))["tokens"] == usual["tokens"]
     assert decoded(tmp_path, "--prompts-file", str(lines))["tokens"] == usual["tokens"]
+    for path in (plain, lines):  # as some editors write them
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+        assert decoded(tmp_path, "--prompts-file", str(path))["tokens"] == usual["tokens"]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(plain.read_bytes())))
     assert decoded(tmp_path, "--prompts-file", "-")["tokens"] == usual["tokens"]
+
+
+def test_a_transport_that_there_is_not_is_an_error_without_mpi_too(capfd):
+    assert decode.main([*COMMAND, "--transport", "banana"]) == 2
+    assert capfd.readouterr().err == "galaxy_mpi: no transport 'banana'; choose auto, mpi, shared\n"
 
 
 def test_a_json_line_may_have_many_lines(tmp_path):

@@ -70,8 +70,8 @@ def test_collectives_are_named_as_they_ran():
     assert usual["machine"] is None  # float32 is not of the device
     # These chips share memory: sums of more than 4,096 values are made of gathered terms too.
     over_a_ring = play(RUN, collectives="ring").to_dict()["run"]["collectives"]
-    assert over_a_ring["decode"]["CREATE_HEADS"] == "ring, terms gathered"
-    assert over_a_ring["prefill"]["QKV"] == "ring, terms gathered, then ring"
+    assert over_a_ring["decode"]["CREATE_HEADS"] == "ring of terms"
+    assert over_a_ring["prefill"]["QKV"] == "ring of terms, then ring"
     assert over_a_ring["decode"]["CONCAT_HEADS"] == "ring"
 
 

@@ -102,7 +102,7 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
             gathered = row["topology"] == "ring" and row["op"] != "all_gather"
             # As messages, a chunk of more than 128 values is added hop by hop.
             gathered &= not (extra and row["op"] == "reduce_scatter" and row["count"] > 256)
-            assert row["ran_as"] == row["topology"] + ", terms gathered" * gathered
+            assert row["ran_as"] == row["topology"] + " of terms" * gathered
         html = page.read_text("utf-8")
         assert html.count("<figure") == 2 * len({(row["op"], row["axis"]) for row in rows})
         assert f"{rows[-1]['busbw_GBps']:.3f}</td>" in html

@@ -16,7 +16,8 @@ from galaxy_mpi.ccl.wire import Kind
 from galaxy_mpi.dtypes import BFP8, FLOAT32
 from galaxy_mpi.errors import CollectiveError, ConfigError, MeshError
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.mesh.mpi import TRANSPORTS, MpiTransport
+from galaxy_mpi.mesh.mpi import MpiTransport
+from galaxy_mpi.mesh.transport import TRANSPORTS
 from galaxy_mpi.program import Binder, bind_program
 from tests.collectives import program_of, wire_of
 from tests.collectives import results as results_of

@@ -24,12 +24,12 @@ def test_what_collectives_run_as_is_said_in_words():
     }
     assert set(DIRECT.ran_as(wires, planes).values()) == {"direct"}
     over_a_ring = GENERIC_DECODE.over("ring")
-    assert over_a_ring.ran_as(wires, planes) == dict.fromkeys(both, "ring, terms gathered") | {
+    assert over_a_ring.ran_as(wires, planes) == dict.fromkeys(both, "ring of terms") | {
         "ALL_GATHER": "ring"
     }
     large = [wire_of(wire.kind, FLOAT32, (256, 1024), key=wire.key) for wire in wires]
     assert set(over_a_ring.ran_as(large, planes).values()) == {"ring"}
-    assert GENERIC_DECODE.ran_as(wires, planes)["ALL_REDUCE"] == "line, terms gathered"
+    assert GENERIC_DECODE.ran_as(wires, planes)["ALL_REDUCE"] == "line of terms"
     assert GENERIC_DECODE.over("direct").skips_alone
 
 
@@ -49,7 +49,7 @@ class AskedPlane(LocalPlane):
         return super().boxes(rank, label, n_bytes, rounds)
 
 
-GATHERED = "ring, terms gathered"
+GATHERED = "ring of terms"
 
 
 @pytest.mark.parametrize(

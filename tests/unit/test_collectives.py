@@ -162,7 +162,7 @@ def test_on_a_ring_gathered_terms_give_the_bits_of_sums_that_are_passed_on(dtype
     by_hops = replace(RING, small=None)
     wire = wire_of(Kind.ALL_REDUCE, dtype, shape)
     found = [way.words(wire, LocalPlane(Mesh(1, size), Axis.ROW)) for way in (RING, by_hops)]
-    assert found == ["ring, terms gathered", "ring"]
+    assert found == ["ring of terms", "ring"]
     terms = [noise(chip, *shape) for chip in range(size)]
     found = [on_a_row(size, lambda c, w=way: w.bind(c, wire), terms) for way in (RING, by_hops)]
     assert [got.tobytes() for got in found[0]] == [got.tobytes() for got in found[1]]

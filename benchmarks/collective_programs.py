@@ -27,6 +27,9 @@ class _Repeated(Op):
         super().__init__("repeated")
         self._wire = wire
 
+    def wires(self) -> tuple[Wire, ...]:
+        return (self._wire,) * REPETITIONS
+
     def charges(self, costs: Any) -> Any:
         return iter(())
 

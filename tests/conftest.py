@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -14,6 +15,13 @@ from galaxy_mpi.cli.sessions import remove_stale_sessions
 
 MARKED = {"mpi": ["ranks"], "command": ["ranks", "slow"], "faults": ["ranks", "slow"]}
 """Marks of the tests of a folder."""
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C as if in the foreground: shells ignore it in the background, for children too."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -79,7 +79,7 @@ def test_an_error_in_the_search_of_rank_0_ends_all_ranks_with_one_line():
 def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
     path, page = tmp_path / "rows.json", tmp_path / "rows.html"
     command = [MPIRUN, "-n", "4", sys.executable, ROOT / "benchmarks" / "ring_collectives.py"]
-    arguments = ["--mesh", "2x2", "--sizes", "1K,3000", "-n", "3", "--peers", "mpi"]
+    arguments = ["--mesh", "2x2", "--sizes", "1K,3000,8K", "-n", "3", "--peers", "mpi"]
     for extra in ([], ["--topology", "ring", "-d", "bfp8", "--transport", "mpi"]):
         told = subprocess.run(
             [*map(str, command), *arguments, *extra, "--json", str(path), "--report", str(page)],
@@ -94,14 +94,14 @@ def test_the_collectives_benchmark_is_right_beside_its_peer(tmp_path):
         assert content["schema_version"] == 1
         rows = content["rows"]
         ways = {"ring"} if extra else {"ring", "direct"}
-        assert len(rows) == (len(ways) + 1) * 2 * 3 * 2  # implementations, axes, ops, sizes
+        assert len(rows) == (len(ways) + 1) * 2 * 3 * 3  # implementations, axes, ops, sizes
         assert {row["implementation"] for row in rows} == {"galaxy_mpi", "mpi"}
         assert {row["topology"] for row in rows} == {*ways, ""}
         assert {row["wrong"] for row in rows} == {0}
         for row in rows:
             gathered = row["topology"] == "ring" and row["op"] != "all_gather"
-            # As messages, a chunk of more than 128 values is added hop by hop.
-            gathered &= not (extra and row["op"] == "reduce_scatter" and row["count"] > 256)
+            # As messages, a chunk of more than 512 values is added hop by hop.
+            gathered &= not (extra and row["op"] == "reduce_scatter" and row["count"] > 1024)
             assert row["ran_as"] == row["topology"] + " of terms" * gathered
         html = page.read_text("utf-8")
         assert html.count("<figure") == 2 * len({(row["op"], row["axis"]) for row in rows})

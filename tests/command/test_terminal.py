@@ -32,9 +32,7 @@ class Terminal:
     def __init__(self, *words):
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            # The tests may run in the background, where a shell or nohup ignores these.
-            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests run, ignores it
             os.execve(words[0], words, environment())
         self.shown, self._is_over, self._ends = b"", False, time.monotonic() + LIMIT_S
 

@@ -2,7 +2,8 @@
 
 import os
 
-# Some tests compare bits with files. Products that are written for another kind of processor have
-# other last bits; these instructions are those of all x86 processors with AVX2. Set here, because
-# it must be before numpy is imported, and this file is the first of all tests to be imported.
+# Some tests compare bits with files, and products and exponentials that are written for another kind
+# of processor have other last bits. So all use those of x86 processors with AVX2, also where there is
+# AVX-512. Set here, because it must be before numpy is imported, and this file is imported first.
 os.environ["OPENBLAS_CORETYPE"] = "Haswell"
+os.environ["NPY_DISABLE_CPU_FEATURES"] = "X86_V4 AVX512_ICL AVX512_SPR"

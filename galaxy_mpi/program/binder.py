@@ -258,8 +258,7 @@ class Binder:
 
     def _check_wires(self, use: Use, exchanged: Sequence[Wire]) -> None:
         """Raise if an op exchanges other messages than its `Op.wires` names."""
-        takes_time, size = self._algorithms.takes_time, self.size
-        declared = [wire for wire in use.op.wires() if takes_time(wire, size(wire.axis))]
+        declared = [wire for wire in use.op.wires() if self._is_exchanged(wire)]
         for found, named in zip_longest(exchanged, declared):
             if found != named:
                 raise ProgramError(
@@ -277,8 +276,12 @@ class Binder:
                 f"returned arrays of shapes {found}, but its `__call__` recorded {declared}"
             )
 
+    def _is_exchanged(self, wire: Wire) -> bool:
+        """Return False for a group of one chip that the system skips."""
+        return self._algorithms.takes_time(wire, self.size(wire.axis))
+
     def _note_exchange(self, wire: Wire) -> None:
-        if self._use is not None and self._algorithms.takes_time(wire, self.size(wire.axis)):
+        if self._use is not None and self._is_exchanged(wire):
             self.exchanged.append((self._use, wire))
 
     def _release(self, number: int) -> None:

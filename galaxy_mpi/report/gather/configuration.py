@@ -34,9 +34,10 @@ def configuration_section(
 def versions_text(run: JsonView) -> str:
     """Return the versions of what computes."""
     versions = run["versions"]
+    blas = f" with {versions['blas']}" if "blas" in versions else ""  # reports of 0.1 have none
     return (
         f"galaxy_mpi {versions['galaxy_mpi']}, codec {versions['codec']}, numpy "
-        f"{versions['numpy']} with {versions['blas']}, Python {versions['python']}"
+        f"{versions['numpy']}{blas}, Python {versions['python']}"
     )
 
 

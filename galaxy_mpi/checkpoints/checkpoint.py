@@ -4,6 +4,7 @@ Rank 0 reads and checks the headers, and broadcasts a table. All ranks then map 
 their own shards.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,14 +106,14 @@ class Checkpoint:
         --------
         galaxy_mpi.models.TensorReader.read
         """
-        values = self._files.read(self.tensors[name, layer], rows, cols)
+        values = self._files.reader(self.tensors[name, layer], cols)(rows)
         if self.interleaved and name in ("wq", "wk"):
             return half_split(values, self.config.head_dim)
         return values
 
-    def read_rows(self, name: str, rows: Ints, cols: slice) -> F32:
-        """Return single rows of a matrix that belongs to no layer."""
-        return self._files.read(self.tensors[name, -1], rows, cols)
+    def row_reader(self, name: str, cols: slice) -> Callable[[Ints], F32]:
+        """Return what reads single rows of a matrix that belongs to no layer."""
+        return self._files.reader(self.tensors[name, -1], cols)
 
 
 def half_split(rows: F32, head_dim: int) -> F32:

@@ -171,7 +171,7 @@ class GgufFile:
         stored = self._stored.get("rope_freqs.weight")
         if stored is None:
             return None
-        factors = FileMaps().read(stored, slice(None), slice(None))
+        factors = FileMaps().reader(stored, slice(None))(slice(None))
         return tuple(float(factor) for factor in factors[0])
 
 

@@ -4,6 +4,7 @@ Files are opened by torch with ``weights_only`` (nothing in them is executed) an
 Rows of wq and wk are in Meta's order; see `Checkpoint`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,9 @@ class MetaCheckpoint:
         values = self._matrix(name, layer, cols)(rows)
         return half_split(values, self.config.head_dim) if name in ("wq", "wk") else values
 
-    def read_rows(self, name: str, rows: Ints, cols: slice) -> F32:
-        """Return single rows of a matrix that belongs to no layer."""
-        values: F32 = self._matrix(name, -1, cols)(rows)
-        return values
+    def row_reader(self, name: str, cols: slice) -> Callable[[Ints], F32]:
+        """Return what reads single rows of a matrix that belongs to no layer."""
+        return self._matrix(name, -1, cols)
 
     def shape(self, name: str, layer: int) -> tuple[int, ...]:
         """Return the shape of a whole tensor."""
@@ -81,29 +81,25 @@ class MetaCheckpoint:
         whole[axis] = sum(int(part.shape[axis]) for part in parts)
         return tuple(whole)
 
-    def _matrix(self, name: str, layer: int, cols: slice) -> Any:
-        """Return what gives rows of a matrix's columns, as float32."""
+    def _matrix(self, name: str, layer: int, cols: slice) -> Callable[[slice | Ints], F32]:
+        """Return what gives rows of a matrix's columns, as float32; it reads nothing else."""
         import torch
 
         parts = self._parts(name, layer)
-        if parts[0].ndim == 1:
-            joined = [parts[0][None, cols]]
-        elif self._axis(name, parts) == 1:
-            joined = [torch.cat(_overlaps(parts, cols), dim=1)]
-        else:
-            joined = [part[:, cols] for part in parts]
+        is_vector = parts[0].ndim == 1
+        if is_vector:
+            parts = [parts[0][None]]
+        is_beside = not is_vector and self._axis(name, parts) == 1
+        pieces = _overlaps(parts, cols) if is_beside else [part[:, cols] for part in parts]
 
         def rows_of(rows: slice | Ints) -> F32:
-            if isinstance(rows, slice):
-                stop = sum(len(part) for part in joined)
-                start, stop, _ = rows.indices(stop)
-                pieces, first = [], 0
-                for part in joined:
-                    pieces.append(part[max(start - first, 0) : max(stop - first, 0)])
-                    first += len(part)
-                found = torch.cat(pieces)
+            if is_beside:
+                index = rows if isinstance(rows, slice) else torch.from_numpy(np.asarray(rows))
+                found = torch.cat([piece[index] for piece in pieces], dim=1)
+            elif isinstance(rows, slice):
+                found = torch.cat(_overlaps_above(pieces, rows))
             else:
-                found = torch.cat(joined)[torch.from_numpy(np.asarray(rows))]
+                found = _rows_above(pieces, np.asarray(rows))
             values: F32 = found.float().numpy()
             return values
 
@@ -153,13 +149,40 @@ class MetaCheckpoint:
 
 
 def _overlaps(parts: list[Any], cols: slice) -> list[Any]:
-    """Return the pieces of adjacent parts that fall into ``cols``."""
-    start, stop, _ = cols.indices(sum(part.shape[1] for part in parts))
+    """Return the pieces of parts beside each other that fall into ``cols``."""
+    return [piece.T for piece in _overlaps_above([part.T for part in parts], cols)]
+
+
+def _overlaps_above(parts: list[Any], rows: slice) -> list[Any]:
+    """Return the pieces of parts above each other that fall into ``rows``."""
+    start, stop, _ = rows.indices(sum(len(part) for part in parts))
     pieces, first = [], 0
     for part in parts:
-        pieces.append(part[:, max(start - first, 0) : max(stop - first, 0)])
-        first += part.shape[1]
+        pieces.append(part[max(start - first, 0) : max(stop - first, 0)])
+        first += len(part)
     return pieces
+
+
+def _rows_above(parts: list[Any], rows: Ints) -> Any:
+    """Return rows of parts above each other, by number.
+
+    Raises
+    ------
+    IndexError
+        If there is no such row.
+    """
+    import torch
+
+    ends = np.cumsum([len(part) for part in parts])
+    found = torch.empty((len(rows), parts[0].shape[1]), dtype=parts[0].dtype)
+    which = np.searchsorted(ends, rows, "right")
+    for number in np.unique(which).tolist():
+        if number == len(parts):
+            raise IndexError(f"row {rows.max()} of {ends[-1]}")
+        places = np.flatnonzero(which == number)
+        first = ends[number] - len(parts[number])
+        found[torch.from_numpy(places)] = parts[number][torch.from_numpy(rows[places] - first)]
+    return found
 
 
 def open_meta(folder: Path) -> MetaCheckpoint:

@@ -1,5 +1,6 @@
 """Weights made up on the spot, for runs in which only sizes matter."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from zlib import crc32
@@ -60,19 +61,32 @@ class RandomCheckpoint:
         n_rows = shape[0] if len(shape) == 2 else 1
         return self._rows(name, layer, np.arange(*rows.indices(n_rows)), cols)
 
-    def read_rows(self, name: str, rows: Ints, cols: slice) -> F32:
-        """Return single rows of a matrix that belongs to no layer."""
-        return self._rows(name, -1, rows, cols)
+    def row_reader(self, name: str, cols: slice) -> Callable[[Ints], F32]:
+        """Return what reads single rows of a matrix that belongs to no layer."""
+        n_cols = self._shapes[name, -1][-1]
+        places, factor = np.arange(*cols.indices(n_cols)), np.float32(n_cols**-0.5)
+
+        def read(rows: Ints) -> F32:
+            found: F32 = self._values[self._starts(name, -1, rows)[:, None] + places] * factor
+            return found
+
+        return read
 
     def _rows(self, name: str, layer: int, rows: Ints, cols: slice) -> F32:
         n_cols = self._shapes[name, layer][-1]
         start, stop, _ = cols.indices(n_cols)
         if name.endswith("norm"):
             return np.ones((len(rows), stop - start), np.float32)
-        first = crc32(f"{name}.{layer}".encode())
-        starts = (first + rows.astype(np.int64) * 40_503) % _N_VALUES
+        starts = self._starts(name, layer, rows)
         out = np.empty((len(rows), stop - start), np.float32)
         for row, at in zip(out, starts.tolist(), strict=True):
             row[...] = self._values[at + start : at + stop]
         out *= np.float32(n_cols**-0.5)
         return out
+
+    @staticmethod
+    def _starts(name: str, layer: int, rows: Ints) -> Ints:
+        """Return where each row begins among the values that all tensors share."""
+        first = crc32(f"{name}.{layer}".encode())
+        starts: Ints = (first + rows.astype(np.int64) * 40_503) % _N_VALUES
+        return starts

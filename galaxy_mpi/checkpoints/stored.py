@@ -3,6 +3,7 @@
 The gguf library dequantises quantised tensors (GGUF), in whole blocks.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,14 +46,14 @@ class FileMaps:
     def __init__(self) -> None:
         self._maps: dict[Path, Bytes] = {}
 
-    def read(self, stored: Stored, rows: slice | Ints, cols: slice) -> F32:
-        """Return rows and columns of a matrix as float32: a new array, or a view of the file.
+    def reader(self, stored: Stored, cols: slice) -> Callable[[slice | Ints], F32]:
+        """Return what reads rows of a matrix's columns as float32, into a new array.
+
+        Given numbers, it reads one row for each, in their order.
 
         Parameters
         ----------
         stored : Stored
-        rows : slice or ndarray of int
-            With numbers, one row for each, in their order.
         cols : slice
 
         Raises
@@ -70,17 +71,18 @@ class FileMaps:
         n_rows, n_cols = stored.matrix_shape
         item = PLAIN_KINDS.get(stored.kind)
         if item is None:
-            return _dequantised(raw.reshape(n_rows, -1), stored.kind, rows, cols, n_cols)
-        part = raw.view(item).reshape(n_rows, n_cols)[:, cols][rows]
+            blocks = raw.reshape(n_rows, -1)
+            return lambda rows: _dequantised(blocks, stored.kind, rows, cols, n_cols)
+        part = raw.view(item).reshape(n_rows, n_cols)[:, cols]
         if stored.kind == "BF16":
-            return (part.astype(np.uint32) << 16).view(np.float32)
-        values: F32 = part.astype(np.float32)
-        return values
+            return lambda rows: (part[rows].astype(np.uint32) << 16).view(np.float32)
+        return lambda rows: part[rows].astype(np.float32)
 
     def _map(self, path: Path) -> Bytes:
         if path not in self._maps:
             try:
-                self._maps[path] = np.memmap(path, np.uint8, mode="r")
+                # As a plain array: slices of a memmap are made by a function in Python.
+                self._maps[path] = np.memmap(path, np.uint8, mode="r").view(np.ndarray)
             except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
                 reason = getattr(error, "strerror", None) or "it is empty"
                 raise CheckpointError(

@@ -45,9 +45,10 @@ class Sampler:
         FloatingPointError
             If a request's best logit is not finite.
         """
-        chosen_rows = list(rows)
-        best_RB = values_RBk[:, chosen_rows, 0]
-        if not np.isfinite(best_RB.max(axis=0, initial=-np.inf)).all():
+        chosen_rows = np.array(rows, np.int64)
+        best_RB = values_RBk[:, :, 0].take(chosen_rows, 1)
+        best_B = np.maximum.reduce(best_RB, 0)
+        if not np.logical_and.reduce(np.isfinite(best_B)):
             raise FloatingPointError("a logit is not finite: the weights or a kernel are broken")
         if self._params.temperature == 0 or self._params.top_k == 1:
             # Of equal logits, the lowest token wins: the first row, and its first candidate.

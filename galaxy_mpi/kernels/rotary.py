@@ -31,10 +31,10 @@ class RotaryTable:
     def at(self, positions_B: Ints) -> tuple[F32, F32]:
         """Return (cos, sin), each of shape (B, 1, H/2); idle users (-1) get position 0."""
         positions = np.maximum(positions_B, 0)
-        n_needed = int(positions.max(initial=0)) + 1
+        n_needed = max(positions.tolist(), default=0) + 1
         if n_needed > len(self._cos):
             self._grow(max(n_needed, 2 * len(self._cos), 256))
-        return self._cos[positions][:, None], self._sin[positions][:, None]
+        return self._cos.take(positions, 0)[:, None], self._sin.take(positions, 0)[:, None]
 
     def _grow(self, n_positions: int) -> None:
         angles = np.arange(n_positions, dtype=np.float32)[:, None] * self._inv_freq

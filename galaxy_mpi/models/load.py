@@ -11,7 +11,7 @@ from galaxy_mpi.dtypes import TILE, DType, PackedTensor
 from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.models.layout import Layout
 from galaxy_mpi.models.shard_cache import Part, Parts, ShardFile, Shards
-from galaxy_mpi.models.sharding import Sharding, TensorReader
+from galaxy_mpi.models.sharding import RowReader, Sharding, TensorReader
 from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.systems.precision import Precision
 
@@ -31,7 +31,7 @@ class ChipWeights(NamedTuple):
     vectors: dict[tuple[int, str], F32]
     """Non-matrix parameters, by (layer, name): gains of norms, (D/C,) each, the final one being
     (-1, "norm"); ``qkv_bias``; ``q_norm`` and ``k_norm``, (H,) each."""
-    read_embedding: Callable[[Ints], F32]
+    read_embedding: RowReader
     """Reads this column's shard of tokens' embeddings, (B, D/C). Embeddings stay in the
     checkpoint's files, which all ranks of a host map, because eight rows would hold the same
     values."""
@@ -111,7 +111,7 @@ def load_chip_weights(
             key=lambda weight: int(weight.name.removeprefix("lm_head.")),
         ),
         vectors=shards.vectors,
-        read_embedding=lambda tokens_B: sharding.read_embedding(reader, tokens_B),
+        read_embedding=sharding.embedding(reader),
         embedding_dtype=precision.embedding,
         embedding_bytes=config.vocab_size * precision.embedding.row_bytes(layout.stream),
     )

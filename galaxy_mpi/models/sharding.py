@@ -16,6 +16,7 @@ Row r's slice of wqkv is [its query heads | its key heads | its value heads]. Wh
 is padded (`galaxy_mpi.models.layout`).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -23,7 +24,10 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.models.layout import Layout
 
-__all__ = ["Sharding", "TensorReader"]
+__all__ = ["RowReader", "Sharding", "TensorReader"]
+
+RowReader = Callable[[Ints], F32]
+"""Returns the rows of some numbers, in their order."""
 
 
 class TensorReader(Protocol):
@@ -43,8 +47,8 @@ class TensorReader(Protocol):
             Of the stored matrix; a vector is read as one row.
         """
 
-    def read_rows(self, name: str, rows: Ints, cols: slice) -> F32:
-        """Return single rows of a matrix that belongs to no layer."""
+    def row_reader(self, name: str, cols: slice) -> "RowReader":
+        """Return what reads single rows of a matrix that belongs to no layer."""
 
 
 _Runs = list[tuple[int, slice]]
@@ -114,17 +118,29 @@ class Sharding(NamedTuple):
         gain: F32 = _read(reader, name, layer, one, 1, self._dim(), self.layout.dim)[0]
         return gain
 
-    def read_embedding(self, reader: "TensorReader", tokens_B: Ints) -> F32:
-        """Return this chip's part of the stream at its beginning: tokens' embeddings, (B, D/C)."""
+    def embedding(self, reader: "TensorReader") -> RowReader:
+        """Return what reads this chip's part of the stream at its beginning.
+
+        That is tokens' embeddings: (B,) to (B, D/C).
+        """
         width, layout = self.layout.stream, self.layout
         stream = layout.dim_at(self.col)
         if layout.is_scattered:
             stream = stream[self.row * width : (self.row + 1) * width]
-        out = np.zeros((len(tokens_B), width), np.float32)
-        for place, cols in _runs(stream):
-            part = reader.read_rows("embedding", tokens_B, cols)
-            out[:, place : place + part.shape[1]] = part
-        return out
+        runs = [
+            (slice(first, first + cols.stop - cols.start), reader.row_reader("embedding", cols))
+            for first, cols in _runs(stream)
+        ]
+        if [place for place, _ in runs] == [slice(0, width)]:
+            return runs[0][1]
+
+        def read(tokens_B: Ints) -> F32:
+            out = np.zeros((len(tokens_B), width), np.float32)
+            for place, read_rows in runs:
+                out[:, place] = read_rows(tokens_B)
+            return out
+
+        return read
 
     def read_tokens(self, reader: "TensorReader", name: str, first: int, n: int) -> F32:
         """Return this column's part of ``n`` tokens' rows from ``first``, zeros past the last."""

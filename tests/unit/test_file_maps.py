@@ -16,8 +16,8 @@ def test_rows_and_columns_are_read_from_their_place(tmp_path):
     values = np.arange(32, dtype="<f4").reshape(4, 8)
     path.write_bytes(bytes(16) + values.tobytes())
     maps = FileMaps()
-    assert (maps.read(stored_in(path), slice(1, 3), slice(2, 8)) == values[1:3, 2:8]).all()
-    assert (maps.read(stored_in(path), np.array([3, 0]), slice(0, 1)) == [[24], [0]]).all()
+    assert (maps.reader(stored_in(path), slice(2, 8))(slice(1, 3)) == values[1:3, 2:8]).all()
+    assert (maps.reader(stored_in(path), slice(0, 1))(np.array([3, 0])) == [[24], [0]]).all()
 
 
 @pytest.mark.parametrize("n_bytes", [143, 20, 1])
@@ -26,13 +26,13 @@ def test_a_file_that_became_shorter_is_a_line(tmp_path, n_bytes):
     path.write_bytes(bytes(n_bytes))
     said = f"truncated while it was read: w1 ends at byte 144, the file now at {n_bytes}; copy"
     with pytest.raises(CheckpointError, match=said):
-        FileMaps().read(stored_in(path), slice(0, 4), slice(0, 8))
+        FileMaps().reader(stored_in(path), slice(0, 8))
 
 
 def test_a_file_that_became_empty_or_vanished_is_a_line(tmp_path):
     path = tmp_path / "weights"
     with pytest.raises(CheckpointError, match="No such file"):
-        FileMaps().read(stored_in(path), slice(0, 4), slice(0, 8))
+        FileMaps().reader(stored_in(path), slice(0, 8))
     path.touch()
     with pytest.raises(CheckpointError, match="it is empty"):
-        FileMaps().read(stored_in(path), slice(0, 4), slice(0, 8))
+        FileMaps().reader(stored_in(path), slice(0, 8))

@@ -125,7 +125,7 @@ def test_any_part_of_a_quantised_matrix_is_that_part_of_the_whole(tmp_path, kind
         )
     rows = np.array([9, 2, 9])
     np.testing.assert_array_equal(
-        checkpoint.read_rows("embedding", rows, slice(7, 50)),
+        checkpoint.row_reader("embedding", slice(7, 50))(rows),
         tensors["token_embd.weight"][rows, 7:50],
     )
 
@@ -252,4 +252,4 @@ def test_hostile_headers_end_in_a_line_and_never_read_outside_the_file(tmp_path)
 def test_a_file_that_is_gone_when_it_is_read(tmp_path):
     stored = Stored(tmp_path / "gone", "x", "F32", (2, 2), 0, 16)
     with pytest.raises(CheckpointError, match="all ranks need the model's files"):
-        FileMaps().read(stored, slice(None), slice(None))
+        FileMaps().reader(stored, slice(None))(slice(None))

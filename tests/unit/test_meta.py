@@ -82,8 +82,10 @@ def test_parts_of_all_files_are_put_together(tmp_path, n_files, embedding_axis):
     right = whole("layers.0.attention.wq.weight").reshape(4, 8, 32)[1:3]
     np.testing.assert_array_equal(heads, right[:, [0, 2, 4, 6, 1, 3, 5, 7]])
     rows = np.array([47, 0, 20])
-    found = checkpoint.read_rows("embedding", rows, slice(2, 9))
+    found = checkpoint.row_reader("embedding", slice(2, 9))(rows)
     np.testing.assert_array_equal(found, whole("tok_embeddings.weight")[rows, 2:9])
+    with pytest.raises(IndexError):
+        checkpoint.row_reader("embedding", slice(2, 9))(np.array([47, 48]))
     gain = checkpoint.read("ffn_norm", 1, slice(0, 1), slice(4, 20))
     np.testing.assert_array_equal(gain[0], whole("layers.1.ffn_norm.weight")[4:20])
 

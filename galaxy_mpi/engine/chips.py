@@ -124,16 +124,17 @@ class Chips:
         inputs = held.inputs
         np.copyto(inputs["x"], held.weights.embed(tokens))
         cos, sin = self.rotary.at(positions)
+        all_cos, all_sin = inputs["cos"], inputs["sin"]
+        wanted = all_cos.shape[:2] + all_cos.shape[3:]
         for values in (cos, sin):
-            wanted = inputs["cos"][:, :, 0].shape
             if np.shape(values) != wanted:
                 raise ValuesError(
                     f"{type(self.rotary).__name__}.at returned shape {np.shape(values)}, "
                     f"not {wanted}"
                 )
-        inputs["cos"][:, :, 0], inputs["cos"][:, :, 1] = cos, cos
-        np.negative(sin, out=inputs["sin"][:, :, 0])
-        inputs["sin"][:, :, 1] = sin
+        all_cos[...] = cos[:, :, None]
+        np.negative(sin, out=all_sin[:, :, 0])
+        all_sin[:, :, 1] = sin
 
     def memory(self, used_blocks: int, sent_bytes: int, unpacked_bytes: int) -> list[RankMemory]:
         """Return the host memory of each chip.

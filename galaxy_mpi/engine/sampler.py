@@ -46,14 +46,15 @@ class Sampler:
             If a request's best logit is not finite.
         """
         chosen_rows = np.array(rows, np.int64)
-        best_RB = values_RBk[:, :, 0].take(chosen_rows, 1)
+        best_RB = values_RBk[:, chosen_rows, 0]
         best_B = np.maximum.reduce(best_RB, 0)
         if not np.logical_and.reduce(np.isfinite(best_B)):
             raise FloatingPointError("a logit is not finite: the weights or a kernel are broken")
         if self._params.temperature == 0 or self._params.top_k == 1:
             # Of equal logits, the lowest token wins: the first row, and its first candidate.
-            row_U = best_RB.argmax(axis=0)
-            tokens_U = tokens_RBk[row_U, chosen_rows, 0] + row_U * self._slice_size
+            row_U, (_, n_users, k) = best_RB.argmax(0), tokens_RBk.shape
+            tokens_U = tokens_RBk.take((row_U * n_users + chosen_rows) * k)
+            tokens_U += row_U * self._slice_size
             return dict(zip(requests, tokens_U.tolist(), strict=True))
         first = self._slice_size * np.arange(len(values_RBk))[:, None, None]
         values_UC: F32 = _by_user(values_RBk[:, chosen_rows])

@@ -35,7 +35,7 @@ from galaxy_mpi.mesh.rounds import (
     text_of_rounds,
 )
 from galaxy_mpi.mesh.team_memory import TeamMemory
-from galaxy_mpi.mesh.waits import Waits, padded, text_of
+from galaxy_mpi.mesh.waits import Waits, is_text, padded
 
 if TYPE_CHECKING:
     from galaxy_mpi.arrays import Bytes
@@ -266,9 +266,12 @@ class BoundPlane(ABC):
         """Return the error for a chip with a different label than its group."""
         self.waits.has_disagreed = True
         own = next(c for c in self.chips if chip in self.mesh.group(c, self.axis))
-        if line[8:] == right[8:] or not text_of(line[8:]):
-            # An old label: the other process wrote its label elsewhere, and waits there.
-            line = line[:8] + padded(self.waits.last(self._placement.rank_of(chip)))
+        # An old label, or data: in memory, the other process may have written its label elsewhere.
+        has_text = is_text(line[8:])
+        if self.shares_memory or line[8:] == right[8:] or not has_text:
+            text = self.waits.last(self._placement.rank_of(chip))
+            if text or not has_text:  # nothing is known of a process of another host
+                line = line[:8] + padded(text or "another collective")
         about = f"{self.waits.about}: " if self.waits.about else ""
         return ProgramError(about + mismatch(self.mesh, own, right, chip, line))
 

@@ -16,7 +16,7 @@ import numpy as np
 from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.mesh.plane import TEXT_BYTES, Label
 
-__all__ = ["DIGEST_BYTES", "LINE_BYTES", "Waiting", "Waits", "padded", "text_of"]
+__all__ = ["DIGEST_BYTES", "LINE_BYTES", "Waiting", "Waits", "is_text", "padded", "text_of"]
 
 LINE_BYTES = 128
 
@@ -234,3 +234,12 @@ def padded(text: str) -> bytes:
 def text_of(line: bytes | memoryview) -> str:
     """Return the text of `padded` bytes."""
     return bytes(line).rstrip(b"\0").decode("utf-8", "replace")
+
+
+def is_text(line: bytes) -> bool:
+    """Return whether bytes are a `padded` text that is not empty, and not data."""
+    text = bytes(line).rstrip(b"\0")
+    try:
+        return bool(text) and text.decode("utf-8").isprintable()
+    except UnicodeDecodeError:  # data, or a text that was cut in the middle of a letter
+        return text.isascii()

@@ -142,7 +142,17 @@ def run(folder, layout, name):
     return play([*start, *decode, "--system", f"{path}:{name}"])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
+RINGS = [
+    ("--collectives", "ring", "--chips-per-rank", "1"),
+    ("--collectives", "ring", "--transport", "mpi", "--chips-per-rank", "1"),
+]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [*LAYOUTS, *RINGS],
+    ids=["ranks", "messages", "one process", "ring", "ring of messages"],
+)
 @pytest.mark.parametrize(
     ("name", "its"),
     [

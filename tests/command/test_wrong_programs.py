@@ -177,7 +177,8 @@ def test_both_chips_and_what_they_are_in_are_told(tmp_path, layout, name, its):
         assert ("; at a different place in the program" in line) == (line.count(NEXT_TEXT) == 2)
     assert lines
     assert "Traceback" not in ended.stderr
-    assert ended.stdout == ""
+    # mpirun asks the other ranks to end. Rank 0 may hear it before it is killed.
+    assert ended.stdout == "" or ended.stdout.startswith("interrupted: not all users have ended")
     assert nobody_is_left()
 
 

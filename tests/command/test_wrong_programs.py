@@ -16,6 +16,8 @@ from galaxy_mpi.ccl.wire import Kind
 from galaxy_mpi.dtypes import BFP4
 from galaxy_mpi.program import Cross
 from galaxy_mpi.systems import GALAXY
+from galaxy_mpi.systems.ops.gate_up import FusedGateUp
+from galaxy_mpi.systems.ops.merge_heads import FusedMergeHeads
 from galaxy_mpi.systems.ops.reduce import FusedReduce
 
 
@@ -94,6 +96,22 @@ class Leaves(FusedReduce):
         return super().bind(chip, x, weight)
 
 
+class Keep(FusedMergeHeads):
+    kept = {}
+
+    def bind(self, chip, mixed):
+        self.kept[chip.rank] = super().bind(chip, mixed)
+        return self.kept[chip.rank]
+
+
+class Late(FusedGateUp):
+    def bind(self, chip, h, *weights):
+        rows = Keep.kept[chip.rank]  # of two collectives ago
+        if chip.col == 1:
+            chip.call(lambda h: h.__setitem__(0, h[0] + rows[: len(rows) // 2].sum()), h)
+        return super().bind(chip, h, *weights)
+
+
 class Narrow(FusedReduce):
     changes = {"dtype": BFP4}
 
@@ -118,6 +136,7 @@ class Twice(Wrong):
 UNCHARGED = replace(GALAXY, name="uncharged", decode=replace(GALAXY.decode, down=Uncharged))
 CHARGED = replace(GALAXY, name="charged", decode=replace(GALAXY.decode, down=Charged))
 AGAIN = replace(GALAXY, name="again", decode=replace(GALAXY.decode, down=Again))
+LATE = replace(GALAXY, decode=replace(GALAXY.decode, merge_heads=Keep, gate_up=Late))
 LEAVES = replace(GALAXY, name="leaves", decode=replace(GALAXY.decode, down=Leaves))
 NARROW = replace(GALAXY, name="narrow", decode=replace(GALAXY.decode, down=Narrow))
 LINKS = replace(GALAXY, name="links", decode=replace(GALAXY.decode, down=OtherLinks))
@@ -132,14 +151,14 @@ NEXT = re.escape(NEXT_TEXT)
 LAYOUTS = [(), ("--transport", "mpi", "--chips-per-rank", "2"), ("--chips-per-rank", "4")]
 
 
-def run(folder, layout, name):
+def run(folder, layout, name, *more):
     path = folder / "program.py"
     path.write_text(PROGRAM)
     n_ranks = 4 // int(layout[-1] if layout else 1)
     start = ("mpirun", "-n", str(n_ranks)) if n_ranks > 1 else ()
     short = ("--mesh", "2x2", "--layers", "2", "--batch", "4", "--max-new-tokens", "3", "--quiet")
     decode = ("python", "-m", "galaxy_mpi.decode", *short, *layout, "--wait-timeout", "10")
-    return play([*start, *decode, "--system", f"{path}:{name}"])
+    return play([*start, *decode, *more, "--system", f"{path}:{name}"])
 
 
 RINGS = [
@@ -192,6 +211,14 @@ def test_a_collective_that_is_crossed_twice_is_told(tmp_path, layout):
     )
     assert any(re.search(wanted, line) for line in told), ended.stderr
     assert "Traceback" not in ended.stderr
+    assert nobody_is_left()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
+def test_a_row_of_another_chip_that_is_read_too_late_is_found_in_every_layout(tmp_path, layout):
+    ended = run(tmp_path, layout, "LATE", "--check", "--precision", "float32")
+    assert ended.returncode != 0
+    assert re.search(r"galaxy_mpi: op gate_up of layer 0, chip .* not finite", ended.stderr)
     assert nobody_is_left()
 
 

@@ -4,6 +4,7 @@ Decode has one program. Prefill has one per shape of a pass (`PassShape`), and t
 used are kept. All programs of a chip share its arrays and the memory of collectives.
 """
 
+import gc
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -21,6 +22,9 @@ __all__ = ["DecodeMode", "PrefillMode"]
 
 MOST_PASS_ROWS = 16_384
 """Total rows of the prefill programs that are kept; at least one program is."""
+
+LEAST_COUNTED_ROWS = 256
+"""A program counts as at least so many rows, because its calls take memory too."""
 
 
 class DecodeMode(Mode):
@@ -226,9 +230,16 @@ class PrefillMode(Mode):
         return self.bind(program, feeds, self.system.prefill_algorithms)
 
     def _forget(self) -> None:
-        """Drop the least recently used programs, the same on all ranks."""
-        n_rows = sum(shape.n_rows for shape, *_ in self._kept)
-        while n_rows > MOST_PASS_ROWS and len(self._kept) > 1:
-            (shape, *_), ready = self._kept.popitem(last=False)
-            n_rows -= shape.n_rows
-            ready.bound.free()
+        """Drop the least recently used programs, the same on all ranks, and what only they used."""
+        counted = [max(shape.n_rows, LEAST_COUNTED_ROWS) for shape, *_ in self._kept]
+        n_rows, n_kept = sum(counted), len(counted)
+        for n in counted[:-1]:
+            if n_rows <= MOST_PASS_ROWS:
+                break
+            n_rows -= n
+            self._kept.popitem(last=False)[1].bound.free()
+        if len(self._kept) < n_kept:
+            gc.collect()  # programs refer to themselves
+            for held in self.chips.held:
+                held.pool.trim()
+            self.chips.codecs.trim()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from sys import getrefcount
 
 import numpy as np
 
@@ -39,6 +40,12 @@ class Codecs:
         if key not in self._kept:
             self._kept[key] = dtype.codec(key[1])
         return self._kept[key]
+
+    def trim(self) -> None:
+        """Drop the codecs that no program refers to."""
+        # The table and the call itself refer to each.
+        for key in [key for key in self._kept if getrefcount(self._kept[key]) <= 2]:
+            del self._kept[key]
 
 
 @dataclass

@@ -7,6 +7,7 @@ at a time and share a pool, so all arrays of a program are free for the next one
 
 from bisect import bisect_left, insort
 from math import prod
+from sys import getrefcount
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from galaxy_mpi.arrays import F32, Array, Bytes
 __all__ = ["ArrayPool"]
 
 _ALIGNMENT = 64
+
+_UNUSED_REFERENCES = 2
+"""References to the memory of a piece, counted by a call that has one itself."""
 
 _MOST_WASTE = 4
 """A free piece is used if it is at most this many times as large as requested."""
@@ -26,7 +30,7 @@ class ArrayPool:
     Attributes
     ----------
     n_bytes : int
-        Bytes of all storage made so far.
+        Bytes of all storage.
     """
 
     def __init__(self) -> None:
@@ -73,6 +77,14 @@ class ArrayPool:
         piece = self._pieces[owner]
         insort(self._free, (len(piece), owner))
         return piece
+
+    def trim(self) -> None:
+        """Free the storage that no program refers to; call it while none is being bound."""
+        for _, address in self._free:
+            # Views refer to the array that owns the memory; only the piece itself may be left.
+            if getrefcount(self._pieces[address].base) <= _UNUSED_REFERENCES:
+                self.n_bytes -= len(self._pieces.pop(address))
+        self._free = [(size, address) for size, address in self._free if address in self._pieces]
 
     def give_back_all(self) -> None:
         """Take everything back, because the program is bound."""

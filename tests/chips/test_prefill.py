@@ -251,3 +251,25 @@ def test_programs_of_passes_are_kept_within_bounds_and_the_last_used_stay():
     assert tokens[0] == tokens[6]
     assert tokens[1] == tokens[7]
     assert tokens[5] == tokens[8]
+
+
+def kept_after(lengths):
+    """Return bytes of arrays, and codecs, after passes of so many rows have been bound in turn."""
+    run = replace(RUN, mesh=Mesh(1, 2), prompt_tokens=(prompt_of(33),), n_layers=1)
+    with connect(replace(run, precision="performance")) as engine:
+        mode, chips = engine.prefill_mode, engine.chips
+        for n_rows in lengths:
+            key = PassShape.of_prompt(n_rows), False, False, 0
+            mode._kept[key] = mode._bind_pass(*key)
+            mode._forget()
+        return len(mode._kept), chips.held[0].pool.n_bytes, len(chips.codecs._kept)
+
+
+def test_what_only_dropped_programs_used_is_freed():
+    """Each pass is longer than all before it, so nothing of theirs is large enough for it."""
+    lengths = range(512, 8193, 512)
+    _, whole_bytes, whole_codecs = kept_after(lengths[-1:])
+    n_kept, n_bytes, n_codecs = kept_after(lengths)
+    assert n_kept == 2
+    assert n_bytes <= 2 * whole_bytes
+    assert n_codecs <= 2 * whole_codecs

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 from galaxy_mpi.command import run_on_mesh
 from galaxy_mpi.decode_arguments import build_parser, run_config
 from galaxy_mpi.engine import Engine
-from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.errors import INTERRUPTED, ConfigError
 from galaxy_mpi.files import write_text
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import end_process, terminated_as_interrupted, uninterrupted
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from galaxy_mpi.engine.report import Report
     from galaxy_mpi.studies.against import Against
 
-GOLDEN_DIFFERS, INTERRUPTED = 1, 130
-"""Exit codes."""
+GOLDEN_DIFFERS = 1
+"""Exit code."""
 
 __all__ = ["build_parser", "main", "run_config"]
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 __all__ = [
     "EXIT_USER_ERROR",
+    "INTERRUPTED",
     "BufferClosedError",
     "CheckpointError",
     "CollectiveError",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 EXIT_USER_ERROR = 2
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as in shells."""
 
 _E = TypeVar("_E", bound="UserError")
 

@@ -11,7 +11,13 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from galaxy_mpi.errors import EXIT_USER_ERROR, CollectiveError, UserError, exit_code
+from galaxy_mpi.errors import (
+    EXIT_USER_ERROR,
+    INTERRUPTED,
+    CollectiveError,
+    UserError,
+    exit_code,
+)
 from galaxy_mpi.mesh.ending import Interrupted, Terminated, say
 from galaxy_mpi.mesh.exhaustion import lacks_memory
 from galaxy_mpi.mesh.lifeline import is_other_rank
@@ -22,21 +28,27 @@ __all__ = ["guarded", "refused", "tell", "told_by_rank_0"]
 def guarded(play: Callable[[], int]) -> int:
     """Call a function in the only process of a command; return its exit code or that of its error.
 
-    Other errors than those of the user, of memory, of collectives and of a closed pipe pass. A
+    Other errors than those of the user, of memory, of collectives and of output pass. A
     ``sys.exit`` in the user's own code is an error, whatever its code: the command has not ended.
     """
+    from galaxy_mpi.output import Lasting  # a rank of several needs none
+
     try:
-        code = play()
-        if sys.stdout is not None:  # Python was started with a closed descriptor
-            sys.stdout.flush()
-        return code
+        if sys.stdout is None:  # Python was started with a closed descriptor
+            return play()
+        with contextlib.redirect_stdout(Lasting(sys.stdout)) as output:
+            try:
+                return play()
+            finally:
+                output.flush()
     except UserError as error:
         return refused(error)
     except CollectiveError as error:
         say(f"galaxy_mpi: {error}\n")
         return exit_code(error)
-    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        say("galaxy_mpi: interrupted\n")
+        return INTERRUPTED
     except SystemExit:
         _say_trace()
         return 1
@@ -47,7 +59,6 @@ def guarded(play: Callable[[], int]) -> int:
             _say_trace()
         say(f"galaxy_mpi: {_out_of_memory(error)}\n{_doctors_line(MemoryError())}")
         return 1
-    return 0
 
 
 def refused(error: UserError) -> int:

@@ -9,11 +9,13 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import Any, TextIO
 
 from galaxy_mpi.errors import ConfigError
 
 __all__ = [
     "WIDTH",
+    "Lasting",
     "cell",
     "command_line",
     "folded",
@@ -132,13 +134,51 @@ def write_now(text: str) -> None:
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        # Remaining data in the stream would fail again when Python exits.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            raise ConfigError(
-                f"standard output cannot be written: {error.strerror}; send it elsewhere"
-            ) from None
+        _give_up(sys.stdout, error)
+
+
+class Lasting:
+    """Standard output that a reader may close early, as ``| head`` does: the rest is lost.
+
+    So the command goes on, and its exit code says how it ended.
+
+    Parameters
+    ----------
+    stream : TextIO
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text; see `print_text` for errors."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            _give_up(self._stream, error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Write what is kept back."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            _give_up(self._stream, error)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return all else of the stream."""
+        return getattr(self._stream, name)
+
+
+def _give_up(stream: TextIO, error: OSError) -> None:
+    """Drop what cannot be written; raise `ConfigError` unless the reader has closed the pipe."""
+    # Remaining data in the stream would fail again when Python exits.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if not isinstance(error, BrokenPipeError):
+        raise ConfigError(
+            f"standard output cannot be written: {error.strerror}; send it elsewhere"
+        ) from None
 
 
 @functools.cache

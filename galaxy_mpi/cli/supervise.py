@@ -22,12 +22,10 @@ from types import FrameType
 
 from galaxy_mpi.cli.notices import Notices
 from galaxy_mpi.cli.terminal import Input, output_of_this_process
+from galaxy_mpi.errors import INTERRUPTED
 from galaxy_mpi.streams import INPUT, OUTPUT
 
-__all__ = ["INTERRUPTED", "supervise"]
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as in shells."""
+__all__ = ["supervise"]
 
 LINGERING_S = 3.0
 """How long mpirun may stay, after its last rank has ended; all ranks are on this host."""

@@ -56,9 +56,17 @@ def other_run(run: RunConfig, other: str) -> RunConfig:
     Raises
     ------
     ConfigError
-        If there is no such precision, system or file, or the system arranges chips differently.
+        If there is no such precision, system or file, if the system arranges chips differently, or
+        if the other run would be the same run.
     """
-    again = replace(run, **_changes(other), **_OF_DEVICE)
+    changes = _changes(other)
+    if all(getattr(run, name) == value for name, value in changes.items()):
+        raise ConfigError(
+            f"--against {other}: this run has that already, and all else stays as it is; to see "
+            f"what your classes, layout, collectives or formats change, name a system: "
+            f"--against {run.system_name if run.system_name in SYSTEMS else 'galaxy'}"
+        )
+    again = replace(run, **changes, **_OF_DEVICE)
     if again.working_mesh != run.working_mesh:
         raise ConfigError(
             f"--against {other}: it uses the {run.mesh} mesh as {again.working_mesh}, and this run "

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from galaxy_mpi.cli.notices import Notices
-from galaxy_mpi.cli.supervise import INTERRUPTED, supervise
+from galaxy_mpi.cli.supervise import supervise
+from galaxy_mpi.errors import INTERRUPTED
 
 RULE = b"-" * 74 + b"\n"
 ABORT = (

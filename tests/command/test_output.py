@@ -1,0 +1,98 @@
+"""Standard output of commands in one process: closed early, full, or interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.command.decode_command import LIMIT_S, environment
+
+DECODE = ["decode", "--mesh", "2x2", "--chips-per-rank", "4", "--batch", "4", "--layers", "1"]
+DECODE += ["--max-new-tokens", "4", "--quiet"]
+OTHERS = [
+    ["estimate"],
+    ["program", "--mesh", "2x2"],
+    ["compare", "--timing-only", "--mesh", "8x4"],
+    ["validate"],
+    ["decode", "--help"],
+    DECODE,
+]
+
+
+def words(arguments):
+    return [sys.executable, "-m", "galaxy_mpi", *arguments]
+
+
+@pytest.mark.parametrize("arguments", OTHERS, ids=lambda words: " ".join(words[:2]))
+def test_a_full_disk_behind_standard_output_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            words(arguments),
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    assert ended.returncode == 2
+    told = [line for line in ended.stderr.splitlines() if "standard output cannot" in line]
+    assert len(told) == 1
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_reader_that_leaves_does_not_change_the_exit_code(tmp_path):
+    """``galaxy-mpi decode --golden FILE | head -1`` in CI must still fail."""
+    golden = tmp_path / "golden.json"
+    right = words([*DECODE, "--json", str(golden)])
+    subprocess.run(right, env=environment(), capture_output=True, timeout=LIMIT_S, check=True)
+    report = json.loads(golden.read_text())
+    report["tokens"][0][0] += 1
+    golden.write_text(json.dumps(report))
+    for arguments, code in (([*DECODE, "--golden", str(golden)], 1), (["estimate"], 0)):
+        reading, writing = os.pipe()
+        os.close(reading)
+        ended = subprocess.run(
+            words(arguments),
+            env=environment(),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        os.close(writing)
+        assert ended.returncode == code, ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert "BrokenPipe" not in ended.stderr
+
+
+def test_an_interrupt_is_one_line():
+    long = ["traffic", "--model", "llama3-70b", "--rate", "4", "--requests", "10000"]
+    started = subprocess.Popen(
+        words(long), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(3)
+    started.send_signal(signal.SIGINT)
+    _, told = started.communicate(timeout=LIMIT_S)
+    assert started.returncode == 130, told
+    assert told.splitlines()[-1] == "galaxy_mpi: interrupted"
+    assert "Traceback" not in told
+
+
+def test_a_run_is_not_compared_with_itself():
+    ended = subprocess.run(
+        words([*DECODE, "--collectives", "ring", "--against", "performance"]),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "--against performance: this run has that already" in ended.stderr
+    assert "--against galaxy" in ended.stderr

@@ -42,8 +42,8 @@ class Against:
 
     def to_text(self) -> str:
         """Return it as text."""
-        same = f"it chooses {self.n_same} of this run's {self.n_tokens} tokens"
-        head = folded(f"against {self.name}: {same}, given the tokens before each")
+        same = f"chooses {self.n_same} of this run's {self.n_tokens} tokens"
+        head = folded(f"against {self.name}: {same}, given those before")
         return f"\n{head}\n{self.differences.to_text(LEAST_PCC)}"
 
 

@@ -29,6 +29,7 @@ from galaxy_mpi.engine.ran import versions
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.files import check_writable, write_text
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.mesh.ending import Interrupted
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.output import named_lines, print_text
 
@@ -113,6 +114,8 @@ def _host_figures(run: RunConfig, transport: Transport) -> dict[str, float]:
 
     with Engine(run, transport) as engine:
         report = engine.generate()
+    if report is not None and report.is_interrupted:  # the run ended early, not the turns
+        raise Interrupted
     host = {} if report is None else report.host()
     return {name: float(host[name]) for name in _FIGURES if name in host}
 
@@ -157,7 +160,7 @@ def _table(found: JsonObject, model: str) -> str:
 
     rows = [
         ("mesh, ranks, cores", f"{found['mesh']}, {found['ranks']}, {found['cores']}"),
-        ("versions", f"galaxy_mpi {ran['galaxy_mpi']}, numpy {ran['numpy']}"),
+        ("versions", f"galaxy_mpi {ran['galaxy_mpi']}, numpy {ran['numpy']}, {ran['blas']}"),
         ("codec of block floats", ran["codec"]),
     ]
     for dtype in (BFP8, BFP4, BF16):

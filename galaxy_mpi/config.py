@@ -14,12 +14,12 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, LlamaConfig
 from galaxy_mpi.models.config import MOST_LAYERS
 from galaxy_mpi.program import Choice
-from galaxy_mpi.systems import Modules, System, Wanted, system_of
+from galaxy_mpi.systems import Modules, System, Wanted, name_of_system, system_of
 
 if TYPE_CHECKING:  # few ranks or runs need them
     from galaxy_mpi.timing import Machine, Slowness
 
-__all__ = ["MAX_USERS", "RunConfig", "formats"]
+__all__ = ["MAX_USERS", "Emulated", "RunConfig", "formats"]
 
 MAX_USERS = 32
 """Users of a decode batch: the rows of a tile."""
@@ -32,7 +32,48 @@ MOST_POSITIONS = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class Emulated:
+    """What is emulated, in a run as in an estimate: formats, layout, and the machine's times."""
+
+    layout_class: type[Layout] = Layout
+    """Decides which chip has which part of the weights."""
+    precision: str = "performance"
+    optimizations: Path | None = None
+    """File with the formats of each layer; replaces ``precision``."""
+    formats: str | None = None
+    """``TABLE,TENSOR=FORMAT,...``: formats that differ from the system's table."""
+    prefetch: bool = True
+    circular_buffer_bytes: int | None = None
+    machine: str = "wormhole_galaxy_6u"
+    """Machine for device time: a name or a YAML file."""
+    constants: tuple[str, ...] = ()
+    """``machine.NAME=VALUE`` each; overrides constants of the machine."""
+    slow_chips: tuple[str, ...] = ()
+    """``ROW,COLUMN,FACTOR`` each: slow chips, for device time."""
+    slow_links: tuple[str, ...] = ()
+    """``ROW,COLUMN,row|column,FACTOR`` each: slow links, for device time."""
+
+    @property
+    def wanted(self) -> Wanted:
+        """The requested formats."""
+        return Wanted(self.precision, self.optimizations, self.formats)
+
+    @cached_property
+    def emulated_machine(self) -> "Machine":
+        """The machine, with overridden constants, as its file was when it was first needed."""
+        from galaxy_mpi.timing import Machine
+
+        return Machine.load(self.machine).with_constants(self.constants)
+
+    def slowness_on(self, asked: Mesh, working: Mesh) -> "Slowness":
+        """Return slow chips and links, named on one mesh, on another with the same ranks."""
+        from galaxy_mpi.timing import Slowness
+
+        return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Emulated):
     """One decode run.
 
     Raises
@@ -59,13 +100,6 @@ class RunConfig:
     """A name, or a user's System."""
     modules: Modules = field(default_factory=Modules)
     """The user's classes."""
-    layout_class: type[Layout] = Layout
-    """Decides which chip has which part of the weights."""
-    precision: str = "performance"
-    optimizations: Path | None = None
-    """File with the formats of each layer; replaces ``precision``."""
-    formats: str | None = None
-    """``TABLE,TENSOR=FORMAT,...``: formats that differ from the system's table."""
     math_fidelity: bool = True
     """Whether matmuls use only those bits of their inputs that the chip's do."""
     sampling: SamplingParams | None = None
@@ -76,8 +110,6 @@ class RunConfig:
     """Whether prompts are put into the model's chat template."""
     n_layers: int | None = None
     """Use only the first layers of the model; None: all."""
-    prefetch: bool = True
-    circular_buffer_bytes: int | None = None
     weights_cache: Path | None = None
     """Folder for packed weights; None: do not keep them."""
     page_size: int = 64
@@ -93,14 +125,6 @@ class RunConfig:
     """``direct``, ``ring`` or ``line`` for all collectives; None: as in the system."""
     check: bool = False
     """Whether to check values and replicas, and overwrite memory as soon as it may be reused."""
-    machine: str = "wormhole_galaxy_6u"
-    """Machine for device time: a name or a YAML file."""
-    constants: tuple[str, ...] = ()
-    """``machine.NAME=VALUE`` each; overrides constants of the machine."""
-    slow_chips: tuple[str, ...] = ()
-    """``ROW,COLUMN,FACTOR`` each: slow chips, for device time."""
-    slow_links: tuple[str, ...] = ()
-    """``ROW,COLUMN,row|column,FACTOR`` each: slow links, for device time."""
     argv: tuple[str, ...] = ()
     """The command, for reports."""
     capture_path: Path | None = None
@@ -121,9 +145,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         system_of(self.system, self.mesh)
         if self.slow_chips or self.slow_links:
-            from galaxy_mpi.timing import Slowness
-
-            Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
+            self.slowness_on(self.mesh, self.mesh)
         given = (self.prompts, self.prompts_file, self.prompt_tokens)
         if sum(prompts is not None for prompts in given) > 1:
             raise ConfigError("give --prompt or --prompts-file, not both")
@@ -172,11 +194,6 @@ class RunConfig:
             raise ConfigError(f"--batch is at most {MAX_USERS} users, got {self.batch}")
 
     @property
-    def wanted(self) -> Wanted:
-        """The requested formats."""
-        return Wanted(self.precision, self.optimizations, self.formats)
-
-    @property
     def emulated_system(self) -> System:
         """The system on this mesh, with the requested collectives."""
         system = system_of(self.system, self.mesh)
@@ -189,14 +206,7 @@ class RunConfig:
     @property
     def system_name(self) -> str:
         """Name of the system in reports."""
-        return self.system.name if isinstance(self.system, System) else self.system
-
-    @cached_property
-    def emulated_machine(self) -> "Machine":
-        """The machine, with overridden constants, as its file was when it was first needed."""
-        from galaxy_mpi.timing import Machine
-
-        return Machine.load(self.machine).with_constants(self.constants)
+        return name_of_system(self.system)
 
     @property
     def working_mesh(self) -> Mesh:
@@ -210,10 +220,7 @@ class RunConfig:
     @property
     def slowness(self) -> "Slowness":
         """Slow chips and links, on the working mesh."""
-        from galaxy_mpi.timing import Slowness
-
-        asked = Slowness.parse(self.slow_chips, self.slow_links, self.mesh)
-        return asked.moved(self.mesh, self.working_mesh)
+        return self.slowness_on(self.mesh, self.working_mesh)
 
     def check_writable(self) -> None:
         """Raise ConfigError if a file could not be written at the end of the run."""

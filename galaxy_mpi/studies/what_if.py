@@ -2,20 +2,20 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from galaxy_mpi.checkpoints.model_files import model_sizes
+from galaxy_mpi.config import Emulated
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh import Mesh
-from galaxy_mpi.models import Layout, Programs
+from galaxy_mpi.models import Programs
 from galaxy_mpi.output import say_once
 from galaxy_mpi.studies.asked_systems import rewired, sampled_on, system_of_machine
 from galaxy_mpi.studies.prompts import chosen_passes, chunk_tokens
 from galaxy_mpi.studies.what_if_checks import check_values
 from galaxy_mpi.studies.what_if_table import table_of
 from galaxy_mpi.studies.whole_run import run_all, run_users
-from galaxy_mpi.systems import System, Wanted, system_of
+from galaxy_mpi.systems import System, name_of_system, system_of
 from galaxy_mpi.timing import Machine, Slowness
 from galaxy_mpi.timing.bands import Conditions, bands_of
 from galaxy_mpi.timing.budget import Budget
@@ -33,7 +33,7 @@ MAX_CHIPS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhatIf:
+class WhatIf(Emulated):
     """A run to estimate.
 
     Raises
@@ -51,31 +51,17 @@ class WhatIf:
     """``one``: a single prompt, as published times to first token are measured. ``all``: the
     prompts of all users, as in a run."""
     mesh: str | None = None
-    machine: str = "wormhole_galaxy_6u"
-    constants: tuple[str, ...] = ()
-    """``machine.NAME=VALUE`` each; overrides constants of the machine."""
     links: int | None = None
     topology: str | None = None
     system: str | System | None = None
     """None: the machine's."""
-    layout_class: type[Layout] = Layout
-    """Decides which chip has which part of the weights."""
     sampling: str | None = None
     """``host`` or ``device``: where tokens are chosen; None: as the system does."""
     cached_percent: int = 0
     """Share of the prompt in the prefix cache, in whole blocks of 128 positions."""
     lengths: tuple[int, ...] | None = None
     """Prompt length of each user; replaces ``users`` and ``input_tokens``."""
-    precision: str = "performance"
-    optimizations: Path | None = None
-    """File with the formats of each layer; replaces ``precision``."""
-    formats: str | None = None
-    """``TABLE,TENSOR=FORMAT,...``: formats that differ from the system's table."""
     layers: int | None = None
-    prefetch: bool = True
-    circular_buffer_bytes: int | None = None
-    slow_chips: tuple[str, ...] = ()
-    slow_links: tuple[str, ...] = ()
     allow_over_budget: bool = False
 
     def __post_init__(self) -> None:
@@ -93,7 +79,7 @@ class WhatIf:
     @cached_property
     def emulated_machine(self) -> Machine:
         """The machine with overridden constants."""
-        machine = Machine.load(self.machine).with_constants(self.constants)
+        machine = super().emulated_machine
         return replace(
             machine,
             links=self.links or machine.links,
@@ -104,11 +90,6 @@ class WhatIf:
     def longest(self) -> int:
         """Tokens of the longest prompt."""
         return max(self.lengths or (self.input_tokens,))
-
-    @property
-    def wanted(self) -> Wanted:
-        """The requested formats."""
-        return Wanted(self.precision, self.optimizations, self.formats)
 
     @property
     def n_users(self) -> int:
@@ -128,7 +109,7 @@ class WhatIf:
     def system_name(self) -> str:
         """The requested system, or the machine's."""
         if self.system is not None:
-            return self.system.name if isinstance(self.system, System) else self.system
+            return name_of_system(self.system)
         return system_of_machine(self.emulated_machine)
 
     @property
@@ -274,4 +255,4 @@ class WhatIf:
     def slowness(self) -> Slowness:
         """What is slower than it should be, on the working mesh."""
         asked, working = self.programs.asked_mesh, self.programs.mesh
-        return Slowness.parse(self.slow_chips, self.slow_links, asked).moved(asked, working)
+        return self.slowness_on(asked, working)

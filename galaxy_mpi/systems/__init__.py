@@ -1,6 +1,6 @@
 """How a machine executes a model: which ops are fused, what is sent, in which formats."""
 
-from galaxy_mpi.systems.catalogue import PRECISIONS, SYSTEMS, system_of
+from galaxy_mpi.systems.catalogue import PRECISIONS, SYSTEMS, name_of_system, system_of
 from galaxy_mpi.systems.chip import ChipBinder, ChipState, StepInputs, VectorId, WeightFeed
 from galaxy_mpi.systems.galaxy import GALAXY
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
@@ -43,5 +43,6 @@ __all__ = [
     "chosen_modules",
     "chosen_system",
     "class_from_file",
+    "name_of_system",
     "system_of",
 ]

@@ -7,7 +7,7 @@ from galaxy_mpi.systems.precision import FLOAT32_PRECISION, made_of
 from galaxy_mpi.systems.table import System
 from galaxy_mpi.systems.tt_transformers import TT_TRANSFORMERS, TT_TRANSFORMERS_1D
 
-__all__ = ["PRECISIONS", "SYSTEMS", "system_of"]
+__all__ = ["PRECISIONS", "SYSTEMS", "name_of_system", "system_of"]
 
 SYSTEMS = ("galaxy", "tt_transformers")
 
@@ -39,3 +39,8 @@ PRECISIONS = {
     for name, choices in GALAXY.settings._asdict().items()
 } | {"float32": FLOAT32_PRECISION}
 """Precisions of the Galaxy for most models, by name; every system's ops can use them."""
+
+
+def name_of_system(system: str | System) -> str:
+    """Return the name of a system in reports."""
+    return system.name if isinstance(system, System) else system

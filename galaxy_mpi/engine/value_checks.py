@@ -7,6 +7,7 @@ output of every op, and compares replicas.
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from galaxy_mpi.arrays import Array
 from galaxy_mpi.errors import ValuesError, common
@@ -35,7 +36,9 @@ def finite_logits(program: Program) -> Tap:
     def tap(chip: Binder, use: Use, outputs: tuple[Array, ...]) -> None:
         for tensor, values in zip(use.outputs, outputs, strict=True):
             if tensor is logits:
-                chip.call(_require_finite, values, "run with --check to find the op that caused it")
+                flags = np.empty(values.shape, np.bool_)
+                note = "run with --check to find the op that caused it"
+                chip.call(_require_finite, values, flags, note)
 
     return tap
 
@@ -48,14 +51,14 @@ def finite(program: Program) -> Tap:
         for tensor, values in zip(use.outputs, outputs, strict=True):
             if tensor not in candidates:
                 name = tensor.name.removeprefix(f"{use.op.name}.")
-                chip.call(_require_finite, values, f"its output {name}")
+                flags = np.empty(values.shape, np.bool_)
+                chip.call(_require_finite, values, flags, f"its output {name}")
 
     return tap
 
 
-def _require_finite(values: Array, note: str) -> None:
-    is_finite = np.isfinite(values)
-    if not is_finite.all():
+def _require_finite(values: Array, is_finite: NDArray[np.bool_], note: str) -> None:
+    if not np.isfinite(values, is_finite).all():
         place = tuple(np.argwhere(~is_finite)[0].tolist())
         n_bad = values.size - int(np.count_nonzero(is_finite))
         raise ValuesError(

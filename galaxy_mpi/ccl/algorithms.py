@@ -54,8 +54,8 @@ __all__ = [
     "gather_and_add",
     "gather_over",
     "is_small",
-    "scatter_at_owner",
     "scatter_over",
+    "scatter_terms",
 ]
 
 
@@ -97,12 +97,6 @@ def scatter_over(make_topology: MakeTopology) -> Algorithm[Scatter]:
     return Algorithm(
         _name(make_topology), partial(StepwiseReduceScatter, make_topology=make_topology)
     )
-
-
-def scatter_at_owner(make_topology: MakeTopology) -> Algorithm[Scatter]:
-    """Return a reduce-scatter in one step with the bits of hops: the owner rounds as hops do."""
-    make = partial(DirectReduceScatter, travels=FLOAT32, add=by_hops(make_topology))
-    return Algorithm(f"{_name(make_topology)} at the owner", make)
 
 
 def gather_and_add(make_topology: MakeTopology) -> Algorithm[Bound]:

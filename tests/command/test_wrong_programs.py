@@ -1,147 +1,13 @@
 """A user's program that is another one on one chip: one line of each chip that notices it."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.command.decode_command import nobody_is_left, play
 
-PROGRAM = """
-import sys
-from dataclasses import replace
-
-import numpy as np
-
-from galaxy_mpi.ccl.wire import Kind
-from galaxy_mpi.dtypes import BFP4
-from galaxy_mpi.program import Cross
-from galaxy_mpi.systems import GALAXY
-from galaxy_mpi.systems.ops.gate_up import FusedGateUp
-from galaxy_mpi.systems.ops.merge_heads import FusedMergeHeads
-from galaxy_mpi.systems.ops.reduce import FusedReduce
-
-
-class Wrong(FusedReduce):
-    second, skips, is_honest = "SECOND", (), False
-
-    def wires(self):
-        usual = self._sum, replace(self._sum, key=self.second or self._sum.key)
-        return usual if self.is_honest else self._bound
-
-    def bind(self, chip, x, weight):
-        out = chip.array(*self._sum.sent)
-        chip.matmul(self.site, x, weight, out)
-        wires = [self._sum, replace(self._sum, key=self.second or self._sum.key)]
-        if chip.col == 1 and weight.layer == 1 and (self.is_honest or chip.row == 0):
-            wires = self.changed(wires)
-        self._bound = tuple(wires)
-        for wire in wires:
-            reduced = chip.collective(wire)
-            chip.call(lambda term, out: np.copyto(term, out[:, : term.shape[1]]), reduced.term, out)
-            if not (chip.rank in self.skips and weight.layer == 1):
-                reduced.cross()
-        return out
-
-    def charges(self, costs):
-        for charge in FusedReduce.charges(self, costs):
-            yield charge
-            if isinstance(charge, Cross):
-                yield charge._replace(wire=replace(charge.wire, key="SECOND"))
-
-
-def system(changed, skips=(), is_honest=False):
-    more = {"changed": staticmethod(changed), "skips": skips, "is_honest": is_honest}
-    op = type("Changed", (Wrong,), more)
-    return replace(GALAXY, name="wrong", decode=replace(GALAXY.decode, down=op))
-
-
-def halved(wire):
-    return replace(wire, **{name: (4, 64) for name in ("shape", "sent")})
-
-
-NOTHING = system(lambda wires: wires)
-DTYPE = system(lambda wires: [replace(wires[0], dtype=BFP4), wires[1]])
-SHAPE = system(lambda wires: [halved(wires[0]), wires[1]])
-OP = system(lambda wires: [replace(wires[0], kind=Kind.ALL_GATHER), wires[1]])
-ORDER = system(lambda wires: wires[::-1])
-LEFT_OUT = system(lambda wires: wires[:1])
-SKIPPED = system(lambda wires: wires, skips=(1,))
-ALL_SKIP = system(lambda wires: wires, skips=range(4))
-COLUMN = system(lambda wires: [replace(wires[0], dtype=BFP4), wires[1]], is_honest=True)
-COLUMN_LEFT_OUT = system(lambda wires: wires[:1], is_honest=True)
-
-
-class Charged(FusedReduce):
-    charges = Wrong.charges
-
-
-class Uncharged(Wrong):
-    is_honest, changed = True, staticmethod(lambda wires: wires)
-    charges = FusedReduce.charges
-
-
-class Again(FusedReduce):
-    def bind(self, chip, x, weight):
-        reduced, out = chip.collective(self._sum), chip.array(*self._sum.sent)
-        chip.matmul(self.site, x, weight, reduced.term)
-        reduced.cross()
-        reduced.cross()
-        return out
-
-
-class Leaves(FusedReduce):
-    def bind(self, chip, x, weight):
-        if chip.rank == 1:
-            chip.call(sys.exit, 0)
-        return super().bind(chip, x, weight)
-
-
-class Keep(FusedMergeHeads):
-    kept = {}
-
-    def bind(self, chip, mixed):
-        self.kept[chip.rank] = super().bind(chip, mixed)
-        return self.kept[chip.rank]
-
-
-class Late(FusedGateUp):
-    def bind(self, chip, h, *weights):
-        rows = Keep.kept[chip.rank]  # of two collectives ago
-        if chip.col == 1:
-            chip.call(lambda h: h.__setitem__(0, h[0] + rows[: len(rows) // 2].sum()), h)
-        return super().bind(chip, h, *weights)
-
-
-class Narrow(FusedReduce):
-    changes = {"dtype": BFP4}
-
-    def wires(self):
-        return (replace(self._sum, **self.changes),)
-
-    def bind(self, chip, x, weight):
-        reduced = chip.collective(replace(self._sum, **self.changes))
-        chip.matmul(self.site, x, weight, reduced.term)
-        return reduced.cross()
-
-
-class OtherLinks(Narrow):
-    changes = {"links": 1}
-
-
-class Twice(Wrong):
-    changed, second = staticmethod(lambda wires: wires), None
-    charges = FusedReduce.charges
-
-
-UNCHARGED = replace(GALAXY, name="uncharged", decode=replace(GALAXY.decode, down=Uncharged))
-CHARGED = replace(GALAXY, name="charged", decode=replace(GALAXY.decode, down=Charged))
-AGAIN = replace(GALAXY, name="again", decode=replace(GALAXY.decode, down=Again))
-LATE = replace(GALAXY, decode=replace(GALAXY.decode, merge_heads=Keep, gate_up=Late))
-LEAVES = replace(GALAXY, name="leaves", decode=replace(GALAXY.decode, down=Leaves))
-NARROW = replace(GALAXY, name="narrow", decode=replace(GALAXY.decode, down=Narrow))
-LINKS = replace(GALAXY, name="links", decode=replace(GALAXY.decode, down=OtherLinks))
-TWICE = replace(GALAXY, name="twice", decode=replace(GALAXY.decode, down=Twice))
-"""
+PROGRAMS = Path(__file__).with_name("wrong_programs.py")
 
 USUAL = r"all_reduce FF2 within a column, bfloat8_b \(4, 128\), op w2 of layer 1"
 SECOND = USUAL.replace("FF2", "SECOND")
@@ -151,14 +17,12 @@ NEXT = re.escape(NEXT_TEXT)
 LAYOUTS = [(), ("--transport", "mpi", "--chips-per-rank", "2"), ("--chips-per-rank", "4")]
 
 
-def run(folder, layout, name, *more):
-    path = folder / "program.py"
-    path.write_text(PROGRAM)
+def run(layout, name, *more):
     n_ranks = 4 // int(layout[-1] if layout else 1)
     start = ("mpirun", "-n", str(n_ranks)) if n_ranks > 1 else ()
     short = ("--mesh", "2x2", "--layers", "2", "--batch", "4", "--max-new-tokens", "3", "--quiet")
     decode = ("python", "-m", "galaxy_mpi.decode", *short, *layout, "--wait-timeout", "10")
-    return play([*start, *decode, *more, "--system", f"{path}:{name}"])
+    return play([*start, *decode, *more, "--system", f"{PROGRAMS}:{name}"])
 
 
 RINGS = [
@@ -182,8 +46,8 @@ RINGS = [
         ("LEFT_OUT", NEXT),
     ],
 )
-def test_both_chips_and_what_they_are_in_are_told(tmp_path, layout, name, its):
-    ended = run(tmp_path, layout, name)
+def test_both_chips_and_what_they_are_in_are_told(layout, name, its):
+    ended = run(layout, name)
     assert ended.returncode == 2
     lines = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
     chip, usual = r"chip \(\d, \d\)", SECOND if name == "LEFT_OUT" else USUAL
@@ -202,8 +66,8 @@ def test_both_chips_and_what_they_are_in_are_told(tmp_path, layout, name, its):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
-def test_a_collective_that_is_crossed_twice_is_told(tmp_path, layout):
-    ended = run(tmp_path, layout, "AGAIN")
+def test_a_collective_that_is_crossed_twice_is_told(layout):
+    ended = run(layout, "AGAIN")
     assert ended.returncode == 2
     told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
     wanted = (
@@ -215,16 +79,16 @@ def test_a_collective_that_is_crossed_twice_is_told(tmp_path, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
-def test_a_row_of_another_chip_that_is_read_too_late_is_found_in_every_layout(tmp_path, layout):
-    ended = run(tmp_path, layout, "LATE", "--check", "--precision", "float32")
+def test_a_row_of_another_chip_that_is_read_too_late_is_found_in_every_layout(layout):
+    ended = run(layout, "LATE", "--check", "--precision", "float32")
     assert ended.returncode != 0
     assert re.search(r"galaxy_mpi: op gate_up of layer 0, chip .* not finite", ended.stderr)
     assert nobody_is_left()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
-def test_an_op_that_leaves_the_program_is_an_error_whatever_its_code(tmp_path, layout):
-    ended = run(tmp_path, layout, "LEAVES")
+def test_an_op_that_leaves_the_program_is_an_error_whatever_its_code(layout):
+    ended = run(layout, "LEAVES")
     assert ended.returncode == 1
     assert "SystemExit: 0" in ended.stderr
     assert ended.stdout == ""
@@ -232,17 +96,15 @@ def test_an_op_that_leaves_the_program_is_an_error_whatever_its_code(tmp_path, l
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
-def test_the_same_program_on_all_chips_runs(tmp_path, layout):
-    ended = run(tmp_path, layout, "NOTHING")
+def test_the_same_program_on_all_chips_runs(layout):
+    ended = run(layout, "NOTHING")
     assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
 @pytest.mark.parametrize(("name", "chips"), [("SKIPPED", r"\(0, 1\)"), ("ALL_SKIP", r"\(\d, \d\)")])
-def test_a_chip_that_makes_a_collective_and_does_not_cross_it_is_told(
-    tmp_path, layout, name, chips
-):
-    ended = run(tmp_path, layout, name)
+def test_a_chip_that_makes_a_collective_and_does_not_cross_it_is_told(layout, name, chips):
+    ended = run(layout, name)
     assert ended.returncode == 2
     told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
     wanted = rf"op w2 of layer 1, chip {chips}: its `bind` .* makes the collective all_reduce \w+ "
@@ -266,9 +128,9 @@ def test_a_chip_that_makes_a_collective_and_does_not_cross_it_is_told(
         ),
     ],
 )
-def test_a_column_that_exchanges_something_else_is_told(tmp_path, layout, name, wanted):
+def test_a_column_that_exchanges_something_else_is_told(layout, name, wanted):
     """Its chips agree with each other, and chip (0, 0), which is charged, is none of them."""
-    ended = run(tmp_path, layout, name)
+    ended = run(layout, name)
     assert ended.returncode == 2
     told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
     op = r"op w2 of layer 1, chip \(\d, 1\): its `bind` \(Changed\)"
@@ -299,10 +161,8 @@ def test_a_column_that_exchanges_something_else_is_told(tmp_path, layout, name, 
         ("TWICE", "op w2 of layer 0 exchanges all_reduce FF2 .* 2 times, but charges .* for 1"),
     ],
 )
-def test_an_op_whose_exchanges_and_charges_differ_is_told_before_a_step_runs(
-    tmp_path, layout, name, wanted
-):
-    ended = run(tmp_path, layout, name)
+def test_an_op_whose_exchanges_and_charges_differ_is_told_before_a_step_runs(layout, name, wanted):
+    ended = run(layout, name)
     assert ended.returncode == 2
     told = [line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: ")]
     assert len(told) == 1, ended.stderr

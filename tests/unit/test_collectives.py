@@ -19,8 +19,8 @@ from galaxy_mpi.ccl.algorithms import (
     RING,
     gather_and_add,
     is_small,
-    scatter_at_owner,
     scatter_over,
+    scatter_terms,
 )
 from galaxy_mpi.ccl.topology import Line, Ring
 from galaxy_mpi.ccl.wire import Index, Kind
@@ -121,7 +121,7 @@ def hops(dtype, first, *rest):
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BF16, BFP8, BFP4], ids=lambda d: d.name)
-@pytest.mark.parametrize("scatter", [scatter_over, scatter_at_owner])
+@pytest.mark.parametrize("scatter", [scatter_over, scatter_terms])
 @pytest.mark.parametrize("shape", [(32, 32), (7, 40)])
 @pytest.mark.parametrize("make_topology", [Ring, Line])
 def test_the_running_sum_is_rounded_at_every_hop(dtype, scatter, shape, make_topology):

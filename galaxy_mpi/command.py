@@ -9,10 +9,11 @@ import argparse
 import atexit
 import gc
 import os
+import time
 from collections.abc import Callable, Sequence
 
 from galaxy_mpi.arguments import WAIT_TIMEOUT_S, ArgumentParser, check_timeout
-from galaxy_mpi.errors import UserError, exit_code
+from galaxy_mpi.errors import CollectiveError, UserError, exit_code
 from galaxy_mpi.failures import guarded, refused, tell, told_by_rank_0
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.mesh.ending import interrupted_on_request
@@ -20,6 +21,9 @@ from galaxy_mpi.mesh.lifeline import RANK_VARIABLES, end_with_launcher, is_other
 from galaxy_mpi.mesh.transport import Transport, check_transport
 
 __all__ = ["run_alone", "run_on_mesh"]
+
+_OTHERS_S, _STAGGER_S, _MOST_S = 1.0, 0.1, 3.0
+"""How long a rank waits for lower ones to tell an error: from 1 on, more by rank, at most."""
 
 _Play = Callable[[Transport], int | None]
 """Returns an exit code on rank 0, or None for 0."""
@@ -103,10 +107,23 @@ def run_on_mesh(parser: ArgumentParser, argv: Sequence[str] | None, prepare: _Pr
         if isinstance(error, UserError) and error.is_common:
             return told_by_rank_0(error)
         try:
+            _let_others_tell(error)
             tell(error)
         finally:
             mpi.abort(exit_code(error))
     return code
+
+
+def _let_others_tell(error: BaseException) -> None:
+    """Wait a little if lower ranks may have the same error: the first to tell it ends all.
+
+    A mistake in an op of the user is one on all ranks. That programs differ is not, and each rank
+    that notices has something else to say.
+    """
+    if isinstance(error, Exception) and not isinstance(error, (CollectiveError, MemoryError)):
+        rank = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0")
+        if rank.isdecimal() and int(rank):
+            time.sleep(min(_OTHERS_S + _STAGGER_S * int(rank), _MOST_S))
 
 
 def _without_mpi(

@@ -86,6 +86,15 @@ def test_a_row_of_another_chip_that_is_read_too_late_is_found_in_every_layout(la
     assert nobody_is_left()
 
 
+@pytest.mark.parametrize("layout", LAYOUTS[:2], ids=["ranks", "messages"])
+def test_an_error_of_all_ranks_is_told_once(layout):
+    ended = run(layout, "RAISES")
+    assert ended.returncode == 1
+    assert ended.stderr.count("IndexError: list index out of range") == 1
+    assert "galaxy_mpi: rank 0 failed:" in ended.stderr
+    assert nobody_is_left()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["ranks", "messages", "one process"])
 def test_an_op_that_leaves_the_program_is_an_error_whatever_its_code(layout):
     ended = run(layout, "LEAVES")

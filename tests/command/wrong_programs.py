@@ -89,6 +89,12 @@ class Leaves(FusedReduce):
         return super().bind(chip, x, weight)
 
 
+class Raises(FusedReduce):
+    def bind(self, chip, x, weight):
+        chip.call(lambda: [][1])
+        return super().bind(chip, x, weight)
+
+
 KEPT = {}
 
 
@@ -131,6 +137,7 @@ UNCHARGED = replace(GALAXY, name="uncharged", decode=replace(GALAXY.decode, down
 CHARGED = replace(GALAXY, name="charged", decode=replace(GALAXY.decode, down=Charged))
 AGAIN = replace(GALAXY, name="again", decode=replace(GALAXY.decode, down=Again))
 LATE = replace(GALAXY, decode=replace(GALAXY.decode, merge_heads=Keep, gate_up=Late))
+RAISES = replace(GALAXY, name="raises", decode=replace(GALAXY.decode, down=Raises))
 LEAVES = replace(GALAXY, name="leaves", decode=replace(GALAXY.decode, down=Leaves))
 NARROW = replace(GALAXY, name="narrow", decode=replace(GALAXY.decode, down=Narrow))
 LINKS = replace(GALAXY, name="links", decode=replace(GALAXY.decode, down=OtherLinks))

@@ -115,10 +115,10 @@ class Op(ABC):
                 self._priced = (costs, tuple(self.charges(costs)))
             except Exception as error:
                 if hasattr(error, "add_note"):  # Python 3.11
-                    error.add_note(
-                        f"in `charges` of op {self.name} ({type(self).__name__}); charges are "
-                        f"named tuples, changed by `charge._replace(...)`"
-                    )
+                    where = f"in `charges` of op {self.name} ({type(self).__name__})"
+                    is_replaced = isinstance(error, TypeError) and "replace()" in str(error)
+                    how = "; a charge is a named tuple: `charge._replace(...)`" * is_replaced
+                    error.add_note(where + how)
                 raise
         return self._priced[1]
 

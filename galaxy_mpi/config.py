@@ -230,6 +230,8 @@ class RunConfig(Emulated):
             ("--trace-host", self.host_trace_path),
             ("--profile-csv", self.profile_path),
         ):
+            if path == Path("-"):
+                raise ConfigError(f"{option} -: standard output has the summary; name a file")
             check_writable(option, path)
         check_page(self.report_path)
 

@@ -93,9 +93,9 @@ class Capture:
             ) from None
 
     def _write(self, program: Program, parts: dict[tuple[str, int], Array]) -> None:
-        from safetensors.numpy import (
-            save_file,
-        )  # imported here: only rank 0 writes, and only in few runs
+        # Imported here: only rank 0 writes, and only in few runs.
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
 
         names, tensors, entries = names_of(program), dict[str, Array](), []
         orders: dict[str, list[int]] = {}
@@ -135,7 +135,7 @@ class Capture:
         path = self._folder / f"{program.mode}-{number:04}.safetensors"
         try:
             save_file(tensors, path, {"galaxy_mpi": json.dumps(about)})
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise ConfigError(f"--capture {path} cannot be written: {error}") from None
 
 

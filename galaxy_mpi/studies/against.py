@@ -1,5 +1,6 @@
 """A run compared with the same run in another precision or system."""
 
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,4 +155,18 @@ def _changes(other: str) -> JsonObject:
     if not Path(other).is_file():
         names = ", ".join((*PRECISIONS, *SYSTEMS))
         raise ConfigError(f"--against {other}: no such file; name one, or {names}")
+    if is_report(Path(other)):
+        raise ConfigError(
+            f"--against {other}: that is a report, not a file of formats; to compare its tokens, "
+            f"use --golden {other}"
+        )
     return {"optimizations": Path(other), "formats": None}
+
+
+def is_report(path: Path) -> bool:
+    """Return whether a file is what ``decode --json`` writes."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):  # told by whoever reads it for what it should be
+        return False
+    return isinstance(content, dict) and {"schema_version", "tokens"} <= content.keys()

@@ -94,9 +94,10 @@ def test_an_interrupt_ends_a_command_without_a_traceback(long):
     assert nobody_is_left()
 
 
-def test_a_run_is_not_compared_with_itself():
+def refused(*arguments):
+    """Return what a command says that ends with an error of the user."""
     ended = subprocess.run(
-        words([*DECODE, "--collectives", "ring", "--against", "performance"]),
+        words([*DECODE, *arguments]),
         env=environment(),
         capture_output=True,
         text=True,
@@ -104,5 +105,19 @@ def test_a_run_is_not_compared_with_itself():
         check=False,
     )
     assert ended.returncode == 2
-    assert "--against performance: this run has that already" in ended.stderr
-    assert "--against galaxy" in ended.stderr
+    assert ended.stdout == ""
+    (told,) = (line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: "))
+    return told
+
+
+def test_a_run_is_not_compared_with_itself_or_a_report(tmp_path):
+    told = refused("--collectives", "ring", "--against", "performance")
+    assert "--against performance: this run has that already" in told
+    assert told.endswith("--against galaxy")
+    report = tmp_path / "run.json"
+    report.write_text(json.dumps({"schema_version": 2, "tokens": [[1]]}))
+    assert refused("--against", str(report)).endswith(f"use --golden {report}")
+
+
+def test_standard_output_is_no_file_for_a_report():
+    assert refused("--json", "-").startswith("galaxy_mpi: --json -: standard output has the")

@@ -4,9 +4,10 @@
 arrays, and `runner` runs the chips of a process in lockstep.
 """
 
-from galaxy_mpi.program.binder import Binder, Call, Codecs, Phase, Tap
+from galaxy_mpi.program.binder import Binder, Call, Phase, Tap
 from galaxy_mpi.program.charge import Charge, Consumed, Cross, Kernel, Take
 from galaxy_mpi.program.choice import Choice
+from galaxy_mpi.program.codecs import Codecs
 from galaxy_mpi.program.memory import Matrix
 from galaxy_mpi.program.op import HEAD, Cut, Cuts, Op, Program, Tensor, Use
 from galaxy_mpi.program.pool import ArrayPool

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from sys import getrefcount
 
 import numpy as np
 
@@ -16,36 +15,17 @@ from galaxy_mpi.dtypes.codec import Codec
 from galaxy_mpi.errors import ProgramError, ValuesError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
+from galaxy_mpi.program.codecs import Codecs
 from galaxy_mpi.program.op import Program, Tensor, Use
 from galaxy_mpi.program.poison import POISON, PoisonedPlane
 from galaxy_mpi.program.pool import ArrayPool
 
-__all__ = ["Binder", "Call", "Codecs", "Phase", "Tap"]
+__all__ = ["Binder", "Call", "Phase", "Tap"]
 
 
 Tap = Callable[["Binder", Use, tuple[Array, ...]], None]
 """Called after each op while a program is bound, with the op's arrays; it may add calls. All arrays
 are of float32, but for the numbers of sampled tokens."""
-
-
-class Codecs:
-    """The codecs that the programs of one thread share, by format and shape."""
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[str, tuple[int, ...]], Codec] = {}
-
-    def get(self, dtype: DType, shape: tuple[int, ...]) -> Codec:
-        """Return the codec of a shape."""
-        key = dtype.name, tuple(shape)
-        if key not in self._kept:
-            self._kept[key] = dtype.codec(key[1])
-        return self._kept[key]
-
-    def trim(self) -> None:
-        """Drop the codecs that no program refers to."""
-        # The table and the call itself refer to each.
-        for key in [key for key in self._kept if getrefcount(self._kept[key]) <= 2]:
-            del self._kept[key]
 
 
 @dataclass

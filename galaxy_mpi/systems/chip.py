@@ -15,7 +15,7 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Plane
 from galaxy_mpi.prefetch import ProductRows, WeightId, WeightStream
 from galaxy_mpi.program import Binder, Tap
-from galaxy_mpi.program.binder import Codecs
+from galaxy_mpi.program.codecs import Codecs
 from galaxy_mpi.program.pool import ArrayPool
 from galaxy_mpi.systems.decode_attention import Workspace
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable

@@ -27,48 +27,44 @@ def words(arguments):
     return [sys.executable, "-m", "galaxy_mpi", *arguments]
 
 
+def ended(arguments, stdout=subprocess.PIPE):
+    """Return how a command ends."""
+    return subprocess.run(
+        words(arguments),
+        env=environment(),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("arguments", OTHERS, ids=lambda words: " ".join(words[:2]))
 def test_a_full_disk_behind_standard_output_is_one_line(arguments):
     with open("/dev/full", "w") as full:
-        ended = subprocess.run(
-            words(arguments),
-            env=environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-    assert ended.returncode == 2
-    told = [line for line in ended.stderr.splitlines() if "standard output cannot" in line]
+        found = ended(arguments, full)
+    assert found.returncode == 2
+    told = [line for line in found.stderr.splitlines() if "standard output cannot" in line]
     assert len(told) == 1
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_a_reader_that_leaves_does_not_change_the_exit_code(tmp_path):
     """``galaxy-mpi decode --golden FILE | head -1`` in CI must still fail."""
     golden = tmp_path / "golden.json"
-    right = words([*DECODE, "--json", str(golden)])
-    subprocess.run(right, env=environment(), capture_output=True, timeout=LIMIT_S, check=True)
+    assert ended([*DECODE, "--json", str(golden)]).returncode == 0
     report = json.loads(golden.read_text())
     report["tokens"][0][0] += 1
     golden.write_text(json.dumps(report))
     for arguments, code in (([*DECODE, "--golden", str(golden)], 1), (["estimate"], 0)):
         reading, writing = os.pipe()
         os.close(reading)
-        ended = subprocess.run(
-            words(arguments),
-            env=environment(),
-            stdout=writing,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
+        found = ended(arguments, writing)
         os.close(writing)
-        assert ended.returncode == code, ended.stderr
-        assert "Traceback" not in ended.stderr
-        assert "BrokenPipe" not in ended.stderr
+        assert found.returncode == code, found.stderr
+        assert "Traceback" not in found.stderr
+        assert "BrokenPipe" not in found.stderr
 
 
 @pytest.mark.parametrize(
@@ -96,17 +92,10 @@ def test_an_interrupt_ends_a_command_without_a_traceback(long):
 
 def refused(*arguments):
     """Return what a command says that ends with an error of the user."""
-    ended = subprocess.run(
-        words([*DECODE, *arguments]),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    (told,) = (line for line in ended.stderr.splitlines() if line.startswith("galaxy_mpi: "))
+    found = ended([*DECODE, *arguments])
+    assert found.returncode == 2
+    assert found.stdout == ""
+    (told,) = (line for line in found.stderr.splitlines() if line.startswith("galaxy_mpi: "))
     return told
 
 

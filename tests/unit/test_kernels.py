@@ -9,6 +9,7 @@ from galaxy_mpi.kernels import (
     RotaryTable,
     attention_decode,
     attention_prefill,
+    column_parts,
     rms_scale,
     rotate,
     silu_mul,
@@ -125,3 +126,17 @@ def test_fidelities_read_all_of_the_formats_they_are_used_with():
     performance, accuracy = PRECISIONS["performance"], PRECISIONS["accuracy"]
     assert performance.fidelity("w1") is Fidelity.LOFI
     assert performance.fidelity("w2") is accuracy.fidelity("w1") is Fidelity.HIFI2
+
+
+@pytest.mark.parametrize("shape", [(32, 144, 256), (8, 576, 570), (32, 64, 1000), (128, 300, 70)])
+def test_parts_of_the_columns_add_up_to_the_product(shape):
+    rows, depth, width = shape
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 4, (rows, depth)).astype(np.float32)
+    w = rng.integers(-3, 4, (depth, width)).astype(np.float32)
+    parts = column_parts(*shape)
+    assert [part.stop for part in parts[:-1]] == [part.start for part in parts[1:]]
+    assert (parts[0].start, parts[-1].stop) == (0, width)
+    np.testing.assert_array_equal(np.concatenate([x @ w[:, p] for p in parts], axis=1), x @ w)
+    if len(parts) > 1:
+        assert all(rows * depth * (part.stop - part.start) <= 10**6 for part in parts)

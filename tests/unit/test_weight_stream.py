@@ -22,7 +22,7 @@ from galaxy_mpi.dtypes import (
     padded,
 )
 from galaxy_mpi.engine import chips
-from galaxy_mpi.kernels import chosen_product, column_parts
+from galaxy_mpi.kernels import chosen_product
 from galaxy_mpi.kernels.bfloat16_product import Bfloat16Product, NoKernelError
 from galaxy_mpi.kernels.multiply import NumpyProduct, TorchProduct
 from galaxy_mpi.prefetch import ProductRows, WeightId, WeightStream
@@ -231,20 +231,6 @@ def test_instructions_that_onednn_must_not_use_are_not_used(name, most):
         check=False,
     )
     assert (ended.returncode, ended.stdout) == (0, "float32\n"), ended.stderr
-
-
-@pytest.mark.parametrize("shape", [(32, 144, 256), (8, 576, 570), (32, 64, 1000), (128, 300, 70)])
-def test_parts_of_the_columns_add_up_to_the_product(shape):
-    rows, depth, width = shape
-    rng = np.random.default_rng(0)
-    x = rng.integers(-3, 4, (rows, depth)).astype(np.float32)
-    w = rng.integers(-3, 4, (depth, width)).astype(np.float32)
-    parts = column_parts(*shape)
-    assert [part.stop for part in parts[:-1]] == [part.start for part in parts[1:]]
-    assert (parts[0].start, parts[-1].stop) == (0, width)
-    np.testing.assert_array_equal(np.concatenate([x @ w[:, p] for p in parts], axis=1), x @ w)
-    if len(parts) > 1:
-        assert all(rows * depth * (part.stop - part.start) <= 10**6 for part in parts)
 
 
 def test_small_weights_and_float32_are_not_streamed():

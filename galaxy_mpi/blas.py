@@ -1,4 +1,4 @@
-"""The BLAS behind numpy: one thread per rank, and whose kernels it uses.
+"""The BLAS behind numpy: one thread per rank, and for which processor its kernels are.
 
 Imports nothing at the top, because the threads must be set before numpy is imported.
 """
@@ -21,8 +21,9 @@ def one_thread_per_rank() -> None:
 def blas_kernels() -> str:
     """Return for which processor numpy's products are written, as ``OpenBLAS Haswell``.
 
-    Others give other last bits. OpenBLAS takes those of this processor, unless the environment
-    variable ``OPENBLAS_CORETYPE`` names another. ``unknown`` if numpy has another library.
+    Kernels of another processor may round the last bits differently. OpenBLAS takes those of this
+    one, unless the environment variable ``OPENBLAS_CORETYPE`` names another. ``unknown`` if numpy
+    has another library.
     """
     import ctypes
 

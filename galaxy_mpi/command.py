@@ -22,8 +22,10 @@ from galaxy_mpi.mesh.transport import Transport, check_transport
 
 __all__ = ["run_alone", "run_on_mesh"]
 
-_OTHERS_S, _STAGGER_S, _MOST_S = 1.0, 0.1, 3.0
-"""How long a rank waits for lower ones to tell an error: from 1 on, more by rank, at most."""
+_OTHERS_S, _STAGGER_S = 1.0, 0.1
+"""How long a rank above 0 waits for lower ones to tell an error, and how much longer by rank."""
+
+_MOST_STAGGERED = 32
 
 _Play = Callable[[Transport], int | None]
 """Returns an exit code on rank 0, or None for 0."""
@@ -123,7 +125,7 @@ def _let_others_tell(error: BaseException) -> None:
     if isinstance(error, Exception) and not isinstance(error, (CollectiveError, MemoryError)):
         rank = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0")
         if rank.isdecimal() and int(rank):
-            time.sleep(min(_OTHERS_S + _STAGGER_S * int(rank), _MOST_S))
+            time.sleep(_OTHERS_S + _STAGGER_S * min(int(rank), _MOST_STAGGERED))
 
 
 def _without_mpi(

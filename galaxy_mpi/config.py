@@ -58,9 +58,8 @@ class Emulated:
         """The requested formats."""
         return Wanted(self.precision, self.optimizations, self.formats)
 
-    @cached_property
-    def emulated_machine(self) -> "Machine":
-        """The machine, with overridden constants, as its file was when it was first needed."""
+    def load_machine(self) -> "Machine":
+        """Return the machine, with overridden constants."""
         from galaxy_mpi.timing import Machine
 
         return Machine.load(self.machine).with_constants(self.constants)
@@ -202,6 +201,11 @@ class RunConfig(Emulated):
         if self.collectives is not None:
             decode, prefill = (a.over(self.collectives) for a in (decode, prefill))
         return replace(system, decode_algorithms=decode, prefill_algorithms=prefill)
+
+    @cached_property
+    def emulated_machine(self) -> "Machine":
+        """The machine, as its file was when it was first needed."""
+        return self.load_machine()
 
     @property
     def system_name(self) -> str:

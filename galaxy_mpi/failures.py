@@ -38,16 +38,20 @@ def guarded(play: Callable[[], int]) -> int:
             return play()
         with contextlib.redirect_stdout(Lasting(sys.stdout)) as output:
             try:
-                return play()
-            finally:
-                output.flush()
+                code = play()
+            except BaseException:
+                with contextlib.suppress(UserError):  # the first error is what is told
+                    output.flush()
+                raise
+            output.flush()
+            return code
     except UserError as error:
         return refused(error)
     except CollectiveError as error:
         say(f"galaxy_mpi: {error}\n")
         return exit_code(error)
-    except KeyboardInterrupt:
-        say("galaxy_mpi: interrupted\n")
+    except KeyboardInterrupt as error:
+        say(f"galaxy_mpi: {_how_ended(error)}\n")
         return INTERRUPTED
     except SystemExit:
         _say_trace()
@@ -88,14 +92,20 @@ def tell(error: BaseException) -> None:
     elif isinstance(error, CollectiveError):  # it says everything; a traceback adds nothing
         say(f"galaxy_mpi: rank {_rank()}: {error}\n")
     elif isinstance(error, Terminated):  # nor here: whoever asked knows why
-        how = "interrupted" if isinstance(error, Interrupted) else "asked to end (SIGTERM)"
-        say(f"galaxy_mpi: rank {_rank()}: {how} before there was anything to report\n")
+        say(
+            f"galaxy_mpi: rank {_rank()}: {_how_ended(error)} before there was anything to report\n"
+        )
     elif not isinstance(error, MemoryError):
         _say_trace(f"galaxy_mpi: rank {_rank()} failed:\n")
     if is_exhausted:
         say(f"galaxy_mpi: rank {_rank()}: {_out_of_memory(error)}\n")
     if not isinstance(error, UserError) or is_exhausted:
         say(_doctors_line(MemoryError() if is_exhausted else error))
+
+
+def _how_ended(error: KeyboardInterrupt) -> str:
+    is_asked = isinstance(error, Terminated) and not isinstance(error, Interrupted)
+    return "asked to end (SIGTERM)" if is_asked else "interrupted"
 
 
 def _rank() -> str:

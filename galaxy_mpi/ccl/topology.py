@@ -84,21 +84,26 @@ class Ring:
 
     def all_gather_both_ways(self, i: int) -> list[Round]:
         """Pass on the chunk received last in each lane, until the two meet."""
-        n, rounds = self.size, []
-        for s in range(n // 2):
-            up, down = (self._round(i, i - s, i - s - 1), self._round(i, i + s, i + s + 1, DOWN))
-            both = (up, down) if s < (n - 1) // 2 else (up,)
-            rounds.append(Round(*(sum(hops, ()) for hops in zip(*both, strict=True))))
-        return rounds
+        n = self.size
+        down = range((n - 1) // 2)
+
+        def hop(step: int, chunk: int, lane: int) -> Hop:
+            return Hop((i + step) % n, chunk % n, lane)
+
+        return _both_lanes(
+            [hop(1, i - s, UP) for s in range(n // 2)],
+            [hop(-1, i + s, DOWN) if s in down else None for s in range(n // 2)],
+            [hop(-1, i - s - 1, UP) for s in range(n // 2)],
+            [hop(1, i + s + 1, DOWN) if s in down else None for s in range(n // 2)],
+        )
 
     def reduce_scatter(self, i: int) -> list[Round]:
         """Add the chip's own term to the partial sum received last, and pass it on."""
         return [self._round(i, i - s - 1, i - s - 2) for s in range(self.size - 1)]
 
-    def _round(self, i: int, sent: int, received: int, lane: int = UP) -> Round:
-        n, step = self.size, 1 if lane == UP else -1
-        to, source = Hop((i + step) % n, sent % n, lane), Hop((i - step) % n, received % n, lane)
-        return Round((to,), (source,))
+    def _round(self, i: int, sent: int, received: int) -> Round:
+        n = self.size
+        return Round((Hop((i + 1) % n, sent % n),), (Hop((i - 1) % n, received % n),))
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class Line:
         down = [self._hop(i - 1, i + s, DOWN) for s in range(self.size - 1)]
         from_below = [self._hop(i - 1, i - 1 - s, UP) for s in range(self.size - 1)]
         from_above = [self._hop(i + 1, i + 1 + s, DOWN) for s in range(self.size - 1)]
-        return self._rounds(up, down, from_below, from_above)
+        return _both_lanes(up, down, from_below, from_above)
 
     def all_gather_both_ways(self, i: int) -> list[Round]:
         """Return `all_gather`, which is both ways."""
@@ -136,7 +141,7 @@ class Line:
             return hop and Hop(sender, hop.chunk, hop.lane)
 
         rounds = range(last)
-        return self._rounds(
+        return _both_lanes(
             [upward(i, s) for s in rounds],
             [downward(i, s) for s in rounds],
             [received(upward(i - 1, s), i - 1) if i > 0 else None for s in rounds],
@@ -147,16 +152,21 @@ class Line:
         inside = 0 <= peer < self.size and 0 <= chunk < self.size
         return Hop(peer, chunk, lane) if inside else None
 
-    @staticmethod
-    def _rounds(*lanes: list[Hop | None]) -> list[Round]:
-        up, down, from_below, from_above = lanes
-        return [
-            Round(
-                tuple(hop for hop in (up[s], down[s]) if hop),
-                tuple(hop for hop in (from_below[s], from_above[s]) if hop),
-            )
-            for s in range(len(up))
-        ]
+
+def _both_lanes(
+    up: list[Hop | None] | list[Hop],
+    down: list[Hop | None],
+    from_below: list[Hop | None] | list[Hop],
+    from_above: list[Hop | None],
+) -> list[Round]:
+    """Return the rounds of sends up and down, and of receives from below and above."""
+    return [
+        Round(
+            tuple(hop for hop in (up[s], down[s]) if hop),
+            tuple(hop for hop in (from_below[s], from_above[s]) if hop),
+        )
+        for s in range(len(up))
+    ]
 
 
 def routes(topology: Topology, owner: int) -> list[tuple[int, ...]]:

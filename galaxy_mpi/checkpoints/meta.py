@@ -175,6 +175,8 @@ def _rows_above(parts: list[Any], rows: Ints) -> Any:
 
     ends = np.cumsum([len(part) for part in parts])
     found = torch.empty((len(rows), parts[0].shape[1]), dtype=parts[0].dtype)
+    if len(rows) and rows.min() < 0:
+        raise IndexError(f"row {rows.min()} of {ends[-1]}")
     which = np.searchsorted(ends, rows, "right")
     for number in np.unique(which).tolist():
         if number == len(parts):

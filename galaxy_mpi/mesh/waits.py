@@ -228,7 +228,8 @@ def _state(pid: int) -> str:
 
 def padded(text: str) -> bytes:
     """Return a text truncated or zero-padded to `TEXT_BYTES`."""
-    return text.encode("utf-8", "replace")[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0")
+    cut = text.encode("utf-8", "replace")[:TEXT_BYTES].decode("utf-8", "ignore")
+    return cut.encode().ljust(TEXT_BYTES, b"\0")
 
 
 def text_of(line: bytes | memoryview) -> str:
@@ -241,5 +242,5 @@ def is_text(line: bytes) -> bool:
     text = bytes(line).rstrip(b"\0")
     try:
         return bool(text) and text.decode("utf-8").isprintable()
-    except UnicodeDecodeError:  # data, or a text that was cut in the middle of a letter
-        return text.isascii()
+    except UnicodeDecodeError:
+        return False

@@ -250,7 +250,7 @@ class Binder:
             if found != named:
                 raise ProgramError(
                     f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__}) "
-                    f"exchanges {_told(found, named)}, but its `wires` have {_told(named, found)}"
+                    f"{_told(found, named)}"
                 )
 
     def _check_shapes(self, use: Use, outputs: Sequence[Array]) -> None:
@@ -286,7 +286,10 @@ class Binder:
         self._taken.clear()
 
 
-def _told(wire: Wire | None, other: Wire | None) -> str:
-    if wire is None:
-        return "nothing there"
-    return str(wire) if other is None else wire.told_from(other)
+def _told(found: Wire | None, named: Wire | None) -> str:
+    """Return how what an op exchanges differs from what its `Op.wires` name."""
+    if found is None:
+        return f"does not exchange {named}, which its `wires` name"
+    if named is None:
+        return f"exchanges {found}, which its `wires` do not name"
+    return f"exchanges {found.told_from(named)}, but its `wires` name {named.told_from(found)}"

@@ -9,6 +9,7 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine import Engine, Hooks
 from galaxy_mpi.engine.report import Report
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import read_bounded
 from galaxy_mpi.files import temporary_folder
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.mesh.transport import Transport
@@ -20,6 +21,8 @@ from galaxy_mpi.systems import PRECISIONS, SYSTEMS, Modules, chosen_system
 __all__ = ["Against", "other_run", "run_against"]
 
 LEAST_PCC = 0.99
+
+_MOST_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,15 @@ def other_run(run: RunConfig, other: str) -> RunConfig:
     """
     changes = _changes(other)
     if all(getattr(run, name) == value for name, value in changes.items()):
+        system = run.system_name if run.system_name in SYSTEMS else "galaxy"
+        advice = "name a precision or another system"
+        if other not in SYSTEMS:
+            advice = (
+                f"to see what your classes, layout, collectives or formats change, name a system: "
+                f"--against {system}"
+            )
         raise ConfigError(
-            f"--against {other}: this run has that already, and all else stays as it is; to see "
-            f"what your classes, layout, collectives or formats change, name a system: "
-            f"--against {run.system_name if run.system_name in SYSTEMS else 'galaxy'}"
+            f"--against {other}: that would be the same run, so nothing could differ; {advice}"
         )
     again = replace(run, **changes, **_OF_DEVICE)
     if again.working_mesh != run.working_mesh:
@@ -155,7 +163,7 @@ def _changes(other: str) -> JsonObject:
     if not Path(other).is_file():
         names = ", ".join((*PRECISIONS, *SYSTEMS))
         raise ConfigError(f"--against {other}: no such file; name one, or {names}")
-    if is_report(Path(other)):
+    if _is_report(Path(other)):
         raise ConfigError(
             f"--against {other}: that is a report, not a file of formats; to compare its tokens, "
             f"use --golden {other}"
@@ -163,10 +171,10 @@ def _changes(other: str) -> JsonObject:
     return {"optimizations": Path(other), "formats": None}
 
 
-def is_report(path: Path) -> bool:
+def _is_report(path: Path) -> bool:
     """Return whether a file is what ``decode --json`` writes."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bounded(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError):  # told by whoever reads it for what it should be
         return False
     return isinstance(content, dict) and {"schema_version", "tokens"} <= content.keys()

@@ -79,7 +79,7 @@ class WhatIf(Emulated):
     @cached_property
     def emulated_machine(self) -> Machine:
         """The machine with overridden constants."""
-        machine = super().emulated_machine
+        machine = self.load_machine()
         return replace(
             machine,
             links=self.links or machine.links,

@@ -56,7 +56,8 @@ class Slowness:
                     f"got {text!r}"
                 ) from None
         for option, texts, parts in (("--slow-chip", chips, 2), ("--slow-link", links, 3)):
-            refuse_twice(option, [",".join(text.split(",")[:parts]) for text in texts])
+            named = [text.replace(" ", "").split(",")[:parts] for text in texts]
+            refuse_twice(option, [",".join(words) for words in named])
         for option, factors in (("--slow-chip", slow_chips), ("--slow-link", slow_links)):
             for (row_, col_, *_), factor_ in factors.items():
                 if not (0 <= row_ < mesh.rows and 0 <= col_ < mesh.cols):

@@ -101,7 +101,7 @@ def refused(*arguments):
 
 def test_a_run_is_not_compared_with_itself_or_a_report(tmp_path):
     told = refused("--collectives", "ring", "--against", "performance")
-    assert "--against performance: this run has that already" in told
+    assert "--against performance: that would be the same run" in told
     assert told.endswith("--against galaxy")
     report = tmp_path / "run.json"
     report.write_text(json.dumps({"schema_version": 2, "tokens": [[1]]}))

@@ -102,3 +102,13 @@ def test_this_environments_mpirun_goes_before_the_paths(monkeypatch, tmp_path):
     assert find_launcher(environ).version == "HYDRA"
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "none"))
     assert find_launcher(environ).is_open_mpi
+
+
+def test_galaxy_mpi_and_the_set_up_give_open_mpi_the_same_parameters():
+    script = (Path(__file__).parents[2] / "launch" / "setup.sh").read_text("utf-8")
+    lines = script.partition("openmpi-mca-params.conf\" <<'CONF'\n")[2].partition("CONF\n")[0]
+    settings = dict(line.split(" = ") for line in lines.splitlines())
+    added = Launcher(Path("/opt/mpi/bin/mpirun"), OPEN_MPI_5).settings()
+    told = {n.removeprefix("OMPI_MCA_"): v for n, v in added.items() if n.startswith("OMPI_MCA_")}
+    assert told == {name: value for name, value in settings.items() if name in told}
+    assert {"btl_sm_eager_limit", "btl"} <= told.keys()

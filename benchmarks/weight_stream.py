@@ -17,17 +17,18 @@ import numpy as np
 from galaxy_mpi.dtypes import BFP4, BFP8, BlockFloat, DType, PackedTensor
 from galaxy_mpi.dtypes.choice import codecs_named
 from galaxy_mpi.kernels import chosen_product, top_k
-from galaxy_mpi.prefetch import WeightId, WeightStream
+from galaxy_mpi.prefetch import WeightStream
 from galaxy_mpi.systems.decode_attention import Workspace
+from galaxy_mpi.weights import Weight, WeightId
 
 USERS = 32
 SHAPES = {
-    "wqkv": (2048, 1280, BFP8),
-    "wo": (1024, 2048, BFP8),
-    "w1": (2048, 3584, BFP4),
-    "w3": (2048, 3584, BFP4),
-    "w2": (3584, 2048, BFP8),
-    "lm_head": (2048, 16_032, BFP8),
+    Weight.WQKV: (2048, 1280, BFP8),
+    Weight.WO: (1024, 2048, BFP8),
+    Weight.W1: (2048, 3584, BFP4),
+    Weight.W3: (2048, 3584, BFP4),
+    Weight.W2: (3584, 2048, BFP8),
+    Weight.LM_HEAD: (2048, 16_032, BFP8),
 }
 
 
@@ -55,16 +56,16 @@ class Program:
         return time.thread_time() - began
 
 
-def programs(codecs: str, packed: dict[str, PackedTensor]) -> dict[str, Program]:
+def programs(codecs: str, packed: dict[Weight, PackedTensor]) -> dict[str, Program]:
     """Return the programs of a layer, and of the head with the choice of the best tokens."""
     stream = WeightStream({WeightId(0, n): t for n, t in packed.items()}, chosen_product(), 1)
     layer, head = Program(codecs), Program(codecs)
     rng = np.random.default_rng(0)
-    for name, tensor in packed.items():
+    for weight, tensor in packed.items():
         x = BFP8.round(rng.standard_normal((USERS, tensor.shape[0])).astype(np.float32))
         out = np.empty((USERS, tensor.shape[1]), np.float32)
-        chip = head if name == "lm_head" else layer
-        stream.multiply(chip, WeightId(0, name), x, out)
+        chip = head if weight is Weight.LM_HEAD else layer
+        stream.multiply(chip, WeightId(0, weight), x, out)
     head.call(top_k, out, np.empty((USERS, 32), np.float32), np.empty((USERS, 32), np.int64))
     return {"a layer": layer, "head and top-k": head}
 
@@ -75,8 +76,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     packed = {
-        name: PackedTensor.of(rng.standard_normal((rows, width)).astype(np.float32), dtype)
-        for name, (rows, width, dtype) in SHAPES.items()
+        weight: PackedTensor.of(rng.standard_normal((rows, width)).astype(np.float32), dtype)
+        for weight, (rows, width, dtype) in SHAPES.items()
     }
     made = {codecs: programs(codecs, packed) for codecs in ("compiled", "numpy")}
     least = {(c, part): np.inf for c, parts in made.items() for part in parts}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh.plane import Crossing
-from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.weights import WeightId
 
 __all__ = ["N_EVENTS", "Event", "Flight", "Recorder", "read_flights", "recording"]
 

@@ -11,9 +11,9 @@ from galaxy_mpi.systems.ops.reduce import FusedReduce
 
 
 class Bfp4Reduce(FusedReduce):
-    def __init__(self, site, name):
+    def __init__(self, site, weight):
         formats = replace(site.precision.decode, wo_sum=BFP4, w2_sum=BFP4)
-        super().__init__(site.of(replace(site.precision, decode=formats)), name)
+        super().__init__(site.of(replace(site.precision, decode=formats)), weight)
 
 
 SYSTEM = replace(

@@ -11,7 +11,6 @@ import numpy as np
 from galaxy_mpi.ccl.algorithms import Algorithm
 from galaxy_mpi.ccl.calls import round_in_place
 from galaxy_mpi.ccl.direct import DirectAllGather
-from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Cross
 from galaxy_mpi.systems import GALAXY
 from galaxy_mpi.systems.ops.reduce import FusedReduce
@@ -33,12 +32,12 @@ class TreeAllReduce(DirectAllGather):
 
 class TreeReduce(FusedReduce):
     def charges(self, costs):
-        yield from self.matmul(costs, f"{self.name}_matmul", WeightId(0, self.name))
+        yield from self.matmul(costs, f"{self.weight}_matmul", self.weight)
         (wire,), m, size = self.wires(), costs.machine, self.site.mesh.rows
         own_s = m.collective_s + ceil(log2(size)) * costs.add_s(prod(wire.shape))
         # Round r sends 2**r chips far, so the middle link carries size - 1 blocks in total.
         wire_s = (size - 1) * wire.n_bytes / (m.links * m.link_bytes_per_s)
-        yield Cross(f"tree_all_reduce_{self.name}", wire, own_s, wire_s)
+        yield Cross(f"tree_all_reduce_{self.weight}", wire, own_s, wire_s)
 
 
 OPS = replace(GALAXY.decode, output=TreeReduce, down=TreeReduce)

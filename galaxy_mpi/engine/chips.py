@@ -20,10 +20,11 @@ from galaxy_mpi.models import (
     Sharding,
     load_chip_weights,
 )
-from galaxy_mpi.prefetch import WeightId, WeightStream, buffer_bytes
+from galaxy_mpi.prefetch import WeightStream, buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs
 from galaxy_mpi.systems import ChipState, KVCache, Modules, Precision
 from galaxy_mpi.systems.decode_attention import Workspace
+from galaxy_mpi.weights import WeightId
 
 __all__ = ["Chips", "Held", "load_chips"]
 
@@ -224,8 +225,7 @@ class Chips:
         tensors = {
             weight: tensor
             for weight, tensor in weights.tensors.items()
-            if tensor.n_values >= LARGE
-            and precision.of(weight.layer).reads_whole(weight.name.partition(".")[0])
+            if tensor.n_values >= LARGE and precision.of(weight.layer).reads_whole(weight.weight)
         }
         # Torch takes seconds to import, and is of no use where no weight is large.
         return WeightStream(tensors, chosen_product(), LARGE) if tensors else None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from galaxy_mpi.engine.request import Request
 from galaxy_mpi.engine.scheduler import Scheduler
 from galaxy_mpi.mesh.plane import Crossing
-from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.weights import WeightId
 
 __all__ = ["Hooks"]
 

@@ -5,60 +5,51 @@ values, and every op that it calls records itself. Meshes, communicators, format
 here but in the ops of the given system.
 """
 
+from collections.abc import Iterator
+
 from galaxy_mpi.models.config import LlamaConfig
-from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import HEAD, Program, Tensor
-from galaxy_mpi.systems.chip import VectorId
 from galaxy_mpi.systems.ops.sample import GatherLogits
 from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.site import Site
-from galaxy_mpi.systems.table import DecodeOps, PrefillOps, System
+from galaxy_mpi.systems.table import DecodeTable, OpsAt, PrefillTable, System
+from galaxy_mpi.weights import Vector, Weight, WeightId
 
 __all__ = ["Decoder", "decode_layer", "prefill_layer"]
 
 
 def decode_layer(
-    ops: DecodeOps,
-    layer: int,
-    model: LlamaConfig,
-    x: Tensor,
-    residual: Tensor | None,
-    cos: Tensor,
-    sin: Tensor,
+    at: OpsAt, ops: DecodeTable, x: Tensor, residual: Tensor | None, cos: Tensor, sin: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return (x, residual), whose sum is the residual stream after this layer."""
-    h, residual = ops.attention_norm(x, residual, VectorId(layer, "attention_norm"))
-    bias = VectorId(layer, "qkv_bias") if model.qkv_bias else None
-    q, k, v = ops.qkv_heads(h, WeightId(layer, "wqkv"), bias)
-    if model.qk_norm:
-        q, k = ops.norm_heads(q, k, VectorId(layer, "q_norm"), VectorId(layer, "k_norm"))
-    q, k = ops.rotate(q, k, cos, sin)
-    ops.update_cache(k, v)
-    mixed = ops.merge_heads(ops.attention(q))
-    x = ops.output(mixed, WeightId(layer, "wo"))
+    h, residual = at(ops.add_norm, Vector.ATTENTION_NORM)(x, residual)
+    q, k, v = at(ops.qkv_heads)(h)
+    if at.site.shape.has_qk_norm:
+        q, k = at(ops.norm_heads)(q, k)
+    q, k = at(ops.rotate)(q, k, cos, sin)
+    at(ops.update_cache)(k, v)
+    mixed = at(ops.merge_heads)(at(ops.attention)(q))
+    x = at(ops.output, Weight.WO)(mixed)
 
-    h, residual = ops.ffn_norm(x, residual, VectorId(layer, "ffn_norm"))
-    act = ops.gate_up(h, WeightId(layer, "w1"), WeightId(layer, "w3"))
-    return ops.down(act, WeightId(layer, "w2")), residual
+    h, residual = at(ops.add_norm, Vector.FFN_NORM)(x, residual)
+    act = at(ops.gate_up)(h)
+    return at(ops.down, Weight.W2)(act), residual
 
 
-def prefill_layer(
-    ops: PrefillOps, layer: int, model: LlamaConfig, x: Tensor, cos: Tensor, sin: Tensor
-) -> Tensor:
+def prefill_layer(at: OpsAt, ops: PrefillTable, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return the stream after this layer."""
-    h = ops.attention_norm(x, VectorId(layer, "attention_norm"))
-    bias = VectorId(layer, "qkv_bias") if model.qkv_bias else None
-    q, k, v = ops.qkv_heads(h, WeightId(layer, "wqkv"), bias)
-    if model.qk_norm:
-        q, k = ops.norm_heads(q, k, VectorId(layer, "q_norm"), VectorId(layer, "k_norm"))
-    q, k = ops.rotate(q, k, cos, sin)
-    k, v = ops.fill_cache(k, v)
-    mixed = ops.attention(q, k, v)
-    x = ops.attention_add(x, ops.output(mixed, WeightId(layer, "wo")))
+    h = at(ops.norm, Vector.ATTENTION_NORM)(x)
+    q, k, v = at(ops.qkv_heads)(h)
+    if at.site.shape.has_qk_norm:
+        q, k = at(ops.norm_heads)(q, k)
+    q, k = at(ops.rotate)(q, k, cos, sin)
+    k, v = at(ops.fill_cache)(k, v)
+    mixed = at(ops.attention)(q, k, v)
+    x = at(ops.add, Weight.WO)(x, at(ops.output, Weight.WO)(mixed))
 
-    h = ops.ffn_norm(x, VectorId(layer, "ffn_norm"))
-    act = ops.gate_up(h, WeightId(layer, "w1"), WeightId(layer, "w3"))
-    return ops.ffn_add(x, ops.down(act, WeightId(layer, "w2")))
+    h = at(ops.norm, Vector.FFN_NORM)(x)
+    act = at(ops.gate_up)(h)
+    return at(ops.add, Weight.W2)(x, at(ops.down, Weight.W2)(act))
 
 
 class Decoder:
@@ -79,7 +70,7 @@ class Decoder:
         model: LlamaConfig,
         system: System,
         site: Site,
-        head: tuple[WeightId, ...] = (WeightId(HEAD, "lm_head"),),
+        head: tuple[WeightId, ...] = (WeightId(HEAD, Weight.LM_HEAD),),
     ) -> None:
         self._model, self._system, self._site, self._head = model, system, site, head
 
@@ -95,16 +86,12 @@ class Decoder:
         residual: Tensor | None = None
         rotary = (shape.users_each, 1, 2, shape.head_dim // 2)
         cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
-        ops_of: dict[Precision, DecodeOps] = {}
-        for layer in program.layers(self._model.n_layers):
-            precision = self._site.precision.of(layer)
-            if precision not in ops_of:
-                ops_of[precision] = self._system.decode.at(self._site.of(precision))
-            ops = ops_of[precision]
-            x, residual = decode_layer(ops, layer, self._model, x, residual, cos, sin)
-        head = self._system.decode.at(self._site)
-        h, _ = head.final_norm(x, residual, VectorId(HEAD, "norm"))
-        self._end(program, head, head.logits(h, self._head), all_logits=all_logits)
+        ops = self._system.decode
+        for at in self._sites(program):
+            x, residual = decode_layer(at, ops, x, residual, cos, sin)
+        at = OpsAt(self._site)
+        h, _ = at(ops.add_norm, Vector.FINAL_NORM)(x, residual)
+        self._end(at, ops, at(ops.logits)(h, self._head), all_logits=all_logits)
         return program
 
     def prefill(
@@ -126,33 +113,32 @@ class Decoder:
         x = program.input("x", work.n_rows, shape.stream)
         rotary = (work.n_rows, 1, 2, shape.head_dim // 2)
         cos, sin = program.input("cos", *rotary), program.input("sin", *rotary)
-        ops_of: dict[Precision, PrefillOps] = {}
-        for layer in program.layers(self._model.n_layers, first):
-            precision = self._site.precision.of(layer)
-            if precision not in ops_of:
-                ops_of[precision] = self._system.prefill.at(self._site.of(precision))
-            ops = ops_of[precision]
-            x = prefill_layer(ops, layer, self._model, x, cos, sin)
-        head = self._system.prefill.at(self._site)
+        ops = self._system.prefill
+        for at in self._sites(program, first):
+            x = prefill_layer(at, ops, x, cos, sin)
+        at = OpsAt(self._site)
         if all_rows:
-            h = head.all_norm(x, VectorId(HEAD, "norm"))
-            program.results["row_logits"] = head.all_logits(h, self._head)
+            h = at(ops.norm, Vector.FINAL_NORM, all_rows=True)(x)
+            program.results["row_logits"] = at(ops.all_logits)(h, self._head)
             return program
-        h = head.final_norm(head.last_tiles(x), VectorId(HEAD, "norm"))
-        self._end(program, head, head.logits(h, self._head), all_logits=all_logits)
+        h = at(ops.norm, Vector.FINAL_NORM)(at(ops.last_tiles)(x))
+        self._end(at, ops, at(ops.logits)(h, self._head), all_logits=all_logits)
         return program
 
+    def _sites(self, program: Program, first: int = 0) -> Iterator[OpsAt]:
+        """Yield what makes the ops of each layer; layers of equal precision share them."""
+        of_precision: dict[Precision, OpsAt] = {}
+        for layer in program.layers(self._model.n_layers, first):
+            precision = self._site.precision.of(layer)
+            if precision not in of_precision:
+                of_precision[precision] = OpsAt(self._site.of(precision))
+            yield of_precision[precision]
+
     def _end(
-        self,
-        program: Program,
-        head: DecodeOps | PrefillOps,
-        logits: Tensor,
-        *,
-        all_logits: bool,
+        self, at: OpsAt, ops: DecodeTable | PrefillTable, logits: Tensor, *, all_logits: bool
     ) -> None:
+        results = logits.program.results
         if all_logits:
-            whole = GatherLogits(self._site, "gather_logits")(logits)
-            program.results["logits"] = whole
+            results["logits"] = at(GatherLogits)(logits)
             return
-        values, tokens = head.sample(logits)
-        program.results |= {"values": values, "tokens": tokens}
+        results["values"], results["tokens"] = at(ops.sample)(logits)

@@ -164,6 +164,7 @@ class Layout:
             vocab=self.vocab,
             n_columns=cols,
             has_qk_norm=c.qk_norm,
+            has_qkv_bias=c.qkv_bias,
         )
 
     @property

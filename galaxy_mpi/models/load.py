@@ -12,8 +12,9 @@ from galaxy_mpi.errors import CollectiveError
 from galaxy_mpi.models.layout import Layout
 from galaxy_mpi.models.shard_cache import Part, Parts, ShardFile, Shards
 from galaxy_mpi.models.sharding import RowReader, Sharding, TensorReader
-from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.program import HEAD
 from galaxy_mpi.systems.precision import Precision
+from galaxy_mpi.weights import Vector, VectorId, Weight, WeightId
 
 __all__ = ["ChipWeights", "PackedOnce", "load_chip_weights", "shard_parts"]
 
@@ -28,9 +29,8 @@ class ChipWeights(NamedTuple):
     """Matmul weights, packed."""
     head: list[WeightId]
     """Pieces of the language-model head, in the order of the vocabulary."""
-    vectors: dict[tuple[int, str], F32]
-    """Non-matrix parameters, by (layer, name): gains of norms, (D/C,) each, the final one being
-    (-1, "norm"); ``qkv_bias``; ``q_norm`` and ``k_norm``, (H,) each."""
+    vectors: dict[VectorId, F32]
+    """Gains of norms, (D/C,) each, or (H,) of ``Q_NORM`` and ``K_NORM``; biases."""
     read_embedding: RowReader
     """Reads this column's shard of tokens' embeddings, (B, D/C). Embeddings stay in the
     checkpoint's files, which all ranks of a host map, because eight rows would hold the same
@@ -96,19 +96,23 @@ def load_chip_weights(
                 cache.write(parts, _data(_made(reader, sharding, precision, parts, progress)))
                 shards = cache.read(parts)
         if shards is None:
-            made = dict(_made(reader, sharding, precision, parts, progress, keep))
-            shards = Shards(
-                {WeightId(*k): v for k, v in made.items() if isinstance(v, PackedTensor)},
-                {k: v for k, v in made.items() if not isinstance(v, PackedTensor)},
-            )
+            made = _made(reader, sharding, precision, parts, progress, keep)
+            shards = Shards({}, {})
+            for key, values in made:
+                if isinstance(values, PackedTensor):
+                    assert isinstance(key, WeightId)
+                    shards.tensors[key] = values
+                else:
+                    assert isinstance(key, VectorId)
+                    shards.vectors[key] = values
     else:
         for layer in range(config.n_layers):
             progress(layer)
     return ChipWeights(
         tensors=shards.tensors,
         head=sorted(
-            (weight for weight in shards.tensors if weight.name.startswith("lm_head")),
-            key=lambda weight: int(weight.name.removeprefix("lm_head.")),
+            (weight for weight in shards.tensors if weight.weight is Weight.LM_HEAD),
+            key=lambda weight: weight.piece or 0,
         ),
         vectors=shards.vectors,
         read_embedding=sharding.embedding(reader),
@@ -120,29 +124,25 @@ def load_chip_weights(
 def shard_parts(sharding: Sharding, precision: Precision) -> Parts:
     """Return shapes and formats of one chip's weights, by layer and name."""
     layout, config = sharding.layout, sharding.layout.config
-    heads = layout.n_heads * config.head_dim
-    qkv = heads + 2 * layout.slots_per_row * config.head_dim
-    shapes = {
-        "wqkv": (layout.dim, qkv),
-        "wo": (heads, layout.dim),
-        "w1": (layout.dim, layout.hidden),
-        "w3": (layout.dim, layout.hidden),
-        "w2": (layout.hidden, layout.dim),
-    }
-    vectors = {"attention_norm": layout.dim, "ffn_norm": layout.dim}
+    shape = layout.chip_shape(users=1)
+    matrices = {w: size for w, size in shape.matrices.items() if w is not Weight.LM_HEAD}
+    vectors = {Vector.ATTENTION_NORM: layout.dim, Vector.FFN_NORM: layout.dim}
     if config.qkv_bias:
-        vectors["qkv_bias"] = qkv
+        vectors[Vector.QKV_BIAS] = shape.qkv
     if config.qk_norm:
-        vectors |= {"q_norm": config.head_dim, "k_norm": config.head_dim}
-    parts: Parts = {(-1, "norm"): Part((layout.dim,), precision.embedding, is_vector=True)}
+        vectors |= {Vector.Q_NORM: config.head_dim, Vector.K_NORM: config.head_dim}
+    final = VectorId(HEAD, Vector.FINAL_NORM)
+    parts: Parts = {final: Part((layout.dim,), precision.embedding, is_vector=True)}
     for layer in range(config.n_layers):
-        for name, shape in shapes.items():
-            parts[layer, name] = Part(shape, precision.of(layer).weight(name))
-        for name, width in vectors.items():
-            parts[layer, name] = Part((width,), precision.embedding, is_vector=True)
-    widest = max((n_in * n_out for n_in, n_out in shapes.values()), default=0)
+        for weight, size in matrices.items():
+            parts[WeightId(layer, weight)] = Part(size, precision.of(layer).weight(weight))
+        for vector, width in vectors.items():
+            part = Part((width,), precision.embedding, is_vector=True)
+            parts[VectorId(layer, vector)] = part
+    widest = max(n_in * n_out for n_in, n_out in matrices.values())
+    dtype = precision.weight(Weight.LM_HEAD)
     for number, (_, n) in enumerate(_head_pieces(layout, widest)):
-        parts[-1, f"lm_head.{number}"] = Part((layout.dim, n), precision.weight("lm_head"))
+        parts[WeightId(HEAD, Weight.LM_HEAD, number)] = Part((layout.dim, n), dtype)
     return parts
 
 
@@ -159,29 +159,28 @@ def _made(
     parts: Parts,
     progress: Callable[[int], None],
     packed: PackedOnce | None = None,
-) -> Iterator[tuple[tuple[int, str], PackedTensor | F32]]:
+) -> Iterator[tuple[WeightId | VectorId, PackedTensor | F32]]:
     """Yield all parts of a chip, packed one at a time; ``packed`` keeps matrices."""
-    known = -1
-    for (layer, name), part in parts.items():
-        if layer != known and known >= 0:
+    known = HEAD
+    for key, part in parts.items():
+        if key.layer != known and known >= 0:
             progress(known)
-        known = layer
-        if part.is_vector:
-            yield (layer, name), _read_vector(reader, sharding, precision, layer, name)
+        known = key.layer
+        if isinstance(key, VectorId):
+            yield key, _read_vector(reader, sharding, precision, key)
             continue
-        weight = WeightId(layer, name)
-        tensor = None if packed is None else packed.get((weight, part.dtype))
+        tensor = None if packed is None else packed.get((key, part.dtype))
         if tensor is None:
-            values = _read_matrix(reader, sharding, parts, weight)
+            values = _read_matrix(reader, sharding, parts, key)
             tensor = PackedTensor.of(values, part.dtype)
             if packed is not None:
-                packed[weight, part.dtype] = tensor
-        yield (layer, name), tensor
+                packed[key, part.dtype] = tensor
+        yield key, tensor
 
 
 def _data(
-    made: Iterator[tuple[tuple[int, str], PackedTensor | F32]],
-) -> Iterator[tuple[tuple[int, str], Bytes]]:
+    made: Iterator[tuple[WeightId | VectorId, PackedTensor | F32]],
+) -> Iterator[tuple[WeightId | VectorId, Bytes]]:
     """Yield the bytes of each part."""
     for key, values in made:
         data = values.data if isinstance(values, PackedTensor) else values.view(np.uint8)
@@ -189,25 +188,27 @@ def _data(
 
 
 def _read_vector(
-    reader: TensorReader, sharding: Sharding, precision: Precision, layer: int, name: str
+    reader: TensorReader, sharding: Sharding, precision: Precision, key: VectorId
 ) -> F32:
-    if name == "qkv_bias":
+    layer, vector = key
+    if vector is Vector.QKV_BIAS:
         values = sharding.read_qkv_bias(reader, layer)
-    elif name in ("q_norm", "k_norm"):
+    elif vector in (Vector.Q_NORM, Vector.K_NORM):
         whole = slice(0, 1), slice(0, sharding.layout.config.head_dim)
-        values = reader.read(name, layer, *whole)[0]
+        values = reader.read(str(vector), layer, *whole)[0]
     else:
-        values = sharding.read_gain(reader, name, layer)
+        values = sharding.read_gain(reader, vector, layer)
     return precision.embedding.round(values).copy()
 
 
-def _read_matrix(reader: TensorReader, sharding: Sharding, parts: Parts, weight: WeightId) -> F32:
+def _read_matrix(reader: TensorReader, sharding: Sharding, parts: Parts, key: WeightId) -> F32:
     """Return a weight, or a piece of the head, (in, out)."""
-    if weight.layer >= 0:
-        return sharding.read_weight(reader, weight.name, weight.layer)
-    layout, number = sharding.layout, int(weight.name.removeprefix("lm_head."))
+    if key.piece is None:
+        return sharding.read_weight(reader, key.weight, key.layer)
+    layout = sharding.layout
     name = "embedding" if layout.config.tie_embeddings else "output"
     # All pieces but the last are as wide as the first.
-    first = sharding.row * layout.vocab + number * parts[-1, "lm_head.0"].shape[1]
-    values = sharding.read_tokens(reader, name, first, parts[weight].shape[1])
+    width = parts[key._replace(piece=0)].shape[1]
+    first = sharding.row * layout.vocab + key.piece * width
+    values = sharding.read_tokens(reader, name, first, parts[key].shape[1])
     return np.ascontiguousarray(values.T)

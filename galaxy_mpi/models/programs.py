@@ -21,20 +21,20 @@ from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models.config import LlamaConfig
 from galaxy_mpi.models.decoder import Decoder
 from galaxy_mpi.models.layout import Layout
-from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import HEAD, Program
 from galaxy_mpi.systems.modules import Modules
 from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PassShape
 from galaxy_mpi.systems.site import ChipShape, Site
 from galaxy_mpi.systems.table import System
+from galaxy_mpi.weights import Weight, WeightId
 
 if TYPE_CHECKING:  # only rank 0 keeps device time
     from galaxy_mpi.timing.machine import Machine
 
 __all__ = ["MOST_KEPT", "WHOLE_HEAD", "LogitsPrograms", "Programs"]
 
-WHOLE_HEAD = (WeightId(HEAD, "lm_head"),)
+WHOLE_HEAD = (WeightId(HEAD, Weight.LM_HEAD),)
 
 MOST_KEPT = 16
 """Number of cached programs; the least recently used is dropped."""

@@ -25,7 +25,7 @@ from galaxy_mpi.models.shard_folder import (
     prune,
     remove_drafts,
 )
-from galaxy_mpi.prefetch import WeightId
+from galaxy_mpi.weights import VectorId, WeightId
 
 __all__ = ["Part", "ShardFile", "Shards"]
 
@@ -53,15 +53,15 @@ class Part(NamedTuple):
         return self.dtype.packed_bytes(self.shape)
 
 
-Parts = dict[tuple[int, str], Part]
-"""By layer and name."""
+Parts = dict[WeightId | VectorId, Part]
+"""By weight or vector, in the order of the file."""
 
 
 class Shards(NamedTuple):
     """What is packed of one chip's weights."""
 
     tensors: dict[WeightId, PackedTensor]
-    vectors: dict[tuple[int, str], F32]
+    vectors: dict[VectorId, F32]
 
 
 class ShardFile(NamedTuple):
@@ -96,16 +96,16 @@ class ShardFile(NamedTuple):
         with suppress(OSError):
             os.utime(self.path)  # so that what is used is not pruned
         tensors: dict[WeightId, PackedTensor] = {}
-        vectors: dict[tuple[int, str], F32] = {}
+        vectors: dict[VectorId, F32] = {}
         for key, part in parts.items():
             data = found[_full_name(key)]
-            if part.is_vector:
+            if isinstance(key, VectorId):
                 vectors[key] = data.view(np.float32)
             else:
-                tensors[WeightId(*key)] = PackedTensor(data, part.shape, part.dtype)
+                tensors[key] = PackedTensor(data, part.shape, part.dtype)
         return Shards(tensors, vectors)
 
-    def write(self, parts: Parts, made: Iterable[tuple[tuple[int, str], Bytes]]) -> None:
+    def write(self, parts: Parts, made: Iterable[tuple[WeightId | VectorId, Bytes]]) -> None:
         """Write the shards as they are made, holding one at a time; leave no drafts.
 
         Parameters
@@ -206,8 +206,8 @@ class ShardFile(NamedTuple):
         return found if all(_checksum(data) == crc[name] for name, data in found.items()) else None
 
 
-def _full_name(key: tuple[int, str]) -> str:
-    return f"{key[0]}/{key[1]}"
+def _full_name(key: WeightId | VectorId) -> str:
+    return f"{key.layer}/{key.name}"
 
 
 def _checksum(data: Bytes) -> int:

@@ -23,6 +23,7 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.models.layout import Layout
+from galaxy_mpi.weights import Vector, Weight
 
 __all__ = ["RowReader", "Sharding", "TensorReader"]
 
@@ -82,7 +83,7 @@ class Sharding(NamedTuple):
         """How many tokens of this row's slice of the vocabulary exist."""
         return self.layout.n_valid_tokens(self.row)
 
-    def read_weight(self, reader: "TensorReader", name: str, layer: int) -> F32:
+    def read_weight(self, reader: "TensorReader", weight: Weight, layer: int) -> F32:
         """Return this chip's part of a layer's matmul weight, (in, out)."""
         layout, dim, hidden = self.layout, self._dim(), _runs(self.layout.hidden_at(self.row))
         q_rows, kv_rows = self._q_rows(), self._kv_rows()
@@ -90,16 +91,16 @@ class Sharding(NamedTuple):
         def read(stored: str, out: _Runs, n_out: int, in_: _Runs, n_in: int) -> F32:
             return _read(reader, stored, layer, out, n_out, in_, n_in)
 
-        if name == "wqkv":
+        if weight is Weight.WQKV:
             sizes = self._head_sizes()
             parts = (("wq", q_rows), ("wk", kv_rows), ("wv", kv_rows))
             stored = np.concatenate([read(n, runs, sizes[n], dim, layout.dim) for n, runs in parts])
-        elif name == "wo":
-            stored = read("wo", dim, layout.dim, q_rows, self._head_sizes()["wq"])
-        elif name == "w2":
-            stored = read("w2", dim, layout.dim, hidden, layout.hidden)
+        elif weight is Weight.WO:
+            stored = read(str(weight), dim, layout.dim, q_rows, self._head_sizes()["wq"])
+        elif weight is Weight.W2:
+            stored = read(str(weight), dim, layout.dim, hidden, layout.hidden)
         else:
-            stored = read(name, hidden, layout.hidden, dim, layout.dim)
+            stored = read(str(weight), hidden, layout.hidden, dim, layout.dim)
         return np.ascontiguousarray(stored.T)
 
     def read_qkv_bias(self, reader: "TensorReader", layer: int) -> F32:
@@ -112,11 +113,11 @@ class Sharding(NamedTuple):
         )
         return bias if self.col == 0 else np.zeros_like(bias)
 
-    def read_gain(self, reader: "TensorReader", name: str, layer: int) -> F32:
+    def read_gain(self, reader: "TensorReader", gain: Vector, layer: int) -> F32:
         """Return this column's part of a norm's gain, (D/C,)."""
         one = [(0, slice(0, 1))]
-        gain: F32 = _read(reader, name, layer, one, 1, self._dim(), self.layout.dim)[0]
-        return gain
+        found: F32 = _read(reader, str(gain), layer, one, 1, self._dim(), self.layout.dim)[0]
+        return found
 
     def embedding(self, reader: "TensorReader") -> RowReader:
         """Return what reads this chip's part of the stream at its beginning.

@@ -4,11 +4,11 @@
 pass by both: `WeightStream` unpacks and multiplies them piece by piece.
 """
 
+from galaxy_mpi.prefetch.buffer import PrefetchStats, buffer_bytes
 from galaxy_mpi.prefetch.feeds import DirectFeed, Prefetcher, PrefetchFeed
 from galaxy_mpi.prefetch.places import Place, Places
 from galaxy_mpi.prefetch.prompt_rows import ProductRows
 from galaxy_mpi.prefetch.stream import WeightStream
-from galaxy_mpi.prefetch.weights import PrefetchStats, WeightId, buffer_bytes
 
 __all__ = [
     "DirectFeed",
@@ -18,7 +18,6 @@ __all__ = [
     "PrefetchStats",
     "Prefetcher",
     "ProductRows",
-    "WeightId",
     "WeightStream",
     "buffer_bytes",
 ]

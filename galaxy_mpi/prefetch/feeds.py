@@ -14,8 +14,9 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.dtypes import FLOAT32, PackedTensor
 from galaxy_mpi.errors import PrefetchError
+from galaxy_mpi.prefetch.buffer import PrefetchStats
 from galaxy_mpi.prefetch.places import Place, Places
-from galaxy_mpi.prefetch.weights import PrefetchStats, WeightId
+from galaxy_mpi.weights import WeightId
 
 if TYPE_CHECKING:
     from galaxy_mpi.dtypes.codec import Codec

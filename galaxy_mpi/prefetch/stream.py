@@ -10,7 +10,7 @@ from galaxy_mpi.dtypes import FLOAT32, PackedTensor
 from galaxy_mpi.prefetch import prompt_rows
 from galaxy_mpi.prefetch.pieces import Product, piece_rows, pieces_of
 from galaxy_mpi.prefetch.prompt_rows import ProductRows, PromptProduct
-from galaxy_mpi.prefetch.weights import WeightId
+from galaxy_mpi.weights import WeightId
 
 if TYPE_CHECKING:
     from galaxy_mpi.systems.chip import ChipBinder

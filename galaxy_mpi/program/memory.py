@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.kernels import Fidelity
+from galaxy_mpi.weights import Weight
 
 __all__ = ["Matrix"]
 
@@ -11,7 +12,7 @@ __all__ = ["Matrix"]
 class Matrix(NamedTuple):
     """A matmul weight, as the device holds it."""
 
-    name: str
+    weight: Weight
     rows: int
     columns: int
     dtype: DType

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from galaxy_mpi.dtypes import FLOAT32, TILE, DType, padded
 from galaxy_mpi.kernels import column_parts
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Plane
-from galaxy_mpi.prefetch import ProductRows, WeightId, WeightStream
+from galaxy_mpi.prefetch import ProductRows, WeightStream
 from galaxy_mpi.program import Binder, Tap
 from galaxy_mpi.program.codecs import Codecs
 from galaxy_mpi.program.pool import ArrayPool
@@ -21,15 +21,9 @@ from galaxy_mpi.systems.decode_attention import Workspace
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.prefill_pass import PassShape, PrefillPass
 from galaxy_mpi.systems.site import Site
+from galaxy_mpi.weights import VectorId, Weight, WeightId
 
-__all__ = ["ChipBinder", "ChipState", "Operand", "StepInputs", "VectorId", "WeightFeed"]
-
-
-class VectorId(NamedTuple):
-    """A non-matrix parameter of this chip: the gain of a norm, or a bias."""
-
-    layer: int
-    name: str
+__all__ = ["ChipBinder", "ChipState", "Operand", "StepInputs", "WeightFeed"]
 
 
 class WeightFeed(Protocol):
@@ -65,7 +59,7 @@ class ChipState:
     """State of a chip that both modes share for the whole run."""
 
     rank: int
-    vectors: Mapping[tuple[int, str], F32]
+    vectors: Mapping[VectorId, F32]
     caches: list[KVCache]
     """One per layer."""
     n_valid_tokens: int
@@ -206,9 +200,9 @@ class ChipBinder(Binder):
         if dtype is not FLOAT32:
             self.call(self.codec(dtype, values.shape).round, values, values)
 
-    def read_activation(self, site: Site, name: str, x: F32) -> F32:
+    def read_activation(self, site: Site, weight: Weight, x: F32) -> F32:
         """Return an activation as a weight's matmul reads it, given its fidelity."""
-        mask = site.precision.activation_mask(name, site.mode)
+        mask = site.precision.activation_mask(weight, site.mode)
         if mask is None:
             return x
         cut = self.array(*x.shape)
@@ -218,11 +212,11 @@ class ChipBinder(Binder):
     def _read_weight(self, site: Site, weight: WeightId) -> F32:
         """Take a weight as its matmul reads it."""
         w = self.weights.take(self, weight)
-        precision, name = site.precision, weight.name.partition(".")[0]
+        precision = site.precision
         if not precision.cuts_inputs:
             return w
-        fidelity = precision.fidelity(name, site.mode)
-        if fidelity.reads_whole(precision.weight(name)):
+        fidelity = precision.fidelity(weight.weight, site.mode)
+        if fidelity.reads_whole(precision.weight(weight.weight)):
             return w
         cut = self.array(*w.shape)
         self.call(np.bitwise_and, w.view(np.uint32), fidelity.weight_mask, cut.view(np.uint32))
@@ -240,7 +234,7 @@ class ChipBinder(Binder):
 
     def matmul(self, site: Site, x: F32, weight: WeightId, out: F32) -> None:
         """Multiply by a weight without rounding; in prefill, in blocks of rows."""
-        read = self.read_activation(site, weight.name.partition(".")[0], x)
+        read = self.read_activation(site, weight.weight, x)
         rows = None if site.work is None else self.prompt_rows(site.work, slice(0, len(x)))
         with self.weight(site, weight) as w:
             w.multiply(read, out, rows)

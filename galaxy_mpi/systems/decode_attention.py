@@ -123,7 +123,7 @@ class AttentionStep:
         self._is_own = type(self._attend) is Attention
         self._mask = self._cache_mask = None
         if precision.cuts_inputs:
-            fidelity = precision.fidelity("sdpa", "decode")
+            fidelity = precision.attention_fidelity("decode")
             self._mask = fidelity.activation_mask
             if not fidelity.reads_whole(precision.kv_cache):
                 self._cache_mask = fidelity.weight_mask

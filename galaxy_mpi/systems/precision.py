@@ -18,11 +18,11 @@ from galaxy_mpi.dtypes import BF16, BFP8, FLOAT32, DType
 from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.systems.formats import MODES, TENSORS, Formats, FormatTable
 from galaxy_mpi.systems.settings import DEFAULT, Setting
+from galaxy_mpi.weights import Weight
 
 __all__ = [
     "FLOAT32_PRECISION",
     "KINDS",
-    "MULTIPLIED_BY",
     "OP_GROUPS",
     "Precision",
     "made_of",
@@ -30,16 +30,6 @@ __all__ = [
 
 OP_GROUPS = tuple(DEFAULT.fidelities)
 """Ops with a fidelity setting (tt-metal, tt_transformers/tt/model_config.py)."""
-
-MULTIPLIED_BY = {
-    "wqkv": "attention_norm",
-    "wo": "attention",
-    "w1": "mlp_norm",
-    "w3": "mlp_norm",
-    "w2": "act",
-    "lm_head": "final_norm",
-}
-"""The activation that each weight is multiplied by, as `Formats` names it."""
 
 
 @dataclass(frozen=True)
@@ -140,53 +130,43 @@ class Precision:
             layers=tuple(layer.only(kind) for layer in self.layers),
         )
 
-    def fidelity(self, name: str, mode: str = "decode") -> Fidelity:
-        """Return the fidelity of a weight's matmul, or of attention (``sdpa``).
+    def fidelity(self, weight: Weight, mode: str = "decode") -> Fidelity:
+        """Return the fidelity of a weight's matmul.
 
-        By default LoFi for bfp4, which it reads completely, HiFi4 for attention in prefill, and
-        HiFi2 otherwise.
+        By default LoFi for bfp4, which it reads completely, and HiFi2 otherwise.
         """
-        group = {
-            "w1": "li_ff1_3",
-            "w3": "li_ff1_3",
-            "w2": "li_ff2",
-            "wqkv": f"li_qkv_{mode}",
-            "wo": f"li_o_{mode}",
-            "sdpa": f"sdpa_{mode}",
-        }.get(name)
-        for known, fidelity in self.fidelities:
-            if known == group:
-                return fidelity
-        if name == "sdpa":
-            return Fidelity.HIFI4 if mode == "prefill" else Fidelity.HIFI2
-        reads_whole = Fidelity.LOFI.reads_whole(self.weight(name))
-        return Fidelity.LOFI if reads_whole else Fidelity.HIFI2
+        reads_whole = Fidelity.LOFI.reads_whole(self.weight(weight))
+        default = Fidelity.LOFI if reads_whole else Fidelity.HIFI2
+        return self._chosen(weight.fidelity.format(mode=mode), default)
 
-    def activation_mask(self, name: str, mode: str) -> np.uint32 | None:
+    def attention_fidelity(self, mode: str) -> Fidelity:
+        """Return the fidelity of attention; by default HiFi4 in prefill, HiFi2 in decode."""
+        default = Fidelity.HIFI4 if mode == "prefill" else Fidelity.HIFI2
+        return self._chosen(f"sdpa_{mode}", default)
+
+    def _chosen(self, group: str, default: Fidelity) -> Fidelity:
+        return dict(self.fidelities).get(group, default)
+
+    def activation_mask(self, weight: Weight, mode: str) -> np.uint32 | None:
         """Return which bits of its activation the matmul of a weight uses; None: all it has."""
-        fidelity, formats = self.fidelity(name, mode), self.formats(mode)
-        given = [getattr(formats, MULTIPLIED_BY[name])]
-        if name == "wqkv" and mode == "decode":
+        fidelity, formats = self.fidelity(weight, mode), self.formats(mode)
+        given = [getattr(formats, weight.activation)]
+        if weight is Weight.WQKV and mode == "decode":
             given.append(formats.first_norm)  # of the first layer
         if not self.cuts_inputs or all(map(fidelity.reads_activation, given)):
             return None
         return fidelity.activation_mask
 
-    def reads_whole(self, name: str) -> bool:
+    def reads_whole(self, weight: Weight) -> bool:
         """Return whether the matmuls of a weight use all of its bits, in both modes."""
-        fidelities = [self.fidelity(name, mode) for mode in ("decode", "prefill")]
-        dtype = self.weight(name)
+        fidelities = [self.fidelity(weight, mode) for mode in MODES]
+        dtype = self.weight(weight)
         return not self.cuts_inputs or all(each.reads_whole(dtype) for each in fidelities)
 
-    def weight(self, name: str) -> DType:
-        """Return the format of a matmul weight by its name."""
-        if name in ("w1", "w3"):
-            return self.gate_up_weight
-        return {
-            "wqkv": self.query_key_value_weight,
-            "wo": self.output_weight,
-            "w2": self.down_weight,
-        }.get(name, self.head_weight)
+    def weight(self, weight: Weight) -> DType:
+        """Return the format of a matmul weight."""
+        dtype: DType = getattr(self, weight.format)
+        return dtype
 
 
 _STORED = tuple(f.name for f in fields(Precision) if f.type is DType and f.name != "next_input")

@@ -8,6 +8,7 @@ from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.systems.modules import Modules
 from galaxy_mpi.systems.precision import Precision
 from galaxy_mpi.systems.prefill_pass import PassShape
+from galaxy_mpi.weights import Weight
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing import Machine
@@ -46,6 +47,7 @@ class ChipShape(NamedTuple):
     has_qk_norm: bool = False
     """Whether heads of q and k are normalised. Then adds are separate ops (tt-metal,
     llama3_70b_galaxy, ``unfuse_res_add``)."""
+    has_qkv_bias: bool = False
 
     @property
     def qkv(self) -> int:
@@ -68,15 +70,15 @@ class ChipShape(NamedTuple):
         return padded(self.vocab, 1024)
 
     @property
-    def matrices(self) -> dict[str, tuple[int, int]]:
+    def matrices(self) -> dict[Weight, tuple[int, int]]:
         """Rows and columns of each matmul weight on a chip, (in, out)."""
         return {
-            "wqkv": (self.dim, self.qkv),
-            "wo": (self.mixed, self.dim),
-            "w1": (self.dim, self.hidden),
-            "w3": (self.dim, self.hidden),
-            "w2": (self.hidden, self.dim),
-            "lm_head": (self.dim, self.device_vocab),
+            Weight.WQKV: (self.dim, self.qkv),
+            Weight.WO: (self.mixed, self.dim),
+            Weight.W1: (self.dim, self.hidden),
+            Weight.W3: (self.dim, self.hidden),
+            Weight.W2: (self.hidden, self.dim),
+            Weight.LM_HEAD: (self.dim, self.device_vocab),
         }
 
 

@@ -5,173 +5,159 @@ The Galaxy is the generic system with some entries replaced, and so is every var
 
     replace(system, decode=replace(system.decode, merge_heads=FusedMergeHeads))
 
-A new op is one file in `galaxy_mpi.systems.ops` and one field here.
+A new op is one file in `galaxy_mpi.systems.ops` and one field of a table: an entry replaced, or an
+entry with the new op behind it (`then`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from galaxy_mpi.ccl.algorithms import DIRECT, Algorithms
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.systems.formats import FormatTable
 from galaxy_mpi.systems.settings import Settings
 from galaxy_mpi.systems.site import Fabric, Site
+from galaxy_mpi.weights import Vector, Weight, WeightId
 
 if TYPE_CHECKING:
-    from galaxy_mpi.prefetch import WeightId
     from galaxy_mpi.program import Tensor
-    from galaxy_mpi.systems.chip import VectorId
 
-__all__ = ["DecodeOps", "DecodeTable", "PrefillOps", "PrefillTable", "System"]
+__all__ = ["DecodeTable", "OpsAt", "PrefillTable", "System", "then"]
 
 _Op = TypeVar("_Op")
-
-Make = Callable[[Site, str], _Op]
-"""An op class, constructed from a site and a name."""
+_Place = ParamSpec("_Place")
 
 # What an op takes and returns when a model records it.
 Pair: TypeAlias = "tuple[Tensor, Tensor]"
-AddNorm: TypeAlias = "Callable[[Tensor, Tensor | None, VectorId], Pair]"
-Norm: TypeAlias = "Callable[[Tensor, VectorId], Tensor]"
-QkvHeads: TypeAlias = "Callable[[Tensor, WeightId, VectorId | None], tuple[Tensor, Tensor, Tensor]]"
-NormHeads: TypeAlias = "Callable[[Tensor, Tensor, VectorId, VectorId], Pair]"
-Rotate: TypeAlias = "Callable[[Tensor, Tensor, Tensor, Tensor], Pair]"
+Triple: TypeAlias = "tuple[Tensor, Tensor, Tensor]"
+AddNorm: TypeAlias = "Callable[[Tensor, Tensor | None], Pair]"
 UpdateCache: TypeAlias = "Callable[[Tensor, Tensor], None]"
-FillCache: TypeAlias = "Callable[[Tensor, Tensor], Pair]"
 OfOne: TypeAlias = "Callable[[Tensor], Tensor]"
 OfTwo: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+PairOfTwo: TypeAlias = "Callable[[Tensor, Tensor], Pair]"
 OfThree: TypeAlias = "Callable[[Tensor, Tensor, Tensor], Tensor]"
-Matmul: TypeAlias = "Callable[[Tensor, WeightId], Tensor]"
-GateUp: TypeAlias = "Callable[[Tensor, WeightId, WeightId], Tensor]"
+Rotate: TypeAlias = "Callable[[Tensor, Tensor, Tensor, Tensor], Pair]"
 Logits: TypeAlias = "Callable[[Tensor, tuple[WeightId, ...]], Tensor]"
-Sample: TypeAlias = "Callable[[Tensor], Pair]"
+
+Make: TypeAlias = "Callable[[Site], _Op]"
+"""An op class, constructed from a site."""
+
+
+class MakeNorm(Protocol):
+    """A class of norms of prefill; see `galaxy_mpi.systems.ops.prefill_norm.PrefillNorm`."""
+
+    def __call__(self, site: Site, gain: Vector, *, all_rows: bool = False) -> "OfOne":
+        """Return the op."""
+
+
+class OpsAt:
+    """Makes the ops of a site, each only once, because layers of equal formats share them.
+
+    Parameters
+    ----------
+    site : Site
+
+    Examples
+    --------
+    ``at(table.output, Weight.WO)(mixed)`` records a use of the op that a table has for wo.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self._made: dict[object, Any] = {}
+
+    def __call__(
+        self,
+        make: "Callable[Concatenate[Site, _Place], _Op]",
+        *place: _Place.args,
+        **more: _Place.kwargs,
+    ) -> _Op:
+        """Return the op of an entry of a table.
+
+        Parameters
+        ----------
+        make : callable
+            The entry.
+        *place, **more
+            What the entry is told besides the site: which norm it is, or which weight it has.
+        """
+        key = (make, place, *more.items())
+        if key not in self._made:
+            self._made[key] = make(self.site, *place, **more)
+        made: _Op = self._made[key]
+        return made
+
+
+def then(first: Callable[..., Any], *more: Callable[[Site], Any]) -> Callable[..., Any]:
+    """Return an entry of a table: an op with others behind it.
+
+    Parameters
+    ----------
+    first : op class
+        Of the entry.
+    *more : op class
+        Each is called with what the one before returned.
+
+    Examples
+    --------
+    ``replace(GALAXY.decode, down=then(FusedReduce, Scale))`` adds the op ``Scale`` behind w2.
+    """
+
+    def make(site: Site, *place: object, **named: object) -> Callable[..., Any]:
+        ops = [first(site, *place, **named), *(each(site) for each in more)]
+
+        def record(*inputs: object) -> object:
+            results: object = inputs
+            for op in ops:
+                results = op(*(results if isinstance(results, tuple) else (results,)))
+            return results
+
+        return record
+
+    return make
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeTable:
     """The ops of a decode step."""
 
-    add_norm: "Make[AddNorm]"
-    qkv_heads: "Make[QkvHeads]"
-    norm_heads: "Make[NormHeads]"
+    add_norm: "Callable[[Site, Vector], AddNorm]"
+    """Before attention, the feed-forward and the head."""
+    qkv_heads: "Make[Callable[[Tensor], Triple]]"
+    norm_heads: "Make[PairOfTwo]"
     rotate: "Make[Rotate]"
     update_cache: "Make[UpdateCache]"
     attention: "Make[OfOne]"
     merge_heads: "Make[OfOne]"
-    output: "Make[Matmul]"
+    output: "Callable[[Site, Weight], OfOne]"
     """wo and its all-reduce."""
-    gate_up: "Make[GateUp]"
-    down: "Make[Matmul]"
+    gate_up: "Make[OfOne]"
+    down: "Callable[[Site, Weight], OfOne]"
     """w2 and its all-reduce."""
     logits: "Make[Logits]"
-    sample: "Make[Sample]"
-
-    def at(self, site: Site) -> "DecodeOps":
-        """Return the ops of a layer."""
-        return DecodeOps(
-            attention_norm=self.add_norm(site, "rms_norm_attention"),
-            ffn_norm=self.add_norm(site, "rms_norm_mlp"),
-            final_norm=self.add_norm(site, "final_norm"),
-            qkv_heads=self.qkv_heads(site, "qkv_heads"),
-            norm_heads=self.norm_heads(site, "norm_heads"),
-            rotate=self.rotate(site, "rotary"),
-            update_cache=self.update_cache(site, "update_cache"),
-            attention=self.attention(site, "attention"),
-            merge_heads=self.merge_heads(site, "merge_heads"),
-            output=self.output(site, "wo"),
-            gate_up=self.gate_up(site, "gate_up"),
-            down=self.down(site, "w2"),
-            logits=self.logits(site, "lm_head"),
-            sample=self.sample(site, "sample"),
-        )
-
-
-class DecodeOps(NamedTuple):
-    """The ops of a layer of a decode step, and the ops before and after the layers."""
-
-    attention_norm: "AddNorm"
-    ffn_norm: "AddNorm"
-    final_norm: "AddNorm"
-    qkv_heads: "QkvHeads"
-    norm_heads: "NormHeads"
-    rotate: "Rotate"
-    update_cache: "UpdateCache"
-    attention: "OfOne"
-    merge_heads: "OfOne"
-    output: "Matmul"
-    gate_up: "GateUp"
-    down: "Matmul"
-    logits: "Logits"
-    sample: "Sample"
+    sample: "Make[Callable[[Tensor], Pair]]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrefillTable:
     """The ops of a prefill pass."""
 
-    norm: "Make[Norm]"
+    norm: MakeNorm
     """Before attention, the feed-forward and the head."""
-    qkv_heads: "Make[QkvHeads]"
-    norm_heads: "Make[NormHeads]"
+    qkv_heads: "Make[Callable[[Tensor], Triple]]"
+    norm_heads: "Make[PairOfTwo]"
     rotate: "Make[Rotate]"
-    fill_cache: "Make[FillCache]"
+    fill_cache: "Make[PairOfTwo]"
     attention: "Make[OfThree]"
-    output: "Make[Matmul]"
-    add: "Make[OfTwo]"
-    gate_up: "Make[GateUp]"
-    down: "Make[Matmul]"
+    output: "Callable[[Site, Weight], OfOne]"
+    add: "Callable[[Site, Weight], OfTwo]"
+    gate_up: "Make[OfOne]"
+    down: "Callable[[Site, Weight], OfOne]"
     last_tiles: "Make[OfOne]"
     logits: "Make[Logits]"
     all_logits: "Make[Logits]"
-    sample: "Make[Sample]"
-
-    def at(self, site: Site) -> "PrefillOps":
-        """Return the ops of a layer."""
-        return PrefillOps(
-            attention_norm=self.norm(site, "attention_norm"),
-            ffn_norm=self.norm(site, "ffn_norm"),
-            final_norm=self.norm(site, "final_norm"),
-            all_norm=self.norm(site, "all_norm"),
-            qkv_heads=self.qkv_heads(site, "qkv_heads"),
-            norm_heads=self.norm_heads(site, "norm_heads"),
-            rotate=self.rotate(site, "rotary"),
-            fill_cache=self.fill_cache(site, "fill_cache"),
-            attention=self.attention(site, "attention"),
-            output=self.output(site, "wo"),
-            attention_add=self.add(site, "attention_add"),
-            ffn_add=self.add(site, "ffn_add"),
-            gate_up=self.gate_up(site, "gate_up"),
-            down=self.down(site, "w2"),
-            last_tiles=self.last_tiles(site, "last_tiles"),
-            logits=self.logits(site, "lm_head"),
-            all_logits=self.all_logits(site, "lm_head"),
-            sample=self.sample(site, "sample"),
-        )
-
-
-class PrefillOps(NamedTuple):
-    """The ops of a layer of a prefill pass, and the ops before and after the layers."""
-
-    attention_norm: "Norm"
-    ffn_norm: "Norm"
-    final_norm: "Norm"
-    all_norm: "Norm"
-    """The same for every row."""
-    qkv_heads: "QkvHeads"
-    norm_heads: "NormHeads"
-    rotate: "Rotate"
-    fill_cache: "FillCache"
-    attention: "OfThree"
-    output: "Matmul"
-    attention_add: "OfTwo"
-    ffn_add: "OfTwo"
-    gate_up: "GateUp"
-    down: "Matmul"
-    last_tiles: "OfOne"
-    logits: "Logits"
-    all_logits: "Logits"
-    sample: "Sample"
+    sample: "Make[Callable[[Tensor], Pair]]"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from galaxy_mpi.program.memory import Matrix
 from galaxy_mpi.program.op import Program
 from galaxy_mpi.timing.machine import Machine
 from galaxy_mpi.timing.trace import COMPUTE, PROGRAM, Trace
+from galaxy_mpi.weights import Weight
 
 __all__ = ["op_report_csv"]
 
@@ -48,14 +49,14 @@ OP_CODES = {
 """Names of the device's ops; others are recognised by prefix (`_op_code`)."""
 
 MATRICES = {
-    "qkv_matmul": "wqkv",
-    "wo_matmul": "wo",
-    "w1_matmul": "w1",
-    "w3_matmul": "w3",
-    "w1_w3_matmul_reduce_scatter_w1": "w1",
-    "w2_matmul": "w2",
-    "all_gather_w2_matmul": "w2",
-    "lm_head_matmul": "lm_head",
+    "qkv_matmul": Weight.WQKV,
+    "wo_matmul": Weight.WO,
+    "w1_matmul": Weight.W1,
+    "w3_matmul": Weight.W3,
+    "w1_w3_matmul_reduce_scatter_w1": Weight.W1,
+    "w2_matmul": Weight.W2,
+    "all_gather_w2_matmul": Weight.W2,
+    "lm_head_matmul": Weight.LM_HEAD,
 }
 
 SIGNPOST = "signpost"
@@ -94,10 +95,10 @@ def op_report_csv(trace: Trace, machine: Machine, step: Program) -> str:
     step : Program
         A decode step, for the details of its matmuls.
     """
-    users, matrices = step.inputs["x"].shape[0], dict[str, Matrix]()
+    users, matrices = step.inputs["x"].shape[0], dict[Weight, Matrix]()
     for use in step.uses:
         for matrix in use.op.matrices():
-            matrices.setdefault(matrix.name, matrix)
+            matrices.setdefault(matrix.weight, matrix)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()

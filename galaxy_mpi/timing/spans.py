@@ -148,7 +148,7 @@ class ProgramSpans:
         name, about = self._use.op.name, dict[str, object]()
         if self._n_taken < len(matrices):
             matrix = matrices[self._n_taken]
-            name = matrix.name
+            name = str(matrix.weight)
             about = {"format": matrix.dtype.name, "shape": f"({matrix.rows}, {matrix.columns})"}
         self._n_taken += 1
         where = layer_name(self._use.layer)

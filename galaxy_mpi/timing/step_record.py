@@ -114,7 +114,7 @@ class StepRecord:
     def take(self, take: Take, read: tuple[Seconds, Seconds], wanted: Seconds) -> None:
         """Note the read of a weight, and how long each chip waits for it."""
         assert self._use is not None
-        names = [matrix.name for matrix in self._use.op.matrices()]
+        names = [str(matrix.weight) for matrix in self._use.op.matrices()]
         name = names[self._n_taken] if self._n_taken < len(names) else self._use.op.name
         self._n_taken += 1
         begin, end = read

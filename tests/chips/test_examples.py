@@ -103,6 +103,21 @@ def test_a_tree_adds_the_same_and_takes_what_it_is_charged(tmp_path):
     assert cross.wire_s == pytest.approx(costs_s)
 
 
+def test_soft_capped_logits_are_what_the_op_makes_of_logits(tmp_path):
+    softcap = example("softcap.py:SYSTEM")
+    run, choice = replace(RUN, check=True), Choice("lm_head,softcap", None, "1")
+    report = play(run, system=softcap, capture_path=tmp_path, capture=choice)
+    assert report.tokens == play(RUN).tokens  # the order of the logits is the same
+    first = load_file(tmp_path / "decode-0001.safetensors")
+    plain, capped = first["head.lm_head.logits"], first["head.softcap.logits"]
+    expected = 30 * np.tanh(plain.astype(np.float64) / 30)
+    np.testing.assert_allclose(capped, expected, rtol=1e-5)
+    assert not np.array_equal(plain, capped)
+    times = [play(DEVICE, system=system).device.times for system in ("galaxy", softcap)]
+    longer = [after - before for before, after in zip(*(t.step_s for t in times), strict=True)]
+    assert sum(longer) == pytest.approx(times[1].steps.by_op_s["softcap"])
+
+
 def test_a_bfp4_wire_carries_bfp4_in_half_the_time(tmp_path):
     narrow = example("bfp4_wire.py:SYSTEM")
     ours = captured(DEVICE, tmp_path / "narrow", system=narrow)["0.w2.out"]

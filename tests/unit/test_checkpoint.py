@@ -20,6 +20,7 @@ from galaxy_mpi.kernels import SamplingParams
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, Sharding, load_chip_weights
 from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.weights import Weight, WeightId
 
 SMALL = {
     "architectures": ["LlamaForCausalLM"],
@@ -98,18 +99,18 @@ def test_shards_put_together_are_the_checkpoint(tmp_path, dtype):
         for rank in range(4)
     ]
 
-    def whole(name, rows_dim):
-        part = [chips[rank].tensors[1, name].unpack() for rank in range(4)]
+    def whole(weight, rows_dim):
+        part = [chips[rank].tensors[WeightId(1, weight)].unpack() for rank in range(4)]
         across = [np.concatenate(part[r * 2 : r * 2 + 2], axis=1 - rows_dim) for r in range(2)]
         return np.concatenate(across, axis=rows_dim)
 
     layer = "model.layers.1."
-    np.testing.assert_array_equal(whole("wo", 0), tensors[layer + "self_attn.o_proj.weight"].T)
-    np.testing.assert_array_equal(whole("w1", 1), tensors[layer + "mlp.gate_proj.weight"].T)
-    np.testing.assert_array_equal(whole("w3", 1), tensors[layer + "mlp.up_proj.weight"].T)
-    np.testing.assert_array_equal(whole("w2", 0), tensors[layer + "mlp.down_proj.weight"].T)
+    np.testing.assert_array_equal(whole(Weight.WO, 0), tensors[layer + "self_attn.o_proj.weight"].T)
+    np.testing.assert_array_equal(whole(Weight.W1, 1), tensors[layer + "mlp.gate_proj.weight"].T)
+    np.testing.assert_array_equal(whole(Weight.W3, 1), tensors[layer + "mlp.up_proj.weight"].T)
+    np.testing.assert_array_equal(whole(Weight.W2, 0), tensors[layer + "mlp.down_proj.weight"].T)
     # Row r of wqkv: its query heads, its key head, its value head.
-    wqkv = whole("wqkv", 1)
+    wqkv = whole(Weight.WQKV, 1)
     for row in range(2):
         mine = wqkv[:, row * 64 : row * 64 + 64]
         for name, part in (("q", mine[:, :32]), ("k", mine[:, 32:48]), ("v", mine[:, 48:])):

@@ -20,6 +20,7 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import PassShape, Wanted, system_of
 from galaxy_mpi.systems.formats import MODES, TENSORS, Act, parse
+from galaxy_mpi.weights import Weight
 from tests.families import write_family
 
 # Per tensor: decode, prefill. `16` bf16, `8` bfp8; `a16`: the group `activation`, or bf16; `-`: no
@@ -130,15 +131,17 @@ GROUPS = ("ff1_3", "ff2", "wqkv", "wo", "kv_cache")
 )
 def test_names_mean_what_they_do_for_family_and_size(system, name, sizes, formats, fidelities):
     precision = Wanted(name).on(system_of(system, Mesh(8, 4)), sizes)
-    found = [precision.weight(w) for w in ("w1", "w2", "wqkv", "wo")] + [precision.kv_cache]
+    weights = (Weight.W1, Weight.W2, Weight.WQKV, Weight.WO)
+    found = [*map(precision.weight, weights), precision.kv_cache]
     assert found == [{"4": BFP4, "8": BFP8, "b": BF16}[c] for c in formats]
     of_w1, of_attention = (Fidelity[word] for word in fidelities.split())
-    assert precision.fidelity("w1") is of_w1
-    for name in ("sdpa", "wqkv", "wo"):
-        assert precision.fidelity(name, "decode") is of_attention
-    assert precision.fidelity("w2") is Fidelity.HIFI2
-    assert precision.fidelity("sdpa", "prefill") is Fidelity.HIFI4
-    assert precision.weight("lm_head") is BFP8
+    assert precision.fidelity(Weight.W1) is of_w1
+    assert precision.attention_fidelity("decode") is of_attention
+    for weight in (Weight.WQKV, Weight.WO):
+        assert precision.fidelity(weight, "decode") is of_attention
+    assert precision.fidelity(Weight.W2) is Fidelity.HIFI2
+    assert precision.attention_fidelity("prefill") is Fidelity.HIFI4
+    assert precision.weight(Weight.LM_HEAD) is BFP8
 
 
 def test_what_a_layer_hands_on_has_the_formats_of_both(tmp_path):

@@ -16,6 +16,7 @@ from galaxy_mpi.kernels import (
     sum_of_squares,
 )
 from galaxy_mpi.systems import PRECISIONS
+from galaxy_mpi.weights import Weight
 
 RNG = np.random.default_rng(11)
 
@@ -124,8 +125,8 @@ def test_fidelities_read_all_of_the_formats_they_are_used_with():
     assert (Fidelity.LOFI.weight(eight) != eight).any()
     np.testing.assert_array_equal(Fidelity.LOFI.activation(eight), eight)
     performance, accuracy = PRECISIONS["performance"], PRECISIONS["accuracy"]
-    assert performance.fidelity("w1") is Fidelity.LOFI
-    assert performance.fidelity("w2") is accuracy.fidelity("w1") is Fidelity.HIFI2
+    assert performance.fidelity(Weight.W1) is Fidelity.LOFI
+    assert performance.fidelity(Weight.W2) is accuracy.fidelity(Weight.W1) is Fidelity.HIFI2
 
 
 @pytest.mark.parametrize("shape", [(32, 144, 256), (8, 576, 570), (32, 64, 1000), (128, 300, 70)])

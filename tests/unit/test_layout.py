@@ -12,6 +12,7 @@ from galaxy_mpi.checkpoints.random_weights import RandomCheckpoint
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.models import Layout, Sharding
 from galaxy_mpi.models.presets import PRESETS
+from galaxy_mpi.weights import Weight
 
 SMALL = replace(
     PRESETS["llama3-8b"],
@@ -84,16 +85,16 @@ def test_shards_put_together_are_the_model_and_zeros(mesh):
     out = np.zeros((mesh.cols, layout.dim))
     for chip in chips:
         x_part = columns(x, chip.col, layout.dim)
-        gate[chip.row] += x_part @ chip.read_weight(reader, "w1", 0)
-        qkv[chip.row] += x_part @ chip.read_weight(reader, "wqkv", 0)
+        gate[chip.row] += x_part @ chip.read_weight(reader, Weight.W1, 0)
+        qkv[chip.row] += x_part @ chip.read_weight(reader, Weight.WQKV, 0)
         y_part = columns(y, chip.row, layout.hidden)
-        down[chip.col] += y_part @ chip.read_weight(reader, "w2", 0)
+        down[chip.col] += y_part @ chip.read_weight(reader, Weight.W2, 0)
         heads = np.zeros((layout.n_heads, 4))
         for number, slot in enumerate(layout.row_slots(chip.row)):
             for place, head in enumerate(slot.heads):
                 at = number * layout.heads_per_slot + place
                 heads[at] = z.reshape(9, 4)[head]
-        out[chip.col] += heads.reshape(-1) @ chip.read_weight(reader, "wo", 0)
+        out[chip.col] += heads.reshape(-1) @ chip.read_weight(reader, Weight.WO, 0)
 
     def same(found, name, vector, size):
         expected = reader.read(name, 0, whole, whole).astype(np.float64) @ vector
@@ -177,9 +178,9 @@ def numbers(matrices):
 def test_every_weight_is_on_the_mesh_once_and_all_else_is_zeros(model, mesh):
     layout, reader = Layout(model, mesh), NumberedCheckpoint(model)
     chips = [Sharding(layout, rank) for rank in range(mesh.n_chips)]
-    for name in ("w1", "w2", "w3", "wo"):
-        rows, cols = reader.shapes[name]
-        parts = [chip.read_weight(reader, name, 0) for chip in chips]
+    for weight in (Weight.W1, Weight.W2, Weight.W3, Weight.WO):
+        rows, cols = reader.shapes[weight.value]
+        parts = [chip.read_weight(reader, weight, 0) for chip in chips]
         assert numbers(parts) == Counter(range(1, rows * cols + 1))
         assert len({part.shape for part in parts}) == 1
     head = [chip.read_tokens(reader, "output", chip.row * layout.vocab, layout.vocab)
@@ -199,7 +200,7 @@ def test_every_query_head_is_there_once_and_a_kv_head_wherever_one_of_its_querie
     queries, keys = [], Counter()
     for rank in range(mesh.n_chips):
         chip = Sharding(layout, rank)
-        wqkv = chip.read_weight(reader, "wqkv", 0)
+        wqkv = chip.read_weight(reader, Weight.WQKV, 0)
         assert wqkv.shape == (layout.dim, (layout.n_heads + 2 * n_slots) * h)
         q, k, v = np.split(wqkv, [layout.n_heads * h, (layout.n_heads + n_slots) * h], axis=1)
         queries.append(q)
@@ -247,7 +248,7 @@ def test_any_order_of_columns_is_the_model(hidden, dim):
     whole = reader.read("w1", 0, slice(None), slice(None))
     for rank in range(4):
         row, col = layout.mesh.coord(rank)
-        found = Sharding(layout, rank).read_weight(reader, "w1", 0)
+        found = Sharding(layout, rank).read_weight(reader, Weight.W1, 0)
         numbers = layout.hidden_at(row)
         right = np.where(numbers[:, None] < 0, 0, whole[numbers][:, layout.dim_at(col)])
         np.testing.assert_array_equal(found, right.T)

@@ -16,6 +16,7 @@ from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.systems import PRECISIONS, Wanted, system_of
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.estimator import Estimator
+from galaxy_mpi.weights import Weight
 
 MACHINE, MESH = Machine.load("wormhole_galaxy_6u"), Mesh(8, 4)
 ROW = Mesh(1, 8)
@@ -51,19 +52,30 @@ def test_formats_and_fidelities_are_those_of_the_file(tmp_path):
     assert precision.is_bfloat16
     other, first, empty, of_fidelities, nothing, last = map(precision.of, range(6))
     assert other is last is nothing  # the model's own, with the default of the file
-    assert (other.weight("w1"), other.weight("w2"), other.weight("wqkv")) == (BFP4, BFP4, BFP8)
-    assert other.fidelity("w1") is Fidelity.LOFI
+    assert (other.weight(Weight.W1), other.weight(Weight.W2), other.weight(Weight.WQKV)) == (
+        BFP4,
+        BFP4,
+        BFP8,
+    )
+    assert other.fidelity(Weight.W1) is Fidelity.LOFI
     # A named layer has bfp8 and HiFi2 where nothing is said of a group, not the model's own.
-    assert (first.weight("w1"), first.weight("w2"), first.weight("wqkv")) == (BFP8, BFP8, BF16)
-    assert (first.kv_cache, first.weight("wo")) == (BF16, BFP8)
-    assert first.fidelity("w1") is Fidelity.HIFI2
-    assert first.fidelity("wqkv", "decode") is Fidelity.HIFI4
-    assert first.fidelity("wqkv", "prefill") is Fidelity.HIFI2
-    assert first.fidelity("sdpa", "prefill") is Fidelity.HIFI2
-    assert other.fidelity("sdpa", "prefill") is Fidelity.HIFI4
+    assert (first.weight(Weight.W1), first.weight(Weight.W2), first.weight(Weight.WQKV)) == (
+        BFP8,
+        BFP8,
+        BF16,
+    )
+    assert (first.kv_cache, first.weight(Weight.WO)) == (BF16, BFP8)
+    assert first.fidelity(Weight.W1) is Fidelity.HIFI2
+    assert first.fidelity(Weight.WQKV, "decode") is Fidelity.HIFI4
+    assert first.fidelity(Weight.WQKV, "prefill") is Fidelity.HIFI2
+    assert first.attention_fidelity("prefill") is Fidelity.HIFI2
+    assert other.attention_fidelity("prefill") is Fidelity.HIFI4
     # An empty part means just these; a part that is not there means the model's own.
-    assert (empty.weight("w1"), empty.fidelity("w1")) == (BFP8, Fidelity.LOFI)
-    assert (of_fidelities.weight("w1"), of_fidelities.fidelity("w1")) == (BFP4, Fidelity.HIFI2)
+    assert (empty.weight(Weight.W1), empty.fidelity(Weight.W1)) == (BFP8, Fidelity.LOFI)
+    assert (of_fidelities.weight(Weight.W1), of_fidelities.fidelity(Weight.W1)) == (
+        BFP4,
+        Fidelity.HIFI2,
+    )
     assert precision.key != PRECISIONS["performance"].key
 
 
@@ -72,13 +84,13 @@ SHIPPED = Path(__file__).parents[1] / "data"
 
 def test_files_of_the_original_work_as_they_stand():
     llama = read(SHIPPED / "performance_decoder_config_llama3.1-8b.json")
-    assert [llama.of(layer).weight("w1") for layer in (0, 30, 31)] == [BFP4, BFP4, BFP8]
-    assert {llama.of(layer).fidelity("w1") for layer in range(32)} == {Fidelity.LOFI}
+    assert [llama.of(layer).weight(Weight.W1) for layer in (0, 30, 31)] == [BFP4, BFP4, BFP8]
+    assert {llama.of(layer).fidelity(Weight.W1) for layer in range(32)} == {Fidelity.LOFI}
     # Layer 36 of a model of 36: it has no effect.
     qwen3_8b = replace(PRESETS["qwen3-32b"], dim=4096, hidden_dim=12_288, n_layers=36)
     qwen = read(SHIPPED / "performance_decoder_config_qwen3-8b.json", qwen3_8b)
     assert len({id(qwen.of(layer)) for layer in range(36)}) == 1
-    assert qwen.of(35).weight("w1") is BFP4
+    assert qwen.of(35).weight(Weight.W1) is BFP4
     path = SHIPPED / "performance_decoder_config_qwen3-8b.json"
     wanted = Wanted(optimizations=path)
     assert wanted.note(replace(qwen3_8b, n_layers=37)) is None
@@ -102,7 +114,7 @@ def test_decoders_beyond_the_last_layer_are_told_once(tmp_path, caplog):
     # accuracy_...: layers that are not named have what `accuracy` means for the family.
     phi = replace(MODEL, dim=5120, n_layers=40, vocab_size=100_352)
     accurate = read(SHIPPED / "accuracy_decoder_config_phi-4.json", phi)
-    assert accurate.of(0).weight("w1") is accurate.of(1).weight("w1") is BFP8
+    assert accurate.of(0).weight(Weight.W1) is accurate.of(1).weight(Weight.W1) is BFP8
 
 
 @pytest.mark.parametrize(
@@ -155,8 +167,8 @@ def test_the_example_in_the_message_about_a_file_is_one(tmp_path):
     with pytest.raises(ConfigError) as caught:
         read(path)
     path.write_text(str(caught.value).partition("for example ")[2])
-    assert [read(path).of(layer).weight("w2") for layer in (0, 1)] == [BFP8, BFP8]
-    assert read(path).of(0).weight("w1") is BFP4
+    assert [read(path).of(layer).weight(Weight.W2) for layer in (0, 1)] == [BFP8, BFP8]
+    assert read(path).of(0).weight(Weight.W1) is BFP4
 
 
 def test_formats_of_layers_show_in_device_time(tmp_path):

@@ -16,12 +16,12 @@ from galaxy_mpi.prefetch import (
     Places,
     Prefetcher,
     PrefetchFeed,
-    WeightId,
     buffer_bytes,
 )
-from galaxy_mpi.prefetch.weights import DEFAULT_BUFFER_BYTES
+from galaxy_mpi.prefetch.buffer import DEFAULT_BUFFER_BYTES
+from galaxy_mpi.weights import Weight, WeightId
 
-IDS = [WeightId(layer, name) for layer in range(3) for name in ("wqkv", "wo", "w1", "w3", "w2")]
+IDS = [WeightId(layer, w) for layer in range(3) for w in Weight if w is not Weight.LM_HEAD]
 
 
 def prefetcher_threads():
@@ -207,7 +207,7 @@ def started(prefetcher, storage_values=1 << 18):
 
 def test_its_failure_reaches_the_model_with_its_cause():
     def fail(weight: WeightId) -> None:
-        if weight == WeightId(1, "w1"):
+        if weight == WeightId(1, Weight.W1):
             raise OSError("the file is gone")
 
     prefetcher = Prefetcher(before_unpack=fail)

@@ -25,12 +25,13 @@ from galaxy_mpi.engine import chips
 from galaxy_mpi.kernels import chosen_product
 from galaxy_mpi.kernels.bfloat16_product import Bfloat16Product, NoKernelError
 from galaxy_mpi.kernels.multiply import NumpyProduct, TorchProduct
-from galaxy_mpi.prefetch import ProductRows, WeightId, WeightStream
+from galaxy_mpi.prefetch import ProductRows, WeightStream
 from galaxy_mpi.prefetch.pieces import piece_rows
 from galaxy_mpi.prefetch.prompt_rows import spread
 from galaxy_mpi.prefetch.stream import PIECE_VALUES
 from galaxy_mpi.program import Codecs
 from galaxy_mpi.systems.decode_attention import Workspace
+from galaxy_mpi.weights import Weight, WeightId
 
 PRODUCTS = {"numpy": NumpyProduct, "torch": TorchProduct, "bfloat16": Bfloat16Product}
 
@@ -84,7 +85,7 @@ def test_pieces_add_up_to_the_whole(product, dtype, depth):
     x = rng.integers(-5, 6, (32, depth)).astype(np.float32)
     tensor = PackedTensor.of(w, dtype)
     chip, out = Chip(), np.empty((32, 1600), np.float32)
-    weight = WeightId(0, "w1")
+    weight = WeightId(0, Weight.W1)
     stream = WeightStream({weight: tensor}, product, 1)
     stream.multiply(chip, weight, x, out)
     chip.run()
@@ -102,7 +103,7 @@ def test_products_keep_all_bits_of_the_factors(product):
     x, w = operands((32, 128, 64))
     exact = x.astype(np.float64) @ w.astype(np.float64)
     chip, out = Chip(), np.empty((32, 64), np.float32)
-    weight, tensor = WeightId(0, "w1"), PackedTensor.of(w, BF16)
+    weight, tensor = WeightId(0, Weight.W1), PackedTensor.of(w, BF16)
     WeightStream({weight: tensor}, product, 1).multiply(chip, weight, x, out)
     chip.run()
     np.testing.assert_allclose(out, exact, rtol=0, atol=1e-6 * 128)
@@ -148,7 +149,7 @@ def test_a_prompt_has_the_bits_that_it_has_alone(made):
     product = made_product(made)
     rows = prompt_rows(LENGTHS)
     x, w = operands((rows.blocks[-1].stop, 96, 48))
-    weight, tensor = WeightId(0, "w2"), PackedTensor.of(w, BFP8)
+    weight, tensor = WeightId(0, Weight.W2), PackedTensor.of(w, BFP8)
     stream = WeightStream({weight: tensor}, product, 1)
     chip, out = Chip(), np.full((len(x), 48), np.nan, np.float32)
     stream.multiply(chip, weight, x, out, rows)
@@ -171,7 +172,7 @@ def test_one_row_of_each_prompt_is_written_packed(made, n_users):
     kept = [TILE * user + 7 * user % TILE for user in range(n_users)]
     tiles = tuple(slice(TILE * user, TILE * (user + 1)) for user in range(n_users))
     x, w = operands((TILE * n_users, 64, 48))
-    weight, tensor = WeightId(0, "lm_head"), PackedTensor.of(w, BFP8)
+    weight, tensor = WeightId(0, Weight.LM_HEAD), PackedTensor.of(w, BFP8)
     stream = WeightStream({weight: tensor}, product, 1)
     chip, out = Chip(), np.empty((padded(n_users, TILE), 48), np.float32)
     rows = ProductRows(tiles, lambda: [slice(row, row + 1) for row in kept])
@@ -235,7 +236,7 @@ def test_instructions_that_onednn_must_not_use_are_not_used(name, most):
 
 def test_small_weights_and_float32_are_not_streamed():
     packed = {
-        WeightId(n, "w1"): PackedTensor.of(np.zeros(shape, np.float32), dtype)
+        WeightId(n, Weight.W1): PackedTensor.of(np.zeros(shape, np.float32), dtype)
         for n, (shape, dtype) in enumerate(
             (((64, 64), BFP8), ((63, 64), BFP8), ((64, 64), FLOAT32), ((64, 63), BFP8))
         )
@@ -268,12 +269,12 @@ def test_a_fidelity_that_cuts_a_weight_is_not_streamed():
     from galaxy_mpi.systems import PRECISIONS
 
     performance = PRECISIONS["performance"]
-    assert all(performance.reads_whole(name) for name in ("wqkv", "wo", "w1", "w2", "lm_head"))
+    assert all(performance.reads_whole(name) for name in Weight)
     from dataclasses import replace
 
     cut = replace(performance, fidelities=(("li_ff2", Fidelity.LOFI),))
-    assert not cut.reads_whole("w2")
-    assert cut.reading_all_bits().reads_whole("w2")
+    assert not cut.reads_whole(Weight.W2)
+    assert cut.reading_all_bits().reads_whole(Weight.W2)
 
 
 def test_activations_are_cut_only_where_their_format_has_more_bits_than_are_used():
@@ -282,12 +283,12 @@ def test_activations_are_cut_only_where_their_format_has_more_bits_than_are_used
     from galaxy_mpi.systems import PRECISIONS
 
     performance = PRECISIONS["performance"]
-    for name in ("w1", "w3", "w2", "lm_head"):
+    for name in (Weight.W1, Weight.W3, Weight.W2, Weight.LM_HEAD):
         assert performance.activation_mask(name, "decode") is None  # bfloat8_b has 6 bits
-    for name in ("wqkv", "wo", "w1", "w3", "w2", "lm_head"):
+    for name in Weight:
         assert performance.activation_mask(name, "prefill") is None
-    for name in ("wqkv", "wo"):  # of bfloat16: the norm of layer 0, attention
+    for name in (Weight.WQKV, Weight.WO):  # of bfloat16: the norm of layer 0, attention
         assert performance.activation_mask(name, "decode") == 0xFFFE0000
     fine = replace(performance, decode=replace(performance.decode, act=BF16))
-    assert fine.activation_mask("w2", "decode") == 0xFFFE0000
-    assert fine.reading_all_bits().activation_mask("w2", "decode") is None
+    assert fine.activation_mask(Weight.W2, "decode") == 0xFFFE0000
+    assert fine.reading_all_bits().activation_mask(Weight.W2, "decode") is None

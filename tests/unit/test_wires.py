@@ -17,10 +17,11 @@ from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import Cross, Kernel
 from galaxy_mpi.systems import PRECISIONS, PassShape, Wanted, system_of
-from galaxy_mpi.systems.ops.add_norm import FusedAddNorm
 from galaxy_mpi.systems.ops.base import SystemOp
+from galaxy_mpi.systems.ops.reduce import FusedReduce
 from galaxy_mpi.systems.ops.sample import HostSample
 from galaxy_mpi.systems.optimizations import TENSOR_GROUPS
+from galaxy_mpi.systems.table import then
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.costs import Costs
 from galaxy_mpi.timing.estimator import Estimator
@@ -194,19 +195,15 @@ def test_each_format_of_a_group_shows_in_the_wires_of_its_layer_only(tmp_path):
 
 
 class CountRows(SystemOp):
-    """A norm that first sends a word to all rows, on two cores."""
+    """Sends a word to all rows, on two cores, and returns what it is given."""
 
     @property
     def _word(self):
         return Wire("COUNT", Axis.COLUMN, Kind.ALL_GATHER, BF16, (TILE, TILE))
 
-    def __init__(self, site, name):
-        super().__init__(site, name)
-        self._norm = FusedAddNorm(site, name)
-
-    def __call__(self, x, residual, gain):
+    def __call__(self, x):
         self.record(x.program, (x,))
-        return self._norm(x, residual, gain)
+        return x
 
     def wires(self):
         return (self._word,)
@@ -219,18 +216,17 @@ class CountRows(SystemOp):
         return ()
 
 
-def test_a_new_op_is_one_class_and_one_replace():
+def test_an_op_that_is_added_is_charged_and_sends():
     mesh, precision = Mesh(8, 4), PRECISIONS["performance"]
     galaxy = system_of("galaxy", mesh)
-    changed = replace(galaxy, decode=replace(galaxy.decode, add_norm=CountRows))
+    changed = replace(galaxy, decode=replace(galaxy.decode, down=then(FusedReduce, CountRows)))
     plain, more = (
         Estimator(Programs(MODEL, mesh, system, precision, users=32), GALAXY).step([127] * 4)
         for system in (galaxy, changed)
     )
-    n_norms = 2 * MODEL.n_layers + 1
     word = Costs(GALAXY).wire_s(8, 2048, GALAXY.links)
-    assert more.by_op_s["count"] == pytest.approx(n_norms * (2e-6 + GALAXY.op_gap_s))
+    assert more.by_op_s["count"] == pytest.approx(MODEL.n_layers * (2e-6 + GALAXY.op_gap_s))
     sent = more.link_bytes["column"] - plain.link_bytes["column"]
-    assert sent == pytest.approx(n_norms * word * GALAXY.link_bytes_per_s)
+    assert sent == pytest.approx(MODEL.n_layers * word * GALAXY.link_bytes_per_s)
     spent = more.by_op_s["count"] + more.by_op_s["all_gather_count"]
     assert more.seconds - plain.seconds == pytest.approx(spent)

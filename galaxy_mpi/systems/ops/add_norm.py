@@ -11,9 +11,11 @@ from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import TILE, DType
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
-from galaxy_mpi.systems.chip import ChipBinder, VectorId
+from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.modules import RMSNorm, put
 from galaxy_mpi.systems.ops.base import SystemOp
+from galaxy_mpi.systems.site import Site
+from galaxy_mpi.weights import Vector, VectorId
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
@@ -59,14 +61,31 @@ def statistics(chip: ChipBinder, norm: RMSNorm, x: F32, out_B: F32) -> None:
         chip.call(lambda: put(out_B, norm.statistics(x), norm, "statistics"))
 
 
-class AddNorm(SystemOp):
-    """Generic: add, statistics, all-gather, normalise. It has the name of the norm."""
+_NAMES = {
+    Vector.ATTENTION_NORM: "rms_norm_attention",
+    Vector.FFN_NORM: "rms_norm_mlp",
+    Vector.FINAL_NORM: "final_norm",
+}
 
-    def __call__(self, x: Tensor, residual: Tensor | None, gain: VectorId) -> tuple[Tensor, Tensor]:
+
+class AddNorm(SystemOp):
+    """Generic: add, statistics, all-gather, normalise.
+
+    Parameters
+    ----------
+    site : Site
+    gain : Vector
+        The norm: before attention, before the feed-forward, or after the last layer.
+    """
+
+    def __init__(self, site: Site, gain: Vector) -> None:
+        super().__init__(site, _NAMES[gain])
+        self.gain = gain
+
+    def __call__(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return (normalised, new residual), both (B, D/C)."""
-        h, total = self.record(
-            x.program, (x, residual, gain), h=(self.rows, self.shape.dim), residual=x.shape
-        )
+        inputs = (x, residual, VectorId(x.program.layer, self.gain))
+        h, total = self.record(x.program, inputs, h=(self.rows, self.shape.dim), residual=x.shape)
         return h, total
 
     def cuts(self) -> Cuts:
@@ -76,20 +95,20 @@ class AddNorm(SystemOp):
     @property
     def is_last(self) -> bool:
         """Whether it is the norm after the last layer, whose residual is not read."""
-        return self.name == "final_norm"
+        return self.gain is Vector.FINAL_NORM
 
     @property
     def sum(self) -> DType:
-        """Format of the addition."""
+        """Format of the addition, of the block before: before attention, the previous layer's."""
         if self.is_last:
             return self.formats.last_sum
-        is_mlps = self.name == "rms_norm_attention"
+        is_mlps = self.gain is Vector.ATTENTION_NORM
         return self.precision.before.mlp_sum if is_mlps else self.formats.attention_sum
 
     @property
     def stream(self) -> DType:
         """Format of the residual stream that is normalised and passed on."""
-        return self.formats.layer_input if self.name == "rms_norm_attention" else self.sum
+        return self.formats.layer_input if self.gain is Vector.ATTENTION_NORM else self.sum
 
     def normed(self, residual: F32 | None) -> DType:
         """Return the format of the norm's output; before all layers there is no residual."""
@@ -97,7 +116,7 @@ class AddNorm(SystemOp):
             return self.formats.final_norm
         if residual is None:
             return self.formats.first_norm
-        is_attentions = self.name == "rms_norm_attention"
+        is_attentions = self.gain is Vector.ATTENTION_NORM
         return self.formats.attention_norm if is_attentions else self.formats.mlp_norm
 
     @property

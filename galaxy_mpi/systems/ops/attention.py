@@ -24,6 +24,8 @@ BATCH = 32
 class Attention(SystemOp):
     """Paged attention over the cache (op 6)."""
 
+    name = "attention"
+
     def __call__(self, q: Tensor) -> Tensor:
         """Return (B/C, N/R, H), not yet rounded, because it is packed next."""
         (mixed,) = self.record(q.program, (q, q.program.layer), mixed=q.shape)
@@ -48,7 +50,7 @@ class Attention(SystemOp):
     @property
     def _chunk(self) -> int:
         """Tiles of positions per chunk: 8, or 4 if sums are float32."""
-        return 8 if self.precision.fidelity("sdpa", "decode") is Fidelity.LOFI else 4
+        return 8 if self.precision.attention_fidelity("decode") is Fidelity.LOFI else 4
 
     def _passes(self, costs: "Costs") -> float:
         """Return the passes over a tile of scores."""
@@ -56,7 +58,7 @@ class Attention(SystemOp):
 
     def _attend(self, costs: "Costs", cores: float, slots: int, most_tiles: int) -> Kernel:
         shape, tile_bytes = self.shape, self.precision.kv_cache.tile_bytes
-        peak, passes = self.peak(costs, "sdpa"), self._passes(costs)
+        peak, passes = self.attention_peak(costs), self._passes(costs)
 
         def seconds(positions: Sequence[int]) -> list[float]:
             return [

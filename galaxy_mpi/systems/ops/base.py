@@ -1,16 +1,16 @@
 """The base of all ops: a site, and charges that many ops share."""
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from galaxy_mpi.ccl.wire import Format, Kind, Wire
 from galaxy_mpi.dtypes import padded
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Charge, Consumed, Cross, Cut, Kernel, Matrix, Op, Take
 from galaxy_mpi.program.spent import Spent
-from galaxy_mpi.systems.precision import MULTIPLIED_BY
 from galaxy_mpi.systems.site import Site
+from galaxy_mpi.weights import Weight
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
@@ -31,18 +31,32 @@ _PARTS = {
 """Of the model, by the names that ops give their outputs."""
 
 
+def _in_words(name: str) -> str:
+    """Return the name of a class in small letters.
+
+    Examples
+    --------
+    >>> _in_words("FusedAddNorm")
+    'fused_add_norm'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
 class SystemOp(Op):
     """An op of a system.
 
     Parameters
     ----------
     site : Site
-    name : str
-        Name in reports; some generic ops append the name of a part.
+    name : str, optional
+        Name in reports, by default that of the class, or its attribute ``name``; some generic ops
+        append the name of a part.
     """
 
-    def __init__(self, site: Site, name: str) -> None:
-        super().__init__(name)
+    name = ""
+
+    def __init__(self, site: Site, name: str = "") -> None:
+        super().__init__(name or self.name or _in_words(type(self).__name__))
         self.site, self.shape, self.precision = site, site.shape, site.precision
         self.formats = site.precision.formats(site.mode)
 
@@ -186,9 +200,13 @@ class SystemOp(Op):
         adding_s = costs.add_s((size - 1) * elements)
         return max(0.0, adding_s - self._wire_s(costs, wire, wire.n_bytes, links))
 
-    def peak(self, costs: "Costs", name: str) -> float:
-        """Return flops per second of a core at the fidelity of a weight's matmul, or of `sdpa`."""
-        return costs.flops_per_core_s(self.precision.fidelity(name, self.site.mode))
+    def peak(self, costs: "Costs", weight: Weight) -> float:
+        """Return flops per second of a core at the fidelity of a weight's matmul."""
+        return costs.flops_per_core_s(self.precision.fidelity(weight, self.site.mode))
+
+    def attention_peak(self, costs: "Costs") -> float:
+        """Return flops per second of a core at the fidelity of attention."""
+        return costs.flops_per_core_s(self.precision.attention_fidelity(self.site.mode))
 
     def elementwise(
         self, costs: "Costs", name: str, elements: float, cores: float, passes: float
@@ -196,15 +214,15 @@ class SystemOp(Op):
         """Return the charge of an op that makes so many passes over its elements."""
         return Kernel(name, costs.elementwise_s(elements, cores, passes), cores)
 
-    def matrix(self, name: str, *, is_prefetched: bool = True) -> Matrix:
+    def matrix(self, weight: Weight, *, is_prefetched: bool = True) -> Matrix:
         """Return a weight as stored on the device."""
         precision = self.precision
         return Matrix(
-            name,
-            *self.shape.matrices[name],
-            precision.weight(name),
-            getattr(self.formats, MULTIPLIED_BY[name]),
-            precision.fidelity(name, self.site.mode),
+            weight,
+            *self.shape.matrices[weight],
+            precision.weight(weight),
+            getattr(self.formats, weight.activation),
+            precision.fidelity(weight, self.site.mode),
             is_prefetched,
         )
 
@@ -215,44 +233,44 @@ class SystemOp(Op):
         m, site = costs.machine, self.site
         return m.ring_cores if site.prefetch or site.fabric.ring_matmuls else m.bank_cores
 
-    def matmul_s(self, costs: "Costs", weight: WeightId) -> Spent:
+    def matmul_s(self, costs: "Costs", weight: Weight) -> Spent:
         """Return the seconds of a decode matmul."""
-        k, n = self.shape.matrices[weight.name]
-        users, peak = self.shape.users, self.peak(costs, weight.name)
-        tile_bytes = self.precision.weight(weight.name).tile_bytes
+        k, n = self.shape.matrices[weight]
+        users, peak = self.shape.users, self.peak(costs, weight)
+        tile_bytes = self.precision.weight(weight).tile_bytes
         if self.site.prefetch:
             seconds = costs.ring_matmul_s(users, k, n, peak)
         elif self.site.fabric.ring_matmuls:
             seconds = costs.ring_matmul_s(users, k, n, peak, tile_bytes)
         else:
-            if weight.name in ("w1", "w3"):
+            if weight in (Weight.W1, Weight.W3):
                 n = costs.whole_hidden(k, n)
-            elif weight.name == "w2":
+            elif weight is Weight.W2:
                 k = costs.whole_hidden(n, k)
-            blocks = self._blocks(costs, weight.name, k, n)
+            blocks = self._blocks(costs, weight, k, n)
             seconds = costs.bank_matmul_s(users, k, n, tile_bytes, peak, blocks)
         return seconds
 
-    def _blocks(self, costs: "Costs", weight: str, k: int, n: int) -> int:
+    def _blocks(self, costs: "Costs", weight: Weight, k: int, n: int) -> int:
         """Return the number of blocks of the activation: the cores of the previous op."""
-        if weight == "wqkv":  # output of a norm
+        if weight is Weight.WQKV:  # output of a norm
             return int(costs.norm_cores(k))
-        if weight == "wo":  # one head per core
+        if weight is Weight.WO:  # one head per core
             return self.shape.heads
         return int(costs.multicast_blocks(k, n))
 
-    def take(self, costs: "Costs", weight: WeightId) -> list[Charge]:
+    def take(self, costs: "Costs", weight: Weight) -> list[Charge]:
         """Return the charge of waiting for a weight."""
         if not self.site.prefetch:
             return []
-        tile_bytes = self.precision.weight(weight.name).tile_bytes
-        return [Take(costs.weight_bytes(*self.shape.matrices[weight.name], tile_bytes))]
+        tile_bytes = self.precision.weight(weight).tile_bytes
+        return [Take(costs.weight_bytes(*self.shape.matrices[weight], tile_bytes))]
 
     def consumed(self) -> list[Charge]:
         """Return the charge of releasing the weight."""
         return [Consumed()] if self.site.prefetch else []
 
-    def matmul(self, costs: "Costs", name: str, weight: WeightId) -> list[Charge]:
+    def matmul(self, costs: "Costs", name: str, weight: Weight) -> list[Charge]:
         """Return the charges of a matmul of decode."""
         seconds, cores = self.matmul_s(costs, weight), self.matmul_cores(costs)
         return [*self.take(costs, weight), Kernel(name, seconds, cores), *self.consumed()]

@@ -18,6 +18,8 @@ __all__ = ["FusedUpdateCache", "UpdateCache"]
 class UpdateCache(SystemOp):
     """Generic: one op for k and one for v. A user at position -1 is skipped."""
 
+    name = "update_cache"
+
     def __call__(self, k: Tensor, v: Tensor) -> None:
         """Write k and v, (B/C, K/R, H), at each active user's position."""
         self.record(k.program, (k, v, k.program.layer))

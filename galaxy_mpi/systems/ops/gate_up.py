@@ -8,18 +8,16 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.add_norm import concat_columns
 from galaxy_mpi.systems.ops.base import SystemOp
+from galaxy_mpi.weights import Weight, WeightId
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
 
 __all__ = ["FusedGateUp", "GateUp", "silu_mul"]
-
-W1, W3 = WeightId(0, "w1"), WeightId(0, "w3")
 
 
 def silu_mul(chip: ChipBinder, gate: F32, up: F32, out: F32) -> None:
@@ -34,9 +32,12 @@ def silu_mul(chip: ChipBinder, gate: F32, up: F32, out: F32) -> None:
 class GateUp(SystemOp):
     """Generic: two matmuls, two reduce-scatters, one op for silu and product, an all-gather."""
 
-    def __call__(self, h: Tensor, w1: WeightId, w3: WeightId) -> Tensor:
+    name = "gate_up"
+
+    def __call__(self, h: Tensor) -> Tensor:
         """Return silu(gate) * up, gathered over the columns: (B, F/R)."""
-        (act,) = self.record(h.program, (h, w1, w3), act=(self.rows, self.shape.hidden))
+        inputs = (h, *(WeightId(h.program.layer, weight) for weight in (Weight.W1, Weight.W3)))
+        (act,) = self.record(h.program, inputs, act=(self.rows, self.shape.hidden))
         return act
 
     def cuts(self) -> Cuts:
@@ -58,16 +59,16 @@ class GateUp(SystemOp):
 
     def matrices(self) -> tuple[Matrix, ...]:
         """Return w1 and w3."""
-        return (self.matrix("w1"), self.matrix("w3"))
+        return (self.matrix(Weight.W1), self.matrix(Weight.W3))
 
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Six ops."""
-        for weight in (W1, W3):
-            yield from self.matmul(costs, f"{weight.name}_matmul", weight)
-        for name, key in (("w1", BufferKey.FF1), ("w3", BufferKey.FF3)):
+        for weight in (Weight.W1, Weight.W3):
+            yield from self.matmul(costs, f"{weight}_matmul", weight)
+        for weight, key in ((Weight.W1, BufferKey.FF1), (Weight.W3, BufferKey.FF3)):
             wire = self._scatter(key)
             own_s = self.scatter_own_s(costs, wire, self.tiles(self.shape.hidden_shard) * 1024)
-            yield from self.cross(costs, wire, own_s, name=f"reduce_scatter_{name}")
+            yield from self.cross(costs, wire, own_s, name=f"reduce_scatter_{weight}")
         yield from self._behind(costs)
 
     def _behind(self, costs: "Costs") -> Iterator[Charge]:
@@ -122,11 +123,11 @@ class FusedGateUp(GateUp):
         size, shape = self.site.size(Axis.ROW), self.shape
         add_s = costs.add_s(size * shape.users * shape.hidden_shard)
         fused, cores = "w1_w3_matmul_reduce_scatter_w1", self.matmul_cores(costs)
-        yield from self.take(costs, W1)
-        yield Kernel(fused, self.matmul_s(costs, W1), cores, has_gap=False)
+        yield from self.take(costs, Weight.W1)
+        yield Kernel(fused, self.matmul_s(costs, Weight.W1), cores, has_gap=False)
         yield from self.consumed()
-        yield from self.take(costs, W3)
-        beside_s = self.matmul_s(costs, W3)
+        yield from self.take(costs, Weight.W3)
+        beside_s = self.matmul_s(costs, Weight.W3)
         yield from self.cross(
             costs, self._both, add_s, name=fused, parts=2, beside_s=beside_s, cores=cores
         )

@@ -7,11 +7,11 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import TILE
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder, Operand
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import add_at_once_charges, gather_and_add_charges
+from galaxy_mpi.weights import Weight, WeightId
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
@@ -24,6 +24,8 @@ HEAD_COLUMNS_PER_CORE = 668
 
 class Logits(SystemOp):
     """Generic, decode: matmul, all-gather over the columns, sum."""
+
+    name = "lm_head"
 
     def __call__(self, h: Tensor, head: tuple[WeightId, ...]) -> Tensor:
         """Return (B, V/R), the same on all columns.
@@ -57,7 +59,7 @@ class Logits(SystemOp):
 
     def matrices(self) -> tuple[Matrix, ...]:
         """Return the weight, which matmuls read from DRAM."""
-        return (self.matrix("lm_head", is_prefetched=False),)
+        return (self.matrix(Weight.LM_HEAD, is_prefetched=False),)
 
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Three ops."""
@@ -65,8 +67,11 @@ class Logits(SystemOp):
         yield from gather_and_add_charges(self, costs, self._sum, "lm_head")
 
     def _matmul(self, costs: "Costs") -> Kernel:
-        (k, n), tile_bytes = self.shape.matrices["lm_head"], self.precision.head_weight.tile_bytes
-        peak, users, m = self.peak(costs, "lm_head"), self.shape.users, costs.machine
+        (k, n), tile_bytes = (
+            self.shape.matrices[Weight.LM_HEAD],
+            self.precision.head_weight.tile_bytes,
+        )
+        peak, users, m = self.peak(costs, Weight.LM_HEAD), self.shape.users, costs.machine
         if self.site.fabric.ring_matmuls or self.site.work is not None:
             seconds = costs.head_matmul_s(users, k, n, tile_bytes, peak)
             return Kernel("lm_head_matmul", seconds, m.worker_cores)
@@ -79,7 +84,7 @@ class Logits(SystemOp):
     def bind(self, chip: ChipBinder, h: F32, head: tuple[WeightId, ...]) -> F32:
         """Multiply piece by piece, then sum."""
         reduced = chip.collective(self._sum)
-        read = chip.read_activation(self.site, "lm_head", h)
+        read = chip.read_activation(self.site, Weight.LM_HEAD, h)
         start = 0
         for piece in head:
             with chip.weight(self.site, piece) as w:

@@ -23,6 +23,8 @@ __all__ = ["FusedMergeHeads", "MergeHeads"]
 class MergeHeads(SystemOp):
     """Generic: concatenate, all-gather, select the users."""
 
+    name = "merge_heads"
+
     def __call__(self, mixed: Tensor) -> Tensor:
         """Return all users' concatenated heads of this row: (B, N/R * H)."""
         shape = self.shape

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.kernels import rms_norm_heads
 from galaxy_mpi.program import Charge, Cuts, Kernel, Tensor
-from galaxy_mpi.systems.chip import ChipBinder, VectorId
+from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
+from galaxy_mpi.weights import Vector, VectorId
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
@@ -23,11 +24,12 @@ class NormHeads(SystemOp):
     .. [1] tt-metal, tt_transformers/tt/attention.py, ``norm_reshard``.
     """
 
-    def __call__(
-        self, q: Tensor, k: Tensor, q_gain: VectorId, k_gain: VectorId
-    ) -> tuple[Tensor, Tensor]:
+    name = "norm_heads"
+
+    def __call__(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Return q and k with every head normalised."""
-        q_out, k_out = self.record(q.program, (q, k, q_gain, k_gain), q=q.shape, k=k.shape)
+        gains = (VectorId(q.program.layer, gain) for gain in (Vector.Q_NORM, Vector.K_NORM))
+        q_out, k_out = self.record(q.program, (q, k, *gains), q=q.shape, k=k.shape)
         return q_out, k_out
 
     def cuts(self) -> Cuts:

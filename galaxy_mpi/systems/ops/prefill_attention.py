@@ -33,6 +33,8 @@ class PrefillAttention(PrefillOp):
     and masks them; the host does not compute them.)
     """
 
+    name = "attention"
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return this row's concatenated heads, (S, N/R * H), the same on all columns."""
         inputs = (q, k, v, q.program.layer)
@@ -74,7 +76,7 @@ class PrefillAttention(PrefillOp):
             queries,
             shape.heads,
             shape.head_dim,
-            self.peak(costs, "sdpa"),
+            self.attention_peak(costs),
             n_bytes,
             chunk=self._chunk,
             passes=self._passes(costs),
@@ -209,7 +211,7 @@ class _Attending:
         self._parts = op.work.parts
         self._attend = op.site.modules.attention(layer, chip.state)
         precision = op.precision
-        self._fidelity = precision.fidelity("sdpa", "prefill") if precision.cuts_inputs else None
+        self._fidelity = precision.attention_fidelity("prefill") if precision.cuts_inputs else None
         self._cuts_cache = self._fidelity is not None and not self._fidelity.reads_whole(
             precision.kv_cache
         )

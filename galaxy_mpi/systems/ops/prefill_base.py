@@ -10,6 +10,7 @@ from galaxy_mpi.program import Charge, Kernel
 from galaxy_mpi.program.spent import Spent
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.prefill_pass import PassShape
+from galaxy_mpi.weights import Weight
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
@@ -52,7 +53,7 @@ class PrefillOp(SystemOp):
             seconds = costs.streamed_s(each, passes, tensors * each * tile_bytes / TILE**2)
             yield Kernel(name, seconds, costs.machine.prefill_cores)
 
-    def prefill_matmul_s(self, costs: "Costs", weight: str) -> Spent:
+    def prefill_matmul_s(self, costs: "Costs", weight: Weight) -> Spent:
         """Return the longer of DRAM access and multiplying on all cores."""
         k, n = self.shape.matrices[weight]
         tile_bytes = self.precision.weight(weight).tile_bytes
@@ -60,7 +61,7 @@ class PrefillOp(SystemOp):
         peak = self.peak(costs, weight)
         return costs.prefill_matmul_s(self.device_rows, k, n, tile_bytes, peak, moved)
 
-    def prefill_matmul(self, costs: "Costs", name: str, weight: str) -> Iterator[Charge]:
+    def prefill_matmul(self, costs: "Costs", name: str, weight: Weight) -> Iterator[Charge]:
         """Yield the charge of a matmul."""
         yield Kernel(name, self.prefill_matmul_s(costs, weight), costs.machine.prefill_cores)
 

@@ -20,6 +20,8 @@ __all__ = ["FillCache"]
 class FillCache(PrefillOp):
     """Two casts and two writes."""
 
+    name = "fill_cache"
+
     def __call__(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write k and v, (S, K/R, H), of this column's users.
 

@@ -18,13 +18,14 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Charge, Cuts, Tensor
-from galaxy_mpi.systems.chip import ChipBinder, VectorId
+from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.add_norm import concat_columns
 from galaxy_mpi.systems.ops.gate_up import silu_mul
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
-from galaxy_mpi.systems.ops.qkv_heads import Heads, product_with_bias, split_heads
+from galaxy_mpi.systems.ops.qkv_heads import Heads, product_with_bias, qkv_inputs, split_heads
+from galaxy_mpi.systems.site import Site
+from galaxy_mpi.weights import VectorId, Weight, WeightId
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
@@ -50,13 +51,13 @@ SLAB_ROWS = 2048
 class PrefillQkvHeads(PrefillOp):
     """Matmul, all-reduce over the columns, heads: every column has all heads of its row."""
 
-    def __call__(
-        self, h: Tensor, wqkv: WeightId, bias: VectorId | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    name = "qkv_heads"
+
+    def __call__(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q (S, N/R, H), k and v (S, K/R, H)."""
         s = self.shape
         n, kv = (self.rows, s.heads, s.head_dim), (self.rows, s.kv_heads, s.head_dim)
-        q, k, v = self.record(h.program, (h, wqkv, bias), q=n, k=kv, v=kv)
+        q, k, v = self.record(h.program, qkv_inputs(self, h), q=n, k=kv, v=kv)
         return q, k, v
 
     def cuts(self) -> Cuts:
@@ -73,7 +74,7 @@ class PrefillQkvHeads(PrefillOp):
 
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Matmul, reduce-scatter, all-gather, heads."""
-        yield from self.prefill_matmul(costs, "qkv_matmul", "wqkv")
+        yield from self.prefill_matmul(costs, "qkv_matmul", Weight.WQKV)
         yield from self.reduce_charges(costs, self._sum, "all_reduce_qkv")
         elements = self.device_rows * self.shape.qkv
         yield from self.vector(costs, "create_heads", elements, passes=1)
@@ -86,11 +87,23 @@ class PrefillQkvHeads(PrefillOp):
 
 
 class PrefillOutput(PrefillOp):
-    """wo and the all-reduce over the rows. `PrefillDown` has a gather before it."""
+    """wo and the all-reduce over the rows. `PrefillDown` has a gather before it.
 
-    def __call__(self, x: Tensor, weight: WeightId) -> Tensor:
+    Parameters
+    ----------
+    site : Site
+    weight : Weight
+        `Weight.WO` or `Weight.W2`, which end a block; the op has its name.
+    """
+
+    def __init__(self, site: Site, weight: Weight) -> None:
+        super().__init__(site, str(weight))
+        self.weight = weight
+
+    def __call__(self, x: Tensor) -> Tensor:
         """Return the block's output, (S, D/C), the same on all rows."""
-        (out,) = self.record(x.program, (x, weight), out=(self.rows, self.shape.stream))
+        inputs = (x, WeightId(x.program.layer, self.weight))
+        (out,) = self.record(x.program, inputs, out=(self.rows, self.shape.stream))
         return out
 
     def cuts(self) -> Cuts:
@@ -99,15 +112,15 @@ class PrefillOutput(PrefillOp):
 
     @property
     def _key(self) -> str:
-        return BufferKey.WO if self.name == "wo" else BufferKey.FF2
+        return BufferKey.WO if self.weight is Weight.WO else BufferKey.FF2
 
     @property
     def _product(self) -> DType:
-        return self.formats.wo_product if self.name == "wo" else self.formats.w2_product
+        return self.formats.wo_product if self.weight is Weight.WO else self.formats.w2_product
 
     @property
     def _summed(self) -> DType:
-        return self.formats.wo_sum if self.name == "wo" else self.formats.w2_sum
+        return self.formats.wo_sum if self.weight is Weight.WO else self.formats.w2_sum
 
     @property
     def _gather(self) -> Wire:
@@ -124,14 +137,14 @@ class PrefillOutput(PrefillOp):
 
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Matmul, reduce-scatter, all-gather."""
-        yield from self.prefill_matmul(costs, f"{self.name}_matmul", self.name)
+        yield from self.prefill_matmul(costs, f"{self.weight}_matmul", self.weight)
         yield from self._sum_charges(costs)
 
     def _sum_charges(self, costs: "Costs") -> Iterator[Charge]:
-        if self.name == "wo" and self.device_rows <= GATHERED_ROWS:
+        if self.weight is Weight.WO and self.device_rows <= GATHERED_ROWS:
             yield from self.gather_and_sum_charges(costs, self._sum, "all_reduce_wo")
         else:
-            yield from self.reduce_charges(costs, self._sum, f"all_reduce_{self.name}")
+            yield from self.reduce_charges(costs, self._sum, f"all_reduce_{self.weight}")
 
     def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
         """Multiply, round, sum."""
@@ -154,7 +167,7 @@ class ScatteredPrefillOutput(PrefillOutput):
         return (self._scatter,)
 
     def _sum_charges(self, costs: "Costs") -> Iterator[Charge]:
-        wire, name = self._scatter, f"reduce_scatter_{self.name}"
+        wire, name = self._scatter, f"reduce_scatter_{self.weight}"
         yield from self.scatter_charges(costs, wire, name, wire.n_bytes)
 
     def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
@@ -172,10 +185,12 @@ class ScatteredPrefillOutput(PrefillOutput):
 class PrefillGateUp(PrefillOp):
     """Two matmuls, two reduce-scatters over the columns, silu and product."""
 
-    def __call__(self, h: Tensor, w1: WeightId, w3: WeightId) -> Tensor:
+    name = "gate_up"
+
+    def __call__(self, h: Tensor) -> Tensor:
         """Return silu(gate) * up, sharded over the columns: (S, F/(R C))."""
-        shape = (self.rows, self.shape.hidden_shard)
-        (act,) = self.record(h.program, (h, w1, w3), act=shape)
+        inputs = (h, *(WeightId(h.program.layer, weight) for weight in (Weight.W1, Weight.W3)))
+        (act,) = self.record(h.program, inputs, act=(self.rows, self.shape.hidden_shard))
         return act
 
     def cuts(self) -> Cuts:
@@ -193,7 +208,7 @@ class PrefillGateUp(PrefillOp):
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """A matmul and a reduce-scatter each, then silu with product."""
         width = self.shape.hidden_shard
-        for weight, key in (("w1", BufferKey.FF1), ("w3", BufferKey.FF3)):
+        for weight, key in ((Weight.W1, BufferKey.FF1), (Weight.W3, BufferKey.FF3)):
             yield from self.prefill_matmul(costs, f"{weight}_matmul", weight)
             wire, name = self._scatter(key), f"reduce_scatter_{weight}"
             yield from self.scatter_charges(costs, wire, name, wire.n_bytes)
@@ -256,7 +271,7 @@ class MinimalDown(PrefillDown):
         if not self.work.is_long:
             yield from super().charges(costs)
             return
-        beside_s, cores = self.prefill_matmul_s(costs, "w2"), costs.machine.prefill_cores
+        beside_s, cores = self.prefill_matmul_s(costs, self.weight), costs.machine.prefill_cores
         name = "all_gather_w2_matmul"
         yield from self.cross(costs, self._gather, name=name, beside_s=beside_s, cores=cores)
         yield from self._sum_charges(costs)
@@ -270,7 +285,7 @@ class MinimalDown(PrefillDown):
             for rows, gathered in chip.slabs(self._gather, self.work.row_blocks):
                 chip.call(np.copyto, gathered.term, x[rows])
                 slab = concat_columns(chip, gathered.cross())
-                read = chip.read_activation(self.site, weight.name, slab)
+                read = chip.read_activation(self.site, weight.weight, slab)
                 w.multiply(read, product[rows], chip.prompt_rows(self.work, rows))
         chip.round(self._product, product)
         reduced = chip.collective(self._sum)

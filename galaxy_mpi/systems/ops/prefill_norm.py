@@ -11,9 +11,11 @@ from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import TILE, DType, padded
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Charge, Cuts, Tensor
-from galaxy_mpi.systems.chip import ChipBinder, VectorId
+from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.add_norm import concat_columns, normalise, statistics
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
+from galaxy_mpi.systems.site import Site
+from galaxy_mpi.weights import Vector, VectorId, Weight
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
@@ -22,11 +24,28 @@ __all__ = ["LastTiles", "PrefillAdd", "PrefillNorm", "ScatteredPrefillNorm"]
 
 
 class PrefillNorm(PrefillOp):
-    """Statistics, all-gather, normalise."""
+    """Statistics, all-gather, normalise.
 
-    def __call__(self, x: Tensor, gain: VectorId) -> Tensor:
+    Parameters
+    ----------
+    site : Site
+    gain : Vector
+        The norm: before attention, before the feed-forward, or after the last layer.
+    all_rows : bool
+        Whether the norm after the last layer is of every row, not of one tile of rows per user.
+    """
+
+    def __init__(self, site: Site, gain: Vector, *, all_rows: bool = False) -> None:
+        is_final = gain is Vector.FINAL_NORM
+        super().__init__(
+            site, ("all_norm" if all_rows else "final_norm") if is_final else str(gain)
+        )
+        self.gain, self.is_last = gain, is_final and not all_rows
+
+    def __call__(self, x: Tensor) -> Tensor:
         """Return the normalised stream, (S, D/C)."""
-        (h,) = self.record(x.program, (x, gain), h=(x.shape[0], self.shape.dim))
+        inputs = (x, VectorId(x.program.layer, self.gain))
+        (h,) = self.record(x.program, inputs, h=(x.shape[0], self.shape.dim))
         return h
 
     def cuts(self) -> Cuts:
@@ -34,16 +53,13 @@ class PrefillNorm(PrefillOp):
         return {"h": ((), (Axis.ROW,))}
 
     @property
-    def is_last(self) -> bool:
-        """Whether it is the norm after the last layer, of one tile of rows per user."""
-        return self.name == "final_norm"
-
-    @property
     def _normed(self) -> DType:
         f = self.formats
-        return {"attention_norm": f.attention_norm, "ffn_norm": f.mlp_norm}.get(
-            self.name, f.final_norm
-        )
+        return {
+            Vector.ATTENTION_NORM: f.attention_norm,
+            Vector.FFN_NORM: f.mlp_norm,
+            Vector.FINAL_NORM: f.final_norm,
+        }[self.gain]
 
     @property
     def _n_rows(self) -> int:
@@ -96,9 +112,11 @@ class ScatteredPrefillNorm(PrefillNorm):
     @property
     def _stream(self) -> Wire:
         f, width = self.formats, self.shape.stream
-        dtype = {"attention_norm": f.layer_input, "ffn_norm": f.attention_sum}.get(
-            self.name, f.mlp_sum
-        )
+        dtype = {
+            Vector.ATTENTION_NORM: f.layer_input,
+            Vector.FFN_NORM: f.attention_sum,
+            Vector.FINAL_NORM: f.mlp_sum,
+        }[self.gain]
         shape, sent = (self._n_rows, padded(width)), (self._sent_rows, width)
         return Wire(BufferKey.LAYERNORM, Axis.COLUMN, Kind.ALL_GATHER, dtype, shape, sent)
 
@@ -125,7 +143,18 @@ class ScatteredPrefillNorm(PrefillNorm):
 
 
 class PrefillAdd(PrefillOp):
-    """Adds a block's output to the residual."""
+    """Adds a block's output to the residual.
+
+    Parameters
+    ----------
+    site : Site
+    weight : Weight
+        The last one of the block: `Weight.WO` or `Weight.W2`.
+    """
+
+    def __init__(self, site: Site, weight: Weight) -> None:
+        self._ends_attention = weight is Weight.WO
+        super().__init__(site, "attention_add" if self._ends_attention else "ffn_add")
 
     def __call__(self, residual: Tensor, x: Tensor) -> Tensor:
         """Return the new residual, (S, D/C)."""
@@ -145,7 +174,7 @@ class PrefillAdd(PrefillOp):
         """Add and round; after the feed-forward, also to the format that the next layer reads."""
         out = chip.array(*x.shape)
         chip.call(np.add, residual, x, out)
-        if self.name == "attention_add":
+        if self._ends_attention:
             chip.round(self.formats.attention_sum, out)
             return out
         chip.round(self.formats.mlp_sum, out)
@@ -156,6 +185,8 @@ class PrefillAdd(PrefillOp):
 
 class LastTiles(PrefillOp):
     """The tile of 32 rows with each user's last token, which the norm reads in place."""
+
+    name = "last_tiles"
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (32 U, D/C)."""

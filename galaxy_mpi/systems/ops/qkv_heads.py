@@ -8,18 +8,25 @@ import numpy as np
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
-from galaxy_mpi.systems.chip import ChipBinder, VectorId
+from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.systems.ops.reduce import gather_and_add_charges
+from galaxy_mpi.weights import Vector, VectorId, Weight, WeightId
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
 
-__all__ = ["FusedQkvHeads", "QkvHeads", "product_with_bias", "split_heads"]
+__all__ = ["FusedQkvHeads", "QkvHeads", "product_with_bias", "qkv_inputs", "split_heads"]
 
 Heads = tuple[F32, F32, F32]
+
+
+def qkv_inputs(op: SystemOp, h: Tensor) -> tuple[Tensor, WeightId, VectorId | None]:
+    """Return what the matmul reads; the bias is None if the model has none."""
+    layer = h.program.layer
+    bias = VectorId(layer, Vector.QKV_BIAS) if op.shape.has_qkv_bias else None
+    return h, WeightId(layer, Weight.WQKV), bias
 
 
 def split_heads(op: SystemOp, qkv_BX: F32) -> Heads:
@@ -49,13 +56,13 @@ def product_with_bias(
 class QkvHeads(SystemOp):
     """Generic: matmul, all-reduce, selection of this column's users, their heads."""
 
-    def __call__(
-        self, h: Tensor, wqkv: WeightId, bias: VectorId | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    name = "qkv_heads"
+
+    def __call__(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q (B/C, N/R, H), k and v (B/C, K/R, H) of this column's users."""
         s = self.shape
         n, kv = (s.users_each, s.heads, s.head_dim), (s.users_each, s.kv_heads, s.head_dim)
-        q, k, v = self.record(h.program, (h, wqkv, bias), q=n, k=kv, v=kv)
+        q, k, v = self.record(h.program, qkv_inputs(self, h), q=n, k=kv, v=kv)
         return q, k, v
 
     def cuts(self) -> Cuts:
@@ -73,11 +80,11 @@ class QkvHeads(SystemOp):
 
     def matrices(self) -> tuple[Matrix, ...]:
         """Return wqkv."""
-        return (self.matrix("wqkv"),)
+        return (self.matrix(Weight.WQKV),)
 
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Five ops: matmul, all-gather, sum, selection of the users, heads."""
-        yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
+        yield from self.matmul(costs, "qkv_matmul", Weight.WQKV)
         yield from gather_and_add_charges(self, costs, self._sum, "qkv")
         cores = costs.machine.worker_cores
         yield self.elementwise(costs, "reshard_qkv", self.tiles(self.shape.qkv) * 1024, cores, 1)
@@ -120,7 +127,7 @@ class FusedQkvHeads(QkvHeads):
 
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two ops: matmul, reduce-scatter with heads."""
-        yield from self.matmul(costs, "qkv_matmul", WeightId(0, "wqkv"))
+        yield from self.matmul(costs, "qkv_matmul", Weight.WQKV)
         size, shape = self.site.size(Axis.ROW), self.shape
         own_s = costs.machine.stage_s + costs.add_s(size * shape.users_each * shape.qkv)
         yield from self.cross(costs, self._scatter, own_s, name="reduce_scatter_create_heads")

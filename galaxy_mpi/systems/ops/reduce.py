@@ -7,10 +7,11 @@ from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.prefetch import WeightId
 from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
+from galaxy_mpi.systems.site import Site
+from galaxy_mpi.weights import Weight, WeightId
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
@@ -40,11 +41,23 @@ def add_at_once_charges(op: SystemOp, costs: "Costs", wire: Wire, name: str) -> 
 
 
 class Reduce(SystemOp):
-    """Generic: matmul, all-gather over the rows, sum. ``wo`` and ``w2`` end like this."""
+    """Generic: matmul, all-gather over the rows, sum.
 
-    def __call__(self, x: Tensor, weight: WeightId) -> Tensor:
+    Parameters
+    ----------
+    site : Site
+    weight : Weight
+        `Weight.WO` or `Weight.W2`, which end a block; the op has its name.
+    """
+
+    def __init__(self, site: Site, weight: Weight) -> None:
+        super().__init__(site, str(weight))
+        self.weight = weight
+
+    def __call__(self, x: Tensor) -> Tensor:
         """Return the block's output, (B, D/C), the same on all rows."""
-        (out,) = self.record(x.program, (x, weight), out=(self.rows, self.shape.stream))
+        inputs = (x, WeightId(x.program.layer, self.weight))
+        (out,) = self.record(x.program, inputs, out=(self.rows, self.shape.stream))
         return out
 
     def cuts(self) -> Cuts:
@@ -52,21 +65,16 @@ class Reduce(SystemOp):
         return {"out": self.stream_cut}
 
     @property
-    def weight(self) -> str:
-        """Name of the weight: the op's own."""
-        return self.name
-
-    @property
     def _key(self) -> str:
-        return BufferKey.WO if self.weight == "wo" else BufferKey.FF2
+        return BufferKey.WO if self.weight is Weight.WO else BufferKey.FF2
 
     @property
     def _product(self) -> DType:
-        return self.formats.wo_product if self.weight == "wo" else self.formats.w2_product
+        return self.formats.wo_product if self.weight is Weight.WO else self.formats.w2_product
 
     @property
     def _summed(self) -> DType:
-        return self.formats.wo_sum if self.weight == "wo" else self.formats.w2_sum
+        return self.formats.wo_sum if self.weight is Weight.WO else self.formats.w2_sum
 
     @property
     def _sum(self) -> Wire:
@@ -83,8 +91,8 @@ class Reduce(SystemOp):
 
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Three ops: matmul, all-gather, sum."""
-        yield from self.matmul(costs, f"{self.weight}_matmul", WeightId(0, self.weight))
-        yield from gather_and_add_charges(self, costs, self._sum, self.weight)
+        yield from self.matmul(costs, f"{self.weight}_matmul", self.weight)
+        yield from gather_and_add_charges(self, costs, self._sum, str(self.weight))
 
     def bind(self, chip: ChipBinder, x: F32, weight: WeightId) -> F32:
         """Multiply and sum."""
@@ -101,7 +109,7 @@ class FusedReduce(Reduce):
 
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two ops: matmul, all-reduce."""
-        yield from self.matmul(costs, f"{self.weight}_matmul", WeightId(0, self.weight))
+        yield from self.matmul(costs, f"{self.weight}_matmul", self.weight)
         yield from add_at_once_charges(self, costs, self._sum, f"all_reduce_{self.weight}")
 
 
@@ -119,7 +127,7 @@ class ScatteredReduce(Reduce):
 
     def charges(self, costs: "Costs") -> Iterator[Charge]:
         """Two ops: matmul, reduce-scatter."""
-        yield from self.matmul(costs, f"{self.weight}_matmul", WeightId(0, self.weight))
+        yield from self.matmul(costs, f"{self.weight}_matmul", self.weight)
         elements = self.tiles(self.shape.stream) * 1024
         own_s = self.scatter_own_s(costs, self._scatter, elements)
         yield from self.cross(costs, self._scatter, own_s, name=f"reduce_scatter_{self.weight}")

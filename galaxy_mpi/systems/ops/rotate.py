@@ -33,6 +33,8 @@ def rotate_into(chip: ChipBinder, x: F32, cos: F32, sin: F32, out: F32) -> None:
 class Rotate(SystemOp):
     """Generic: one op for q and one for k."""
 
+    name = "rotary"
+
     def __call__(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """Return q and k after rotary embedding."""
         q_out, k_out = self.record(q.program, (q, k, cos, sin), q=q.shape, k=k.shape)

@@ -38,6 +38,8 @@ class HostSample(SystemOp):
     .. [1] tt-metal, tt_transformers/tt/model.py, ``process_output_decode``.
     """
 
+    name = "sample"
+
     def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return values and token numbers of the candidates, (R, B, k) each."""
         shape = (self.site.size(Axis.COLUMN), logits.shape[0], min(SAMPLED, self.shape.vocab))
@@ -138,6 +140,8 @@ class Sample(HostSample):
 
 class GatherLogits(SystemOp):
     """The whole vocabulary on every chip, for callers in Python: no op of the device."""
+
+    name = "gather_logits"
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return the rows' slices, (R, B, V/R)."""

@@ -1,28 +1,17 @@
-"""Names of weights, statistics of a weight source, and the size of the circular buffer."""
+"""Statistics of a weight source, and the size of the circular buffer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from galaxy_mpi.dtypes import PackedTensor
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.weights import WeightId
 
-__all__ = ["DEFAULT_BUFFER_BYTES", "PrefetchStats", "WeightId", "buffer_bytes"]
+__all__ = ["DEFAULT_BUFFER_BYTES", "PrefetchStats", "buffer_bytes"]
 
 DEFAULT_BUFFER_BYTES = 24 * 792_064
 """The global circular buffer of a chip: 728 tiles of 1,088 bytes on each of 24 receiver cores
 (tt-metal, prefetcher_common.py). Here it bounds *unpacked* bytes of host memory."""
-
-
-class WeightId(NamedTuple):
-    """A matmul weight of this chip."""
-
-    layer: int
-    """Layer number, or -1 for the language-model head."""
-    name: str
-
-    def __str__(self) -> str:
-        return f"layer {self.layer} {self.name}" if self.layer >= 0 else self.name
 
 
 @dataclass

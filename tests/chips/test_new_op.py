@@ -1,0 +1,162 @@
+"""A new op is one class and one field: ops that no system has, added and run, values and times."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from galaxy_mpi.ccl.wire import Kind
+from galaxy_mpi.config import RunConfig
+from galaxy_mpi.errors import ProgramError
+from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.program import Kernel
+from galaxy_mpi.systems import system_of, then
+from galaxy_mpi.systems.ops.base import SystemOp
+from galaxy_mpi.timing import Machine
+from galaxy_mpi.timing.costs import Costs
+from tests.chips.playing import report_of
+from tests.families import random_prompts, write_family
+from tests.reference import greedy_tokens
+
+HALVE_S = 3e-6
+
+
+class Halve(SystemOp):
+    """Halves a block's output; exact in every format."""
+
+    def __call__(self, x):
+        (out,) = self.record(x.program, (x,), out=x.shape)
+        return out
+
+    def cuts(self):
+        return {"out": self.stream_cut}
+
+    def charges(self, costs):
+        yield Kernel(self.name, HALVE_S, 8)
+
+    def bind(self, chip, x):
+        out = chip.array(*x.shape)
+        chip.call(np.multiply, x, np.float32(0.5), out)
+        return out
+
+
+class MeanOfRows(SystemOp):
+    """Gathers the rows' equal replicas of a block's output and takes the mean, of 2: exact."""
+
+    def __call__(self, x):
+        (out,) = self.record(x.program, (x,), out=x.shape)
+        return out
+
+    def cuts(self):
+        return {"out": self.stream_cut}
+
+    @property
+    def _gather(self):
+        dtype = self.formats.w2_sum
+        return self.wire("MEAN", Axis.COLUMN, Kind.ALL_GATHER, dtype, self.shape.stream)
+
+    def wires(self):
+        return (self._gather,)
+
+    def charges(self, costs):
+        yield from self.cross(costs, self._gather)
+
+    def bind(self, chip, x):
+        gathered = chip.collective(self._gather)
+        chip.call(np.copyto, gathered.term, x)
+        out = chip.array(*x.shape)
+        chip.call(np.mean, gathered.cross(), 0, None, out)
+        return out
+
+
+class Uncharged(MeanOfRows):
+    """The same, but it names no wire."""
+
+    def wires(self):
+        return ()
+
+
+def with_op(name, mesh, op):
+    """Return a system with an op behind the feed-forward, in both modes."""
+    system = system_of(name, mesh)
+    return replace(
+        system,
+        name=f"{name} and {op.__name__}",
+        decode=replace(system.decode, down=then(system.decode.down, op)),
+        prefill=replace(system.prefill, down=then(system.prefill.down, op)),
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A model, and the same whose feed-forwards are halved."""
+    plain = write_family("llama", tmp_path_factory.mktemp("plain"))
+    halved = tmp_path_factory.mktemp("halved")
+    shutil.copytree(plain, halved, dirs_exist_ok=True)
+    for path in halved.glob("*.safetensors"):
+        tensors = load_file(path)
+        save_file(
+            {k: t / 2 if "down_proj" in k else t for k, t in tensors.items()},
+            path,
+            metadata={"format": "pt"},
+        )
+    return plain, halved
+
+
+def run_of(folder, mesh, system, precision="float32"):
+    prompts = random_prompts(3)
+    return RunConfig(
+        model=str(folder),
+        precision=precision,
+        mesh=mesh,
+        system=system,
+        prompt_tokens=prompts,
+        max_new_tokens=6,
+        cache_blocks=64,
+        check=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "mesh"), [("galaxy", "2x2"), ("tt_transformers", "2x2"), ("tt_transformers", "1x3")]
+)
+def test_tokens_are_those_of_a_model_that_is_so_by_its_weights(folders, name, mesh):
+    plain, halved = folders
+    mesh, prompts = Mesh.parse(mesh), [list(prompt) for prompt in random_prompts(3)]
+    found = report_of(run_of(plain, mesh, with_op(name, mesh, Halve))).tokens
+    assert found == greedy_tokens(halved, prompts, 6) != greedy_tokens(plain, prompts, 6)
+
+
+def test_it_is_in_the_device_time_of_both_modes(folders):
+    mesh = Mesh(2, 2)
+    systems = (system_of("galaxy", mesh), with_op("galaxy", mesh, Halve))
+    reports = [report_of(run_of(folders[0], mesh, system, "performance")) for system in systems]
+    plain, more = (report.device.times for report in reports)
+    costs, n_layers = Costs(Machine.load("wormhole_galaxy_6u")), reports[0].model.n_layers
+    # A pass of so few rows is as long as the host takes to issue its ops.
+    for mode, of_mode, each_s in (
+        ("steps", "step_s", HALVE_S + costs.machine.op_gap_s),
+        ("passes", "pass_s", costs.issue_s("prefill")),
+    ):
+        lengths = [getattr(times, of_mode) for times in (plain, more)]
+        each = [after - before for before, after in zip(*lengths, strict=True)]
+        assert each == pytest.approx([n_layers * each_s] * len(each))
+        assert getattr(more, mode).by_op_s["halve"] == pytest.approx(sum(each))
+        assert "halve" not in getattr(plain, mode).by_op_s
+
+
+def test_what_it_sends_is_checked_and_charged(folders):
+    mesh = Mesh(2, 2)
+    systems = ("galaxy", with_op("galaxy", mesh, MeanOfRows))
+    plain, mean = (report_of(run_of(folders[0], mesh, s, "performance")) for s in systems)
+    assert mean.tokens == plain.tokens
+    of_column = [r.device.times.steps.link_bytes["column"] for r in (plain, mean)]
+    assert of_column[1] > of_column[0]
+
+
+def test_a_message_that_is_not_charged_is_refused(folders):
+    mesh = Mesh(2, 2)
+    with pytest.raises(ProgramError, match="uncharged.*MEAN"):
+        report_of(run_of(folders[0], mesh, with_op("galaxy", mesh, Uncharged)))

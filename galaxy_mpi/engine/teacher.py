@@ -197,10 +197,9 @@ class _Forcing:
         """Return a tap that keeps the stream where a step adds it: in the norm after a layer."""
 
         def make(program: Program) -> Tap:
-            norms = {use.layer: use for use in reversed(program.uses) if use.layer != HEAD}
-            final = next(use for use in program.uses if use.op.name == "final_norm")
-            behind = {id(use): layer - 1 for layer, use in norms.items() if layer}
-            behind[id(final)] = self._programs.n_layers - 1
+            norms = {use.layer: use for use in reversed(program.uses)}
+            behind = {id(use): layer - 1 for layer, use in norms.items() if layer > 0}
+            behind[id(norms[HEAD])] = self._programs.n_layers - 1
 
             def tap(chip: Binder, use: Use, outputs: tuple[F32, ...]) -> None:
                 layer = behind.get(id(use))

@@ -39,7 +39,7 @@ KINDS = (
     ("formats", ("pack", "unpack", "round", "add_terms", "pack_sum")),
     ("attention", ("attend",)),
     ("matmul", ("matmul", "multiply")),
-    ("top-k", ("top_k",)),
+    ("top-k", ("find_best",)),
 )
 """Calls of a program by their names, as kinds of work; all others are elementwise."""
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from galaxy_mpi.dtypes import BFP4, BFP8, BlockFloat, DType, PackedTensor
 from galaxy_mpi.dtypes.choice import codecs_named
-from galaxy_mpi.kernels import chosen_product, top_k
+from galaxy_mpi.kernels import TopK, chosen_product
 from galaxy_mpi.prefetch import WeightStream
-from galaxy_mpi.systems.decode_attention import Workspace
+from galaxy_mpi.systems.workspace import Workspace
 from galaxy_mpi.weights import Weight, WeightId
 
 USERS = 32
@@ -66,7 +66,8 @@ def programs(codecs: str, packed: dict[Weight, PackedTensor]) -> dict[str, Progr
         out = np.empty((USERS, tensor.shape[1]), np.float32)
         chip = head if weight is Weight.LM_HEAD else layer
         stream.multiply(chip, WeightId(0, weight), x, out)
-    head.call(top_k, out, np.empty((USERS, 32), np.float32), np.empty((USERS, 32), np.int64))
+    best = np.empty((USERS, 32), np.float32), np.empty((USERS, 32), np.int64)
+    head.call(TopK(out, *best).find_best)
     return {"a layer": layer, "head and top-k": head}
 
 

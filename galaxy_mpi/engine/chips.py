@@ -23,7 +23,7 @@ from galaxy_mpi.models import (
 from galaxy_mpi.prefetch import WeightStream, buffer_bytes
 from galaxy_mpi.program import ArrayPool, Codecs
 from galaxy_mpi.systems import ChipState, KVCache, Modules, Precision
-from galaxy_mpi.systems.decode_attention import Workspace
+from galaxy_mpi.systems.workspace import Workspace
 from galaxy_mpi.weights import WeightId
 
 __all__ = ["Chips", "Held", "load_chips"]
@@ -137,16 +137,17 @@ class Chips:
         np.negative(sin, out=all_sin[:, :, 0])
         all_sin[:, :, 1] = sin
 
-    def memory(self, used_blocks: int, sent_bytes: int, unpacked_bytes: int) -> list[RankMemory]:
+    def memory(self, used_blocks: int, unpacked_bytes: int) -> list[RankMemory]:
         """Return the host memory of each chip.
 
         Parameters
         ----------
         used_blocks : int
             KV cache blocks that were used at the same time.
-        sent_bytes, unpacked_bytes : int
-            Of persistent send buffers, and of the room for unpacked weights.
+        unpacked_bytes : int
+            Of the room for unpacked weights.
         """
+        buffers_bytes = sum(plane.bytes_per_chip for plane in self.planes.values())
         process_bytes = proportional_set_bytes() // len(self.held)
         return [
             RankMemory(
@@ -155,7 +156,7 @@ class Chips:
                 kv_cache_bytes=used_blocks * sum(c.block_bytes for c in held.state.caches),
                 kv_cache_reserved_bytes=self.plan.limits.n_blocks
                 * sum(c.block_bytes for c in held.state.caches),
-                persistent_buffers_bytes=sent_bytes,
+                persistent_buffers_bytes=buffers_bytes,
                 unpacked_weights_bytes=unpacked_bytes,
                 process_bytes=process_bytes,
             )

@@ -15,6 +15,7 @@ class RankMemory(NamedTuple):
     kv_cache_reserved_bytes: int
     """All blocks; memory is touched only when they are written."""
     persistent_buffers_bytes: int
+    """What collectives write to and receive in, in both modes: three slots per axis."""
     unpacked_weights_bytes: int
     """Circular buffer, or the scratch array if there is no prefetcher."""
     process_bytes: int

@@ -95,15 +95,6 @@ class DecodeMode(Mode):
             self._prefetcher.end_step()
         return ready
 
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes of one chip's messages, twice because their memory is double-buffered."""
-        return sum(
-            2 * wire.sent_bytes
-            for ready in self._bound.values()
-            for wire in {wire.key: wire for _, wire in ready.bound.program.wires()}.values()
-        )
-
     def abandon(self) -> None:
         """End only the prefetcher's thread."""
         if self._prefetcher is not None:

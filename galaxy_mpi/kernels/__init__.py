@@ -9,7 +9,7 @@ from galaxy_mpi.kernels.fidelity import Fidelity
 from galaxy_mpi.kernels.multiply import LARGE, chosen_product, column_parts
 from galaxy_mpi.kernels.norm import rms_norm_heads, rms_scale, sum_of_squares
 from galaxy_mpi.kernels.rotary import RotaryTable, rotate
-from galaxy_mpi.kernels.sampling import SamplingParams, choose, top_k
+from galaxy_mpi.kernels.sampling import SamplingParams, TopK, choose
 
 __all__ = [
     "LARGE",
@@ -17,6 +17,7 @@ __all__ = [
     "Fidelity",
     "RotaryTable",
     "SamplingParams",
+    "TopK",
     "attention_decode",
     "attention_prefill",
     "choose",
@@ -27,5 +28,4 @@ __all__ = [
     "rotate",
     "silu_mul",
     "sum_of_squares",
-    "top_k",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.errors import ConfigError
 
-__all__ = ["MAX_TOP_K", "SamplingParams", "choose", "top_k"]
+__all__ = ["MAX_TOP_K", "SamplingParams", "TopK", "choose"]
 
 MAX_TOP_K = 32
 """Candidates that each row of the mesh contributes (tt-metal, models/common/sampling)."""
@@ -44,14 +44,15 @@ class SamplingParams:
 
 
 _DEPTH = 16
-"""Logits that are compared with each other first, see `top_k`."""
+"""Logits that are compared with each other first, see `TopK`."""
 
 
-def top_k(logits_BV: F32, values: F32, tokens: Ints) -> None:
-    """Find the best of each row, best first, ties by lowest index.
+class TopK:
+    """Finds the best logits of each row, best first, ties by lowest index.
 
     The k-th largest of some maxima over distinct logits is a lower bound of the k best logits, and
-    a good one: only those that reach it are sorted.
+    a good one: only those that reach it are sorted. Arrays whose size does not depend on the values
+    are allocated once.
 
     Parameters
     ----------
@@ -60,23 +61,46 @@ def top_k(logits_BV: F32, values: F32, tokens: Ints) -> None:
     values, tokens : ndarray of shape (B, k)
         Get the logits and their indices.
     """
-    n_rows, width = logits_BV.shape
-    k = values.shape[1]
-    maxima = logits_BV
-    if width % _DEPTH == 0 and width // _DEPTH >= k:
-        maxima = np.maximum.reduce(logits_BV.reshape(n_rows, _DEPTH, -1), axis=1)
-    place = maxima.shape[1] - k
-    bound = np.partition(maxima, place, axis=1)[:, place]
-    # Row by row, by index; np.nonzero of two dims takes fifteen times as long.
-    found = np.flatnonzero(logits_BV >= bound[:, None])
-    reached, begins = logits_BV.reshape(-1)[found], np.arange(0, n_rows * width, width)
-    firsts = np.searchsorted(found, begins)[:, None]
-    if len(found) == n_rows * k:  # k in each row, since there are no less
-        order = firsts + np.argsort(-reached.reshape(n_rows, k), axis=1, kind="stable")
-    else:
-        order = np.lexsort((-reached, found // width))[firsts + np.arange(k)]  # stable
-    np.subtract(found[order], begins[:, None], tokens)
-    values[...] = reached[order]
+
+    def __init__(self, logits_BV: F32, values: F32, tokens: Ints) -> None:
+        n_rows, width = logits_BV.shape
+        self._k = values.shape[1]
+        self._logits, self._values, self._tokens = logits_BV, values, tokens
+        self._by_depth: F32 | None = None
+        n_maxima = width
+        if width % _DEPTH == 0 and width // _DEPTH >= self._k:
+            n_maxima = width // _DEPTH
+            row, column = logits_BV.strides
+            self._by_depth = np.lib.stride_tricks.as_strided(  # never a copy
+                logits_BV, (n_rows, _DEPTH, n_maxima), (row, n_maxima * column, column)
+            )
+        self._maxima = np.empty((n_rows, n_maxima), np.float32)
+        self._place = n_maxima - self._k
+        self._bound = self._maxima[:, self._place, None]
+        self._reaches = np.empty(logits_BV.shape, np.bool_)
+        self._begins = np.arange(0, n_rows * width, width)
+        self._ranks = np.arange(self._k)
+
+    def find_best(self) -> None:
+        """Find them among the logits that are there now."""
+        logits, k = self._logits, self._k
+        if self._by_depth is None:
+            np.copyto(self._maxima, logits)
+        else:
+            np.maximum.reduce(self._by_depth, axis=1, out=self._maxima)
+        self._maxima.partition(self._place, axis=1)
+        np.greater_equal(logits, self._bound, self._reaches)
+        # Row by row, by index; np.nonzero of two dims takes fifteen times as long.
+        found = np.flatnonzero(self._reaches)
+        reached = logits.reshape(-1)[found]
+        firsts = np.searchsorted(found, self._begins)[:, None]
+        n_rows, width = logits.shape
+        if len(found) == n_rows * k:  # k in each row, since there are no less
+            order = firsts + np.argsort(-reached.reshape(n_rows, k), axis=1, kind="stable")
+        else:
+            order = np.lexsort((-reached, found // width))[firsts + self._ranks]  # stable
+        np.subtract(found[order], self._begins[:, None], self._tokens)
+        self._values[...] = reached[order]
 
 
 def choose(

@@ -79,6 +79,11 @@ class BoundPlane(ABC):
                     self._place[chip] = memory, number, index
         self.begin()
 
+    @property
+    def bytes_per_chip(self) -> int:
+        """A chip's share of the memory of all slots, of the greatest of the process's teams."""
+        return max((memory.bytes_per_chip for memory in self._memories), default=0)
+
     def begin(self) -> None:
         """Begin to bind a program."""
         self._next = dict.fromkeys(self.chips, 0)

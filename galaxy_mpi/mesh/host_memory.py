@@ -103,6 +103,9 @@ class GrowingMemory:
         self._file = file
         self._bytes: Bytes = np.zeros(0, np.uint8)
 
+    def __len__(self) -> int:
+        return len(self._bytes)
+
     def at_least(self, n_bytes: int) -> Bytes:
         """Return at least so many bytes, from the beginning."""
         if len(self._bytes) < n_bytes:

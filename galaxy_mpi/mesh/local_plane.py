@@ -53,6 +53,11 @@ class LocalPlane:
         self._memory: dict[tuple[int, int], Bytes] = {}
         self.begin()
 
+    @property
+    def bytes_per_chip(self) -> int:
+        """A chip's share of the memory of all slots."""
+        return sum(map(len, self._memory.values())) // self._mesh.n_chips
+
     def begin(self) -> None:
         """Begin to bind a program."""
         self._bound: dict[tuple[int, int], _Collective] = {}

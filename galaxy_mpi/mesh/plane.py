@@ -184,6 +184,10 @@ class Plane(Protocol):
     """Whether a chip reads other members' rows where they were written. Then nothing is copied, and
     rows need not be cut into parts."""
 
+    @property
+    def bytes_per_chip(self) -> int:
+        """A chip's share of the memory that collectives write to and receive in."""
+
     def begin(self) -> None:
         """Begin to bind a program; the next collective on the axis is its first."""
 

@@ -96,6 +96,11 @@ class TeamMemory:
             for group in range(len(team.groups))
         ]
 
+    @property
+    def bytes_per_chip(self) -> int:
+        """A chip's share of the memory of all slots that this process has mapped."""
+        return sum(len(memory) for slots in self._slots for memory in slots) // len(self.chips)
+
     def slot(self, group: int, slot: int, n_bytes: int) -> Bytes:
         """Return memory of a slot of a group, by the group's number in the team."""
         return self._slots[group][slot].at_least(n_bytes)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 
 import numpy as np
 
@@ -12,9 +11,10 @@ from galaxy_mpi.ccl.builder import Bound
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import DType
 from galaxy_mpi.dtypes.codec import Codec
-from galaxy_mpi.errors import ProgramError, ValuesError
+from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Crossing, Label, Plane
+from galaxy_mpi.program.bind_checks import check_shapes, check_wires, check_written
 from galaxy_mpi.program.codecs import Codecs
 from galaxy_mpi.program.op import Program, Tensor, Use
 from galaxy_mpi.program.poison import POISON, PoisonedPlane
@@ -104,6 +104,8 @@ class Binder:
         self._axes: dict[Label, Axis] = {}
         self._uncrossed: list[Wire] = []
         """Of collectives that the op has made; each crossing takes the oldest."""
+        self._has_asked = False
+        """Whether the op has asked for a collective."""
         self._crossed: set[int] = set()
         """The crossings of `phases`."""
 
@@ -128,6 +130,11 @@ class Binder:
         number = self._n_collectives
         self._n_collectives += 1
         op = "" if self._use is None else f", {self._use}"
+        if self._use is not None and not self._has_asked:
+            raise ProgramError(
+                f"{self._use}, chip ({self.row}, {self.col}): its `bind` makes the collective "
+                f"{wire}, but has not asked for it with `chip.collective` or `chip.slabs`"
+            )
         label = Label(wire.digest(number), f"{wire}{op}")
         self._axes[label] = wire.axis
         self._uncrossed.append(wire)
@@ -176,7 +183,7 @@ class Binder:
 
     def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
         """Return a collective to write to and cross, see `galaxy_mpi.ccl.builder.Bound`."""
-        self._note_exchange(wire)
+        self._ask(wire)
         return self._algorithms.bind(self, wire, by_rows=by_rows)
 
     def slabs(self, wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Bound]]:
@@ -191,7 +198,7 @@ class Binder:
         pieces : sequence of slice, optional
             Adjacent row ranges that must not be split.
         """
-        self._note_exchange(wire)
+        self._ask(wire)
         return self._algorithms.slabs(self, wire, pieces)
 
     def bind(self, program: Program, inputs: Mapping[str, Array]) -> None:
@@ -221,18 +228,28 @@ class Binder:
         self.phases[-1].begins.append((len(self.phases[-1].calls), use))
         inputs = [self.arrays[i] if isinstance(i, Tensor) else i for i in use.inputs]
         self._uncrossed.clear()
-        n_exchanged = len(self.exchanged)
+        self._has_asked = False
+        n_exchanged, n_phases = len(self.exchanged), len(self.phases)
+        n_calls = len(self.phases[-1].calls)
+        where = f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__})"
         made = use.op.bind(self, *inputs)
         if self._uncrossed:
             raise ProgramError(
-                f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__}) makes "
-                f"the collective {self._uncrossed[-1]}, but does not call its `cross()`"
+                f"{where} makes the collective {self._uncrossed[-1]}, but does not call its "
+                f"`cross()`"
             )
-        self._check_wires(use, [wire for _, wire in self.exchanged[n_exchanged:]])
+        check_wires(
+            where,
+            [wire for wire in use.op.wires() if self._is_exchanged(wire)],
+            [wire for _, wire in self.exchanged[n_exchanged:]],
+        )
         outputs = made if isinstance(made, tuple) else ()
         if use.outputs and made is not None and not isinstance(made, tuple):
             outputs = (made,)
-        self._check_shapes(use, outputs)
+        check_shapes(where, [tensor.shape for tensor in use.outputs], outputs)
+        if len(self.phases) == n_phases:  # what is received is in memory of the planes
+            calls = self.phases[-1].calls[n_calls:]
+            check_written(where, outputs, (*inputs, *self._taken), calls)
         for tensor, array in zip(use.outputs, outputs, strict=True):
             self.arrays[tensor], self._owners[tensor] = array, self.pool.owner(array)
         for tap in self._taps:
@@ -243,31 +260,12 @@ class Binder:
         """Return the array of a result of the program."""
         return self.arrays[self._program.results[name]]
 
-    def _check_wires(self, use: Use, exchanged: Sequence[Wire]) -> None:
-        """Raise if an op exchanges other messages than its `Op.wires` names."""
-        declared = [wire for wire in use.op.wires() if self._is_exchanged(wire)]
-        for found, named in zip_longest(exchanged, declared):
-            if found != named:
-                raise ProgramError(
-                    f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__}) "
-                    f"{_told(found, named)}"
-                )
-
-    def _check_shapes(self, use: Use, outputs: Sequence[Array]) -> None:
-        """Raise if an op returned other shapes than it recorded; numpy might broadcast silently."""
-        declared = [tensor.shape for tensor in use.outputs]
-        found = [np.shape(array) for array in outputs]
-        if found != declared:
-            raise ValuesError(
-                f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__}) "
-                f"returned arrays of shapes {found}, but its `__call__` recorded {declared}"
-            )
-
     def _is_exchanged(self, wire: Wire) -> bool:
         """Return False for a group of one chip that the system skips."""
         return self._algorithms.takes_time(wire, self.size(wire.axis))
 
-    def _note_exchange(self, wire: Wire) -> None:
+    def _ask(self, wire: Wire) -> None:
+        self._has_asked = True
         if self._use is not None and self._is_exchanged(wire):
             self.exchanged.append((self._use, wire))
 
@@ -284,12 +282,3 @@ class Binder:
                 if self._poisoned:
                     self.call(storage.fill, POISON)
         self._taken.clear()
-
-
-def _told(found: Wire | None, named: Wire | None) -> str:
-    """Return how what an op exchanges differs from what its `Op.wires` name."""
-    if found is None:
-        return f"does not exchange {named}, which its `wires` name"
-    if named is None:
-        return f"exchanges {found}, which its `wires` do not name"
-    return f"exchanges {found.told_from(named)}, but its `wires` name {named.told_from(found)}"

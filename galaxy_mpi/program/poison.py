@@ -53,6 +53,11 @@ class PoisonedPlane:
         self._readable: list[Bytes] = []
         """The copies of the collective that was crossed last."""
 
+    @property
+    def bytes_per_chip(self) -> int:
+        """A chip's share of the memory that collectives write to and receive in."""
+        return self._plane.bytes_per_chip
+
     def table(self, rank: int, label: Label, n_bytes: int, *, in_parts: bool) -> Table:
         """Return the next collective of a chip as a table."""
         made = self._plane.table(rank, label, n_bytes, in_parts=in_parts)

@@ -17,10 +17,10 @@ from galaxy_mpi.prefetch import ProductRows, WeightStream
 from galaxy_mpi.program import Binder, Tap
 from galaxy_mpi.program.codecs import Codecs
 from galaxy_mpi.program.pool import ArrayPool
-from galaxy_mpi.systems.decode_attention import Workspace
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
 from galaxy_mpi.systems.prefill_pass import PassShape, PrefillPass
 from galaxy_mpi.systems.site import Site
+from galaxy_mpi.systems.workspace import Workspace
 from galaxy_mpi.weights import VectorId, Weight, WeightId
 
 __all__ = ["ChipBinder", "ChipState", "Operand", "StepInputs", "WeightFeed"]

@@ -12,60 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Bytes, Call, Ints
-from galaxy_mpi.dtypes import FLOAT32, DType, RowCodec
+from galaxy_mpi.dtypes import FLOAT32
 from galaxy_mpi.kernels.attention import attention_calls, future_mask
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable, read_size
 from galaxy_mpi.systems.modules import Attention, put
 from galaxy_mpi.systems.precision import Precision
+from galaxy_mpi.systems.workspace import Workspace
 
 if TYPE_CHECKING:
     from galaxy_mpi.systems.chip import StepInputs
 
-__all__ = ["AttentionStep", "Part", "Workspace"]
+__all__ = ["AttentionStep", "LayersAttention", "Part"]
 
 _UNPACKED_BYTES = 1 << 20
 """Limit of unpacked keys and values in float32: about the size of a core's L2 cache."""
-
-_MOST_CODECS = 8
-
-
-class Workspace:
-    """Scratch arrays shared by the attention of all layers of a thread; they grow as needed."""
-
-    def __init__(self) -> None:
-        self._bytes: dict[str, Bytes] = {}
-        self._views: dict[tuple[str | int, ...], Bytes] = {}
-        self._codecs: dict[tuple[DType, int, int], RowCodec] = {}
-
-    def row_codec(self, dtype: DType, rows: int, width: int) -> RowCodec:
-        """Return a codec for rows, one of the last few."""
-        key = dtype, rows, width
-        codec = self._codecs.get(key)
-        if codec is None:
-            if len(self._codecs) > _MOST_CODECS:
-                self._codecs.clear()
-            codec = self._codecs[key] = dtype.row_codec(rows, width)
-        return codec
-
-    def bytes(self, name: str, *shape: int) -> Bytes:
-        """Return named scratch bytes, overwritten by the next use of the name."""
-        key: tuple[str | int, ...] = (name, *shape)
-        view = self._views.get(key)
-        if view is None:
-            n_bytes = int(np.prod(shape))
-            if name not in self._bytes or len(self._bytes[name]) < n_bytes:
-                self._bytes[name] = np.empty(n_bytes, np.uint8)
-                # Views of the smaller array would keep it alive.
-                self._views = {k: v for k, v in self._views.items() if k[0] != name}
-            elif len(self._views) > 1000:
-                self._views.clear()
-            view = self._views[key] = self._bytes[name][:n_bytes].reshape(shape)
-        return view
-
-    def values(self, name: str, *shape: int) -> F32:
-        """Return named scratch of float32."""
-        values: F32 = self.bytes(name, *shape[:-1], 4 * shape[-1]).view(np.float32)
-        return values
 
 
 @dataclass(slots=True)
@@ -77,6 +37,8 @@ class Part:
     """As ``places``, but a slice if they are adjacent."""
     heads: slice
     kv_heads: slice
+    is_whole: bool
+    """Whether these are all kv heads of the chip."""
     runs: Ints
     rows: Bytes
     """Their packed keys and values, (K, G, n, run, 2, row bytes)."""
@@ -93,10 +55,7 @@ class Part:
 
 
 class AttentionStep:
-    """The attention of one layer.
-
-    Which users and heads are attended to at once, and the arrays for it, are the same in all layers
-    of a step. They are therefore prepared once per step and kept with its page table.
+    """The attention of one layer, in place.
 
     Parameters
     ----------
@@ -107,6 +66,8 @@ class AttentionStep:
         Of the layer.
     attend : Attention
     workspace : Workspace
+    q_BNH, out_BNH : ndarray of shape (B, N, H)
+        Queries of every step, and where the results go.
     """
 
     def __init__(
@@ -116,51 +77,92 @@ class AttentionStep:
         precision: Precision,
         attend: Attention,
         workspace: Workspace,
+        q_BNH: F32,
+        out_BNH: F32,
     ) -> None:
-        self._cache, self._inputs, self._workspace = cache, inputs, workspace
+        n_kv, n_blocks, page, _, row_bytes = cache.rows.shape
+        size = read_size(page)
+        self._runs = cache.rows.reshape(n_kv, n_blocks * page // size, size, 2, row_bytes)
+        shared = LayersAttention(cache, inputs, precision, attend, workspace, q_BNH, out_BNH)
+        if type(attend) is Attention:  # a user's class may have a state for each layer
+            shared = workspace.layers.setdefault(shared.key, shared)
+        self._shared = shared
+
+    def attend(self) -> None:
+        """Attend to the cache up to each user's position; idle users get zeros."""
+        shared = self._shared
+        if shared.table is not shared.inputs.table:
+            shared.prepare()
+        if shared.has_idle:
+            shared.out.fill(0)
+        for part, calls in shared.prepared:
+            runs = self._runs if part.is_whole else self._runs[part.kv_heads]
+            runs.take(part.runs, 1, part.rows, "clip")
+            for call, arguments in calls:
+                call(*arguments)
+
+
+class LayersAttention:
+    """The attention of all layers of a program that have the same arrays and formats.
+
+    Which users and heads are attended to at once, and the calls for it, are the same in all layers
+    of a step. They are therefore prepared once per step. Parameters as of `AttentionStep`.
+
+    Attributes
+    ----------
+    table : PageTable or None
+        Of the step that ``prepared`` is for.
+    has_idle : bool
+        Whether there are users without a position.
+    prepared : list of (Part, list of Call)
+        The calls follow the reading of the part's rows.
+    """
+
+    def __init__(
+        self,
+        cache: KVCache,
+        inputs: "StepInputs",
+        precision: Precision,
+        attend: Attention,
+        workspace: Workspace,
+        q_BNH: F32,
+        out_BNH: F32,
+    ) -> None:
+        self.inputs, self.q, self.out = inputs, q_BNH, out_BNH
+        self._workspace, self._attend = workspace, attend
+        self._is_own = type(attend) is Attention
         self._is_plain = cache.dtype is FLOAT32
-        self._attend = attend
-        self._is_own = type(self._attend) is Attention
+        self._dtype, self._head_dim = cache.dtype, cache.head_dim
+        n_kv, _, page, _, row_bytes = cache.rows.shape
+        self._n_kv, self._size, self._row_bytes = n_kv, read_size(page), row_bytes
         self._mask = self._cache_mask = None
         if precision.cuts_inputs:
             fidelity = precision.attention_fidelity("decode")
             self._mask = fidelity.activation_mask
             if not fidelity.reads_whole(precision.kv_cache):
                 self._cache_mask = fidelity.weight_mask
-        n_kv, n_blocks, page, _, row_bytes = cache.rows.shape
-        size = read_size(page)
-        self._runs = cache.rows.reshape(n_kv, n_blocks * page // size, size, 2, row_bytes)
         masks = self._mask, self._cache_mask
-        self._key = id(workspace), cache.dtype, cache.head_dim, n_kv, self._is_own, masks
+        self._kind = id(workspace), cache.dtype, cache.head_dim, n_kv, self._is_own, masks
+        self.key = (self._kind, id(inputs), *map(_place, (q_BNH, out_BNH)))
+        self.table: PageTable | None = None
+        self.has_idle = False
+        self.prepared: list[tuple[Part, list[Call]]] = []
+
+    def prepare(self) -> None:
+        """Prepare the calls of a step."""
+        self.table = self.inputs.table
+        self.has_idle = len(self._table.active) < len(self.q)
+        parts = self._parts_of(self.q.shape)
+        self.prepared = [(part, self._calls(part, self.q, self.out)) for part in parts]
 
     @property
     def _table(self) -> PageTable:
-        table = self._inputs.table
-        assert table is not None
-        return table
-
-    def attend(self, q_BNH: F32, out_BNH: F32) -> None:
-        """Attend to the cache up to each user's position; idle users get zeros."""
-        table = self._table
-        if len(table.active) < len(q_BNH):
-            out_BNH.fill(0)
-        # Layers have the same arrays from the second run of a program on, and share the calls.
-        key = (self._key, id(q_BNH), id(out_BNH))
-        prepared = table.prepared.get(key)
-        if prepared is None:
-            parts = self._parts_of(q_BNH.shape)
-            with_calls = [(part, self._calls(part, q_BNH, out_BNH)) for part in parts]
-            prepared = q_BNH, out_BNH, with_calls
-            if self._is_own:  # a user's class may have a state for each layer
-                table.prepared[key] = prepared
-        for part, calls in prepared[2]:
-            self._runs[part.kv_heads].take(part.runs, 1, part.rows, "clip")
-            for call, arguments in calls:
-                call(*arguments)
+        assert self.table is not None
+        return self.table
 
     def _parts_of(self, shape: tuple[int, ...]) -> "list[Part]":
         """Return the parts of a step; chips and layers of equal shapes share them."""
-        key, known = (self._key, shape), self._table.parts
+        key, known = (self._kind, shape), self._table.parts
         if key not in known:
             known[key] = list(self._parts(shape))
         return known[key]
@@ -170,10 +172,10 @@ class AttentionStep:
 
         A user's result does not depend on the other users, nor a head's on other heads.
         """
-        n_kv, _, size, _, _ = self._runs.shape
+        n_kv, size = self._n_kv, self._size
         per_kv = shape[1] // n_kv
         for places, runs_GN in self._table.same_length:
-            head_bytes = 2 * runs_GN.shape[1] * size * self._cache.head_dim * 4
+            head_bytes = 2 * runs_GN.shape[1] * size * self._head_dim * 4
             n_users = max(1, _UNPACKED_BYTES // (n_kv * head_bytes))
             n_heads = n_kv
             if self._is_own and n_users == 1:
@@ -185,8 +187,8 @@ class AttentionStep:
                     yield self._part(places[users], runs_GN[users], kv_heads, per_kv)
 
     def _part(self, places: Ints, runs: Ints, kv_heads: slice, per_kv: int) -> Part:
-        space, head_dim = self._workspace, self._cache.head_dim
-        _, _, size, _, row_bytes = self._runs.shape
+        space, head_dim = self._workspace, self._head_dim
+        size, row_bytes = self._size, self._row_bytes
         n_kv = kv_heads.stop - kv_heads.start
         n_users, n_runs = runs.shape
         rows = space.bytes("rows", n_kv, n_users, n_runs, size, 2, row_bytes)
@@ -196,7 +198,7 @@ class AttentionStep:
         else:
             n_rows = n_kv * n_users * n_runs * size * 2
             both = space.values("both", n_rows, head_dim)
-            codec = space.row_codec(self._cache.dtype, n_rows, head_dim)
+            codec = space.row_codec(self._dtype, n_rows, head_dim)
             unpack = partial(codec.unpack, rows.reshape(n_rows, row_bytes), both)
         both = both.reshape(n_kv, n_users, n_runs * size, 2, head_dim).swapaxes(0, 1)
         n_own = n_users if self._is_own else 0  # a user's class has arrays of its own
@@ -206,6 +208,7 @@ class AttentionStep:
             slice(int(places[0]), int(places[-1]) + 1) if adjacent else places,
             slice(kv_heads.start * per_kv, kv_heads.stop * per_kv),
             kv_heads,
+            n_kv == self._n_kv,
             runs,
             rows,
             unpack,
@@ -245,6 +248,11 @@ class AttentionStep:
         """Attend with a user's class."""
         positions = self._table.positions_B[places]
         put(out, self._attend.decode(q, k, v, positions), self._attend, "decode")
+
+
+def _place(array: F32) -> tuple[object, ...]:
+    """Return what is equal for arrays that are the same memory seen in the same way."""
+    return array.__array_interface__["data"], array.shape, array.strides
 
 
 def _read(to: F32, values: F32, place: tuple[slice | Ints, slice]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from galaxy_mpi.arrays import F32, Bytes, Call, Ints
+from galaxy_mpi.arrays import F32, Bytes, Ints
 from galaxy_mpi.dtypes import FLOAT32, DType
 
 if TYPE_CHECKING:
@@ -87,13 +87,6 @@ class PageTable:
     @cached_property
     def parts(self) -> "dict[tuple[object, ...], list[Part]]":
         """Which users the attention of all layers takes together in this step."""
-        return {}
-
-    @cached_property
-    def prepared(
-        self,
-    ) -> "dict[tuple[object, ...], tuple[F32, F32, list[tuple[Part, list[Call]]]]]":
-        """The calls of all layers' attention in this step, with the arrays they are bound to."""
         return {}
 
 

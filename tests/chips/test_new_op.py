@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from galaxy_mpi.ccl.direct import DirectAllGather
 from galaxy_mpi.ccl.wire import Kind
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.errors import ProgramError
@@ -76,6 +77,24 @@ class Uncharged(MeanOfRows):
 
     def wires(self):
         return ()
+
+
+class Unasked(MeanOfRows):
+    """The same, but it makes the collective itself."""
+
+    def bind(self, chip, x):
+        gathered = DirectAllGather(chip, self._gather)
+        chip.call(np.copyto, gathered.term, x)
+        return gathered.cross()[0]
+
+
+class Computed(Halve):
+    """Halves the values that are there when it is bound, which are none."""
+
+    def bind(self, chip, x):
+        out = chip.array(*x.shape)
+        chip.call(np.multiply, x, np.float32(0.5), out)
+        return out * np.float32(1)
 
 
 def with_op(name, mesh, op):
@@ -156,7 +175,15 @@ def test_what_it_sends_is_checked_and_charged(folders):
     assert of_column[1] > of_column[0]
 
 
-def test_a_message_that_is_not_charged_is_refused(folders):
+@pytest.mark.parametrize(
+    ("op", "told"),
+    [
+        (Uncharged, "Uncharged.* exchanges all_gather MEAN.*which its `wires` do not name"),
+        (Unasked, "op unasked of layer 0, chip .* MEAN .* not asked for it with"),
+        (Computed, "op computed of layer 0, .*Computed.* values that it computed itself.*"),
+    ],
+)
+def test_a_mistake_in_its_bind_is_told_with_op_and_chip(folders, op, told):
     mesh = Mesh(2, 2)
-    with pytest.raises(ProgramError, match="uncharged.*MEAN"):
-        report_of(run_of(folders[0], mesh, with_op("galaxy", mesh, Uncharged)))
+    with pytest.raises(ProgramError, match=told):
+        report_of(run_of(folders[0], mesh, with_op("galaxy", mesh, op)))

@@ -6,8 +6,9 @@ import pytest
 from galaxy_mpi.dtypes import BFP8, FLOAT32
 from galaxy_mpi.kernels import attention_decode
 from galaxy_mpi.systems import Attention, KVCache, PageTable
-from galaxy_mpi.systems.decode_attention import AttentionStep, Workspace
+from galaxy_mpi.systems.decode_attention import AttentionStep
 from galaxy_mpi.systems.kv_cache import CacheWriter, read_size
+from galaxy_mpi.systems.workspace import Workspace
 
 RNG = np.random.default_rng(5)
 
@@ -89,9 +90,8 @@ def test_attention_in_parts_is_that_over_everything_unpacked(n_positions, dtype)
     positions[1] = -1
     inputs = SimpleNamespace(table=PageTable(positions, blocks, page))
     precision = SimpleNamespace(cuts_inputs=False, kv_cache=dtype)
-    step = AttentionStep(cache, inputs, precision, Attention(), Workspace())
     q, found = heads(n_users, n_heads), np.empty((n_users, n_heads, 32), np.float32)
-    step.attend(q, found)
+    AttentionStep(cache, inputs, precision, Attention(), Workspace(), q, found).attend()
     expected = np.zeros_like(found)
     for user in (0, 2, 3, 4):
         k, v = cache.read(blocks[user])
@@ -109,13 +109,16 @@ def test_layers_and_chips_of_one_workspace_do_not_disturb_each_other(kind):
     page, n_kv, n_heads, n_users = 64, 2, 4, 6
     blocks = RNG.permutation(n_users * 3).reshape(n_users, 3)
     workspace, inputs = Workspace(), SimpleNamespace(table=None)
+    q, found = (np.empty((n_users, n_heads, 32), np.float32) for _ in range(2))
     layers = []
     for dtype in (BFP8, FLOAT32, BFP8) * 2:
         cache = KVCache(n_users * 3, page, n_kv, 32, dtype=dtype)
         for of_user in blocks:
             cache.fill(heads(3 * page, n_kv), heads(3 * page, n_kv), of_user, start=0)
         precision = SimpleNamespace(cuts_inputs=False, kv_cache=dtype)
-        layers.append((cache, AttentionStep(cache, inputs, precision, kind(), workspace)))
+        step = AttentionStep(cache, inputs, precision, kind(), workspace, q, found)
+        layers.append((cache, step))
+    assert len(workspace.layers) == (2 if kind is Attention else 0)  # one of each format
     for positions in (
         [31, 32, -1, 63, 64, 190],
         [-1, -1, -1, 2, -1, -1],
@@ -126,8 +129,9 @@ def test_layers_and_chips_of_one_workspace_do_not_disturb_each_other(kind):
     ):
         inputs.table = PageTable(np.array(positions), blocks, page)
         for cache, step in layers:
-            q, found = heads(n_users, n_heads), np.full((n_users, n_heads, 32), np.nan, np.float32)
-            step.attend(q, found)
+            q[...] = heads(n_users, n_heads)
+            found.fill(np.nan)
+            step.attend()
             expected = np.zeros_like(found)
             for user, last in enumerate(positions):
                 if last >= 0:

@@ -20,20 +20,21 @@ class LateReader(Op):
     Whoever has bound a collective may write to it as soon as the one before has been passed.
     """
 
-    def __init__(self, n_later: int, algorithms) -> None:
+    def __init__(self, n_later: int) -> None:
         super().__init__("late")
-        self._n_later, self._algorithms = n_later, algorithms
+        self._n_later = n_later
+
+    def wires(self):
+        return (wire_of(Kind.ALL_GATHER, FLOAT32, SHAPE),) * (2 + self._n_later)
 
     def charges(self, costs):
         return iter(())
 
     def bind(self, chip, values):
-        wire = wire_of(Kind.ALL_GATHER, FLOAT32, SHAPE)
-
         out = np.empty((2, *SHAPE), np.float32)
         result = None
-        for number in range(2 + self._n_later):
-            bound = self._algorithms.bind(chip, wire)
+        for number, wire in enumerate(self.wires()):
+            bound = chip.collective(wire)
             if number == 1 + self._n_later and result is not None:
                 chip.call(np.copyto, out, result)
             chip.call(np.copyto, bound.term, values)
@@ -44,12 +45,12 @@ class LateReader(Op):
         return out
 
 
-def run(op: Op, *, poisons: bool) -> np.ndarray:
+def run(op: Op, algorithms, *, poisons: bool) -> np.ndarray:
     mesh, program = Mesh(1, 2), Program()
     values = program.input("values", *SHAPE)
     program.results["out"] = op.record(program, (values,), out=(2, *SHAPE))[0]
     planes = {axis: LocalPlane(mesh, axis) for axis in Axis}
-    chips = [Binder(mesh, rank, planes, DIRECT, poisons=poisons) for rank in range(2)]
+    chips = [Binder(mesh, rank, planes, algorithms, poisons=poisons) for rank in range(2)]
     inputs = [{"values": np.full(SHAPE, 1.0 + rank, np.float32)} for rank in range(2)]
     bound = bind_program(program, chips, inputs, planes)
     bound.run()
@@ -59,7 +60,7 @@ def run(op: Op, *, poisons: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("name", COLLECTIVES)
 def test_a_result_may_be_read_until_the_next_collective(name):
-    got = run(LateReader(0, COLLECTIVES[name]), poisons=True)
+    got = run(LateReader(0), COLLECTIVES[name], poisons=True)
     np.testing.assert_array_equal(got[:, 0], np.full((2, *SHAPE), 1.0))
     np.testing.assert_array_equal(got[:, 1], np.full((2, *SHAPE), 2.0))
 
@@ -68,9 +69,9 @@ def test_a_result_may_be_read_until_the_next_collective(name):
 @pytest.mark.parametrize(("n_later", "is_gone"), [(1, False), (2, True)])
 def test_behind_the_next_collective_a_result_is_gone(name, n_later, is_gone):
     """Collectives 0, 1, 2, 3, 4 lie in slots 2, 0, 1, 0, 1: the result of the second is read."""
-    late = LateReader(n_later, COLLECTIVES[name])
-    assert np.isfinite(run(late, poisons=False)).all()
-    gone = np.isnan(run(late, poisons=True))
+    late, algorithms = LateReader(n_later), COLLECTIVES[name]
+    assert np.isfinite(run(late, algorithms, poisons=False)).all()
+    gone = np.isnan(run(late, algorithms, poisons=True))
     assert gone.all() if is_gone else not gone.any()  # its own row and the other's
 
 
@@ -82,7 +83,9 @@ def test_an_array_that_was_given_back_shows_as_nan():
         def bind(self, chip, values):
             taken[chip.rank] = chip.array(*SHAPE)
             chip.call(np.copyto, taken[chip.rank], values)
-            return taken[chip.rank][:1].copy()
+            out = chip.array(1, 4)
+            chip.call(np.copyto, out, taken[chip.rank][:1])
+            return out
 
     class Second(First):
         def bind(self, chip, values):

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from galaxy_mpi.errors import ConfigError
-from galaxy_mpi.kernels import SamplingParams, choose, top_k
+from galaxy_mpi.kernels import SamplingParams, TopK, choose
 
 
 def best_of(logits, k):
     """Return values and tokens of the best of each row."""
     values, tokens = np.empty((len(logits), k), np.float32), np.empty((len(logits), k), np.int64)
-    top_k(logits, values, tokens)
+    TopK(logits, values, tokens).find_best()
     return values, tokens
 
 

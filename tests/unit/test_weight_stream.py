@@ -30,7 +30,7 @@ from galaxy_mpi.prefetch.pieces import piece_rows
 from galaxy_mpi.prefetch.prompt_rows import spread
 from galaxy_mpi.prefetch.stream import PIECE_VALUES
 from galaxy_mpi.program import Codecs
-from galaxy_mpi.systems.decode_attention import Workspace
+from galaxy_mpi.systems.workspace import Workspace
 from galaxy_mpi.weights import Weight, WeightId
 
 PRODUCTS = {"numpy": NumpyProduct, "torch": TorchProduct, "bfloat16": Bfloat16Product}

@@ -91,8 +91,10 @@ class Attention(SystemOp):
             self.precision,
             self.site.modules.attention(layer, chip.state),
             chip.workspace,
+            q,
+            out,
         )
-        chip.call(step.attend, q, out)
+        chip.call(step.attend)
         return out
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.wire import BufferKey, Format, Index, Kind, Wire
 from galaxy_mpi.dtypes import FLOAT32, TILE, padded
-from galaxy_mpi.kernels import top_k
+from galaxy_mpi.kernels import TopK
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Bound, Charge, Cuts, Kernel, Spent, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
@@ -99,7 +99,7 @@ class HostSample(SystemOp):
             chip.call(logits[:, n_valid:].fill, -np.inf)
         gathered = chip.collective(self._values)
         best = np.empty(self._tokens.sent, np.int64)
-        chip.call(top_k, logits, gathered.term, best)
+        chip.call(TopK(logits, gathered.term, best).find_best)
         values = chip.array(self.site.size(Axis.COLUMN), *self._values.sent)
         chip.call(np.copyto, values, gathered.cross())
         numbers = chip.collective(self._tokens)

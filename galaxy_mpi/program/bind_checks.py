@@ -1,0 +1,98 @@
+"""What is checked of an op when it is bound: the messages it makes and the arrays it returns."""
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+import numpy as np
+
+from galaxy_mpi.arrays import Array, Call
+from galaxy_mpi.ccl.wire import Wire
+from galaxy_mpi.errors import ProgramError, ValuesError
+
+__all__ = ["check_shapes", "check_wires", "check_written"]
+
+
+def check_wires(where: str, declared: Sequence[Wire], exchanged: Sequence[Wire]) -> None:
+    """Raise if an op exchanges other messages than its `Op.wires` names.
+
+    Parameters
+    ----------
+    where : str
+        The op, the chip and its class, for the error.
+    declared, exchanged : sequence of Wire
+        Without those of a group of one chip that the system skips.
+
+    Raises
+    ------
+    ProgramError
+        With both wires.
+    """
+    for found, named in zip_longest(exchanged, declared):
+        if found != named:
+            raise ProgramError(f"{where} {_told(found, named)}")
+
+
+def check_shapes(where: str, declared: Sequence[tuple[int, ...]], found: Sequence[Array]) -> None:
+    """Raise if an op returned other shapes than it recorded; numpy might broadcast silently.
+
+    Raises
+    ------
+    ValuesError
+    """
+    shapes = [np.shape(array) for array in found]
+    if shapes != list(declared):
+        raise ValuesError(
+            f"{where} returned arrays of shapes {shapes}, but its `__call__` recorded "
+            f"{list(declared)}"
+        )
+
+
+def check_written(
+    where: str, outputs: Iterable[Array], known: Iterable[object], calls: Sequence[Call]
+) -> None:
+    """Raise if an op returned an array that none of its calls can write.
+
+    Parameters
+    ----------
+    where : str
+        As of `check_wires`.
+    outputs : iterable of array
+    known : iterable
+        What the op was given and the arrays that it took.
+    calls : sequence of Call
+        What it recorded. Nothing is raised if one of them is no function of numpy, because it may
+        have arrays that are not among its arguments.
+
+    Raises
+    ------
+    ProgramError
+    """
+    if not all(isinstance(call, np.ufunc) or _module(call) == "numpy" for call, _ in calls):
+        return
+    reached = {id(_root(value)) for value in known}
+    reached |= {id(_root(value)) for _, arguments in calls for value in arguments}
+    if any(id(_root(array)) not in reached for array in outputs):
+        raise ProgramError(
+            f"{where} returned values that it computed itself. It runs once, before there are "
+            f"values: record calls, for example `chip.call(numpy.multiply, x, 2, out)`"
+        )
+
+
+def _root(value: object) -> object:
+    """Return the array that owns the memory of a view."""
+    while isinstance(value, np.ndarray) and isinstance(value.base, np.ndarray):
+        value = value.base
+    return value
+
+
+def _module(call: object) -> object:
+    return getattr(call, "__module__", None)
+
+
+def _told(found: Wire | None, named: Wire | None) -> str:
+    """Return how what an op exchanges differs from what its `Op.wires` name."""
+    if found is None:
+        return f"does not exchange {named}, which its `wires` name"
+    if named is None:
+        return f"exchanges {found}, which its `wires` do not name"
+    return f"exchanges {found.told_from(named)}, but its `wires` name {named.told_from(found)}"

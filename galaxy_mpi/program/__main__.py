@@ -18,8 +18,10 @@ from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.command import run_alone
 from galaxy_mpi.config import formats
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.fields import shown
 from galaxy_mpi.files import write_text
 from galaxy_mpi.models import chosen_layout
+from galaxy_mpi.program import HEAD
 from galaxy_mpi.studies.listing import Listing
 from galaxy_mpi.studies.what_if import WhatIf
 from galaxy_mpi.system_arguments import add_formats, add_layout, add_machine, add_model
@@ -41,7 +43,7 @@ def build_parser() -> ArgumentParser:
     add("--users", type=int, default=32, metavar="N", help="users of a decode step")
     add("--position", type=int, default=128, metavar="N", help="position of all users in the step")
     add("--prefill", type=int, metavar="N", help="show a prefill pass of N tokens instead")
-    add("--layer", type=int, default=0, metavar="N", help="the layer to show in full")
+    add("--layer", default="0", metavar="N|head", help="the layer to show in full, or the head")
     add = parser.add_argument_group("emulated system").add_argument
     add("--mesh", default="2x2", metavar="RxC", help="rows x columns")
     add("--system", default="galaxy", metavar="NAME|FILE.py:NAME", help=" or ".join(SYSTEMS))
@@ -72,11 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             allow_over_budget=True,
         )
         programs = what_if.programs
-        if not 0 <= arguments.layer < programs.n_layers:
+        layers = {"head": HEAD} | {str(layer): layer for layer in range(programs.n_layers)}
+        if arguments.layer not in layers:
             raise ConfigError(
-                f"--layer must be 0 to {programs.n_layers - 1}, got {arguments.layer}"
+                f"--layer must be 0 to {programs.n_layers - 1} or head, got "
+                f"{shown(arguments.layer)}"
             )
-        text = _text(what_if, arguments.prefill, arguments.layer)
+        text = _text(what_if, arguments.prefill, layers[arguments.layer])
 
         def play() -> None:
             if arguments.output is None:

@@ -84,19 +84,23 @@ class Listing:
         self.n_phases = phase + 1
 
     def lines(self, layer: int) -> Iterator[str]:
-        """Yield one line per layer; ``layer`` and the ops outside the layers in full."""
+        """Yield one line per layer and one of the head; one of them in full.
+
+        Parameters
+        ----------
+        layer : int
+            The one in full; `HEAD` for the ops outside the layers.
+        """
         yield f"{'phase':>5}  {'op, with its kernels and messages':<{_WIDTH}} {'device us':>9}"
         for number, ops in groupby(self._ops, key=lambda op: op.use.layer):
             listed = list(ops)
-            if number in (HEAD, layer):
-                yield self._heading("outside the layers" if number == HEAD else number, listed)
+            yield self._heading(number, listed)
+            if number == layer:
                 for op in listed:
                     yield from self._op(op)
-            else:
-                yield self._heading(number, listed)
 
-    def _heading(self, what: int | str, ops: list[_Listed]) -> str:
-        name = what if isinstance(what, str) else f"layer {what}"
+    def _heading(self, number: int, ops: list[_Listed]) -> str:
+        name = "head" if number == HEAD else f"layer {number}"
         n_crossings, seconds = sum(len(op.crossings) for op in ops), sum(op.seconds for op in ops)
         return (
             f"{ops[0].phase:>5}  {name:<{_WIDTH}} {seconds * 1e6:>9.2f}  {len(ops)} ops, "

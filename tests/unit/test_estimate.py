@@ -222,11 +222,17 @@ def test_the_program_of_a_step_is_told_in_full_for_one_layer(capsys):
     )
     assert "104,448-byte weight" in text
     told_ms = float(text.partition(" ms of device time")[0].rpartition(" ")[2])
-    of_lines_us = sum(float(line.split()[3 if "layer " in line else 4]) for line in lines
+    of_lines_us = sum(float(line.split()[3 if "layer " in line else 2]) for line in lines
                       if "exchanges" in line)  # fmt: skip
     assert of_lines_us == pytest.approx(told_ms * 1e3, rel=1e-3)
-    assert program_command.main(["--layer", "4"]) == 2
-    assert "--layer must be 0 to 3, got 4" in capsys.readouterr().err
+    assert "lm_head" not in text
+    assert program_command.main(["--layer", "head"]) == 0
+    head = capsys.readouterr().out
+    assert "all_reduce LM_HEAD within a row" in head
+    assert "update_cache" not in head
+    for layer in ("4", "-1", "first"):
+        assert program_command.main(["--layer", layer]) == 2
+        assert f"--layer must be 0 to 3 or head, got {layer!r}" in capsys.readouterr().err
 
 
 def test_a_pass_is_told_with_the_algorithms_of_prefill(capsys):

@@ -12,14 +12,12 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
-from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
-from galaxy_mpi.engine.parts import make_clock, make_programs
+from galaxy_mpi.engine.parts import make_clock, make_modes, make_programs
 from galaxy_mpi.engine.taps import OnOp, hook_taps
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.json_values import JsonObject
 from galaxy_mpi.model import PAGE_SIZE, Model, create_model
 from galaxy_mpi.models.programs import LogitsPrograms
-from galaxy_mpi.prefetch import Prefetcher
 from galaxy_mpi.script_input import named_for_scripts, refuse_difference, token_ids
 from galaxy_mpi.systems import PageTable, PrefillPass, PrefillUser
 
@@ -65,14 +63,11 @@ class Generator:
         self._places_each = -(-model.max_batch_size // cols)
         self._blocks_each = model.plan.limits.blocks_for(model.max_seq_len)
         programs = make_programs(run, model.plan.model, chips)
-        prefetcher = Prefetcher() if programs.prefetch else None
         taps = list(hook_taps(on_op, on_layer))
-        self._decode = DecodeMode(chips, programs, prefetcher, taps)
-        self._prefill = PrefillMode(chips, programs, taps)
-        source = LogitsPrograms(programs)
-        self._clock = make_clock(run, model.plan, source, model.transport)
-        if self._clock is not None:
-            self._decode.check = self._prefill.check = self._clock.estimator.check
+        self._clock = make_clock(run, model.plan, LogitsPrograms(programs), model.transport)
+        self._decode, self._prefill = make_modes(
+            chips, programs, self._clock, decode_taps=taps, prefill_taps=taps
+        )
         self.mode: str | None = None
 
     def __enter__(self) -> "Generator":

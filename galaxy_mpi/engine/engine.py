@@ -23,8 +23,8 @@ from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
 from galaxy_mpi.engine.outcome import RankOutcome
 from galaxy_mpi.engine.parts import (
     make_clock,
+    make_modes,
     make_observer,
-    make_prefetcher,
     make_programs,
     make_spans,
     make_watchers,
@@ -97,19 +97,16 @@ class Engine:
         self._forced, self.chosen = forced, dict[int, list[int]]()
         self.requests: list[Request] = []
         watchers = make_watchers(run, self.chips, self.programs, self._observer)
-        self.decode_mode = DecodeMode(
+        ends = at_layer_ends(lambda chip, layer, outputs: self._layer_ended(chip, layer))
+        self.decode_mode, self.prefill_mode = make_modes(
             self.chips,
             self.programs,
-            make_prefetcher(self.programs, self._spans, self._hooks),
+            self.clock,
+            self._spans,
+            self._hooks,
             watchers=watchers,
+            prefill_taps=[ends],
         )
-        ends = at_layer_ends(lambda chip, layer, outputs: self._layer_ended(chip, layer))
-        self.prefill_mode = PrefillMode(self.chips, self.programs, [ends], watchers)
-        if self.clock is not None:
-            check = self.clock.estimator.check
-            self.decode_mode.check = self.prefill_mode.check = check
-        self.decode_mode.timeline = self.prefill_mode.timeline = self._spans
-        self.decode_mode.note = self.prefill_mode.note = self._hooks.before_crossing
         self._mode = ""
 
     def __enter__(self) -> "Engine":

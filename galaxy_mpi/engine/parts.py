@@ -4,12 +4,14 @@ What few runs need (captures, host traces, pages) is loaded only when it is aske
 this package on a few cores.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from galaxy_mpi.config import MAX_USERS, RunConfig
 from galaxy_mpi.engine.chips import Chips
 from galaxy_mpi.engine.hooks import Hooks
-from galaxy_mpi.engine.mode import Watcher
+from galaxy_mpi.engine.mode import MakeTap, Watcher
+from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import LlamaConfig
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "make_clock",
+    "make_modes",
     "make_observer",
-    "make_prefetcher",
     "make_programs",
     "make_spans",
     "make_watchers",
@@ -103,9 +105,28 @@ def make_watchers(
     return [*watchers, Capture(run.capture_path, run.capture, chips.layout, chips.transport)]
 
 
-def make_prefetcher(
-    programs: Programs, spans: "HostSpans | None", hooks: Hooks
-) -> Prefetcher | None:
+def make_modes(
+    chips: Chips,
+    programs: Programs,
+    clock: "RunClock | None",
+    spans: "HostSpans | None" = None,
+    hooks: Hooks = Hooks(),  # noqa: B008 - it cannot be changed
+    *,
+    watchers: Sequence[Watcher] = (),
+    decode_taps: Sequence[MakeTap] = (),
+    prefill_taps: Sequence[MakeTap] = (),
+) -> tuple[DecodeMode, PrefillMode]:
+    """Return both modes of a run, whose programs are checked against what the clock charges."""
+    prefetcher = _prefetcher(programs, spans, hooks)
+    decode = DecodeMode(chips, programs, prefetcher, decode_taps, watchers)
+    prefill = PrefillMode(chips, programs, prefill_taps, watchers)
+    for mode in (decode, prefill):
+        mode.check = None if clock is None else clock.estimator.check
+        mode.timeline, mode.note = spans, hooks.before_crossing
+    return decode, prefill
+
+
+def _prefetcher(programs: Programs, spans: "HostSpans | None", hooks: Hooks) -> Prefetcher | None:
     """Return what unpacks weights ahead, None if the run does not."""
     if not programs.prefetch:
         return None

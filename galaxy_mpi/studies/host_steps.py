@@ -61,12 +61,10 @@ class _Steps:
 
     def time(self, variant: Variant) -> tuple[list[float], float, tuple[int, ...]]:
         """Return seconds per step, stall seconds per step, and the next tokens."""
-        from galaxy_mpi.engine.modes import DecodeMode
-        from galaxy_mpi.prefetch import Prefetcher
+        from galaxy_mpi.engine.parts import make_modes
 
         programs = self._engine.programs.of(variant.system)
-        prefetcher = Prefetcher() if programs.prefetch else None
-        mode = DecodeMode(self._engine.chips, programs, prefetcher)
+        mode, _ = make_modes(self._engine.chips, programs, None)
         taken, sampled = [], dict[int, int]()
         try:
             for step in range(STEPS + 1):

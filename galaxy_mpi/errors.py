@@ -1,8 +1,8 @@
 """All errors that users and callers may see.
 
 The user can correct a `UserError` and its subclasses: a command prints one line, no traceback, and
-ends with `EXIT_USER_ERROR`; so does a `ProgramError`, a mistake in an op. The others mean that the
-run itself failed: 1, which is also the code of commands that compare and find a difference.
+ends with `EXIT_USER_ERROR`. The others mean that the run itself failed: 1, which is also the code
+of commands that compare and find a difference.
 """
 
 from collections.abc import Iterable, Sequence
@@ -67,7 +67,7 @@ class CollectiveError(RuntimeError):
     """A collective did not complete: a member failed or never entered."""
 
 
-class ProgramError(CollectiveError):
+class ProgramError(UserError, CollectiveError):
     """The programs of two chips differ, or an op exchanges other data than it charges."""
 
 
@@ -81,7 +81,7 @@ class BufferClosedError(RuntimeError):
 
 def exit_code(error: BaseException) -> int:
     """Return the exit code of a command that an error ends."""
-    return EXIT_USER_ERROR if isinstance(error, (UserError, ProgramError)) else 1
+    return EXIT_USER_ERROR if isinstance(error, UserError) else 1
 
 
 def refuse_twice(option: str, names: Sequence[str]) -> None:

@@ -12,10 +12,12 @@ from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.engine.chips import Chips
 from galaxy_mpi.engine.taps import MakeTap
 from galaxy_mpi.engine.value_checks import Replicas, finite, finite_logits
+from galaxy_mpi.errors import UserError
 from galaxy_mpi.mesh.plane import Crossing
 from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.prefetch import PrefetchStats
 from galaxy_mpi.program import BoundProgram, Program, Tap, Timeline, Use, bind_program
+from galaxy_mpi.program.bind_checks import difference, texts_of
 from galaxy_mpi.systems import ChipBinder, WeightFeed
 
 __all__ = [
@@ -111,12 +113,26 @@ class Mode:
                     taps=taps,
                 )
             )
-        bound = bind_program(
-            program, binders, inputs, chips.planes, note=self.note, timeline=self.timeline
-        )
-        if self.check is not None:
-            self.check(program, binders[0].exchanged)
+        bound: BoundProgram | None = None
+        error: UserError | None = None
+        try:
+            bound = bind_program(
+                program, binders, inputs, chips.planes, note=self.note, timeline=self.timeline
+            )
+            if self.check is not None:
+                self.check(program, binders[0].exchanged)
+        except UserError as failure:
+            error = failure
+        chips.transport.agree(error)
+        assert bound is not None
+        self._compare(binders[0])
         return Ready(bound, inputs)
+
+    def _compare(self, chip: ChipBinder) -> None:
+        """Raise on all ranks if a chip makes other collectives than those of rank 0. Collective."""
+        transport, mine = self.chips.transport, texts_of(chip.exchanged)
+        other, its = transport.from_root(lambda: ((chip.row, chip.col), mine))
+        transport.agree(difference((chip.row, chip.col), mine, other, its))
 
     def play(self, bound: BoundProgram) -> None:
         """Run a bound program once."""

@@ -1,7 +1,12 @@
-"""What is checked of an op when it is bound: the messages it makes and the arrays it returns."""
+"""What is checked of an op when it is bound: the messages it makes and the arrays it returns.
+
+All chips must make the same collectives in the same order, which is compared before a step runs:
+among the chips of a process after each op, and among processes after all of them.
+"""
 
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,7 +14,60 @@ from galaxy_mpi.arrays import Array, Call
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.errors import ProgramError, ValuesError
 
-__all__ = ["check_shapes", "check_wires", "check_written"]
+if TYPE_CHECKING:
+    from galaxy_mpi.program.binder import Binder
+    from galaxy_mpi.program.op import Use
+
+__all__ = ["check_alike", "check_shapes", "check_wires", "check_written", "difference", "texts_of"]
+
+_NOTHING = "nothing more"
+
+
+def texts_of(exchanged: Iterable[tuple["Use", Wire]]) -> list[tuple[str, str]]:
+    """Return each collective as text, and what the text leaves out."""
+    return [(f"{w}, {use}", f" ({w.shape} on the device, links {w.links})") for use, w in exchanged]
+
+
+def difference(
+    coord: tuple[int, int],
+    mine: Sequence[tuple[str, str]],
+    other: tuple[int, int],
+    its: Sequence[tuple[str, str]],
+) -> ProgramError | None:
+    """Return an error with the first collective in which two chips differ, None if they agree.
+
+    Parameters
+    ----------
+    coord, other : tuple of int
+        The chips.
+    mine, its : sequence of (str, str)
+        Their collectives, see `texts_of`.
+    """
+    for left, right in zip_longest(mine, its, fillvalue=(_NOTHING, "")):
+        if left != right:
+            texts = ["".join(one) if left[0] == right[0] else one[0] for one in (left, right)]
+            return ProgramError(
+                f"chip {coord} exchanges {texts[0]}, but chip {other} exchanges {texts[1]}; the "
+                f"ops of all chips must make the same collectives, in the same order"
+            )
+    return None
+
+
+def check_alike(chips: Sequence["Binder"], first: int) -> None:
+    """Raise if the chips of a process have made different collectives since number ``first``.
+
+    Raises
+    ------
+    ProgramError
+        With two chips, their op and both wires.
+    """
+    known = [wire for _, wire in chips[0].exchanged[first:]]
+    for chip in chips[1:]:
+        if [wire for _, wire in chip.exchanged[first:]] != known:
+            mine, its = (texts_of(one.exchanged[first:]) for one in (chip, chips[0]))
+            error = difference((chip.row, chip.col), mine, (chips[0].row, chips[0].col), its)
+            assert error is not None
+            raise error
 
 
 def check_wires(where: str, declared: Sequence[Wire], exchanged: Sequence[Wire]) -> None:

@@ -6,24 +6,21 @@ of calls, so nothing is looked up while it runs.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import zip_longest
 from operator import length_hint
 from typing import Protocol, cast
 
 import numpy as np
 
 from galaxy_mpi.arrays import Array
-from galaxy_mpi.errors import ProgramError, ValuesError
+from galaxy_mpi.errors import ValuesError
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.mesh.collective import line_of, mismatch
 from galaxy_mpi.mesh.local_plane import LocalCrossing
-from galaxy_mpi.mesh.plane import Crossing, Label, Plane, TimedCrossing
+from galaxy_mpi.mesh.plane import Crossing, Plane, TimedCrossing
+from galaxy_mpi.program.bind_checks import check_alike
 from galaxy_mpi.program.binder import Binder, Call, Phase
 from galaxy_mpi.program.op import Program, Use
 
 __all__ = ["BoundProgram", "Timeline", "bind_program"]
-
-_END = Label(0, "the end of the program")
 
 
 class Timeline(Protocol):
@@ -71,7 +68,6 @@ class BoundProgram:
         self._n_runs = 0
         self._starts: list[tuple[int, Binder, Phase]] = []
         """Where in ``calls`` each phase of each chip begins."""
-        _check_alike(chips)
         for phases in zip(*(chip.phases for chip in chips), strict=True):
             for chip, phase in zip(chips, phases, strict=True):
                 self._starts.append((len(self.calls), chip, phase))
@@ -189,29 +185,6 @@ class BoundProgram:
         self._crossings_s[0] += time.perf_counter() - began
 
 
-def _check_alike(chips: Sequence[Binder]) -> None:
-    """Raise if the chips of a process do not cross equally often.
-
-    Raises
-    ------
-    ProgramError
-        It names two chips and their collectives, see `galaxy_mpi.mesh.collective.mismatch`.
-    """
-    first = chips[0]
-    for chip in chips[1:]:
-        if len(chip.phases) == len(first.phases):
-            continue
-        for mine, its in zip_longest(chip.phases, first.phases, fillvalue=Phase()):
-            labels = [phase.crossing and phase.crossing.label for phase in (mine, its)]
-            if labels[0] != labels[1]:
-                mine_line, its_line = (line_of(label or _END, "") for label in labels)
-                told = mismatch(chip.mesh, chip.rank, mine_line, first.rank, its_line)
-                raise ProgramError(
-                    f"{told}; the `bind` of an op must call `cross` of each collective, on every "
-                    f"chip"
-                )
-
-
 def _with_shared_arguments(calls: Sequence[Call]) -> list[Call]:
     """Return the same calls; those that have equal arguments share them.
 
@@ -277,9 +250,11 @@ def bind_program(
     for chip, arrays in zip(chips, inputs, strict=True):
         chip.begin(program, arrays)
     for number in range(len(program.uses)):
+        n_exchanged = len(chips[0].exchanged)
         for chip in chips:
             around(number, chip)
             chip.bind_use(number)
+        check_alike(chips, n_exchanged)
     bound = BoundProgram(program, chips, list(planes.values()), note, timeline)
     for chip in chips:
         chip.pool.give_back_all()

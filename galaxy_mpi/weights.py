@@ -11,19 +11,20 @@ class Weight(Enum):
 
     Attributes
     ----------
-    format : str
-        Its format, as `galaxy_mpi.systems.Precision` names it.
-    activation : str
-        The activation it is multiplied by, as `galaxy_mpi.systems.formats.Formats` names it.
-    fidelity : str
+    stored_as : str
+        The field of `galaxy_mpi.systems.Precision` with its format.
+    multiplies : str
+        The activation it is multiplied by: the field of `galaxy_mpi.systems.formats.Formats` with
+        the activation's format.
+    op_group : str
         The group of ops that its matmul belongs to, as tt-metal names it
         (tt_transformers/tt/model_config.py), with ``{mode}`` for ``decode`` or ``prefill``; empty
         if it belongs to none.
     """
 
-    format: str
-    activation: str
-    fidelity: str
+    stored_as: str
+    multiplies: str
+    op_group: str
 
     WQKV = "wqkv", "query_key_value_weight", "attention_norm", "li_qkv_{mode}"
     WO = "wo", "output_weight", "attention", "li_o_{mode}"
@@ -32,11 +33,11 @@ class Weight(Enum):
     W2 = "w2", "down_weight", "act", "li_ff2"
     LM_HEAD = "lm_head", "head_weight", "final_norm", ""
 
-    def __new__(cls, value: str, stored: str, activation: str, fidelity: str) -> "Weight":
+    def __new__(cls, value: str, stored_as: str, multiplies: str, op_group: str) -> "Weight":
         """Return a member whose value is only its name."""
         member = object.__new__(cls)
         member._value_ = value
-        member.format, member.activation, member.fidelity = stored, activation, fidelity
+        member.stored_as, member.multiplies, member.op_group = stored_as, multiplies, op_group
         return member
 
     def __str__(self) -> str:

@@ -39,5 +39,9 @@ SYSTEM = replace(
     GALAXY,
     name="softcap",
     decode=replace(GALAXY.decode, logits=then(GALAXY.decode.logits, Softcap)),
-    prefill=replace(GALAXY.prefill, logits=then(GALAXY.prefill.logits, Softcap)),
+    prefill=replace(
+        GALAXY.prefill,
+        logits=then(GALAXY.prefill.logits, Softcap),
+        all_logits=then(GALAXY.prefill.all_logits, Softcap),  # of every row, for `accuracy`
+    ),
 )

@@ -137,17 +137,17 @@ class Chips:
         np.negative(sin, out=all_sin[:, :, 0])
         all_sin[:, :, 1] = sin
 
-    def memory(self, used_blocks: int, unpacked_bytes: int) -> list[RankMemory]:
+    def memory(self, used_blocks: int, sent_bytes: int, unpacked_bytes: int) -> list[RankMemory]:
         """Return the host memory of each chip.
 
         Parameters
         ----------
         used_blocks : int
             KV cache blocks that were used at the same time.
-        unpacked_bytes : int
-            Of the room for unpacked weights.
+        sent_bytes, unpacked_bytes : int
+            Of persistent send buffers, and of the room for unpacked weights.
         """
-        buffers_bytes = sum(plane.bytes_per_chip for plane in self.planes.values())
+        collectives_bytes = sum(plane.bytes_per_chip for plane in self.planes.values())
         process_bytes = proportional_set_bytes() // len(self.held)
         return [
             RankMemory(
@@ -156,8 +156,9 @@ class Chips:
                 kv_cache_bytes=used_blocks * sum(c.block_bytes for c in held.state.caches),
                 kv_cache_reserved_bytes=self.plan.limits.n_blocks
                 * sum(c.block_bytes for c in held.state.caches),
-                persistent_buffers_bytes=buffers_bytes,
+                persistent_buffers_bytes=sent_bytes,
                 unpacked_weights_bytes=unpacked_bytes,
+                collectives_bytes=collectives_bytes,
                 process_bytes=process_bytes,
             )
             for held in self.held

@@ -259,6 +259,7 @@ class Engine:
             totals={mode.name: mode.totals for mode in (self.decode_mode, self.prefill_mode)},
             memory=chips.memory(
                 used_blocks=max(pool.peak for pool in scheduler.pools),
+                sent_bytes=self.decode_mode.sent_bytes,
                 unpacked_bytes=max(
                     mode.totals.prefetch.capacity_bytes
                     for mode in (self.decode_mode, self.prefill_mode)

@@ -15,9 +15,12 @@ class RankMemory(NamedTuple):
     kv_cache_reserved_bytes: int
     """All blocks; memory is touched only when they are written."""
     persistent_buffers_bytes: int
-    """What collectives write to and receive in, in both modes: three slots per axis."""
+    """Messages of a decode step, with two buffers for each, as the device has them."""
     unpacked_weights_bytes: int
     """Circular buffer, or the scratch array if there is no prefetcher."""
+    collectives_bytes: int
+    """A chip's share of what collectives write to and receive in here, in both modes: three slots
+    per axis, whose size depends on how chips are connected."""
     process_bytes: int
     """Proportional set size of the whole process, including Python and libraries."""
 

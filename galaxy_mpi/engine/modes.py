@@ -95,6 +95,15 @@ class DecodeMode(Mode):
             self._prefetcher.end_step()
         return ready
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of one chip's messages, with two buffers for each, as the device has them."""
+        return sum(
+            2 * wire.sent_bytes
+            for ready in self._bound.values()
+            for wire in {wire.key: wire for _, wire in ready.bound.program.wires()}.values()
+        )
+
     def abandon(self) -> None:
         """End only the prefetcher's thread."""
         if self._prefetcher is not None:

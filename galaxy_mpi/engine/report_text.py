@@ -116,7 +116,7 @@ def _summary(report: Report) -> list[str]:
             f"{chip.kv_cache_bytes / mib:.2f} MiB used, "
             f"{chip.kv_cache_reserved_bytes / mib:.0f} MiB reserved",
         ),
-        ("  persistent buffers", f"{chip.persistent_buffers_bytes / mib:.2f} MiB"),
+        ("  collectives", f"{chip.collectives_bytes / mib:.2f} MiB"),
         ("  unpacked weights", f"up to {chip.unpacked_weights_bytes / mib:.2f} MiB"),
     ]
     table: list[str] = []

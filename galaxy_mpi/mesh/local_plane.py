@@ -51,12 +51,14 @@ class LocalPlane:
     def __init__(self, mesh: Mesh, axis: Axis) -> None:
         self._mesh, self.axis, self.size = mesh, axis, mesh.size(axis)
         self._memory: dict[tuple[int, int], Bytes] = {}
+        self._chips: set[int] = set()
+        """Those that have bound a collective."""
         self.begin()
 
     @property
     def bytes_per_chip(self) -> int:
         """A chip's share of the memory of all slots."""
-        return sum(map(len, self._memory.values())) // self._mesh.n_chips
+        return sum(map(len, self._memory.values())) // max(1, len(self._chips))
 
     def begin(self) -> None:
         """Begin to bind a program."""
@@ -107,6 +109,7 @@ class LocalPlane:
 
     def _collective(self, rank: int, label: Label, n_bytes: int, n_rounds: int) -> _Collective:
         """Return the next collective of a chip's group; the first chip creates it."""
+        self._chips.add(rank)
         number = self._next.get(rank, 0)
         self._next[rank] = number + 1
         group = self._mesh.group(rank, self.axis)[0]

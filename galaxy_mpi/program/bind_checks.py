@@ -22,6 +22,8 @@ __all__ = ["check_alike", "check_shapes", "check_wires", "check_written", "diffe
 
 _NOTHING = "nothing more"
 
+_KNOWN = ("numpy", "galaxy_mpi")
+
 
 def texts_of(exchanged: Iterable[tuple["Use", Wire]]) -> list[tuple[str, str]]:
     """Return each collective as text, and what the text leaves out."""
@@ -118,33 +120,31 @@ def check_written(
     known : iterable
         What the op was given and the arrays that it took.
     calls : sequence of Call
-        What it recorded. Nothing is raised if one of them is no function of numpy, because it may
+        What it recorded. Nothing is raised if one of them is a function of the user's, which may
         have arrays that are not among its arguments.
 
     Raises
     ------
     ProgramError
     """
-    if not all(isinstance(call, np.ufunc) or _module(call) == "numpy" for call, _ in calls):
+    if not all(_is_ours(call) for call, _ in calls):
         return
-    reached = {id(_root(value)) for value in known}
-    reached |= {id(_root(value)) for _, arguments in calls for value in arguments}
-    if any(id(_root(array)) not in reached for array in outputs):
-        raise ProgramError(
-            f"{where} returned values that it computed itself. It runs once, before there are "
-            f"values: record calls, for example `chip.call(numpy.multiply, x, 2, out)`"
-        )
+    values = (v for call, of in calls for v in (*of, getattr(call, "__self__", None)))
+    arrays = [value for value in (*known, *values) if isinstance(value, np.ndarray)]
+    for out in outputs:
+        if out.size and not any(np.may_share_memory(out, array) for array in arrays):
+            raise ProgramError(
+                f"{where} returned values that it computed itself. It runs once, before there are "
+                f"values: record calls, for example `chip.call(numpy.multiply, x, 2, out)`"
+            )
 
 
-def _root(value: object) -> object:
-    """Return the array that owns the memory of a view."""
-    while isinstance(value, np.ndarray) and isinstance(value.base, np.ndarray):
-        value = value.base
-    return value
-
-
-def _module(call: object) -> object:
-    return getattr(call, "__module__", None)
+def _is_ours(call: object) -> bool:
+    """Return whether a call is numpy's, or of this package, where arrays are arguments."""
+    owner = getattr(call, "__self__", None)
+    module = str(getattr(call, "__module__", None) or type(owner).__module__)
+    is_named = not hasattr(call, "__closure__") or call.__closure__ is None
+    return is_named and (isinstance(call, np.ufunc) or module.partition(".")[0] in _KNOWN)
 
 
 def _told(found: Wire | None, named: Wire | None) -> str:

@@ -104,8 +104,8 @@ class Binder:
         self._axes: dict[Label, Axis] = {}
         self._uncrossed: list[Wire] = []
         """Of collectives that the op has made; each crossing takes the oldest."""
-        self._has_asked = False
-        """Whether the op has asked for a collective."""
+        self._asked: set[tuple[str, Axis]] = set()
+        """The buffers of the collectives that the op has asked for."""
         self._crossed: set[int] = set()
         """The crossings of `phases`."""
 
@@ -130,7 +130,7 @@ class Binder:
         number = self._n_collectives
         self._n_collectives += 1
         op = "" if self._use is None else f", {self._use}"
-        if self._use is not None and not self._has_asked:
+        if self._use is not None and (wire.key, wire.axis) not in self._asked:
             raise ProgramError(
                 f"{self._use}, chip ({self.row}, {self.col}): its `bind` makes the collective "
                 f"{wire}, but has not asked for it with `chip.collective` or `chip.slabs`"
@@ -228,7 +228,7 @@ class Binder:
         self.phases[-1].begins.append((len(self.phases[-1].calls), use))
         inputs = [self.arrays[i] if isinstance(i, Tensor) else i for i in use.inputs]
         self._uncrossed.clear()
-        self._has_asked = False
+        self._asked.clear()
         n_exchanged, n_phases = len(self.exchanged), len(self.phases)
         n_calls = len(self.phases[-1].calls)
         where = f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__})"
@@ -265,7 +265,7 @@ class Binder:
         return self._algorithms.takes_time(wire, self.size(wire.axis))
 
     def _ask(self, wire: Wire) -> None:
-        self._has_asked = True
+        self._asked.add((wire.key, wire.axis))
         if self._use is not None and self._is_exchanged(wire):
             self.exchanged.append((self._use, wire))
 

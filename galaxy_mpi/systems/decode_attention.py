@@ -55,7 +55,7 @@ class Part:
 
 
 class AttentionStep:
-    """The attention of one layer, in place.
+    """The attention of one layer, bound to the arrays that it reads and writes.
 
     Parameters
     ----------

@@ -137,7 +137,7 @@ class Precision:
         """
         reads_whole = Fidelity.LOFI.reads_whole(self.weight(weight))
         default = Fidelity.LOFI if reads_whole else Fidelity.HIFI2
-        return self._chosen(weight.fidelity.format(mode=mode), default)
+        return self._chosen(weight.op_group.format(mode=mode), default)
 
     def attention_fidelity(self, mode: str) -> Fidelity:
         """Return the fidelity of attention; by default HiFi4 in prefill, HiFi2 in decode."""
@@ -150,7 +150,7 @@ class Precision:
     def activation_mask(self, weight: Weight, mode: str) -> np.uint32 | None:
         """Return which bits of its activation the matmul of a weight uses; None: all it has."""
         fidelity, formats = self.fidelity(weight, mode), self.formats(mode)
-        given = [getattr(formats, weight.activation)]
+        given = [getattr(formats, weight.multiplies)]
         if weight is Weight.WQKV and mode == "decode":
             given.append(formats.first_norm)  # of the first layer
         if not self.cuts_inputs or all(map(fidelity.reads_activation, given)):
@@ -165,7 +165,7 @@ class Precision:
 
     def weight(self, weight: Weight) -> DType:
         """Return the format of a matmul weight."""
-        dtype: DType = getattr(self, weight.format)
+        dtype: DType = getattr(self, weight.stored_as)
         return dtype
 
 

@@ -17,7 +17,7 @@ _MOST_CODECS = 8
 
 
 class Workspace:
-    """Scratch arrays shared by the attention of all layers of a thread; they grow as needed."""
+    """Scratch arrays shared by attention and products of all layers of a thread; they grow."""
 
     def __init__(self) -> None:
         self._bytes: dict[str, Bytes] = {}
@@ -25,7 +25,7 @@ class Workspace:
         self._codecs: dict[tuple[DType, int, int], RowCodec] = {}
         self.layers: WeakValueDictionary[tuple[object, ...], LayersAttention]
         self.layers = WeakValueDictionary()
-        """What layers of a program share, while one of them is bound."""
+        """What layers of a bound program share; it goes with the last of them."""
 
     def row_codec(self, dtype: DType, rows: int, width: int) -> RowCodec:
         """Return a codec for rows, one of the last few."""

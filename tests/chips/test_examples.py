@@ -13,9 +13,11 @@ from galaxy_mpi.checkpoints import default_prompts
 from galaxy_mpi.dtypes import BFP4, BFP8
 from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.mesh import Mesh
+from galaxy_mpi.models import Programs
+from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import Choice
 from galaxy_mpi.studies.what_if import WhatIf
-from galaxy_mpi.systems import chosen_modules, chosen_system
+from galaxy_mpi.systems import PRECISIONS, PassShape, chosen_modules, chosen_system
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.costs import Costs
 from tests.chips.changes import RUN, play
@@ -116,6 +118,15 @@ def test_soft_capped_logits_are_what_the_op_makes_of_logits(tmp_path):
     times = [play(DEVICE, system=system).device.times for system in ("galaxy", softcap)]
     longer = [after - before for before, after in zip(*(t.step_s for t in times), strict=True)]
     assert sum(longer) == pytest.approx(times[1].steps.by_op_s["softcap"])
+
+
+def test_every_row_of_a_pass_has_soft_capped_logits():
+    softcap = example("softcap.py:SYSTEM")
+    programs = Programs(PRESETS["llama3-70b"], Mesh(2, 2), softcap, PRECISIONS["float32"], users=2)
+    work = PassShape.of_prompt(40)
+    for program in (programs.decode(), *(programs.prefill(work, all_rows=all_rows)
+                                         for all_rows in (False, True))):  # fmt: skip
+        assert "softcap" in {use.op.name for use in program.uses}
 
 
 def test_a_bfp4_wire_carries_bfp4_in_half_the_time(tmp_path):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from galaxy_mpi.ccl.direct import DirectAllGather
 from galaxy_mpi.ccl.wire import Kind
 from galaxy_mpi.config import RunConfig
+from galaxy_mpi.dtypes import BF16
 from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.program import Kernel
@@ -88,13 +89,31 @@ class Unasked(MeanOfRows):
         return gathered.cross()[0]
 
 
+class AlsoUnasked(MeanOfRows):
+    """It asks for one collective, and makes another one as well."""
+
+    def bind(self, chip, x):
+        more = DirectAllGather(chip, replace(self._gather, key="MORE"))
+        chip.call(np.copyto, more.term, x)
+        more.cross()
+        return super().bind(chip, x)
+
+
 class Computed(Halve):
     """Halves the values that are there when it is bound, which are none."""
 
     def bind(self, chip, x):
-        out = chip.array(*x.shape)
-        chip.call(np.multiply, x, np.float32(0.5), out)
+        out = super().bind(chip, x)
+        chip.round(BF16, out)
         return out * np.float32(1)
+
+
+class Viewed(Halve):
+    """Returns a view that numpy makes of a foreign object."""
+
+    def bind(self, chip, x):
+        out = super().bind(chip, x)
+        return np.lib.stride_tricks.as_strided(out, out.shape, out.strides)
 
 
 def with_op(name, mesh, op):
@@ -148,6 +167,13 @@ def test_tokens_are_those_of_a_model_that_is_so_by_its_weights(folders, name, me
     assert found == greedy_tokens(halved, prompts, 6) != greedy_tokens(plain, prompts, 6)
 
 
+def test_it_may_return_a_view(folders):
+    mesh = Mesh(2, 2)
+    systems = (with_op("galaxy", mesh, op) for op in (Halve, Viewed))
+    halve, viewed = (report_of(run_of(folders[0], mesh, system)).tokens for system in systems)
+    assert halve == viewed
+
+
 def test_it_is_in_the_device_time_of_both_modes(folders):
     mesh = Mesh(2, 2)
     systems = (system_of("galaxy", mesh), with_op("galaxy", mesh, Halve))
@@ -180,6 +206,7 @@ def test_what_it_sends_is_checked_and_charged(folders):
     [
         (Uncharged, "Uncharged.* exchanges all_gather MEAN.*which its `wires` do not name"),
         (Unasked, "op unasked of layer 0, chip .* MEAN .* not asked for it with"),
+        (AlsoUnasked, "op also_unasked of layer 0, chip .* MORE .* not asked for it with"),
         (Computed, "op computed of layer 0, .*Computed.* values that it computed itself.*"),
     ],
 )

@@ -191,7 +191,7 @@ def test_each_format_of_a_group_shows_in_the_wires_of_its_layer_only(tmp_path):
     assert n_seen == 3
 
 
-# --- a new op is one class and one `replace`
+# --- an op that is added
 
 
 class CountRows(SystemOp):

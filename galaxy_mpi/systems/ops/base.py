@@ -221,7 +221,7 @@ class SystemOp(Op):
             weight,
             *self.shape.matrices[weight],
             precision.weight(weight),
-            getattr(self.formats, weight.activation),
+            getattr(self.formats, weight.multiplies),
             precision.fidelity(weight, self.site.mode),
             is_prefetched,
         )

@@ -16,7 +16,7 @@ python -c "from galaxy_mpi.cli.sessions import remove_stale_sessions as remove; 
 # The examples in docstrings; pure functions; all chips in one process; real ranks; whole commands.
 python -m pytest --doctest-modules galaxy_mpi "$@" || failed=1
 # A file of tests stays in one process; every core has one.
-OPENBLAS_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadfile tests/unit tests/chips "$@" || failed=1
+python -m pytest --numprocesses auto --dist loadfile tests/unit tests/chips "$@" || failed=1
 # 32 ranks do the main job, fewer all the rest. Only rank 0 prints, unless another fails.
 for ranks in 2 4 8 32; do
     echo "== $ranks ranks"

@@ -65,6 +65,8 @@ class Binder:
 
     Attributes
     ----------
+    use : Use or None
+        The op that is being bound.
     exchanged : list of (Use, Wire)
         The collectives that ops have asked for, in order, without those of a group of one chip
         that the system skips. Device time must charge the same (`galaxy_mpi.timing.Tape.check`).
@@ -100,12 +102,12 @@ class Binder:
         self._taken: list[Array] = []
         self._program, self._last_uses = Program(), dict[Tensor, int]()
         self._n_collectives = 0
-        self._use: Use | None = None
+        self.use: Use | None = None
         self._axes: dict[Label, Axis] = {}
         self._uncrossed: list[Wire] = []
         """Of collectives that the op has made; each crossing takes the oldest."""
-        self._asked: set[tuple[str, Axis]] = set()
-        """The buffers of the collectives that the op has asked for."""
+        self.asked: set[tuple[str, Axis]] = set()
+        """The buffers of the collectives that the op has asked for with `collective` or `slabs`."""
         self._crossed: set[int] = set()
         """The crossings of `phases`."""
 
@@ -129,12 +131,7 @@ class Binder:
         """Return what all members must agree on in the next exchange."""
         number = self._n_collectives
         self._n_collectives += 1
-        op = "" if self._use is None else f", {self._use}"
-        if self._use is not None and (wire.key, wire.axis) not in self._asked:
-            raise ProgramError(
-                f"{self._use}, chip ({self.row}, {self.col}): its `bind` makes the collective "
-                f"{wire}, but has not asked for it with `chip.collective` or `chip.slabs`"
-            )
+        op = "" if self.use is None else f", {self.use}"
         label = Label(wire.digest(number), f"{wire}{op}")
         self._axes[label] = wire.axis
         self._uncrossed.append(wire)
@@ -168,7 +165,7 @@ class Binder:
         """End the phase; the next one begins after the crossing."""
         if id(crossing) in self._crossed:
             raise ProgramError(
-                f"{self._use}, chip ({self.row}, {self.col}): its `bind` calls `cross()` of one "
+                f"{self.use}, chip ({self.row}, {self.col}): its `bind` calls `cross()` of one "
                 f"collective twice ({crossing.label.text}); make a second collective, and "
                 f"charge it"
             )
@@ -176,8 +173,8 @@ class Binder:
         self.phases[-1].crossing = crossing
         del self._uncrossed[:1]
         self.phases.append(Phase())
-        if self._use is not None:
-            self.phases[-1].begins.append((0, self._use))
+        if self.use is not None:
+            self.phases[-1].begins.append((0, self.use))
         for plane in self._poisoned:
             plane.passed(crossing)
 
@@ -224,11 +221,11 @@ class Binder:
 
     def bind_use(self, number: int) -> None:
         """Bind one op. All chips of a process bind it before any binds the next."""
-        use = self._use = self._program.uses[number]
+        use = self.use = self._program.uses[number]
         self.phases[-1].begins.append((len(self.phases[-1].calls), use))
         inputs = [self.arrays[i] if isinstance(i, Tensor) else i for i in use.inputs]
         self._uncrossed.clear()
-        self._asked.clear()
+        self.asked.clear()
         n_exchanged, n_phases = len(self.exchanged), len(self.phases)
         n_calls = len(self.phases[-1].calls)
         where = f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__})"
@@ -265,9 +262,9 @@ class Binder:
         return self._algorithms.takes_time(wire, self.size(wire.axis))
 
     def _ask(self, wire: Wire) -> None:
-        self._asked.add((wire.key, wire.axis))
-        if self._use is not None and self._is_exchanged(wire):
-            self.exchanged.append((self._use, wire))
+        self.asked.add((wire.key, wire.axis))
+        if self.use is not None and self._is_exchanged(wire):
+            self.exchanged.append((self.use, wire))
 
     def _release(self, number: int) -> None:
         """Return arrays that no later op reads to the pool."""

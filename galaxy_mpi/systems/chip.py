@@ -9,10 +9,12 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.algorithms import Algorithms
+from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import FLOAT32, TILE, DType, padded
+from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.kernels import column_parts
 from galaxy_mpi.mesh import Axis, Mesh
-from galaxy_mpi.mesh.plane import Plane
+from galaxy_mpi.mesh.plane import Label, Plane
 from galaxy_mpi.prefetch import ProductRows, WeightStream
 from galaxy_mpi.program import Binder, Tap
 from galaxy_mpi.program.codecs import Codecs
@@ -190,6 +192,21 @@ class ChipBinder(Binder):
         )
         self.state, self.weights, self.inputs = state, weights, state.inputs
         self.workspace = state.workspace
+
+    def label(self, wire: Wire) -> Label:
+        """Return what all members must agree on in the next exchange.
+
+        Raises
+        ------
+        ProgramError
+            If the op has not asked for the collective, which would be neither charged nor reported.
+        """
+        if (wire.key, wire.axis) not in self.asked:
+            raise ProgramError(
+                f"{self.use}, chip ({self.row}, {self.col}): its `bind` makes the collective "
+                f"{wire}, but has not asked for it with `chip.collective` or `chip.slabs`"
+            )
+        return super().label(wire)
 
     def vector(self, vector: VectorId) -> F32:
         """Return a gain or a bias."""

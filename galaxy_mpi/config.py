@@ -19,10 +19,13 @@ from galaxy_mpi.systems import Modules, System, Wanted, name_of_system, system_o
 if TYPE_CHECKING:  # few ranks or runs need them
     from galaxy_mpi.timing import Machine, Slowness
 
-__all__ = ["MAX_USERS", "Emulated", "RunConfig", "formats"]
+__all__ = ["MAX_USERS", "MOST_BUFFER_BYTES", "Emulated", "RunConfig", "formats"]
 
 MAX_USERS = 32
 """Users of a decode batch: the rows of a tile."""
+
+MOST_BUFFER_BYTES = 2**40
+"""Upper limit of the circular buffer."""
 
 MOST_TOKENS = 2**20
 """Upper limit of positions, beyond any model."""
@@ -168,7 +171,7 @@ class RunConfig(Emulated):
             ("--max-new-tokens", self.max_new_tokens, MOST_TOKENS),
             ("--batch", self.batch, None),
             ("--layers", self.n_layers, MOST_LAYERS),
-            ("--circular-buffer-bytes", self.circular_buffer_bytes, 2**40),
+            ("--circular-buffer-bytes", self.circular_buffer_bytes, MOST_BUFFER_BYTES),
             ("--page-size", self.page_size, 2**16),
             ("--cache-blocks", self.cache_blocks, 2**20),
         ):

@@ -16,10 +16,10 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chips import load_chips
 from galaxy_mpi.engine.mode import MakeTap
 from galaxy_mpi.engine.modes import PrefillMode
+from galaxy_mpi.engine.parts import make_programs
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models import PackedOnce
-from galaxy_mpi.models.programs import Programs
 from galaxy_mpi.program import HEAD, Binder, Program, Tap, Use
 from galaxy_mpi.systems import Precision, PrefillPass, PrefillUser
 
@@ -100,16 +100,7 @@ class ForcedPass:
             n_tokens=len(self._tokens),
             packed=self._packed if precision.is_bfloat16 else None,
         )
-        programs = Programs(
-            model,
-            run.mesh,
-            run.emulated_system,
-            chips.precision,
-            users=run.working_mesh.cols,
-            modules=chips.modules,
-            head=chips.head,
-            layout_class=run.layout_class,
-        )
+        programs = make_programs(run, model, chips, users=run.working_mesh.cols)
         layers = tuple(chips.precision.of(layer) for layer in range(model.n_layers))
         behind = self._shared(layers)
         streams: list[list[F32]] = [[] for _ in range(model.n_layers)]

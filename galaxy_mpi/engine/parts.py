@@ -42,14 +42,16 @@ def n_places(run: RunConfig) -> int:
     return -(-(run.batch or MAX_USERS) // cols) * cols
 
 
-def make_programs(run: RunConfig, model: LlamaConfig, chips: Chips) -> Programs:
-    """Return the programs of a run."""
+def make_programs(
+    run: RunConfig, model: LlamaConfig, chips: Chips, users: int | None = None
+) -> Programs:
+    """Return the programs of a run; by default for all places of users."""
     return Programs(
         model,
         run.mesh,
         run.emulated_system,
         chips.precision,
-        users=n_places(run),
+        users=users or n_places(run),
         prefetch=run.prefetch,
         modules=chips.modules,
         head=chips.head,

@@ -14,6 +14,7 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.chips import Chips, load_chips
 from galaxy_mpi.engine.mode import MakeTap, Watcher
 from galaxy_mpi.engine.modes import DecodeMode, PrefillMode
+from galaxy_mpi.engine.parts import make_programs
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.models.programs import Programs
@@ -67,16 +68,8 @@ def forced_answers(
         On all ranks, if the weights cannot be read.
     """
     chips = load_chips(run, plan, transport, precision=precision, n_tokens=len(tokens))
-    programs = Programs(
-        plan.model,
-        run.mesh,
-        run.emulated_system,
-        chips.precision,
-        users=run.working_mesh.cols,  # one place per column; the text is in the first
-        modules=chips.modules,
-        head=chips.head,
-        layout_class=run.layout_class,
-    )
+    # One place per column; the text is in the first.
+    programs = make_programs(run, plan.model, chips, users=run.working_mesh.cols)
     n_prefilled = min(n_prefilled or len(tokens), len(tokens))
     forcing = _Forcing(chips, programs, np.array(tokens), n_prefilled, watchers)
     transport.begin("a pass of all tokens")

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from galaxy_mpi.config import MAX_USERS, MOST_BUFFER_BYTES
 from galaxy_mpi.errors import ConfigError
+from galaxy_mpi.models.config import MOST_LAYERS
 from galaxy_mpi.studies.asked_systems import SAMPLINGS
 
 if TYPE_CHECKING:
@@ -27,15 +29,15 @@ def check_values(asked: "WhatIf") -> None:
         It names the option and what it may be.
     """
     for name, value, most in (
-        ("--users", asked.users, 32),
+        ("--users", asked.users, MAX_USERS),
         ("--input-tokens", asked.input_tokens, MAX_TOKENS),
         ("--new-tokens", asked.new_tokens, MAX_TOKENS),
         ("--links", asked.links, 16),
-        ("--layers", asked.layers, 1000),
-        ("--circular-buffer-bytes", asked.circular_buffer_bytes, 2**40),
+        ("--layers", asked.layers, MOST_LAYERS),
+        ("--circular-buffer-bytes", asked.circular_buffer_bytes, MOST_BUFFER_BYTES),
         ("--lengths", max(asked.lengths or (1,)), MAX_TOKENS),
         ("--lengths", min(asked.lengths or (1,)), MAX_TOKENS),
-        ("the number of --lengths", len(asked.lengths or (1,)), 32),
+        ("the number of --lengths", len(asked.lengths or (1,)), MAX_USERS),
         ("--cached-percent", asked.cached_percent + 1, 100),
     ):
         if value is not None and not 1 <= value <= most:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from galaxy_mpi.arguments import ArgumentParser
 from galaxy_mpi.command import run_alone
+from galaxy_mpi.errors import ConfigError
 from galaxy_mpi.files import write_text
 from galaxy_mpi.studies.differences import compare_captures
 
@@ -22,7 +23,8 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(
         "galaxy_mpi.diff",
         "Show where two captures of decode --capture differ: the first tensor, then by op, by "
-        "layer, and on which chip. Exit code 0: equal, 1: different, 2: not comparable.",
+        "layer, and on which chip. Exit code 0: equal (or near enough, see --require-pcc), "
+        "1: different, 2: not comparable.",
     )
     parser.usage = "%(prog)s A B [options]"
     add = parser.add_argument
@@ -35,6 +37,12 @@ def build_parser() -> ArgumentParser:
         metavar="P",
         help="also show the first op whose correlation is below P",
     )
+    add(
+        "--require-pcc",
+        type=float,
+        metavar="P",
+        help="exit with 0 if no tensor has a correlation below P, even if values differ",
+    )
     add("--json", type=Path, metavar="FILE", help="write the figures; - means standard output")
     return parser
 
@@ -46,16 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     def prepare(arguments: argparse.Namespace) -> Callable[[], int]:
         if arguments.b is None:
             parser.error("give two captures")
+        for option, bound in (("--pcc", arguments.pcc), ("--require-pcc", arguments.require_pcc)):
+            if bound is not None and not 0 <= bound <= 1:
+                raise ConfigError(f"{option} must be 0 to 1, got {bound}")
         found = compare_captures(arguments.a, arguments.b)
+        pcc = arguments.pcc if arguments.require_pcc is None else arguments.require_pcc
 
         def play() -> int:
-            text = json.dumps(found.to_dict(arguments.pcc), indent=2) + "\n"
+            text = json.dumps(found.to_dict(pcc), indent=2) + "\n"
             if str(arguments.json) == "-":
                 print(text, end="")
             else:
                 write_text(arguments.json, text)
-                print(found.to_text(arguments.pcc))
-            return DIFFERENT if found.differing or found.only_in_one else 0
+                print(found.to_text(pcc))
+            return 0 if found.passes(arguments.require_pcc) else DIFFERENT
 
         return play
 

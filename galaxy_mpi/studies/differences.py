@@ -90,6 +90,20 @@ class Differences:
         """Return the first whose correlation is below ``pcc``."""
         return next((one for one in self.found if one.pcc < pcc), None)
 
+    def passes(self, pcc: float | None) -> bool:
+        """Return whether both have the same tensors, and each is equal or correlates so much.
+
+        Parameters
+        ----------
+        pcc : float or None
+            Least correlation; None: all must be equal. A value that is finite in one capture only
+            never passes.
+        """
+        if pcc is None:
+            return not (self.differing or self.only_in_one)
+        near = all(one.pcc >= pcc and math.isfinite(one.largest) for one in self.found)
+        return near and not self.only_in_one
+
     def to_dict(self, pcc: float) -> JsonObject:
         """Return what ``--json`` writes; see docs/json.md."""
         first, below = next(iter(self.differing), None), self.first_below(pcc)

@@ -128,6 +128,19 @@ def test_diff_names_the_op_the_layer_and_the_chip(tmp_path, capsys):
     assert "first to differ: w2 of layer 1 (1.w2.out) in decode-0001" in capsys.readouterr().out
     assert diff.main([a, str(tmp_path / "none")]) == 2
     assert diff.main([a]) == 2
+    # For CI, where a change may move last bits but no more.
+    least = min(entry["pcc"] for entry in found["by_op"])
+    assert 0.9 < least < 1
+    for bound, code in ((0.9, 0), (least, 0), ((1 + least) / 2, 1), (1.0, 1)):
+        assert diff.main([b, a, "--require-pcc", str(bound)]) == code
+    assert diff.main([a, a, "--require-pcc", "1"]) == 0
+    for bound in ("1.5", "-0.1", "nan"):
+        capsys.readouterr()
+        assert diff.main([a, a, "--require-pcc", bound]) == 2
+        assert f"--require-pcc must be 0 to 1, got {float(bound)}" in capsys.readouterr().err
+    one_layer = tmp_path / "c"
+    play(RUN, capture_path=one_layer, capture=Choice("w2", "0", "1"))
+    assert diff.main([b, str(one_layer), "--require-pcc", "0"]) == 1
 
 
 def test_golden_tokens_are_compared(tmp_path, capsys):

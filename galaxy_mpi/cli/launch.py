@@ -39,7 +39,7 @@ _OPEN_MPI_5 = {
     "OMPI_MCA_btl": "self,sm,tcp",
     "OMPI_MCA_osc": "^ucx",
     "OMPI_MCA_btl_sm_backing_directory": "/tmp",
-    "OMPI_MCA_btl_sm_eager_limit": "32768",
+    "OMPI_MCA_btl_sm_eager_limit": "40960",
 }
 
 _OPEN_MPI_4 = {
@@ -49,7 +49,7 @@ _OPEN_MPI_4 = {
     "OMPI_MCA_btl": "self,vader,tcp",
     "OMPI_MCA_osc": "^ucx",
     "OMPI_MCA_btl_vader_backing_directory": "/tmp",
-    "OMPI_MCA_btl_vader_eager_limit": "32768",
+    "OMPI_MCA_btl_vader_eager_limit": "40960",
 }
 
 _SEGMENTS = ("OMPI_MCA_btl_sm_backing_directory", "OMPI_MCA_btl_vader_backing_directory")

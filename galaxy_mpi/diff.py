@@ -17,6 +17,8 @@ __all__ = ["build_parser", "main"]
 DIFFERENT = 1
 """Exit code."""
 
+USUAL_PCC = 0.99
+
 
 def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
@@ -33,15 +35,16 @@ def build_parser() -> ArgumentParser:
     add(
         "--pcc",
         type=float,
-        default=0.99,
         metavar="P",
-        help="also show the first op whose correlation is below P",
+        help="also show the first op whose correlation is below P (default: that of --require-pcc, "
+        "or 0.99)",
     )
     add(
         "--require-pcc",
         type=float,
         metavar="P",
-        help="exit with 0 if no tensor has a correlation below P, even if values differ",
+        help="exit with 0 if no tensor has a correlation below P, even if values differ; but not "
+        "if one is missing, has another shape, or is finite in one capture only",
     )
     add("--json", type=Path, metavar="FILE", help="write the figures; - means standard output")
     return parser
@@ -58,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if bound is not None and not 0 <= bound <= 1:
                 raise ConfigError(f"{option} must be 0 to 1, got {bound}")
         found = compare_captures(arguments.a, arguments.b)
-        pcc = arguments.pcc if arguments.require_pcc is None else arguments.require_pcc
+        shown = (arguments.pcc, arguments.require_pcc, USUAL_PCC)
+        pcc = next(bound for bound in shown if bound is not None)
 
         def play() -> int:
             text = json.dumps(found.to_dict(pcc), indent=2) + "\n"

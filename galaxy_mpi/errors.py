@@ -68,7 +68,7 @@ class CollectiveError(RuntimeError):
 
 
 class ProgramError(UserError, CollectiveError):
-    """The programs of two chips differ, or an op exchanges other data than it charges."""
+    """An op is wrong: it exchanges what is not charged, or not the same on all chips."""
 
 
 class PrefetchError(RuntimeError):

@@ -92,8 +92,8 @@ rm -f "$root"/galaxy_mpi/dtypes/*.so.before
 # 32 ranks 70 ms (a host with InfiniBand wants `pml` and `btl` struck out); its one-sided component
 # for UCX, which complains on hosts without such a network and is not used, stays out; its message
 # queues lie beside its other session files and not in /dev/shm, which has 64 MB in a container;
-# messages of up to 40 KiB (of 32 with what is in front) are sent without asking whether the receiver
-# is ready, because each answer waits until all ranks of a core have had a turn.
+# messages of up to 40 KiB, which fits 32 KiB of data and its header, are sent without asking whether
+# the receiver is ready, because each answer waits until all ranks of a core have had a turn.
 # Every rank gets one BLAS thread, because 32 pools of threads would fight for the cores. Between hosts,
 # mpirun notices within 15 s that the network is cut; by default it takes 8 minutes.
 mkdir -p "$venv/etc"

@@ -122,7 +122,7 @@ SMALL_SUM = 2**12
 SMALL_CHUNK, SHARED_CHUNK = 2**9, 2**15
 """The same of a reduce-scatter's chunk, with messages and in shared memory.
 
-A message of a whole term should fit Open MPI's eager limit (32 KiB, see ``launch/setup.sh``). In
+A message of a whole term should fit Open MPI's eager limit (40 KiB, see ``launch/setup.sh``). In
 shared memory, terms are passed on without a copy.
 """
 

@@ -7,7 +7,7 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.engine.forced_pass import ForcedPass
 from galaxy_mpi.engine.plan import Plan
 from galaxy_mpi.engine.quality import Quality, Reference
-from galaxy_mpi.errors import UserError
+from galaxy_mpi.errors import CollectiveError, UserError
 from galaxy_mpi.mesh.transport import Transport
 from galaxy_mpi.systems.precision import FLOAT32_PRECISION
 from galaxy_mpi.systems.settings import Setting
@@ -70,7 +70,8 @@ class Measuring:
         try:
             search()
         except UserError as error:
-            if not error.is_common:
+            # After an error in an exchange, the other ranks are still in it.
+            if not error.is_common and not isinstance(error, CollectiveError):
                 failure = error  # `error` is gone when a lambda may look at it
                 self._transport.from_root(lambda: _fail(failure))
             raise

@@ -96,7 +96,7 @@ class Report:
             "time_to_first_token_s": sum(first.values()) / len(first) if first else 0.0,
             "time_to_first_token_by_user_s": [first.get(r.number) for r in self.requests],
             "load_s": times.load_s,
-            "collectives_memory_bytes_per_rank": self.memory[0].collectives_bytes,
+            "collectives_memory_bytes_per_chip": self.memory[0].collectives_bytes,
             "process_memory_bytes": sum(rank.process_bytes for rank in self.memory),
             **self.host_latency.to_dict(),
         }

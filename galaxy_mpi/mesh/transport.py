@@ -53,7 +53,7 @@ class Transport(Protocol):
         """Compute on rank 0 and return the result on every rank; a UserError is raised on all."""
 
     def agree(self, error: UserError | None) -> None:
-        """Raise the first error of any rank on every rank. For set-up, not for steps."""
+        """Raise the first error of any rank on every rank. For set-up and binding, not steps."""
 
     def gather(self, value: _T) -> list[_T] | None:
         """Return every rank's value on rank 0, None elsewhere. For reports, not for steps."""

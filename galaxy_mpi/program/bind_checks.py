@@ -1,6 +1,6 @@
 """What is checked of an op when it is bound: the messages it makes and the arrays it returns.
 
-All chips must make the same collectives in the same order, which is compared before a step runs:
+All chips must ask for the same collectives in the same order. This is compared before a step runs:
 among the chips of a process after each op, and among processes after all of them.
 """
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["check_alike", "check_shapes", "check_wires", "check_written", "difference", "texts_of"]
 
 _NOTHING = "nothing more"
-
-_KNOWN = ("numpy", "galaxy_mpi")
 
 
 def texts_of(exchanged: Iterable[tuple["Use", Wire]]) -> list[tuple[str, str]]:
@@ -70,6 +68,12 @@ def check_alike(chips: Sequence["Binder"], first: int) -> None:
             error = difference((chip.row, chip.col), mine, (chips[0].row, chips[0].col), its)
             assert error is not None
             raise error
+        if len(chip.phases) != len(chips[0].phases):  # of an algorithm of the user's
+            raise ProgramError(
+                f"{chip.use}: chip ({chip.row}, {chip.col}) exchanges {len(chip.phases) - 1} times "
+                f"up to here, but chip ({chips[0].row}, {chips[0].col}) "
+                f"{len(chips[0].phases) - 1} times"
+            )
 
 
 def check_wires(where: str, declared: Sequence[Wire], exchanged: Sequence[Wire]) -> None:
@@ -120,31 +124,34 @@ def check_written(
     known : iterable
         What the op was given and the arrays that it took.
     calls : sequence of Call
-        What it recorded. Nothing is raised if one of them is a function of the user's, which may
-        have arrays that are not among its arguments.
+        What it recorded. Nothing is raised if one of them may have arrays that are not among its
+        arguments.
 
     Raises
     ------
     ProgramError
     """
-    if not all(_is_ours(call) for call, _ in calls):
+    if not all(_is_plain(call) for call, _ in calls):
         return
     values = (v for call, of in calls for v in (*of, getattr(call, "__self__", None)))
     arrays = [value for value in (*known, *values) if isinstance(value, np.ndarray)]
     for out in outputs:
         if out.size and not any(np.may_share_memory(out, array) for array in arrays):
             raise ProgramError(
-                f"{where} returned values that it computed itself. It runs once, before there are "
-                f"values: record calls, for example `chip.call(numpy.multiply, x, 2, out)`"
+                f"{where} returned an array that none of its calls writes. It runs once, before "
+                f"there are values: record calls, for example `chip.call(numpy.multiply, x, 2, "
+                f"out)`, or `chip.call(numpy.copyto, out, values)` for a constant"
             )
 
 
-def _is_ours(call: object) -> bool:
-    """Return whether a call is numpy's, or of this package, where arrays are arguments."""
+def _is_plain(call: object) -> bool:
+    """Return whether all arrays of a call are its arguments, or the array it is a method of."""
     owner = getattr(call, "__self__", None)
-    module = str(getattr(call, "__module__", None) or type(owner).__module__)
-    is_named = not hasattr(call, "__closure__") or call.__closure__ is None
-    return is_named and (isinstance(call, np.ufunc) or module.partition(".")[0] in _KNOWN)
+    if isinstance(owner, (np.ndarray, np.ufunc)) or isinstance(call, np.ufunc):
+        return True
+    # Codecs have arrays of their own, but write only to their arguments.
+    module = getattr(call, "__module__", None) if owner is None else type(owner).__module__
+    return module == "numpy" or str(module).startswith("galaxy_mpi.dtypes.")
 
 
 def _told(found: Wire | None, named: Wire | None) -> str:

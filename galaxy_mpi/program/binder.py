@@ -106,8 +106,6 @@ class Binder:
         self._axes: dict[Label, Axis] = {}
         self._uncrossed: list[Wire] = []
         """Of collectives that the op has made; each crossing takes the oldest."""
-        self.asked: set[tuple[str, Axis]] = set()
-        """The buffers of the collectives that the op has asked for with `collective` or `slabs`."""
         self._crossed: set[int] = set()
         """The crossings of `phases`."""
 
@@ -180,7 +178,7 @@ class Binder:
 
     def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
         """Return a collective to write to and cross, see `galaxy_mpi.ccl.builder.Bound`."""
-        self._ask(wire)
+        self._note_exchange(wire)
         return self._algorithms.bind(self, wire, by_rows=by_rows)
 
     def slabs(self, wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Bound]]:
@@ -195,7 +193,7 @@ class Binder:
         pieces : sequence of slice, optional
             Adjacent row ranges that must not be split.
         """
-        self._ask(wire)
+        self._note_exchange(wire)
         return self._algorithms.slabs(self, wire, pieces)
 
     def bind(self, program: Program, inputs: Mapping[str, Array]) -> None:
@@ -225,7 +223,6 @@ class Binder:
         self.phases[-1].begins.append((len(self.phases[-1].calls), use))
         inputs = [self.arrays[i] if isinstance(i, Tensor) else i for i in use.inputs]
         self._uncrossed.clear()
-        self.asked.clear()
         n_exchanged, n_phases = len(self.exchanged), len(self.phases)
         n_calls = len(self.phases[-1].calls)
         where = f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__})"
@@ -261,8 +258,7 @@ class Binder:
         """Return False for a group of one chip that the system skips."""
         return self._algorithms.takes_time(wire, self.size(wire.axis))
 
-    def _ask(self, wire: Wire) -> None:
-        self.asked.add((wire.key, wire.axis))
+    def _note_exchange(self, wire: Wire) -> None:
         if self.use is not None and self._is_exchanged(wire):
             self.exchanged.append((self.use, wire))
 

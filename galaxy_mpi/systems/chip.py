@@ -1,6 +1,6 @@
 """What a chip offers to ops when they bind: weights, caches, inputs of a step, matmuls."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,14 +9,15 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32, Ints
 from galaxy_mpi.ccl.algorithms import Algorithms
+from galaxy_mpi.ccl.builder import Bound
 from galaxy_mpi.ccl.wire import Wire
 from galaxy_mpi.dtypes import FLOAT32, TILE, DType, padded
-from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.kernels import column_parts
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.mesh.plane import Label, Plane
 from galaxy_mpi.prefetch import ProductRows, WeightStream
 from galaxy_mpi.program import Binder, Tap
+from galaxy_mpi.program.asked import Asked, Making
 from galaxy_mpi.program.codecs import Codecs
 from galaxy_mpi.program.pool import ArrayPool
 from galaxy_mpi.systems.kv_cache import KVCache, PageTable
@@ -180,6 +181,7 @@ class ChipBinder(Binder):
         taps: tuple[Tap, ...] = (),
         poisons: bool = False,
     ) -> None:
+        self._making = Making()
         super().__init__(
             mesh,
             state.rank,
@@ -193,20 +195,39 @@ class ChipBinder(Binder):
         self.state, self.weights, self.inputs = state, weights, state.inputs
         self.workspace = state.workspace
 
-    def label(self, wire: Wire) -> Label:
-        """Return what all members must agree on in the next exchange.
+    def bind_use(self, number: int) -> None:
+        """Bind one op. All chips of a process bind it before any binds the next."""
+        first = len(self.exchanged)
+        super().bind_use(number)
+        wires = [wire for _, wire in self.exchanged[first:] if self.size(wire.axis) > 1]
+        self._making.end(self._where, wires)
 
-        Raises
-        ------
-        ProgramError
-            If the op has not asked for the collective, which would be neither charged nor reported.
-        """
-        if (wire.key, wire.axis) not in self.asked:
-            raise ProgramError(
-                f"{self.use}, chip ({self.row}, {self.col}): its `bind` makes the collective "
-                f"{wire}, but has not asked for it with `chip.collective` or `chip.slabs`"
-            )
+    @property
+    def _where(self) -> str:
+        return f"{self.use}, chip ({self.row}, {self.col})"
+
+    def label(self, wire: Wire) -> Label:
+        """Return what all members must agree on in the next exchange."""
+        self._making.note(self._where, wire)
         return super().label(wire)
+
+    def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:
+        """Return a collective to write to and cross, see `galaxy_mpi.ccl.builder.Bound`."""
+        with self._making.allowed():
+            return Asked(super().collective(wire, by_rows=by_rows), self._making)
+
+    def slabs(self, wire: Wire, pieces: Sequence[slice] = ()) -> Iterator[tuple[slice, Bound]]:
+        """Yield row ranges with their collectives, see `Binder.slabs`."""
+        found = super().slabs(wire, pieces)
+        return self._slabs(found)
+
+    def _slabs(self, found: Iterator[tuple[slice, Bound]]) -> Iterator[tuple[slice, Bound]]:
+        while True:
+            with self._making.allowed():
+                slab = next(found, None)
+            if slab is None:
+                return
+            yield slab[0], Asked(slab[1], self._making)
 
     def vector(self, vector: VectorId) -> F32:
         """Return a gain or a bias."""

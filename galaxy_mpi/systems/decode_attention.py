@@ -130,7 +130,7 @@ class LayersAttention:
     ) -> None:
         self.inputs, self.q, self.out = inputs, q_BNH, out_BNH
         self._workspace, self._attend = workspace, attend
-        self._is_own = type(attend) is Attention
+        self._is_default = type(attend) is Attention
         self._is_plain = cache.dtype is FLOAT32
         self._dtype, self._head_dim = cache.dtype, cache.head_dim
         n_kv, _, page, _, row_bytes = cache.rows.shape
@@ -142,7 +142,7 @@ class LayersAttention:
             if not fidelity.reads_whole(precision.kv_cache):
                 self._cache_mask = fidelity.weight_mask
         masks = self._mask, self._cache_mask
-        self._kind = id(workspace), cache.dtype, cache.head_dim, n_kv, self._is_own, masks
+        self._kind = id(workspace), cache.dtype, cache.head_dim, n_kv, self._is_default, masks
         self.key = (self._kind, id(inputs), *map(_place, (q_BNH, out_BNH)))
         self.table: PageTable | None = None
         self.has_idle = False
@@ -178,7 +178,7 @@ class LayersAttention:
             head_bytes = 2 * runs_GN.shape[1] * size * self._head_dim * 4
             n_users = max(1, _UNPACKED_BYTES // (n_kv * head_bytes))
             n_heads = n_kv
-            if self._is_own and n_users == 1:
+            if self._is_default and n_users == 1:
                 n_heads = max(1, _UNPACKED_BYTES // head_bytes)
             for first in range(0, len(places), n_users):
                 users = slice(first, first + n_users)
@@ -201,7 +201,7 @@ class LayersAttention:
             codec = space.row_codec(self._dtype, n_rows, head_dim)
             unpack = partial(codec.unpack, rows.reshape(n_rows, row_bytes), both)
         both = both.reshape(n_kv, n_users, n_runs * size, 2, head_dim).swapaxes(0, 1)
-        n_own = n_users if self._is_own else 0  # a user's class has arrays of its own
+        n_shared = n_users if self._is_default else 0  # a user's class has arrays of its own
         adjacent = int(places[-1]) - int(places[0]) + 1 == n_users
         return Part(
             places,
@@ -214,9 +214,9 @@ class LayersAttention:
             unpack,
             both[..., 0, :],
             both[..., 1, :],
-            space.values("queries", n_own, n_kv, per_kv, head_dim),
-            space.values("scores", n_own, n_kv, per_kv, n_runs * size),
-            space.values("bounds", n_own, n_kv, per_kv, 1),
+            space.values("queries", n_shared, n_kv, per_kv, head_dim),
+            space.values("scores", n_shared, n_kv, per_kv, n_runs * size),
+            space.values("bounds", n_shared, n_kv, per_kv, 1),
             future_mask(self._table.positions_B[places], n_runs * size),
         )
 
@@ -235,7 +235,7 @@ class LayersAttention:
         if self._cache_mask is not None:
             for values in (k.view(np.uint32), v.view(np.uint32)):
                 calls.append((np.bitwise_and, (values, self._cache_mask, values)))
-        if self._is_own:
+        if self._is_default:
             bounds, future = part.bounds, part.future
             calls += attention_calls(q, k, v, future, part.scaled, part.scores, bounds, out)
         else:

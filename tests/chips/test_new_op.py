@@ -207,7 +207,7 @@ def test_what_it_sends_is_checked_and_charged(folders):
         (Uncharged, "Uncharged.* exchanges all_gather MEAN.*which its `wires` do not name"),
         (Unasked, "op unasked of layer 0, chip .* MEAN .* not asked for it with"),
         (AlsoUnasked, "op also_unasked of layer 0, chip .* MORE .* not asked for it with"),
-        (Computed, "op computed of layer 0, .*Computed.* values that it computed itself.*"),
+        (Computed, "op computed of layer 0, .*Computed.* an array that none of its calls writes.*"),
     ],
 )
 def test_a_mistake_in_its_bind_is_told_with_op_and_chip(folders, op, told):

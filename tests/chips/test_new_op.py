@@ -90,13 +90,24 @@ class Unasked(MeanOfRows):
 
 
 class AlsoUnasked(MeanOfRows):
-    """It asks for one collective, and makes another one as well."""
+    """It asks for one collective, and makes another like it as well."""
 
     def bind(self, chip, x):
-        more = DirectAllGather(chip, replace(self._gather, key="MORE"))
+        out = super().bind(chip, x)
+        more = DirectAllGather(chip, self._gather)
         chip.call(np.copyto, more.term, x)
         more.cross()
-        return super().bind(chip, x)
+        return out
+
+
+class Unmade(MeanOfRows):
+    """It asks for slabs, and takes none."""
+
+    def bind(self, chip, x):
+        out = chip.array(*x.shape)
+        chip.slabs(self._gather)
+        chip.call(np.copyto, out, x)
+        return out
 
 
 class Computed(Halve):
@@ -206,7 +217,8 @@ def test_what_it_sends_is_checked_and_charged(folders):
     [
         (Uncharged, "Uncharged.* exchanges all_gather MEAN.*which its `wires` do not name"),
         (Unasked, "op unasked of layer 0, chip .* MEAN .* not asked for it with"),
-        (AlsoUnasked, "op also_unasked of layer 0, chip .* MORE .* not asked for it with"),
+        (AlsoUnasked, "op also_unasked of layer 0, chip .* MEAN .* not asked for it with"),
+        (Unmade, "op unmade of layer 0, chip .* asks for .* MEAN .* but does not make it"),
         (Computed, "op computed of layer 0, .*Computed.* an array that none of its calls writes.*"),
     ],
 )

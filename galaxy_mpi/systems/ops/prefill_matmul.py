@@ -16,15 +16,14 @@ import numpy as np
 
 from galaxy_mpi.arrays import F32
 from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
-from galaxy_mpi.dtypes import DType
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Charge, Cuts, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.add_norm import concat_columns
+from galaxy_mpi.systems.ops.block_end import BlockEnd
 from galaxy_mpi.systems.ops.gate_up import silu_mul
 from galaxy_mpi.systems.ops.prefill_base import PrefillOp
 from galaxy_mpi.systems.ops.qkv_heads import Heads, product_with_bias, qkv_inputs, split_heads
-from galaxy_mpi.systems.site import Site
 from galaxy_mpi.weights import VectorId, Weight, WeightId
 
 if TYPE_CHECKING:
@@ -86,41 +85,8 @@ class PrefillQkvHeads(PrefillOp):
         return split_heads(self, reduced.cross())
 
 
-class PrefillOutput(PrefillOp):
-    """wo and the all-reduce over the rows. `PrefillDown` has a gather before it.
-
-    Parameters
-    ----------
-    site : Site
-    weight : Weight
-        `Weight.WO` or `Weight.W2`, which end a block; the op has its name.
-    """
-
-    def __init__(self, site: Site, weight: Weight) -> None:
-        super().__init__(site, str(weight))
-        self.weight = weight
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the block's output, (S, D/C), the same on all rows."""
-        inputs = (x, WeightId(x.program.layer, self.weight))
-        (out,) = self.record(x.program, inputs, out=(self.rows, self.shape.stream))
-        return out
-
-    def cuts(self) -> Cuts:
-        """Return the sharding of its outputs."""
-        return {"out": self.stream_cut}
-
-    @property
-    def _key(self) -> str:
-        return BufferKey.WO if self.weight is Weight.WO else BufferKey.FF2
-
-    @property
-    def _product(self) -> DType:
-        return self.formats.wo_product if self.weight is Weight.WO else self.formats.w2_product
-
-    @property
-    def _summed(self) -> DType:
-        return self.formats.wo_sum if self.weight is Weight.WO else self.formats.w2_sum
+class PrefillOutput(BlockEnd, PrefillOp):
+    """wo and the all-reduce over the rows. `PrefillDown` has a gather before it."""
 
     @property
     def _gather(self) -> Wire:

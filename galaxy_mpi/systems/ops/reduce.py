@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from galaxy_mpi.arrays import F32
-from galaxy_mpi.ccl.wire import BufferKey, Kind, Wire
-from galaxy_mpi.dtypes import DType
+from galaxy_mpi.ccl.wire import Kind, Wire
 from galaxy_mpi.mesh import Axis
-from galaxy_mpi.program import Charge, Cuts, Kernel, Matrix, Tensor
+from galaxy_mpi.program import Charge, Kernel, Matrix
 from galaxy_mpi.systems.chip import ChipBinder
 from galaxy_mpi.systems.ops.base import SystemOp
-from galaxy_mpi.systems.site import Site
-from galaxy_mpi.weights import Weight, WeightId
+from galaxy_mpi.systems.ops.block_end import BlockEnd
+from galaxy_mpi.weights import WeightId
 
 if TYPE_CHECKING:
     from galaxy_mpi.timing.costs import Costs
@@ -40,41 +39,8 @@ def add_at_once_charges(op: SystemOp, costs: "Costs", wire: Wire, name: str) -> 
     yield from op.cross(costs, wire, add_s, name=name)
 
 
-class Reduce(SystemOp):
-    """Generic: matmul, all-gather over the rows, sum.
-
-    Parameters
-    ----------
-    site : Site
-    weight : Weight
-        `Weight.WO` or `Weight.W2`, which end a block; the op has its name.
-    """
-
-    def __init__(self, site: Site, weight: Weight) -> None:
-        super().__init__(site, str(weight))
-        self.weight = weight
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the block's output, (B, D/C), the same on all rows."""
-        inputs = (x, WeightId(x.program.layer, self.weight))
-        (out,) = self.record(x.program, inputs, out=(self.rows, self.shape.stream))
-        return out
-
-    def cuts(self) -> Cuts:
-        """Return the sharding of its outputs."""
-        return {"out": self.stream_cut}
-
-    @property
-    def _key(self) -> str:
-        return BufferKey.WO if self.weight is Weight.WO else BufferKey.FF2
-
-    @property
-    def _product(self) -> DType:
-        return self.formats.wo_product if self.weight is Weight.WO else self.formats.w2_product
-
-    @property
-    def _summed(self) -> DType:
-        return self.formats.wo_sum if self.weight is Weight.WO else self.formats.w2_sum
+class Reduce(BlockEnd):
+    """Generic: matmul, all-gather over the rows, sum."""
 
     @property
     def _sum(self) -> Wire:

@@ -19,8 +19,8 @@ class RankMemory(NamedTuple):
     unpacked_weights_bytes: int
     """Circular buffer, or the scratch array if there is no prefetcher."""
     collectives_bytes: int
-    """A chip's share of what collectives write to and receive in here, in both modes: three slots
-    per axis, whose size depends on how chips are connected."""
+    """Host memory per chip in which collectives send and receive, in both modes: three slots per
+    axis. It depends on how chips are connected."""
     process_bytes: int
     """Proportional set size of the whole process, including Python and libraries."""
 

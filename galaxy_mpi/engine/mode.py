@@ -125,10 +125,10 @@ class Mode:
             error = failure
         chips.transport.agree(error)
         assert bound is not None
-        self._compare(binders[0])
+        self._check_alike(binders[0])
         return Ready(bound, inputs)
 
-    def _compare(self, chip: ChipBinder) -> None:
+    def _check_alike(self, chip: ChipBinder) -> None:
         """Raise on all ranks if a chip makes other collectives than those of rank 0. Collective."""
         transport, mine = self.chips.transport, texts_of(chip.exchanged)
         other, its = transport.from_root(lambda: ((chip.row, chip.col), mine))

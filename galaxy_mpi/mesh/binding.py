@@ -7,8 +7,8 @@ defines how to cross.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from galaxy_mpi.arrays import Bytes
 from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh.collective import Collective, line_of, mismatch
 from galaxy_mpi.mesh.mesh import Axis
@@ -36,9 +36,6 @@ from galaxy_mpi.mesh.rounds import (
 )
 from galaxy_mpi.mesh.team_memory import TeamMemory
 from galaxy_mpi.mesh.waits import Waits, is_text, padded
-
-if TYPE_CHECKING:
-    from galaxy_mpi.arrays import Bytes
 
 __all__ = ["BoundPlane"]
 
@@ -81,7 +78,7 @@ class BoundPlane(ABC):
 
     @property
     def bytes_per_chip(self) -> int:
-        """A chip's share of the memory of all slots, of the greatest of the process's teams."""
+        """A chip's share of the memory of all slots, in the largest team of the process."""
         return max((memory.bytes_per_chip for memory in self._memories), default=0)
 
     def begin(self) -> None:
@@ -249,8 +246,7 @@ class BoundPlane(ABC):
     def _complete(self, collective: Collective, chip: int) -> None:
         """Count a chip that has bound; after the last one, the crossings know all labels."""
         collective.bound.append(chip)
-        chips = collective.memory.chips
-        mine = [c for c in self.chips if c in chips]
+        mine = [c for c in self.chips if c in collective.memory.chips]
         if len(collective.bound) == len(mine):
             for crossing in collective.crossings:
                 crossing.complete(mine)
@@ -260,9 +256,7 @@ class BoundPlane(ABC):
         if len(self._memories) == 1:
             return collective.crossings[round_number]
         key = collective.number, round_number
-        crossing = self._crossings.get(key)
-        if crossing is None:
-            crossing = self._crossings[key] = _InOrder(collective.label)
+        crossing = self._crossings.setdefault(key, _InOrder(collective.label))
         assert isinstance(crossing, _InOrder)
         crossing.add(self._memories.index(collective.memory), collective.crossings[round_number])
         return crossing

@@ -72,7 +72,7 @@ def check_alike(chips: Sequence["Binder"], first: int) -> None:
             raise ProgramError(
                 f"{chip.use}: chip ({chip.row}, {chip.col}) exchanges {len(chip.phases) - 1} times "
                 f"up to here, but chip ({chips[0].row}, {chips[0].col}) "
-                f"{len(chips[0].phases) - 1} times"
+                f"{len(chips[0].phases) - 1} times; every chip must exchange equally often"
             )
 
 
@@ -138,9 +138,9 @@ def check_written(
     for out in outputs:
         if out.size and not any(np.may_share_memory(out, array) for array in arrays):
             raise ProgramError(
-                f"{where} returned an array that none of its calls writes. It runs once, before "
-                f"there are values: record calls, for example `chip.call(numpy.multiply, x, 2, "
-                f"out)`, or `chip.call(numpy.copyto, out, values)` for a constant"
+                f"{where} returned an array that none of its calls writes. `bind` runs once, "
+                f"before there are values: record calls, for example `chip.call(numpy.multiply, x, "
+                f"2, out)`, or `chip.call(numpy.copyto, out, values)` for a constant"
             )
 
 

@@ -109,6 +109,11 @@ class Binder:
         self._crossed: set[int] = set()
         """The crossings of `phases`."""
 
+    @property
+    def where(self) -> str:
+        """The op that is being bound and the chip, for errors."""
+        return f"{self.use}, chip ({self.row}, {self.col})"
+
     def ran_as(self) -> dict[str, str]:
         """Return the algorithm of each buffer's collective, for reports."""
         return self._algorithms.ran_as((wire for _, wire in self.exchanged), self._planes)
@@ -163,7 +168,7 @@ class Binder:
         """End the phase; the next one begins after the crossing."""
         if id(crossing) in self._crossed:
             raise ProgramError(
-                f"{self.use}, chip ({self.row}, {self.col}): its `bind` calls `cross()` of one "
+                f"{self.where}: its `bind` calls `cross()` of one "
                 f"collective twice ({crossing.label.text}); make a second collective, and "
                 f"charge it"
             )
@@ -225,7 +230,7 @@ class Binder:
         self._uncrossed.clear()
         n_exchanged, n_phases = len(self.exchanged), len(self.phases)
         n_calls = len(self.phases[-1].calls)
-        where = f"{use}, chip ({self.row}, {self.col}): its `bind` ({type(use.op).__name__})"
+        where = f"{self.where}: its `bind` ({type(use.op).__name__})"
         made = use.op.bind(self, *inputs)
         if self._uncrossed:
             raise ProgramError(

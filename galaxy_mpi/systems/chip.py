@@ -200,15 +200,11 @@ class ChipBinder(Binder):
         first = len(self.exchanged)
         super().bind_use(number)
         wires = [wire for _, wire in self.exchanged[first:] if self.size(wire.axis) > 1]
-        self._making.end(self._where, wires)
-
-    @property
-    def _where(self) -> str:
-        return f"{self.use}, chip ({self.row}, {self.col})"
+        self._making.end(self.where, wires)
 
     def label(self, wire: Wire) -> Label:
         """Return what all members must agree on in the next exchange."""
-        self._making.note(self._where, wire)
+        self._making.note(self.where, wire)
         return super().label(wire)
 
     def collective(self, wire: Wire, *, by_rows: bool = False) -> Bound:

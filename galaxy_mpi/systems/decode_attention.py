@@ -55,47 +55,29 @@ class Part:
 
 
 class AttentionStep:
-    """The attention of one layer, bound to the arrays that it reads and writes.
+    """The attention of one layer.
 
     Parameters
     ----------
     cache : KVCache
-    inputs : StepInputs
-        Its ``table`` is the page table of the users.
-    precision : Precision
-        Of the layer.
-    attend : Attention
-    workspace : Workspace
-    q_BNH, out_BNH : ndarray of shape (B, N, H)
-        Queries of every step, and where the results go.
+    layers : LayersAttention
+        Of all layers that have the same arrays and formats.
     """
 
-    def __init__(
-        self,
-        cache: KVCache,
-        inputs: "StepInputs",
-        precision: Precision,
-        attend: Attention,
-        workspace: Workspace,
-        q_BNH: F32,
-        out_BNH: F32,
-    ) -> None:
+    def __init__(self, cache: KVCache, layers: "LayersAttention") -> None:
         n_kv, n_blocks, page, _, row_bytes = cache.rows.shape
         size = read_size(page)
         self._runs = cache.rows.reshape(n_kv, n_blocks * page // size, size, 2, row_bytes)
-        shared = LayersAttention(cache, inputs, precision, attend, workspace, q_BNH, out_BNH)
-        if type(attend) is Attention:  # a user's class may have a state for each layer
-            shared = workspace.layers.setdefault(shared.key, shared)
-        self._shared = shared
+        self._layers = layers.shared()
 
     def attend(self) -> None:
         """Attend to the cache up to each user's position; idle users get zeros."""
-        shared = self._shared
-        if shared.table is not shared.inputs.table:
-            shared.prepare()
-        if shared.has_idle:
-            shared.out.fill(0)
-        for part, calls in shared.prepared:
+        layers = self._layers
+        if layers.table is not layers.inputs.table:
+            layers.prepare()
+        if layers.has_idle:
+            layers.out.fill(0)
+        for part, calls in layers.prepared:
             runs = self._runs if part.is_whole else self._runs[part.kv_heads]
             runs.take(part.runs, 1, part.rows, "clip")
             for call, arguments in calls:
@@ -106,7 +88,20 @@ class LayersAttention:
     """The attention of all layers of a program that have the same arrays and formats.
 
     Which users and heads are attended to at once, and the calls for it, are the same in all layers
-    of a step. They are therefore prepared once per step. Parameters as of `AttentionStep`.
+    of a step. They are therefore prepared once per step.
+
+    Parameters
+    ----------
+    cache : KVCache
+        Of one of the layers.
+    inputs : StepInputs
+        Its ``table`` is the page table of the users.
+    precision : Precision
+        Of the layers.
+    attend : Attention
+    workspace : Workspace
+    q_BNH, out_BNH : ndarray of shape (B, N, H)
+        Queries of every step, and where the results go.
 
     Attributes
     ----------
@@ -143,10 +138,16 @@ class LayersAttention:
                 self._cache_mask = fidelity.weight_mask
         masks = self._mask, self._cache_mask
         self._kind = id(workspace), cache.dtype, cache.head_dim, n_kv, self._is_default, masks
-        self.key = (self._kind, id(inputs), *map(_place, (q_BNH, out_BNH)))
+        self._key = (self._kind, id(inputs), *map(_memory_of, (q_BNH, out_BNH)))
         self.table: PageTable | None = None
         self.has_idle = False
         self.prepared: list[tuple[Part, list[Call]]] = []
+
+    def shared(self) -> "LayersAttention":
+        """Return the one that was made first of those that may be shared."""
+        if not self._is_default:  # a user's class may have a state for each layer
+            return self
+        return self._workspace.layers.setdefault(self._key, self)
 
     def prepare(self) -> None:
         """Prepare the calls of a step."""
@@ -250,8 +251,8 @@ class LayersAttention:
         put(out, self._attend.decode(q, k, v, positions), self._attend, "decode")
 
 
-def _place(array: F32) -> tuple[object, ...]:
-    """Return what is equal for arrays that are the same memory seen in the same way."""
+def _memory_of(array: F32) -> tuple[object, ...]:
+    """Return what is equal for views of the same memory with the same shape and strides."""
     return array.__array_interface__["data"], array.shape, array.strides
 
 

@@ -9,11 +9,13 @@ A new op is one file in `galaxy_mpi.systems.ops` and one field of a table: an en
 entry with the new op behind it (`then`).
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from galaxy_mpi.ccl.algorithms import DIRECT, Algorithms
+from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.systems.formats import FormatTable
 from galaxy_mpi.systems.settings import Settings
@@ -84,9 +86,28 @@ class OpsAt:
         """
         key = (make, place, *more.items())
         if key not in self._made:
+            _check_fits(make, (self.site, *place), more)
             self._made[key] = make(self.site, *place, **more)
         made: _Op = self._made[key]
         return made
+
+
+def _check_fits(make: Callable[..., Any], place: tuple[object, ...], more: object) -> None:
+    """Raise if an entry of a table cannot be constructed for its place.
+
+    Raises
+    ------
+    ProgramError
+    """
+    try:
+        inspect.signature(make).bind(*place, **cast(dict[str, object], more))
+    except TypeError as error:
+        told = ", ".join(["site", *map(str, place[1:])])
+        name = getattr(make, "__name__", str(make))
+        raise ProgramError(
+            f"{name} is in the wrong field of a system's table: it cannot be made of ({told}): "
+            f"{error}"
+        ) from None
 
 
 def then(first: Callable[..., Any], *more: Callable[[Site], Any]) -> Callable[..., Any]:

@@ -13,8 +13,10 @@ from galaxy_mpi.config import RunConfig
 from galaxy_mpi.dtypes import BF16
 from galaxy_mpi.errors import ProgramError
 from galaxy_mpi.mesh import Axis, Mesh
+from galaxy_mpi.models import Programs
+from galaxy_mpi.models.presets import PRESETS
 from galaxy_mpi.program import Kernel
-from galaxy_mpi.systems import system_of, then
+from galaxy_mpi.systems import PRECISIONS, system_of, then
 from galaxy_mpi.systems.ops.base import SystemOp
 from galaxy_mpi.timing import Machine
 from galaxy_mpi.timing.costs import Costs
@@ -210,6 +212,14 @@ def test_what_it_sends_is_checked_and_charged(folders):
     assert mean.tokens == plain.tokens
     of_column = [r.device.times.steps.link_bytes["column"] for r in (plain, mean)]
     assert of_column[1] > of_column[0]
+
+
+def test_a_class_in_the_wrong_field_is_told():
+    galaxy, mesh = system_of("galaxy", Mesh(2, 2)), Mesh(2, 2)
+    wrong = replace(galaxy, decode=replace(galaxy.decode, down=galaxy.decode.rotate))
+    programs = Programs(PRESETS["llama3-8b"], mesh, wrong, PRECISIONS["performance"], users=4)
+    with pytest.raises(ProgramError, match=r"FusedRotate is in the wrong field .* of \(site, w2\)"):
+        programs.decode()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from galaxy_mpi.dtypes import BFP8, FLOAT32
 from galaxy_mpi.kernels import attention_decode
 from galaxy_mpi.systems import Attention, KVCache, PageTable
-from galaxy_mpi.systems.decode_attention import AttentionStep
+from galaxy_mpi.systems.decode_attention import AttentionStep, LayersAttention
 from galaxy_mpi.systems.kv_cache import CacheWriter, read_size
 from galaxy_mpi.systems.workspace import Workspace
 
@@ -91,7 +91,8 @@ def test_attention_in_parts_is_that_over_everything_unpacked(n_positions, dtype)
     inputs = SimpleNamespace(table=PageTable(positions, blocks, page))
     precision = SimpleNamespace(cuts_inputs=False, kv_cache=dtype)
     q, found = heads(n_users, n_heads), np.empty((n_users, n_heads, 32), np.float32)
-    AttentionStep(cache, inputs, precision, Attention(), Workspace(), q, found).attend()
+    layers = LayersAttention(cache, inputs, precision, Attention(), Workspace(), q, found)
+    AttentionStep(cache, layers).attend()
     expected = np.zeros_like(found)
     for user in (0, 2, 3, 4):
         k, v = cache.read(blocks[user])
@@ -116,8 +117,8 @@ def test_layers_and_chips_of_one_workspace_do_not_disturb_each_other(kind):
         for of_user in blocks:
             cache.fill(heads(3 * page, n_kv), heads(3 * page, n_kv), of_user, start=0)
         precision = SimpleNamespace(cuts_inputs=False, kv_cache=dtype)
-        step = AttentionStep(cache, inputs, precision, kind(), workspace, q, found)
-        layers.append((cache, step))
+        of_layer = LayersAttention(cache, inputs, precision, kind(), workspace, q, found)
+        layers.append((cache, AttentionStep(cache, of_layer)))
     assert len(workspace.layers) == (2 if kind is Attention else 0)  # one of each format
     for positions in (
         [31, 32, -1, 63, 64, 190],

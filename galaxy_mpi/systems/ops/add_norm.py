@@ -79,7 +79,7 @@ class AddNorm(SystemOp):
     """
 
     def __init__(self, site: Site, gain: Vector) -> None:
-        super().__init__(site, _NAMES[gain])
+        super().__init__(site, name=_NAMES[gain])
         self.gain = gain
 
     def __call__(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:

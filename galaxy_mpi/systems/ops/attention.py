@@ -9,7 +9,7 @@ from galaxy_mpi.kernels import Fidelity
 from galaxy_mpi.mesh import Axis
 from galaxy_mpi.program import Charge, Cuts, Kernel, Spent, Tensor
 from galaxy_mpi.systems.chip import ChipBinder
-from galaxy_mpi.systems.decode_attention import AttentionStep
+from galaxy_mpi.systems.decode_attention import AttentionStep, LayersAttention
 from galaxy_mpi.systems.ops.base import SystemOp
 
 if TYPE_CHECKING:
@@ -85,8 +85,9 @@ class Attention(SystemOp):
     def bind(self, chip: ChipBinder, q: F32, layer: int) -> F32:
         """Attend; users are grouped by number of cache blocks."""
         out = chip.array(*q.shape)
-        step = AttentionStep(
-            chip.state.caches[layer],
+        cache = chip.state.caches[layer]
+        layers = LayersAttention(
+            cache,
             chip.inputs,
             self.precision,
             self.site.modules.attention(layer, chip.state),
@@ -94,7 +95,7 @@ class Attention(SystemOp):
             q,
             out,
         )
-        chip.call(step.attend)
+        chip.call(AttentionStep(cache, layers).attend)
         return out
 
 

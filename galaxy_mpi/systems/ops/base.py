@@ -55,7 +55,7 @@ class SystemOp(Op):
 
     name = ""
 
-    def __init__(self, site: Site, name: str = "") -> None:
+    def __init__(self, site: Site, *, name: str = "") -> None:
         super().__init__(name or self.name or _in_words(type(self).__name__))
         self.site, self.shape, self.precision = site, site.shape, site.precision
         self.formats = site.precision.formats(site.mode)

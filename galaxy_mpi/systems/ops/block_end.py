@@ -21,7 +21,7 @@ class BlockEnd(SystemOp):
     """
 
     def __init__(self, site: Site, weight: Weight) -> None:
-        super().__init__(site, str(weight))
+        super().__init__(site, name=str(weight))
         self.weight = weight
         is_attentions, formats = weight is Weight.WO, self.formats
         self._key = BufferKey.WO if is_attentions else BufferKey.FF2

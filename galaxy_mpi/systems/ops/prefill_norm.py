@@ -37,9 +37,8 @@ class PrefillNorm(PrefillOp):
 
     def __init__(self, site: Site, gain: Vector, *, all_rows: bool = False) -> None:
         is_final = gain is Vector.FINAL_NORM
-        super().__init__(
-            site, ("all_norm" if all_rows else "final_norm") if is_final else str(gain)
-        )
+        name = ("all_norm" if all_rows else "final_norm") if is_final else str(gain)
+        super().__init__(site, name=name)
         self.gain, self.is_last = gain, is_final and not all_rows
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -154,7 +153,7 @@ class PrefillAdd(PrefillOp):
 
     def __init__(self, site: Site, weight: Weight) -> None:
         self._ends_attention = weight is Weight.WO
-        super().__init__(site, "attention_add" if self._ends_attention else "ffn_add")
+        super().__init__(site, name="attention_add" if self._ends_attention else "ffn_add")
 
     def __call__(self, residual: Tensor, x: Tensor) -> Tensor:
         """Return the new residual, (S, D/C)."""

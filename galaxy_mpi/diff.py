@@ -71,7 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 write_text(arguments.json, text)
                 print(found.to_text(pcc))
-            return 0 if found.passes(arguments.require_pcc) else DIFFERENT
+            if arguments.require_pcc is None:
+                return DIFFERENT if found.differing or found.only_in_one else 0
+            why_not = found.why_not(arguments.require_pcc)
+            if why_not:
+                print(f"galaxy_mpi: fails --require-pcc: {why_not}", file=sys.stderr)
+            return DIFFERENT if why_not else 0
 
         return play
 

@@ -92,6 +92,7 @@ def _is_rank() -> bool:
     """Return whether mpirun started this process as one of its ranks."""
     if not any(name.endswith("_RANK") for name in os.environ):
         return False
+    one_thread_per_rank()  # before numpy is imported
     # Imported here because it needs numpy. The variable alone does not tell who set it.
     from galaxy_mpi.mesh.lifeline import is_rank
 

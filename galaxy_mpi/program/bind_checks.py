@@ -122,7 +122,7 @@ def check_written(
         As of `check_wires`.
     outputs : iterable of array
     known : iterable
-        What the op was given and the arrays that it took.
+        What the op was given.
     calls : sequence of Call
         What it recorded. Nothing is raised if one of them may have arrays that are not among its
         arguments.
@@ -159,5 +159,8 @@ def _told(found: Wire | None, named: Wire | None) -> str:
     if found is None:
         return f"does not exchange {named}, which its `wires` name"
     if named is None:
-        return f"exchanges {found}, which its `wires` do not name"
+        return (
+            f"exchanges {found}, which its `wires` do not name; name it there, and in `free_wires` "
+            f"too if only the emulator sends it"
+        )
     return f"exchanges {found.told_from(named)}, but its `wires` name {named.told_from(found)}"

@@ -161,7 +161,18 @@ class Binder:
         return self._codecs.get(dtype, shape)
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
-        """Add a call to the phase."""
+        """Add a call to the phase.
+
+        Raises
+        ------
+        ProgramError
+            If the first argument is no function.
+        """
+        if not callable(function):
+            raise ProgramError(
+                f"{self.where}: `chip.call` needs a function and its arguments, for example "
+                f"`chip.call(numpy.multiply, x, 2, out)`; got {type(function).__name__}"
+            )
         self.phases[-1].calls.append((function, arguments))
 
     def cross(self, crossing: Crossing) -> None:
@@ -248,7 +259,7 @@ class Binder:
         check_shapes(where, [tensor.shape for tensor in use.outputs], outputs)
         if len(self.phases) == n_phases:  # what is received is in memory of the planes
             calls = self.phases[-1].calls[n_calls:]
-            check_written(where, outputs, (*inputs, *self._taken), calls)
+            check_written(where, outputs, inputs, calls)
         for tensor, array in zip(use.outputs, outputs, strict=True):
             self.arrays[tensor], self._owners[tensor] = array, self.pool.owner(array)
         for tap in self._taps:

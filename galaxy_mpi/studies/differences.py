@@ -90,19 +90,15 @@ class Differences:
         """Return the first whose correlation is below ``pcc``."""
         return next((one for one in self.found if one.pcc < pcc), None)
 
-    def passes(self, pcc: float | None) -> bool:
-        """Return whether both have the same tensors, and each is equal or correlates so much.
-
-        Parameters
-        ----------
-        pcc : float or None
-            Least correlation; None: all must be equal. A value that is finite in one capture only
-            never passes.
-        """
-        if pcc is None:
-            return not (self.differing or self.only_in_one)
-        near = all(one.pcc >= pcc and math.isfinite(one.largest) for one in self.found)
-        return near and not self.only_in_one
+    def why_not(self, pcc: float) -> str:
+        """Return why they do not correlate so much, as text; empty if every tensor does."""
+        if self.only_in_one:
+            return f"{len(self.only_in_one)} tensors are in one capture only, or of other shapes"
+        infinite = [one for one in self.found if not math.isfinite(one.largest)]
+        if infinite:
+            return f"{infinite[0].where} has values that are finite in one capture only"
+        below = self.first_below(pcc)
+        return "" if below is None else f"{below.where} has a PCC below {pcc}"
 
     def to_dict(self, pcc: float) -> JsonObject:
         """Return what ``--json`` writes; see docs/json.md."""

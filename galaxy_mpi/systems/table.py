@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from galaxy_mpi.ccl.algorithms import DIRECT, Algorithms
-from galaxy_mpi.errors import ProgramError
+from galaxy_mpi.errors import ConfigError, ProgramError
 from galaxy_mpi.mesh import Mesh
 from galaxy_mpi.systems.formats import FormatTable
 from galaxy_mpi.systems.settings import Settings
@@ -105,8 +105,8 @@ def _check_fits(make: Callable[..., Any], place: tuple[object, ...], more: objec
         told = ", ".join(["site", *map(str, place[1:])])
         name = getattr(make, "__name__", str(make))
         raise ProgramError(
-            f"{name} is in the wrong field of a system's table: it cannot be made of ({told}): "
-            f"{error}"
+            f"{name} is in the wrong field of a system's table, or should be behind the op of that "
+            f"field (`then`): it cannot be made of ({told}): {error}"
         ) from None
 
 
@@ -120,10 +120,19 @@ def then(first: Callable[..., Any], *more: Callable[[Site], Any]) -> Callable[..
     *more : op class
         Each is called with what the one before returned.
 
+    Raises
+    ------
+    ConfigError
+        If one of them is no class.
+
     Examples
     --------
     ``replace(GALAXY.decode, down=then(FusedReduce, Scale))`` adds the op ``Scale`` behind w2.
     """
+
+    for each in (first, *more):
+        if not callable(each):
+            raise ConfigError(f"then: {each!r} is no op class")
 
     def make(site: Site, *place: object, **named: object) -> Callable[..., Any]:
         ops = [first(site, *place, **named), *(each(site) for each in more)]
@@ -206,6 +215,10 @@ class System:
     """Whether the residual stream stays sharded over all chips, which are one row or column."""
 
     def __post_init__(self) -> None:
+        for name, kind in (("decode", DecodeTable), ("prefill", PrefillTable)):
+            found = type(getattr(self, name))
+            if found is not kind:
+                raise ConfigError(f"System.{name} is a {found.__name__}, not a {kind.__name__}")
         # The fabric decides it, for those who price a collective and those who bind it.
         for name in ("decode_algorithms", "prefill_algorithms"):
             algorithms = replace(getattr(self, name), skips_alone=self.fabric.skips_alone)

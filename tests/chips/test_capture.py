@@ -140,7 +140,9 @@ def test_diff_names_the_op_the_layer_and_the_chip(tmp_path, capsys):
         assert f"--require-pcc must be 0 to 1, got {float(bound)}" in capsys.readouterr().err
     one_layer = tmp_path / "c"
     play(RUN, capture_path=one_layer, capture=Choice("w2", "0", "1"))
+    capsys.readouterr()
     assert diff.main([b, str(one_layer), "--require-pcc", "0"]) == 1
+    assert "fails --require-pcc: " in capsys.readouterr().err
 
 
 def test_golden_tokens_are_compared(tmp_path, capsys):

@@ -11,7 +11,7 @@ from galaxy_mpi.ccl.direct import DirectAllGather
 from galaxy_mpi.ccl.wire import Kind
 from galaxy_mpi.config import RunConfig
 from galaxy_mpi.dtypes import BF16
-from galaxy_mpi.errors import ProgramError
+from galaxy_mpi.errors import ConfigError, ProgramError
 from galaxy_mpi.mesh import Axis, Mesh
 from galaxy_mpi.models import Programs
 from galaxy_mpi.models.presets import PRESETS
@@ -121,6 +121,24 @@ class Computed(Halve):
         return out * np.float32(1)
 
 
+class Forgotten(Halve):
+    """It forgets where the values go."""
+
+    def bind(self, chip, x):
+        out = chip.array(*x.shape)
+        chip.call(np.multiply, x, np.float32(0.5))
+        return out
+
+
+class Called(Halve):
+    """It computes at once, and records the result."""
+
+    def bind(self, chip, x):
+        out = chip.array(*x.shape)
+        chip.call(np.multiply(x, np.float32(0.5)), out)
+        return out
+
+
 class Viewed(Halve):
     """Returns a view that numpy makes of a foreign object."""
 
@@ -218,6 +236,10 @@ def test_a_class_in_the_wrong_field_is_told():
     galaxy, mesh = system_of("galaxy", Mesh(2, 2)), Mesh(2, 2)
     wrong = replace(galaxy, decode=replace(galaxy.decode, down=galaxy.decode.rotate))
     programs = Programs(PRESETS["llama3-8b"], mesh, wrong, PRECISIONS["performance"], users=4)
+    with pytest.raises(ConfigError, match="System.decode is a PrefillTable, not a DecodeTable"):
+        replace(galaxy, decode=galaxy.prefill)
+    with pytest.raises(ConfigError, match="then: 'halve' is no op class"):
+        then(galaxy.decode.down, "halve")
     with pytest.raises(ProgramError, match=r"FusedRotate is in the wrong field .* of \(site, w2\)"):
         programs.decode()
 
@@ -229,6 +251,11 @@ def test_a_class_in_the_wrong_field_is_told():
         (Unasked, "op unasked of layer 0, chip .* MEAN .* not asked for it with"),
         (AlsoUnasked, "op also_unasked of layer 0, chip .* MEAN .* not asked for it with"),
         (Unmade, "op unmade of layer 0, chip .* asks for .* MEAN .* but does not make it"),
+        (
+            Forgotten,
+            "op forgotten of layer 0, .*Forgotten.* an array that none of its calls writes",
+        ),
+        (Called, "op called of layer 0, chip .* `chip.call` needs a function .* got ndarray"),
         (Computed, "op computed of layer 0, .*Computed.* an array that none of its calls writes.*"),
     ],
 )

@@ -129,7 +129,6 @@ def then(first: Callable[..., Any], *more: Callable[[Site], Any]) -> Callable[..
     --------
     ``replace(GALAXY.decode, down=then(FusedReduce, Scale))`` adds the op ``Scale`` behind w2.
     """
-
     for each in (first, *more):
         if not callable(each):
             raise ConfigError(f"then: {each!r} is no op class")
